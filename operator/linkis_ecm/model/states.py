@@ -39,9 +39,7 @@ class EngineState(StrEnum):
 
 
 ORDER: tuple[EngineState, ...] = tuple(EngineState)
-AVAILABLE = frozenset(
-    {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING}
-)
+AVAILABLE = frozenset({EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING})
 FINAL = frozenset({EngineState.SUCCESS, EngineState.FAILED})
 
 # What the record's `status` may end as. `ShuttingDown` is final there for an engine killed on request, which
@@ -51,15 +49,12 @@ RECORD_FINAL = frozenset({EngineState.SUCCESS, EngineState.FAILED, EngineState.S
 LEGAL: dict[EngineState, frozenset[EngineState]] = {
     EngineState.STARTING: AVAILABLE | {EngineState.SHUTTING_DOWN, EngineState.FAILED},
     EngineState.UNLOCK: frozenset(
-        {EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.SHUTTING_DOWN}
-        | FINAL
+        {EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.SHUTTING_DOWN} | FINAL
     ),
     EngineState.LOCKED: frozenset(
         {EngineState.UNLOCK, EngineState.IDLE, EngineState.BUSY, EngineState.SHUTTING_DOWN} | FINAL
     ),
-    EngineState.IDLE: frozenset(
-        {EngineState.UNLOCK, EngineState.BUSY, EngineState.SHUTTING_DOWN} | FINAL
-    ),
+    EngineState.IDLE: frozenset({EngineState.UNLOCK, EngineState.BUSY, EngineState.SHUTTING_DOWN} | FINAL),
     EngineState.BUSY: frozenset({EngineState.UNLOCK, EngineState.IDLE, EngineState.SHUTTING_DOWN} | FINAL),
     EngineState.RUNNING: frozenset({EngineState.SHUTTING_DOWN} | FINAL),
     EngineState.SHUTTING_DOWN: FINAL,

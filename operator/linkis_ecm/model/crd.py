@@ -1,0 +1,188 @@
+"""Makes the CustomResourceDefinitions from the pydantic models; `python -m linkis_ecm.model.crd DIR` writes them.
+
+The files in `crds/` are committed and the tests compare them with what this module makes. It must not know of any field
+by name but those of printer columns and selectable fields: everything else comes from the models.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from linkis_ecm.model.engineconn import GROUP, VERSION, EngineConnSpec, EngineConnStatus, rule
+from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
+
+# Keys of JSON Schema that a structural schema takes over as they are.
+_KEEP = (
+    "description", "type", "enum", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems",
+    "minimum", "maximum", "maxProperties",
+)  # fmt: skip
+
+
+def structural(model: type[BaseModel]) -> dict[str, Any]:
+    """The structural schema (apiextensions v1) of a model: references inlined, `T | None` as an optional T."""
+    schema = model.model_json_schema(by_alias=True)
+    return _convert(schema, schema.get("$defs", {}))
+
+
+def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in node:
+        target = defs[node["$ref"].rsplit("/", 1)[1]]
+        return _convert(target | {key: value for key, value in node.items() if key != "$ref"}, defs)
+    if "anyOf" in node:
+        arms = [arm for arm in node["anyOf"] if arm.get("type") != "null"]
+        if len(arms) != 1:
+            raise ValueError(f"a structural schema has no unions: {node}")
+        merged = arms[0] | {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+        return _convert(merged, defs)
+    out: dict[str, Any] = {key: node[key] for key in _KEEP if key in node}
+    if "const" in node:
+        out |= {"type": "string", "enum": [node["const"]]}
+    if node.get("default") is not None:
+        out["default"] = node["default"]
+    out |= {key: value for key, value in node.items() if key.startswith("x-kubernetes-")}
+    if out.get("type") == "integer":
+        out["format"] = "int64"
+    if "items" in node:
+        out["items"] = _convert(node["items"], defs)
+    if "properties" in node:
+        out["properties"] = {name: _convert(child, defs) for name, child in node["properties"].items()}
+        if node.get("required"):
+            out["required"] = sorted(node["required"])
+    elif out.get("type") == "object":
+        # A free object: the one place where unknown fields are kept (the overlay of a pod).
+        out["x-kubernetes-preserve-unknown-fields"] = True
+    return out
+
+
+def _column(name: str, path: str, *, kind: str = "string", priority: int = 0, text: str = "") -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
+    if priority:
+        column["priority"] = priority
+    if text:
+        column["description"] = text
+    return column
+
+
+def _definition(
+    *,
+    kind: str,
+    plural: str,
+    short: str,
+    scope: str,
+    spec: type[BaseModel],
+    status: type[BaseModel],
+    columns: list[dict[str, Any]],
+    selectable: list[str],
+) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["spec"],
+        "description": (spec.__doc__ or "").strip(),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(spec),
+            "status": structural(status),
+        },
+        # Names go into labels, whose values end at 63 characters.
+        "x-kubernetes-validations": [
+            rule("size(self.metadata.name) <= 63", "metadata.name must have 63 characters at most")
+        ],
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+        "selectableFields": [{"jsonPath": path} for path in selectable],
+    }
+    names = {
+        "kind": kind,
+        "listKind": f"{kind}List",
+        "plural": plural,
+        "singular": kind.lower(),
+        "shortNames": [short],
+        "categories": ["linkis"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": scope, "versions": [version]},
+    }
+
+
+def engineconn() -> dict[str, Any]:
+    """The definition of EngineConn."""
+    return _definition(
+        kind="EngineConn",
+        plural="engineconns",
+        short="ec",
+        scope="Namespaced",
+        spec=EngineConnSpec,
+        status=EngineConnStatus,
+        columns=[
+            _column("State", ".status.engineState", text="Linkis's word for the engine's state"),
+            _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            _column("Reason", ".status.reason"),
+            _column("Type", ".status.engineType"),
+            _column("User", ".spec.user"),
+            _column("Version", ".status.engineVersion", priority=1),
+            _column("Pod", ".status.podName", priority=1),
+            _column("Node", ".status.nodeName", priority=1),
+            _column("Ticket", ".status.ticketId", priority=1),
+            _column("Message", ".status.message", priority=1),
+            _column("Age", ".metadata.creationTimestamp", kind="date"),
+        ],
+        selectable=[".spec.engineType", ".spec.user", ".spec.desiredState", ".status.engineState"],
+    )
+
+
+def plugin() -> dict[str, Any]:
+    """The definition of EngineConnPlugin."""
+    return _definition(
+        kind="EngineConnPlugin",
+        plural="engineconnplugins",
+        short="ecp",
+        scope="Cluster",
+        spec=EngineConnPluginSpec,
+        status=EngineConnPluginStatus,
+        columns=[
+            _column("Type", ".spec.engineType"),
+            _column("Version", ".spec.engineVersion"),
+            _column("Default", ".spec.default", kind="boolean"),
+            _column("Image", ".spec.image", priority=1),
+            _column("Age", ".metadata.creationTimestamp", kind="date"),
+        ],
+        selectable=[".spec.engineType"],
+    )
+
+
+def files() -> dict[str, str]:
+    """File name → text of each generated file."""
+    head = "# Generated from operator/linkis_ecm/model by `make generate`; do not edit.\n"
+    definitions = {"engineconns.yaml": engineconn(), "engineconnplugins.yaml": plugin()}
+    return {
+        name: head + yaml.safe_dump(body, sort_keys=False, width=110, allow_unicode=True)
+        for name, body in definitions.items()
+    }
+
+
+def main() -> None:
+    """Writes the files into the folder that the first argument names."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The custom resource EngineConn: one engine, as a user asks for it and as the operator sees it.
+
+These models are the one source of the CRD schema (`model.crd`), of the gateway's validation and of
+what the operator parses. The operator parses leniently, so that a field of a newer version does not crash an
+older operator; the API server and the gateway refuse unknown fields. Every rule here must also be in the CRD's schema or
+CEL rules: a corpus of objects in the tests is judged by both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+from linkis_ecm.model import formats
+from linkis_ecm.model.states import EngineState
+
+GROUP = "linkis.apache.org"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+# Kubernetes's own form of a quantity and a duration, as far as engines need them.
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+# Names that the agent's own settings use: an engine's environment must not replace them.
+RESERVED_ENV_PREFIX = "ECM_"
+
+
+def _whole(text: str) -> str:
+    # Python's `$` also matches before a last newline; the API server's regular expressions do not.
+    if text.endswith("\n"):
+        raise ValueError("must not end with a line break")
+    return text
+
+
+WHOLE = AfterValidator(_whole)
+
+UserName = Annotated[str, Field(pattern=formats.USER_PATTERN, max_length=formats.USER_MAX), WHOLE]
+CreatorName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=64), WHOLE]
+TenantName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=64), WHOLE]
+EngineTypeName = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_length=formats.ENGINE_TYPE_MAX), WHOLE]
+EngineVersion = Annotated[str, Field(pattern=formats.VERSION_PATTERN, max_length=40), WHOLE]
+RunType = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_length=30), WHOLE]
+# An object's name as Kubernetes has it (RFC 1123), short enough for a label's value.
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63), WHOLE]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), WHOLE]
+TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
+Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=20), WHOLE]
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
+MountPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$", max_length=256), WHOLE]
+ConditionReason = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=1024), WHOLE]
+
+LIST_MAP_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+LIST_MAP_TYPE: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+def rule(expression: str, message: str, *, field_path: str | None = None) -> JsonDict:
+    """One `x-kubernetes-validations` entry: what the API server checks where pydantic's own checks do not reach."""
+    entry: JsonDict = {"rule": expression, "message": message, "reason": "FieldValueInvalid"}
+    if field_path:
+        entry["fieldPath"] = field_path
+    return entry
+
+
+def immutable(name: str) -> JsonDict:
+    """The CEL rule that an optional field may be neither changed, added nor taken away."""
+    entry = rule(
+        f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
+        f"spec.{name} is part of the engine's identity and cannot change: create another engine",
+    )
+    return entry | {"reason": "FieldValueForbidden"}
+
+
+class Camel(BaseModel):
+    """camelCase on the wire, snake_case here; unknown fields are dropped (see the module's text)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class Resources(Camel):
+    """What the engine's container gets: request and limit of memory alike, cpu as request and limit."""
+
+    cpu: Quantity | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
+    memory: Quantity | None = Field(
+        None, description="Memory, such as 512Mi or 2Gi; the plugin's default where absent."
+    )
+
+
+class EnvVar(Camel):
+    """One environment variable of the engine."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    f"!self.name.startsWith('{RESERVED_ENV_PREFIX}')",
+                    f"names that begin with {RESERVED_ENV_PREFIX} are the engine's own",
+                )
+            ]
+        }
+    )
+
+    name: EnvName
+    value: str = Field("", max_length=4096)
+
+    @model_validator(mode="after")
+    def _not_reserved(self) -> EnvVar:
+        if self.name.startswith(RESERVED_ENV_PREFIX):
+            raise ValueError(f"env {self.name}: names that begin with {RESERVED_ENV_PREFIX} are the engine's own")
+        return self
+
+
+class ClaimSource(Camel):
+    """A PersistentVolumeClaim of the engine's namespace."""
+
+    claim_name: ObjectName
+
+
+class ConfigMapSource(Camel):
+    """A ConfigMap of the engine's namespace."""
+
+    name: ObjectName
+
+
+class SecretSource(Camel):
+    """A Secret of the engine's namespace."""
+
+    secret_name: ObjectName
+
+
+class EmptyDirSource(Camel):
+    """Scratch space that ends with the engine."""
+
+    size_limit: Quantity | None = None
+
+
+class Volume(Camel):
+    """A volume and where the engine finds it. Host paths are left out on purpose."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "[has(self.persistentVolumeClaim), has(self.configMap), has(self.secret), has(self.emptyDir)]"
+                    ".filter(x, x).size() == 1",
+                    "give one of persistentVolumeClaim, configMap, secret, emptyDir",
+                )
+            ]
+        }
+    )
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=50), WHOLE]
+    mount_path: MountPath
+    read_only: bool = False
+    persistent_volume_claim: ClaimSource | None = None
+    config_map: ConfigMapSource | None = None
+    secret: SecretSource | None = None
+    empty_dir: EmptyDirSource | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Volume:
+        sources = (self.persistent_volume_claim, self.config_map, self.secret, self.empty_dir)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError(f"volume {self.name}: give one of persistentVolumeClaim, configMap, secret, emptyDir")
+        return self
+
+
+class RestartPolicy(Camel):
+    """Whether a dead engine gets a new pod."""
+
+    type: Literal["Never", "OnFailure", "OnInfrastructureFailure"] = "Never"
+    max_attempts: int = Field(3, ge=1, le=10, description="Pods in all, the first included.")
+
+
+# What an engine is, as against what may be asked of it later.
+IDENTITY = ("engineType", "engineVersion", "plugin", "tenant", "ticketId", "code", "runType", "env")
+IDENTITY_REQUIRED = ("user", "creator", "mode")
+
+POD_TEMPLATE_TEXT = (
+    "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
+    " imagePullSecrets, nodeSelector, priorityClassName, runtimeClassName, schedulerName, tolerations,"
+    " topologySpreadConstraints. Anything else is refused with the reason InvalidSpec."
+)
+
+
+class EngineConnSpec(Camel):
+    """What is asked for. Identity is immutable; desiredState, timeouts and resources may change."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule("has(self.engineType) || has(self.plugin)", "spec.engineType or spec.plugin must be given"),
+                rule(
+                    "self.mode != 'once' || (has(self.code) && size(self.code) > 0)",
+                    "spec.code must be given where spec.mode is once",
+                ),
+                rule(
+                    "oldSelf.desiredState != 'Stopped' || self.desiredState == 'Stopped'",
+                    "a stopped engine stays stopped: create another engine",
+                    field_path=".desiredState",
+                ),
+                *[immutable(name) for name in (*IDENTITY, *IDENTITY_REQUIRED)],
+            ]
+        }
+    )
+
+    engine_type: EngineTypeName | None = Field(
+        None,
+        description="Linkis's engine type, such as python; absent where `plugin` names the catalogue entry.",
+    )
+    engine_version: EngineVersion | None = Field(None, description="The plugin's default version where absent.")
+    plugin: ObjectName | None = Field(None, description="An EngineConnPlugin by name, instead of engineType.")
+    user: UserName = Field(description="Whose engine it is: only this user and admins may use it or read its logs.")
+    creator: CreatorName = Field("IDE", description="Linkis's creator: the application that asks.")
+    tenant: TenantName | None = Field(None, description="Linkis's tenant label.")
+    ticket_id: TicketId | None = Field(
+        None, description="The ticket of a Linkis manager; the resource's uid where absent."
+    )
+    mode: Literal["computation", "once"] = Field("computation", description="A session, or one job that ends.")
+    code: str | None = Field(None, max_length=524288, description="What a `once` engine runs.")
+    run_type: RunType | None = Field(None, description="The language of `code`.")
+    resources: Resources | None = None
+    idle_timeout: Duration | None = Field(None, description="Ends an engine without a task for this long; 0s: never.")
+    max_lifetime: Duration | None = Field(None, description="Ends an engine of this age; 0s: never.")
+    start_timeout: Duration | None = Field(None, description="Fails an engine that is not ready by then.")
+    ttl_after_finished: Duration | None = Field(None, description="Removes the ended engine's resource after this.")
+    restart_policy: RestartPolicy | None = None
+    env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
+    volumes: list[Volume] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_NAME)
+    pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    desired_state: Literal["Running", "Stopped"] = Field("Running", description="Stopped ends the engine for good.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> EngineConnSpec:
+        if self.engine_type is None and self.plugin is None:
+            raise ValueError("spec.engineType or spec.plugin must be given")
+        if self.mode == "once" and not self.code:
+            raise ValueError("spec.code must be given where spec.mode is once")
+        return self
+
+
+class Condition(Camel):
+    """A metav1.Condition."""
+
+    type: str = Field(max_length=316)
+    status: Literal["True", "False", "Unknown"]
+    reason: ConditionReason
+    message: str = Field("", max_length=32768)
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+    observed_generation: int | None = Field(None, ge=0)
+
+
+class Startup(Camel):
+    """When each phase of the start was reached (RFC 3339, UTC, microseconds)."""
+
+    accepted: str | None = None
+    scheduled: str | None = None
+    container_started: str | None = None
+    agent_started: str | None = None
+    kernel_ready: str | None = None
+    ready: str | None = None
+
+
+class Usage(Camel):
+    """The last usage written; live figures are served by the gateway."""
+
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    cpu_millicores: int | None = None
+
+
+class EngineConnStatus(Camel):
+    """What the operator sees. Only the operator writes it."""
+
+    observed_generation: int | None = Field(None, ge=0)
+    engine_state: EngineState | None = Field(None, description="Linkis's word for the engine's state.")
+    state_since: str | None = Field(None, description="When the engine entered engineState.")
+    reason: str | None = Field(None, description="Why it is in this state: one constant of the documented set.")
+    message: str | None = Field(None, max_length=32768, description="The same in a sentence, with a remedy.")
+    ticket_id: str | None = None
+    service_instance: str | None = Field(None, description="host:port; the ticket until there is an address.")
+    address: str | None = Field(None, description="IP:port of the engine's agent.")
+    ecm_instance: str | None = None
+    engine_type: str | None = None
+    engine_version: str | None = None
+    log_dir_suffix: str | None = None
+    pod_name: str | None = None
+    node_name: str | None = None
+    attempt: int | None = Field(None, ge=0, description="0 for the first pod.")
+    startup: Startup | None = None
+    usage: Usage | None = None
+    ready_time: str | None = None
+    finished_time: str | None = None
+    next_cull_at: str | None = None
+    cull_blocked_by: str | None = None
+    post_mortem: dict[str, Any] | None = None
+    conditions: list[Condition] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_TYPE)
+
+
+class EngineConn(Camel):
+    """The whole resource, as parsed from the API (metadata is read by hand where it is needed)."""
+
+    metadata: dict[str, Any]
+    spec: EngineConnSpec
+    status: EngineConnStatus = Field(default_factory=EngineConnStatus)

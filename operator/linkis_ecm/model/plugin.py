@@ -1,0 +1,94 @@
+"""The custom resource EngineConnPlugin: one entry of the catalogue of engines (cluster-scoped).
+
+It says which image runs an engine type and version, and with what defaults and bounds. See `model.engineconn` for how
+models, CRD and parsing hang together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from linkis_ecm.model.engineconn import (
+    LIST_MAP_NAME,
+    LIST_MAP_TYPE,
+    POD_TEMPLATE_TEXT,
+    WHOLE,
+    Camel,
+    Condition,
+    Duration,
+    EngineTypeName,
+    EngineVersion,
+    EnvVar,
+    Quantity,
+    RunType,
+)
+
+
+class FullResources(Camel):
+    """Both figures, given."""
+
+    cpu: Quantity = Field(description="CPU, such as 500m or 2.")
+    memory: Quantity = Field(description="Memory, such as 512Mi or 2Gi.")
+
+
+class PluginMaterial(Camel):
+    """A file of the engine in Linkis's material library (BML)."""
+
+    file_name: str = Field(min_length=1, max_length=255)
+    file_size: int = Field(0, ge=0, description="Bytes.")
+    last_modified: int = Field(0, ge=0, description="Milliseconds since 1970.")
+    resource_id: str = Field(min_length=1, max_length=100)
+    resource_version: Annotated[str, Field(pattern=r"^v[0-9]{6}$", max_length=200), WHOLE] = "v000001"
+    checksum: str | None = Field(None, max_length=128, description="sha256:<hex>.")
+
+
+class WarmPool(Camel):
+    """Engines kept ready for nobody yet."""
+
+    size: int = Field(0, ge=0, le=100)
+    cap: int = Field(10, ge=0, le=1000)
+
+
+class EngineConnPluginSpec(Camel):
+    """What the platform team offers."""
+
+    engine_type: EngineTypeName = Field(description="Linkis's engine type, such as python.")
+    engine_version: EngineVersion = Field(description="The version that engines of this entry carry in their label.")
+    default: bool = Field(False, description="Taken for an engine of this type that names no version.")
+    image: str = Field(min_length=1, max_length=512, description="The engine's image; the agent is in it.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    run_types: list[RunType] = Field(
+        min_length=1,
+        max_length=16,
+        description="What executeCode accepts as runType.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    command: list[str] | None = Field(None, max_length=64, description="Replaces the image's entry point.")
+    args: list[str] | None = Field(None, max_length=256)
+    env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
+    default_resources: FullResources
+    max_resources: FullResources | None = None
+    pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    materials: list[PluginMaterial] | None = Field(None, max_length=64)
+    warm_pool: WarmPool | None = None
+    idle_timeout: Duration = Field("30m", description="As in an EngineConn; 0s: never.")
+    max_lifetime: Duration = Field("0s", description="As in an EngineConn; 0s: never.")
+    start_timeout: Duration = Field("8m", description="Linkis's own default is 8 minutes.")
+    ttl_after_finished: Duration = Field("24h", description="How long an ended engine's resource stays.")
+
+
+class EngineConnPluginStatus(Camel):
+    """What the operator says of the entry."""
+
+    observed_generation: int | None = Field(None, ge=0)
+    conditions: list[Condition] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_TYPE)
+
+
+class EngineConnPlugin(Camel):
+    """The whole resource, as parsed from the API."""
+
+    metadata: dict[str, Any]
+    spec: EngineConnPluginSpec
+    status: EngineConnPluginStatus = Field(default_factory=EngineConnPluginStatus)

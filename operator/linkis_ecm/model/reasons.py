@@ -1,0 +1,130 @@
+"""Every reason that an engine's status, its record or a refusal can carry, each with a sentence and a remedy.
+
+A closed set: a condition's reason, an event's reason and the REST answer name one of these constants. Pure data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`name` is CamelCase, as Kubernetes's conditions demand. `can_retry`: the same request may succeed later."""
+
+    name: str
+    sentence: str
+    remedy: str = ""
+    can_retry: bool = False
+
+
+_ALL: dict[str, Reason] = {}
+
+
+def _reason(name: str, sentence: str, remedy: str = "", *, can_retry: bool = False) -> Reason:
+    reason = Reason(name, sentence, remedy, can_retry)
+    _ALL[name] = reason
+    return reason
+
+
+def by_name(name: str) -> Reason | None:
+    """The reason of that name, or None where nobody here says it (a pod's own reason passed through)."""
+    return _ALL.get(name)
+
+
+# Under way and well.
+ACCEPTED = _reason("Accepted", "The engine is accepted and its pod is wanted.")
+POD_CREATED = _reason("PodCreated", "The engine's pod is made and waits for a node.")
+POD_SCHEDULED = _reason("PodScheduled", "The engine's pod has a node and starts there.")
+CONTAINER_STARTED = _reason("ContainerStarted", "The engine's container runs; its kernel has not answered yet.")
+KERNEL_READY = _reason("KernelReady", "The kernel has answered: the engine runs code.")
+EXECUTING = _reason("Executing", "The engine runs a task.")
+STOP_REQUESTED = _reason("StopRequested", "The engine was asked to stop and drains.")
+
+# Clean ends.
+STOPPED_BY_USER = _reason("StoppedByUser", "The engine was stopped on request.")
+DELETED = _reason("Deleted", "The engine's resource was deleted.")
+IDLE_TIMEOUT = _reason(
+    "IdleTimeout",
+    "The engine was idle for longer than its idleTimeout.",
+    "Ask for a longer spec.idleTimeout, or run code more often.",
+    can_retry=True,
+)
+LIFETIME_OVER = _reason(
+    "LifetimeOver", "The engine reached its maxLifetime.", "Ask for a longer spec.maxLifetime.", can_retry=True
+)
+COMPLETED = _reason("Completed", "The engine ended by itself without an error.")
+
+# Never started, or died.
+PLUGIN_MISSING = _reason(
+    "PluginMissing",
+    "No EngineConnPlugin offers this engine type and version.",
+    "List the catalogue with `kubectl get ecp` and ask for a type that stands in it.",
+)
+INVALID_SPEC = _reason(
+    "InvalidSpec",
+    "The engine's spec cannot be turned into a pod.",
+    "Mend the field that the message names and create the engine again.",
+)
+NAME_CONFLICT = _reason(
+    "NameConflict",
+    "A pod of the engine's name exists and belongs to something else.",
+    "Delete that pod or create the engine under another name.",
+)
+IMAGE_PULL = _reason(
+    "ImagePullBackOff",
+    "The engine's image cannot be pulled.",
+    "Check the image's name and the node's access to its registry in the EngineConnPlugin.",
+)
+CONFIG_ERROR = _reason(
+    "CreateContainerConfigError",
+    "The engine's container cannot be configured.",
+    "Check the Secrets, ConfigMaps and security settings that the message names.",
+)
+UNSCHEDULABLE = _reason(
+    "Unschedulable",
+    "No node has room for the engine.",
+    "Ask for less cpu or memory, wait for other engines to end, or add a node.",
+    can_retry=True,
+)
+QUOTA_EXCEEDED = _reason(
+    "QuotaExceeded",
+    "The namespace's quota refuses the engine's pod.",
+    "Ask for less, stop an engine, or have the ResourceQuota raised.",
+    can_retry=True,
+)
+POD_REFUSED = _reason(
+    "PodRefused",
+    "The API server refuses the engine's pod.",
+    "Mend what the message names in the spec or in the EngineConnPlugin.",
+)
+START_TIMEOUT = _reason(
+    "StartTimeout",
+    "The engine did not answer within its startTimeout.",
+    "See which startup phase hung in status.startup; raise spec.startTimeout if it is slow.",
+    can_retry=True,
+)
+OOM_KILLED = _reason(
+    "OOMKilled",
+    "The engine used more memory than its limit and was killed.",
+    "Ask for more spec.resources.memory, or work on less data at a time.",
+)
+EVICTED = _reason("Evicted", "The node evicted the engine's pod.", "Create the engine again.", can_retry=True)
+NODE_LOST = _reason("NodeLost", "The engine's node does not answer.", "Create the engine again.", can_retry=True)
+POD_DELETED = _reason(
+    "PodDeleted", "The engine's pod was deleted by somebody else.", "Create the engine again.", can_retry=True
+)
+KERNEL_DIED = _reason(
+    "KernelDied",
+    "The engine's kernel ended while the engine was in use.",
+    "See the last lines of stderr in the message and in the engine's log.",
+)
+AGENT_EXITED = _reason(
+    "AgentExited", "The engine's container ended with an error.", "See the last lines of stderr in the engine's log."
+)
+AGENT_LOST = _reason("AgentLost", "The engine stopped reporting.", "Create the engine again.", can_retry=True)
+
+
+def all_reasons() -> tuple[Reason, ...]:
+    """Every reason, in the order of this file."""
+    return tuple(_ALL.values())
