@@ -38,7 +38,7 @@ def parse_quantity(text: str) -> Decimal:
 
     Raises ValueError for anything else, with the text in it.
     """
-    match = _QUANTITY.match(text)
+    match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a quantity: write cpu like 500m or 2, memory like 512Mi or 2Gi")
     try:
@@ -49,7 +49,7 @@ def parse_quantity(text: str) -> Decimal:
 
 def parse_duration(text: str) -> float:
     """A duration such as `90s`, `30m`, `1h30m` in seconds. Raises ValueError for anything else."""
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None or not text:
         raise ValueError(f"{text!r} is not a duration: write it like 90s, 30m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
