@@ -81,9 +81,13 @@ class Camel(BaseModel):
 
 
 class Resources(Camel):
-    """What the engine's container gets: request and limit of memory alike, cpu as request and limit."""
+    """What the engine's container gets: memory as request and limit alike, cpu as request.
+
+    A limit of cpu throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
+    """
 
     cpu: Quantity | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
+    cpu_limit: Quantity | None = Field(None, description="No limit where absent here and in the plugin.")
     memory: Quantity | None = Field(
         None, description="Memory, such as 512Mi or 2Gi; the plugin's default where absent."
     )

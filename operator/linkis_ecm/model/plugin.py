@@ -27,9 +27,10 @@ from linkis_ecm.model.engineconn import (
 
 
 class FullResources(Camel):
-    """Both figures, given."""
+    """Both figures, given; see Resources of an EngineConn."""
 
     cpu: Quantity = Field(description="CPU, such as 500m or 2.")
+    cpu_limit: Quantity | None = Field(None, description="No limit where absent.")
     memory: Quantity = Field(description="Memory, such as 512Mi or 2Gi.")
 
 
