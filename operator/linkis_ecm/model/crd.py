@@ -1,4 +1,4 @@
-"""Makes the CustomResourceDefinitions from the pydantic models; `python -m linkis_ecm.model.crd DIR` writes them.
+"""Makes the CustomResourceDefinitions from the pydantic models; `python -m linkis_ecm.model.crd DIR…` writes them.
 
 The files in `crds/` are committed and the tests compare them with what this module makes. It must not know of any field
 by name but those of printer columns and selectable fields: everything else comes from the models.
@@ -177,11 +177,11 @@ def files() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes the files into the folder that the first argument names."""
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files().items():
-        (folder / name).write_text(text)
+    """Writes the files into each folder that the arguments name."""
+    for folder in map(Path, sys.argv[1:]):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files().items():
+            (folder / name).write_text(text)
 
 
 if __name__ == "__main__":

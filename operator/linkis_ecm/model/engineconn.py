@@ -83,7 +83,7 @@ class Camel(BaseModel):
 class Resources(Camel):
     """What the engine's container gets: memory as request and limit alike, cpu as request.
 
-    A limit of cpu throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
+    A cpu limit throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
     """
 
     cpu: Quantity | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
