@@ -1,0 +1,53 @@
+# The targets a person types. Each does its own set-up; what takes long is cached outside the checkout.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SETUP := $(VENV)/.ready
+
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(SETUP) ## The virtual environment with the pinned packages
+
+$(SETUP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(SETUP) ## The main job on a real cluster: install, an engine, code, its states, its row, its log
+	$(PY) -m e2e.demo
+
+test: $(SETUP) ## Everything: lint, types, unit, simulation, store, gateway, agent, and e2e on a real cluster
+	$(PY) -m e2e.checks all
+
+test-fast: $(SETUP) ## Everything but the cluster
+	$(PY) -m e2e.checks fast
+
+lint: $(SETUP) ## ruff, mypy --strict, import-linter
+	$(PY) -m e2e.checks lint
+
+generate: $(SETUP) ## CRDs and rendered manifests from their sources
+	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
+	$(PY) -m e2e.render manifests/install.yaml
+
+cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or a node built from source
+	$(PY) -m e2e.cluster up
+
+cluster-down: $(SETUP) ## Stops it and leaves nothing behind
+	$(PY) -m e2e.cluster down
+
+bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
+	$(PY) -m bench
+
+# One resolution for everything, so that tests run what the images hold.
+LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --no-annotate --generate-hashes
+lock: ## The pins in requirements/, from pyproject.toml (needs uv)
+	$(LOCK) pyproject.toml --group dev --group agent --group python-engine -o requirements/dev.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	$(LOCK) --group agent --group python-engine -c requirements/dev.txt -o requirements/engine-python.txt
+
+clean: ## The virtual environment and caches of the checkout
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

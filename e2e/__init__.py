@@ -1,0 +1,1 @@
+"""Tests, demo and tools that need a real cluster."""

@@ -1,0 +1,115 @@
+"""Runs the project's checks step by step: `python -m e2e.checks lint|fast|all`.
+
+Each step is a process of its own; the first that fails ends the run with its exit code. At the end, or at the failure,
+a table says how long each step took. Must not hold any check itself: those are in the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@dataclass
+class Steps:
+    """Runs steps, remembers how long each took and undoes what was set up, also after a failure."""
+
+    took: list[tuple[str, float, str]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def run(self, name: str, *command: str, seconds: float = 1800, env: dict[str, str] | None = None) -> None:
+        """Runs a command with a bound on its time; on failure prints the table and exits with its code."""
+        print(f"\n=== {name}: {' '.join(command)}", flush=True)
+        begun = time.monotonic()
+        try:
+            code = subprocess.run(
+                command, cwd=ROOT, env=os.environ | (env or {}), timeout=seconds, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = 124
+            print(f"{name} did not end within {seconds:.0f} s", flush=True)
+        self.took.append((name, time.monotonic() - begun, "ok" if code == 0 else f"failed ({code})"))
+        if code:
+            self.finish()
+            raise typer.Exit(code)
+
+    def finish(self) -> None:
+        """Undoes in reverse order and prints what took how long."""
+        while self.undo:
+            self.undo.pop()()
+        print("\nstep                                   seconds  result", flush=True)
+        for name, seconds, result in self.took:
+            print(f"{name:<38} {seconds:>7.1f}  {result}", flush=True)
+        print(f"{'total':<38} {sum(seconds for _, seconds, _ in self.took):>7.1f}", flush=True)
+
+
+def _lint(steps: Steps) -> None:
+    steps.run("ruff check", str(BIN / "ruff"), "check", ".")
+    steps.run("ruff format", str(BIN / "ruff"), "format", "--check", ".")
+    steps.run("mypy --strict", str(BIN / "mypy"))
+    steps.run("import-linter", str(BIN / "lint-imports"))
+
+
+def _pytest(steps: Steps, name: str, *arguments: str, seconds: float = 1800) -> None:
+    steps.run(name, sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments, seconds=seconds)
+
+
+def _fast(steps: Steps) -> None:
+    if shutil.which("mariadbd") is None:
+        steps.run("MariaDB from Debian", sys.executable, "-m", "e2e.cluster", "packages", "mariadb-server")
+    steps.run("helm", sys.executable, "-m", "e2e.cluster", "binaries", "helm")
+    # One process a core. Files stay together: a module shares its server or its kernel.
+    _pytest(steps, "unit", "-n", "2", "--dist", "loadfile", "tests/unit")
+    _pytest(steps, "simulation", "-n", "2", "--dist", "loadfile", "tests/simulation")
+    _pytest(steps, "store (SQLite, MariaDB)", "tests/store")
+    _pytest(steps, "agent", "tests/agent")
+    _pytest(steps, "gateway", "tests/gateway")
+
+
+@app.command()
+def lint() -> None:
+    """ruff, mypy --strict, import-linter."""
+    steps = Steps()
+    _lint(steps)
+    steps.finish()
+
+
+@app.command()
+def fast() -> None:
+    """Everything that needs no cluster."""
+    steps = Steps()
+    _lint(steps)
+    _fast(steps)
+    steps.finish()
+
+
+@app.command("all")
+def everything() -> None:
+    """The above, then the tests on the real cluster; a cluster that this run started is stopped at its end."""
+    steps = Steps()
+    _lint(steps)
+    _fast(steps)
+    cluster = [sys.executable, "-m", "e2e.cluster"]
+    was_up = subprocess.run([*cluster, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
+    if not was_up:
+        steps.undo.append(lambda: subprocess.run([*cluster, "down"], cwd=ROOT, check=True, timeout=300) and None)
+    steps.run("cluster", *cluster, "up")
+    steps.run("images", *cluster, "images")
+    _pytest(steps, "e2e on the cluster", "e2e", seconds=2400)
+    steps.finish()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,107 @@
+"""Installs the chart on the cluster and reaches its gateway: what the e2e tests, the demo and the benchmark share.
+
+Must not assert anything about the product: that is for those who call it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e import kubectl
+from e2e.cluster.tools import helm, images, kubeconfig
+from e2e.cluster.tools import kubectl as kubectl_binary
+
+ROOT = Path(__file__).parents[1]
+RELEASE = "linkis-ecm"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A release in a namespace; `token` is one that may speak for every user."""
+
+    namespace: str
+    token: str
+
+    def forward(self, service: str = "gateway", port: int = 9102) -> PortForward:
+        """A port of this machine's loopback that leads to a service of the release."""
+        return PortForward(self.namespace, f"service/{RELEASE}-{service}", port)
+
+
+def install(namespace: str, *settings: str, seconds: float = 180) -> Installation:
+    """`helm upgrade --install` with this checkout's images; returns when the release is ready."""
+    tags = images()
+    repository, _, tag = tags["ecm"].rpartition(":")
+    values = [
+        f"image.repository={repository}",
+        f"image.tag={tag}",
+        f"engines.python.image={tags['engine-python']}",
+        *settings,
+    ]
+    command = [str(helm()), "upgrade", "--install", RELEASE, str(ROOT / "helm/linkis-ecm")]
+    command += ["--namespace", namespace, "--create-namespace", "--kubeconfig", str(kubeconfig())]
+    command += ["--wait", "--timeout", f"{seconds:.0f}s"]
+    for value in values:
+        command += ["--set", value]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    if done.returncode:
+        pods = kubectl.run("get", "pods", "-n", namespace, "-o", "wide").out
+        logs = kubectl.run("logs", "-n", namespace, f"deployment/{RELEASE}", "--all-containers", "--tail=30").out
+        raise RuntimeError(f"helm: {done.stderr.strip()}\n{pods}\n{logs}")
+    kubectl.must("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    secret = kubectl.get("secret", f"{RELEASE}-auth", "-n", namespace)
+    tokens = json.loads(base64.b64decode(secret["data"]["tokens.json"]))
+    return Installation(namespace, next(iter(tokens)))
+
+
+def uninstall(namespace: str) -> None:
+    """Removes the release and its namespace; the CRDs stay, as with any chart."""
+    kubectl.run("delete", "ec", "--all", "-n", namespace, "--timeout=60s")
+    subprocess.run(
+        [str(helm()), "uninstall", RELEASE, "--namespace", namespace, "--kubeconfig", str(kubeconfig()), "--wait"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    kubectl.run("delete", "namespace", namespace, "--timeout=90s")
+
+
+class PortForward:
+    """`kubectl port-forward` as a context manager; yields the local port."""
+
+    def __init__(self, namespace: str, target: str, port: int) -> None:
+        self._arguments = ["port-forward", "-n", namespace, target, f":{port}", "--address", "127.0.0.1"]
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> int:
+        command = [str(kubectl_binary()), "--kubeconfig", str(kubeconfig()), *self._arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if found is None:
+            self.__exit__()
+            raise RuntimeError(f"kubectl port-forward: {line.strip()}")
+        return int(found[1])
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+
+
+@contextmanager
+def stopwatch(out: dict[str, float], name: str) -> Iterator[None]:
+    """Notes under `name` how many seconds the block took."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        out[name] = time.monotonic() - begun

@@ -1,0 +1,100 @@
+"""The CRDs on a real API server: it takes them, judges the corpus as pydantic does, and keeps identity immutable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e import kubectl
+from tests.corpus import cases
+
+pytestmark = pytest.mark.cluster
+CRDS = Path(__file__).parents[1] / "crds"
+NAMESPACE = "ecm-crd-test"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace() -> Iterator[None]:
+    kubectl.must("apply", "--server-side", "-f", str(CRDS))
+    kubectl.must("wait", "--for=condition=Established", "-f", str(CRDS), "--timeout=60s")
+    kubectl.must("create", "namespace", NAMESPACE)
+    yield
+    kubectl.must("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def manifest(kind: str, name: str, spec: Any) -> str:
+    body = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": kind, "metadata": {"name": name}}
+    return json.dumps(body | ({} if spec is None else {"spec": spec}))
+
+
+@pytest.mark.parametrize("definition", ["engineconns", "engineconnplugins"])
+def test_the_schema_is_accepted_as_structural(definition: str) -> None:
+    crd = kubectl.get("crd", f"{definition}.linkis.apache.org")
+    conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
+    assert conditions["Established"] == "True"
+    assert "NonStructuralSchema" not in conditions
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case["name"])
+def test_the_api_server_judges_the_corpus_as_pydantic_does(case: dict[str, Any]) -> None:
+    answer = kubectl.run(
+        "create", "-n", NAMESPACE, "--dry-run=server", "--validate=strict", "-f", "-",
+        stdin=manifest(case["kind"], "corpus", case["spec"]),
+    )  # fmt: skip
+    if case["valid"]:
+        assert answer.code == 0, answer.err
+    else:
+        assert answer.code != 0
+        assert case["names"] in answer.err
+
+
+@pytest.fixture(scope="module")
+def engine() -> str:
+    # Stopped, so that no operator makes a pod of it.
+    spec = {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"}
+    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=manifest("EngineConn", "identity", spec))
+    return "identity"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engineType": "shell"},
+        {"engineType": None, "plugin": "p"},
+        {"engineVersion": "3"},
+        {"user": "eve"},
+        {"creator": "other"},
+        {"mode": "once", "code": "1"},
+        {"ticketId": "6d48068a-0e1e-44b5-8eb2-835034db5b30"},
+        {"tenant": "t"},
+        {"env": [{"name": "A", "value": "b"}]},
+        {"desiredState": "Running"},
+    ],
+    ids="+".join,
+)
+def test_identity_cannot_change(engine: str, change: dict[str, Any]) -> None:
+    patch = json.dumps({"spec": change})
+    answer = kubectl.run("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", patch)
+    assert answer.code != 0
+    assert "create another engine" in answer.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"idleTimeout": "5m"}, {"maxLifetime": "1h"}, {"resources": {"memory": "2Gi"}}, {"ttlAfterFinished": "1h"}],
+    ids="+".join,
+)
+def test_timeouts_and_resources_may_change(engine: str, change: dict[str, Any]) -> None:
+    kubectl.must("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": change}))
+
+
+def test_engines_are_selected_by_type_user_and_state(engine: str) -> None:
+    selector = "spec.engineType=python,spec.user=hadoop,spec.desiredState=Stopped"
+    found = kubectl.get("ec", "-n", NAMESPACE, "--field-selector", selector)
+    assert [item["metadata"]["name"] for item in found["items"]] == [engine]
+    other = kubectl.get("ec", "-n", NAMESPACE, "--field-selector", "spec.user=eve")
+    assert other["items"] == []

@@ -1,0 +1,106 @@
+"""The Helm chart: it lints, its rendered form is current, and what it installs is restricted and asks for little."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e.cluster.tools import helm
+
+from e2e.render import render
+
+ROOT = Path(__file__).parents[2]
+CHART = str(ROOT / "helm/linkis-ecm")
+MODES = {
+    "embedded": [],
+    "with a database": ["--set", "database.url=mysql+pymysql://u:p@db:3306/linkis", "--set", "operator.replicas=2"],
+    "some namespaces": ["--set", "watchNamespaces={a,b}"],
+}
+
+
+def template(*arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [str(helm()), "template", "x", CHART, "--namespace", "ns", *arguments],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def refusal(*arguments: str) -> str:
+    done = subprocess.run(
+        [str(helm()), "template", "x", CHART, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_the_chart_lints_without_a_warning() -> None:
+    done = subprocess.run(
+        [str(helm()), "lint", "--strict", CHART], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rendered_manifest_is_current() -> None:
+    assert (ROOT / "manifests/install.yaml").read_text() == render(), "run `make generate` and commit manifests/"
+
+
+@pytest.mark.parametrize("name", ["engineconns.yaml", "engineconnplugins.yaml"])
+def test_the_chart_carries_the_same_crds(name: str) -> None:
+    assert (Path(CHART) / "crds" / name).read_text() == (ROOT / "crds" / name).read_text(), "run `make generate`"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_pod_is_restricted_and_bounded(mode: str) -> None:
+    pods = [d["spec"]["template"]["spec"] for d in template(*MODES[mode]) if d["kind"] == "Deployment"]
+    assert pods
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]) == {"requests", "limits"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_role_has_a_wildcard_or_reads_secrets(mode: str) -> None:
+    roles = [d for d in template(*MODES[mode]) if d["kind"] in ("Role", "ClusterRole")]
+    assert roles
+    for rule in (rule for role in roles for rule in role["rules"]):
+        assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+        assert not {"secrets", "pods/exec", "rolebindings"} & set(rule["resources"])
+
+
+def test_named_namespaces_get_roles_of_their_own_and_no_cluster_wide_right_to_pods() -> None:
+    documents = template(*MODES["some namespaces"])
+    wide = [rule for d in documents if d["kind"] == "ClusterRole" for rule in d["rules"]]
+    assert {resource for rule in wide for resource in rule["resources"]} == {"engineconnplugins"}
+    narrow = {d["metadata"]["namespace"] for d in documents if d["kind"] == "Role" and "namespace" in d["metadata"]}
+    assert narrow == {"a", "b"}
+
+
+def test_the_database_password_stands_in_a_secret_only() -> None:
+    for document in template(*MODES["with a database"]):
+        if document["kind"] != "Secret":
+            assert "u:p@db" not in yaml.safe_dump(document)
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("databse.url=x", "databse"),
+        ("database.url=sqlite:///x", "/database/url"),
+        ("operator.replicas=0", "/operator/replicas"),
+        ("engines.python.resources.memory=lots", "/engines/python/resources/memory"),
+        ("auth.admins={a b}", "/auth/admins"),
+    ],
+)
+def test_a_wrong_value_is_named(value: str, names: str) -> None:
+    assert names in refusal("--set", value)
