@@ -1,0 +1,150 @@
+"""Puts the agent together around a kernel that boots already, and ends it in order.
+
+The order at the end: the running task, the kernel, the answers that are owed, the last report, the log streams. Each
+of these waits has a bound, so that the pod is gone within its grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import time
+from typing import Any
+
+from linkis_ecm.agent.api import Api
+from linkis_ecm.agent.engine import Engine
+from linkis_ecm.agent.kernel import Kernel
+from linkis_ecm.agent.logfiles import LogFiles
+from linkis_ecm.agent.reporter import Reporter
+from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
+from linkis_ecm.agent.spawn import SpawnedKernel
+from linkis_ecm.agent.usage import Usage
+from linkis_ecm.agent.web import Server
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+ANSWERS_PATIENCE = 2.0
+REPORT_PATIENCE = 3.0
+STREAMS_PATIENCE = 1.0
+
+
+def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[int]) -> int:
+    """Run the agent; the process's exit code. 2: its environment cannot be used."""
+    _guard_process()
+    try:
+        settings = read_settings(os.environ)
+        logs = LogFiles(settings.log_dir)
+    except (SettingsError, OSError) as error:
+        sentence = str(error)
+        if isinstance(error, OSError):
+            sentence = f"ECM_LOG_DIR cannot be written: {error}"
+        sys.stderr.write(f"the agent cannot start: {sentence}\n")
+        os.killpg(kernel.pid, signal.SIGKILL)
+        shutil.rmtree(kernel.directory, ignore_errors=True)
+        return 2
+    timings = {
+        "processStarted": process_started,
+        "kernelStarted": kernel.started,
+        "kernelReady": 0.0,
+        "listening": 0.0,
+    }
+    try:
+        return asyncio.run(_Agent(settings, logs, timings).run(kernel, early_signals))
+    finally:
+        logs.close(STREAMS_PATIENCE)
+        shutil.rmtree(kernel.directory, ignore_errors=True)
+
+
+def _guard_process() -> None:
+    """Close /proc/<agent>/environ and memory to the kernel process of the same user; adopt orphans to reap them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed: the engine's token would be readable")
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class _Agent:
+    def __init__(self, settings: Settings, logs: LogFiles, timings: dict[str, float]) -> None:
+        self._settings = settings
+        self._logs = logs
+        self._timings = timings
+        self._sequence = 0
+        self._engine: Engine | None = None
+
+    async def run(self, spawned: SpawnedKernel, early_signals: list[int]) -> int:
+        settings, logs = self._settings, self._logs
+        loop = asyncio.get_running_loop()
+        kernel = Kernel(spawned, logs.write)
+        reporter = Reporter(
+            host=settings.report_host,
+            port=settings.report_port,
+            token=settings.token,
+            period=settings.report_period,
+            snapshot=self._report,
+            log=logs.event,
+        )
+        usage = Usage()
+        engine = Engine(kernel=kernel, logs=logs, usage=usage, timings=self._timings, on_change=reporter.changed)
+        self._engine = engine
+
+        def reap() -> None:
+            """Every child that ended: the kernel, or an orphan of its that was handed to us."""
+            while True:
+                try:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    return
+                if pid == 0:
+                    return
+                if pid == spawned.pid:
+                    engine.kernel_exited(status)
+
+        def terminate(name: str) -> None:
+            engine.stop(grace=settings.stop_grace, reason=f"the agent got {name}")
+
+        loop.add_signal_handler(signal.SIGCHLD, reap)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, terminate, number.name)
+        api = Api(engine, token=settings.token, log_dir=settings.log_dir, status=self._report)
+        server = Server(api.handle, on_error=lambda text: logs.event("ERROR", text))
+        try:
+            port = await server.start(settings.host, settings.port)
+        except OSError as error:
+            sys.stderr.write(f"the agent cannot start: ECM_AGENT_PORT {settings.port} cannot be listened on: {error}\n")
+            kernel.kill()
+            return 2
+        self._timings["listening"] = time.time()
+        logs.event("INFO", f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket "
+                           f"{settings.ticket_id}: the agent listens on port {port}")  # fmt: skip
+        reporting = loop.create_task(reporter.run())
+        reporter.changed()
+        living = loop.create_task(engine.run())
+        reap()  # a kernel that died before the handler was there
+        if early_signals:
+            terminate("SIGTERM")
+
+        code = await engine.ended
+        # The tasks' callers first, then the operator: both want what only this process knows.
+        await asyncio.gather(server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE))
+        for task in (living, reporting):
+            task.cancel()
+        await asyncio.wait((living, reporting), timeout=1.0)
+        kernel.kill()
+        kernel.close()
+        return code
+
+    def _report(self) -> dict[str, Any]:
+        settings = self._settings
+        self._sequence += 1
+        who = {
+            "namespace": settings.namespace,
+            "name": settings.name,
+            "uid": settings.uid,
+            "attempt": settings.attempt,
+            "sequence": self._sequence,
+        }
+        return who | (self._engine.report() if self._engine is not None else {})

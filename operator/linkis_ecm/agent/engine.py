@@ -1,0 +1,335 @@
+"""The engine: its state, its queue of tasks, and how both end.
+
+One task runs at a time, in the order in which they came. Must not know of HTTP: the API calls it, and `on_change` is
+told of each change of state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from linkis_ecm.agent.kernel import Kernel, KernelGoneError
+from linkis_ecm.agent.logfiles import LogFiles
+from linkis_ecm.agent.outputs import Outputs
+from linkis_ecm.agent.usage import Usage
+
+STARTING, IDLE, BUSY, SHUTTING_DOWN, FAILED = "Starting", "Idle", "Busy", "ShuttingDown", "Failed"
+# Tasks that may wait behind the running one.
+MAX_WAITING = 16
+# A kernel that has not answered by then will not: its imports take 0.3 s, 10 s on a starved node.
+START_TIMEOUT = 120.0
+# How long an interrupted task may take to end before its caller is answered without it.
+INTERRUPT_PATIENCE = 5.0
+# How long a stopping kernel may run its exit handlers.
+KERNEL_EXIT_PATIENCE = 2.0
+LAST_LINES = 20
+
+
+class NotReadyError(Exception):
+    """The engine takes no code in its state; the text says why."""
+
+
+class QueueFullError(Exception):
+    """MAX_WAITING tasks wait already."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One request to run code."""
+
+    id: str
+    code: str
+    timeout: float | None
+    done: asyncio.Future[dict[str, Any]]
+    outputs: Outputs = field(default_factory=Outputs)
+    started: float = 0.0
+    interrupted: bool = False
+    timed_out: bool = False
+    execution_count: int | None = None
+
+    def settle(self, status: str, now: float) -> None:
+        """Answer the caller, once."""
+        if not self.done.done():
+            self.done.set_result(
+                {
+                    "taskId": self.id,
+                    "status": status,
+                    "executionCount": self.execution_count,
+                    "startedAt": self.started,
+                    "endedAt": now,
+                    "outputs": self.outputs.result(),
+                }
+            )
+
+
+class Engine:
+    """Runs tasks in `kernel` until it is stopped or its kernel dies; then `ended` is the process's exit code."""
+
+    def __init__(
+        self,
+        *,
+        kernel: Kernel,
+        logs: LogFiles,
+        usage: Usage,
+        timings: dict[str, float],
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._kernel = kernel
+        self._logs = logs
+        self._usage = usage
+        self._on_change = on_change
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.state = STARTING
+        self.reason = ""
+        self.message = ""
+        self.since = clock()
+        self.timings = timings
+        self.counters = {"tasksStarted": 0, "tasksSucceeded": 0, "tasksFailed": 0}
+        self.last_task_ended = 0.0
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._spent = {IDLE: 0.0, BUSY: 0.0}
+        self._waiting: deque[Task] = deque()
+        self._arrived = asyncio.Event()
+        self._running: Task | None = None
+        self._nothing_runs = asyncio.Event()
+        self._nothing_runs.set()
+        self._stop_by = float("inf")  # on the loop's clock
+        self._stop_sooner = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+
+    # -- what the API calls ------------------------------------------------------------------------------------------
+
+    def submit(self, *, task_id: str, code: str, timeout: float | None) -> asyncio.Future[dict[str, Any]]:
+        """Queue `code`; the future is the result. Raises NotReadyError and QueueFullError."""
+        if self.state not in (IDLE, BUSY):
+            raise NotReadyError(_REFUSALS[self.state])
+        if len(self._waiting) >= MAX_WAITING:
+            raise QueueFullError(f"{MAX_WAITING} tasks wait already: send this one again when one of them has ended")
+        task = Task(id=task_id, code=code, timeout=timeout, done=self._loop.create_future())
+        self._waiting.append(task)
+        self._arrived.set()
+        return task.done
+
+    def interrupt(self) -> None:
+        """Interrupt the running task, if there is one; it ends as Cancelled."""
+        if self._running is not None:
+            self._logs.event("INFO", f"task {self._running.id} is interrupted on request")
+            self._running.interrupted = True
+            self._kernel.interrupt()
+
+    def stop(self, *, grace: float, reason: str) -> None:
+        """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins."""
+        deadline = self._loop.time() + grace
+        if deadline < self._stop_by:
+            self._stop_by = deadline
+            self._stop_sooner.set()
+        if self._stopping is None and self.state != FAILED:
+            self._logs.event("INFO", f"stopping within {grace:g} s: {reason or 'no reason given'}")
+            self._enter(SHUTTING_DOWN, "Stopped", reason)
+            self._stopping = self._loop.create_task(self._stop())
+
+    def report(self) -> dict[str, Any]:
+        """The engine's part of the report: all but who it is."""
+        spent = dict(self._spent)
+        if self.state in spent:
+            spent[self.state] += self._clock() - self.since
+        return {
+            "state": self.state,
+            "since": self.since,
+            "reason": self.reason,
+            "message": self.message,
+            "timings": self.timings,
+            "lastTaskEnded": self.last_task_ended,
+            **self.counters,
+            "usage": self._usage.read(),
+            "metrics": {
+                "totalUnlockTimeMills": 0,
+                "totalIdleTimeMills": round(spent[IDLE] * 1000),
+                "totalBusyTimeMills": round(spent[BUSY] * 1000),
+                "totalLockTimeMills": 0,
+            },
+        }
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Wait for the kernel, then run tasks as they come. Ends by being cancelled or with the kernel."""
+        try:
+            try:
+                await asyncio.wait_for(self._kernel.ready(), START_TIMEOUT)
+            except TimeoutError:
+                self._fail(
+                    "KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1
+                )
+                return
+            self.timings["kernelReady"] = self._clock()
+            if self.state == STARTING:
+                self._logs.event("INFO", "the kernel has answered, the engine is ready")
+                self._enter(IDLE)
+            # The first execution imports what all later ones find: better now than in a user's first task.
+            await self._kernel.execute("", Outputs(), silent=True)
+            while True:
+                while not self._waiting:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                await self._run_task(self._waiting.popleft())
+        except KernelGoneError:
+            pass  # kernel_exited() says the rest
+
+    def kernel_exited(self, status: int) -> None:
+        """To be called with waitpid's status when the kernel's process was reaped."""
+        running = self._running
+        self._kernel.exited(status)
+        if self._stopping is not None or self.state == FAILED:
+            return
+        if status == 0 and running is None and self.timings["kernelReady"]:
+            # The user's own exit() ends the kernel cleanly after its task.
+            self.stop(grace=0.0, reason="the code called exit()")
+            return
+        how, code = self._obituary(status)
+        if running is not None:
+            running.outputs.error("KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
+            self._end_task(running, "Failed")
+        self._fail("KernelDied", how, code)
+
+    def _obituary(self, status: int) -> tuple[str, int]:
+        """How the kernel ended, in words, and the exit code that says the same."""
+        if (number := signal_of(status)) is None:
+            code = status >> 8
+            return f"the kernel exited with code {code}", code or 1
+        how = f"the kernel was killed by {signal_name(number)}"
+        if number == signal.SIGKILL and self._usage.oom_killed():
+            limit, peak = self._usage.memory_limit(), int(self._usage.read()["memoryPeakBytes"])
+            how += f": out of memory (limit {limit} bytes, peak {peak} bytes)"
+        return how, 128 + number
+
+    def _fail(self, reason: str, message: str, code: int) -> None:
+        self._logs.event("ERROR", f"the engine failed, {reason}: {message}")
+        self._enter(FAILED, reason, message)
+        self._cancel_waiting()
+        if not self.ended.done():
+            self.ended.set_result(code)
+
+    async def _run_task(self, task: Task) -> None:
+        self._running = task
+        self._nothing_runs.clear()
+        task.started = self._clock()
+        self.counters["tasksStarted"] += 1
+        self._logs.event("INFO", f"task {task.id} starts, {len(task.code)} characters of python")
+        if self.state == IDLE:
+            self._enter(BUSY)
+        timers = []
+        if task.timeout is not None:
+            timers.append(self._loop.call_later(task.timeout, self._time_out, task))
+            timers.append(self._loop.call_later(task.timeout + INTERRUPT_PATIENCE, self._give_up, task))
+        try:
+            reply = await self._kernel.execute(task.code, task.outputs)
+        except KernelGoneError:
+            self._end_task(task, "Cancelled" if self._stopping is not None else "Failed")
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+        task.execution_count = reply.get("execution_count")
+        self._end_task(task, _verdict(task, reply))
+        if any(part.get("source") == "ask_exit" for part in reply.get("payload", [])):
+            self.stop(grace=0.0, reason="the code called exit()")
+
+    def _time_out(self, task: Task) -> None:
+        task.timed_out = True
+        self._logs.event("WARN", f"task {task.id} ran for {task.timeout:g} s, its timeout, and is interrupted")
+        self._kernel.interrupt()
+
+    def _give_up(self, task: Task) -> None:
+        """The code ignores the interrupt. Its caller has waited long enough; the engine stays Busy until it ends."""
+        task.outputs.error("Timeout", f"the code went on for {INTERRUPT_PATIENCE:g} s after its interrupt", [])
+        task.settle("Timeout", self._clock())
+
+    def _end_task(self, task: Task, status: str) -> None:
+        if self._running is not task:
+            return
+        now = self._clock()
+        self._running = None
+        self._nothing_runs.set()
+        self.last_task_ended = now
+        self.counters["tasksSucceeded" if status == "Succeed" else "tasksFailed"] += 1
+        task.settle(status, now)
+        self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s")
+        if self.state == BUSY and not self._waiting:
+            self._enter(IDLE)
+
+    def _cancel_waiting(self) -> None:
+        now = self._clock()
+        while self._waiting:
+            task = self._waiting.popleft()
+            task.outputs.error("Cancelled", "the engine ended before this task could start", [])
+            task.settle("Cancelled", now)
+
+    async def _stop(self) -> None:
+        self._cancel_waiting()
+        while not self._nothing_runs.is_set() and (left := self._stop_by - self._loop.time()) > 0:
+            self._stop_sooner.clear()
+            waits = [self._loop.create_task(event.wait()) for event in (self._nothing_runs, self._stop_sooner)]
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if self._running is not None:
+            self._logs.event("WARN", f"task {self._running.id} is interrupted: the grace is over")
+            self._running.interrupted = True
+            self._kernel.interrupt()
+            await self._within(self._nothing_runs, KERNEL_EXIT_PATIENCE)
+        self._kernel.shut_down()
+        if not await self._kernel.gone(KERNEL_EXIT_PATIENCE if self._running is None else 0.0):
+            self._kernel.kill()
+            await self._kernel.gone(KERNEL_EXIT_PATIENCE)
+        self._logs.event("INFO", "the engine has stopped")
+        if not self.ended.done():
+            self.ended.set_result(0)
+
+    async def _within(self, event: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+
+    def _enter(self, state: str, reason: str = "", message: str = "") -> None:
+        now = self._clock()
+        if self.state in self._spent:
+            self._spent[self.state] += now - self.since
+        self.state, self.since, self.reason, self.message = state, now, reason, message
+        self._on_change()
+
+
+_REFUSALS = {
+    STARTING: "the engine is Starting: send the code again when its state is Idle",
+    SHUTTING_DOWN: "the engine is ShuttingDown and takes no more code: create another engine",
+    FAILED: "the engine has Failed and takes no more code: create another engine",
+}
+
+
+def signal_of(status: int) -> int | None:
+    """The signal in a waitpid status, None where the process exited."""
+    return status & 0x7F or None
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV for 11; the real-time signals have no names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _verdict(task: Task, reply: dict[str, Any]) -> str:
+    if task.timed_out:
+        return "Timeout"
+    if reply.get("status") == "ok":
+        return "Succeed"
+    return "Cancelled" if task.interrupted else "Failed"

@@ -1,0 +1,275 @@
+"""The running kernel: its Jupyter channels, its raw output, its signals and its end.
+
+Speaks the Jupyter protocol with jupyter_client's Session over two ZeroMQ sockets that wake the event loop themselves:
+nothing here polls. Must not know of HTTP, of tasks' queues or of the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import zmq as _zmq
+
+from linkis_ecm.agent.lean import lean_package
+from linkis_ecm.agent.spawn import SpawnedKernel
+
+lean_package("jupyter_client")
+from jupyter_client.session import Session  # noqa: E402
+
+# pyproject.toml tells mypy to skip the modules that its names come from.
+zmq: Any = _zmq
+
+# One message from the kernel at most; a longer one is refused by ZeroMQ before it is read into memory.
+MAX_MESSAGE_BYTES = 128 << 20
+# After the reply to an execution, its "idle" is on another socket: as good as there already. Where it was lost, the
+# task ends without it.
+IDLE_TIMEOUT = 5.0
+_READ_BYTES = 256 << 10
+# Messages handled before other work of the loop has its turn.
+_BATCH = 64
+
+
+class OutputSink(Protocol):
+    """Takes what one execution publishes."""
+
+    def stream(self, name: str, text: str) -> None:
+        """Text printed to `name`."""
+
+    def message(self, kind: str, content: dict[str, Any]) -> None:
+        """Another message of the iopub channel."""
+
+
+class KernelGoneError(Exception):
+    """The kernel's process ended."""
+
+
+class _Execution:
+    def __init__(self, message_id: str, sink: OutputSink, done: asyncio.Future[dict[str, Any]]) -> None:
+        self.message_id = message_id
+        self.sink = sink
+        self.done = done
+        self.reply: dict[str, Any] | None = None
+        self.idle = False
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+
+class Kernel:
+    """One kernel process. `on_output` gets every byte that it prints, inside an execution or not."""
+
+    def __init__(self, spawned: SpawnedKernel, on_output: Callable[[str, bytes], None]) -> None:
+        self.pid = spawned.pid
+        self.exit_status: int | None = None
+        self._spawned = spawned
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(key=spawned.key.encode(), username="")
+        self._context = zmq.Context()
+        self._shell = self._connect(zmq.DEALER, "shell")
+        self._iopub = self._connect(zmq.SUB, "iopub")
+        self._execution: _Execution | None = None
+        self._pipes = {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}
+        self._iopub_seen = asyncio.Event()
+        self._info: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        for socket in (self._shell, self._iopub):
+            self._loop.add_reader(socket.FD, self._read_sockets)
+        for name, descriptor in self._pipes.items():
+            self._loop.add_reader(descriptor, self._read_pipe, name)
+
+    def _connect(self, kind: int, channel: str) -> Any:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        # The kernel binds some 0.3 s after we connect: 5 ms late at most, then.
+        socket.setsockopt(zmq.RECONNECT_IVL, 5)
+        socket.setsockopt(zmq.RCVHWM, 0 if channel == "iopub" else 1000)
+        if channel == "iopub":
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(self._spawned.url(channel))
+        return socket
+
+    async def ready(self) -> None:
+        """Return when the kernel has answered on both channels. Raises KernelGoneError where it ends first."""
+        while not (self._info.done() and self._iopub_seen.is_set()):
+            self._send("kernel_info_request", {})
+            answered = asyncio.gather(self._iopub_seen.wait(), asyncio.shield(self._info))
+            # Asked again each second: an answer may have been published before our subscription reached the kernel.
+            await asyncio.wait((answered, self._gone), timeout=30.0 if not self._info.done() else 1.0,
+                               return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+            answered.cancel()
+            with suppress(asyncio.CancelledError):
+                await answered
+            if self._gone.done():
+                raise KernelGoneError
+
+    async def execute(self, code: str, sink: OutputSink, *, silent: bool = False) -> dict[str, Any]:
+        """Run `code` and return the content of the kernel's reply. One at a time.
+
+        Raises KernelGoneError where the kernel ends first.
+        """
+        if self._gone.done():
+            raise KernelGoneError
+        done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": not silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            # True would make the kernel refuse the next task, too, for a moment after an error.
+            "stop_on_error": False,
+        }
+        self._execution = _Execution(self._send("execute_request", content), sink, done)
+        try:
+            return await done
+        finally:
+            self._execution = None
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does, for the kernel and what its code started."""
+        self._signal(signal.SIGINT)
+
+    def shut_down(self) -> None:
+        """Ask the kernel to end by itself, so that its exit handlers run."""
+        if not self._gone.done():
+            self._send("shutdown_request", {"restart": False})
+
+    def kill(self) -> None:
+        """End the kernel and what its code started."""
+        self._signal(signal.SIGKILL)
+
+    async def gone(self, timeout: float) -> bool:
+        """Whether the process has ended, within `timeout` seconds."""
+        await asyncio.wait((self._gone,), timeout=timeout)
+        return self._gone.done()
+
+    def exited(self, status: int) -> None:
+        """To be called with waitpid's status when the process was reaped."""
+        self.exit_status = status
+        # What it published last may still wait in the sockets; what it wrote last, in the pipes.
+        self._read_sockets()
+        self.drain_pipes()
+        if not self._gone.done():
+            self._gone.set_result(None)
+        if self._execution is not None and not self._execution.done.done():
+            self._execution.done.set_exception(KernelGoneError())
+
+    def drain_pipes(self) -> None:
+        """Take what the kernel has written to its file descriptors by now."""
+        for name in tuple(self._pipes):
+            while self._read_pipe(name):
+                pass
+
+    def close(self) -> None:
+        """Free the sockets and the folder."""
+        for socket in (self._shell, self._iopub):
+            self._loop.remove_reader(socket.FD)
+            socket.close()
+        for name in tuple(self._pipes):
+            self._close_pipe(name)
+        self._context.term()
+
+    def _signal(self, number: int) -> None:
+        # Not once it was reaped: its number may be another's by then.
+        if self.exit_status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def _send(self, kind: str, content: dict[str, Any]) -> str:
+        message = self._session.send(self._shell, kind, content)
+        # Sending may use up the socket's only wake-up for a message that came meanwhile.
+        self._loop.call_soon(self._read_sockets)
+        return str(message["msg_id"])
+
+    def _read_sockets(self) -> None:
+        """ZeroMQ's descriptor tells of a change once, so read until both sockets are empty."""
+        for _ in range(_BATCH):
+            idle = True
+            for socket, handle in ((self._iopub, self._on_iopub), (self._shell, self._on_shell)):
+                try:
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    continue
+                except zmq.ZMQError:
+                    return  # closed
+                idle = False
+                _, frames = self._session.feed_identities(frames)
+                handle(self._session.deserialize(frames))
+            if idle:
+                return
+        self._loop.call_soon(self._read_sockets)
+
+    def _on_shell(self, message: dict[str, Any]) -> None:
+        kind = message["msg_type"]
+        if kind == "kernel_info_reply" and not self._info.done():
+            self._info.set_result(None)
+        execution = self._execution
+        if execution is None or kind != "execute_reply" or not _answers(message, execution):
+            return
+        execution.reply = message["content"]
+        if execution.idle:
+            self._finish(execution)
+        else:
+            execution.idle_timer = self._loop.call_later(IDLE_TIMEOUT, self._finish, execution)
+
+    def _on_iopub(self, message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        self._iopub_seen.set()
+        execution = self._execution
+        if execution is not None and not _answers(message, execution):
+            execution = None
+        if kind == "stream":
+            name = "stderr" if content.get("name") == "stderr" else "stdout"
+            text = str(content.get("text", ""))
+            self._on_output(name, text.encode(errors="replace"))
+            if execution is not None:
+                execution.sink.stream(name, text)
+        elif execution is None:
+            return
+        elif kind == "status":
+            if content.get("execution_state") == "idle":
+                execution.idle = True
+                if execution.reply is not None:
+                    self._finish(execution)
+        else:
+            execution.sink.message(kind, content)
+
+    def _finish(self, execution: _Execution) -> None:
+        if execution.idle_timer is not None:
+            execution.idle_timer.cancel()
+        # A child process's or a C library's output of this task is in the pipes already.
+        self.drain_pipes()
+        if not execution.done.done() and execution.reply is not None:
+            execution.done.set_result(execution.reply)
+
+    def _read_pipe(self, name: str) -> int:
+        """Pass on what one raw stream holds; the number of bytes read."""
+        descriptor = self._pipes.get(name)
+        if descriptor is None:
+            return 0
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self._close_pipe(name)
+            return 0
+        self._on_output(name, data)
+        if self._execution is not None:
+            self._execution.sink.stream(name, data.decode(errors="replace"))
+        return len(data)
+
+    def _close_pipe(self, name: str) -> None:
+        descriptor = self._pipes.pop(name, None)
+        if descriptor is not None:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def _answers(message: dict[str, Any], execution: _Execution) -> bool:
+    return bool(message["parent_header"].get("msg_id") == execution.message_id)

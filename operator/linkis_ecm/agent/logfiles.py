@@ -1,0 +1,203 @@
+"""The engine's log folder: what is written to `stdout` and `stderr`, and how both are read back.
+
+Each byte goes once to the file and once to the container's stream of the same name. A file write is a copy into the
+page cache and is made at once; the container's stream is a pipe to the runtime that may stand still, so a thread with
+a bounded backlog feeds it. Must not keep what it wrote but for the last lines of stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+# Linkis's log names (gc and udfLog belong to engines on the JVM, yarnApp to those on YARN).
+LOG_NAMES = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
+MAX_LINES = 5000  # as Linkis: "Cannot fetch more than 5000 lines of logs"
+MAX_LINE_BYTES = 64 << 10
+MAX_PAGE_BYTES = 8 << 20
+TAIL_BYTES = 8 << 10
+MIRROR_BYTES = 4 << 20
+_CHUNK = 1 << 20
+
+
+class Mirror:
+    """Copies bytes to a descriptor that may block, in a thread; what exceeds the backlog is dropped and counted."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._backlog: deque[bytes] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"mirror-{descriptor}", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Take `data` over, or drop it where the stream has stood still for MIRROR_BYTES."""
+        with self._wake:
+            if self._bytes + len(data) > MIRROR_BYTES:
+                self._dropped += len(data)
+                return
+            self._backlog.append(data)
+            self._bytes += len(data)
+            self._wake.notify()
+
+    def close(self, timeout: float) -> None:
+        """Wait until everything is written, but no longer than `timeout` seconds."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._backlog and not self._closed:
+                    self._wake.wait()
+                if not self._backlog:
+                    return
+                data = b"".join(self._backlog)
+                self._backlog.clear()
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                data += b"\n[%d bytes left out here: the stream stood still; the log file has them]\n" % dropped
+            with suppress(OSError):  # nobody reads the container's stream: the file has it all
+                write_all(self._descriptor, data)
+            with self._wake:
+                self._bytes = sum(map(len, self._backlog))
+
+
+class LogFiles:
+    """The two files that the agent writes."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._files = {name: os.open(f"{directory}/{name}", flags, 0o640) for name in ("stdout", "stderr")}
+        self._mirrors = {"stdout": Mirror(1), "stderr": Mirror(2)}
+        self._at_line_start = True
+        self._tail = b""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Append what the kernel wrote to its stream `name`. A full disk loses log lines, never the engine."""
+        if not data:
+            return
+        with suppress(OSError):
+            write_all(self._files[name], data)
+        self._mirrors[name].write(data)
+        if name == "stdout":
+            self._at_line_start = data.endswith(b"\n")
+        else:
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+
+    def event(self, level: str, text: str) -> None:
+        """Write a line about the engine's own life to stdout, in the pattern of Linkis's log4j."""
+        now = datetime.fromtimestamp(time.time(), UTC)
+        line = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} [{level:<5}] {text}\n"
+        self.write("stdout", (line if self._at_line_start else "\n" + line).encode())
+
+    def last_stderr_lines(self, count: int) -> list[str]:
+        """The end of stderr, for telling what a kernel said before it died."""
+        return self._tail.decode(errors="replace").splitlines()[-count:]
+
+    def close(self, timeout: float) -> None:
+        """Let the container's streams catch up."""
+        for mirror in self._mirrors.values():
+            mirror.close(timeout)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write until nothing is left."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def open_log(directory: str, name: str) -> int | None:
+    """A descriptor of log `name`, None where there is none.
+
+    The folder is the user's code's to write in: a symbolic link or a FIFO that it put there is not a log.
+    """
+    if name not in LOG_NAMES:
+        return None
+    try:
+        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def read_lines(descriptor: int, *, from_line: int, count: int) -> dict[str, Any]:
+    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis), of the file as long as it is now.
+
+    One pass in chunks, so memory does not grow with the file; a page ends early at MAX_PAGE_BYTES and its `endLine`
+    says where to go on.
+    """
+    size = os.fstat(descriptor).st_size
+    skip = max(from_line, 1) - 1
+    offset, skipped = _skip_lines(descriptor, skip, size)
+    if skipped < skip:
+        return {"logs": [], "endLine": skipped, "rows": 0}
+    logs: list[str] = []
+    page = 0
+    line = bytearray()
+    line_bytes = 0
+    while offset < size and len(logs) < count and page < MAX_PAGE_BYTES:
+        chunk = os.pread(descriptor, min(_CHUNK, size - offset), offset)
+        if not chunk:
+            break
+        offset += len(chunk)
+        start = 0
+        while len(logs) < count and page < MAX_PAGE_BYTES:
+            end = chunk.find(b"\n", start)
+            piece = chunk[start:] if end < 0 else chunk[start:end]
+            line += piece[: MAX_LINE_BYTES - len(line)]
+            line_bytes += len(piece)
+            if end < 0:
+                break
+            logs.append(_text(line, line_bytes))
+            page += len(line) + 1
+            line.clear()
+            line_bytes = 0
+            start = end + 1
+    if line_bytes and offset >= size and len(logs) < count and page < MAX_PAGE_BYTES:
+        logs.append(_text(line, line_bytes))  # the last line, which has no end yet
+    return {"logs": logs, "endLine": skip + len(logs), "rows": len(logs)}
+
+
+def _skip_lines(descriptor: int, skip: int, size: int) -> tuple[int, int]:
+    """(offset behind the first `skip` lines, how many of them there were)."""
+    offset = skipped = 0
+    last = b"\n"
+    while skipped < skip and offset < size:
+        chunk = os.pread(descriptor, min(_CHUNK, size - offset), offset)
+        if not chunk:
+            break
+        found = chunk.count(b"\n")
+        if skipped + found < skip:
+            skipped += found
+            offset += len(chunk)
+            last = chunk[-1:]
+            continue
+        position = -1
+        for _ in range(skip - skipped):
+            position = chunk.index(b"\n", position + 1)
+        return offset + position + 1, skip
+    if skipped < skip and last != b"\n":
+        skipped += 1  # the last line, which has no end yet
+    return offset, skipped
+
+
+def _text(line: bytearray, length: int) -> str:
+    text = line.decode(errors="replace").removesuffix("\r")
+    return text if length <= len(line) else f"{text}… [{length} bytes, cut at {MAX_LINE_BYTES}]"

@@ -1,0 +1,160 @@
+"""Calls home: posts the engine's report to the operator at once on each change and on a period.
+
+A report is a level, so there is no queue: what is sent is the state at the moment of sending, and a change during an
+outage waits for the next try. Must not hold up what it reports on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import h11
+
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+POST_TIMEOUT = 5.0
+_READ = 16 << 10
+
+
+class Reporter:
+    """Posts `snapshot()`, which counts its own sequence, to `host:port`."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        token: str,
+        period: float,
+        snapshot: Callable[[], dict[str, Any]],
+        log: Callable[[str, str], None],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._headers = [
+            (b"host", f"{host}:{port}".encode()),
+            (b"authorization", f"Bearer {token}".encode()),
+            (b"content-type", b"application/json"),
+        ]
+        self._period = period
+        self._snapshot = snapshot
+        self._log = log
+        self._uniform = uniform
+        self._wanted = 0
+        self._delivered = 0
+        self._changed = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._success = asyncio.Event()
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
+
+    def changed(self) -> None:
+        """Something new is to be told."""
+        self._wanted += 1
+        self._changed.set()
+
+    async def flush(self, timeout: float) -> bool:
+        """Tell the state of now, without waiting for a retry's turn; whether it was taken within `timeout` seconds."""
+        if not self._host:
+            return True
+        self.changed()
+        self._urgent.set()
+        wanted = self._wanted
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._delivered < wanted:
+                    self._success.clear()
+                    await self._success.wait()
+        return self._delivered >= wanted
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        if not self._host:
+            return
+        retry = 0.0
+        try:
+            while True:
+                if retry:
+                    # Full jitter in the upper half: a thousand agents must not come back in step.
+                    await _wait(self._urgent, self._uniform(retry / 2, retry))
+                else:
+                    await _wait(self._changed, self._period)
+                self._changed.clear()
+                self._urgent.clear()
+                generation = self._wanted
+                problem = await self._post()
+                if problem is None:
+                    if retry:
+                        self._log("INFO", "reports are taken again")
+                    retry = 0.0
+                    self._delivered = generation
+                    self._success.set()
+                else:
+                    if not retry:
+                        self._log("WARN", f"the report was not taken and is sent again: {problem}")
+                    retry = min(max(retry * 2, FIRST_RETRY), LAST_RETRY)
+        finally:
+            self._disconnect()
+
+    async def _post(self) -> str | None:
+        """Send one report; None where it was taken, else why not."""
+        reused = self._connection is not None
+        for fresh in (False, True) if reused else (True,):
+            try:
+                async with asyncio.timeout(POST_TIMEOUT):
+                    status = await self._exchange(json.dumps(self._snapshot()).encode())
+            except (OSError, TimeoutError, h11.ProtocolError, EOFError) as error:
+                self._disconnect()
+                if not fresh and not isinstance(error, TimeoutError):
+                    continue  # the operator closed the connection while it was unused
+                return f"{type(error).__name__}: {error}"
+            return None if status == 204 else f"the operator answered {status}"
+        return "the connection was closed"
+
+    async def _exchange(self, body: bytes) -> int:
+        if self._connection is None:
+            reader, writer = await asyncio.open_connection(self._host, self._port, limit=_READ)
+            self._connection = reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ)
+        reader, writer, http = self._connection
+        headers = [*self._headers, (b"content-length", b"%d" % len(body))]
+        data = http.send(h11.Request(method=b"POST", target=b"/v1/report", headers=headers)) or b""
+        data += http.send(h11.Data(data=body)) or b""
+        data += http.send(h11.EndOfMessage()) or b""
+        writer.write(data)
+        await writer.drain()
+        status = 0
+        received = 0
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                chunk = await reader.read(_READ)
+                received += len(chunk)
+                if received > 4 * _READ:
+                    raise ConnectionAbortedError("the answer is over 64 KiB")
+                http.receive_data(chunk)
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise EOFError("the operator closed the connection")
+        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+            http.start_next_cycle()
+        else:
+            self._disconnect()
+        return status
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection[1].transport.abort()
+            self._connection = None
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,98 @@
+"""The agent's settings, read once from its environment (docs/design/interfaces.md, "Agent's environment").
+
+A value that cannot be used is refused at start with one sentence that names the variable and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+class SettingsError(ValueError):
+    """A variable of the environment cannot be used; the text says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Who this engine is and where it listens, writes and reports."""
+
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    ticket_id: str
+    token: str = field(repr=False)
+    report_host: str
+    report_port: int
+    report_period: float
+    host: str
+    port: int
+    log_dir: str
+    engine_type: str
+    stop_grace: float
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings in `environment`. Raises SettingsError."""
+    token = environment.get("ECM_TOKEN", "")
+    if not token:
+        raise SettingsError("ECM_TOKEN is empty: set it to this engine's bearer token")
+    engine_type = environment.get("ECM_ENGINE_TYPE", "python")
+    if engine_type != "python":
+        raise SettingsError(f"ECM_ENGINE_TYPE is {engine_type!r}: this agent runs engines of type python only")
+    report_host, report_port = _report_address(environment.get("ECM_REPORT_URL", ""))
+    return Settings(
+        namespace=environment.get("ECM_NAMESPACE", ""),
+        name=environment.get("ECM_NAME", ""),
+        uid=environment.get("ECM_UID", ""),
+        attempt=_whole(environment, "ECM_ATTEMPT", 0, top=1_000_000),
+        ticket_id=environment.get("ECM_TICKET_ID", ""),
+        token=token,
+        report_host=report_host,
+        report_port=report_port,
+        report_period=_seconds(environment, "ECM_REPORT_PERIOD", 10.0),
+        host=environment.get("ECM_AGENT_HOST", ""),
+        port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
+        log_dir=environment.get("ECM_LOG_DIR", "/var/log/engine"),
+        engine_type=engine_type,
+        # Under the 30 s that Kubernetes gives a pod by default, with room for the last report and for the logs.
+        stop_grace=_seconds(environment, "ECM_STOP_GRACE", 25.0),
+    )
+
+
+def _report_address(url: str) -> tuple[str, int]:
+    """Host and port of the operator's reports service; ("", 0) where nothing is reported."""
+    if not url:
+        return "", 0
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if host is None or parts.scheme != "http":
+        raise SettingsError(f"ECM_REPORT_URL is {url!r}: write it like http://host:9103, or leave it empty")
+    return host, port
+
+
+def _whole(environment: Mapping[str, str], name: str, default: int, *, top: int) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) > top:
+        raise SettingsError(f"{name} is {text!r}: write a whole number from 0 to {top}")
+    return int(text)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.05 <= value <= 86400:
+        raise SettingsError(f"{name} is {text!r}: write a number of seconds from 0.05 to 86400")
+    return value

@@ -1,0 +1,106 @@
+"""Starts the kernel process: connection file, environment, pipes, one posix_spawn.
+
+Runs before anything else of the agent, so it may import nothing but what the interpreter has loaded anyway. Must not
+wait for the kernel.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+# The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
+PRIVATE_PREFIX = "ECM_"
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+# The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
+PIPE_BYTES = 1 << 20
+
+
+class SpawnedKernel:
+    """A kernel process that was started, and how to talk to it."""
+
+    def __init__(self, *, pid: int, directory: str, key: str, stdout_fd: int, stderr_fd: int) -> None:
+        self.pid = pid
+        self.directory = directory
+        self.key = key
+        self.stdout_fd = stdout_fd
+        self.stderr_fd = stderr_fd
+        self.started = time.time()
+
+    def url(self, channel: str) -> str:
+        """The ZeroMQ address of one of CHANNELS."""
+        return f"ipc://{self.directory}/k-{CHANNELS.index(channel) + 1}"
+
+
+def process_started(now: float) -> float:
+    """When this process was started, in Unix seconds (the kernel's clock ticks, so to 10 ms)."""
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+        ticks = int(stat.read().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return now - max(0.0, age)
+
+
+def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
+    """What the kernel process sees: the container's environment without the agent's part of it."""
+    kept = {name: value for name, value in environment.items() if not name.startswith(PRIVATE_PREFIX)}
+    # Pictures come inline without importing matplotlib at start; its cache and IPython's folder must be writable
+    # where the root filesystem is not.
+    kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    kept.setdefault("MPLCONFIGDIR", f"{directory}/matplotlib")
+    kept["IPYTHONDIR"] = f"{directory}/ipython"
+    # ipykernel's watch on its parent: a kernel never outlives its agent.
+    kept["JPY_PARENT_PID"] = str(os.getpid())
+    return kept
+
+
+def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedKernel:  # noqa: S108 - made 0700
+    """Start the kernel with unix sockets in a folder of its own that no other user can enter.
+
+    Unix sockets and not TCP: measured 30 ms earlier ready, and no other process of the pod's network can dial them.
+    """
+    directory = f"{base}/ecm-{os.urandom(8).hex()}"
+    os.mkdir(directory, 0o700)
+    key = os.urandom(32).hex()
+    ports = "".join(f'"{channel}_port": {number}, ' for number, channel in enumerate(CHANNELS, 1))
+    connection = (
+        f'{{{ports}"transport": "ipc", "ip": "{directory}/k", "key": "{key}", '
+        '"signature_scheme": "hmac-sha256", "kernel_name": "python3"}'
+    )
+    path = f"{directory}/connection.json"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(descriptor, connection.encode())
+    os.close(descriptor)
+
+    out_read, out_write = _pipe()
+    err_read, err_write = _pipe()
+    # -P: the working directory must not shadow the standard library while the kernel boots. ipykernel adds it to
+    # sys.path afterwards, as users expect. -c and not -m: runpy costs 3 ms more.
+    code = "from linkis_ecm.agent.kernel_main import main; main()"
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-c", code, path],
+        kernel_environment(environment, directory),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out_write, 1),
+            (os.POSIX_SPAWN_DUP2, err_write, 2),
+        ],
+        # Its own process group, so that an interrupt or a kill reaches what the user's code started, too.
+        setpgroup=0,
+        setsigdef=[13, 15],  # SIGPIPE, which Python ignores, and SIGTERM
+    )
+    os.close(out_write)
+    os.close(err_write)
+    return SpawnedKernel(pid=pid, directory=directory, key=key, stdout_fd=out_read, stderr_fd=err_read)
+
+
+def _pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    with suppress(OSError):  # over the user's pipe quota: the default of 64 KiB does
+        fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.set_blocking(read, False)
+    return read, write

@@ -1,0 +1,290 @@
+"""A small HTTP/1.1 server over asyncio streams, with h11 for the protocol.
+
+h11 and not aiohttp: importing aiohttp.web takes 0.29 s, h11 0.02 s. What comes in is bounded in size and time: headers,
+bodies, connections, how long a peer may be slow. Must not know what the paths mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import h11
+
+MAX_HEADER_BYTES = 16 << 10
+MAX_BODY_BYTES = 8 << 20
+MAX_CONNECTIONS = 256
+# Longer than the gateway keeps an unused connection (aiohttp: 15 s), so that it is never the server that cuts first.
+IDLE_TIMEOUT = 75.0
+HEADER_TIMEOUT = 10.0
+BODY_TIMEOUT = 60.0
+# For each piece of an answer: a reader slower than 8 MiB a minute is cut.
+WRITE_TIMEOUT = 60.0
+FILE_PIECE = 8 << 20
+# What a peer still sends after an early answer is read for this long, or TCP's reset could destroy the answer.
+LINGER = 2.0
+_READ = 64 << 10
+_JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's line and headers; the body is read by `read_body` when the handler wants it."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[bytes, bytes]
+    read_body: Callable[[], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer: `body`, or `size` bytes of the file open as `file`, which is closed after it."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = _JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    file: int | None = None
+    size: int = 0
+
+
+class HttpError(Exception):
+    """Answered as {"error": sentence} with `status`."""
+
+    def __init__(self, status: int, sentence: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = headers
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def json_response(status: int, content: Any) -> Response:
+    """`content` as JSON."""
+    return Response(status, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
+
+
+class Server:
+    """Serves `handler` on one port."""
+
+    def __init__(self, handler: Handler, *, on_error: Callable[[str], None]) -> None:
+        self._handler = handler
+        self._on_error = on_error
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which is chosen by the system for 0."""
+        listener = _listener(host, port)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=_READ, backlog=128)
+        return int(listener.getsockname()[1])
+
+    async def stop(self, timeout: float) -> None:
+        """Take no more requests and let those being answered end, within `timeout` seconds."""
+        self._closing = True
+        if self._server is not None:
+            self._server.close()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=timeout)
+        for task in self._connections:
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=1.0)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._connections) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections.add(task)
+        try:
+            await _Connection(self._handler, reader, writer, self._on_error, self._mark).serve()
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the peer is gone or too slow, or the server stops
+        finally:
+            self._connections.discard(task)
+            self._answering.discard(task)
+            writer.transport.abort()
+
+    def _mark(self, answering: bool) -> bool:
+        """Note whether this connection owes an answer; False where no further request is to be read."""
+        task = asyncio.current_task()
+        if task is not None:
+            (self._answering.add if answering else self._answering.discard)(task)
+        return not self._closing
+
+
+class _Connection:
+    """One peer, from its first request to its last."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_error: Callable[[str], None],
+        mark: Callable[[bool], bool],
+    ) -> None:
+        self._handler = handler
+        self._reader = reader
+        self._writer = writer
+        self._on_error = on_error
+        self._mark = mark
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                event = await self._first_event()
+            except h11.RemoteProtocolError as error:
+                await self._refuse(HttpError(error.error_status_hint, f"not a request of HTTP/1.1: {error}"))
+                return
+            if not isinstance(event, h11.Request):
+                return
+            self._mark(True)
+            response = await self._answer(event)
+            await self._send(response)
+            if not self._mark(False) or self._h11.our_state is not h11.DONE:
+                await self._linger()
+                return
+            if self._h11.their_state is not h11.DONE:
+                await self._linger()  # its body was not wanted
+                return
+            self._h11.start_next_cycle()
+
+    async def _first_event(self) -> Any:
+        """The next request: unhurried until its first byte, then quick."""
+        event = self._h11.next_event()
+        if event is h11.NEED_DATA and not self._h11.trailing_data[0]:
+            async with asyncio.timeout(IDLE_TIMEOUT):
+                self._h11.receive_data(await self._reader.read(_READ))
+            event = self._h11.next_event()
+        if event is h11.NEED_DATA:
+            async with asyncio.timeout(HEADER_TIMEOUT):
+                event = await self._next_event()
+        return event
+
+    async def _next_event(self) -> Any:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            self._h11.receive_data(await self._reader.read(_READ))
+        return event
+
+    async def _answer(self, event: h11.Request) -> Response:
+        target, _, query = event.target.decode("ascii", "replace").partition("?")
+        request = Request(
+            method=event.method.decode("ascii"),
+            path=unquote(target),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers=dict(event.headers),
+            read_body=self._read_body,
+        )
+        try:
+            return await self._handler(request)
+        except HttpError as error:
+            return _error_response(error)
+        except h11.RemoteProtocolError as error:
+            return _error_response(HttpError(error.error_status_hint, f"the body is not of HTTP/1.1: {error}"))
+        except (OSError, TimeoutError):
+            raise
+        except Exception as error:  # the peer gets no detail, the log does
+            self._on_error(f"{request.method} {request.path}: {type(error).__name__}: {error}")
+            return _error_response(HttpError(500, "the agent failed on this request: its log says why"))
+
+    async def _read_body(self) -> bytes:
+        """The whole body. Raises HttpError above MAX_BODY_BYTES, by its announced length if there is one."""
+        body = bytearray()
+        if self._h11.they_are_waiting_for_100_continue:
+            self._writer.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while True:
+                event = await self._next_event()
+                if isinstance(event, h11.Data):
+                    body += event.data
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HttpError(413, f"the body is over {MAX_BODY_BYTES} bytes: send less code at once")
+                elif isinstance(event, h11.EndOfMessage):
+                    return bytes(body)
+                else:
+                    raise ConnectionResetError("the peer left in the middle of its request")
+
+    async def _send(self, response: Response) -> None:
+        size = response.size if response.file is not None else len(response.body)
+        headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % size), *response.headers]
+        # Where the body was not read, what follows is not a request: say so.
+        if self._h11.their_state is not h11.DONE:
+            headers.append((b"connection", b"close"))
+        data = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            if response.file is None:
+                data += self._h11.send(h11.Data(data=response.body)) or b"" if response.body else b""
+                data += self._h11.send(h11.EndOfMessage()) or b""
+                self._writer.write(data)
+                await self._writer.drain()
+                return
+            self._writer.write(data)
+        await self._send_file(response.file, size)
+
+    async def _send_file(self, descriptor: int, size: int) -> None:
+        """Exactly `size` bytes by sendfile, in pieces that a reader must take in time."""
+        loop = asyncio.get_running_loop()
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            sent = 0
+            while sent < size:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    piece = await loop.sendfile(self._writer.transport, file, sent, min(FILE_PIECE, size - sent))
+                if not piece:
+                    raise ConnectionAbortedError("the log became shorter while it was sent")
+                sent += piece
+        # h11 counts what passes through it: tell it, without the bytes.
+        self._h11.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+        self._h11.send(h11.EndOfMessage())
+
+    async def _refuse(self, error: HttpError) -> None:
+        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self._send(_error_response(error))
+            await self._linger()
+
+    async def _linger(self) -> None:
+        with suppress(OSError, TimeoutError):
+            self._writer.write_eof()
+            async with asyncio.timeout(LINGER):
+                while await self._reader.read(_READ):
+                    pass
+
+
+class _Sent:
+    """Stands for bytes that sendfile has sent."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def _error_response(error: HttpError) -> Response:
+    response = json_response(error.status, {"error": str(error)})
+    response.headers = error.headers
+    return response
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket on `host`, or on all addresses of both families where it is empty."""
+    if host:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    except (OSError, ValueError):
+        return socket.create_server(("0.0.0.0", port))  # noqa: S104 - the pod's only server, behind a token
