@@ -19,6 +19,7 @@ from linkis_ecm.agent.lean import lean_package
 from linkis_ecm.agent.spawn import SpawnedKernel
 
 lean_package("jupyter_client")
+lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
 from jupyter_client.session import Session  # noqa: E402
 
 # pyproject.toml tells mypy to skip the modules that its names come from.

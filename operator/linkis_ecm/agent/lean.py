@@ -37,3 +37,6 @@ def lean_package(name: str, direct: Mapping[str, str] | None = None) -> None:
 
     module.__dict__["__getattr__"] = lookup
     sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(importlib.import_module(parent), child, module)
