@@ -115,6 +115,8 @@ class Engine:
         if len(self._waiting) >= MAX_WAITING:
             raise QueueFullError(f"{MAX_WAITING} tasks wait already: send this one again when one of them has ended")
         task = Task(id=task_id, code=code, timeout=timeout, done=self._loop.create_future())
+        if self._running is not None:
+            self._logs.event("INFO", f"task {task_id} waits behind {len(self._waiting)} others and the running one")
         self._waiting.append(task)
         self._arrived.set()
         return task.done

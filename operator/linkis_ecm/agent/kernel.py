@@ -27,9 +27,9 @@ zmq: Any = _zmq
 
 # One message from the kernel at most; a longer one is refused by ZeroMQ before it is read into memory.
 MAX_MESSAGE_BYTES = 128 << 20
-# After the reply to an execution, its "idle" is on another socket: as good as there already. Where it was lost, the
-# task ends without it.
-IDLE_TIMEOUT = 5.0
+# Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
+# lost (the kernel sends no reply when an interrupt hits it between its own lines), the task ends without it.
+SECOND_HALF_TIMEOUT = 2.0
 _READ_BYTES = 256 << 10
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
@@ -56,7 +56,10 @@ class _Execution:
         self.done = done
         self.reply: dict[str, Any] | None = None
         self.idle = False
-        self.idle_timer: asyncio.TimerHandle | None = None
+        self.half_done: asyncio.TimerHandle | None = None
+        # The kernel ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
+        self.begun = False
+        self.interrupt_when_begun = False
 
 
 class Kernel:
@@ -132,8 +135,14 @@ class Kernel:
             self._execution = None
 
     def interrupt(self) -> None:
-        """What Ctrl-C does, for the kernel and what its code started."""
-        self._signal(signal.SIGINT)
+        """What Ctrl-C does, for the kernel and what its code started; nothing where no code runs."""
+        execution = self._execution
+        if execution is None:
+            return
+        if execution.begun:
+            self._signal(signal.SIGINT)
+        else:
+            execution.interrupt_when_begun = True
 
     def shut_down(self) -> None:
         """Ask the kernel to end by itself, so that its exit handlers run."""
@@ -216,7 +225,7 @@ class Kernel:
         if execution.idle:
             self._finish(execution)
         else:
-            execution.idle_timer = self._loop.call_later(IDLE_TIMEOUT, self._finish, execution)
+            execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
 
     def _on_iopub(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -237,16 +246,22 @@ class Kernel:
                 execution.idle = True
                 if execution.reply is not None:
                     self._finish(execution)
+                else:
+                    execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
+        elif kind == "execute_input":
+            execution.begun = True
+            if execution.interrupt_when_begun:
+                self._signal(signal.SIGINT)
         else:
             execution.sink.message(kind, content)
 
     def _finish(self, execution: _Execution) -> None:
-        if execution.idle_timer is not None:
-            execution.idle_timer.cancel()
+        if execution.half_done is not None:
+            execution.half_done.cancel()
         # A child process's or a C library's output of this task is in the pipes already.
         self.drain_pipes()
-        if not execution.done.done() and execution.reply is not None:
-            execution.done.set_result(execution.reply)
+        if not execution.done.done():
+            execution.done.set_result(execution.reply or {"status": "aborted"})
 
     def _read_pipe(self, name: str) -> int:
         """Pass on what one raw stream holds; the number of bytes read."""

@@ -57,8 +57,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
         log_dir=environment.get("ECM_LOG_DIR", "/var/log/engine"),
         engine_type=engine_type,
-        # Under the 30 s that Kubernetes gives a pod by default, with room for the last report and for the logs.
-        stop_grace=_seconds(environment, "ECM_STOP_GRACE", 25.0),
+        # With what follows on it (interrupt, kill, last report: 8 s at most) under the 30 s that Kubernetes gives a pod.
+        stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
     )
 
 

@@ -1,0 +1,34 @@
+"""One agent for all tests that leave it Idle, and a way to start others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.harness import AgentProcess
+
+
+@pytest.fixture(scope="session")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """An Idle engine that the test must leave Idle."""
+    process = AgentProcess(tmp_path_factory.mktemp("agent"))
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
+    """Starts engines that the test may end in any way."""
+    started: list[AgentProcess] = []
+
+    def start(**options: object) -> AgentProcess:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(AgentProcess(folder, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()

@@ -1,0 +1,172 @@
+"""Runs the agent as a pod does, in a process of its own without capabilities, and talks to it over HTTP."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+TOKEN = "token-of-this-engine"
+# The longest any single wait of these tests takes before it fails.
+PATIENCE = 20.0
+_PR_CAPBSET_DROP = 24
+
+
+def drop_capabilities() -> None:
+    """What `capabilities: drop: [ALL]` does to a container; without effect for who has none."""
+    libc = ctypes.CDLL(None)
+    for capability in range(64):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+class AgentProcess:
+    """One agent on a free port of the loopback."""
+
+    def __init__(self, folder: Path, *, wait: bool = True, **environment: str) -> None:
+        self.log_dir = folder / "logs"
+        self.log_dir.mkdir()
+        settings = {
+            "ECM_NAMESPACE": "lab", "ECM_NAME": "first", "ECM_UID": "uid-1", "ECM_ATTEMPT": "0", "ECM_TICKET_ID": "t-1",
+            "ECM_TOKEN": TOKEN, "ECM_LOG_DIR": str(self.log_dir), "ECM_AGENT_PORT": "0", "ECM_AGENT_HOST": "127.0.0.1",
+            "HOME": "/nonexistent",
+        }  # fmt: skip
+        with open(folder / "container.out", "wb") as out, open(folder / "container.err", "wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "linkis_ecm.agent"],
+                env={**os.environ, **settings, **environment},
+                stdout=out,
+                stderr=err,
+                preexec_fn=drop_capabilities,
+                cwd=folder,
+            )
+        self.container_out = folder / "container.out"
+        self.container_err = folder / "container.err"
+        self.port = 0
+        if wait:
+            self.wait_until_listening()
+            self.wait_for_state("Idle")
+
+    def wait_until_listening(self) -> None:
+        def port() -> int:
+            found = re.search(r"listens on port (\d+)", self.log("stdout"))
+            return int(found[1]) if found else 0
+
+        self.port = until(port)
+
+    def log(self, name: str) -> str:
+        path = self.log_dir / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, bytes]:
+        """One request on a connection of its own: the status and the raw body."""
+        connection = self.connection()
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        raw = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        try:
+            connection.request(method, path, raw, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        status, raw = self.call(method, path, body)
+        return status, json.loads(raw)
+
+    def status(self) -> dict[str, Any]:
+        return self.json("GET", "/v1/status")[1]
+
+    def wait_for_state(self, state: str) -> None:
+        until(lambda: self.status()["state"] == state)
+
+    def execute(self, code: str, **more: Any) -> dict[str, Any]:
+        """Run `code`; its result. Fails where it was refused."""
+        status, result = self.json("POST", "/v1/execute", {"taskId": "task-1", "code": code, **more})
+        assert status == 200, result
+        return result
+
+    def outputs(self, code: str) -> list[dict[str, Any]]:
+        result = self.execute(code)
+        assert result["status"] == "Succeed", result
+        return result["outputs"]
+
+    def start_execute(self, code: str, **more: Any) -> Pending:
+        return Pending(lambda: self.json("POST", "/v1/execute", {"code": code, **more}))
+
+    def kernel_pid(self) -> int:
+        return until(lambda: next(iter(children(self.process.pid)), 0))
+
+    def exit_code(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End the process if a test has not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Pending:
+    """A call in a thread, and its answer."""
+
+    def __init__(self, call: Callable[[], tuple[int, Any]]) -> None:
+        self._answer: Any = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._answer = self._call()
+        except Exception as error:  # handed to the test's own thread
+            self._answer = error
+
+    def answer(self) -> tuple[int, Any]:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "no answer"
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def until(ready: Callable[[], T]) -> T:
+    """What `ready` returns once it is true. Fails after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := ready():
+            return found
+        time.sleep(0.005)
+    raise AssertionError(f"did not come true within {PATIENCE:g} s")
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of `pid`."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def process_state(pid: int) -> str:
+    """The letter of /proc's stat (Z: zombie), "" where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
