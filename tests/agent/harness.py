@@ -46,7 +46,7 @@ class AgentProcess:
                 env={**os.environ, **settings, **environment},
                 stdout=out,
                 stderr=err,
-                preexec_fn=drop_capabilities,
+                preexec_fn=drop_capabilities,  # noqa: PLW1509 - it only makes system calls
                 cwd=folder,
             )
         self.container_out = folder / "container.out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -223,11 +224,10 @@ def test_code_sees_no_token_neither_in_its_environment_nor_in_the_agents(agent: 
     assert TOKEN not in agent.log("stderr")
 
 
-def test_the_kernel_starts_without_what_nobody_asked_for(start: object) -> None:
-    assert callable(start)
-    fresh: AgentProcess = start()
-    code = "import sys; [name for name in ('pandas', 'matplotlib', 'duckdb', 'debugpy', 'jedi', 'sqlite3') if name in sys.modules]"
-    assert fresh.outputs(code) == [text("result", "[]")]
+def test_the_kernel_starts_without_what_nobody_asked_for(start: Callable[..., AgentProcess]) -> None:
+    names = "'pandas', 'matplotlib', 'duckdb', 'debugpy', 'jedi', 'sqlite3'"
+    outputs = start().outputs(f"import sys; [name for name in ({names}) if name in sys.modules]")
+    assert outputs == [text("result", "[]")]
 
 
 def test_packages_that_boot_lean_are_whole_for_the_user(agent: AgentProcess) -> None:

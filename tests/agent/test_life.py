@@ -1,4 +1,4 @@
-"""How an engine begins and ends: starting, stopping, signals, a kernel that dies, an environment that cannot be used."""
+"""How an engine begins and ends: start, stop, signals, a kernel that dies, an environment that cannot be used."""
 
 from __future__ import annotations
 

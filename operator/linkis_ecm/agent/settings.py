@@ -57,7 +57,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
         log_dir=environment.get("ECM_LOG_DIR", "/var/log/engine"),
         engine_type=engine_type,
-        # With what follows on it (interrupt, kill, last report: 8 s at most) under the 30 s that Kubernetes gives a pod.
+        # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
     )
 

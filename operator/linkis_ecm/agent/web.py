@@ -83,6 +83,8 @@ class Server:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._closing = False
 
     async def start(self, host: str, port: int) -> int:
@@ -96,8 +98,9 @@ class Server:
         self._closing = True
         if self._server is not None:
             self._server.close()
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._quiet.wait()
         for task in self._connections:
             task.cancel()
         if self._connections:
@@ -109,13 +112,15 @@ class Server:
             writer.transport.abort()
             return
         self._connections.add(task)
+        # drain() then waits until the system has every byte, so what was answered survives the close.
+        writer.transport.set_write_buffer_limits(high=0)
         try:
             await _Connection(self._handler, reader, writer, self._on_error, self._mark).serve()
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the peer is gone or too slow, or the server stops
         finally:
+            self._mark(False)
             self._connections.discard(task)
-            self._answering.discard(task)
             writer.transport.abort()
 
     def _mark(self, answering: bool) -> bool:
@@ -123,6 +128,7 @@ class Server:
         task = asyncio.current_task()
         if task is not None:
             (self._answering.add if answering else self._answering.discard)(task)
+            (self._quiet.clear if self._answering else self._quiet.set)()
         return not self._closing
 
 
@@ -156,11 +162,10 @@ class _Connection:
             self._mark(True)
             response = await self._answer(event)
             await self._send(response)
-            if not self._mark(False) or self._h11.our_state is not h11.DONE:
-                await self._linger()
-                return
-            if self._h11.their_state is not h11.DONE:
+            open_for_more = self._mark(False)
+            if self._h11.their_state is h11.SEND_BODY:
                 await self._linger()  # its body was not wanted
+            if not open_for_more or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
                 return
             self._h11.start_next_cycle()
 
@@ -188,7 +193,7 @@ class _Connection:
             path=unquote(target),
             query=dict(parse_qsl(query, keep_blank_values=True)),
             headers=dict(event.headers),
-            read_body=self._read_body,
+            read_body=lambda: self._read_body(dict(event.headers).get(b"content-length", b"0")),
         )
         try:
             return await self._handler(request)
@@ -202,8 +207,11 @@ class _Connection:
             self._on_error(f"{request.method} {request.path}: {type(error).__name__}: {error}")
             return _error_response(HttpError(500, "the agent failed on this request: its log says why"))
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self, announced: bytes) -> bytes:
         """The whole body. Raises HttpError above MAX_BODY_BYTES, by its announced length if there is one."""
+        too_big = HttpError(413, f"the body is over {MAX_BODY_BYTES} bytes: send less code at once")
+        if int(announced) > MAX_BODY_BYTES:  # h11 lets digits pass only, 20 at most
+            raise too_big
         body = bytearray()
         if self._h11.they_are_waiting_for_100_continue:
             self._writer.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
@@ -213,7 +221,7 @@ class _Connection:
                 if isinstance(event, h11.Data):
                     body += event.data
                     if len(body) > MAX_BODY_BYTES:
-                        raise HttpError(413, f"the body is over {MAX_BODY_BYTES} bytes: send less code at once")
+                        raise too_big
                 elif isinstance(event, h11.EndOfMessage):
                     return bytes(body)
                 else:

@@ -1,0 +1,264 @@
+"""The HTTP server's bounds, with the server alone, and the API's paths, with a real agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from linkis_ecm.agent import web
+from linkis_ecm.agent.web import HttpError, Request, Response, Server, json_response
+from tests.agent.harness import TOKEN, AgentProcess
+
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+PATIENCE = 5.0
+
+
+async def echo(request: Request) -> Response:
+    if request.path == "/fail":
+        raise RuntimeError("a secret detail")
+    if request.path == "/refuse":
+        raise HttpError(400, "refused")
+    return json_response(200, {"path": request.path, "body": len(await request.read_body())})
+
+
+@asynccontextmanager
+async def served(handler: Callable[[Request], Awaitable[Response]] = echo) -> AsyncIterator[tuple[int, list[str]]]:
+    errors: list[str] = []
+    server = Server(handler, on_error=errors.append)
+    port = await server.start("127.0.0.1", 0)
+    yield port, errors
+    await server.stop(1.0)
+
+
+@asynccontextmanager
+async def peer(port: int) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    yield reader, writer
+    writer.transport.abort()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    async with asyncio.timeout(PATIENCE):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return int(head[0].split()[1]), headers, body
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(PATIENCE):
+        try:
+            return await reader.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+async def test_requests_follow_each_other_on_one_connection() -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        for path in ("/one", "/two%20words"):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            status, _, body = await answer(reader)
+            assert status == 200
+            assert json.loads(body)["path"] == path.replace("%20", " ")
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(3)))
+        paths = [json.loads((await answer(reader))[2])["path"] for _ in range(3)]
+        assert paths == ["/0", "/1", "/2"]
+
+
+async def test_a_chunked_body_is_read() -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"
+        )
+        assert json.loads((await answer(reader))[2])["body"] == 6
+
+
+async def test_a_peer_that_asks_before_sending_its_body_is_told_to_go_on() -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert (await answer(reader))[0] == 100
+        writer.write(b"ab")
+        assert json.loads((await answer(reader))[2])["body"] == 2
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_over_the_limit_is_refused_and_the_answer_arrives(
+    framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "MAX_BODY_BYTES", 100_000)
+    async with served() as (port, _), peer(port) as (reader, writer):
+        if framing == "length":
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000)
+        else:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write((b"%x\r\n" % 300_000) + b"x" * 300_000 + b"\r\n0\r\n\r\n")
+        status, headers, body = await answer(reader)
+        assert status == 413
+        assert json.loads(body)["error"].startswith("the body is over 100000 bytes")
+        assert headers["connection"] == "close"
+        writer.write_eof()
+        assert await closed(reader)
+
+
+async def test_a_body_that_announces_too_much_is_refused_before_it_is_sent() -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert (await answer(reader))[0] == 413
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Half", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"],
+    ids=["nothing", "half the headers", "half the body"],
+)
+async def test_a_peer_that_stops_in_the_middle_is_cut(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IDLE_TIMEOUT", "HEADER_TIMEOUT", "BODY_TIMEOUT"):
+        monkeypatch.setattr(web, name, 0.2)
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(sent)
+        assert await closed(reader)
+
+
+async def test_a_peer_that_leaves_in_the_middle_harms_nobody() -> None:
+    async with served() as (port, errors):
+        async with peer(port) as (_, writer):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+            await writer.drain()
+        async with peer(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await answer(reader))[0] == 200
+        assert errors == []
+
+
+async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(web, "WRITE_TIMEOUT", 0.2)
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.truncate(64 << 20)
+
+    async def send_log(_request: Request) -> Response:
+        import os
+
+        return Response(200, file=os.open(log, os.O_RDONLY), size=64 << 20)
+
+    async with served(send_log) as (port, _), peer(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.6)  # not reading, three times the timeout
+        got = 0
+        async with asyncio.timeout(PATIENCE):
+            try:
+                while data := await reader.read(1 << 20):
+                    got += len(data)
+            except ConnectionResetError:
+                pass
+        assert got < 64 << 20
+
+
+@pytest.mark.parametrize(
+    "sent", [b"NOT HTTP\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000]
+)
+async def test_what_is_no_request_gets_an_error(sent: bytes) -> None:
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(sent)
+        status, _, body = await answer(reader)
+        assert status in (400, 431)
+        assert "not a request of HTTP/1.1" in json.loads(body)["error"]
+
+
+async def test_a_failing_handler_tells_the_log_and_not_the_peer() -> None:
+    async with served() as (port, errors), peer(port) as (reader, writer):
+        writer.write(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, _, body = await answer(reader)
+        assert status == 500
+        assert b"secret" not in body
+        assert errors == ["GET /fail: RuntimeError: a secret detail"]
+
+
+async def test_a_stop_waits_for_the_answers_that_are_owed() -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        begun.set()
+        await release.wait()
+        return json_response(200, {})
+
+    server = Server(slow, on_error=lambda _: None)
+    port = await server.start("127.0.0.1", 0)
+    async with peer(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        stopping = asyncio.create_task(server.stop(PATIENCE))
+        await asyncio.sleep(0)
+        release.set()
+        assert (await answer(reader))[0] == 200
+        await asyncio.wait_for(stopping, PATIENCE)
+
+
+# -- the agent's own paths -------------------------------------------------------------------------------------------
+
+
+def test_health_needs_no_token(agent: AgentProcess) -> None:
+    assert agent.call("GET", "/healthz", token=None) == (200, b"ok")
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", TOKEN[:-1], "schlüssel"])
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/execute", "/v1/logs/stdout", "/v1/stop", "/nowhere"])
+def test_nothing_else_is_told_without_the_token(agent: AgentProcess, path: str, token: str | None) -> None:
+    status, body = agent.call("POST" if path in ("/v1/execute", "/v1/stop") else "GET", path, token=token)
+    assert status == 401
+    assert json.loads(body)["error"].startswith("the bearer token is not this engine's")
+    assert agent.status()["state"] == "Idle"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v2/status", "/v1/status/", "/v1/logs", "/v1/logs/stdout/lines/1", "/v1/../v1/status"]
+)
+def test_an_unknown_path_is_404(agent: AgentProcess, path: str) -> None:
+    assert agent.call("GET", path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/execute"), ("POST", "/v1/status"), ("DELETE", "/v1/logs/stdout"), ("PUT", "/healthz")],
+)
+def test_a_wrong_method_is_405(agent: AgentProcess, method: str, path: str) -> None:
+    status, answer = agent.json(method, path)
+    assert status == 405
+    assert "only" in answer["error"]
+
+
+def test_code_over_8_mib_is_refused(agent: AgentProcess) -> None:
+    status, answer = agent.json("POST", "/v1/execute", {"code": "#" * (9 << 20)})
+    assert status == 413
+    assert answer["error"].startswith("the body is over 8388608 bytes")
+
+
+def test_code_just_under_8_mib_runs(agent: AgentProcess) -> None:
+    assert agent.execute("#" * (7 << 20) + "\n'big'")["status"] == "Succeed"
+
+
+def test_the_status_is_the_report(agent: AgentProcess) -> None:
+    before = agent.status()
+    agent.execute("1")
+    agent.execute("1/0")
+    report = agent.status()
+    assert (report["namespace"], report["name"], report["uid"], report["attempt"]) == ("lab", "first", "uid-1", 0)
+    assert report["sequence"] > before["sequence"]
+    assert report["tasksStarted"] == before["tasksStarted"] + 2
+    assert report["tasksSucceeded"] == before["tasksSucceeded"] + 1
+    assert report["tasksFailed"] == before["tasksFailed"] + 1
+    assert report["lastTaskEnded"] > before["lastTaskEnded"]
+    assert report["usage"]["cpuSeconds"] > 0
+    assert set(report["metrics"]) == {
+        "totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills"
+    }  # fmt: skip
+    assert TOKEN not in json.dumps(report)

@@ -1,0 +1,148 @@
+"""How the kernel's messages become outputs, and the bounds of both outputs and tables."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from typing import Any
+
+import pytest
+
+from linkis_ecm.agent.outputs import TABLE_MIME, Outputs
+from linkis_ecm.agent.tables import MAX_CELL_CHARS, cell, table
+
+
+def text(value: str, stream: str = "stdout") -> dict[str, str]:
+    return {"type": "text", "stream": stream, "text": value}
+
+
+def display(data: dict[str, Any], identifier: str | None = None) -> dict[str, Any]:
+    return {"data": data, "transient": {"display_id": identifier} if identifier else {}}
+
+
+def test_neighbours_of_one_stream_are_one_text() -> None:
+    outputs = Outputs()
+    for stream, value in (("stdout", "a"), ("stdout", "b"), ("stderr", "!"), ("stdout", "c")):
+        outputs.stream(stream, value)
+    assert outputs.result() == [text("ab"), text("!", "stderr"), text("c")]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"text/plain": "t", "text/html": "<i>"}, {"type": "html", "text": "<i>"}),
+        ({"text/plain": "t", "image/png": "QUJD\n"}, {"type": "picture", "mime": "image/png", "data": "QUJD"}),
+        ({"text/plain": "\x1b[31mred\x1b[0m"}, text("red", "result")),
+        (
+            {TABLE_MIME: {"columns": [], "rows": [], "totalRows": 0, "truncated": False}, "text/html": "<table>"},
+            {"type": "table", "columns": [], "rows": [], "totalRows": 0, "truncated": False},
+        ),
+    ],
+)
+def test_the_richest_form_is_kept(data: dict[str, Any], expected: dict[str, Any]) -> None:
+    outputs = Outputs()
+    outputs.message("execute_result", display(data))
+    assert outputs.result() == [expected]
+
+
+def test_what_cannot_be_shown_is_no_output() -> None:
+    outputs = Outputs()
+    outputs.message("display_data", display({"application/x-widget": {}}))
+    outputs.message("comm_open", {})
+    assert outputs.result() == []
+
+
+def test_a_display_that_changes_keeps_its_place() -> None:
+    outputs = Outputs()
+    outputs.message("display_data", display({"text/plain": "0 %"}, "bar"))
+    outputs.stream("stdout", "x")
+    outputs.message("update_display_data", display({"text/plain": "100 %"}, "bar"))
+    outputs.message("update_display_data", display({"text/plain": "lost"}, "unknown"))
+    assert outputs.result() == [text("100 %"), text("x")]
+
+
+def test_cleared_outputs_are_gone_at_once_or_with_the_next() -> None:
+    outputs = Outputs()
+    outputs.stream("stdout", "old")
+    outputs.message("clear_output", {"wait": True})
+    assert outputs.result() == [text("old")]
+    outputs.stream("stdout", "new")
+    assert outputs.result() == [text("new")]
+    outputs.message("clear_output", {"wait": False})
+    assert outputs.result() == []
+
+
+def test_text_is_cut_at_the_limit_and_says_so_once() -> None:
+    outputs = Outputs(max_bytes=10)
+    outputs.stream("stdout", "12345678")
+    outputs.stream("stdout", "abcdef")
+    outputs.stream("stdout", "more")
+    outputs.message("display_data", display({"text/plain": "even more"}))
+    first, note = outputs.result()
+    assert first == text("12345678")
+    assert note["text"].startswith("ab\n[output cut here: a task returns 10 bytes")
+
+
+def test_a_picture_over_the_limit_is_left_out_with_a_note() -> None:
+    outputs = Outputs(max_bytes=10)
+    outputs.message("display_data", display({"image/png": "x" * 11}))
+    (note,) = outputs.result()
+    assert "output cut here" in note["text"]
+
+
+def test_the_number_of_outputs_is_bounded() -> None:
+    outputs = Outputs(max_outputs=3)
+    for number in range(10):
+        outputs.message("display_data", display({"text/plain": str(number)}))
+    assert [item["text"] for item in outputs.result()[:3]] == ["0", "1", "2"]
+    assert len(outputs.result()) == 4
+
+
+def test_an_error_is_kept_even_where_the_outputs_are_full() -> None:
+    outputs = Outputs(max_bytes=1)
+    outputs.stream("stdout", "full")
+    outputs.message("error", {"ename": "E", "evalue": "\x1b[1mv", "traceback": ["\x1b[31mline\x1b[0m"]})
+    assert outputs.result()[-1] == {"type": "error", "name": "E", "value": "v", "traceback": ["line"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (7, 7),
+        (0.5, 0.5),
+        (float("nan"), None),
+        (float("inf"), "inf"),
+        ("text", "text"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (datetime.date(2026, 11, 24), "2026-11-24"),
+        ([1, "a"], "[1, 'a']"),
+        (b"\x00", "b'\\x00'"),
+    ],
+)
+def test_a_cell_is_what_json_has_for_it(value: object, expected: object) -> None:
+    assert cell(value) == expected
+
+
+def test_numpys_and_pandas_values_are_cells_too() -> None:
+    import numpy
+    import pandas
+
+    assert cell(numpy.int64(3)) == 3
+    assert cell(numpy.float32(0.5)) == 0.5
+    assert cell(numpy.bool_(True)) is True
+    assert cell(numpy.float64("nan")) is None
+    assert cell(pandas.NaT) is None
+    assert cell(pandas.NA) is None
+    assert cell(pandas.Timestamp("2026-11-24T10:00")) == "2026-11-24T10:00:00"
+
+
+def test_a_cells_text_is_bounded() -> None:
+    assert len(cell("x" * 1_000_000)) == MAX_CELL_CHARS + 1
+
+
+def test_a_table_of_unknown_length_counts_as_cut() -> None:
+    assert table([], [[1]], total=None, cut=False) == {
+        "columns": [], "rows": [[1]], "totalRows": None, "truncated": True,
+    }  # fmt: skip
