@@ -1,0 +1,299 @@
+"""The one module that calls the Kubernetes API: generic verbs over resources, plain dicts in and out.
+
+Adds to its transport: timeouts on every call, the retries of `retry`, typed errors, paging, watches decoded, counts.
+Must not cache, decide or know what an engine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import orjson
+
+from linkis_ecm.kube import metrics
+from linkis_ecm.kube.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+    ServerError,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+    error_from_status,
+)
+from linkis_ecm.kube.resources import Resource
+from linkis_ecm.kube.retry import RetryPolicy
+from linkis_ecm.kube.transport import Reply, Request, RestTransport, Transport, load_configuration
+
+__all__ = [
+    "AlreadyExists", "ApiError", "Conflict", "Forbidden", "Gone", "Invalid", "KubeClient", "NotFound", "Object",
+    "ObjectList", "ServerError", "Throttled", "Unauthorized", "Unreachable", "WatchEvent",
+]  # fmt: skip
+
+Object = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"
+FIELD_MANAGER = "linkis-ecm"
+# client-go's page size: a page of 500 pods is some megabytes, which both sides hold at once.
+PAGE = 500
+# The API server's own limit of a request is 60 s; a healthy one answers in tens of milliseconds.
+TRY_TIMEOUT = 10.0
+# All tries and the waits between them.
+CALL_TIMEOUT = 30.0
+
+
+class WatchEvent(NamedTuple):
+    """ADDED, MODIFIED, DELETED or BOOKMARK, and the object (of a bookmark only its resourceVersion counts)."""
+
+    type: str
+    object: Object
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList:
+    """A consistent list: all items as of `resource_version`, from which a watch goes on."""
+
+    items: list[Object]
+    resource_version: str
+
+
+class KubeClient:
+    """`await KubeClient.connect()` for a real cluster; tests hand in another transport."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        retry: RetryPolicy | None = None,
+        rng: random.Random | None = None,
+        try_timeout: float = TRY_TIMEOUT,
+        call_timeout: float = CALL_TIMEOUT,
+    ) -> None:
+        self._transport = transport
+        self._retry = retry or RetryPolicy()
+        self._rng = rng or random.Random()  # noqa: S311 (jitter)
+        self._try_timeout = try_timeout
+        self._call_timeout = call_timeout
+        # Write requests sent, each try counted, by (verb, resource), such as ("patch", "engineconns/status").
+        self.writes: Counter[tuple[str, str]] = Counter()
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None, **options: Any) -> Self:
+        """A client of the cluster that KUBECONFIG, the pod's service account or ~/.kube/config names."""
+        return cls(RestTransport(await load_configuration(kubeconfig), kubeconfig=kubeconfig), **options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def server_version(self, *, timeout: float | None = None) -> Object:
+        return await self._call("version", "version", Request("GET", "/version"), timeout)
+
+    async def get(
+        self, resource: Resource, name: str, *, namespace: str | None = None, timeout: float | None = None
+    ) -> Object:
+        path = resource.path(namespace=namespace, name=name)
+        return await self._call("get", resource.plural, Request("GET", path), timeout)
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        limit: int = PAGE,
+        timeout: float | None = None,
+    ) -> ObjectList:
+        """Everything, page by page; `timeout` bounds each page. Gone: the pages outlived the snapshot, begin again."""
+        query = _selectors(label_selector, field_selector) | {"limit": str(limit)}
+        items: list[Object] = []
+        while True:
+            request = Request("GET", resource.path(namespace=namespace), query)
+            page = await self._call("list", resource.plural, request, timeout)
+            items += page.get("items") or ()
+            metadata = page["metadata"]
+            if not metadata.get("continue"):
+                return ObjectList(items, metadata["resourceVersion"])
+            query = query | {"continue": metadata["continue"]}
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        timeout_seconds: int = 300,
+    ) -> AsyncGenerator[WatchEvent]:
+        """Changes after `resource_version`, until the server ends the watch (after `timeout_seconds`).
+
+        Raises Gone where that version is too old (said either by the status or by an ERROR event), Unreachable where
+        the stream breaks. Never tries again: its caller has to know.
+        """
+        query = _selectors(label_selector, field_selector) | {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+        }
+        request = Request("GET", resource.path(namespace=namespace), query)
+        try:
+            async with self._transport.stream(request, timeout=self._try_timeout) as stream:
+                metrics.REQUESTS.labels("watch", resource.plural, str(stream.reply.status)).inc()
+                if stream.reply.status != 200:
+                    raise _error_of(stream.reply)
+                async for line in _lines(stream.chunks):
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise error_from_status(int(status.get("code") or 500), status)
+                    yield WatchEvent(event["type"], event["object"])
+        except Unreachable:
+            metrics.REQUESTS.labels("watch", resource.plural, "0").inc()
+            raise
+
+    async def create(
+        self, resource: Resource, body: Object, *, namespace: str | None = None, timeout: float | None = None
+    ) -> Object:
+        """Not tried again after a reset: on AlreadyExists look whether the object is the one you wanted."""
+        path = resource.path(namespace=namespace or _namespace_of(resource, body))
+        return await self._call("create", resource.plural, Request("POST", path, _MANAGED, body), timeout)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        body: Object,
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        timeout: float | None = None,
+    ) -> Object:
+        """A merge patch (RFC 7386); `metadata.resourceVersion` in it makes it conditional (Conflict)."""
+        path = resource.path(namespace=namespace, name=name, subresource=subresource)
+        label = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        return await self._call("patch", label, Request("PATCH", path, _MANAGED, body, MERGE_PATCH), timeout)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+        timeout: float | None = None,
+    ) -> Object:
+        """Asks for the deletion, in the background; `uid` and `resource_version` are preconditions (Conflict).
+
+        NotFound after a retry may mean that the first try did it.
+        """
+        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        preconditions = {key: value for key, value in preconditions.items() if value is not None}
+        if preconditions:
+            options["preconditions"] = preconditions
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        path = resource.path(namespace=namespace, name=name)
+        return await self._call("delete", resource.plural, Request("DELETE", path, body=options), timeout)
+
+    async def _call(self, verb: str, label: str, request: Request, timeout: float | None) -> Object:
+        """One call: tries until it is answered, is the caller's to deal with, or its time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self._call_timeout if timeout is None else timeout)
+        attempt, refreshed = 0, False
+        while True:
+            attempt += 1
+            try:
+                return await self._try(verb, label, request, min(self._try_timeout, deadline - loop.time()))
+            except Unauthorized:
+                # A token that was rotated under us: once with fresh credentials.
+                if refreshed:
+                    raise
+                refreshed = True
+                await self._transport.refresh()
+            except ApiError as error:
+                wait = self._retry.next_delay(verb, attempt, error, rng=self._rng)
+                if wait is None or loop.time() + wait >= deadline:
+                    raise
+                metrics.RETRIES.labels(verb, label).inc()
+                await asyncio.sleep(wait)
+
+    async def _try(self, verb: str, label: str, request: Request, limit: float) -> Object:
+        if request.method != "GET":
+            self.writes[verb, label] += 1
+        code = "0"
+        try:
+            with metrics.REQUEST_SECONDS.labels(verb).time():
+                reply = await self._transport.request(request, timeout=limit)
+            code = str(reply.status)
+        finally:
+            metrics.REQUESTS.labels(verb, label, code).inc()
+        if not 200 <= reply.status < 300:
+            raise _error_of(reply)
+        try:
+            answer: Object = orjson.loads(reply.body)
+        except orjson.JSONDecodeError as error:
+            words = f"{request.method} {request.path} answered {reply.body[:200]!r}"
+            raise ServerError(502, "NotJSON", words) from error
+        return answer
+
+
+_MANAGED = {"fieldManager": FIELD_MANAGER}
+
+
+def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
+    pairs = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {key: value for key, value in pairs.items() if value}
+
+
+def _namespace_of(resource: Resource, body: Object) -> str | None:
+    namespace: str | None = body.get("metadata", {}).get("namespace")
+    if resource.namespaced and not namespace:
+        raise ValueError(f"create {resource.plural}: give a namespace, as an argument or in metadata.namespace")
+    return namespace
+
+
+def _error_of(reply: Reply) -> ApiError:
+    try:
+        body: Any = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        body = reply.body[:500].decode(errors="replace")
+    # Retry-After may also be a date; API servers send seconds, and a proxy's date falls back to our own delay.
+    header = reply.headers.get("Retry-After", "")
+    return error_from_status(reply.status, body, retry_after=float(header) if header.isdecimal() else None)
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a stream, split by hand: one chunk often holds hundreds of events, or a part of one."""
+    parts: list[bytes] = []
+    async for chunk in chunks:
+        if b"\n" not in chunk:
+            parts.append(chunk)
+            continue
+        first, *rest = chunk.split(b"\n")
+        parts.append(first)
+        for line in (b"".join(parts), *rest[:-1]):
+            if line:
+                yield line
+        parts = [rest[-1]]
+    if tail := b"".join(parts).strip():
+        raise Unreachable(f"the watch was cut within an event ({len(tail)} bytes of it had come)")

@@ -1,0 +1,265 @@
+"""Keeps a local copy of one kind of object by list and watch, and tells each true change to one callback.
+
+True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and never as older than
+it was told before. It runs until it is cancelled, whatever the API server does. It must not decide, write or wait for its
+listener: the callback only notes a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar
+
+from linkis_ecm.kube import metrics
+from linkis_ecm.kube.client import KubeClient, Object, WatchEvent
+from linkis_ecm.kube.errors import ApiError, Gone
+from linkis_ecm.kube.resources import Resource
+from linkis_ecm.kube.retry import RetryPolicy
+
+T = TypeVar("T")
+Key = tuple[str, str]
+Kind = Literal["ADDED", "MODIFIED", "DELETED"]
+
+log = logging.getLogger(__name__)
+
+# The API server sends a bookmark about once a minute; 70 s without a word is a dead connection.
+INACTIVITY = 70.0
+# The server ends a watch after this; up to a quarter more, so that replicas do not come back together.
+WATCH_SECONDS = 300
+# A watch that ends sooner, without a word, is a failure and is backed off from.
+SHORTEST_WATCH = 1.0
+# How many deleted uids are remembered against late events of them: some seconds of the fastest churn.
+TOMBSTONES = 4096
+# Between failures: 0.2 s doubling to 15 s. The cap is what a recovered API server waits for us at most.
+BACKOFF = RetryPolicy(base=0.2, cap=15.0)
+
+
+class Reflector(Generic[T]):
+    """List and watch of one resource; `objects` holds what `transform` made of each, by (namespace, name).
+
+    `on_event(kind, object)` gets the transformed object; for DELETED the last one known, or the deleted one where the
+    watch showed it. `on_synced` is called once, after the first list. Both are plain functions. `clock` is a monotonic
+    clock, the event loop's where none is given.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        resource: Resource,
+        *,
+        transform: Callable[[Object], T],
+        on_event: Callable[[Kind, T], None],
+        on_synced: Callable[[], None] | None = None,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        inactivity: float = INACTIVITY,
+        watch_seconds: int = WATCH_SECONDS,
+        backoff: RetryPolicy = BACKOFF,
+        clock: Callable[[], float] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._transform = transform
+        self._on_event = on_event
+        self._on_synced = on_synced
+        self._where: dict[str, Any] = {
+            "namespace": namespace, "label_selector": label_selector, "field_selector": field_selector,
+        }  # fmt: skip
+        self._inactivity = inactivity
+        self._watch_seconds = watch_seconds
+        self._backoff = backoff
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._rng = rng or random.Random()  # noqa: S311 (jitter)
+        self._objects: dict[Key, T] = {}
+        # What `objects` is a view of: uid and resourceVersion of each.
+        self._known: dict[Key, tuple[str, int]] = {}
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._listed = 0
+        self._resume = 0
+        self._last_event: float | None = None
+        self._failures = 0
+        self._patience: asyncio.Timeout | None = None
+        self._relist_wanted = False
+        self.objects: Mapping[Key, T] = MappingProxyType(self._objects)
+        self.synced = asyncio.Event()
+        # The last failure of list or watch, None while all is well: for health pages.
+        self.last_error: str | None = None
+
+    @property
+    def last_event_age(self) -> float:
+        """Seconds since the API server was last heard of (list, event, bookmark); infinite before the first list."""
+        return float("inf") if self._last_event is None else self._clock() - self._last_event
+
+    def request_relist(self) -> None:
+        """Asks for a full list soon, with a sweep of what is gone: the periodic resync."""
+        self._relist_wanted = True
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
+        """Lists and watches until cancelled."""
+        metrics.REFLECTOR_LAST_EVENT.labels(self._resource.plural).set_function(lambda: self.last_event_age)
+        listed = False
+        while True:
+            try:
+                if not listed or self._relist_wanted:
+                    await self._list()
+                    listed = True
+                cause = await self._watch()
+            except ApiError as error:
+                # Expired, gone, or the kind itself: what we hold may have holes, so begin with a list.
+                listed = listed and not isinstance(error, Gone)
+                await self._failed("gone" if isinstance(error, Gone) else "error", error)
+                continue
+            metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, cause).inc()
+
+    async def _failed(self, cause: str, error: ApiError) -> None:
+        self._failures += 1
+        self.last_error = str(error)
+        metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, cause).inc()
+        wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=error.retry_after)
+        log.warning("%s: %s; again in %.1f s", self._resource.plural, error, wait)
+        await asyncio.sleep(wait)
+
+    async def _list(self) -> None:
+        self._relist_wanted = False
+        found = await self._client.list(self._resource, **self._where)
+        metrics.REFLECTOR_LISTS.labels(self._resource.plural).inc()
+        self._heard()
+        version = int(found.resource_version)
+        present: set[Key] = set()
+        for item in found.items:
+            # Items of a list carry no kind of their own.
+            item.setdefault("kind", self._resource.kind)
+            item.setdefault("apiVersion", self._resource.api_version)
+            present.add(_key(item))
+            self._seen(item)
+        # A list is never older than the watch it follows, but for a server restored from a backup: there, too, it is
+        # the truth, so no comparison of versions protects what it does not show.
+        for key in [key for key in self._objects if key not in present]:
+            self._forget(key)
+        self._listed = self._resume = version
+        metrics.REFLECTOR_OBJECTS.labels(self._resource.plural).set(len(self._objects))
+        if not self.synced.is_set():
+            self.synced.set()
+            if self._on_synced is not None:
+                self._on_synced()
+
+    async def _watch(self) -> str:
+        """Follows one watch to its end; the cause of the end where that is no error."""
+        seconds = round(self._watch_seconds * (1 + 0.25 * self._rng.random()))
+        watch = self._client.watch(
+            self._resource, resource_version=str(self._resume), timeout_seconds=seconds, **self._where
+        )
+        loop = asyncio.get_running_loop()
+        started, heard = loop.time(), False
+        try:
+            async with aclosing(watch), asyncio.timeout(self._inactivity) as self._patience:
+                async for event in watch:
+                    heard = True
+                    self._failures, self.last_error = 0, None
+                    self._heard()
+                    self._take(event)
+                    if self._relist_wanted:
+                        return "relist"
+                    self._patience.reschedule(loop.time() + self._inactivity)
+        except TimeoutError:
+            if self._relist_wanted:
+                return "relist"
+            log.warning("%s: the watch was silent for %.0f s, replaced", self._resource.plural, self._inactivity)
+            return "silent"
+        finally:
+            self._patience = None
+        if not heard and loop.time() - started < SHORTEST_WATCH:
+            raise ApiError(0, "WatchEnded", "the watch ended at once")
+        return "ended"
+
+    def _heard(self) -> None:
+        self._last_event = self._clock()
+
+    def _take(self, event: WatchEvent) -> None:
+        version = int(event.object["metadata"]["resourceVersion"])
+        if event.type == "BOOKMARK":
+            self._resume = max(self._resume, version)
+            return
+        self._resume = max(self._resume, version)
+        if self._outdated(event.object, version):
+            metrics.REFLECTOR_EVENTS.labels(self._resource.plural, "dropped").inc()
+            return
+        if event.type == "DELETED":
+            self._forget(_key(event.object), event.object)
+        else:
+            self._seen(event.object)
+        metrics.REFLECTOR_OBJECTS.labels(self._resource.plural).set(len(self._objects))
+
+    def _outdated(self, item: Object, version: int) -> bool:
+        """Whether we know more than this event: it is a repetition, or came late."""
+        if item["metadata"]["uid"] in self._tombstones:
+            return True
+        known = self._known.get(_key(item))
+        if known is None:
+            return version <= self._listed
+        return version <= known[1]
+
+    def _seen(self, item: Object) -> None:
+        """The object is there, in this version."""
+        metadata = item["metadata"]
+        key, uid, version = _key(item), metadata["uid"], int(metadata["resourceVersion"])
+        known = self._known.get(key)
+        if known == (uid, version):
+            return
+        if known is not None and known[0] != uid:
+            # Deleted and made anew under its name while nobody looked: two facts, not one.
+            self._forget(key)
+            known = None
+        try:
+            made = self._transform(item)
+        except Exception:
+            # One unreadable object must not stop the rest; it is tried again on its next change.
+            log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
+            metrics.REFLECTOR_EVENTS.labels(self._resource.plural, "unreadable").inc()
+            return
+        self._known[key] = (uid, version)
+        self._objects[key] = made
+        self._tell("ADDED" if known is None else "MODIFIED", made)
+
+    def _forget(self, key: Key, last: Object | None = None) -> None:
+        """The object is gone."""
+        known = self._known.pop(key, None)
+        if last is not None:
+            self._bury(last["metadata"]["uid"])
+        if known is None:
+            return
+        self._bury(known[0])
+        made = self._objects.pop(key)
+        if last is not None and last["metadata"]["uid"] == known[0]:
+            try:
+                made = self._transform(last)
+            except Exception:
+                log.exception("%s %s: its last version cannot be read", self._resource.plural, key)
+        self._tell("DELETED", made)
+
+    def _bury(self, uid: str) -> None:
+        self._tombstones[uid] = None
+        while len(self._tombstones) > TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+    def _tell(self, kind: Kind, made: T) -> None:
+        metrics.REFLECTOR_EVENTS.labels(self._resource.plural, kind.lower()).inc()
+        try:
+            self._on_event(kind, made)
+        except Exception:
+            log.exception("%s: the listener failed on %s", self._resource.plural, kind)
+
+
+def _key(item: Object) -> Key:
+    metadata = item["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]

@@ -1,0 +1,185 @@
+"""How bytes reach the API server: the asyncio part of the `kubernetes` package, with raw responses.
+
+The package gives configuration (kubeconfig, in-cluster token and its rotation, exec plugins), TLS and the HTTP session.
+Its typed models are left out: they validate each response and cost more than all else (numbers in docs/design/kube.md).
+Must not retry, parse objects or know verbs: that is `client`'s. Tests put an in-memory `Transport` in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from linkis_ecm.kube.errors import Unreachable
+
+USER_AGENT = f"linkis-ecm/{version('linkis-ecm')}"
+# A connect to a live API server takes milliseconds; three seconds also cover one lost SYN (1 s) and its double (2 s).
+CONNECT_TIMEOUT = 3.0
+_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+# What stands for "no answer"; the kubernetes package raises ConfigException where a token file is missing or empty.
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, kube_config.ConfigException)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to the API server; `body` is anything that JSON can hold."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A running watch; `reply.body` is the whole answer where the status is no success, else empty."""
+
+    reply: Reply
+    chunks: AsyncIterator[bytes]
+
+
+class Transport(Protocol):
+    """What KubeClient needs. Every failure to get an answer is raised as `Unreachable`."""
+
+    async def request(self, request: Request, *, timeout: float) -> Reply: ...
+
+    def stream(self, request: Request, *, timeout: float) -> AbstractAsyncContextManager[Stream]:
+        """A watch; `timeout` bounds the wait for the first answer, not the stream."""
+
+    async def refresh(self) -> None:
+        """Fetches the credentials anew: the API server has refused them."""
+
+    async def close(self) -> None: ...
+
+
+def _kubeconfig_path(explicit: str | None) -> str | None:
+    """The path given, else KUBECONFIG, else None in a pod with a service account, else ~/.kube/config."""
+    path = explicit or os.environ.get("KUBECONFIG")
+    if not path and "KUBERNETES_SERVICE_HOST" in os.environ and _SERVICE_ACCOUNT_TOKEN.is_file():
+        return None
+    path = path or str(Path("~/.kube/config").expanduser())
+    if not any(Path(part).is_file() for part in path.split(os.pathsep)):
+        raise FileNotFoundError(f"no kubeconfig at {path}: set KUBECONFIG, or run in a pod with a service account")
+    return path
+
+
+async def load_configuration(kubeconfig: str | None = None) -> Configuration:
+    """Where the API server is and who we are, from the first of those that `_kubeconfig_path` names."""
+    configuration = Configuration()
+    path = _kubeconfig_path(kubeconfig)
+    if path is None:
+        kube_config.load_incluster_config(client_configuration=configuration)
+        return configuration
+    await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+    if configuration.proxy is None:
+        configuration.proxy = _proxy_of_environment(configuration.host)
+    return configuration
+
+
+def _proxy_of_environment(host: str) -> str | None:
+    """HTTPS_PROXY and NO_PROXY, read once. aiohttp's trust_env reads them, and .netrc in a thread, on each request."""
+    url = urlsplit(host)
+    if urllib.request.proxy_bypass(url.netloc):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
+
+
+class RestTransport:
+    """The kubernetes package's REST client, used raw."""
+
+    def __init__(self, configuration: Configuration, *, kubeconfig: str | None = None) -> None:
+        # See _proxy_of_environment; and .netrc must never meet the Authorization header.
+        configuration.client_session_kwargs = {"trust_env": False}
+        self._configuration = configuration
+        self._kubeconfig = kubeconfig
+        self._rest = RESTClientObject(configuration)
+
+    async def request(self, request: Request, *, timeout: float) -> Reply:
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout))
+        try:
+            answer = await self._send(request, limits)
+            data = await answer.read()
+        except _NO_ANSWER as error:
+            raise Unreachable(_words(error, request)) from error
+        return Reply(answer.status, data, answer.headers)
+
+    @asynccontextmanager
+    async def stream(self, request: Request, *, timeout: float) -> AsyncIterator[Stream]:
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT, timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._send(request, limits)
+                data = b"" if answer.status == 200 else await answer.read()
+        except _NO_ANSWER as error:
+            raise Unreachable(_words(error, request)) from error
+        try:
+            yield Stream(Reply(answer.status, data, answer.headers), self._chunks(answer.response, request))
+        finally:
+            # Not release(): a watch has no end to read up to, so its connection cannot be used again.
+            answer.response.close()
+
+    @staticmethod
+    async def _chunks(response: aiohttp.ClientResponse, request: Request) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.content.iter_any():
+                yield chunk
+        except _NO_ANSWER as error:
+            raise Unreachable(_words(error, request)) from error
+
+    async def _send(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
+        url = self._configuration.host + quote(request.path)
+        if request.query:
+            url += "?" + urlencode(request.query)
+        # identity: next to the API server, unpacking gzip costs more than the bytes it saves.
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": request.content_type,
+            "User-Agent": USER_AGENT,
+        }
+        for setting in (await self._configuration.auth_settings()).values():
+            if setting["value"]:
+                headers[setting["key"]] = setting["value"]
+        return await self._rest.request(
+            request.method, url, headers=headers, body=request.body, _request_timeout=limits
+        )
+
+    async def refresh(self) -> None:
+        try:
+            fresh = await load_configuration(self._kubeconfig)
+        except _NO_ANSWER as error:
+            raise Unreachable(f"fresh credentials: {type(error).__name__} ({error})") from error
+        self._configuration.api_key = fresh.api_key
+        self._configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+
+    async def close(self) -> None:
+        await self._rest.close()
+
+
+def _words(error: BaseException, request: Request) -> str:
+    return f"{request.method} {request.path}: {type(error).__name__}{f' ({error})' if str(error) else ''}"
