@@ -141,6 +141,44 @@ def test_endless_output_is_cut_in_the_result_and_whole_in_the_log(agent: AgentPr
     assert agent.log("stdout").count("y") >= 40 << 19
 
 
+def test_a_text_of_many_mib_printed_at_once_is_whole_in_the_log(agent: AgentProcess) -> None:
+    agent.outputs("print('begin' + 'w' * (24 << 20) + 'end')")
+    whole = agent.log("stdout")
+    start = whole.index("beginw")
+    assert whole[start : whole.index("wend", start) + 4] == "begin" + "w" * (24 << 20) + "end"
+
+
+def test_each_line_that_was_flushed_is_in_the_log(agent: AgentProcess) -> None:
+    agent.outputs("for n in range(3000): print('flushed', n, flush=True)")
+    logged = [line for line in agent.log("stdout").splitlines() if line.startswith("flushed ")]
+    assert logged == [f"flushed {n}" for n in range(3000)]
+
+
+def test_more_displays_than_the_kernel_queues_end_the_task_without_delay(agent: AgentProcess) -> None:
+    result = agent.execute("for n in range(3000): display(n)")
+    assert result["status"] == "Succeed"
+    assert [output["text"] for output in result["outputs"][:1000]] == [str(n) for n in range(1000)]
+    assert "1000 outputs at most" in result["outputs"][1000]["text"]
+
+
+def test_a_page_too_big_to_return_is_replaced_by_a_sentence(agent: AgentProcess) -> None:
+    outputs = agent.outputs("from IPython.display import HTML\nHTML('h' * (80 << 20))")
+    assert len(outputs) == 1
+    assert "bytes left out" in outputs[0]["text"]
+    assert agent.outputs("'next'") == [text("result", "'next'")]
+
+
+def test_a_channel_lost_to_a_message_over_the_limit_comes_back(agent: AgentProcess) -> None:
+    kernel = "get_ipython().kernel"
+    agent.execute(f"k = {kernel}\nk.session.send(k.iopub_socket, 'comm_msg', {{}}, buffers=[bytes(80 << 20)])")
+    assert agent.outputs("'back'") == [text("result", "'back'")]
+
+
+def test_characters_that_are_none_come_back_as_question_marks(agent: AgentProcess) -> None:
+    assert agent.outputs("print('a\\ud800b')") == [text("stdout", "a?b\n")]
+    assert agent.outputs("'fine'") == [text("result", "'fine'")]
+
+
 def test_a_task_over_its_timeout_is_interrupted_and_the_engine_goes_on(agent: AgentProcess) -> None:
     result = agent.execute("import time\nprint('begun')\ntime.sleep(60)", timeoutSeconds=0.3)
     assert result["status"] == "Timeout"

@@ -25,10 +25,12 @@ from jupyter_client.session import Session  # noqa: E402
 # pyproject.toml tells mypy to skip the modules that its names come from.
 zmq: Any = _zmq
 
-# One message from the kernel at most; a longer one is refused by ZeroMQ before it is read into memory.
-MAX_MESSAGE_BYTES = 128 << 20
+# One message's part at most, where the kernel's own bounds (kernel_bounds.py) were got around: ZeroMQ refuses a longer
+# one before it is read into memory, and its connection with it.
+MAX_MESSAGE_BYTES = 64 << 20
 # Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
-# lost (the kernel sends no reply when an interrupt hits it between its own lines), the task ends without it.
+# lost (the kernel sends no reply when an interrupt hits it between its own lines; a message over the limit takes its
+# channel along), the task ends without it.
 SECOND_HALF_TIMEOUT = 2.0
 _READ_BYTES = 256 << 10
 # Messages handled before other work of the loop has its turn.
@@ -225,7 +227,7 @@ class Kernel:
         if execution.idle:
             self._finish(execution)
         else:
-            execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
+            execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish_without_idle, execution)
 
     def _on_iopub(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -254,6 +256,15 @@ class Kernel:
                 self._signal(signal.SIGINT)
         else:
             execution.sink.message(kind, content)
+
+    def _finish_without_idle(self, execution: _Execution) -> None:
+        """The iopub channel is lost: end this execution, and give the next one a channel again."""
+        self._on_output("stderr", b"[output was lost: the kernel sent a message over the limit]\n")
+        self._loop.remove_reader(self._iopub.FD)
+        self._iopub.close()
+        self._iopub = self._connect(zmq.SUB, "iopub")
+        self._loop.add_reader(self._iopub.FD, self._read_sockets)
+        self._finish(execution)
 
     def _finish(self, execution: _Execution) -> None:
         if execution.half_done is not None:

@@ -38,6 +38,7 @@ def main() -> None:
     from traitlets import Type  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
+    from linkis_ecm.agent.kernel_bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.tables import register  # noqa: PLC0415
 
     class EngineKernelApp(base):  # type: ignore[misc, valid-type]
@@ -58,6 +59,12 @@ def main() -> None:
         def init_pdb(self) -> None:
             """No debugger: a task has no standard input to talk to it (6 ms)."""
 
+        def init_iopub(self, context: Any) -> None:
+            """Make a fast writer wait for the agent; by default messages above 1000 waiting ones are dropped."""
+            context.setsockopt(XPUB_NODROP, 1)
+            super().init_iopub(context)
+            context.sockopts.pop(XPUB_NODROP)
+
         def write_connection_file(self, **_kwargs: Any) -> None:
             """The agent wrote it."""
 
@@ -69,10 +76,12 @@ def main() -> None:
     config.IPKernelApp.exec_PYTHONSTARTUP = False
     # The agent reads the process's own file descriptors; a second reader inside would print everything twice.
     config.IPKernelApp.capture_fd_output = False
+    config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel_bounds.BoundedOutStream"
     # Tracebacks go into JSON and log files, where escape sequences are noise.
     config.InteractiveShell.colors = "nocolor"
     app = EngineKernelApp.instance(config=config, default_extensions=[], connection_file=sys.argv[1])
     app.initialize([])
+    app.session.pack = bounded(app.session.pack)
     register(app.shell.display_formatter)
     # What was loaded stays: later collections need not look at it.
     gc.freeze()
