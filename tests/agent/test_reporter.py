@@ -237,6 +237,7 @@ def test_an_operator_that_does_not_answer_slows_no_execution(start: Callable[...
     for _ in range(20):
         assert agent.execute("1")["status"] == "Succeed"
     assert time.monotonic() - started < 2
+    agent.process.kill()  # its last report would wait for its bound
     done.append(True)
     pending.answer()
 

@@ -26,7 +26,7 @@ MAX_WAITING = 16
 # A kernel that has not answered by then will not: its imports take 0.3 s, 10 s on a starved node.
 START_TIMEOUT = 120.0
 # How long an interrupted task may take to end before its caller is answered without it.
-INTERRUPT_PATIENCE = 5.0
+INTERRUPT_PATIENCE = 3.0
 # How long a stopping kernel may run its exit handlers.
 KERNEL_EXIT_PATIENCE = 2.0
 LAST_LINES = 20
