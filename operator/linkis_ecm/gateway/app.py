@@ -1,0 +1,223 @@
+"""Puts the gateway's parts together as an aiohttp application.
+
+One middleware stands around everything: it bounds how many calls are under way, says who calls, turns every error into
+a Message and counts. Endpoints come from `gateway.table`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from linkis_ecm.gateway import envelope
+from linkis_ecm.gateway.agents import Agents, new_session
+from linkis_ecm.gateway.auth import Authenticator, Caller
+from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.cluster import Cluster
+from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
+from linkis_ecm.gateway.history import Find, History
+from linkis_ecm.gateway.logs import AgentLogSource, Logs
+from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.settings import MIB, Settings
+from linkis_ecm.gateway.table import METHODS, Method
+from linkis_ecm.gateway.validate import from_json, from_query
+
+log = logging.getLogger(__name__)
+
+GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+METHOD: web.RequestKey[str] = web.RequestKey("method", str)
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build_app(
+    *,
+    settings: Settings,
+    authenticator: Authenticator,
+    cluster: Cluster,
+    engines: EngineCache,
+    plugins: PluginCache,
+    find: Find | None,
+    new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+) -> web.Application:
+    """The application over its parts; to be called where an event loop runs.
+
+    `find` asks the store for an engine whose resource is gone.
+    """
+    metrics = Metrics()
+    metrics.watch_engines(engines.states)
+    session = new_session()
+    history = History(find)
+    agents = Agents(session, settings=settings, cache=engines, metrics=metrics)
+    app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    app[GATEWAY] = Gateway(
+        settings=settings,
+        authenticator=authenticator,
+        cluster=cluster,
+        engines=engines,
+        plugins=plugins,
+        history=history,
+        agents=agents,
+        logs=Logs((AgentLogSource(agents),)),
+        metrics=metrics,
+        new_id=new_id,
+    )
+
+    async def close(_: web.Application) -> None:
+        await session.close()
+        history.close()
+
+    app.on_cleanup.append(close)
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    app.router.add_get("/metrics", _metrics)
+    for method in METHODS:
+        if method.served:
+            app.router.add_route(method.verb, method.path, _endpoint(method))
+    return app
+
+
+def _endpoint(method: Method) -> Endpoint:
+    """The aiohttp handler of one method."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        gateway = request.app[GATEWAY]
+        request[METHOD] = method.name
+        caller = request[CALLER]
+        if method.stream is not None:
+            return await method.stream(gateway, caller, request)
+        assert method.handler is not None and method.request is not None  # noqa: S101, PT018 - `served` said so
+        try:
+            asked = await _read(gateway, request, method.request)
+            async with asyncio.timeout(method.seconds):
+                answer = await method.handler(gateway, caller, asked)
+        except TimeoutError:
+            raise timed_out(f"{method.name} took longer than {method.seconds:g} s: try again later") from None
+        return _message(request, answer)
+
+    return serve
+
+
+async def _read(gateway: Gateway, request: web.Request, model: type[BaseModel]) -> BaseModel:
+    """The request model of a call. Raises Refused."""
+    if request.method == "GET":
+        query = request.query
+        repeated = next((name for name in query if len(query.getall(name)) > 1), None) if query else None
+        return from_query(model, query, repeated=repeated)
+    limit = gateway.settings.max_body_bytes
+    if request.content_type != envelope.JSON:
+        # A form of another site could send any other type with the caller's cookies.
+        raise Refused("Content-Type must be application/json: send the header and a JSON object", http=415)
+    if (request.content_length or 0) > limit:
+        raise _body_too_large(limit)
+    try:
+        async with asyncio.timeout(gateway.settings.client_seconds):
+            body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _body_too_large(limit) from None
+    except TimeoutError:
+        raise Refused("The body did not come in time: send it faster", http=408) from None
+    return from_json(model, body)
+
+
+def _body_too_large(limit: int) -> Refused:
+    return too_large(f"The body is over {limit // MIB} MiB: send less code at once, and data through a volume")
+
+
+def _message(request: web.Request, answer: Answer) -> web.Response:
+    data = answer.data
+    if isinstance(data, BaseModel):
+        data = data.model_dump(mode="json", by_alias=True)
+    return envelope.ok(request.path, data, message=answer.message)
+
+
+@web.middleware
+async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+    path = request.path
+    if not path.startswith("/api/"):
+        return await _plain(request, handler)
+    gateway = request.app[GATEWAY]
+    metrics = gateway.metrics
+    began = time.perf_counter()
+    metrics.calls += 1
+    response: web.StreamResponse | None = None
+    try:
+        if metrics.calls > gateway.settings.max_requests:
+            raise unavailable("The gateway has too many calls under way: try again in a second")
+        request[CALLER] = await gateway.authenticator.authenticate(request)
+        response = await handler(request)
+    except Refused as refusal:
+        response = envelope.refused(path, refusal)
+    except web.HTTPException as error:
+        response = envelope.refused(path, _routing(request, error))
+    except Exception:
+        metrics.errors.inc()
+        response = envelope.refused(path, _unexpected(request))
+    finally:
+        metrics.calls -= 1
+        name = request.get(METHOD, "other")
+        # 499: the client left before there was an answer.
+        metrics.requests.labels(name, str(response.status if response is not None else 499)).inc()
+        metrics.seconds.labels(name).observe(time.perf_counter() - began)
+    return response
+
+
+async def _plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+    """Health, metrics, and what is not there at all."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return envelope.refused(request.path, _routing(request, error))
+
+
+def _routing(request: web.Request, error: web.HTTPException) -> Refused:
+    """aiohttp's own refusals: no such path, another verb."""
+    if error.status == 404:
+        return no_such_path("No such path: see the gateway's methods in docs/compatibility.md")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Refused(f"{request.method} is not served here: use {allowed}", http=405, headers={"Allow": allowed})
+    if error.status < 500:
+        return Refused(f"The request cannot be read: {error.reason}", http=error.status)
+    return _unexpected(request)
+
+
+def _unexpected(request: web.Request) -> Refused:
+    """A bug. The caller gets a number, the log gets the rest."""
+    error_id = uuid.uuid4().hex[:12]
+    log.exception("error %s in %s %s", error_id, request.method, request.path)
+    return Refused(
+        f"operation failed(操作失败): an unexpected error; tell whoever runs this gateway its id {error_id}",
+        http=500,
+        data={"errorId": error_id},
+    )
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    gateway = request.app[GATEWAY]
+    waits = [
+        name
+        for name, synced in (("engines", gateway.engines.synced), ("catalogue", gateway.plugins.synced))
+        if not synced
+    ]
+    if waits:
+        return web.Response(status=503, text=f"not read yet: {', '.join(waits)}")
+    return web.Response(text="ok")
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(
+        body=request.app[GATEWAY].metrics.text(),
+        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+    )

@@ -1,0 +1,68 @@
+"""Everything an endpoint may use, put together once by `gateway.app`. Holds no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from linkis_ecm.gateway.agents import Agents
+from linkis_ecm.gateway.auth import Authenticator, Caller
+from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.cluster import Cluster
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
+from linkis_ecm.gateway.history import History, PastEngine
+from linkis_ecm.gateway.logs import Logs
+from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.views import EngineView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The gateway's parts."""
+
+    settings: Settings
+    authenticator: Authenticator
+    cluster: Cluster
+    engines: EngineCache
+    plugins: PluginCache
+    history: History
+    agents: Agents
+    logs: Logs
+    metrics: Metrics
+    # A fresh UUID in lower case.
+    new_id: Callable[[], str]
+
+    async def engine(self, engine_id: str, caller: Caller) -> EngineView | PastEngine:
+        """The engine of that id, if the caller may use it. Raises Refused."""
+        found: EngineView | PastEngine | None = self.engines.resolve(engine_id)
+        if found is None:
+            found = await self.history.find(engine_id)
+        if found is None:
+            raise unknown(engine_id)
+        owned(found, caller)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint gives back for the Message: a model, or JSON that is passed through."""
+
+    data: Any
+    message: str = "OK"
+
+
+def owned(engine: EngineView | PastEngine, caller: Caller) -> None:
+    """Raises Refused where the engine is another user's."""
+    if not caller.may_use(engine.user):
+        raise forbidden(f"{engine.title} belongs to another user than {caller.user}: call as its owner, or as an admin")
+
+
+def unknown(engine_id: str) -> Refused:
+    """Nobody knows the engine."""
+    shown = "".join(char if char.isprintable() else "?" for char in engine_id)[:128]
+    return bad_request(
+        f"engineId {shown!r} is no engine that is known here: give a ticket id, a service instance (host:port) or"
+        " namespace/name as listEngines shows them"
+    )

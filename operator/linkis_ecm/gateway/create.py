@@ -1,0 +1,272 @@
+"""createEngineConnection: makes an EngineConn and waits for it on the cache.
+
+A call can be repeated: the ticket decides the resource's name, so a second POST of the same ticket finds the first
+one's engine, whichever replica takes it. Nothing polls; nothing but the one create is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from base64 import b32encode
+from typing import Any
+
+from pydantic import ValidationError
+
+from linkis_ecm.gateway.auth import Caller
+from linkis_ecm.gateway.context import Answer, Gateway, owned
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
+from linkis_ecm.gateway.info import info_of
+from linkis_ecm.gateway.models import CreateEngineRequest
+from linkis_ecm.gateway.validate import sentence
+from linkis_ecm.gateway.views import EngineView, view_of
+from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
+from linkis_ecm.kube.resources import ENGINECONNS
+from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
+
+log = logging.getLogger(__name__)
+
+# Names of one ticket that are tried: two engines of one user and type share 30 bits of a hash once in a billion pairs.
+NAMES_TRIED = 3
+# The parts of a name, so that with its suffix it stays under the 63 characters of a label and mostly under the 30 that
+# a pod takes over.
+_TYPE_CHARS, _USER_CHARS = 20, 30
+# Linkis's own words around the reason of a failed start.
+FAILED = "Create engineConn failed, caused by {}"
+
+
+async def create_engine_connection(gateway: Gateway, caller: Caller, request: CreateEngineRequest) -> Answer:
+    """Make the engine, or find the one that this ticket made; wait if asked to."""
+    user = _owner(caller, request.user)
+    namespace = _namespace(gateway, caller, request.namespace)
+    ticket_id = request.ticket_id or gateway.new_id()
+    engine = await _known(gateway, caller, request, user)
+    if engine is None:
+        _offered(gateway, request)
+        body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
+        engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
+    if request.wait:
+        engine = await _ready(gateway, engine, request.timeout_seconds)
+    return Answer(info_of(engine), message="create engineConn succeed.")
+
+
+def _owner(caller: Caller, asked: str | None) -> str:
+    if asked is not None and not caller.may_use(asked):
+        raise forbidden(
+            f"user is {asked!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
+        )
+    return asked or caller.user
+
+
+def _namespace(gateway: Gateway, caller: Caller, asked: str | None) -> str:
+    settings = gateway.settings
+    offered = {settings.namespace, *settings.watch_namespaces}
+    if asked is None or asked in offered:
+        return asked or settings.namespace
+    # Where the operator watches every namespace, an admin may choose one; users may not write where they please.
+    if caller.is_admin and not settings.watch_namespaces:
+        return asked
+    raise bad_request(f"namespace is {asked!r}: engines of this gateway go to {', '.join(sorted(offered))}")
+
+
+def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
+    """Refuse what the catalogue does not have before anything is made."""
+    if not gateway.plugins.synced:
+        raise unavailable("The catalogue of engines is not read yet: try again in a second")
+    entries = gateway.plugins.offered(request.engine_type)
+    catalogue = gateway.plugins.catalogue()
+    if not entries:
+        raise bad_request(f"engineType is {request.engine_type!r}: the catalogue offers {catalogue}")
+    version = request.engine_version
+    if version is not None and all(entry.engine_version != version for entry in entries):
+        raise bad_request(f"engineVersion is {version!r} of {request.engine_type}: the catalogue offers {catalogue}")
+
+
+async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView | None:
+    """The engine that the caller's ticket made before, if it did."""
+    if request.ticket_id is None:
+        return None
+    view = gateway.engines.resolve(request.ticket_id)
+    if view is not None:
+        return _same(view, caller, request, user)
+    try:
+        past = await gateway.history.find(request.ticket_id)
+    except Refused:
+        # The API server is the truth: a database that does not answer stops no engine.
+        return None
+    if past is not None and past.is_final:
+        owned(past, caller)
+        raise bad_request(
+            f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
+        )
+    return None
+
+
+def _same(view: EngineView, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView:
+    """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
+    owned(view, caller)
+    if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
+        raise bad_request(
+            f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"
+            " ticketId for another engine"
+        )
+    return view
+
+
+def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, ticket_id: str) -> dict[str, Any]:
+    """The resource that is asked for, but for its name. Raises Refused."""
+    spec: dict[str, Any] = {
+        "engineType": request.engine_type,
+        "engineVersion": request.engine_version,
+        "user": user,
+        "creator": request.creator,
+        "ticketId": ticket_id,
+        "idleTimeout": request.idle_timeout,
+        "startTimeout": request.start_timeout,
+    }
+    if request.resources is not None:
+        spec["resources"] = request.resources.model_dump(by_alias=True, exclude_none=True)
+    if request.env:
+        spec["env"] = [{"name": name, "value": value} for name, value in request.env.items()]
+    spec = {name: value for name, value in spec.items() if value is not None}
+    try:
+        EngineConnSpec.model_validate(spec)
+    except ValidationError as error:
+        raise sentence(EngineConnSpec, error) from None
+    metadata: dict[str, Any] = {"namespace": namespace}
+    if request.labels:
+        metadata["labels"] = dict(request.labels)
+    return {"apiVersion": API_VERSION, "kind": "EngineConn", "metadata": metadata, "spec": spec}
+
+
+def engine_name(engine_type: str, user: str, ticket_id: str, number: int = 0) -> str:
+    """The name of a ticket's engine: `<type>-<user>-<six of a hash>`; `number` gives others of the same ticket."""
+    suffix = b32encode(hashlib.sha256(f"{ticket_id}/{number}".encode()).digest())[:6].decode().lower()
+    return f"{_plain(engine_type, _TYPE_CHARS)}-{_plain(user, _USER_CHARS)}-{suffix}"
+
+
+def _plain(text: str, length: int) -> str:
+    """`text` in the characters of a host name: a pod's name is one."""
+    return re.sub("[^a-z0-9]+", "-", text.lower())[:length].strip("-") or "x"
+
+
+async def _create(
+    gateway: Gateway, caller: Caller, request: CreateEngineRequest, *, user: str, namespace: str, body: dict[str, Any]
+) -> EngineView:
+    """The engine of `body`, made now or by an earlier call with its ticket."""
+    ticket_id = body["spec"]["ticketId"]
+    names = [request.name] if request.name else _names(request.engine_type, user, ticket_id)
+    for name in names:
+        body["metadata"]["name"] = name
+        try:
+            return view_of(await gateway.cluster.create(ENGINECONNS, body, namespace=namespace))
+        except (AlreadyExists, ServerError, Unreachable) as error:
+            # Taken, or nobody knows whether it was made: look.
+            found = await _look(gateway, namespace, name, error)
+        except ApiError as error:
+            raise _api_refusal(error) from None
+        if found.ticket_id == ticket_id:
+            return _same(found, caller, request, user)
+    if request.name:
+        raise bad_request(
+            f"name {request.name!r} is taken in namespace {namespace}: choose another, leave name out, or repeat the"
+            " ticketId of the call that made it"
+        )
+    raise unavailable("No free name was found for the engine: try again with a new ticketId")
+
+
+def _names(engine_type: str, user: str, ticket_id: str) -> list[str]:
+    return [engine_name(engine_type, user, ticket_id, number) for number in range(NAMES_TRIED)]
+
+
+async def _look(gateway: Gateway, namespace: str, name: str, why: ApiError) -> EngineView:
+    try:
+        return view_of(await gateway.cluster.get(ENGINECONNS, name, namespace=namespace))
+    except NotFound:
+        if isinstance(why, AlreadyExists):
+            # It was there a moment ago and is deleted now; its name is free for the caller's next try.
+            raise unavailable(f"The engine {namespace}/{name} of this ticket was just deleted: try again") from None
+        raise _api_refusal(why) from None
+    except ApiError as error:
+        raise _api_refusal(error) from None
+
+
+def _api_refusal(error: ApiError) -> Refused:
+    """The API server's refusal in a sentence."""
+    text = " ".join(error.message.split())[:500]
+    if isinstance(error, Invalid):
+        return bad_request(f"The API server refuses the engine: {text}")
+    if isinstance(error, Forbidden):
+        return bad_request(
+            f"The API server does not allow the engine: {text}: ask for less, or have an admin of the cluster allow it",
+            reason=error.reason,
+            canRetry=False,
+        )
+    if isinstance(error, NotFound):
+        return bad_request(f"The API server does not know where to put the engine: {text}: check namespace")
+    log.warning("an engine cannot be created: %s", error)
+    return unavailable("The API server does not take the engine now: try again with the same ticketId")
+
+
+async def _ready(gateway: Gateway, engine: EngineView, seconds: float) -> EngineView:
+    """The engine once it takes code. Raises Refused where it ends before that, or is not ready in time."""
+    views: asyncio.Queue[EngineView | None] = asyncio.Queue()
+    last = engine
+    with gateway.engines.listen(engine.key, views.put_nowait):
+        current = gateway.engines.get(engine.key)
+        if current is not None and current.uid == engine.uid:
+            last = current
+        try:
+            async with asyncio.timeout(seconds):
+                while not last.takes_code:
+                    if last.is_final or last.ending:
+                        raise _failure(last)
+                    view = await views.get()
+                    if view is None or view.uid != engine.uid:
+                        raise _failure(last, reasons.DELETED)
+                    last = view
+        except TimeoutError:
+            raise _not_yet(last, seconds) from None
+    return last
+
+
+def _failure(view: EngineView, reason: reasons.Reason | None = None) -> Refused:
+    """Why the engine never became ready."""
+    known = reason or reasons.by_name(view.reason)
+    if known is None and view.ending:
+        known = reasons.STOPPED_BY_USER
+    text = known.sentence if known else "the engine ended before it was ready."
+    if view.message and not reason:
+        text = view.message
+    elif known and known.remedy:
+        text = f"{text} {known.remedy}"
+    return Refused(
+        FAILED.format(text),
+        data={
+            "reason": known.name if known else view.reason,
+            "remedy": known.remedy if known else "",
+            "canRetry": bool(known and known.can_retry),
+            "ticketId": view.ticket_id,
+            "engine": info_of(view).model_dump(by_alias=True),
+        },
+    )
+
+
+def _not_yet(view: EngineView, seconds: float) -> Refused:
+    why = f" ({view.message or view.reason})" if view.message or view.reason else ""
+    return Refused(
+        FAILED.format(
+            f"{view.title} being {view.state}{why} after {seconds:g} s: it goes on starting, so ask again with ticketId"
+            f" {view.ticket_id}, or give a longer timeoutSeconds"
+        ),
+        data={
+            "reason": view.reason,
+            "remedy": "Repeat the call with the same ticketId.",
+            "canRetry": True,
+            "ticketId": view.ticket_id,
+            "engine": info_of(view).model_dump(by_alias=True),
+        },
+    )

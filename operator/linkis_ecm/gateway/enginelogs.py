@@ -1,0 +1,166 @@
+"""getEngineLogs and downloadEngineLog.
+
+A client's path is never used as one: logDirSuffix is compared with what the engine's own record says, and what is read
+is log `logType` of that engine. Texts and the order of the checks are Linkis's (ECMRestfulApi).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+from aiohttp import ClientError, web
+
+from linkis_ecm.gateway.auth import Caller
+from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.errors import Refused, bad_request
+from linkis_ecm.gateway.logs import Engine, LogMissing, OpenLog, missing
+from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest
+from linkis_ecm.model.formats import LOG_TYPES
+
+log = logging.getLogger(__name__)
+
+LOG_TYPE_TEXT = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout,stderr,gc,yarnApp)"
+REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
+# How much of a parameter an answer repeats.
+_SHOWN = 256
+
+
+async def get_engine_logs(gateway: Gateway, caller: Caller, request: EngineLogsRequest) -> Answer:
+    """A page of lines."""
+    if request.log_type not in LOG_TYPES:
+        raise bad_request(LOG_TYPE_TEXT)
+    if request.lines > MAX_LINES:
+        raise bad_request(
+            f"Cannot fetch more than {MAX_LINES} lines of logs.(无法获取超过{MAX_LINES}行的日志.) Give lines from 1 to"
+            f" {MAX_LINES}"
+        )
+    engine = await gateway.engine(request.engine_id, caller)
+    source = gateway.logs.source(engine)
+    try:
+        page = await source.lines(engine, request.log_type, from_line=request.from_line, lines=request.lines)
+    except LogMissing:
+        raise missing(engine, request.log_type) from None
+    return Answer(
+        EngineLogsAnswer(
+            # Linkis's consoles send this path's folder back as logDirSuffix.
+            log_path=f"{engine.log_dir_suffix}/{request.log_type}",
+            logs=page["logs"],
+            end_line=page["endLine"],
+            rows=page["rows"],
+        )
+    )
+
+
+async def download_engine_log(gateway: Gateway, caller: Caller, request: web.Request) -> web.StreamResponse:
+    """The log's bytes as a file, as many as it had when it was opened."""
+    em_instance, instance, suffix, log_type = _parameters(request)
+    engine = await _find(gateway, caller, em_instance=em_instance, instance=instance, suffix=suffix)
+    source = gateway.logs.source(engine)
+    try:
+        async with source.open(engine, log_type) as opened:
+            limit = gateway.settings.max_download_bytes
+            if limit and opened.size > limit:
+                megabytes = limit >> 20
+                raise bad_request(
+                    f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with"
+                    " getEngineLogs"
+                )
+            return await _send(gateway, request, opened, file_name(instance, log_type))
+    except LogMissing:
+        raise missing(engine, log_type) from None
+
+
+def _parameters(request: web.Request) -> tuple[str, str, str, str]:
+    """The four parameters, checked in Linkis's order: all there, then none blank, then the type."""
+    query = request.query
+    for name in REQUIRED:
+        if name not in query:
+            raise _empty(name)
+    for name in ("instance", "logDirSuffix", "logType"):
+        if not query[name].strip():
+            raise _empty(name)
+    if query["logType"] not in LOG_TYPES:
+        raise bad_request(LOG_TYPE_TEXT)
+    if not query["emInstance"].strip():
+        raise _empty("emInstance")
+    for name in REQUIRED:
+        if len(query.getall(name)) > 1:
+            raise bad_request(f"Parameter {name} is given more than once: give it once")
+    return query["emInstance"], query["instance"], query["logDirSuffix"], query["logType"]
+
+
+def _empty(name: str) -> Refused:
+    return bad_request(f"Parameter {name} cannot be empty (参数 {name} 不能为空)")
+
+
+async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> Engine:
+    """The engine whose log is asked for: known, the caller's, and with that very folder."""
+    engine: Engine | None = gateway.engines.resolve(instance)
+    if engine is None:
+        engine = await gateway.history.find(instance)
+    if engine is not None and not caller.may_use(engine.user):
+        # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
+        ecm = _shown(em_instance)
+        raise bad_request(
+            f"You {caller.user} have no permission to download Log in ECM {ecm}"
+            f"(用户 {caller.user} 无权限下载  ECM {ecm} 日志)"
+        )
+    if engine is None or not engine.log_dir_suffix or suffix.rstrip("/") != engine.log_dir_suffix:
+        shown = _shown(suffix)
+        raise bad_request(
+            f"Log directory {shown} does not exists.(日志目录 {shown} 不存在.) logDirSuffix and instance must be those"
+            " of one engine: take both from getEngineStatus, or the folder of the logPath that getEngineLogs gives"
+        )
+    return engine
+
+
+def _shown(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)[:_SHOWN]
+
+
+def file_name(instance: str, log_type: str) -> str:
+    """`<instance with ":" as "_">_<logType>.txt`, of characters that a header can hold."""
+    return re.sub("[^A-Za-z0-9._-]", "_", f"{instance}_{log_type}.txt")
+
+
+async def _send(gateway: Gateway, request: web.Request, opened: OpenLog, name: str) -> web.StreamResponse:
+    """Pass the bytes on piece by piece; a client that is slow slows the engine's side, one that leaves ends it."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Disposition": f"attachment;filename={name}",
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Length": str(opened.size),
+            # A log is its user's text: no browser may take it for a page.
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
+    patience = gateway.settings.client_seconds
+    await response.prepare(request)
+    sent = 0
+    chunks = aiter(opened.chunks)
+    while sent < opened.size:
+        try:
+            chunk = await anext(chunks)
+        except (StopAsyncIteration, ClientError, OSError, TimeoutError) as error:
+            log.warning("a download of %s ended after %d of %d bytes: %r", name, sent, opened.size, error)
+            return _cut(gateway, request, response, "engine")
+        chunk = chunk[: opened.size - sent]
+        try:
+            async with asyncio.timeout(patience):
+                await response.write(chunk)
+        except (OSError, TimeoutError):
+            return _cut(gateway, request, response, "client")
+        sent += len(chunk)
+        gateway.metrics.download_bytes.inc(len(chunk))
+    await response.write_eof()
+    return response
+
+
+def _cut(gateway: Gateway, request: web.Request, response: web.StreamResponse, side: str) -> web.StreamResponse:
+    """The answer has begun, so the only honest end is a broken connection: a short file must not look whole."""
+    gateway.metrics.downloads_cut.labels(side).inc()
+    if request.transport is not None:
+        request.transport.abort()
+    return response

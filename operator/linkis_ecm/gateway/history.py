@@ -1,0 +1,91 @@
+"""Engines whose resource is gone: what the database still says of them.
+
+The store's queries are synchronous; they run in a few threads of their own, so that a database that hangs holds up
+nothing but the calls that need it. Must not import SQLAlchemy: the store is behind a Protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from linkis_ecm.gateway.errors import unavailable
+
+log = logging.getLogger(__name__)
+
+THREADS = 4
+# How many lookups may wait for a thread before more are refused.
+WAITING = 64
+SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastEngine:
+    """One row of linkis_cg_ec_resource_info_record, as far as the gateway needs it."""
+
+    ticket_id: str
+    label_value: str
+    user: str
+    service_instance: str
+    ecm_instance: str
+    status: str
+    log_dir_suffix: str
+    create_time: datetime | None
+    used_time: datetime | None
+    release_time: datetime | None
+    reason: str = ""
+    message: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """How sentences call it."""
+        return f"engine {self.ticket_id}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.release_time is not None or self.status in ("Success", "Failed", "ShuttingDown")
+
+
+Find = Callable[[str], PastEngine | None]
+
+
+class History:
+    """Asks the store for an engine by ticket id or service instance."""
+
+    def __init__(self, find: Find | None, *, seconds: float = SECONDS) -> None:
+        self._find = find
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="history")
+        self._under_way = 0
+
+    async def find(self, engine_id: str) -> PastEngine | None:
+        """The engine's last record, None where there is none. Raises Refused where the database does not answer."""
+        if self._find is None:
+            return None
+        if self._under_way >= THREADS + WAITING:
+            raise unavailable("the database is busy: try again in a second")
+        # Counted until the thread is done, not until the caller has given up: a hanging database must not collect work.
+        self._under_way += 1
+        future = self._threads.submit(self._find, engine_id)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
+        except TimeoutError:
+            raise unavailable(f"the database did not answer within {self._seconds:g} s: try again later") from None
+        except Exception as error:
+            log.warning("the database cannot be asked for an engine: %s: %s", type(error).__name__, error)
+            raise unavailable("the database cannot be asked for ended engines now: try again later") from None
+
+    def _done(self) -> None:
+        self._under_way -= 1
+
+    def close(self) -> None:
+        """Let the threads go; what they still do is nobody's any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

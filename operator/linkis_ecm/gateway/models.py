@@ -1,0 +1,248 @@
+"""What the eleven methods take and answer, as pydantic models: the source of validation and, later, of OpenAPI.
+
+Requests refuse unknown fields. The rules of an engine's fields are those of `model.engineconn`, so that what passes
+here passes the API server too. Must not hold behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from linkis_ecm.model.engineconn import (
+    CreatorName,
+    Duration,
+    EngineTypeName,
+    EngineVersion,
+    EnvName,
+    ObjectName,
+    Quantity,
+    RunType,
+    TicketId,
+    UserName,
+)
+
+# Linkis's own bound: "Cannot fetch more than 5000 lines of logs".
+MAX_LINES = 5000
+MAX_PAGE_SIZE = 500
+# How long createEngineConnection waits unless asked otherwise: Linkis's default and, with the gateway in front, its
+# clients' patience.
+CREATE_SECONDS = 40
+CREATE_SECONDS_MAX = 600
+
+# An engine by ticket id, service instance (host:port) or namespace/name.
+EngineId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# Kubernetes's own form of a label; names with a prefix are left to Kubernetes and to us.
+LABEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+EnvValue = Annotated[str, StringConstraints(max_length=4096)]
+
+
+class Request(BaseModel):
+    """camelCase on the wire; unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Response(BaseModel):
+    """camelCase on the wire."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+# -- createEngineConnection ----------------------------------------------------------------------------------------
+
+
+class ResourceRequest(Request):
+    """What the engine gets; the catalogue's default where absent."""
+
+    cpu: Quantity | None = None
+    cpu_limit: Quantity | None = None
+    memory: Quantity | None = None
+
+
+class CreateEngineRequest(Request):
+    """createEngineConnection: an engine, made at once or, with a ticketId seen before, the one made then."""
+
+    engine_type: EngineTypeName
+    engine_version: EngineVersion | None = None
+    user: UserName | None = Field(None, description="The caller where absent; only admins may name another.")
+    creator: CreatorName = "IDE"
+    resources: ResourceRequest | None = None
+    env: dict[EnvName, EnvValue] | None = Field(None, max_length=64)
+    idle_timeout: Duration | None = None
+    start_timeout: Duration | None = None
+    name: ObjectName | None = None
+    namespace: ObjectName | None = None
+    labels: dict[LabelName, LabelValue] | None = Field(None, max_length=16, description="Labels of the EngineConn.")
+    wait: bool = Field(True, description="Answer when the engine is ready or has failed, not when it is accepted.")
+    timeout_seconds: int = Field(CREATE_SECONDS, ge=1, le=CREATE_SECONDS_MAX, description="How long to wait.")
+    ticket_id: TicketId | None = Field(None, description="Yours, to repeat the call without making a second engine.")
+
+
+class EngineInfo(Response):
+    """An engine as the gateway tells of it; createEngineConnection's and getEngineStatus's answer."""
+
+    engine_id: str
+    ticket_id: str
+    namespace: str | None
+    name: str | None
+    engine_type: str
+    engine_version: str
+    user: str
+    creator: str
+    label_value: str
+    status: str = Field(description="The engine's state in Linkis's words.")
+    status_since: str | None = None
+    available: bool = Field(description="It takes code.")
+    reason: str = ""
+    message: str = ""
+    remedy: str = ""
+    can_retry: bool = False
+    stop_requested: bool = False
+    service_instance: str
+    ecm_instance: str
+    log_dir_suffix: str
+    pod_name: str | None = None
+    node_name: str | None = None
+    attempt: int = 0
+    create_time: str | None = None
+    ready_time: str | None = None
+    finished_time: str | None = None
+    next_cull_at: str | None = None
+    cull_blocked_by: str | None = None
+    startup: dict[str, str] = Field(default_factory=dict, description="When each phase of the start was reached.")
+    startup_millis: dict[str, int] = Field(default_factory=dict, description="The same, counted from `accepted`.")
+
+
+# -- executeCode -----------------------------------------------------------------------------------------------------
+
+
+class ExecuteRequest(Request):
+    """executeCode. `timeoutSeconds` bounds the run; the task is interrupted then and ends as Timeout."""
+
+    engine_id: EngineId
+    code: str
+    run_type: RunType
+    timeout_seconds: int | None = Field(None, ge=1, le=86400)
+
+
+class ExecuteAnswer(Response):
+    """The task's result as the engine's agent gave it (docs/design/interfaces.md); passed through, not rebuilt."""
+
+    task_id: str
+    status: Literal["Succeed", "Failed", "Cancelled", "Timeout"]
+    execution_count: int | None
+    started_at: float
+    ended_at: float
+    outputs: list[dict[str, Any]]
+
+
+# -- getEngineStatus, terminateEngine, listEngines ---------------------------------------------------------------------
+
+
+class EngineRequest(Request):
+    """One engine, by one of its ids."""
+
+    engine_id: EngineId
+
+
+class TerminateAnswer(Response):
+    """The engine as it was when the stop was asked for; null where nobody knows it."""
+
+    engine: EngineInfo | None
+
+
+class ListEnginesRequest(Request):
+    """listEngines: newest first. Admins see everybody's, others their own."""
+
+    status: str | None = None
+    engine_type: EngineTypeName | None = None
+    user: UserName | None = None
+    page_now: int = Field(1, ge=1, le=1_000_000)
+    page_size: int = Field(100, ge=1, le=MAX_PAGE_SIZE)
+
+
+class EnginesAnswer(Response):
+    """One page; `total` counts all that match."""
+
+    engines: list[EngineInfo]
+    total: int
+    page_now: int
+    page_size: int
+
+
+# -- getEngineLogs ---------------------------------------------------------------------------------------------------
+
+
+class EngineLogsRequest(Request):
+    """getEngineLogs: `lines` lines from the 1-based `fromLine`."""
+
+    engine_id: EngineId
+    log_type: str = "stdout"
+    from_line: int = Field(1, ge=0)
+    lines: int = Field(1000, ge=1)
+
+
+class EngineLogsAnswer(Response):
+    """As Linkis's log operator: `endLine` + 1 is where the next page begins; logPath's folder is the logDirSuffix."""
+
+    log_path: str
+    logs: list[str]
+    end_line: int
+    rows: int
+
+
+# -- the methods that follow (their shape; see `gateway.table`) --------------------------------------------------------
+
+
+class EngineMetricsAnswer(Response):
+    """getEngineMetrics: Linkis's metrics of an engine, as in the record's `metrics`."""
+
+    ticket_id: str
+    total_unlock_time_mills: int
+    total_idle_time_mills: int
+    total_busy_time_mills: int
+    total_lock_time_mills: int
+    tasks_started: int
+    tasks_succeeded: int
+    tasks_failed: int
+
+
+class ResourceUsageAnswer(Response):
+    """getResourceUsage: what was asked for and what is used now."""
+
+    requested: ResourceRequest
+    memory_bytes: int
+    memory_peak_bytes: int
+    cpu_seconds: float
+
+
+class UpdateResourceRequest(Request):
+    """updateResource: the new figures; absent ones stay."""
+
+    engine_id: EngineId
+    resources: ResourceRequest
+
+
+class ReportResourceUsageRequest(Request):
+    """reportResourceUsage: what an engine that is not our agent's says of itself."""
+
+    engine_id: EngineId
+    memory_bytes: int = Field(ge=0)
+    cpu_seconds: float = Field(ge=0)
+
+
+class EngineCommandRequest(Request):
+    """sendEngineCommand."""
+
+    engine_id: EngineId
+    command: Literal["interrupt"]
+
+
+class NoAnswer(Response):
+    """Nothing but the Message itself."""

@@ -1,0 +1,117 @@
+"""Every method of the REST in one table: where it is, what it takes, what it answers, and the function that does it.
+
+Routes, validation, metrics and, later, OpenAPI come from this table. A method without a handler is designed and not
+served: its path answers 404 like any other that does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from linkis_ecm.gateway import models
+from linkis_ecm.gateway.auth import Caller
+from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.create import create_engine_connection
+from linkis_ecm.gateway.enginelogs import download_engine_log, get_engine_logs
+from linkis_ecm.gateway.engines import execute_code, get_engine_status, list_engines, terminate_engine
+from linkis_ecm.gateway.envelope import PREFIX
+
+BASE = f"{PREFIX}/engineconnManager"
+
+Handler = Callable[[Gateway, Caller, Any], Awaitable[Answer]]
+Stream = Callable[[Gateway, Caller, web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method. `handler` takes the request model; `stream` takes the request itself and bounds its own time."""
+
+    name: str
+    verb: str
+    request: type[BaseModel] | None
+    response: type[BaseModel] | None
+    handler: Handler | None = None
+    stream: Stream | None = None
+    # None: the method bounds its own time, by what the caller asks for.
+    seconds: float | None = 30.0
+
+    @property
+    def path(self) -> str:
+        return f"{BASE}/{self.name}"
+
+    @property
+    def served(self) -> bool:
+        return self.handler is not None or self.stream is not None
+
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        name="createEngineConnection",
+        verb="POST",
+        request=models.CreateEngineRequest,
+        response=models.EngineInfo,
+        handler=create_engine_connection,
+        # Over the longest wait that can be asked for.
+        seconds=models.CREATE_SECONDS_MAX + 30.0,
+    ),
+    Method(
+        name="executeCode",
+        verb="POST",
+        request=models.ExecuteRequest,
+        response=models.ExecuteAnswer,
+        handler=execute_code,
+        seconds=None,
+    ),
+    Method(
+        name="getEngineStatus",
+        verb="GET",
+        request=models.EngineRequest,
+        response=models.EngineInfo,
+        handler=get_engine_status,
+    ),
+    Method(
+        name="terminateEngine",
+        verb="POST",
+        request=models.EngineRequest,
+        response=models.TerminateAnswer,
+        handler=terminate_engine,
+    ),
+    Method(
+        name="listEngines",
+        verb="GET",
+        request=models.ListEnginesRequest,
+        response=models.EnginesAnswer,
+        handler=list_engines,
+    ),
+    Method(
+        name="getEngineLogs",
+        verb="GET",
+        request=models.EngineLogsRequest,
+        response=models.EngineLogsAnswer,
+        handler=get_engine_logs,
+        seconds=60.0,
+    ),
+    Method(
+        name="downloadEngineLog",
+        verb="GET",
+        request=None,
+        response=None,
+        stream=download_engine_log,
+        seconds=None,
+    ),
+    Method(name="getEngineMetrics", verb="GET", request=models.EngineRequest, response=models.EngineMetricsAnswer),
+    Method(name="getResourceUsage", verb="GET", request=models.EngineRequest, response=models.ResourceUsageAnswer),
+    Method(name="updateResource", verb="POST", request=models.UpdateResourceRequest, response=models.EngineInfo),
+    Method(
+        name="reportResourceUsage",
+        verb="POST",
+        request=models.ReportResourceUsageRequest,
+        response=models.NoAnswer,
+    ),
+    Method(name="sendEngineCommand", verb="POST", request=models.EngineCommandRequest, response=models.NoAnswer),
+)

@@ -1,0 +1,158 @@
+"""An EngineConn as the gateway needs it: a flat, small view of the API's object.
+
+Parsed leniently, as an object of a newer version must not break an older gateway. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from linkis_ecm.model import formats
+from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """One engine. `log_dir_suffix` is empty until the operator has written it."""
+
+    namespace: str
+    name: str
+    uid: str
+    created: str
+    ticket_id: str
+    engine_type: str
+    engine_version: str
+    user: str
+    creator: str
+    state: EngineState
+    since: str | None = None
+    reason: str = ""
+    message: str = ""
+    stop_requested: bool = False
+    deleting: bool = False
+    service_instance: str = ""
+    address: str = ""
+    attempt: int = 0
+    ecm_instance: str = ""
+    log_dir_suffix: str = ""
+    pod_name: str | None = None
+    node_name: str | None = None
+    startup: Mapping[str, str] = field(default_factory=dict)
+    ready_time: str | None = None
+    finished_time: str | None = None
+    next_cull_at: str | None = None
+    cull_blocked_by: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.name
+
+    @property
+    def title(self) -> str:
+        """How sentences call it."""
+        return f"engine {self.namespace}/{self.name}"
+
+    @property
+    def takes_code(self) -> bool:
+        """It is available and there is somebody to send code to."""
+        return self.state in AVAILABLE and bool(self.address) and not self.ending
+
+    @property
+    def ending(self) -> bool:
+        """A stop is asked for or under way."""
+        return self.stop_requested or self.deleting or self.state is EngineState.SHUTTING_DOWN
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def label_value(self) -> str:
+        return formats.label_value(self.user, self.creator, self.engine_type, self.engine_version)
+
+
+def view_of(item: Mapping[str, Any]) -> EngineView:
+    """The view of an EngineConn as the API sent it."""
+    metadata = item.get("metadata") or {}
+    spec = item.get("spec") or {}
+    status = item.get("status") or {}
+    uid = str(metadata.get("uid") or "")
+    ticket_id = str(spec.get("ticketId") or uid)
+    return EngineView(
+        namespace=str(metadata.get("namespace") or ""),
+        name=str(metadata.get("name") or ""),
+        uid=uid,
+        created=str(metadata.get("creationTimestamp") or ""),
+        ticket_id=ticket_id,
+        engine_type=str(status.get("engineType") or spec.get("engineType") or ""),
+        engine_version=str(status.get("engineVersion") or spec.get("engineVersion") or ""),
+        user=str(spec.get("user") or ""),
+        creator=str(spec.get("creator") or ""),
+        state=_state(status.get("engineState")),
+        since=status.get("stateSince"),
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or ""),
+        stop_requested=spec.get("desiredState") == "Stopped",
+        deleting=bool(metadata.get("deletionTimestamp")),
+        service_instance=str(status.get("serviceInstance") or ticket_id),
+        address=str(status.get("address") or ""),
+        attempt=int(status.get("attempt") or 0),
+        ecm_instance=str(status.get("ecmInstance") or ""),
+        log_dir_suffix=str(status.get("logDirSuffix") or ""),
+        pod_name=status.get("podName"),
+        node_name=status.get("nodeName"),
+        startup={phase: str(at) for phase, at in (status.get("startup") or {}).items() if at},
+        ready_time=status.get("readyTime"),
+        finished_time=status.get("finishedTime"),
+        next_cull_at=status.get("nextCullAt"),
+        cull_blocked_by=status.get("cullBlockedBy"),
+    )
+
+
+def _state(text: Any) -> EngineState:
+    try:
+        return EngineState(text)
+    except ValueError:
+        return EngineState.STARTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginView:
+    """One entry of the catalogue."""
+
+    name: str
+    engine_type: str
+    engine_version: str
+    run_types: tuple[str, ...]
+    default: bool = False
+
+
+def plugin_of(item: Mapping[str, Any]) -> PluginView:
+    """The view of an EngineConnPlugin as the API sent it."""
+    spec = item.get("spec") or {}
+    return PluginView(
+        name=str((item.get("metadata") or {}).get("name") or ""),
+        engine_type=str(spec.get("engineType") or ""),
+        engine_version=str(spec.get("engineVersion") or ""),
+        run_types=tuple(map(str, spec.get("runTypes") or ())),
+        default=bool(spec.get("default")),
+    )
+
+
+def startup_millis(startup: Mapping[str, str]) -> dict[str, int]:
+    """Milliseconds from `accepted` to each phase of the start."""
+    times = {}
+    for phase, text in startup.items():
+        try:
+            times[phase] = datetime.fromisoformat(text)
+        except ValueError:
+            continue
+    begin = times.get("accepted")
+    if begin is None or any((at.tzinfo is None) != (begin.tzinfo is None) for at in times.values()):
+        return {}
+    return {phase: round((at - begin).total_seconds() * 1000) for phase, at in times.items()}
