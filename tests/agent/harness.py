@@ -107,7 +107,12 @@ class AgentProcess:
         return Pending(lambda: self.json("POST", "/v1/execute", {"code": code, **more}))
 
     def kernel_pid(self) -> int:
-        return until(lambda: next(iter(children(self.process.pid)), 0))
+        """The kernel's process, once it runs its own program: until then its spawn holds the agent up."""
+
+        def kernel() -> int:
+            return next((pid for pid in children(self.process.pid) if "kernel_main" in command_line(pid)), 0)
+
+        return until(kernel)
 
     def exit_code(self) -> int:
         return self.process.wait(PATIENCE)
@@ -162,6 +167,14 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def command_line(pid: int) -> str:
+    """What `pid` was started with, "" where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def process_state(pid: int) -> str:
