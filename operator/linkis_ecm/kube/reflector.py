@@ -1,8 +1,8 @@
 """Keeps a local copy of one kind of object by list and watch, and tells each true change to one callback.
 
-True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and never as older than
-it was told before. It runs until it is cancelled, whatever the API server does. It must not decide, write or wait for its
-listener: the callback only notes a key.
+True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and never (by a watch)
+as older than it was told before. It runs until it is cancelled, whatever the API server does. It must not decide, write
+or wait for its listener: the callback only notes a key.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Reflector(Generic[T]):
     def request_relist(self) -> None:
         """Asks for a full list soon, with a sweep of what is gone: the periodic resync."""
         self._relist_wanted = True
-        if self._patience is not None:
+        if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
@@ -114,19 +114,21 @@ class Reflector(Generic[T]):
                     await self._list()
                     listed = True
                 cause = await self._watch()
-            except ApiError as error:
-                # Expired, gone, or the kind itself: what we hold may have holes, so begin with a list.
-                listed = listed and not isinstance(error, Gone)
-                await self._failed("gone" if isinstance(error, Gone) else "error", error)
+            except Exception as error:
+                # Gone, or an answer that makes no sense: what we hold may have holes, so begin with a list.
+                listed = listed and isinstance(error, ApiError) and not isinstance(error, Gone)
+                await self._failed(error)
                 continue
             metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, cause).inc()
 
-    async def _failed(self, cause: str, error: ApiError) -> None:
+    async def _failed(self, error: Exception) -> None:
         self._failures += 1
-        self.last_error = str(error)
-        metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, cause).inc()
-        wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=error.retry_after)
-        log.warning("%s: %s; again in %.1f s", self._resource.plural, error, wait)
+        self.last_error = str(error) or type(error).__name__
+        metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, type(error).__name__).inc()
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=asked)
+        # Without a stack: an API server that is down says so once per try.
+        log.warning("%s: %s: %s; again in %.1f s", self._resource.plural, type(error).__name__, error, wait)
         await asyncio.sleep(wait)
 
     async def _list(self) -> None:
@@ -165,7 +167,7 @@ class Reflector(Generic[T]):
             async with aclosing(watch), asyncio.timeout(self._inactivity) as self._patience:
                 async for event in watch:
                     heard = True
-                    self._failures, self.last_error = 0, None
+                    self._failures = 0
                     self._heard()
                     self._take(event)
                     if self._relist_wanted:
@@ -180,9 +182,11 @@ class Reflector(Generic[T]):
             self._patience = None
         if not heard and loop.time() - started < SHORTEST_WATCH:
             raise ApiError(0, "WatchEnded", "the watch ended at once")
+        self._failures = 0
         return "ended"
 
     def _heard(self) -> None:
+        self.last_error = None
         self._last_event = self._clock()
 
     def _take(self, event: WatchEvent) -> None:

@@ -1,0 +1,208 @@
+"""The API server's pure rules: merge patch, selectors, schema of the custom resources, what a write may change.
+
+Holds no state. Where the real server is richer, it says so here by refusing rather than by guessing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, EVENTS, LEASES, NAMESPACES, PLUGINS, PODS, Resource
+from linkis_ecm.model import crd
+from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnSpec, EngineConnStatus
+from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
+
+Object = dict[str, Any]
+RESOURCES = (PODS, CONFIGMAPS, NAMESPACES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
+# Whose status is a subresource of its own.
+WITH_STATUS = (PODS, NAMESPACES, ENGINECONNS, PLUGINS)
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class StatusError(Exception):
+    """A refusal, as a metav1.Status has it."""
+
+    def __init__(self, code: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    def body(self) -> Object:
+        details = {"retryAfterSeconds": self.retry_after} if self.retry_after is not None else {}
+        return {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "details": details, "code": self.code,
+        }  # fmt: skip
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of anything JSON can hold; several times faster than copy.deepcopy."""
+    return orjson.loads(orjson.dumps(value))
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """RFC 7386; the result shares no part with the patch, and the target is left alone."""
+    if not isinstance(patch, dict):
+        return copied(patch)
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def reached(value: Any, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+@dataclass(frozen=True)
+class CustomKind:
+    """What the API server knows of a custom resource from its definition."""
+
+    spec: type[BaseModel]
+    status: type[BaseModel]
+    identity: tuple[str, ...] = ()
+    schema: Object = field(default_factory=dict)
+    selectable: tuple[str, ...] = ()
+
+
+def _custom(definition: Object, spec: type[BaseModel], status: type[BaseModel], *identity: str) -> CustomKind:
+    version = definition["spec"]["versions"][0]
+    return CustomKind(
+        spec, status, identity, version["schema"]["openAPIV3Schema"],
+        tuple(entry["jsonPath"].removeprefix(".") for entry in version["selectableFields"]),
+    )  # fmt: skip
+
+
+CUSTOM: dict[Resource, CustomKind] = {
+    ENGINECONNS: _custom(crd.engineconn(), EngineConnSpec, EngineConnStatus, *IDENTITY, *IDENTITY_REQUIRED),
+    PLUGINS: _custom(crd.plugin(), EngineConnPluginSpec, EngineConnPluginStatus),
+}
+_SELECTABLE: dict[Resource, tuple[str, ...]] = {
+    PODS: ("spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "status.phase", "status.podIP"),
+    EVENTS: ("regarding.name", "regarding.kind", "regarding.uid", "reason", "type"),
+    **{resource: kind.selectable for resource, kind in CUSTOM.items()},
+}
+
+
+def by_schema(schema: Object, value: Any) -> Any:
+    """Defaults filled in and unknown fields taken out, as a structural schema asks."""
+    if isinstance(value, list):
+        return [by_schema(schema.get("items", {}), item) for item in value]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    known = schema["properties"]
+    result = {key: by_schema(known[key], item) for key, item in value.items() if key in known}
+    for key, child in known.items():
+        if key not in result and "default" in child:
+            result[key] = copied(child["default"])
+    return result
+
+
+def judged(resource: Resource, new: Object, old: Object | None) -> Object:
+    """The object as its definition lets it in: defaulted, pruned, valid, its identity unchanged; else Invalid."""
+    kind = CUSTOM.get(resource)
+    if kind is None:
+        return new
+    if len(new["metadata"]["name"]) > 63:
+        raise invalid(resource, new, "metadata.name must have 63 characters at most")
+    properties = kind.schema["properties"]
+    result = dict(new)
+    for part, model in (("spec", kind.spec), ("status", kind.status)):
+        if part not in new:
+            if part == "spec":
+                raise invalid(resource, new, "spec: Required value")
+            continue
+        result[part] = by_schema(properties[part], new[part])
+        try:
+            model.model_validate(result[part])
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in (part, *first["loc"]))
+            raise invalid(resource, new, f"{where}: {first['msg']}") from None
+    if old is not None:
+        for name in kind.identity:
+            if reached(old, f"spec.{name}") != reached(result, f"spec.{name}"):
+                raise invalid(resource, new, f"spec.{name}: Forbidden: identity cannot change: create another engine")
+        if reached(old, "spec.desiredState") == "Stopped" != reached(result, "spec.desiredState"):
+            raise invalid(resource, new, "spec.desiredState: a stopped engine stays stopped: create another engine")
+    return result
+
+
+def invalid(resource: Resource, item: Object, what: str) -> StatusError:
+    name = item["metadata"].get("name", "")
+    return StatusError(422, "Invalid", f'{resource.kind}.{resource.group} "{name}" is invalid: {what}')
+
+
+def check_pod_change(new: Object, old: Object) -> None:
+    """Of a pod's spec only images, tolerations and activeDeadlineSeconds may change (resources: by /resize alone)."""
+
+    def fixed(pod: Object) -> Object:
+        spec = {key: value for key, value in pod["spec"].items() if key not in ("tolerations", "activeDeadlineSeconds")}
+        for part in ("containers", "initContainers"):
+            spec[part] = [
+                {k: v for k, v in container.items() if k != "image"} for container in spec.get(part) or []
+            ]  # fmt: skip
+        return spec
+
+    if fixed(new) != fixed(old):
+        raise invalid(PODS, new, "spec: Forbidden: pod updates may not change fields other than images")
+
+
+Matches = Callable[[Object], bool]
+
+
+def selection(resource: Resource, namespace: str | None, labels: str | None, fields: str | None) -> Matches:
+    """One predicate of a namespace, a label selector and a field selector; 400 where the server knows no such field."""
+    label_terms, field_terms = _label_terms(labels or ""), _field_terms(resource, fields or "")
+
+    def matches(item: Object) -> bool:
+        metadata = item["metadata"]
+        if namespace is not None and metadata.get("namespace") != namespace:
+            return False
+        own = metadata.get("labels") or {}
+        return all(term(own) for term in label_terms) and all(term(item) for term in field_terms)
+
+    return matches
+
+
+def _label_terms(selector: str) -> list[Callable[[dict[str, str]], bool]]:
+    terms: list[Callable[[dict[str, str]], bool]] = []
+    for text in filter(None, (part.strip() for part in re.split(r",(?![^(]*\))", selector))):
+        if match := re.fullmatch(r"([\w./-]+)\s+(in|notin)\s+\(([^)]*)\)", text):
+            key, wanted, values = match[1], match[2] == "in", {value.strip() for value in match[3].split(",")}
+            terms.append(lambda own, k=key, w=wanted, v=values: (own.get(k) in v) == w)  # type: ignore[misc]
+        elif match := re.fullmatch(r"([\w./-]+)\s*(==|=|!=)\s*([\w.-]*)", text):
+            key, wanted, value = match[1], match[2] != "!=", match[3]
+            terms.append(lambda own, k=key, w=wanted, v=value: (own.get(k) == v) == w)  # type: ignore[misc]
+        elif match := re.fullmatch(r"(!?)([\w./-]+)", text):
+            key, wanted = match[2], not match[1]
+            terms.append(lambda own, k=key, w=wanted: (k in own) == w)  # type: ignore[misc]
+        else:
+            raise StatusError(400, "BadRequest", f"unable to parse requirement: {text!r}")
+    return terms
+
+
+def _field_terms(resource: Resource, selector: str) -> list[Matches]:
+    known = ("metadata.name", "metadata.namespace", *_SELECTABLE.get(resource, ()))
+    terms: list[Matches] = []
+    for text in filter(None, selector.split(",")):
+        match = re.fullmatch(r"([\w.]+)(==|=|!=)(.*)", text)
+        if match is None or match[1] not in known:
+            raise StatusError(400, "BadRequest", f"field label not supported: {text!r}")
+        path, wanted, value = match[1], match[2] != "!=", match[3]
+        terms.append(lambda item, p=path, w=wanted, v=value: (str(reached(item, p) or "") == v) == w)  # type: ignore[misc]
+    return terms
