@@ -47,7 +47,8 @@ FINAL = frozenset({EngineState.SUCCESS, EngineState.FAILED})
 RECORD_FINAL = frozenset({EngineState.SUCCESS, EngineState.FAILED, EngineState.SHUTTING_DOWN})
 
 LEGAL: dict[EngineState, frozenset[EngineState]] = {
-    EngineState.STARTING: AVAILABLE | {EngineState.SHUTTING_DOWN, EngineState.FAILED},
+    # To Success where it was stopped on request before it was ready.
+    EngineState.STARTING: AVAILABLE | {EngineState.SHUTTING_DOWN} | FINAL,
     EngineState.UNLOCK: frozenset(
         {EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.SHUTTING_DOWN} | FINAL
     ),

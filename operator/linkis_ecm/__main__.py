@@ -1,0 +1,111 @@
+"""`python -m linkis_ecm operator|gateway|migrate|record|crds`: each part of the system in its own process.
+
+Imports a part only when it is asked for. A wrong setting or a database that cannot be reached is one sentence on
+standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _logging() -> None:
+    level = os.environ.get("ECM_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s", stream=sys.stderr)
+    # kopf tells each event of each object at INFO.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+
+
+def _fail(error: Exception) -> None:
+    typer.echo(f"linkis-ecm: {error}", err=True)
+    raise typer.Exit(2) from error
+
+
+@app.command()
+def operator() -> None:
+    """Watches EngineConns and makes what they ask for."""
+    from linkis_ecm.controller import operator as process
+    from linkis_ecm.controller.settings import SettingsError, from_environment
+    from linkis_ecm.store.database import DatabaseError
+
+    _logging()
+    try:
+        asyncio.run(process.run(from_environment(os.environ)))
+    except (SettingsError, DatabaseError) as error:
+        _fail(error)
+
+
+@app.command()
+def gateway() -> None:
+    """Serves Linkis's REST."""
+    from linkis_ecm.gateway import main as process
+    from linkis_ecm.gateway.settings import SettingsError, load_settings
+
+    _logging()
+    try:
+        process.run(load_settings(os.environ))
+    except SettingsError as error:
+        _fail(error)
+
+
+@app.command()
+def migrate() -> None:
+    """Brings the database's tables to this version."""
+    from linkis_ecm.store.database import DatabaseError
+    from linkis_ecm.store.migrate import upgrade
+
+    _logging()
+    try:
+        upgrade(_database_url())
+    except DatabaseError as error:
+        _fail(error)
+
+
+@app.command()
+def record(ticket: Annotated[str, typer.Argument(help="The engine's ticket id.")]) -> None:
+    """Prints an engine's row and its transitions as JSON."""
+    from linkis_ecm.store.database import DatabaseError, open_engine
+    from linkis_ecm.store.queries import Queries
+
+    try:
+        queries = Queries(open_engine(_database_url()))
+        row, engine = queries.record_by_ticket(ticket), queries.engine(ticket)
+        steps = queries.transitions(ticket)
+    except DatabaseError as error:
+        _fail(error)
+    if row is None:
+        _fail(LookupError(f"no record has the ticket {ticket}: `kubectl get ec -o wide` shows each engine's"))
+        return
+    body = {
+        "record": dataclasses.asdict(row),
+        "final": engine.final if engine is not None else None,
+        "reason": engine.reason if engine is not None else None,
+        "transitions": [dataclasses.asdict(step) for step in steps],
+    }
+    typer.echo(json.dumps(body, default=_plain, ensure_ascii=False, indent=1))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _database_url() -> str:
+    url = os.environ.get("ECM_DATABASE_URL", "")
+    if not url:
+        _fail(ValueError("ECM_DATABASE_URL is not set: write a SQLAlchemy URL into it"))
+    return url
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,110 @@
+"""What this process knows of the API's objects: engines, plugins and pods, never older than it knew before.
+
+Events, lists and the answers to our own writes all come in here, in any order and more than once; a resourceVersion
+guards each object, and a deleted object's uid is remembered against late events. Must not decide or write.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view, plugin_view
+from linkis_ecm.model.engineconn import EngineConnSpec
+
+Key = tuple[str, str]
+# Deleted uids remembered: some seconds of the fastest churn.
+TOMBSTONES = 4096
+
+
+class Cache:
+    """Views by key; each `apply_*` answers whether anything changed."""
+
+    def __init__(self, *, epoch: datetime) -> None:
+        # What an object without a readable creation time counts from: this process's start.
+        self._epoch = epoch
+        self.engines: dict[Key, EngineView] = {}
+        self.plugins: dict[str, PluginView] = {}
+        self._pods: dict[Key, PodView] = {}
+        self._buried: OrderedDict[str, None] = OrderedDict()
+
+    def apply_engine(self, body: Mapping[str, Any]) -> bool:
+        """An engine as an event, a list or an answer shows it."""
+        view = engine_view(body, epoch=self._epoch)
+        known = self.engines.get(view.key)
+        if view.uid in self._buried or (known is not None and known.uid == view.uid and known.version >= view.version):
+            return False
+        self.engines[view.key] = view
+        return True
+
+    def drop_engine(self, key: Key, uid: str) -> EngineView | None:
+        """The engine is gone; the last view of it, or None where it was not known or has been made anew."""
+        self._bury(uid)
+        known = self.engines.get(key)
+        if known is None or known.uid != uid:
+            return None
+        return self.engines.pop(key)
+
+    def absent_engines(self, listed: Iterable[Mapping[str, Any]], version: int) -> list[EngineView]:
+        """Known engines that a list of that version does not show: their deletion was missed."""
+        present = {item["metadata"]["uid"] for item in listed}
+        return [view for view in self.engines.values() if view.uid not in present and view.version <= version]
+
+    def apply_plugin(self, body: Mapping[str, Any]) -> bool:
+        """A plugin; one that cannot be read is not offered."""
+        name = str(body["metadata"]["name"])
+        view = plugin_view(body)
+        if view is None:
+            return self.plugins.pop(name, None) is not None
+        known = self.plugins.get(name)
+        if known is not None and known.version >= view.version:
+            return False
+        self.plugins[name] = view
+        return True
+
+    def drop_plugin(self, name: str) -> bool:
+        return self.plugins.pop(name, None) is not None
+
+    def apply_pod(self, view: PodView) -> bool:
+        """A pod as an event, a list or an answer shows it."""
+        key = (view.namespace, view.name)
+        known = self._pods.get(key)
+        if view.uid in self._buried or (known is not None and known.uid == view.uid and known.version >= view.version):
+            return False
+        self._pods[key] = view
+        return True
+
+    def drop_pod(self, view: PodView) -> bool:
+        self._bury(view.uid)
+        key = (view.namespace, view.name)
+        known = self._pods.get(key)
+        if known is None or known.uid != view.uid:
+            return False
+        del self._pods[key]
+        return True
+
+    def pod_of(self, engine: EngineView) -> PodView | None:
+        """The pod of the engine's current attempt, if it is the engine's own."""
+        attempt = engine.status.get("attempt")
+        number = attempt if isinstance(attempt, int) else 0
+        pod = self._pods.get((engine.namespace, pod_name(engine.name, engine.uid, number)))
+        return pod if pod is not None and pod.owner_uid == engine.uid else None
+
+    def plugin_for(self, spec: EngineConnSpec | None) -> PluginView | None:
+        """The catalogue's entry for what is asked: by name, by type and version, or the type's default."""
+        if spec is None:
+            return None
+        if spec.plugin:
+            return self.plugins.get(spec.plugin)
+        offers = [p for _, p in sorted(self.plugins.items()) if p.spec.engine_type == spec.engine_type]
+        if spec.engine_version:
+            return next((p for p in offers if p.spec.engine_version == spec.engine_version), None)
+        return next((p for p in offers if p.spec.default), offers[0] if len(offers) == 1 else None)
+
+    def _bury(self, uid: str) -> None:
+        self._buried[uid] = None
+        while len(self._buried) > TOMBSTONES:
+            self._buried.popitem(last=False)

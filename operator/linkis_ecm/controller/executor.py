@@ -1,0 +1,141 @@
+"""Does what a decision asks for: the operator's only writes. Each is idempotent; none decides anything.
+
+What the API server answers goes into the cache at once, so that the next decision sees it without waiting for a watch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from linkis_ecm.controller.cache import Cache
+from linkis_ecm.engine import decide, podspec
+from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.view import EngineView, PluginView, pod_view
+from linkis_ecm.kube.client import AlreadyExists, Conflict, Forbidden, Invalid, KubeClient, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.model import reasons
+from linkis_ecm.model.token import engine_token
+
+log = logging.getLogger(__name__)
+
+# A refusal that waiting may mend (a quota) is tried again after this.
+QUOTA_RETRY = timedelta(seconds=5)
+
+
+class Agents(Protocol):
+    """The way to an engine's agent."""
+
+    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+        """Asks it to drain and exit; False where it could not be told."""
+        ...
+
+
+class Executor:
+    """Writes to the API server and talks to agents, for one decision at a time."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        cache: Cache,
+        agents: Agents,
+        token_key: bytes,
+        settings: decide.Settings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._agents = agents
+        self._token_key = token_key
+        self._settings = settings
+        self._clock = clock
+
+    async def create_pod(
+        self, engine: EngineView, plugin: PluginView, action: decide.CreatePod
+    ) -> decide.CreateFailure | None:
+        """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
+        if engine.spec is None:
+            raise ValueError(f"{engine.key}: a pod of an engine without a readable spec")
+        body = podspec.build_pod(
+            engine,
+            engine.spec,
+            plugin.spec,
+            ticket=decide.ticket_id(engine),
+            attempt=action.attempt,
+            token=engine_token(self._token_key, engine.uid, action.attempt),
+            settings=self._settings.pod,
+        )
+        try:
+            made = await self._client.create(PODS, body)
+        except AlreadyExists:
+            return await self._adopt(engine, action)
+        except Invalid as error:
+            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=True))
+        except Forbidden as error:
+            if "exceeded quota" in error.message or "must specify" in error.message:
+                return self._refusal(Verdict(reasons.QUOTA_EXCEEDED, error.message))
+            fatal = "violates PodSecurity" in error.message
+            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=fatal))
+        self._cache.apply_pod(pod_view(made))
+        return None
+
+    async def _adopt(self, engine: EngineView, action: decide.CreatePod) -> decide.CreateFailure | None:
+        """A pod of that name exists: ours from a life before a crash, or somebody else's."""
+        name = pod_name(engine.name, engine.uid, action.attempt)
+        found = pod_view(await self._client.get(PODS, name, namespace=engine.namespace))
+        if found.owner_uid != engine.uid:
+            return self._refusal(Verdict(reasons.NAME_CONFLICT, f"The pod is {name}.", fatal=True))
+        self._cache.apply_pod(found)
+        return None
+
+    def _refusal(self, verdict: Verdict) -> decide.CreateFailure:
+        return decide.CreateFailure(verdict, self._clock() + QUOTA_RETRY)
+
+    async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
+        """PATCHes the status of that very engine; False where it is gone or made anew."""
+        body = {"metadata": {"uid": engine.uid}, "status": patch}
+        try:
+            answer = await self._client.patch(
+                ENGINECONNS, engine.name, body, namespace=engine.namespace, subresource="status"
+            )
+        except (NotFound, Conflict) as error:
+            # Deleted meanwhile, or deleted and made anew: its own events tell the rest.
+            log.info("%s: its status was not taken: %s", engine.key, error)
+            return False
+        self._cache.apply_engine(answer)
+        return True
+
+    async def delete_pod(self, engine: EngineView, action: decide.DeletePod) -> None:
+        """DELETEs that very pod; one that is gone already is fine."""
+        try:
+            await self._client.delete(
+                PODS, action.name, namespace=engine.namespace, uid=action.uid, grace_seconds=action.grace
+            )
+        except (NotFound, Conflict) as error:
+            log.info("%s: its pod %s is not there to delete: %s", engine.key, action.name, error)
+
+    async def confirm_pod(self, engine: EngineView, action: decide.ConfirmPod) -> bool:
+        """Whether the API server itself has the engine's pod; a found one goes into the cache."""
+        try:
+            found = pod_view(await self._client.get(PODS, action.name, namespace=engine.namespace))
+        except NotFound:
+            return False
+        if found.owner_uid != engine.uid:
+            return False
+        self._cache.apply_pod(found)
+        return True
+
+    async def stop_agent(self, engine: EngineView, action: decide.StopAgent) -> bool:
+        token = engine_token(self._token_key, engine.uid, action.attempt)
+        return await self._agents.stop(action.address, token, grace=action.grace, reason=action.reason)
+
+    async def delete_engine(self, engine: EngineView, action: decide.DeleteEngine) -> None:
+        """DELETEs the ended engine's resource."""
+        try:
+            await self._client.delete(ENGINECONNS, engine.name, namespace=engine.namespace, uid=action.uid)
+        except (NotFound, Conflict) as error:
+            log.info("%s: not there to remove: %s", engine.key, error)

@@ -1,0 +1,110 @@
+"""The adapter to kopf: the only module here that imports it (besides the entry point).
+
+kopf brings the watches of EngineConn and EngineConnPlugin, their logins and re-connections, and the process's life.
+Only its lowest handlers are used, `on.event`, which write nothing: no finalizers, no annotations, no timers
+(docs/design/operator.md says why). Must not hold state or decide.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, Resource
+
+log = logging.getLogger(__name__)
+
+# Told (resource, deleted, object) for each event.
+Listener = Callable[[Resource, bool, dict[str, Any]], None]
+
+
+class NoDiff(kopf.DiffBaseStorage):
+    """Keeps no last-handled copy: 0.7 ms an event, and an annotation on every object, for nothing we use."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nowhere."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Our handlers have no progress."""
+
+    def fetch(self, *, key: Any, body: kopf.Body) -> Any:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nowhere."""
+
+    def purge(self, *, key: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nothing."""
+
+    def touch(self, *, body: kopf.Body, patch: kopf.Patch, value: Any) -> None:
+        """Nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's settings for an operator that only listens through it."""
+    made = kopf.OperatorSettings()
+    made.persistence.diffbase_storage = NoDiff()
+    made.persistence.progress_storage = NoProgress()
+    made.posting.enabled = False
+    # The CRDs are ours and installed first: no watch on CRDs and namespaces, and no right to them.
+    made.scanning.disabled = True
+    made.networking.request_timeout = 10
+    made.networking.error_backoffs = (0.5, 1, 2, 4)
+    made.queueing.error_delays = (1, 2, 5, 10, 30)
+    made.watching.chunk_size = 500
+    made.networking.connect_timeout = 5
+    made.watching.server_timeout = 300
+    made.watching.client_timeout = 330
+    made.watching.connect_timeout = 5
+    made.watching.reconnect_backoff = 0.2
+    # Under the pod's terminationGracePeriodSeconds of 30.
+    made.process.ultimate_exiting_timeout = 20
+    return made
+
+
+def registry(listener: Listener) -> kopf.OperatorRegistry:
+    """A registry whose handlers hand each event to `listener`."""
+    made = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=made)
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    for resource in (ENGINECONNS, PLUGINS):
+        _listen(made, resource, listener)
+    return made
+
+
+def _listen(made: kopf.OperatorRegistry, resource: Resource, listener: Listener) -> None:
+    @kopf.on.event(resource.group, resource.version, resource.plural, registry=made, id=f"{resource.plural}-event")
+    async def on_event(event: Any, **_: Any) -> None:
+        body = dict(event["object"])
+        try:
+            listener(resource, event["type"] == "DELETED", body)
+        except Exception:
+            # One unreadable object must not stop the rest.
+            log.exception("%s %s: the event cannot be taken", resource.plural, body.get("metadata", {}).get("name"))
+
+
+async def run(listener: Listener, *, namespaces: tuple[str, ...]) -> None:
+    """Runs kopf until the process is told to stop (SIGTERM, SIGINT) or this is cancelled."""
+    await kopf.operator(
+        registry=registry(listener),
+        settings=settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+    )

@@ -1,0 +1,90 @@
+"""Lists what watches may have missed, at the start and every few minutes: the same code both times.
+
+The first run is the gate before which nothing is written. A later one repairs: engines whose deletion no watch told,
+rows that the database has and the API has not. Must not decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.reconciler import Reconciler
+from linkis_ecm.engine.decide import ticket_id
+from linkis_ecm.kube.client import ApiError, KubeClient
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
+
+log = logging.getLogger(__name__)
+
+# Every 5 to 10 minutes: client-go's informers take 10 hours, but a missed deletion is a wrong row until then.
+PERIOD_MIN, PERIOD_MAX = 300.0, 600.0
+
+
+class Ledger(Protocol):
+    """The database's side of a resync; blocking, called in a thread."""
+
+    def resync(self, live_tickets: set[str], now: datetime) -> list[str]: ...
+
+
+class Resync:
+    """`once` for the start, `run` for the rest of the life."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        cache: Cache,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        relist_pods: Callable[[], None],
+        namespaces: tuple[str, ...],
+        clock: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._relist_pods = relist_pods
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._clock = clock
+        self._rng = rng
+
+    async def once(self) -> None:
+        """Lists plugins, then engines, into the cache. Raises ApiError where a list fails: the caller knows better."""
+        for item in (await self._client.list(PLUGINS)).items:
+            self._cache.apply_plugin(item)
+        for namespace in self._namespaces:
+            found = await self._client.list(ENGINECONNS, namespace=namespace)
+            for item in found.items:
+                self._cache.apply_engine(item)
+            for missed in self._cache.absent_engines(found.items, int(found.resource_version)):
+                if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
+                    log.warning("%s: its deletion was missed by the watch", missed.key)
+                    self._reconciler.forget(missed)
+
+    async def ledger(self) -> None:
+        """Ends the rows of engines that the API does not have. Only while leading, and after `once`."""
+        live = {ticket_id(engine) for engine in self._cache.engines.values()}
+        for ticket in await asyncio.to_thread(self._ledger.resync, live, self._clock()):
+            log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
+
+    async def run(self) -> None:
+        """Again and again, until cancelled; an outage of either side is logged and tried at the next turn."""
+        while True:
+            await asyncio.sleep(self._rng.uniform(PERIOD_MIN, PERIOD_MAX))
+            try:
+                await self.once()
+                self._relist_pods()
+                if self._reconciler.leading.is_set():
+                    self._reconciler.notice_all()
+                    await self.ledger()
+            except ApiError as error:
+                log.warning("resync: %s", error)
+            except Exception:
+                log.exception("resync failed")

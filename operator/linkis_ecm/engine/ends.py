@@ -1,0 +1,95 @@
+"""Why an engine's pod is in trouble or has ended, in the closed set of reasons.
+
+Pure. Each function looks at one kind of evidence and answers a verdict or nothing; the first answer counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from linkis_ecm.engine.view import PodView, Report
+from linkis_ecm.model import reasons
+from linkis_ecm.model.reasons import Reason
+from linkis_ecm.model.states import EngineState
+
+# A container's message may be 4 KiB of log; a person reads the last lines.
+LAST_LINES = 5
+LAST_CHARACTERS = 1000
+
+_IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"}
+# What no waiting mends.
+_IMAGE_FATAL = {"InvalidImageName", "ErrImageNeverPull"}
+_CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
+_NODE_LOST = {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "DeletionByTaintManager", "DeletionByPodGC"}
+_EVICTED = {"Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet", "Preempting"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A reason, the details that make its sentence useful, and whether no waiting helps."""
+
+    reason: Reason
+    details: str = ""
+    fatal: bool = False
+
+    @property
+    def message(self) -> str:
+        """The reason's sentence, the details, the remedy."""
+        return " ".join(part for part in (self.reason.sentence, self.details, self.reason.remedy) if part)
+
+
+def trouble(pod: PodView) -> Verdict | None:
+    """What keeps a pod from starting, if anything does."""
+    why = pod.waiting_reason
+    if why in _IMAGE or why in _IMAGE_FATAL:
+        return Verdict(reasons.IMAGE_PULL, _details(why, pod.waiting_message), fatal=why in _IMAGE_FATAL)
+    if why in _CONFIG:
+        return Verdict(reasons.CONFIG_ERROR, _details(why, pod.waiting_message))
+    if pod.unschedulable:
+        return Verdict(reasons.UNSCHEDULABLE, pod.unschedulable)
+    return None
+
+
+def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[EngineState, Verdict]:
+    """The final state of an engine whose pod ended by itself, and why."""
+    ended = pod.terminated
+    if ended is not None and ended.reason == "OOMKilled":
+        peak = int(report.usage.get("memoryPeakBytes", 0)) if report is not None else 0
+        seen = f", and its peak was {peak / 2**20:.0f} MiB" if peak else ""
+        return EngineState.FAILED, Verdict(reasons.OOM_KILLED, f"The limit is {pod.memory_limit or 'unknown'}{seen}.")
+    for words in (pod.reason, pod.disrupted):
+        if words in _EVICTED:
+            return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {words}.")
+        if words in _NODE_LOST:
+            return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
+    if report is not None and report.state is EngineState.FAILED:
+        return EngineState.FAILED, Verdict(reasons.KERNEL_DIED, report.message)
+    if ended is None:
+        return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
+    if ended.exit_code == 0 and was_ready:
+        return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
+    return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
+
+
+def _exit(code: int, signal: int, message: str) -> str:
+    number = signal or (code - 128 if code > 128 else 0)
+    how = f"It was killed by signal {number}." if number else f"Its exit code was {code}."
+    tail = "\n".join(message.strip().splitlines()[-LAST_LINES:])[-LAST_CHARACTERS:]
+    return f"{how} Its last lines: {tail}" if tail else how
+
+
+def _details(reason: str, message: str) -> str:
+    return f"Kubernetes says {reason}: {message}" if message else f"Kubernetes says {reason}."
+
+
+def hung_phase(pod: PodView | None, problem: Verdict | None) -> str:
+    """Which phase of the start did not end, for an engine that did not get ready in time."""
+    if problem is not None:
+        return f"It waits because: {problem.reason.name}. {problem.details}".strip()
+    if pod is None:
+        return "Its pod could not be made."
+    if pod.scheduled is None:
+        return "Its pod has no node yet."
+    if pod.started is None:
+        return "Its container has not started yet: the image may still be pulled, or a volume waits."
+    return "Its container runs, but the agent has not reported: see the engine's log."

@@ -1,0 +1,29 @@
+"""Names and addresses that follow from an engine alone (docs/design/interfaces.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+AGENT_PORT = 9105
+MANAGED_BY = "linkis-ecm"
+# One selector for the pod reflector, the headless Service and the network policy.
+POD_SELECTOR = "app.kubernetes.io/managed-by=linkis-ecm,app.kubernetes.io/component=engine"
+
+
+def pod_name(name: str, uid: str, attempt: int) -> str:
+    """`<name, first 30>-<first 8 hex of sha256(uid)>-<attempt>`: the same on every pass, another for every engine."""
+    stem = re.sub(r"[^a-z0-9-]", "-", name[:30].lower()).strip("-") or "engine"
+    return f"{stem}-{hashlib.sha256(uid.encode()).hexdigest()[:8]}-{attempt}"
+
+
+def service_instance(pod: str, service: str, namespace: str, port: int = AGENT_PORT) -> str:
+    """`host:port` as Linkis has it; at most 127 characters of the column's 128."""
+    return f"{pod}.{service}.{namespace}:{port}"
+
+
+def label_hash(value: str) -> str:
+    """A label's value for a text that may be longer than a label takes or hold what it refuses."""
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value):
+        return value
+    return f"sha256-{hashlib.sha256(value.encode()).hexdigest()[:32]}"

@@ -1,0 +1,264 @@
+"""Builds an engine's pod, as plain data, from the engine and its plugin.
+
+Restricted by the pod security standard whatever the engine's author writes: the overlay is taken by an allow-list,
+because the operator makes the pod with its own rights. An agent in the pod is one kind of engine: command, arguments
+and environment come from the plugin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from linkis_ecm.engine.names import AGENT_PORT, MANAGED_BY, label_hash, pod_name
+from linkis_ecm.engine.view import EngineView
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
+from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.plugin import EngineConnPluginSpec
+
+# The images' user (Dockerfile).
+USER_ID = 10001
+LOG_DIR = "/var/log/engine"
+# A log that grows past this ends the engine by eviction rather than the node by a full disk.
+LOG_VOLUME = "4Gi"
+TMP_VOLUME = "4Gi"
+# The agent lets a running task finish for this long when the pod is asked to go.
+GRACE_SECONDS = 30
+
+OVERLAY_METADATA = ("labels", "annotations")
+OVERLAY_SPEC = (
+    "affinity", "dnsConfig", "imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName",
+    "schedulerName", "tolerations", "topologySpreadConstraints",
+)  # fmt: skip
+_RESERVED_LABELS = ("app.kubernetes.io/", "linkis.apache.org/")
+
+
+class InvalidSpecError(ValueError):
+    """The engine's spec cannot be turned into a pod; the text names the field and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """What every engine's pod gets from the operator."""
+
+    report_url: str
+    service: str = "linkis-engines"
+    report_period: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Resolved resources: texts for the pod, numbers for the record."""
+
+    cpu: str
+    cpu_limit: str | None
+    memory: str
+
+    @property
+    def cpu_milli(self) -> int:
+        return int(parse_quantity(self.cpu) * 1000)
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(parse_quantity(self.memory))
+
+
+def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
+    """The engine's own wishes, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
+    wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None)
+    default, bound = plugin.default_resources, plugin.max_resources
+    chosen = Sizes(wish.cpu or default.cpu, wish.cpu_limit or default.cpu_limit, wish.memory or default.memory)
+    if bound is not None:
+        for field, asked, most in (("cpu", chosen.cpu, bound.cpu), ("memory", chosen.memory, bound.memory)):
+            if parse_quantity(asked) > parse_quantity(most):
+                raise InvalidSpecError(
+                    f"spec.resources.{field} {asked} is over the plugin's {most}: ask for {most} at most"
+                )
+    if chosen.cpu_limit is not None and parse_quantity(chosen.cpu_limit) < parse_quantity(chosen.cpu):
+        raise InvalidSpecError(
+            f"spec.resources.cpuLimit {chosen.cpu_limit} is under cpu {chosen.cpu}: raise it or leave it out"
+        )
+    return chosen
+
+
+def build_pod(
+    engine: EngineView,
+    spec: EngineConnSpec,
+    plugin: EngineConnPluginSpec,
+    *,
+    ticket: str,
+    attempt: int,
+    token: str,
+    settings: PodSettings,
+) -> dict[str, Any]:
+    """The pod's manifest. Raises InvalidSpecError, naming the field."""
+    name = pod_name(engine.name, engine.uid, attempt)
+    overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
+    size = sizes(spec, plugin)
+    limits = {"memory": size.memory} | ({"cpu": size.cpu_limit} if size.cpu_limit else {})
+    mounts, volumes = _volumes(spec.volumes or [])
+    container: dict[str, Any] = {
+        "name": "engine",
+        "image": plugin.image,
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
+        "env": [
+            *_user_env(plugin.env, spec.env),
+            *_agent_env(engine, plugin, ticket=ticket, attempt=attempt, token=token, settings=settings),
+        ],
+        "resources": {"requests": {"cpu": size.cpu, "memory": size.memory}, "limits": limits},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "log", "mountPath": LOG_DIR}, {"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
+        # The last lines of the log say why an engine died even after its files are gone.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    for field, value in (
+        ("imagePullPolicy", plugin.image_pull_policy),
+        ("command", plugin.command),
+        ("args", plugin.args),
+    ):
+        if value is not None:
+            container[field] = value
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": engine.namespace,
+            "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt),
+            "annotations": overlay.get("annotations", {}) | {"linkis.apache.org/ticket-id": ticket},
+            "ownerReferences": [_owner(engine)],
+        },
+        "spec": overlay.get("spec", {})
+        | {
+            "hostname": name,
+            "subdomain": settings.service,
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER_ID,
+                "runAsGroup": USER_ID,
+                "fsGroup": USER_ID,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [
+                {"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}},
+                {"name": "tmp", "emptyDir": {"sizeLimit": TMP_VOLUME}},
+                *volumes,
+            ],
+        },
+    }
+
+
+def _owner(engine: EngineView) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "EngineConn",
+        "name": engine.name,
+        "uid": engine.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _labels(engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSpec, attempt: int) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": f"engine-{plugin.engine_type}".replace("_", "-"),
+        "app.kubernetes.io/instance": label_hash(engine.name),
+        "app.kubernetes.io/version": label_hash(plugin.engine_version),
+        "app.kubernetes.io/component": "engine",
+        "app.kubernetes.io/part-of": "linkis",
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        "linkis.apache.org/engineconn": label_hash(engine.name),
+        "linkis.apache.org/engine-type": plugin.engine_type,
+        "linkis.apache.org/user": label_hash(spec.user),
+        "linkis.apache.org/attempt": str(attempt),
+    }
+
+
+def _agent_env(
+    engine: EngineView,
+    plugin: EngineConnPluginSpec,
+    *,
+    ticket: str,
+    attempt: int,
+    token: str,
+    settings: PodSettings,
+) -> list[dict[str, str]]:
+    values = {
+        "ECM_NAMESPACE": engine.namespace,
+        "ECM_NAME": engine.name,
+        "ECM_UID": engine.uid,
+        "ECM_ATTEMPT": str(attempt),
+        "ECM_TICKET_ID": ticket,
+        "ECM_TOKEN": token,
+        "ECM_REPORT_URL": settings.report_url,
+        "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
+        "ECM_AGENT_PORT": str(AGENT_PORT),
+        "ECM_LOG_DIR": LOG_DIR,
+        "ECM_ENGINE_TYPE": plugin.engine_type,
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _user_env(plugin: list[EnvVar] | None, engine: list[EnvVar] | None) -> list[dict[str, str]]:
+    merged = {variable.name: variable.value for variable in [*(plugin or []), *(engine or [])]}
+    # A variable of the user may hold a dollar sign: Kubernetes would expand $(NAME), also to the engine's token.
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in merged.items()]
+
+
+def _volumes(volumes: list[Volume]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    mounts, sources = [], []
+    for volume in volumes:
+        name = f"user-{volume.name}"
+        if f"{volume.mount_path.rstrip('/')}/".startswith((f"{LOG_DIR}/", "/proc/", "/sys/", "/dev/")):
+            raise InvalidSpecError(
+                f"spec.volumes {volume.name}: mountPath {volume.mount_path} is the engine's own: take another"
+            )
+        mounts.append({"name": name, "mountPath": volume.mount_path, "readOnly": volume.read_only})
+        body = volume.model_dump(by_alias=True, exclude_none=True, exclude={"name", "mount_path", "read_only"})
+        sources.append({"name": name} | body)
+    return mounts, sources
+
+
+def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
+    """The allowed part of an overlay as {labels, annotations, spec}; raises InvalidSpecError for anything else."""
+    field = "spec.podTemplate" if whose == "engine" else "podTemplate of the EngineConnPlugin"
+    out: dict[str, Any] = {}
+    for part, value in (template or {}).items():
+        if part not in ("metadata", "spec") or not isinstance(value, dict):
+            raise InvalidSpecError(f"{field}.{part} is not taken: write metadata or spec")
+        allowed = OVERLAY_METADATA if part == "metadata" else OVERLAY_SPEC
+        for name in value:
+            if name not in allowed:
+                raise InvalidSpecError(f"{field}.{part}.{name} is not taken: {part} may hold {', '.join(allowed)}")
+        if part == "spec":
+            out["spec"] = dict(value)
+        else:
+            out |= {name: _texts(value.get(name), f"{field}.metadata.{name}") for name in OVERLAY_METADATA}
+    return out
+
+
+def _texts(value: Any, field: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise InvalidSpecError(f"{field} must map names to texts")
+    for name in value:
+        if str(name).startswith(_RESERVED_LABELS):
+            raise InvalidSpecError(f"{field}.{name} is the operator's own: take another prefix")
+    return dict(value)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for part in ("labels", "annotations", "spec"):
+        merged[part] = below.get(part, {}) | above.get(part, {})
+    return merged

@@ -1,0 +1,136 @@
+"""An engine as the database should show it: the columns of linkis-contract 4.1, computed from the API's objects.
+
+Pure, and the same for the same input, so that a resync rebuilds every row. Must not know of SQL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from linkis_ecm.engine import podspec
+from linkis_ecm.engine.times import parse_time
+from linkis_ecm.engine.view import EngineView, PluginView, Report
+from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import label_value, resource_json
+from linkis_ecm.model.reasons import Reason
+from linkis_ecm.model.record import EngineRecord, Transition
+from linkis_ecm.model.states import FINAL, EngineState
+
+# Ends that Linkis's job statistics count as cancelled: the row's last word is ShuttingDown.
+_KILLED = {reasons.STOPPED_BY_USER.name, reasons.DELETED.name}
+# Linkis caps a start's reason near 60,000 bytes; a sentence needs less, and the column is a TEXT of 65,535.
+_REASON_MAX = 20000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """What a record is made of. `status` is the status as it should be, written or not."""
+
+    engine: EngineView
+    plugin: PluginView | None
+    report: Report | None
+    state: EngineState
+    since: datetime
+    reason: Reason
+    message: str
+    status: Mapping[str, Any]
+    ticket: str
+
+
+def project(p: Projection) -> EngineRecord | None:
+    """The engine's record, or None while its type is not known: the row's label never changes, so it waits."""
+    engine, spec = p.engine, p.engine.spec
+    kind, version = str(p.status.get("engineType") or ""), str(p.status.get("engineVersion") or "")
+    final = p.state in FINAL
+    if spec is None or not kind:
+        if not final:
+            return None
+        kind = kind or (spec.engine_type if spec is not None else None) or "unknown"
+        version = version or (spec.engine_version if spec is not None else None) or "unknown"
+    user, creator = (spec.user, spec.creator) if spec is not None else ("unknown", "unknown")
+    ready = parse_time(str(p.status.get("readyTime") or ""))
+    resource = _resource(p, kind)
+    word = _word(p)
+    return EngineRecord(
+        ticket_id=p.ticket,
+        namespace=engine.namespace,
+        name=engine.name,
+        uid=engine.uid,
+        label_value=label_value(user, creator, kind, version),
+        create_user=user,
+        service_instance=str(p.status.get("serviceInstance") or p.ticket),
+        ecm_instance=str(p.status.get("ecmInstance") or ""),
+        status=word,
+        log_dir_suffix=str(p.status.get("logDirSuffix") or ""),
+        create_time=engine.created,
+        as_of=p.since,
+        request_times=1,
+        request_resource=resource,
+        used_times=1 if ready is not None else 0,
+        used_resource=resource if ready is not None else None,
+        used_time=ready,
+        release_times=1 if final else 0,
+        released_resource=resource if final else None,
+        release_time=p.since if final else None,
+        metrics=_metrics(p, was_ready=ready is not None) if final else None,
+        reason=p.reason.name,
+        message=p.message,
+        final=final,
+        transitions=_transitions(p, word, ready),
+    )
+
+
+def _word(p: Projection) -> EngineState:
+    if p.state is EngineState.SUCCESS and p.reason.name in _KILLED:
+        return EngineState.SHUTTING_DOWN
+    return p.state
+
+
+def _resource(p: Projection, kind: str) -> str | None:
+    if p.engine.spec is None or p.plugin is None:
+        return None
+    try:
+        size = podspec.sizes(p.engine.spec, p.plugin.spec)
+    except podspec.InvalidSpecError:
+        return None
+    return resource_json(
+        memory_bytes=size.memory_bytes, cpu_milli=size.cpu_milli, engine_type=kind, namespace=p.engine.namespace
+    )
+
+
+def _metrics(p: Projection, *, was_ready: bool) -> str:
+    """Linkis's metrics of an engine; of a failed start, why, and whether the same request may succeed later."""
+    if p.state is EngineState.FAILED and not was_ready:
+        why: dict[str, Any] = {"start_reason": p.message[:_REASON_MAX]}
+        if p.reason.can_retry:
+            why["ec_can_try"] = True
+        return json.dumps(why | {"reason": p.reason.name}, ensure_ascii=False)
+    told = dict(p.report.metrics) if p.report is not None else {}
+    return json.dumps({"ticketId": p.ticket} | told | {"reason": p.reason.name}, ensure_ascii=False)
+
+
+def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tuple[Transition, ...]:
+    steps = [Transition(EngineState.STARTING, p.engine.created, reasons.ACCEPTED.name)]
+    if ready is not None and p.since != ready:
+        steps.append(Transition(EngineState.IDLE, ready, reasons.KERNEL_READY.name))
+    if p.state is not EngineState.STARTING:
+        steps.append(Transition(word, p.since, p.reason.name, p.message))
+    elif p.reason.name != reasons.POD_CREATED.name:
+        steps[0] = Transition(EngineState.STARTING, p.engine.created, p.reason.name, p.message)
+    return tuple(steps)
+
+
+def farewell(record: EngineRecord, now: datetime) -> EngineRecord:
+    """The last record of an engine whose resource was deleted while it lived."""
+    message = reasons.DELETED.sentence
+    last = Transition(EngineState.SHUTTING_DOWN, now, reasons.DELETED.name, message)
+    return replace(
+        record, status=EngineState.SHUTTING_DOWN, as_of=now, release_times=record.request_times, release_time=now,
+        released_resource=record.used_resource or record.request_resource, reason=reasons.DELETED.name, message=message,
+        metrics=record.metrics or json.dumps({"ticketId": record.ticket_id, "reason": reasons.DELETED.name}),
+        final=True, transitions=(*record.transitions, last),
+    )  # fmt: skip

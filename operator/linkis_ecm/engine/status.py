@@ -1,0 +1,68 @@
+"""The status that an engine should show, and the smallest patch that makes it so.
+
+A patch is made only where the engine's state, its reason or the observed generation changed: progress in between is
+told by the pod and written with the next change. That keeps an engine's life at three status writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from linkis_ecm.engine.times import format_second
+from linkis_ecm.model.states import EngineState
+
+_READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING}
+
+
+def conditions(
+    before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool, now: datetime,
+    generation: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Ready, PodScheduled, Registered and Draining, and kstatus's Reconciling and Stalled where they hold.
+
+    A condition's time is kept where its status did not change.
+    """
+    old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
+    wanted: list[tuple[str, bool]] = [
+        ("Ready", state in _READY),
+        ("PodScheduled", scheduled),
+        ("Registered", registered),
+        ("Draining", state is EngineState.SHUTTING_DOWN),
+    ]
+    if state is EngineState.STARTING:
+        wanted.append(("Reconciling", True))
+    if state is EngineState.FAILED:
+        wanted.append(("Stalled", True))
+    out = []
+    for kind, holds in wanted:
+        status = "True" if holds else "False"
+        past = old.get(kind, {})
+        kept = past.get("lastTransitionTime") if past.get("status") == status else None
+        entry = {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "lastTransitionTime": kept or format_second(now),
+            "observedGeneration": generation,
+        }
+        # The sentence stands once, in the condition that sums up the others.
+        out.append(entry | {"message": message if kind in ("Ready", "Stalled") else ""})
+    return out
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch that turns `before` into `after`; empty where they are equal."""
+    patch: dict[str, Any] = {}
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            if child := merge_patch(old, value):
+                patch[name] = child
+        elif value != old:
+            patch[name] = value
+    for name in before:
+        if name not in after:
+            patch[name] = None
+    return patch

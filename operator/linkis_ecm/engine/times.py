@@ -1,0 +1,31 @@
+"""Kubernetes's time texts (RFC 3339, UTC) to datetimes and back. Must not read a clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An aware UTC datetime, or None for nothing or a text that is no time (an edit by hand must not raise)."""
+    if not text:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def format_time(moment: datetime) -> str:
+    """With microseconds: a start takes less than a second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def format_second(moment: datetime) -> str:
+    """metav1.Time, as conditions want it: whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_unix(seconds: float) -> datetime | None:
+    """An aware UTC datetime, or None for 0: it has not happened."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None

@@ -1,0 +1,213 @@
+"""What a decision may look at: small frozen views of the API's objects and of the agent's reports.
+
+Parsed leniently from plain JSON, so that a field edited by hand or of a newer version never raises; what cannot be
+parsed is carried as a sentence (`EngineView.invalid`). Only what is read is kept: a whole pod costs 34 KB in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from linkis_ecm.engine.times import parse_time
+from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.plugin import EngineConnPluginSpec
+from linkis_ecm.model.states import EngineState
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """How a container ended."""
+
+    reason: str
+    exit_code: int
+    signal: int
+    message: str
+    finished: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """An engine's pod."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    owner_uid: str
+    owner_name: str
+    phase: str
+    reason: str = ""
+    message: str = ""
+    ip: str = ""
+    node: str = ""
+    deleting: bool = False
+    created: datetime | None = None
+    scheduled: datetime | None = None
+    unschedulable: str = ""
+    disrupted: str = ""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    started: datetime | None = None
+    terminated: Terminated | None = None
+    memory_limit: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Its container will not run again."""
+        return self.phase in ("Succeeded", "Failed") or self.terminated is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """An EngineConn. `spec` is None where it cannot be read; then `invalid` says why."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    generation: int
+    created: datetime
+    deleting: bool
+    spec: EngineConnSpec | None
+    invalid: str
+    status: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
+    @property
+    def state(self) -> EngineState | None:
+        """The state that the status tells; None for none or for a word that is no state."""
+        try:
+            return EngineState(self.text("engineState"))
+        except ValueError:
+            return None
+
+    def text(self, name: str) -> str:
+        """A field of the status if it is a text, else an empty one."""
+        value = self.status.get(name)
+        return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginView:
+    """An entry of the catalogue."""
+
+    name: str
+    version: int
+    spec: EngineConnPluginSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The agent's last word (docs/design/interfaces.md). `changed` is when this operator saw the state change."""
+
+    attempt: int
+    sequence: int
+    state: EngineState
+    changed: datetime
+    reason: str = ""
+    message: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    last_task_ended: float = 0.0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors(include_url=False, include_input=False)[:3]:
+        place = ".".join(["spec", *(str(part) for part in problem["loc"])])
+        parts.append(f"{place}: {problem['msg']}")
+    return "; ".join(parts)
+
+
+def engine_view(body: Mapping[str, Any], *, epoch: datetime) -> EngineView:
+    """An EngineConn of the API; `epoch` stands in for a creation time that cannot be read."""
+    meta = _mapping(body.get("metadata"))
+    spec, invalid = None, ""
+    try:
+        spec = EngineConnSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        invalid = _sentence(error)
+    return EngineView(
+        namespace=str(meta.get("namespace", "")),
+        name=str(meta.get("name", "")),
+        uid=str(meta.get("uid", "")),
+        version=int(meta.get("resourceVersion") or 0),
+        generation=int(meta.get("generation") or 0),
+        created=parse_time(meta.get("creationTimestamp")) or epoch,
+        deleting=bool(meta.get("deletionTimestamp")),
+        spec=spec,
+        invalid=invalid,
+        status=_mapping(body.get("status")),
+    )
+
+
+def plugin_view(body: Mapping[str, Any]) -> PluginView | None:
+    """An EngineConnPlugin of the API, or None for one that cannot be read: it is not offered."""
+    meta = _mapping(body.get("metadata"))
+    try:
+        spec = EngineConnPluginSpec.model_validate(body.get("spec") or {})
+    except ValidationError:
+        return None
+    return PluginView(str(meta.get("name", "")), int(meta.get("resourceVersion") or 0), spec)
+
+
+def pod_view(body: Mapping[str, Any]) -> PodView:
+    """A pod of the API."""
+    meta, spec, status = (_mapping(body.get(part)) for part in ("metadata", "spec", "status"))
+    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or [] if o.get("kind") == "EngineConn"), {})
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    scheduled = _mapping(conditions.get("PodScheduled"))
+    disrupted = _mapping(conditions.get("DisruptionTarget"))
+    container: Mapping[str, Any] = next(
+        (c for c in status.get("containerStatuses") or [] if c.get("name") == "engine"), {}
+    )
+    now = _mapping(container.get("state"))
+    waiting, running = _mapping(now.get("waiting")), _mapping(now.get("running"))
+    ended = now.get("terminated")
+    first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == "engine"), {})
+    return PodView(
+        namespace=str(meta.get("namespace", "")),
+        name=str(meta.get("name", "")),
+        uid=str(meta.get("uid", "")),
+        version=int(meta.get("resourceVersion") or 0),
+        owner_uid=str(owner.get("uid", "")),
+        owner_name=str(owner.get("name", "")),
+        phase=str(status.get("phase") or "Pending"),
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or ""),
+        ip=str(status.get("podIP") or ""),
+        node=str(spec.get("nodeName") or ""),
+        deleting=bool(meta.get("deletionTimestamp")),
+        created=parse_time(meta.get("creationTimestamp")),
+        scheduled=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
+        unschedulable=str(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
+        disrupted=str(disrupted.get("reason") or "") if disrupted.get("status") == "True" else "",
+        waiting_reason=str(waiting.get("reason") or ""),
+        waiting_message=str(waiting.get("message") or ""),
+        started=parse_time(running.get("startedAt") or _mapping(ended).get("startedAt")),
+        terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
+        memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
+    )
+
+
+def _terminated(body: Mapping[str, Any]) -> Terminated:
+    return Terminated(
+        reason=str(body.get("reason") or ""),
+        exit_code=int(body.get("exitCode") or 0),
+        signal=int(body.get("signal") or 0),
+        message=str(body.get("message") or ""),
+        finished=parse_time(body.get("finishedAt")),
+    )
