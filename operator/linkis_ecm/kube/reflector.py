@@ -128,7 +128,7 @@ class Reflector(Generic[T]):
         asked = error.retry_after if isinstance(error, ApiError) else None
         wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=asked)
         # Without a stack: an API server that is down says so once per try.
-        log.warning("%s: %s: %s; again in %.1f s", self._resource.plural, type(error).__name__, error, wait)
+        log.warning("%s: %s; again in %.1f s", self._resource.plural, self.last_error, wait)
         await asyncio.sleep(wait)
 
     async def _list(self) -> None:

@@ -1,0 +1,221 @@
+"""Who may write: leader election by a coordination.k8s.io Lease.
+
+Three numbers, smallest first: the holder renews each `retry_period`; it stops holding by its own clock `renew_deadline`
+after the renewal it last *began*; others take the lease `duration` after they saw it change last. So the old holder has
+stopped for `duration - renew_deadline` before the next begins, as long as clocks run at about the same speed; their
+readings are never compared. Must not know what the leader does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+from linkis_ecm.kube import metrics
+from linkis_ecm.kube.client import KubeClient, Object
+from linkis_ecm.kube.errors import ApiError, Conflict, NotFound
+from linkis_ecm.kube.resources import LEASES
+from linkis_ecm.kube.times import micro_time, utc_now
+
+log = logging.getLogger(__name__)
+
+# client-go's 15/10/2 s, about halved: a crashed leader is replaced within 8 s + one retry. Shorter would take a busy API
+# server's slow answers for a crash.
+DURATION = 8.0
+RENEW_DEADLINE = 5.0
+RETRY_PERIOD = 1.5
+
+
+class Lease:
+    """One contender. `run()` until cancelled; read `held` before each write; `release()` on the way out.
+
+    `on_started` and `on_stopped` are plain functions, called in turn, each once per term. After a crash of its holder a
+    lease is taken once its duration has passed under our eyes; a free or released one at the next look.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        on_started: Callable[[], None] = lambda: None,
+        on_stopped: Callable[[], None] = lambda: None,
+        duration: float = DURATION,
+        renew_deadline: float = RENEW_DEADLINE,
+        retry_period: float = RETRY_PERIOD,
+        clock: Callable[[], float] | None = None,
+        now: Callable[[], datetime] = utc_now,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not retry_period < renew_deadline < duration:
+            raise ValueError("lease: retry_period < renew_deadline < duration must hold")
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self.identity = identity
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._duration = duration
+        self._renew_deadline = renew_deadline
+        self._retry_period = retry_period
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._now = now
+        self._rng = rng or random.Random()  # noqa: S311 (jitter)
+        # The lease as last seen, and when by our clock it was first seen like that.
+        self._seen: Object | None = None
+        self._seen_at = 0.0
+        self._held_until: float | None = None
+        self._started = False
+
+    @property
+    def held(self) -> bool:
+        """Whether we may write now: within a term that is fresh by our own clock, whatever the loop is doing."""
+        return self._started and self.remaining > 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which `held` stays true without another renewal."""
+        return max(0.0, self._held_until - self._clock()) if self._held_until is not None else 0.0
+
+    @property
+    def holder(self) -> str:
+        """The holder last seen, empty where there is none."""
+        return str(self._spec().get("holderIdentity") or "")
+
+    async def run(self) -> None:
+        """Contends, renews, contends again; ends by cancellation alone, after `on_stopped` where a term was running."""
+        try:
+            while True:
+                pause = self._retry_period
+                try:
+                    await (self._renew() if self._started else self._contend())
+                except ApiError as error:
+                    log.warning("lease %s: %s", self._name, error)
+                    # A holder has no time to lose: three more tries fit before its deadline.
+                    pause /= 4 if self._started else 1
+                # Up to a tenth less, so that contenders do not walk in step.
+                pause *= 1 - 0.1 * self._rng.random()
+                await asyncio.sleep(min(pause, self.remaining) if self._started else pause)
+                if not self.held:
+                    self._stop("not renewed in time")
+        finally:
+            self._stop("ended")
+
+    async def release(self) -> None:
+        """Ends the term and gives the lease away, so that the next takes it at its next look. Cancel `run()` first."""
+        self._stop("released")
+        try:
+            # Read first: the last renewal may have been cut off half way.
+            await self._look(self._retry_period)
+            if self.holder == self.identity:
+                # As client-go: no holder, and one second for readers that look at the times alone.
+                spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": micro_time(self._now())}
+                await self._write(spec, timeout=self._retry_period)
+        except ApiError as error:
+            log.warning("lease %s: not released, it runs out by itself: %s", self._name, error)
+
+    async def _renew(self) -> None:
+        began = self._clock()
+        # Half, as client-go: one answer that hangs must leave time for another try.
+        timeout = min(self.remaining, self._renew_deadline / 2)
+        try:
+            await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)
+        except NotFound:
+            self._seen = None
+            self._stop("deleted")
+            return
+        except Conflict:
+            # Taken by another; or our own write, whose answer was lost. Ours is renewed at the next try.
+            await self._look(timeout)
+            if self.holder != self.identity:
+                self._stop(f"taken by {self.holder or 'nobody'}")
+                return
+            raise
+        self._renewed(began)
+
+    async def _contend(self) -> None:
+        """One look, and the lease is ours if it was free."""
+        began, timeout = self._clock(), self._renew_deadline / 2
+        try:
+            await self._look(timeout)
+            if self._seen is None:
+                metadata = {"name": self._name, "namespace": self._namespace}
+                body = {"metadata": metadata, "spec": self._own_spec(transitions=0)}
+                made = await self._client.create(LEASES, body, namespace=self._namespace, timeout=timeout)
+                self._observe(made)
+            elif self._free():
+                changes = int(self._spec().get("leaseTransitions") or 0)
+                spec = self._own_spec(transitions=changes + (self.holder != self.identity))
+                await self._write(spec, timeout=timeout)
+            else:
+                return
+        except Conflict:
+            # Another contender was quicker; who it was is seen at the next look.
+            return
+        self._renewed(began)
+
+    async def _look(self, timeout: float) -> None:
+        try:
+            self._observe(await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=timeout))
+        except NotFound:
+            self._seen = None
+
+    def _free(self) -> bool:
+        """Nobody holds it, or we do (from before a restart under our name), or its holder has been still for too long."""
+        if self.holder in ("", self.identity):
+            return True
+        lasts = float(self._spec().get("leaseDurationSeconds") or self._duration)
+        return self._clock() >= self._seen_at + lasts
+
+    def _own_spec(self, *, transitions: int) -> Object:
+        moment = micro_time(self._now())
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": max(1, round(self._duration)),
+            "acquireTime": moment,
+            "renewTime": moment,
+            "leaseTransitions": transitions,
+        }
+
+    async def _write(self, spec: Object, *, timeout: float) -> None:
+        """Changes the lease we have seen, and only that one."""
+        assert self._seen is not None
+        precondition = {"resourceVersion": self._seen["metadata"]["resourceVersion"]}
+        body = {"metadata": precondition, "spec": spec}
+        self._observe(await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout))
+
+    def _observe(self, lease: Object) -> None:
+        version = lease["metadata"]["resourceVersion"]
+        if self._seen is None or self._seen["metadata"]["resourceVersion"] != version:
+            self._seen_at = self._clock()
+        self._seen = lease
+
+    def _spec(self) -> Object:
+        spec: Object = (self._seen or {}).get("spec") or {}
+        return spec
+
+    def _renewed(self, began: float) -> None:
+        self._held_until = began + self._renew_deadline
+        # Where the answer came too late to be of use, the next look finds our own name.
+        if self._started or not self.remaining:
+            return
+        self._started = True
+        metrics.LEASE_HELD.labels(self._name).set(1)
+        metrics.LEASE_CHANGES.labels(self._name, "gained").inc()
+        log.info("lease %s: held by %s", self._name, self.identity)
+        self._on_started()
+
+    def _stop(self, why: str) -> None:
+        self._held_until = None
+        if not self._started:
+            return
+        self._started = False
+        metrics.LEASE_HELD.labels(self._name).set(0)
+        metrics.LEASE_CHANGES.labels(self._name, "lost").inc()
+        log.info("lease %s: no longer held by %s: %s", self._name, self.identity, why)
+        self._on_stopped()
