@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import orjson
 
+from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache
 from linkis_ecm.gateway.errors import Refused, bad_request, timed_out, too_many, upstream
 from linkis_ecm.gateway.metrics import Metrics
@@ -31,6 +32,8 @@ DOWNLOADS_PER_ENGINE = 4
 KEEPALIVE_SECONDS = 30.0
 # aiohttp stops reading from the agent at twice this, so a download holds 512 KiB at most however slow its client is.
 READ_BUFFER = 256 << 10
+# A result up to this is read whole and checked before a byte is sent; a bigger one is passed on as it comes.
+WHOLE_RESULT = 1 << 20
 # An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
 MAX_PAGE_BYTES = 64 << 20
 MAX_ERROR_BYTES = 16 << 10
@@ -47,6 +50,15 @@ class LogMissing(Exception):  # noqa: N818 - a fact, not a fault
 
 
 @dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A task's result, JSON: whole in `content`, or `size` bytes in `chunks`."""
+
+    size: int
+    content: bytes | None = None
+    chunks: AsyncIterator[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLog:
     """An open log: its size when it was opened, and exactly as many bytes, in pieces."""
 
@@ -58,9 +70,16 @@ class Agents:
     """All engines' agents, over one session."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, settings: Settings, cache: EngineCache, metrics: Metrics
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        settings: Settings,
+        cache: EngineCache,
+        metrics: Metrics,
+        budget: ByteBudget,
     ) -> None:
         self._session = session
+        self._budget = budget
         self._settings = settings
         self._cache = cache
         self._metrics = metrics
@@ -75,60 +94,76 @@ class Agents:
 
     # -- code --------------------------------------------------------------------------------------------------------
 
-    async def execute(self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float) -> bytes:
+    @asynccontextmanager
+    async def execute(
+        self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
+    ) -> AsyncIterator[TaskResult]:
         """The task's result as the agent's JSON. Raises Refused."""
         body = orjson.dumps({"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds})
-        limit = seconds + EXECUTE_SLACK
-        ended = False
         with self._slot("execute", engine, EXECUTES_PER_ENGINE, "tasks"):
+            answer = await self._run(engine, body, seconds + EXECUTE_SLACK)
             try:
-                async with asyncio.timeout(limit) as patience:
+                if answer.status != 200:
+                    with self._faults(engine):
+                        raise await self._refusal(engine, answer)
+                yield await self._result(engine, answer)
+            finally:
+                _let_go(answer)
 
-                    def listener(view: EngineView | None) -> None:
-                        nonlocal ended
-                        if not ended and (view is None or view.is_final or view.uid != engine.uid):
-                            ended = True
-                            patience.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
+    async def _run(self, engine: EngineView, body: bytes, limit: float) -> aiohttp.ClientResponse:
+        """Send the code, once, and wait for the answer's head."""
+        ended = False
+        try:
+            async with asyncio.timeout(limit) as patience:
 
-                    with self._cache.listen(engine.key, listener):
-                        return await self._post_code(engine, body)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                self._metrics.agent_errors.labels("connect").inc()
-                raise await self._broken(engine, "before it could take the code, which has not run") from None
-            except TimeoutError:
-                self._metrics.agent_errors.labels("timeout").inc()
-                if ended:
-                    raise await self._broken(engine, "while the code was under way") from None
-                raise timed_out(
-                    f"{engine.title} has not answered within {limit:g} s and the code may still run or wait there:"
-                    " give a longer timeoutSeconds, or run less at a time"
-                ) from None
-            except (aiohttp.ClientError, OSError):
-                self._metrics.agent_errors.labels("broken").inc()
-                raise await self._broken(engine, "while the code was under way, which may have run") from None
+                def listener(view: EngineView | None) -> None:
+                    nonlocal ended
+                    if not ended and (view is None or view.is_final or view.uid != engine.uid):
+                        ended = True
+                        patience.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
 
-    async def _post_code(self, engine: EngineView, body: bytes) -> bytes:
-        headers = self._headers(engine)
-        headers["Content-Type"] = "application/json"
-        async with self._session.post(
-            f"http://{engine.address}/v1/execute",
-            data=body,
-            headers=headers,
-            timeout=self._execute,
-            allow_redirects=False,
-        ) as answer:
-            if answer.status != 200:
-                raise await self._refusal(engine, answer)
-            content = await _read(answer, self._settings.max_result_bytes)
-            if content is None:
-                raise self._garbage(engine, "a result over the gateway's limit: print or return less")
-            try:
-                result = orjson.loads(content)
-            except orjson.JSONDecodeError:
-                raise self._garbage(engine, "a result that is not JSON") from None
-            if not isinstance(result, dict) or not isinstance(result.get("status"), str):
-                raise self._garbage(engine, "a result without a status")
-            return content
+                with self._cache.listen(engine.key, listener):
+                    return await self._session.post(
+                        f"http://{engine.address}/v1/execute",
+                        data=body,
+                        headers=self._headers(engine) | {"Content-Type": "application/json"},
+                        timeout=self._execute,
+                        allow_redirects=False,
+                    )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            self._metrics.agent_errors.labels("connect").inc()
+            raise await self._broken(engine, "before it could take the code, which has not run") from None
+        except TimeoutError:
+            self._metrics.agent_errors.labels("timeout").inc()
+            if ended:
+                raise await self._broken(engine, "while the code was under way") from None
+            raise timed_out(
+                f"{engine.title} has not answered within {limit:g} s and the code may still run or wait there:"
+                " give a longer timeoutSeconds, or run less at a time"
+            ) from None
+        except (aiohttp.ClientError, OSError):
+            self._metrics.agent_errors.labels("broken").inc()
+            raise await self._broken(engine, "while the code was under way, which may have run") from None
+
+    async def _result(self, engine: EngineView, answer: aiohttp.ClientResponse) -> TaskResult:
+        """A small result whole and checked; of a big one the length, and its bytes as they come."""
+        size = answer.content_length
+        if size is None or "Content-Encoding" in answer.headers:
+            raise self._garbage(engine, "a result without its length")
+        if size > WHOLE_RESULT:
+            return TaskResult(size=size, chunks=answer.content.iter_any())
+        try:
+            content = await answer.read()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            self._metrics.agent_errors.labels("broken").inc()
+            raise await self._broken(engine, "while it answered: the code has run") from None
+        try:
+            result = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise self._garbage(engine, "a result that is not JSON") from None
+        if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+            raise self._garbage(engine, "a result without a status")
+        return TaskResult(size=size, content=content)
 
     async def _broken(self, engine: EngineView, when: str) -> Refused:
         """The connection is gone; the cluster may know why, in a moment."""
@@ -160,8 +195,10 @@ class Agents:
 
     # -- logs --------------------------------------------------------------------------------------------------------
 
-    async def lines(self, engine: EngineView, log_type: str, *, from_line: int, lines: int) -> dict[str, Any]:
-        """A page of a log: `logs`, `endLine`, `rows`. Raises LogMissing and Refused."""
+    async def lines(
+        self, engine: EngineView, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
+    ) -> dict[str, Any]:
+        """A page of a log: `logs`, `endLine`, `rows`. Raises LogMissing and Refused. `held` holds its bytes."""
         url = f"http://{engine.address}/v1/logs/{log_type}/lines?fromLine={from_line}&lines={lines}"
         with self._slot("lines", engine, READS_PER_ENGINE, "log pages"), self._faults(engine):
             async with self._session.get(
@@ -171,7 +208,12 @@ class Agents:
                     raise LogMissing
                 if answer.status != 200:
                     raise await self._refusal(engine, answer)
-                content = await _read(answer, MAX_PAGE_BYTES)
+                size = answer.content_length
+                if size is None or size > MAX_PAGE_BYTES:
+                    raise self._garbage(engine, "a page of its log over the limit: ask for fewer lines")
+                # As the agent's text, as objects, and as the answer's text.
+                await held.enter_async_context(self._budget.hold(3 * size))
+                content = await answer.read()
         try:
             page = orjson.loads(content or b"")
         except orjson.JSONDecodeError:
@@ -201,11 +243,7 @@ class Agents:
                 # What breaks from here on breaks in the reader's hands: only it knows which side it was.
                 yield AgentLog(answer.content_length, answer.content.iter_any())
             finally:
-                # Reusable after its last byte, else closed: the agent stops reading its disk for nobody.
-                if answer.content.is_eof():
-                    answer.release()
-                else:
-                    answer.close()
+                _let_go(answer)
 
     # -- common ------------------------------------------------------------------------------------------------------
 
@@ -289,6 +327,14 @@ def new_session() -> aiohttp.ClientSession:
         read_bufsize=READ_BUFFER,
         headers={"Accept-Encoding": "identity", "User-Agent": "linkis-ecm-gateway"},
     )
+
+
+def _let_go(answer: aiohttp.ClientResponse) -> None:
+    """Reusable after its last byte, else closed at once: the agent must not go on for nobody."""
+    if answer.content.is_eof():
+        answer.release()
+    else:
+        answer.close()
 
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes | None:

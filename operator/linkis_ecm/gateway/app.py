@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -18,19 +19,23 @@ from pydantic import BaseModel
 from linkis_ecm.gateway import envelope
 from linkis_ecm.gateway.agents import Agents, new_session
 from linkis_ecm.gateway.auth import Authenticator, Caller
+from linkis_ecm.gateway.budget import SMALL, ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
-from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.history import Find, History
 from linkis_ecm.gateway.logs import AgentLogSource, Logs
 from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.sending import BEGUN
 from linkis_ecm.gateway.settings import MIB, Settings
-from linkis_ecm.gateway.table import METHODS, Method
+from linkis_ecm.gateway.table import METHODS, Handler, Method
 from linkis_ecm.gateway.validate import from_json, from_query
 
 log = logging.getLogger(__name__)
 
+# A client that sends no request, or the first half of one, is cut after this; clients' own pools keep less.
+KEEPALIVE_SECONDS = 75.0
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 METHOD: web.RequestKey[str] = web.RequestKey("method", str)
@@ -55,7 +60,8 @@ def build_app(
     metrics.watch_engines(engines.states)
     session = new_session()
     history = History(find)
-    agents = Agents(session, settings=settings, cache=engines, metrics=metrics)
+    budget = ByteBudget(settings.max_held_bytes)
+    agents = Agents(session, settings=settings, cache=engines, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     app[GATEWAY] = Gateway(
         settings=settings,
@@ -67,6 +73,7 @@ def build_app(
         agents=agents,
         logs=Logs((AgentLogSource(agents),)),
         metrics=metrics,
+        budget=budget,
         new_id=new_id,
     )
 
@@ -75,50 +82,70 @@ def build_app(
         history.close()
 
     app.on_cleanup.append(close)
+    app.on_response_prepare.append(_common_headers)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
     for method in METHODS:
-        if method.served:
-            app.router.add_route(method.verb, method.path, _endpoint(method))
+        if method.handler is not None:
+            app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
     return app
 
 
-def _endpoint(method: Method) -> Endpoint:
+def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
+    """The server: a client that leaves takes its call with it, so nothing is fetched for nobody."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=settings.shutdown_seconds,
+        # What a refused body may still send before it is cut.
+        lingering_time=5.0,
+    )
+
+
+def _endpoint(method: Method, handler: Handler) -> Endpoint:
     """The aiohttp handler of one method."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         gateway = request.app[GATEWAY]
         request[METHOD] = method.name
-        caller = request[CALLER]
-        if method.stream is not None:
-            return await method.stream(gateway, caller, request)
-        assert method.handler is not None and method.request is not None  # noqa: S101, PT018 - `served` said so
-        try:
-            asked = await _read(gateway, request, method.request)
-            async with asyncio.timeout(method.seconds):
-                answer = await method.handler(gateway, caller, asked)
-        except TimeoutError:
-            raise timed_out(f"{method.name} took longer than {method.seconds:g} s: try again later") from None
-        return _message(request, answer)
+        async with AsyncExitStack() as held:
+            call = Call(gateway, request[CALLER], request, held)
+            try:
+                async with asyncio.timeout(method.seconds):
+                    asked = None if method.request is None else await _read(call, method.request)
+                    answer = await handler(call, asked)
+            except TimeoutError:
+                raise timed_out(f"{method.name} took longer than {method.seconds:g} s: try again later") from None
+            return answer if isinstance(answer, web.StreamResponse) else await _send(call, answer)
 
     return serve
 
 
-async def _read(gateway: Gateway, request: web.Request, model: type[BaseModel]) -> BaseModel:
+async def _read(call: Call, model: type[BaseModel]) -> BaseModel:
     """The request model of a call. Raises Refused."""
+    request, settings = call.request, call.gateway.settings
     if request.method == "GET":
         query = request.query
         repeated = next((name for name in query if len(query.getall(name)) > 1), None) if query else None
         return from_query(model, query, repeated=repeated)
-    limit = gateway.settings.max_body_bytes
+    limit = settings.max_body_bytes
     if request.content_type != envelope.JSON:
         # A form of another site could send any other type with the caller's cookies.
         raise Refused("Content-Type must be application/json: send the header and a JSON object", http=415)
-    if (request.content_length or 0) > limit:
+    size = limit if request.content_length is None else request.content_length
+    if size > limit:
         raise _body_too_large(limit)
     try:
-        async with asyncio.timeout(gateway.settings.client_seconds):
+        async with asyncio.timeout(settings.client_seconds):
+            # As bytes, as text, and as what goes to the agent.
+            await call.held.enter_async_context(call.gateway.budget.hold(3 * size))
+    except TimeoutError:
+        raise unavailable("The gateway has too many big bodies under way: try again in a second") from None
+    try:
+        async with asyncio.timeout(settings.client_seconds):
             body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _body_too_large(limit) from None
@@ -131,11 +158,24 @@ def _body_too_large(limit: int) -> Refused:
     return too_large(f"The body is over {limit // MIB} MiB: send less code at once, and data through a volume")
 
 
-def _message(request: web.Request, answer: Answer) -> web.Response:
+async def _send(call: Call, answer: Answer) -> web.StreamResponse:
+    """The Message. A small one is aiohttp's to send; a big one goes in pieces, with our bounds."""
     data = answer.data
-    if isinstance(data, BaseModel):
-        data = data.model_dump(mode="json", by_alias=True)
-    return envelope.ok(request.path, data, message=answer.message)
+    response = envelope.ok(
+        call.request.path,
+        data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
+        message=answer.message,
+    )
+    body = response.body
+    if not isinstance(body, bytes) or len(body) <= SMALL:
+        return response
+    big = web.StreamResponse(
+        headers={"Content-Type": response.headers["Content-Type"], "Content-Length": str(len(body))}
+    )
+    sender = call.sender(big)
+    await sender.begin()
+    await sender.write(memoryview(body))
+    return await sender.end()
 
 
 @web.middleware
@@ -160,6 +200,8 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
     except Exception:
         metrics.errors.inc()
         response = envelope.refused(path, _unexpected(request))
+        if request.get(BEGUN) and request.transport is not None:
+            request.transport.abort()
     finally:
         metrics.calls -= 1
         name = request.get(METHOD, "other")
@@ -198,6 +240,14 @@ def _unexpected(request: web.Request) -> Refused:
         http=500,
         data={"errorId": error_id},
     )
+
+
+async def _common_headers(_: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = "linkis-ecm"
+    # What is told is one user's: no cache may keep it, no browser may take a log for a page.
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
 
 
 async def _healthz(_: web.Request) -> web.Response:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
 
 from linkis_ecm.gateway.agents import Agents
 from linkis_ecm.gateway.auth import Authenticator, Caller
+from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.history import History, PastEngine
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import EngineView
 
@@ -31,25 +37,45 @@ class Gateway:
     agents: Agents
     logs: Logs
     metrics: Metrics
+    budget: ByteBudget
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
 
-    async def engine(self, engine_id: str, caller: Caller) -> EngineView | PastEngine:
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: who calls what. `held` ends when the answer has been sent."""
+
+    gateway: Gateway
+    caller: Caller
+    request: web.Request
+    held: AsyncExitStack
+
+    async def engine(self, engine_id: str) -> EngineView | PastEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
-        found: EngineView | PastEngine | None = self.engines.resolve(engine_id)
+        found: EngineView | PastEngine | None = self.gateway.engines.resolve(engine_id)
         if found is None:
-            found = await self.history.find(engine_id)
+            found = await self.gateway.history.find(engine_id)
         if found is None:
             raise unknown(engine_id)
-        owned(found, caller)
+        owned(found, self.caller)
         return found
+
+    def sender(self, response: web.StreamResponse) -> Sender:
+        """Sends `response` to the caller in pieces."""
+        return Sender(
+            self.request,
+            response,
+            patience=self.gateway.settings.client_seconds,
+            metrics=self.gateway.metrics,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an endpoint gives back for the Message: a model, or JSON that is passed through."""
+    """What an endpoint gives back for the Message: a model, or JSON text that is passed through."""
 
-    data: Any
+    data: BaseModel | orjson.Fragment
     message: str = "OK"
 
 

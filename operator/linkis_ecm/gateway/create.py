@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.context import Answer, Gateway, owned
+from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.info import info_of
 from linkis_ecm.gateway.models import CreateEngineRequest
@@ -38,8 +38,9 @@ _TYPE_CHARS, _USER_CHARS = 20, 30
 FAILED = "Create engineConn failed, caused by {}"
 
 
-async def create_engine_connection(gateway: Gateway, caller: Caller, request: CreateEngineRequest) -> Answer:
+async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
+    gateway, caller = call.gateway, call.caller
     user = _owner(caller, request.user)
     namespace = _namespace(gateway, caller, request.namespace)
     ticket_id = request.ticket_id or gateway.new_id()

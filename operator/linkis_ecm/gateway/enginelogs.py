@@ -6,20 +6,16 @@ is log `logType` of that engine. Texts and the order of the checks are Linkis's 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 
-from aiohttp import ClientError, web
+from aiohttp import web
 
 from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, bad_request
 from linkis_ecm.gateway.logs import Engine, LogMissing, OpenLog, missing
 from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest
 from linkis_ecm.model.formats import LOG_TYPES
-
-log = logging.getLogger(__name__)
 
 LOG_TYPE_TEXT = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout,stderr,gc,yarnApp)"
 REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
@@ -27,7 +23,7 @@ REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
 _SHOWN = 256
 
 
-async def get_engine_logs(gateway: Gateway, caller: Caller, request: EngineLogsRequest) -> Answer:
+async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
     """A page of lines."""
     if request.log_type not in LOG_TYPES:
         raise bad_request(LOG_TYPE_TEXT)
@@ -36,10 +32,12 @@ async def get_engine_logs(gateway: Gateway, caller: Caller, request: EngineLogsR
             f"Cannot fetch more than {MAX_LINES} lines of logs.(无法获取超过{MAX_LINES}行的日志.) Give lines from 1 to"
             f" {MAX_LINES}"
         )
-    engine = await gateway.engine(request.engine_id, caller)
-    source = gateway.logs.source(engine)
+    engine = await call.engine(request.engine_id)
+    source = call.gateway.logs.source(engine)
     try:
-        page = await source.lines(engine, request.log_type, from_line=request.from_line, lines=request.lines)
+        page = await source.lines(
+            engine, request.log_type, from_line=request.from_line, lines=request.lines, held=call.held
+        )
     except LogMissing:
         raise missing(engine, request.log_type) from None
     return Answer(
@@ -53,10 +51,11 @@ async def get_engine_logs(gateway: Gateway, caller: Caller, request: EngineLogsR
     )
 
 
-async def download_engine_log(gateway: Gateway, caller: Caller, request: web.Request) -> web.StreamResponse:
+async def download_engine_log(call: Call, _: None) -> web.StreamResponse:
     """The log's bytes as a file, as many as it had when it was opened."""
-    em_instance, instance, suffix, log_type = _parameters(request)
-    engine = await _find(gateway, caller, em_instance=em_instance, instance=instance, suffix=suffix)
+    gateway = call.gateway
+    em_instance, instance, suffix, log_type = _parameters(call.request)
+    engine = await _find(gateway, call.caller, em_instance=em_instance, instance=instance, suffix=suffix)
     source = gateway.logs.source(engine)
     try:
         async with source.open(engine, log_type) as opened:
@@ -67,7 +66,7 @@ async def download_engine_log(gateway: Gateway, caller: Caller, request: web.Req
                     f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with"
                     " getEngineLogs"
                 )
-            return await _send(gateway, request, opened, file_name(instance, log_type))
+            return await _send(call, opened, file_name(instance, log_type))
     except LogMissing:
         raise missing(engine, log_type) from None
 
@@ -125,42 +124,17 @@ def file_name(instance: str, log_type: str) -> str:
     return re.sub("[^A-Za-z0-9._-]", "_", f"{instance}_{log_type}.txt")
 
 
-async def _send(gateway: Gateway, request: web.Request, opened: OpenLog, name: str) -> web.StreamResponse:
-    """Pass the bytes on piece by piece; a client that is slow slows the engine's side, one that leaves ends it."""
+async def _send(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+    """The headers, and the bytes as they come."""
     response = web.StreamResponse(
         headers={
             "Content-Disposition": f"attachment;filename={name}",
             "Content-Type": "text/plain; charset=utf-8",
             "Content-Length": str(opened.size),
-            # A log is its user's text: no browser may take it for a page.
-            "X-Content-Type-Options": "nosniff",
         }
     )
-    patience = gateway.settings.client_seconds
-    await response.prepare(request)
-    sent = 0
-    chunks = aiter(opened.chunks)
-    while sent < opened.size:
-        try:
-            chunk = await anext(chunks)
-        except (StopAsyncIteration, ClientError, OSError, TimeoutError) as error:
-            log.warning("a download of %s ended after %d of %d bytes: %r", name, sent, opened.size, error)
-            return _cut(gateway, request, response, "engine")
-        chunk = chunk[: opened.size - sent]
-        try:
-            async with asyncio.timeout(patience):
-                await response.write(chunk)
-        except (OSError, TimeoutError):
-            return _cut(gateway, request, response, "client")
-        sent += len(chunk)
-        gateway.metrics.download_bytes.inc(len(chunk))
-    await response.write_eof()
-    return response
-
-
-def _cut(gateway: Gateway, request: web.Request, response: web.StreamResponse, side: str) -> web.StreamResponse:
-    """The answer has begun, so the only honest end is a broken connection: a short file must not look whole."""
-    gateway.metrics.downloads_cut.labels(side).inc()
-    if request.transport is not None:
-        request.transport.abort()
-    return response
+    sender = call.sender(response)
+    await sender.begin()
+    sent = await sender.relay(opened.chunks, opened.size)
+    call.gateway.metrics.download_bytes.inc(sent)
+    return await sender.end()

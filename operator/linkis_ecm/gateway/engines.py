@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 
 import orjson
+from aiohttp import web
 
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.context import Answer, Gateway, owned
+from linkis_ecm.gateway import envelope
+from linkis_ecm.gateway.agents import TaskResult
+from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.info import info_of
@@ -26,22 +28,42 @@ from linkis_ecm.model.states import ORDER, EngineState
 log = logging.getLogger(__name__)
 
 
-async def execute_code(gateway: Gateway, caller: Caller, request: ExecuteRequest) -> Answer:
+async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.StreamResponse:
     """Run code in the engine and give its result. Never sent twice, whatever happens."""
+    gateway = call.gateway
     if not request.code.strip():
         raise bad_request("Parameter code cannot be empty: send at least one statement")
-    engine = await gateway.engine(request.engine_id, caller)
+    engine = await call.engine(request.engine_id)
     if isinstance(engine, PastEngine) or not engine.takes_code:
         raise _takes_no_code(engine)
     _run_type(gateway, engine, request.run_type)
-    result = await gateway.agents.execute(
+    async with gateway.agents.execute(
         engine,
         task_id=gateway.new_id(),
         code=request.code,
         run_type=request.run_type,
         seconds=request.timeout_seconds or gateway.settings.execute_seconds,
+    ) as result:
+        if result.content is not None:
+            return Answer(orjson.Fragment(result.content))
+        return await _pass_on(call, result)
+
+
+async def _pass_on(call: Call, result: TaskResult) -> web.StreamResponse:
+    """A big result: the Message around it, and its bytes as they come."""
+    assert result.chunks is not None  # noqa: S101 - it has no content
+    before, after = envelope.around(call.request.path)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": envelope.CONTENT_TYPE,
+            "Content-Length": str(len(before) + result.size + len(after)),
+        }
     )
-    return Answer(orjson.Fragment(result))
+    sender = call.sender(response)
+    await sender.begin()
+    if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
+        await sender.write(after)
+    return await sender.end()
 
 
 def _takes_no_code(engine: EngineView | PastEngine) -> Refused:
@@ -67,13 +89,14 @@ def _run_type(gateway: Gateway, engine: EngineView, run_type: str) -> None:
             return
 
 
-async def get_engine_status(gateway: Gateway, caller: Caller, request: EngineRequest) -> Answer:
+async def get_engine_status(call: Call, request: EngineRequest) -> Answer:
     """The engine as it is, or as the database remembers it."""
-    return Answer(info_of(await gateway.engine(request.engine_id, caller)))
+    return Answer(info_of(await call.engine(request.engine_id)))
 
 
-async def terminate_engine(gateway: Gateway, caller: Caller, request: EngineRequest) -> Answer:
+async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     """Ask for the engine's end. Twice, or for an unknown engine, is a success: it is not running, as was asked."""
+    gateway, caller = call.gateway, call.caller
     done = "Kill engineConn succeed."
     view = gateway.engines.resolve(request.engine_id)
     if view is None:
@@ -92,8 +115,9 @@ async def terminate_engine(gateway: Gateway, caller: Caller, request: EngineRequ
     return Answer(TerminateAnswer(engine=info_of(view)), message=done)
 
 
-async def list_engines(gateway: Gateway, caller: Caller, request: ListEnginesRequest) -> Answer:
+async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
     """The caller's engines, an admin's of everybody, newest first."""
+    gateway, caller = call.gateway, call.caller
     if request.user is not None and not caller.may_use(request.user):
         raise forbidden(
             f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines"

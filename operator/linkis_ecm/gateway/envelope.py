@@ -17,6 +17,7 @@ from linkis_ecm.gateway.errors import Refused
 HTTP_STATUS = {-1: 401, 0: 200, 1: 400, 2: 412, 3: 403, 4: 206}
 PREFIX = "/api/rest_j/v1"
 JSON = "application/json"
+CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
 
 def method_of(path: str) -> str | None:
@@ -34,9 +35,16 @@ def encode(path: str, *, status: int, message: str, data: Any) -> bytes:
         return orjson.dumps(body | {"method": None, "message": message.encode("ascii", "replace").decode()})
 
 
+def around(path: str) -> tuple[bytes, bytes]:
+    """What stands before and behind `data` in a Message of status 0."""
+    before, mark, after = encode(path, status=0, message="OK", data="\0").partition(rb'"\u0000"')
+    assert mark  # noqa: S101 - orjson escapes control characters so
+    return before, after
+
+
 def ok(path: str, data: Any, *, message: str = "OK") -> web.Response:
     """Status 0."""
-    return web.Response(body=encode(path, status=0, message=message, data=data), content_type=JSON)
+    return web.Response(body=encode(path, status=0, message=message, data=data), content_type=JSON, charset="utf-8")
 
 
 def refused(path: str, refusal: Refused) -> web.Response:
@@ -46,5 +54,6 @@ def refused(path: str, refusal: Refused) -> web.Response:
         body=encode(path, status=refusal.status, message=refusal.sentence, data=refusal.data),
         status=refusal.http or HTTP_STATUS[refusal.status],
         content_type=JSON,
+        charset="utf-8",
         headers=headers,
     )

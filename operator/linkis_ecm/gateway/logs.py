@@ -6,7 +6,7 @@ Must not know of requests: it gives pages and streams, others put them into answ
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,8 +35,10 @@ class LogSource(Protocol):
         """Whether this engine's logs are here."""
         ...
 
-    async def lines(self, engine: Engine, log_type: str, *, from_line: int, lines: int) -> dict[str, Any]:
-        """`logs`, `endLine`, `rows`, as the agent's page."""
+    async def lines(
+        self, engine: Engine, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
+    ) -> dict[str, Any]:
+        """`logs`, `endLine`, `rows`, as the agent's page; `held` holds what must live until the page is sent."""
         ...
 
     def open(self, engine: Engine, log_type: str) -> AbstractAsyncContextManager[OpenLog]:
@@ -54,8 +56,10 @@ class AgentLogSource:
         """While the pod has an address and has not ended."""
         return isinstance(engine, EngineView) and bool(engine.address) and not engine.is_final
 
-    async def lines(self, engine: Engine, log_type: str, *, from_line: int, lines: int) -> dict[str, Any]:
-        return await self._agents.lines(_live(engine), log_type, from_line=from_line, lines=lines)
+    async def lines(
+        self, engine: Engine, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
+    ) -> dict[str, Any]:
+        return await self._agents.lines(_live(engine), log_type, from_line=from_line, lines=lines, held=held)
 
     def open(self, engine: Engine, log_type: str) -> AbstractAsyncContextManager[AgentLog]:
         return self._agents.open_log(_live(engine), log_type)

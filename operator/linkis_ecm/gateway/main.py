@@ -12,18 +12,15 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from linkis_ecm.gateway.app import build_app
+from linkis_ecm.gateway.app import build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
-from linkis_ecm.gateway.cluster import Feeds
+from linkis_ecm.gateway.feeds import Feeds
 from linkis_ecm.gateway.history import Find
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.client import KubeClient
 
 log = logging.getLogger(__name__)
-
-# A client that sends no request, or the first half of one, is cut after this; clients' own pools keep less.
-KEEPALIVE_SECONDS = 75.0
 
 
 async def serve(
@@ -56,19 +53,6 @@ async def serve(
         await stop.wait()
         engines.synced = False
         log.info("the gateway stops: calls under way have %g s", settings.shutdown_seconds)
-
-
-def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
-    """The server: a client that leaves takes its call with it, so nothing is fetched for nobody."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=settings.shutdown_seconds,
-        # What a refused body may still send before it is cut.
-        lingering_time=5.0,
-    )
 
 
 async def run(settings: Settings) -> None:

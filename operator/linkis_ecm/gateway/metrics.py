@@ -36,8 +36,8 @@ class Metrics:
             "ecm_gateway_agent_errors", "Agents that did not answer as they should.", ("kind",), registry=self.registry
         )
         self.download_bytes = Counter("ecm_gateway_download_bytes", "Log bytes sent.", registry=self.registry)
-        self.downloads_cut = Counter(
-            "ecm_gateway_downloads_cut", "Downloads that ended early, by who left.", ("side",), registry=self.registry
+        self.answers_cut = Counter(
+            "ecm_gateway_answers_cut", "Answers that ended early, by who left.", ("side",), registry=self.registry
         )
         self.errors = Counter("ecm_gateway_unexpected_errors", "Calls that ended as a bug.", registry=self.registry)
 

@@ -34,8 +34,8 @@ class Settings:
     database_url: str = field(default="", repr=False)
     # The agent's own limit, so that what passes here is not refused there.
     max_body_bytes: int = 8 * MIB
-    # An agent gives 16 MiB of outputs, which JSON escapes at worst sixfold.
-    max_result_bytes: int = 128 * MIB
+    # Of bodies and log pages, at a time: half of the chart's default memory limit is everything else's.
+    max_held_bytes: int = 192 * MIB
     # The real ECM refuses logs over 100 MB because it has them in its own disk's way; we stream. 0: no limit.
     max_download_bytes: int = 0
     # Calls under way at a time, waiting ones included: each holds a socket and up to one body.

@@ -14,8 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.gateway import models
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.context import Answer, Gateway
+from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.create import create_engine_connection
 from linkis_ecm.gateway.enginelogs import download_engine_log, get_engine_logs
 from linkis_ecm.gateway.engines import execute_code, get_engine_status, list_engines, terminate_engine
@@ -23,30 +22,24 @@ from linkis_ecm.gateway.envelope import PREFIX
 
 BASE = f"{PREFIX}/engineconnManager"
 
-Handler = Callable[[Gateway, Caller, Any], Awaitable[Answer]]
-Stream = Callable[[Gateway, Caller, web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call, Any], Awaitable[Answer | web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method. `handler` takes the request model; `stream` takes the request itself and bounds its own time."""
+    """One method. `handler` takes the call and what it asks for: the request model, or None where there is none."""
 
     name: str
     verb: str
     request: type[BaseModel] | None
     response: type[BaseModel] | None
     handler: Handler | None = None
-    stream: Stream | None = None
     # None: the method bounds its own time, by what the caller asks for.
     seconds: float | None = 30.0
 
     @property
     def path(self) -> str:
         return f"{BASE}/{self.name}"
-
-    @property
-    def served(self) -> bool:
-        return self.handler is not None or self.stream is not None
 
 
 METHODS: tuple[Method, ...] = (
@@ -101,7 +94,7 @@ METHODS: tuple[Method, ...] = (
         verb="GET",
         request=None,
         response=None,
-        stream=download_engine_log,
+        handler=download_engine_log,
         seconds=None,
     ),
     Method(name="getEngineMetrics", verb="GET", request=models.EngineRequest, response=models.EngineMetricsAnswer),

@@ -1,0 +1,83 @@
+"""Sends answers in pieces: one that is slow to take them is waited for so long and then cut, one that leaves ends it.
+
+Must not know what the bytes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from aiohttp import ClientError, web
+
+from linkis_ecm.gateway.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+PIECE = 256 << 10
+# Set once an answer's head is out: from then on nothing else can be said on its connection.
+BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
+
+
+class Sender:
+    """One answer of known length."""
+
+    def __init__(
+        self, request: web.Request, response: web.StreamResponse, *, patience: float, metrics: Metrics
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._patience = patience
+        self._metrics = metrics
+        self.cut = False
+
+    async def begin(self) -> None:
+        """Send the head."""
+        self._request[BEGUN] = True
+        await self._response.prepare(self._request)
+
+    async def write(self, data: bytes | memoryview) -> bool:
+        """Send `data`; False where the client is gone or too slow, and the answer with it."""
+        for start in range(0, len(data), PIECE):
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._response.write(data[start : start + PIECE])
+            except (OSError, TimeoutError):
+                self.abort("client")
+                return False
+        return True
+
+    async def relay(self, chunks: AsyncIterator[bytes], size: int) -> int:
+        """Pass on exactly `size` bytes; how many were sent. Less: the answer is cut, by either side."""
+        sent = 0
+        while sent < size:
+            try:
+                chunk = await anext(chunks)
+            except (StopAsyncIteration, ClientError, OSError, TimeoutError) as error:
+                log.warning("an answer to %s is cut: its source gave %d of %d bytes: %r",
+                            self._request.path, sent, size, error)  # fmt: skip
+                self.abort("engine")
+                return sent
+            chunk = chunk[: size - sent]
+            if not await self.write(chunk):
+                return sent
+            sent += len(chunk)
+        return sent
+
+    async def end(self) -> web.StreamResponse:
+        """The answer, for aiohttp."""
+        if not self.cut:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._response.write_eof()
+            except (OSError, TimeoutError):
+                self.abort("client")
+        return self._response
+
+    def abort(self, side: str) -> None:
+        """The answer has begun, so the only honest end is a broken connection: half of it must not look whole."""
+        self.cut = True
+        self._metrics.answers_cut.labels(side).inc()
+        if self._request.transport is not None:
+            self._request.transport.abort()

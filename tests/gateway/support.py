@@ -1,0 +1,283 @@
+"""What the gateway's tests share: a cluster in memory, a scripted agent, and a gateway on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
+from linkis_ecm.gateway.auth import TokenFile
+from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.views import plugin_of, view_of
+from linkis_ecm.kube.errors import AlreadyExists, ApiError, NotFound
+
+BASE = "/api/rest_j/v1/engineconnManager"
+TOKEN = "LINKIS-TEST-0123456789"
+BOB_TOKEN = "LINKIS-BOB-0123456789"
+KEY = b"k" * 32
+EM = "ecm-gateway.linkis:9102"
+
+
+def engine_item(**changes: Any) -> dict[str, Any]:
+    """An EngineConn as the API sends it, Idle and alice's; `spec`, `status` and `metadata` are merged in."""
+    name = changes.pop("name", "python-alice-abc123")
+    uid = changes.pop("uid", str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))
+    ticket = changes.get("spec", {}).get("ticketId") or uid
+    pod = f"{name}-0"
+    item: dict[str, Any] = {
+        "metadata": {
+            "namespace": "linkis",
+            "name": name,
+            "uid": uid,
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-11-24T04:00:00Z",
+        },
+        "spec": {"engineType": "python", "user": "alice", "creator": "IDE", "desiredState": "Running"},
+        "status": {
+            "engineState": "Idle",
+            "reason": "KernelReady",
+            "message": "The kernel has answered: the engine runs code.",
+            "engineType": "python",
+            "engineVersion": "3.11",
+            "serviceInstance": f"{pod}.linkis-engines.linkis:9105",
+            "address": "127.0.0.1:1",
+            "attempt": 0,
+            "ecmInstance": EM,
+            "logDirSuffix": f"alice/20261124/python/{ticket}/logs",
+            "startup": {"accepted": "2026-11-24T04:00:00.000000Z", "ready": "2026-11-24T04:00:01.250000Z"},
+        },
+    }
+    for part, change in changes.items():
+        item[part] = {key: value for key, value in (item[part] | change).items() if value is not None}
+    return item
+
+
+PLUGIN = {
+    "metadata": {"name": "python-3.11"},
+    "spec": {"engineType": "python", "engineVersion": "3.11", "default": True, "runTypes": ["python", "py"]},
+}
+
+
+class FakeCluster:
+    """The API server's part of EngineConns; what it does next can be scripted with `fail`."""
+
+    def __init__(self, cache: EngineCache) -> None:
+        self.cache = cache
+        self.items: dict[tuple[str, str], dict[str, Any]] = {}
+        self.writes: list[tuple[str, str, Any]] = []
+        # Raised by the next call of that verb; `after` lets the write happen first.
+        self.fail: dict[str, ApiError] = {}
+        self.fail_after: dict[str, ApiError] = {}
+        self.on_create: Callable[[dict[str, Any]], None] | None = None
+
+    def put(self, item: dict[str, Any]) -> dict[str, Any]:
+        """The object is so now; the cache hears of it."""
+        self.items[item["metadata"]["namespace"], item["metadata"]["name"]] = item
+        self.cache.on_event("MODIFIED", view_of(item))
+        return item
+
+    def drop(self, item: dict[str, Any]) -> None:
+        self.items.pop((item["metadata"]["namespace"], item["metadata"]["name"]))
+        self.cache.on_event("DELETED", view_of(item))
+
+    async def create(self, resource: Any, body: dict[str, Any], *, namespace: str | None = None) -> dict[str, Any]:
+        self._maybe_fail("create")
+        assert resource.plural == "engineconns"
+        assert namespace is not None
+        key = namespace, body["metadata"]["name"]
+        if key in self.items:
+            raise AlreadyExists(409, "AlreadyExists", f"{key[1]} already exists")
+        self.writes.append(("create", key[1], body))
+        metadata = body["metadata"] | {
+            "namespace": namespace,
+            "uid": str(uuid.uuid4()),
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-11-24T05:00:00Z",
+        }
+        item = {"metadata": metadata, "spec": {"desiredState": "Running"} | body["spec"]}
+        self.put(item)
+        if self.on_create is not None:
+            self.on_create(item)
+        if (error := self.fail_after.pop("create", None)) is not None:
+            raise error
+        return item
+
+    async def get(self, resource: Any, name: str, *, namespace: str | None = None) -> dict[str, Any]:
+        self._maybe_fail("get")
+        assert namespace is not None
+        try:
+            return self.items[namespace, name]
+        except KeyError:
+            raise NotFound(404, "NotFound", f"{name} not found") from None
+
+    async def patch(
+        self, resource: Any, name: str, body: dict[str, Any], *, namespace: str | None = None
+    ) -> dict[str, Any]:
+        self._maybe_fail("patch")
+        item = await self.get(resource, name, namespace=namespace)
+        self.writes.append(("patch", name, body))
+        return self.put(item | {"spec": item["spec"] | body["spec"]})
+
+    def _maybe_fail(self, verb: str) -> None:
+        if (error := self.fail.pop(verb, None)) is not None:
+            raise error
+
+
+AgentHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class ScriptedAgent:
+    """An agent on a loopback port that does what the test says; it keeps what it was asked."""
+
+    handler: AgentHandler
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    # Set when a request's connection was lost before its answer was sent whole.
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    address: str = ""
+    connections: int = 0
+    _runner: web.ServerRunner | None = None
+
+    async def start(self) -> str:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            body = await request.read()
+            self.requests.append((request.method, request.path_qs, dict(request.headers), body))
+            self.asked.set()
+            try:
+                return await self.handler(request)  # type: ignore[arg-type]
+            except (asyncio.CancelledError, ConnectionError):
+                self.left.set()
+                raise
+
+        self._runner = web.ServerRunner(
+            web.Server(handle, handler_cancellation=True, client_max_size=1 << 30), shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.address = f"{host}:{port}"
+        return self.address
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+@dataclass
+class Answer:
+    """What came back; `body` is the Message where it was JSON."""
+
+    http: int
+    headers: Any
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        assert self.headers["Content-Type"].startswith("application/json"), self.raw[:200]
+        return json.loads(self.raw)
+
+    @property
+    def message(self) -> str:
+        return self.body["message"]
+
+    @property
+    def data(self) -> Any:
+        assert self.http == 200, self.raw[:500]
+        assert self.body["status"] == 0
+        return self.body["data"]
+
+
+class Harness:
+    """A gateway on a loopback port over a cluster in memory."""
+
+    def __init__(self, settings: Settings, find: Any = None) -> None:
+        self.settings = settings
+        self.engines = EngineCache()
+        self.plugins = PluginCache()
+        self.cluster = FakeCluster(self.engines)
+        self.engines.synced = self.plugins.synced = True
+        self.plugins.on_event("ADDED", plugin_of(PLUGIN))
+        self._find = find
+        self.agents: list[ScriptedAgent] = []
+
+    async def start(self) -> None:
+        self.app = build_app(
+            settings=self.settings,
+            authenticator=TokenFile(self.settings.tokens_file, admins=self.settings.admins),
+            cluster=self.cluster,
+            engines=self.engines,
+            plugins=self.plugins,
+            find=self._find,
+        )
+        self.gateway = self.app[GATEWAY]
+        self._runner = new_runner(self.app, self.settings)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.session = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+
+    async def stop(self) -> None:
+        await self.session.close()
+        await self._runner.cleanup()
+        for agent in self.agents:
+            await agent.stop()
+
+    async def agent(self, handler: AgentHandler) -> ScriptedAgent:
+        agent = ScriptedAgent(handler)
+        await agent.start()
+        self.agents.append(agent)
+        return agent
+
+    def engine(self, **changes: Any) -> dict[str, Any]:
+        return self.cluster.put(engine_item(**changes))
+
+    async def served(self, handler: AgentHandler, **changes: Any) -> tuple[ScriptedAgent, dict[str, Any]]:
+        """A scripted agent and its engine."""
+        agent = await self.agent(handler)
+        status = changes.pop("status", {}) | {"address": agent.address}
+        return agent, self.engine(status=status, **changes)
+
+    async def call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        user: str | None = "alice",
+        token: str | None = TOKEN,
+        headers: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Answer:
+        sent = {"Token-Code": token, "Token-User": user}
+        sent = {name: value for name, value in sent.items() if value is not None} | (headers or {})
+        async with self.session.request(verb, self.url + path, headers=sent, **kwargs) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def post(self, method: str, body: Any, **kwargs: Any) -> Answer:
+        return await self.call("POST", f"{BASE}/{method}", json=body, **kwargs)
+
+    async def get(self, method: str, query: Any = None, **kwargs: Any) -> Answer:
+        return await self.call("GET", f"{BASE}/{method}", params=query or {}, **kwargs)
+
+    async def execute(self, engine: dict[str, Any], code: str = "1+1", **more: Any) -> Answer:
+        user = more.pop("user", "alice")
+        body = {"engineId": engine["metadata"]["uid"], "code": code, "runType": "python"} | more
+        return await self.post("executeCode", body, user=user)
+
+    def download_query(self, engine: dict[str, Any], log_type: str = "stdout") -> dict[str, str]:
+        return {
+            "emInstance": EM,
+            "instance": engine["status"]["serviceInstance"],
+            "logDirSuffix": engine["status"]["logDirSuffix"],
+            "logType": log_type,
+        }

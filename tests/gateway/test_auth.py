@@ -1,0 +1,149 @@
+"""Who gets in, who does not, and that a changed tokens file counts at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linkis_ecm.gateway.auth import LOOK_EVERY, Caller, TokenFile
+from linkis_ecm.gateway.errors import Refused
+from tests.gateway.support import BOB_TOKEN, TOKEN, Harness
+
+Make = Callable[..., Awaitable[Harness]]
+
+
+@dataclass
+class Sent:
+    headers: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, str] = field(default_factory=dict)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sent(code: str = TOKEN, user: str = "alice") -> Sent:
+    return Sent({"Token-Code": code, "Token-User": user})
+
+
+def write(path: Path, tokens: Any) -> str:
+    # As a kubelet does: another file put in the old one's place.
+    other = path.with_name("new")
+    other.write_text(tokens if isinstance(tokens, str) else json.dumps(tokens))
+    os.replace(other, path)
+    return str(path)
+
+
+async def refusal(authenticator: TokenFile, request: Sent) -> str:
+    with pytest.raises(Refused) as caught:
+        await authenticator.authenticate(request)
+    assert caught.value.status == -1
+    return caught.value.sentence
+
+
+async def test_a_token_speaks_for_the_users_it_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "t", {TOKEN: {"users": ["*"]}, BOB_TOKEN: {"users": ["bob", "carol"]}})
+    authenticator = TokenFile(path, admins=frozenset({"root"}))
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+    assert await authenticator.authenticate(sent(user="root")) == Caller("root", is_admin=True)
+    assert await authenticator.authenticate(sent(BOB_TOKEN, "carol")) == Caller("carol")
+    assert "not accepted" in await refusal(authenticator, sent(BOB_TOKEN, "alice"))
+    assert "not accepted" in await refusal(authenticator, sent("guess-guess", "alice"))
+
+
+async def test_cookies_do_where_headers_are_missing_and_headers_win(tmp_path: Path) -> None:
+    authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
+    cookies = {"Token-Code": TOKEN, "Token-User": "bob"}
+    assert await authenticator.authenticate(Sent({}, cookies)) == Caller("bob")
+    assert await authenticator.authenticate(Sent({"Token-User": "alice"}, cookies)) == Caller("alice")
+
+
+async def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
+    assert (await refusal(authenticator, Sent())).startswith("Token-Code is missing")
+    assert (await refusal(authenticator, Sent({"Token-Code": TOKEN}))).startswith("Token-User is missing")
+
+
+@pytest.mark.parametrize("user", ["a-b", "../x", "a" * 41, "a b", ".x", "ä", "a\n"])
+async def test_a_user_who_could_own_no_engine_is_refused(tmp_path: Path, user: str) -> None:
+    authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
+    assert "Token-User is no user name" in await refusal(authenticator, sent(user=user))
+
+
+async def test_no_tokens_file_means_nobody_gets_in() -> None:
+    assert "ECM_TOKENS_FILE" in await refusal(TokenFile(""), sent())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not an object"),
+        ('{"LINKIS-0123": ["*"]}', "entry 1"),
+        ('{"LINKIS-0123": {"users": "*"}}', "entry 1"),
+        ('{"LINKIS-0123": {"users": [""]}}', "entry 1"),
+        ('{"short": {"users": ["*"]}}', "entry 1"),
+        ('{"": {"users": ["*"]}}', "entry 1"),
+    ],
+)
+async def test_a_file_that_cannot_be_used_closes_and_never_shows_a_token(
+    tmp_path: Path, content: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    authenticator = TokenFile(write(tmp_path / "t", content))
+    sentence = await refusal(authenticator, sent())
+    assert says in sentence
+    assert "LINKIS-0123" not in sentence + caplog.text
+
+
+async def test_a_changed_file_counts_and_a_broken_one_closes_until_it_is_mended(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "t"
+    authenticator = TokenFile(write(path, {TOKEN: {"users": ["*"]}}), clock=clock)
+    await authenticator.authenticate(sent())
+    write(path, {BOB_TOKEN: {"users": ["bob"]}})
+    clock.now += LOOK_EVERY
+    await refusal(authenticator, sent())
+    assert await authenticator.authenticate(sent(BOB_TOKEN, "bob")) == Caller("bob")
+    write(path, "oops")
+    clock.now += LOOK_EVERY
+    assert "cannot be used" in await refusal(authenticator, sent(BOB_TOKEN, "bob"))
+    path.unlink()
+    clock.now += LOOK_EVERY
+    assert "cannot be used" in await refusal(authenticator, sent(BOB_TOKEN, "bob"))
+    write(path, {BOB_TOKEN: {"users": ["bob"]}})
+    clock.now += LOOK_EVERY
+    assert await authenticator.authenticate(sent(BOB_TOKEN, "bob")) == Caller("bob")
+
+
+async def test_every_call_needs_a_token_even_for_a_path_that_is_not_there(gw: Harness) -> None:
+    for path in ("/api/rest_j/v1/engineconnManager/listEngines", "/api/nope"):
+        answer = await gw.call("GET", path, token=None, user=None)
+        assert answer.http == 401
+        assert answer.body["status"] == -1
+    answer = await gw.get("listEngines", token="wrong-wrong-wrong")
+    assert answer.http == 401
+    cookies = {"Cookie": f"Token-Code={TOKEN}; Token-User=alice"}
+    assert (await gw.get("listEngines", token=None, user=None, headers=cookies)).http == 200
+
+
+async def test_without_a_tokens_file_the_gateway_answers_401_and_says_why(make: Make) -> None:
+    gw = await make(tokens_file="")
+    answer = await gw.get("listEngines")
+    assert answer.http == 401
+    assert "ECM_TOKENS_FILE" in answer.message
+
+
+async def test_a_token_with_bytes_that_are_no_text_is_refused_not_a_crash(gw: Harness) -> None:
+    answer = await gw.get("listEngines", token="\udcff\udcfe-not-text")
+    assert answer.http == 401

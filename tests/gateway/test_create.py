@@ -1,0 +1,340 @@
+"""createEngineConnection: what it makes, that it can be repeated, and what it says when there will be no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from linkis_ecm.gateway.create import engine_name
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
+from linkis_ecm.model.engineconn import EngineConnSpec
+from tests.gateway.support import Harness
+
+Make = Callable[..., Awaitable[Harness]]
+TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"
+READY = {
+    "engineState": "Idle",
+    "reason": "KernelReady",
+    "engineType": "python",
+    "engineVersion": "3.11",
+    "serviceInstance": "p-0.linkis-engines.linkis:9105",
+    "address": "10.0.0.1:9105",
+    "startup": {
+        "accepted": "2026-11-24T05:00:00.000000Z",
+        "scheduled": "2026-11-24T05:00:00.100000Z",
+        "ready": "2026-11-24T05:00:01.500000Z",
+    },
+}
+
+
+def becomes(gw: Harness, *statuses: dict[str, Any]) -> None:
+    """The operator writes these, one after the other, once the resource is there."""
+
+    def created(item: dict[str, Any]) -> None:
+        async def write() -> None:
+            for status in statuses:
+                await asyncio.sleep(0)
+                gw.cluster.put(item | {"status": status})
+
+        gw.writing = asyncio.create_task(write())  # type: ignore[attr-defined]
+
+    gw.cluster.on_create = created
+
+
+async def test_it_makes_the_resource_waits_for_ready_and_tells_the_timings(gw: Harness) -> None:
+    becomes(gw, {"engineState": "Starting"}, {"engineState": "Starting", "reason": "PodCreated"}, READY)
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
+    assert answer.body["message"] == "create engineConn succeed."
+    assert answer.data["ticketId"] == TICKET
+    assert answer.data["status"] == "Idle"
+    assert answer.data["available"] is True
+    assert answer.data["serviceInstance"] == READY["serviceInstance"]
+    assert answer.data["startupMillis"] == {"accepted": 0, "scheduled": 100, "ready": 1500}
+    ((verb, name, body),) = gw.cluster.writes
+    assert verb == "create"
+    assert re.fullmatch("python-alice-[a-z2-7]{6}", name)
+    assert body["spec"] == {"engineType": "python", "user": "alice", "creator": "IDE", "ticketId": TICKET}
+    assert body["apiVersion"] == "linkis.apache.org/v1alpha1"
+    assert body["metadata"]["namespace"] == "linkis"
+
+
+async def test_everything_asked_for_reaches_the_spec_in_its_own_form(gw: Harness) -> None:
+    asked = {
+        "engineType": "python",
+        "engineVersion": "3.11",
+        "user": "alice",
+        "creator": "notebook",
+        "resources": {"cpu": "500m", "cpuLimit": "2", "memory": "1Gi"},
+        "env": {"GREETING": "hi"},
+        "idleTimeout": "10m",
+        "startTimeout": "90s",
+        "name": "mine",
+        "namespace": "linkis",
+        "labels": {"team": "risk"},
+        "wait": False,
+    }
+    answer = await gw.post("createEngineConnection", asked)
+    assert answer.data["status"] == "Starting"
+    ((_, name, body),) = gw.cluster.writes
+    assert name == "mine"
+    assert body["metadata"]["labels"] == {"team": "risk"}
+    spec = body["spec"]
+    assert spec["resources"] == {"cpu": "500m", "cpuLimit": "2", "memory": "1Gi"}
+    assert spec["env"] == [{"name": "GREETING", "value": "hi"}]
+    assert (spec["idleTimeout"], spec["startTimeout"], spec["engineVersion"]) == ("10m", "90s", "3.11")
+    EngineConnSpec.model_validate(spec, extra="forbid")
+
+
+async def test_the_same_ticket_makes_one_engine_however_often_it_is_sent(gw: Harness) -> None:
+    becomes(gw, READY)
+    body = {"engineType": "python", "ticketId": TICKET}
+    answers = [await gw.post("createEngineConnection", body) for _ in range(3)]
+    assert len({answer.data["name"] for answer in answers}) == 1
+    assert len(gw.cluster.writes) == 1
+
+
+async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(gw: Harness) -> None:
+    body = {"engineType": "python", "ticketId": TICKET, "wait": False}
+    first = await gw.post("createEngineConnection", body)
+    item = next(iter(gw.cluster.items.values()))
+    gw.cluster.drop(item)
+    gw.cluster.items["linkis", item["metadata"]["name"]] = item
+    again = await gw.post("createEngineConnection", body)
+    assert again.data["name"] == first.data["name"]
+    assert [verb for verb, *_ in gw.cluster.writes] == ["create"]
+
+
+@pytest.mark.parametrize("error", [Unreachable("reset"), ServerError(500, "InternalError", "x")])
+async def test_a_create_whose_answer_was_lost_is_found_not_made_again(gw: Harness, error: Exception) -> None:
+    becomes(gw, READY)
+    gw.cluster.fail_after["create"] = error  # type: ignore[assignment]
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.data["status"] == "Idle"
+    assert len(gw.cluster.writes) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "http", "says"),
+    [
+        (Unreachable("reset"), 503, "try again with the same ticketId"),
+        (ServerError(500, "InternalError", "boom"), 503, "try again with the same ticketId"),
+        (Forbidden(403, "Forbidden", "exceeded quota: engines"), 400, "exceeded quota"),
+        (Invalid(422, "Invalid", "spec.user: bad"), 400, "spec.user"),
+        (NotFound(404, "NotFound", 'namespaces "x" not found'), 400, "namespace"),
+    ],
+)
+async def test_what_the_api_server_refuses_is_said(gw: Harness, error: Any, http: int, says: str) -> None:
+    gw.cluster.fail["create"] = error
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.http == http
+    assert says in answer.message
+    assert not gw.cluster.items
+
+
+async def test_a_taken_name_is_tried_past_for_a_ticket_and_told_for_a_chosen_name(gw: Harness) -> None:
+    first = engine_name("python", "alice", TICKET)
+    gw.engine(name=first)
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET, "wait": False})
+    assert answer.data["name"] == engine_name("python", "alice", TICKET, 1) != first
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "name": first, "wait": False})
+    assert answer.http == 400
+    assert "is taken" in answer.message
+    assert len(gw.cluster.writes) == 1
+
+
+def test_names_are_host_names_whatever_users_are_called() -> None:
+    name = engine_name("flink_sql", "Ann.Lee_99__", TICKET)
+    assert re.fullmatch(r"flink-sql-ann-lee-99-[a-z2-7]{6}", name)
+    assert re.fullmatch(r"[a-z0-9-]{1,63}", engine_name("a" * 30, "B" * 40, TICKET))
+    assert re.fullmatch(r"python-x-[a-z2-7]{6}", engine_name("python", "___", TICKET))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "can_retry", "says"),
+    [
+        (
+            {"reason": "ImagePullBackOff", "message": "The image x:y cannot be pulled."},
+            "ImagePullBackOff",
+            False,
+            "x:y",
+        ),
+        ({"reason": "Unschedulable"}, "Unschedulable", True, "No node has room"),
+        ({"reason": "StartTimeout"}, "StartTimeout", True, "startTimeout"),
+        ({"reason": "SomethingNew", "message": "words of it"}, "SomethingNew", False, "words of it"),
+        ({}, "", False, "ended before"),
+    ],
+)
+async def test_a_failed_start_tells_reason_remedy_and_whether_to_retry(
+    gw: Harness, status: dict[str, str], reason: str, can_retry: bool, says: str
+) -> None:
+    becomes(gw, {"engineState": "Starting"}, {"engineState": "Failed"} | status)
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.http == 400
+    assert answer.body["status"] == 1
+    assert answer.message.startswith("Create engineConn failed, caused by ")
+    assert says in answer.message
+    data = answer.body["data"]
+    assert data["reason"] == reason
+    assert data["canRetry"] is can_retry
+    assert data["engine"]["status"] == "Failed"
+
+
+async def test_an_engine_deleted_or_stopped_while_it_starts_is_said_at_once(gw: Harness) -> None:
+    gw.cluster.on_create = lambda item: asyncio.get_running_loop().call_soon(gw.cluster.drop, item)  # type: ignore
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.body["data"]["reason"] == "Deleted"
+    becomes(gw, {"engineState": "ShuttingDown"})
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.body["data"]["reason"] == "StoppedByUser"
+
+
+async def test_an_engine_that_is_not_ready_in_time_goes_on_and_can_be_asked_for_again(gw: Harness) -> None:
+    becomes(gw, {"engineState": "Starting", "reason": "PodScheduled"})
+    body = {"engineType": "python", "ticketId": TICKET, "timeoutSeconds": 1}
+    answer = await gw.post("createEngineConnection", body)
+    assert answer.http == 400
+    assert "Starting" in answer.message
+    assert answer.body["data"]["canRetry"] is True
+    assert answer.body["data"]["ticketId"] == TICKET
+    (item,) = gw.cluster.items.values()
+    gw.cluster.put(item | {"status": READY})
+    assert (await gw.post("createEngineConnection", body)).data["status"] == "Idle"
+    assert len(gw.cluster.writes) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"engineType": "cobol"}, "engineType is 'cobol': the catalogue offers python 3.11"),
+        ({"engineVersion": "2.7"}, "engineVersion is '2.7'"),
+        ({"engineType": ""}, "Parameter engineType cannot be empty"),
+        ({"engineType": "../x"}, "Parameter engineType is '../x': use lower-case letters"),
+        ({"engineType": "python\n"}, "Parameter engineType"),
+        ({"engineTyp": "x", "other": 1}, "Unknown parameter 'engineTyp', 'other'"),
+        ({"resources": {"memory": "lots"}}, "Parameter resources.memory is 'lots': write cpu like 500m"),
+        ({"resources": {"gpu": "1"}}, "Unknown parameter 'resources.gpu'"),
+        ({"resources": "1Gi"}, "Parameter resources is '1Gi': give a JSON object"),
+        ({"idleTimeout": "soon"}, "Parameter idleTimeout is 'soon': write it like 90s"),
+        ({"env": {"1BAD": "x"}}, "1BAD"),
+        ({"env": {"ECM_TOKEN": "x"}}, "the engine's own"),
+        ({"env": {"A": 7}}, "Parameter env.A is 7: give text"),
+        ({"name": "Not_A_Name"}, "Parameter name"),
+        ({"namespace": "kube-system"}, "namespace is 'kube-system': engines of this gateway go to linkis"),
+        ({"labels": {"linkis.apache.org/x": "y"}}, "labels.linkis.apache.org/x"),
+        ({"ticketId": "not-a-uuid"}, "Parameter ticketId is 'not-a-uuid': give a UUID in lower case"),
+        ({"timeoutSeconds": 601}, "Parameter timeoutSeconds is 601: give 600 or less"),
+        ({"timeoutSeconds": 0}, "Parameter timeoutSeconds is 0: give 1 or more"),
+        ({"timeoutSeconds": "x"}, "Parameter timeoutSeconds is 'x': give a whole number"),
+        ({"wait": "perhaps"}, "Parameter wait is 'perhaps': give true or false"),
+        ({"creator": "a-b"}, "Parameter creator is 'a-b'"),
+    ],
+)
+async def test_bad_input_is_refused_in_a_sentence_and_changes_nothing(
+    gw: Harness, change: dict[str, Any], says: str
+) -> None:
+    answer = await gw.post("createEngineConnection", {"engineType": "python"} | change)
+    assert answer.http == 400
+    assert says in answer.message
+    assert gw.cluster.writes == []
+
+
+async def test_engine_type_is_needed(gw: Harness) -> None:
+    answer = await gw.post("createEngineConnection", {})
+    assert answer.http == 400
+    assert "Parameter engineType is missing" in answer.message
+
+
+async def test_only_an_admin_makes_engines_for_others_or_elsewhere(gw: Harness) -> None:
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "user": "bob"})
+    assert answer.http == 403
+    assert answer.body["status"] == 3
+    assert "user is 'bob'" in answer.message
+    body = {"engineType": "python", "user": "bob", "namespace": "elsewhere", "wait": False}
+    answer = await gw.post("createEngineConnection", body, user="root")
+    assert answer.data["user"] == "bob"
+    assert answer.data["namespace"] == "elsewhere"
+
+
+async def test_with_watched_namespaces_even_an_admin_stays_in_them(make: Make) -> None:
+    gw = await make(watch_namespaces=("linkis", "team"))
+    body = {"engineType": "python", "namespace": "team", "wait": False}
+    assert (await gw.post("createEngineConnection", body)).data["namespace"] == "team"
+    answer = await gw.post("createEngineConnection", body | {"namespace": "elsewhere"}, user="root")
+    assert answer.http == 400
+    assert "linkis, team" in answer.message
+
+
+async def test_anothers_ticket_is_neither_shown_nor_taken_over(gw: Harness) -> None:
+    gw.engine(spec={"user": "bob", "ticketId": TICKET})
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
+    assert answer.http == 403
+    assert gw.cluster.writes == []
+
+
+async def test_a_ticket_of_another_engine_type_is_refused(gw: Harness) -> None:
+    gw.engine(spec={"engineType": "shell", "ticketId": TICKET}, status={"engineType": "shell"})
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
+    assert answer.http == 400
+    assert "give a new ticketId" in answer.message
+
+
+def past(**changes: Any) -> PastEngine:
+    fields: dict[str, Any] = {
+        "ticket_id": TICKET, "label_value": "alice-IDE,python-3.11", "user": "alice", "service_instance": "p-0.s:9105",
+        "ecm_instance": "e:9102", "status": "Success", "log_dir_suffix": f"alice/20261101/python/{TICKET}/logs",
+        "create_time": None, "used_time": None, "release_time": None,
+    }  # fmt: skip
+    return PastEngine(**(fields | changes))
+
+
+async def test_the_ticket_of_an_ended_engine_is_not_used_again(make: Make) -> None:
+    gw = await make(find=lambda _: past())
+    answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
+    assert answer.http == 400
+    assert "has ended (Success): give a new ticketId" in answer.message
+    assert gw.cluster.writes == []
+
+
+async def test_a_database_that_does_not_answer_stops_no_engine(make: Make) -> None:
+    def find(_: str) -> PastEngine:
+        raise OSError("no route to database")
+
+    gw = await make(find=find)
+    body = {"engineType": "python", "ticketId": TICKET, "wait": False}
+    assert (await gw.post("createEngineConnection", body)).data["ticketId"] == TICKET
+
+
+async def test_before_the_catalogue_is_read_nothing_is_made(gw: Harness) -> None:
+    gw.plugins.synced = False
+    answer = await gw.post("createEngineConnection", {"engineType": "python"})
+    assert answer.http == 503
+    assert gw.cluster.writes == []
+
+
+async def test_a_client_that_leaves_while_it_waits_leaves_no_listener_behind(gw: Harness) -> None:
+    made = asyncio.Event()
+    gw.cluster.on_create = lambda _: made.set()
+    task = asyncio.create_task(gw.post("createEngineConnection", {"engineType": "python"}))
+    await asyncio.wait_for(made.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (item,) = gw.cluster.items.values()
+    key = "linkis", item["metadata"]["name"]
+    async with asyncio.timeout(5):
+        while key in gw.engines._listeners or gw.gateway.metrics.calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_without_a_ticket_each_call_makes_an_engine_with_a_ticket_of_its_own(gw: Harness) -> None:
+    tickets = {
+        (await gw.post("createEngineConnection", {"engineType": "python", "wait": False})).data["ticketId"]
+        for _ in range(3)
+    }
+    assert len(tickets) == 3
+    assert all(str(uuid.UUID(ticket)) == ticket for ticket in tickets)
