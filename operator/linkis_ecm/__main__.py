@@ -4,6 +4,7 @@ Imports a part only when it is asked for. A wrong setting or a database that can
 standard error and exit code 2.
 """
 
+# ruff: noqa: PLC0415 - each command imports what it runs, and nothing of the others
 from __future__ import annotations
 
 import asyncio
@@ -50,11 +51,11 @@ def operator() -> None:
 def gateway() -> None:
     """Serves Linkis's REST."""
     from linkis_ecm.gateway import main as process
-    from linkis_ecm.gateway.settings import SettingsError, load_settings
+    from linkis_ecm.gateway.settings import SettingsError, from_environment
 
     _logging()
     try:
-        process.run(load_settings(os.environ))
+        asyncio.run(process.run(from_environment(os.environ)))
     except SettingsError as error:
         _fail(error)
 

@@ -54,16 +54,17 @@ class Reports:
         return app
 
     async def _handle(self, request: web.Request) -> web.Response:
-        code, sentence = await self._answer(request)
+        code, sentence = self.answer(request.headers.get("Authorization", ""), await request.read())
         metrics.REPORTS.labels(str(code)).inc()
         return web.Response(status=code, text=sentence or None)
 
-    async def _answer(self, request: web.Request) -> tuple[int, str]:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    def answer(self, authorization: str, raw: bytes) -> tuple[int, str]:
+        """The HTTP status and a sentence for a report."""
+        scheme, _, token = authorization.partition(" ")
         if scheme != "Bearer" or not token:
             return 401, "give the engine's token as Authorization: Bearer"
         try:
-            body = _object(orjson.loads(await request.read()))
+            body = _object(orjson.loads(raw))
             uid, attempt, sequence = _text(body, "uid"), _number(body, "attempt"), _number(body, "sequence")
             key = (_text(body, "namespace"), _text(body, "name"))
             state = _state(body)

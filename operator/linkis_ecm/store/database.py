@@ -1,0 +1,77 @@
+"""Opens the database that ECM_DATABASE_URL names, with a bound on every wait. Must not know a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+# A database in the same data centre answers a connect within milliseconds; these end a hang, not a slow day.
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+# SQLite's writers wait for each other; the sink's batches take milliseconds.
+BUSY_MILLISECONDS = 10_000
+SCHEMES = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; one sentence with the setting's name and the remedy, without the password."""
+
+
+def parse_url(url: str) -> URL:
+    """The parsed URL; raises DatabaseError for a text that is none or names another driver."""
+    hint = "write sqlite:////path/to/file or mysql+pymysql://user:password@host:3306/database"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        # Without the text itself: it may hold a password.
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) is no database URL: {hint}") from error
+    if parsed.drivername not in SCHEMES:
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) begins with {parsed.drivername}: {hint}")
+    return parsed
+
+
+def open_engine(url: str) -> Engine:
+    """An engine that connects when it is first used; raises DatabaseError for a URL that cannot be one."""
+    parsed = parse_url(url)
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})
+            event.listen(engine, "connect", _sqlite_settings)
+            return engine
+        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "write_timeout": READ_SECONDS}
+        # Recycled before MySQL's own wait_timeout of 8 hours; pinged because a proxy may cut sooner.
+        return create_engine(
+            parsed, connect_args=waits | {"charset": "utf8mb4"}, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10
+        )
+    except (SQLAlchemyError, NoSuchModuleError) as error:
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) cannot be used: {error}") from error
+
+
+def check(engine: Engine) -> None:
+    """Connects once; raises DatabaseError where that fails."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        raise unreachable(engine.url, error) from error
+
+
+def unreachable(url: URL, error: Exception) -> DatabaseError:
+    """The sentence for a database that does not answer."""
+    where = url.render_as_string(hide_password=True)
+    cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+    return DatabaseError(
+        f"the database {where} of ECM_DATABASE_URL (database.url of the chart) cannot be reached ({cause}):"
+        " check that it runs, its name, and the user's password and rights"
+    )
+
+
+def _sqlite_settings(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # WAL: the gateway reads while the operator writes. NORMAL: a power cut may lose the last rows, which a resync
+    # writes again; the file stays whole.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MILLISECONDS}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

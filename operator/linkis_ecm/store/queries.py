@@ -1,0 +1,146 @@
+"""What the gateway and the command line read: typed answers, synchronous, each one short statement or two.
+
+Must not write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, Row, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from linkis_ecm.store import schema
+from linkis_ecm.store.database import unreachable
+from linkis_ecm.store.linkis import record
+
+# The most rows of one page; Linkis's console asks for 20.
+PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """A row of `linkis_cg_ec_resource_info_record`; times are naive UTC, as Linkis reads them."""
+
+    id: int
+    label_value: str
+    create_user: str
+    service_instance: str | None
+    ecm_instance: str | None
+    ticket_id: str
+    status: str | None
+    log_dir_suffix: str | None
+    request_times: int | None
+    request_resource: str | None
+    used_times: int | None
+    used_resource: str | None
+    metrics: str | None
+    release_times: int | None
+    released_resource: str | None
+    release_time: datetime | None
+    used_time: datetime | None
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """What our own table says of an engine besides."""
+
+    ticket_id: str
+    uid: str
+    namespace: str
+    name: str
+    final: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionRow:
+    """The engine entered `state` at `at` (aware, UTC)."""
+
+    state: str
+    at: datetime
+    reason: str
+    message: str
+
+
+class Queries:
+    """Reads over one engine; each raises DatabaseError where the database does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record_by_ticket(self, ticket: str) -> RecordRow | None:
+        return self._first(record.c.ticket_id == ticket)
+
+    def latest_record_by_instance(self, instance: str) -> RecordRow | None:
+        """The newest (highest id) of that service instance, as Linkis's own query has it."""
+        return self._first(record.c.service_instance == instance)
+
+    def record_by_log_suffix(self, suffix: str) -> RecordRow | None:
+        """The record of exactly that stored suffix."""
+        return self._first(record.c.log_dir_suffix == suffix)
+
+    def engine(self, ticket: str) -> EngineRow | None:
+        t = schema.engine.c
+        found = self._all(
+            select(t.ticket_id, t.uid, t.namespace, t.name, t.final, t.reason, t.message).where(t.ticket_id == ticket)
+        )
+        return EngineRow(**found[0]._mapping) if found else None
+
+    def transitions(self, ticket: str) -> list[TransitionRow]:
+        """An engine's states in their order."""
+        t = schema.transition.c
+        found = self._all(
+            select(t.state, t.at, t.reason, t.message).where(t.ticket_id == ticket).order_by(t.at, t.state)
+        )
+        epoch = datetime(1970, 1, 1, tzinfo=UTC)
+        return [TransitionRow(state, epoch + timedelta(microseconds=at), why, text) for state, at, why, text in found]
+
+    def list_records(
+        self,
+        *,
+        user: str | None = None,
+        status: str | None = None,
+        engine_type: str | None = None,
+        instance: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        page: int = 1,
+        page_size: int = 20,
+    ) -> tuple[list[RecordRow], int]:
+        """A page of records, newest first, and how many there are in all."""
+        wanted = []
+        if user is not None:
+            wanted.append(record.c.create_user == user)
+        if status is not None:
+            wanted.append(record.c.status == status)
+        if instance is not None:
+            wanted.append(record.c.service_instance == instance)
+        if engine_type is not None:
+            wanted.append(record.c.label_value.contains(f",{engine_type}-", autoescape=True))
+        if start is not None:
+            wanted.append(record.c.create_time >= start)
+        if end is not None:
+            wanted.append(record.c.create_time <= end)
+        size = max(1, min(page_size, PAGE_MAX))
+        total = self._all(select(func.count()).select_from(record).where(*wanted))[0][0]
+        order = (record.c.create_time.desc(), record.c.id.desc())
+        found = self._all(
+            select(record).where(*wanted).order_by(*order).limit(size).offset(max(0, page - 1) * size)
+        )  # fmt: skip
+        return [RecordRow(**row._mapping) for row in found], total
+
+    def _first(self, condition: Any) -> RecordRow | None:
+        found = self._all(select(record).where(condition).order_by(record.c.id.desc()).limit(1))
+        return RecordRow(**found[0]._mapping) if found else None
+
+    def _all(self, statement: Any) -> list[Row[Any]]:
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(statement))
+        except SQLAlchemyError as error:
+            raise unreachable(self._engine.url, error) from error

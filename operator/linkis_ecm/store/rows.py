@@ -1,0 +1,252 @@
+"""Writes records into the tables: one transaction for a batch, guarded so that any repetition and order is harmless.
+
+A final row never changes; an older record never overwrites a newer one; an update never touches what Linkis's own
+update does not (label, user, log folder, creation). Must not queue or retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, case, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam as bind
+
+from linkis_ecm.model.record import EngineRecord, Material
+from linkis_ecm.model.states import EngineState
+from linkis_ecm.store import schema
+from linkis_ecm.store.linkis import engine_em, materials, record
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# Rows of a live engine that nobody has written for this long and whose engine the API does not have are ended: a new
+# engine may be in the API after the list was made.
+ABSENT_FOR = timedelta(seconds=60)
+_TIMES = ("request_times", "used_times", "release_times")
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def naive(moment: datetime | None) -> datetime | None:
+    """As Linkis's datetime columns have it: UTC, whole seconds (MySQL would round a half up, into the future)."""
+    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def write(connection: Connection, batch: Sequence[EngineRecord], now: datetime) -> int:
+    """Writes a batch of records of different tickets; answers how many were news."""
+    tickets = [r.ticket_id for r in batch]
+    guards = {
+        ticket: (as_of, final)
+        for ticket, as_of, final in connection.execute(
+            select(schema.engine.c.ticket_id, schema.engine.c.as_of, schema.engine.c.final).where(
+                schema.engine.c.ticket_id.in_(tickets)
+            )
+        )
+    }
+    known = set(connection.scalars(select(record.c.ticket_id).where(record.c.ticket_id.in_(tickets))))
+    news = [r for r in batch if _is_news(r, guards.get(r.ticket_id))]
+    _each(connection, insert(record), [_new_row(r) for r in news if r.ticket_id not in known])
+    _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in news if r.ticket_id in known])
+    fresh = [r for r in news if r.ticket_id not in guards]
+    _each(connection, insert(schema.engine), [_guard_row(r, now) for r in fresh])
+    stale = [{f"b_{k}": v for k, v in _guard_row(r, now).items()} for r in news if r.ticket_id in guards]
+    _each(connection, _UPDATE_GUARD, stale)
+    _write_edges(connection, news, now)
+    # The history also takes what came late: it is a set of facts.
+    _write_transitions(connection, [r for r in batch if not guards.get(r.ticket_id, (0, False))[1]])
+    return len(news)
+
+
+def _is_news(r: EngineRecord, guard: tuple[int, bool] | None) -> bool:
+    if guard is None:
+        return True
+    as_of, final = guard
+    return not final and micros(r.as_of) >= as_of
+
+
+def _each(connection: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _new_row(r: EngineRecord) -> dict[str, Any]:
+    return {
+        "label_value": r.label_value, "create_user": r.create_user, "service_instance": r.service_instance,
+        "ecm_instance": r.ecm_instance, "ticket_id": r.ticket_id, "status": r.status.value,
+        "log_dir_suffix": r.log_dir_suffix, "request_times": r.request_times, "request_resource": r.request_resource,
+        "used_times": r.used_times, "used_resource": r.used_resource, "metrics": r.metrics,
+        "release_times": r.release_times, "released_resource": r.released_resource,
+        "release_time": naive(r.release_time), "used_time": naive(r.used_time), "create_time": naive(r.create_time),
+    }  # fmt: skip
+
+
+# What an update may change: Linkis's own update leaves label, user, log folder and creation alone, too.
+_FIXED = {"label_value", "create_user", "ticket_id", "log_dir_suffix", "create_time"}
+_CHANGING = (
+    "service_instance", "ecm_instance", "status", "request_times", "request_resource", "used_times", "used_resource",
+    "metrics", "release_times", "released_resource", "release_time", "used_time",
+)  # fmt: skip
+
+
+def _changed_row(r: EngineRecord) -> dict[str, Any]:
+    row = {f"b_{name}": value for name, value in _new_row(r).items() if name not in _FIXED}
+    return row | {"b_ticket_id": r.ticket_id}
+
+
+def _highest(column: Any, name: str) -> Any:
+    """A counter never goes back."""
+    old = func.coalesce(column, 0)
+    return case((old > bind(name), old), else_=bind(name))
+
+
+def _kept(column: Any, name: str) -> Any:
+    """A record computed without what was known (a plugin that is gone) does not erase it."""
+    return func.coalesce(bind(name, type_=column.type), column)
+
+
+_UPDATE_RECORD = (
+    update(record)
+    .where(record.c.ticket_id == bind("b_ticket_id"))
+    .values(
+        {
+            name: _highest(record.c[name], f"b_{name}")
+            if name in _TIMES
+            else bind(f"b_{name}")
+            if name in ("service_instance", "ecm_instance", "status")
+            else _kept(record.c[name], f"b_{name}")
+            for name in _CHANGING
+        }
+    )
+)
+_UPDATE_GUARD = (
+    update(schema.engine)
+    .where(schema.engine.c.ticket_id == bind("b_ticket_id"))
+    .values(
+        {
+            name: bind(f"b_{name}")
+            for name in ("uid", "namespace", "name", "as_of", "written", "final", "reason", "message")
+        }
+    )
+)
+
+
+def _guard_row(r: EngineRecord, now: datetime) -> dict[str, Any]:
+    return {
+        "ticket_id": r.ticket_id, "uid": r.uid, "namespace": r.namespace, "name": r.name, "as_of": micros(r.as_of),
+        "written": micros(now), "final": r.final, "reason": r.reason, "message": r.message,
+    }  # fmt: skip
+
+
+def _write_edges(connection: Connection, news: Sequence[EngineRecord], now: datetime) -> None:
+    """`linkis_cg_manager_engine_em`: one row for each live engine, under its ticket until it has an address."""
+    if not news:
+        return
+    names = {name for r in news for name in (r.ticket_id, r.service_instance)}
+    found = connection.execute(
+        select(engine_em.c.id, engine_em.c.engine_instance).where(engine_em.c.engine_instance.in_(names))
+    )
+    there: dict[str, list[int]] = {}
+    for number, name in found:
+        there.setdefault(name, []).append(number)
+    gone: list[int] = []
+    for r in news:
+        own = sorted(there.get(r.ticket_id, []) + (there.get(r.service_instance, []) if r.used_times else []))
+        if r.final:
+            gone += own
+        elif not own:
+            row = {"engine_instance": r.service_instance, "em_instance": r.ecm_instance}
+            connection.execute(
+                insert(engine_em).values(**row, update_time=naive(now), create_time=naive(r.create_time))
+            )
+        else:
+            gone += own[1:]
+            if own[0] not in there.get(r.service_instance, []):
+                change = {"engine_instance": r.service_instance, "em_instance": r.ecm_instance}
+                connection.execute(
+                    update(engine_em).where(engine_em.c.id == own[0]).values(**change, update_time=naive(now))
+                )
+    if gone:
+        connection.execute(delete(engine_em).where(engine_em.c.id.in_(gone)))
+
+
+def _write_transitions(connection: Connection, batch: Iterable[EngineRecord]) -> None:
+    rows = {
+        (r.ticket_id, micros(t.at), t.state.value): {
+            "ticket_id": r.ticket_id, "at": micros(t.at), "state": t.state.value, "reason": t.reason,
+            "message": t.message,
+        }
+        for r in batch
+        for t in r.transitions
+    }  # fmt: skip
+    if not rows:
+        return
+    table = schema.transition
+    tickets = {ticket for ticket, _, _ in rows}
+    present = {
+        tuple(key)
+        for key in connection.execute(
+            select(table.c.ticket_id, table.c.at, table.c.state).where(table.c.ticket_id.in_(tickets))
+        )
+    }
+    _each(connection, insert(table), [row for key, row in rows.items() if key not in present])
+
+
+def write_materials(
+    connection: Connection, engine_type: str, version: str, wanted: Sequence[Material], now: datetime
+) -> None:
+    """The files of one engine type and version: changed ones updated, new ones inserted, gone ones deleted."""
+    mine = (materials.c.engine_conn_type == engine_type, materials.c.version == version)
+    there = {row.file_name: row for row in connection.execute(select(materials).where(*mine).order_by(materials.c.id))}
+    for m in wanted:
+        values = {
+            "file_size": m.file_size, "last_modified": m.last_modified_ms, "bml_resource_id": m.bml_resource_id,
+            "bml_resource_version": m.bml_resource_version,
+        }  # fmt: skip
+        old = there.pop(m.file_name, None)
+        if old is None:
+            key = {"engine_conn_type": engine_type, "version": version, "file_name": m.file_name}
+            times = {"create_time": naive(now), "last_update_time": naive(now)}
+            connection.execute(insert(materials).values(**key, **values, **times))
+        elif any(getattr(old, name) != value for name, value in values.items()):
+            change = update(materials).where(materials.c.id == old.id)
+            connection.execute(change.values(**values, last_update_time=naive(now)))
+    if there:
+        connection.execute(delete(materials).where(*mine, materials.c.file_name.in_(list(there))))
+
+
+def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:
+    """Ends the rows of engines that the API does not have; answers their tickets. See ABSENT_FOR.
+
+    `started`: what this process began; rows that nobody has written since then are not its own fresh ones.
+    """
+    old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_FOR))
+    open_rows = connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(False), old))
+    tickets = sorted(set(open_rows) - live)
+    for ticket in tickets:
+        row = connection.execute(select(record).where(record.c.ticket_id == ticket)).one_or_none()
+        if row is not None:
+            connection.execute(
+                update(record).where(record.c.ticket_id == ticket).values(
+                    status=EngineState.SHUTTING_DOWN.value,
+                    release_times=max(row.release_times or 0, row.request_times or 1),
+                    release_time=naive(now), released_resource=row.used_resource or row.request_resource,
+                )
+            )  # fmt: skip
+            connection.execute(delete(engine_em).where(engine_em.c.engine_instance.in_([ticket, row.service_instance])))
+        sentence = "The engine's resource was deleted while no operator looked."
+        connection.execute(
+            update(schema.engine).where(schema.engine.c.ticket_id == ticket).values(
+                final=True, as_of=micros(now), written=micros(now), reason="Deleted", message=sentence
+            )
+        )  # fmt: skip
+        connection.execute(
+            insert(schema.transition).values(
+                ticket_id=ticket, at=micros(now), state=EngineState.SHUTTING_DOWN.value, reason="Deleted",
+                message=sentence,
+            )
+        )  # fmt: skip
+    return tickets

@@ -1,0 +1,35 @@
+"""Our own tables beside Linkis's: what guards its rows, and the history of each engine's states.
+
+Times are microseconds since 1970 (BIGINT): Linkis's datetimes hold seconds, and an engine may change twice in one.
+A change here needs a migration; a test compares both.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+engine = Table(
+    "linkis_ecm_engine",
+    metadata,
+    Column("ticket_id", String(100), primary_key=True),
+    Column("uid", String(64), nullable=False),
+    Column("namespace", String(63), nullable=False),
+    Column("name", String(253), nullable=False),
+    Column("as_of", BigInteger, nullable=False, comment="when the engine entered its state"),
+    Column("written", BigInteger, nullable=False, comment="when this row was last written"),
+    Column("final", Boolean, nullable=False, comment="nothing changes any more"),
+    Column("reason", String(100), nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+transition = Table(
+    "linkis_ecm_engine_transition",
+    metadata,
+    Column("ticket_id", String(100), primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", String(50), primary_key=True),
+    Column("reason", String(100), nullable=False),
+    Column("message", Text, nullable=False),
+)

@@ -1,0 +1,222 @@
+"""The way of records into the database: coalesced by ticket, written in batches by one thread, kept while it is down.
+
+`offer` never blocks and never raises: an engine waits on no database. What is pending is bounded by the number of
+engines; a lost backlog is told again by the next operator's first pass. Must not know SQL: that is `store.rows`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from linkis_ecm.model.record import EngineRecord, Material, Transition
+from linkis_ecm.store import rows
+
+log = logging.getLogger(__name__)
+
+# A batch goes out when so many engines wait, or so long after the first: 200 rows are one round of statements, and
+# 50 ms are less than a person sees.
+BATCH, LINGER = 200, 0.05
+# Between tries while the database is down: 0.2 s doubling to 10 s, the longest that a recovered one waits for us.
+BACKOFF_BASE, BACKOFF_CAP = 0.2, 10.0
+# Flips of one engine remembered while the database is down; the oldest go first.
+TRANSITIONS_MAX = 1000
+
+DEPTH = Gauge("ecm_sink_depth", "Engines whose record waits for the database")
+LAG = Gauge("ecm_sink_lag_seconds", "Age of the oldest record that waits")
+ROWS = Counter("ecm_sink_rows_total", "Records written that were news")
+ERRORS = Counter("ecm_sink_errors_total", "Failed tries to write a batch", ["kind"])
+POISON = Counter("ecm_sink_poison_total", "Records that the database refuses and that were set aside")
+DROPPED = Counter("ecm_sink_transitions_dropped_total", "Transitions that did not fit the backlog")
+
+
+class Sink:
+    """`start`, `offer`, `close`. `clock` is the wall clock; waiting is real time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._started = clock()
+        self._lock = threading.Condition()
+        self._pending: OrderedDict[str, tuple[float, EngineRecord]] = OrderedDict()
+        self._materials: OrderedDict[tuple[str, str], Sequence[Material]] = OrderedDict()
+        self._writing = 0
+        self._failures = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="ecm-sink", daemon=True)
+        DEPTH.set_function(lambda: float(self.depth))
+        LAG.set_function(lambda: self.lag_seconds)
+
+    def start(self) -> None:
+        """Starts the one thread that writes."""
+        self._thread.start()
+
+    def offer(self, record: EngineRecord) -> None:
+        """Takes a record; of one engine the newest counts, and no transition is lost."""
+        with self._lock:
+            waiting = self._pending.get(record.ticket_id)
+            since = waiting[0] if waiting is not None else time.monotonic()
+            self._pending[record.ticket_id] = (since, _newer(waiting[1], record) if waiting else record)
+            self._lock.notify_all()
+
+    def offer_materials(self, engine_type: str, version: str, materials: Sequence[Material]) -> None:
+        """Takes the files of one engine type and version, all of them."""
+        with self._lock:
+            self._materials[engine_type, version] = list(materials)
+            self._lock.notify_all()
+
+    @property
+    def depth(self) -> int:
+        return len(self._pending) + len(self._materials) + self._writing
+
+    @property
+    def lag_seconds(self) -> float:
+        with self._lock:
+            first = next(iter(self._pending.values()), None)
+        return 0.0 if first is None else time.monotonic() - first[0]
+
+    @property
+    def healthy(self) -> bool:
+        """The last try to write succeeded."""
+        return self._failures == 0
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until everything offered is written; False where the time is over first."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self.depth, timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Writes what can be written in that time, then ends the thread."""
+        if not self.flush(timeout):
+            log.error("%d records are not in the database; the next operator tells them again", self.depth)
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._engine.dispose()
+
+    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
+        """Ends the rows of engines that the API does not have; blocking. Raises SQLAlchemyError."""
+        with self._engine.begin() as connection:
+            return rows.end_absent(connection, live_tickets, now, started=self._started)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._pending or self._materials or self._closing)
+                if self._closing:
+                    return
+                if len(self._pending) < BATCH:
+                    self._lock.wait_for(lambda: len(self._pending) >= BATCH or self._closing, LINGER)
+                batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
+                files = list(self._materials.items())
+                self._materials.clear()
+                self._writing = len(batch) + len(files)
+            try:
+                written = self._write([record for _, record in batch], files)
+            except SQLAlchemyError as error:
+                self._put_back(batch, files)
+                self._wait_after(error)
+            else:
+                self._failures = 0
+                ROWS.inc(written)
+                self._wrote()
+
+    def _write(self, batch: list[EngineRecord], files: list[tuple[tuple[str, str], Sequence[Material]]]) -> int:
+        """One transaction for all; where a row is refused, one for each, and the refused are set aside."""
+
+        def everything(connection: Connection) -> int:
+            for (engine_type, version), materials in files:
+                rows.write_materials(connection, engine_type, version, materials, self._clock())
+            return rows.write(connection, batch, self._clock()) if batch else 0
+
+        try:
+            with self._engine.begin() as connection:
+                return everything(connection)
+        except (OperationalError, InterfaceError):
+            raise
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            log.warning("a batch of %d records was refused, trying each alone: %s", len(batch), error.orig)
+        written = 0
+        for record in batch:
+            try:
+                with self._engine.begin() as connection:
+                    written += rows.write(connection, [record], self._clock())
+            except (OperationalError, InterfaceError):
+                raise
+            except SQLAlchemyError as error:
+                POISON.inc()
+                log.error("the record of ticket %s is refused and set aside: %s", record.ticket_id, error)
+        for (engine_type, version), materials in files:
+            try:
+                with self._engine.begin() as connection:
+                    rows.write_materials(connection, engine_type, version, materials, self._clock())
+            except (OperationalError, InterfaceError):
+                raise
+            except SQLAlchemyError as error:
+                POISON.inc()
+                log.error("the materials of %s %s are refused: %s", engine_type, version, error)
+        return written
+
+    def _put_back(
+        self, batch: list[tuple[float, EngineRecord]], files: list[tuple[tuple[str, str], Sequence[Material]]]
+    ) -> None:
+        """The batch waits again, before what came meanwhile."""
+        with self._lock:
+            for since, record in reversed(batch):
+                newer = self._pending.get(record.ticket_id)
+                kept = _newer(record, newer[1]) if newer is not None else record
+                self._pending[record.ticket_id] = (since, kept)
+                self._pending.move_to_end(record.ticket_id, last=False)
+            for key, materials in files:
+                self._materials.setdefault(key, materials)
+            self._writing = 0
+
+    def _wrote(self) -> None:
+        with self._lock:
+            self._writing = 0
+            self._lock.notify_all()
+
+    def _wait_after(self, error: SQLAlchemyError) -> None:
+        self._failures += 1
+        ERRORS.labels(type(error).__name__).inc()
+        wait = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(self._failures - 1, 10)) * self._rng.uniform(0.75, 1.25)
+        cause = getattr(error, "orig", None) or error
+        log.warning("the database takes no records (%d wait), again in %.1f s: %s", self.depth, wait, cause)
+        with self._lock:
+            self._lock.wait_for(lambda: self._closing, wait)
+
+
+def _newer(old: EngineRecord, new: EngineRecord) -> EngineRecord:
+    """The later of two records of one engine, with the transitions of both."""
+    late = old if old.final or (old.as_of > new.as_of and not new.final) else new
+    steps: dict[tuple[datetime, str], Transition] = {}
+    for step in (*old.transitions, *new.transitions):
+        steps[step.at, step.state.value] = step
+    kept = sorted(steps.values(), key=lambda step: step.at)
+    if len(kept) > TRANSITIONS_MAX:
+        DROPPED.inc(len(kept) - TRANSITIONS_MAX)
+        kept = kept[-TRANSITIONS_MAX:]
+    return replace(late, transitions=tuple(kept))
