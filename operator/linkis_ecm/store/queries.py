@@ -94,7 +94,7 @@ class Queries:
     def transitions(self, ticket: str) -> list[TransitionRow]:
         """An engine's states in their order."""
         t = schema.transition.c
-        found = self._all(
+        found: list[Any] = self._all(
             select(t.state, t.at, t.reason, t.message).where(t.ticket_id == ticket).order_by(t.at, t.state)
         )
         epoch = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,302 @@
+"""The sink: what reaches the tables, in which order, and what does not, whatever happens to the database."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, delete, select
+
+from linkis_ecm.model.record import EngineRecord, Material, Transition
+from linkis_ecm.model.states import EngineState
+from linkis_ecm.store import linkis, rows, schema
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.migrate import upgrade
+from linkis_ecm.store.queries import Queries
+from linkis_ecm.store.rows import naive
+from linkis_ecm.store.sink import POISON, Sink, _newer
+from tests.store.conftest import MariaDB
+from tests.store.records import RESOURCE, T0, at, life, step, ticket
+
+
+@pytest.fixture
+def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
+    url = new_url()
+    upgrade(url)
+    made = open_engine(url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def sink(engine: Engine) -> Iterator[Sink]:
+    made = Sink(engine, clock=lambda: at(100), rng=random.Random(1))
+    made.start()
+    yield made
+    made.close(5)
+
+
+def edges(engine: Engine) -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        found = connection.execute(select(linkis.engine_em.c.engine_instance, linkis.engine_em.c.em_instance))
+        return [tuple(row) for row in found]
+
+
+def test_a_life_leaves_its_row_its_edge_and_its_history(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    queries = Queries(engine)
+    starting, idle, busy, again, success = life(name)
+    sink.offer(starting)
+    assert sink.flush(10)
+    row = queries.record_by_ticket(name)
+    assert row is not None
+    assert (row.status, row.service_instance, row.used_times, row.used_time) == ("Starting", name, 0, None)
+    assert row.create_time == naive(at(0))
+    assert edges(engine) == [(name, "ecm:9102")]
+    for record, word in ((idle, "Idle"), (busy, "Busy"), (again, "Idle")):
+        sink.offer(record)
+        assert sink.flush(10)
+        row = queries.record_by_ticket(name)
+        assert row is not None
+        assert (row.status, row.service_instance) == (word, idle.service_instance)
+        assert edges(engine) == [(idle.service_instance, "ecm:9102")]
+    sink.offer(success)
+    assert sink.flush(10)
+    row = queries.record_by_ticket(name)
+    assert row is not None
+    assert (row.status, row.request_times, row.used_times, row.release_times) == ("Success", 1, 1, 1)
+    assert (row.request_resource, row.used_resource, row.released_resource) == (RESOURCE, RESOURCE, RESOURCE)
+    assert row.release_time == naive(at(4))
+    assert edges(engine) == []
+    assert [t.state for t in queries.transitions(name)] == ["Starting", "Idle", "Busy", "Idle", "Success"]
+    told = queries.engine(name)
+    assert told is not None
+    assert (told.final, told.reason) == (True, "R")
+
+
+def test_a_final_row_never_changes(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    for record in life(name):
+        sink.offer(record)
+    assert sink.flush(10)
+    before = Queries(engine).record_by_ticket(name)
+    sink.offer(step(name, EngineState.IDLE, 50))
+    sink.offer(step(name, EngineState.FAILED, 60))
+    assert sink.flush(10)
+    assert Queries(engine).record_by_ticket(name) == before
+    assert edges(engine) == []
+
+
+def test_an_older_record_never_overwrites_a_newer_one(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    starting, idle, busy, *_ = life(name)
+    for record in (busy, idle, starting):
+        sink.offer(record)
+        assert sink.flush(10)
+    row = Queries(engine).record_by_ticket(name)
+    assert row is not None
+    assert (row.status, row.used_times) == ("Busy", 1)
+    assert [t.state for t in Queries(engine).transitions(name)] == ["Starting", "Idle", "Busy"]
+
+
+def test_label_user_log_folder_and_creation_stay_as_first_written(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    sink.offer(step(name, EngineState.STARTING, 0))
+    assert sink.flush(10)
+    other = {"label_value": "x-y,z-1", "create_user": "eve", "log_dir_suffix": "elsewhere", "create_time": at(99)}
+    sink.offer(step(name, EngineState.IDLE, 1, **other))
+    assert sink.flush(10)
+    row = Queries(engine).record_by_ticket(name)
+    assert row is not None
+    assert (row.label_value, row.create_user) == ("hadoop-IDE,python-3.11", "hadoop")
+    assert row.log_dir_suffix == f"hadoop/20261124/python/{name}/logs"
+    assert row.create_time == T0.replace(tzinfo=None, microsecond=0)
+
+
+def test_counters_and_what_is_known_do_not_go_back(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    sink.offer(step(name, EngineState.IDLE, 1))
+    assert sink.flush(10)
+    bare = {"used_times": 0, "used_resource": None, "used_time": None, "request_resource": None}
+    sink.offer(step(name, EngineState.FAILED, 2, **bare))
+    assert sink.flush(10)
+    row = Queries(engine).record_by_ticket(name)
+    assert row is not None
+    assert (row.used_times, row.used_resource, row.request_resource) == (1, RESOURCE, RESOURCE)
+    assert row.used_time is not None
+
+
+def test_records_of_one_engine_coalesce_and_keep_every_transition() -> None:
+    name = ticket()
+    merged = life(name)[0]
+    for record in life(name)[1:]:
+        merged = _newer(merged, record)
+    assert merged.status is EngineState.SUCCESS
+    assert [t.state.value for t in merged.transitions] == ["Starting", "Idle", "Busy", "Idle", "Success"]
+
+
+def test_a_refused_record_is_set_aside_and_the_others_are_written(engine: Engine, sink: Sink) -> None:
+    before = POISON._value.get()
+    good, bad = ticket(), ticket()
+    poison: Any = step(bad, EngineState.STARTING, 0, label_value=None)
+    sink.offer(poison)
+    sink.offer(step(good, EngineState.STARTING, 0))
+    assert sink.flush(10)
+    assert Queries(engine).record_by_ticket(good) is not None
+    assert Queries(engine).record_by_ticket(bad) is None
+    assert POISON._value.get() == before + 1
+    assert sink.healthy
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_order_and_repetition_of_a_life_ends_in_the_same_rows(sqlite_engine: Engine, data: st.DataObject) -> None:
+    name = ticket()
+    steps = life(name)
+    order = data.draw(st.lists(st.sampled_from(steps), max_size=12))
+    late = data.draw(st.lists(st.sampled_from(steps), max_size=4))
+    for record in [*order, steps[-1], *late]:
+        with sqlite_engine.begin() as connection:
+            rows.write(connection, [record], at(100))
+    row = Queries(sqlite_engine).record_by_ticket(name)
+    assert row is not None
+    assert (row.status, row.service_instance) == ("Success", steps[-1].service_instance)
+    assert (row.request_times, row.used_times, row.release_times) == (1, 1, 1)
+    assert steps[-1].service_instance not in [edge for edge, _ in edges(sqlite_engine)]
+    assert name not in [edge for edge, _ in edges(sqlite_engine)]
+
+
+@pytest.fixture(scope="module")
+def sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    url = f"sqlite:///{tmp_path_factory.mktemp('property')}/x.sqlite3"
+    upgrade(url)
+    return open_engine(url)
+
+
+def test_materials_follow_the_plugin(engine: Engine, sink: Sink) -> None:
+    def material(file: str, size: int) -> Material:
+        return Material(
+            engine_type="python", version="3.11", file_name=file, file_size=size, last_modified_ms=5,
+            bml_resource_id="r", bml_resource_version="v000001",
+        )  # fmt: skip
+
+    def found() -> list[tuple[str, int]]:
+        with engine.connect() as connection:
+            table = linkis.materials.c
+            listed = connection.execute(select(table.file_name, table.file_size).order_by(table.file_name))
+            return [tuple(row) for row in listed]
+
+    sink.offer_materials("python", "3.11", [material("conf.zip", 1), material("lib.zip", 2)])
+    assert sink.flush(10)
+    assert found() == [("conf.zip", 1), ("lib.zip", 2)]
+    sink.offer_materials("python", "3.11", [material("lib.zip", 3)])
+    sink.offer_materials("python", "3.12", [])
+    assert sink.flush(10)
+    assert found() == [("lib.zip", 3)]
+
+
+def test_rows_of_engines_that_the_api_has_not_are_ended_once(engine: Engine, sink: Sink) -> None:
+    gone, lives = ticket(), ticket()
+    for name in (gone, lives):
+        sink.offer(step(name, EngineState.IDLE, 1))
+    assert sink.flush(10)
+    assert sink.resync({lives}, at(100)) == [], "a row that was just written may be of an engine younger than the list"
+    later = at(100) + rows.ABSENT_FOR + timedelta(seconds=1)
+    assert sink.resync({lives}, later) == [gone]
+    assert sink.resync({lives}, later) == []
+    row = Queries(engine).record_by_ticket(gone)
+    assert row is not None
+    assert (row.status, row.release_times) == ("ShuttingDown", 1)
+    assert row.release_time is not None
+    assert [edge for edge, _ in edges(engine)] == [f"host-{lives[:8]}:9105"]
+    alive = Queries(engine).record_by_ticket(lives)
+    assert alive is not None
+    assert alive.status == "Idle"
+
+
+def test_pages_filters_and_lookups(engine: Engine, sink: Sink) -> None:
+    names = [ticket() for _ in range(5)]
+    for n, name in enumerate(names):
+        user = "eve" if n == 0 else "hadoop"
+        sink.offer(step(name, EngineState.IDLE, 1, create_user=user, create_time=at(n * 10)))
+    assert sink.flush(10)
+    queries = Queries(engine)
+    page, total = queries.list_records(user="hadoop", page=1, page_size=3)
+    assert total == 4
+    assert [row.ticket_id for row in page] == [names[4], names[3], names[2]]
+    rest, _ = queries.list_records(user="hadoop", page=2, page_size=3)
+    assert [row.ticket_id for row in rest] == [names[1]]
+    assert queries.list_records(engine_type="spark")[1] == 0
+    assert queries.list_records(engine_type="pyth_n")[1] == 0
+    assert queries.list_records(engine_type="python", status="Idle")[1] == 5
+    by_log = queries.record_by_log_suffix(f"hadoop/20261124/python/{names[0]}/logs")
+    assert by_log is not None
+    assert by_log.ticket_id == names[0]
+    assert queries.record_by_log_suffix(f"hadoop/20261124/python/{names[0]}") is None
+    by_instance = queries.latest_record_by_instance(f"host-{names[1][:8]}:9105")
+    assert by_instance is not None
+    assert by_instance.ticket_id == names[1]
+
+
+@pytest.mark.mariadb
+def test_records_wait_out_an_outage_and_arrive_in_order(mariadb: MariaDB) -> None:
+    url = mariadb.new_database()
+    upgrade(url)
+    engine = open_engine(url)
+    sink = Sink(engine, rng=random.Random(1))
+    sink.start()
+    name, others = ticket(), [ticket() for _ in range(300)]
+    sink.offer(life(name)[0])
+    assert sink.flush(10)
+    mariadb.stop()
+    try:
+        begun = time.monotonic()
+        for record in life(name)[1:]:
+            sink.offer(record)
+        for other in others:
+            sink.offer(step(other, EngineState.IDLE, 1))
+        assert time.monotonic() - begun < 1, "an offer waits on no database"
+        assert not sink.flush(1.5)
+        assert not sink.healthy
+        assert sink.depth == 301
+        assert sink.lag_seconds > 1
+    finally:
+        mariadb.start()
+    assert sink.flush(20)
+    assert sink.healthy
+    queries = Queries(engine)
+    row = queries.record_by_ticket(name)
+    assert row is not None
+    assert row.status == "Success"
+    assert [t.state for t in queries.transitions(name)] == ["Starting", "Idle", "Busy", "Idle", "Success"]
+    assert queries.list_records(status="Idle")[1] == 300
+    sink.close(5)
+
+
+def test_a_guard_that_was_lost_is_made_again(engine: Engine) -> None:
+    name = ticket()
+    with engine.begin() as connection:
+        rows.write(connection, [step(name, EngineState.IDLE, 1)], at(1))
+        connection.execute(delete(schema.engine))
+        assert rows.write(connection, [step(name, EngineState.BUSY, 2)], at(2)) == 1
+    row = Queries(engine).record_by_ticket(name)
+    assert row is not None
+    assert row.status == "Busy"
+
+
+def test_transitions_repeat_harmlessly(engine: Engine) -> None:
+    name = ticket()
+    record: EngineRecord = step(
+        name, EngineState.IDLE, 1,
+        transitions=(Transition(EngineState.STARTING, at(0)), Transition(EngineState.IDLE, at(1))),
+    )  # fmt: skip
+    for _ in range(2):
+        with engine.begin() as connection:
+            rows.write(connection, [record], at(1))
+    assert [t.state for t in Queries(engine).transitions(name)] == ["Starting", "Idle"]
