@@ -22,8 +22,8 @@ from linkis_ecm.kube.times import micro_time, utc_now
 
 log = logging.getLogger(__name__)
 
-# client-go's 15/10/2 s, about halved: a crashed leader is replaced within 8 s + one retry. Shorter would take a busy API
-# server's slow answers for a crash.
+# client-go's 15/10/2 s, about halved: a crashed leader is replaced within 8 s + one retry. Shorter would take a busy
+# API server's slow answers for a crash.
 DURATION = 8.0
 RENEW_DEADLINE = 5.0
 RETRY_PERIOD = 1.5
@@ -66,8 +66,8 @@ class Lease:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._now = now
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
-        # The lease as last seen, and when by our clock it was first seen like that.
-        self._seen: Object | None = None
+        # The lease as last seen, empty where there is none, and when by our clock it was first seen like that.
+        self._seen: Object = {}
         self._seen_at = 0.0
         self._held_until: float | None = None
         self._started = False
@@ -126,7 +126,7 @@ class Lease:
         try:
             await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)
         except NotFound:
-            self._seen = None
+            self._seen = {}
             self._stop("deleted")
             return
         except Conflict:
@@ -143,7 +143,7 @@ class Lease:
         began, timeout = self._clock(), self._renew_deadline / 2
         try:
             await self._look(timeout)
-            if self._seen is None:
+            if not self._seen:
                 metadata = {"name": self._name, "namespace": self._namespace}
                 body = {"metadata": metadata, "spec": self._own_spec(transitions=0)}
                 made = await self._client.create(LEASES, body, namespace=self._namespace, timeout=timeout)
@@ -163,10 +163,10 @@ class Lease:
         try:
             self._observe(await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=timeout))
         except NotFound:
-            self._seen = None
+            self._seen = {}
 
     def _free(self) -> bool:
-        """Nobody holds it, or we do (from before a restart under our name), or its holder has been still for too long."""
+        """Nobody holds it, or we do (before a restart under our name), or its holder has been still for too long."""
         if self.holder in ("", self.identity):
             return True
         lasts = float(self._spec().get("leaseDurationSeconds") or self._duration)
@@ -184,19 +184,17 @@ class Lease:
 
     async def _write(self, spec: Object, *, timeout: float) -> None:
         """Changes the lease we have seen, and only that one."""
-        assert self._seen is not None
-        precondition = {"resourceVersion": self._seen["metadata"]["resourceVersion"]}
-        body = {"metadata": precondition, "spec": spec}
+        body = {"metadata": {"resourceVersion": self._seen["metadata"]["resourceVersion"]}, "spec": spec}
         self._observe(await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout))
 
     def _observe(self, lease: Object) -> None:
         version = lease["metadata"]["resourceVersion"]
-        if self._seen is None or self._seen["metadata"]["resourceVersion"] != version:
+        if not self._seen or self._seen["metadata"]["resourceVersion"] != version:
             self._seen_at = self._clock()
         self._seen = lease
 
     def _spec(self) -> Object:
-        spec: Object = (self._seen or {}).get("spec") or {}
+        spec: Object = self._seen.get("spec") or {}
         return spec
 
     def _renewed(self, began: float) -> None:

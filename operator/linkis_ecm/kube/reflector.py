@@ -1,6 +1,6 @@
 """Keeps a local copy of one kind of object by list and watch, and tells each true change to one callback.
 
-True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and never (by a watch)
+True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and by a watch never
 as older than it was told before. It runs until it is cancelled, whatever the API server does. It must not decide, write
 or wait for its listener: the callback only notes a key.
 """

@@ -1,4 +1,4 @@
-"""Kubernetes's two ways to write a time, both RFC 3339 in UTC: to the microsecond (MicroTime) and to the second (Time)."""
+"""How Kubernetes writes a time to the microsecond (MicroTime): RFC 3339, in UTC."""
 
 from __future__ import annotations
 
