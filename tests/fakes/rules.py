@@ -148,10 +148,15 @@ def invalid(resource: Resource, item: Object, what: str) -> StatusError:
 
 
 def check_pod_change(new: Object, old: Object) -> None:
-    """Of a pod's spec only images, tolerations and activeDeadlineSeconds may change (resources: by /resize alone)."""
+    """Of a pod's spec only images, tolerations and activeDeadlineSeconds may change (resources: by /resize alone).
+
+    The node is set once, by the scheduler's binding.
+    """
+    unbound = not old["spec"].get("nodeName")
 
     def fixed(pod: Object) -> Object:
-        spec = {key: value for key, value in pod["spec"].items() if key not in ("tolerations", "activeDeadlineSeconds")}
+        free = {"tolerations", "activeDeadlineSeconds"} | ({"nodeName"} if unbound else set())
+        spec = {key: value for key, value in pod["spec"].items() if key not in free}
         for part in ("containers", "initContainers"):
             spec[part] = [
                 {k: v for k, v in container.items() if k != "image"} for container in spec.get(part) or []

@@ -87,7 +87,8 @@ class FakeWatch:
                     if loop.time() >= self._deadline:
                         return
                     self._next_bookmark += self._hub.bookmark_period
-                    self.push(self._hub.bookmark(self.resource))
+                    if not self.silent:
+                        self.push(self._hub.bookmark(self.resource))
         finally:
             self._hub.closed(self)
 

@@ -89,8 +89,8 @@ class Cache:
     def pod_of(self, engine: EngineView) -> PodView | None:
         """The pod of the engine's current attempt, if it is the engine's own."""
         attempt = engine.status.get("attempt")
-        number = attempt if isinstance(attempt, int) else 0
-        pod = self._pods.get((engine.namespace, pod_name(engine.name, engine.uid, number)))
+        name = engine.text("podName") or pod_name(engine.name, engine.uid, attempt if isinstance(attempt, int) else 0)
+        pod = self._pods.get((engine.namespace, name))
         return pod if pod is not None and pod.owner_uid == engine.uid else None
 
     def plugin_for(self, spec: EngineConnSpec | None) -> PluginView | None:

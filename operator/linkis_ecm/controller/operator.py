@@ -159,6 +159,15 @@ class Operator:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10.0)
 
+    async def repair_ledger(self) -> None:
+        """Once, when this replica begins to lead: rows of engines that went while nobody looked."""
+        await self.reconciler.leading.wait()
+        try:
+            await self.resync.ledger()
+        except Exception:
+            # The database may be down; the periodic resync does it then.
+            log.exception("rows of engines that are gone could not be ended")
+
     async def pods_synced(self) -> None:
         for reflector in self.pods:
             await reflector.synced.wait()
@@ -180,8 +189,9 @@ class Operator:
         spec = plugin.spec
         materials = [
             Material(
-                engine_type=spec.engine_type, version=spec.engine_version, file_name=m.file_name, file_size=m.file_size,
-                last_modified_ms=m.last_modified, bml_resource_id=m.resource_id, bml_resource_version=m.resource_version,
+                engine_type=spec.engine_type, version=spec.engine_version, file_name=m.file_name,
+                file_size=m.file_size, last_modified_ms=m.last_modified, bml_resource_id=m.resource_id,
+                bml_resource_version=m.resource_version,
             )
             for m in spec.materials or []
         ]  # fmt: skip
@@ -243,6 +253,7 @@ async def run(settings: OperatorSettings) -> None:
             client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity,
             on_started=operator.lead, on_stopped=operator.follow,
         )  # fmt: skip
+        operator.reconciler.may_write = lambda: lease.held
         stack.push_async_callback(lease.release)
-        await stack.enter_async_context(background(lease.run()))
+        await stack.enter_async_context(background(lease.run(), operator.repair_ledger()))
         await handlers.run(operator.take, namespaces=settings.watch_namespaces)

@@ -25,6 +25,7 @@ from linkis_ecm.engine.project import farewell
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
+from linkis_ecm.model import reasons
 from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.states import FINAL, EngineState
 
@@ -82,6 +83,8 @@ class Reconciler:
         self._memory: dict[Key, Memory] = {}
         self.queue = WorkQueue(clock=lambda: asyncio.get_running_loop().time())
         self.leading = asyncio.Event()
+        # Asked before each pass: the Lease may have run out while the loop was busy.
+        self.may_write: Callable[[], bool] = self.leading.is_set
         metrics.POISON.set_function(lambda: float(sum(m.errors > 3 for m in self._memory.values())))
         for state in EngineState:
             metrics.ENGINES.labels(state.value).set_function(partial(self._engines_in, state))
@@ -124,7 +127,9 @@ class Reconciler:
             return
         record = decide.decide(self._snapshot(engine, memory), self._clock(), self._settings).record
         if record is not None:
-            self._sink.offer(record if record.final else farewell(record, self._clock()))
+            # That its pod went with it is the deletion's own doing.
+            by_itself = record.final and record.reason != reasons.POD_DELETED.name
+            self._sink.offer(record if by_itself else farewell(record, self._clock()))
 
     # What goes on.
 
@@ -154,7 +159,7 @@ class Reconciler:
             await self.leading.wait()
             key = await self.queue.get()
             try:
-                if self.leading.is_set():
+                if self.may_write():
                     with metrics.PASS_SECONDS.time():
                         await self._guarded(key)
                 else:
@@ -204,6 +209,8 @@ class Reconciler:
             if not await self._executor.patch_status(engine, decision.patch):
                 return
             self._count(engine, decision)
+            # What was written is looked at once more: its own deadlines begin now. A settled pass makes no call.
+            self.queue.add(key)
         if decision.record is not None and decision.record != memory.offered:
             memory.offered = decision.record
             self._sink.offer(decision.record)

@@ -132,5 +132,5 @@ def farewell(record: EngineRecord, now: datetime) -> EngineRecord:
         record, status=EngineState.SHUTTING_DOWN, as_of=now, release_times=record.request_times, release_time=now,
         released_resource=record.used_resource or record.request_resource, reason=reasons.DELETED.name, message=message,
         metrics=record.metrics or json.dumps({"ticketId": record.ticket_id, "reason": reasons.DELETED.name}),
-        final=True, transitions=(*record.transitions, last),
+        final=True, transitions=(*(t for t in record.transitions if t.state not in FINAL), last),
     )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The operator against a fake API server, in virtual time."""

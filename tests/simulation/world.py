@@ -1,0 +1,364 @@
+"""A whole cluster in virtual time: the fake API server, a scripted node with agents, and operators that can crash.
+
+The tests speak to `World` alone, in words that hold on a real cluster, too: create an engine, wait for its state, look
+at its pods and rows, kill the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from linkis_ecm.controller.operator import Operator
+from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.kube.lease import Lease
+from linkis_ecm.kube.reflector import Reflector
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
+from linkis_ecm.model.record import EngineRecord, Material
+from linkis_ecm.model.token import engine_token
+from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.cluster import FakeCluster, loop_now, timestamp
+from tests.fakes.rules import StatusError
+from tests.fakes.watches import Change
+
+NAMESPACE = "engines"
+KEY = b"0123456789abcdef0123456789abcdef"
+PLUGIN_SPEC = {
+    "engineType": "python", "engineVersion": "3.11", "default": True, "image": "engine:1", "runTypes": ["python"],
+    "defaultResources": {"cpu": "500m", "memory": "1Gi"}, "maxResources": {"cpu": "4", "memory": "8Gi"},
+    "idleTimeout": "0s", "startTimeout": "2m", "ttlAfterFinished": "24h",
+}  # fmt: skip
+
+
+class Rows:
+    """The database, as far as an operator can tell: final rows stay, older ones do not overwrite newer ones."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, EngineRecord] = {}
+        self.history: dict[str, list[str]] = {}
+        self.materials: dict[tuple[str, str], list[Material]] = {}
+
+    def offer(self, record: EngineRecord) -> None:
+        old = self.rows.get(record.ticket_id)
+        if old is not None and (old.final or old.as_of > record.as_of):
+            return
+        self.rows[record.ticket_id] = record
+        words = self.history.setdefault(record.ticket_id, [])
+        if not words or words[-1] != record.status.value:
+            words.append(record.status.value)
+
+    def offer_materials(self, engine_type: str, version: str, materials: list[Material]) -> None:
+        self.materials[engine_type, version] = materials
+
+    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
+        return []
+
+
+@dataclass
+class Script:
+    """How an engine's pod and agent behave; times in (virtual) seconds after the step before."""
+
+    schedule: float = 0.01
+    start: float = 0.2
+    ready: float = 0.5
+    # A pod status to show in place of running, such as an image that cannot be pulled.
+    stuck: dict[str, Any] | None = None
+    silent: bool = False
+    stop_takes: float = 0.1
+    ignores_stop: bool = False
+
+
+@dataclass
+class Agent:
+    """The process in a pod."""
+
+    world: World
+    pod: dict[str, Any]
+    script: Script
+    state: str = "Starting"
+    sequence: int = 0
+    answers: list[int] = field(default_factory=list)
+    _task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        env = {item["name"]: item["value"] for item in self.pod["spec"]["containers"][0]["env"]}
+        self.env = env
+
+    def report(self, **more: Any) -> int:
+        """One report to whoever leads; the answer's HTTP status (0: nobody there)."""
+        self.sequence += 1
+        body = {
+            "namespace": self.env["ECM_NAMESPACE"], "name": self.env["ECM_NAME"], "uid": self.env["ECM_UID"],
+            "attempt": int(self.env["ECM_ATTEMPT"]), "sequence": self.sequence, "state": self.state,
+            "timings": {}, "usage": {"memoryPeakBytes": 5 << 20}, "metrics": {"totalIdleTimeMills": 1},
+        } | more  # fmt: skip
+        code = 0
+        for operator in self.world.operators:
+            code, _ = operator.parts.reports.answer(f"Bearer {self.env['ECM_TOKEN']}", orjson.dumps(body))
+            if code == 204:
+                break
+        self.answers.append(code)
+        return code
+
+    def become(self, state: str, **more: Any) -> None:
+        self.state = state
+        self.report(**more)
+
+    def live(self) -> None:
+        """Reports each 10 s, as the real one does, and sooner where nobody took its report."""
+        self._task = asyncio.get_running_loop().create_task(self._period())
+
+    async def _period(self) -> None:
+        while True:
+            await asyncio.sleep(10 if self.answers and self.answers[-1] == 204 else 0.2)
+            self.report()
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+@dataclass
+class Running:
+    """One operator process."""
+
+    parts: Operator
+    tasks: list[asyncio.Task[Any]]
+    lease: Lease
+
+
+class World:
+    """Everything; `close` at the end of a test."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.cluster = FakeCluster(seed=seed)
+        self.server = FakeApiServer(self.cluster)
+        self.rows = Rows()
+        self.operators: list[Running] = []
+        self.scripts: dict[str, Script] = {}
+        self.agents: dict[str, Agent] = {}
+        self.pods_made: list[str] = []
+        self.stops: list[str] = []
+        self._seed = seed
+        self._timers: list[asyncio.TimerHandle] = []
+        self.cluster.listen(PODS, self._kubelet)
+
+    # What a user does.
+
+    def install_plugin(self, **changes: Any) -> None:
+        body = {"metadata": {"name": "python-3.11"}, "spec": PLUGIN_SPEC | changes}
+        self.cluster.create(PLUGINS, {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin"} | body)
+
+    def create(self, name: str, script: Script | None = None, **spec: Any) -> str:
+        """Creates an engine; its uid."""
+        self.scripts[name] = script or Script()
+        body = {
+            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"engineType": "python", "user": "hadoop"} | spec,
+        }  # fmt: skip
+        uid: str = self.cluster.create(ENGINECONNS, body, namespace=NAMESPACE)["metadata"]["uid"]
+        return uid
+
+    def edit(self, name: str, **spec: Any) -> None:
+        self.cluster.patch(ENGINECONNS, name, {"spec": spec}, namespace=NAMESPACE)
+
+    def delete(self, name: str) -> None:
+        self.cluster.delete(ENGINECONNS, name, namespace=NAMESPACE)
+
+    def delete_pod(self, name: str, grace: int = 30) -> None:
+        (pod,) = self.pods(name)
+        self.cluster.delete(PODS, pod["metadata"]["name"], namespace=NAMESPACE, grace_seconds=grace)
+
+    # What a user sees.
+
+    def status(self, name: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.cluster.get(ENGINECONNS, name, namespace=NAMESPACE).get("status", {})
+        return status
+
+    def state(self, name: str) -> str:
+        return str(self.status(name).get("engineState", ""))
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        found = self.cluster.all(PODS)
+        return [p for p in found if any(o["name"] == name for o in p["metadata"].get("ownerReferences", []))]
+
+    def row(self, name: str) -> EngineRecord | None:
+        """The newest row of an engine of that name."""
+        found = [row for row in self.rows.rows.values() if row.name == name]
+        return found[-1] if found else None
+
+    def agent(self, name: str) -> Agent:
+        """The agent in the engine's pod."""
+        (pod,) = self.pods(name)
+        return self.agents[pod["metadata"]["uid"]]
+
+    async def until(self, what: Callable[[], Any], seconds: float = 60) -> None:
+        """Waits, in virtual time, until the answer is truthy."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not what():
+            assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s; {self._picture()}"
+            await asyncio.sleep(0.01)
+
+    async def until_state(self, name: str, state: str, seconds: float = 60) -> None:
+        await self.until(lambda: self.state(name) == state, seconds)
+
+    def writes(self) -> int:
+        """Successful writes on engines and pods so far, and failed ones: the budget counts tries."""
+        return sum(
+            count for (_, label), count in self.server.writes().items() if label.startswith(("engineconns", "pods"))
+        )
+
+    # Operators.
+
+    async def start(self, identity: str = "one") -> Running:
+        """Starts an operator as `run` does, but for kopf: reflectors feed it the same events."""
+        settings = OperatorSettings(
+            database_url="", ecm_instance="ecm:9102", report_url="http://op:9103", token_key=KEY, namespace="default",
+            identity=identity,
+        )  # fmt: skip
+        client = self.server.client()
+        rng = random.Random(self._seed)
+        sink: Any = self.rows
+        parts = Operator(client=client, sink=sink, settings=settings, clock=loop_now, rng=rng, agents=self)
+        lease = Lease(
+            client, namespace="default", name="op", identity=identity, on_started=parts.lead, on_stopped=parts.follow,
+            now=loop_now, rng=random.Random(self._seed),
+        )  # fmt: skip
+        parts.reconciler.may_write = lambda: lease.held
+        feeds = [
+            Reflector(
+                client, resource, transform=dict, rng=random.Random(1),
+                on_event=lambda kind, body, resource=resource: parts.take(resource, kind == "DELETED", body),
+            )
+            for resource in (ENGINECONNS, PLUGINS)
+        ]  # fmt: skip
+        running = Running(parts, [], lease)
+
+        async def begin() -> None:
+            await parts.fill()
+            loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
+            running.tasks += [asyncio.create_task(loop) for loop in loops]
+            await parts.pods_synced()
+            running.tasks += [asyncio.create_task(loop) for loop in (lease.run(), *(feed.run() for feed in feeds))]
+
+        running.tasks.append(asyncio.create_task(begin()))
+        self.operators.append(running)
+        return running
+
+    async def crash(self, running: Running) -> None:
+        """kill -9: everything stops at whatever it waits for, nothing is released."""
+        self.operators.remove(running)
+        running.parts.reconciler.leading.clear()
+        for task in running.tasks:
+            task.cancel()
+        await asyncio.gather(*running.tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        for running in list(self.operators):
+            await self.crash(running)
+        for agent in self.agents.values():
+            agent.end()
+        for timer in self._timers:
+            timer.cancel()
+        self.cluster.close()
+
+    # The node. `stop` makes the world the operator's way to its agents.
+
+    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+        for agent in self.agents.values():
+            pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
+            if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
+                continue
+            assert token == engine_token(KEY, agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"]))
+            if agent.script.ignores_stop:
+                return False
+            self.stops.append(agent.env["ECM_NAME"])
+            agent.become("ShuttingDown")
+            self._later(agent.script.stop_takes, self.exit_pod, agent.pod, 0)
+            return True
+        return False
+
+    def exit_pod(self, pod: dict[str, Any], code: int, reason: str = "") -> None:
+        """The engine's container ends."""
+        uid = pod["metadata"]["uid"]
+        if uid in self.agents:
+            self.agents[uid].end()
+        ended = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error"), "message": "last words"}
+
+        def edit(item: dict[str, Any]) -> None:
+            item["status"] |= {"phase": "Succeeded" if code == 0 else "Failed"}
+            item["status"]["containerStatuses"] = [{"name": "engine", "state": {"terminated": ended}}]
+
+        self.cluster.change(PODS, _key(pod), edit)
+
+    def _kubelet(self, change: Change) -> None:
+        if change.old is None:
+            pod = json.loads(json.dumps(change.new))
+            name = pod["metadata"]["name"]
+            self.pods_made.append(name)
+            owners = pod["metadata"].get("ownerReferences") or []
+            script = replace(self.scripts.get(owners[0]["name"], Script())) if owners else Script()
+            self._later(script.schedule, self._schedule, pod, script)
+        elif "deletionTimestamp" in change.new["metadata"] and "deletionTimestamp" not in change.old["metadata"]:
+            self._later(0.1, self._remove, change.new)
+
+    def _schedule(self, pod: dict[str, Any], script: Script) -> None:
+        if script.stuck is not None:
+            self.cluster.change(PODS, _key(pod), lambda item: item.update(status=script.stuck))
+            return
+
+        def edit(item: dict[str, Any]) -> None:
+            item["spec"]["nodeName"] = "node"
+            scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(loop_now())}
+            item["status"] = {"phase": "Pending", "conditions": [scheduled]}
+
+        self.cluster.change(PODS, _key(pod), edit)
+        self._later(script.start, self._run, pod, script)
+
+    def _run(self, pod: dict[str, Any], script: Script) -> None:
+        number = len(self.agents) + 1
+
+        def edit(item: dict[str, Any]) -> None:
+            started = {"running": {"startedAt": timestamp(loop_now())}}
+            item["status"] |= {"phase": "Running", "podIP": f"10.0.{number // 250}.{number % 250}"}
+            item["status"]["containerStatuses"] = [{"name": "engine", "state": started}]
+
+        if self.cluster.change(PODS, _key(pod), edit) is None:
+            return
+        agent = self.agents[pod["metadata"]["uid"]] = Agent(self, pod, script)
+        if not script.silent:
+            self._later(script.ready, self._ready, agent)
+
+    def _ready(self, agent: Agent) -> None:
+        if self.cluster.change(PODS, _key(agent.pod), lambda _: None) is not None:
+            agent.become("Idle")
+            agent.live()
+
+    def _remove(self, pod: dict[str, Any]) -> None:
+        if pod["metadata"]["uid"] in self.agents:
+            self.agents[pod["metadata"]["uid"]].end()
+        namespace, name = _key(pod)
+        try:
+            self.cluster.delete(PODS, name, namespace=namespace, uid=pod["metadata"]["uid"], grace_seconds=0)
+        except StatusError as error:
+            if error.code not in (404, 409):
+                raise
+
+    def _later(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay, action, *arguments))
+
+    def _picture(self) -> str:
+        engines = {e["metadata"]["name"]: e.get("status", {}).get("engineState") for e in self.cluster.all(ENGINECONNS)}
+        return f"engines {engines}, pods {[p['metadata']['name'] for p in self.cluster.all(PODS)]}"
+
+
+def _key(item: dict[str, Any]) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
