@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
@@ -23,9 +22,10 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
+from linkis_ecm import __version__
 from linkis_ecm.kube.errors import Unreachable
 
-USER_AGENT = f"linkis-ecm/{version('linkis-ecm')}"
+USER_AGENT = f"linkis-ecm/{__version__}"
 # A connect to a live API server takes milliseconds; three seconds also cover one lost SYN (1 s) and its double (2 s).
 CONNECT_TIMEOUT = 3.0
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

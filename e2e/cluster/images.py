@@ -1,0 +1,119 @@
+"""Builds the product's images and brings them to the cluster. Unchanged content is not built again.
+
+A tag carries the hash of what the image is made of. With Docker: `docker build`, `kind load`. Without: a base from
+Debian packages by mmdebstrap, `buildah`, and containerd's import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from e2e.cluster import node, packages
+from e2e.cluster.paths import ROOT, cache
+from e2e.cluster.progress import run, step
+
+TARGETS = ("ecm", "engine-python")
+PUBLIC_BASE = "python:3.11-slim-bookworm"
+# What the base is made of where no registry answers; a change makes a new one.
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+SUITE = "bookworm"
+_SOURCES = {
+    "ecm": ["operator/linkis_ecm"],
+    "engine-python": ["operator/linkis_ecm/__init__.py", "operator/linkis_ecm/agent"],
+}
+_PINS = {"ecm": "requirements/runtime.txt", "engine-python": "requirements/engine-python.txt"}
+# What pip needs of the machine to reach its registry; mounted for the build, never in an image.
+_MACHINE = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pip.conf")
+
+
+def _files(paths: Iterable[str]) -> Iterable[Path]:
+    for name in paths:
+        path = ROOT / name
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        yield from (one for one in found if one.is_file() and "__pycache__" not in one.parts)
+
+
+def tag(target: str) -> str:
+    """`localhost/linkis-ecm/<target>:<hash of its content>`."""
+    digest = hashlib.sha256(f"{BASE_PACKAGES} {SUITE}".encode())
+    for path in _files(["Dockerfile", _PINS[target], *_SOURCES[target]]):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"localhost/linkis-ecm/{target}:{digest.hexdigest()[:12]}"
+
+
+def build_with_docker(cluster: str, kind: Path) -> dict[str, str]:
+    """For kind: built by the daemon, loaded into its node."""
+    tags = {target: tag(target) for target in TARGETS}
+    for target, name in tags.items():
+        with step(f"image {target}"):
+            run(["docker", "build", "--target", target, "-t", name, str(ROOT)],
+                what=f"building {target}", remedy="look at the lines above", seconds=1800)  # fmt: skip
+            run([kind, "load", "docker-image", name, "--name", cluster],
+                what=f"loading {target}", remedy="look at the lines above", seconds=600)  # fmt: skip
+    return tags
+
+
+def build_for_node() -> dict[str, str]:
+    """For the node built from source."""
+    tags = {target: tag(target) for target in TARGETS}
+    there = node.images()
+    for target, name in tags.items():
+        if name not in there:
+            with step(f"image {target}"):
+                _build(target, name)
+    return tags
+
+
+def _environment() -> dict[str, str]:
+    # overlay needs no copies; chroot needs no further privileges.
+    return os.environ | {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay"}
+
+
+def _buildah(*arguments: str) -> list[str]:
+    store = cache() / "buildah"
+    return ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), *arguments]
+
+
+def _build(target: str, name: str) -> None:
+    packages.install(packages.IMAGES)
+    base = _base()
+    mounts = [f"-v={path}:{path}:ro" for path in _MACHINE if Path(path).exists()]
+    command = _buildah(
+        "build", "--layers", "--network", "host", "--target", target, "--build-arg", f"BASE_IMAGE={base}"
+    )
+    run([*command, *mounts, "-t", name, str(ROOT)], what=f"building {target}", env=_environment(), seconds=1800,
+        remedy="look at the lines above; packages come through pip's own settings")  # fmt: skip
+    archive = cache() / f"{target}.oci.tar"
+    archive.unlink(missing_ok=True)
+    run(_buildah("push", name, f"oci-archive:{archive}:{name}"), what=f"exporting {target}", env=_environment(),
+        remedy="check the room on the disk", seconds=300)  # fmt: skip
+    node.load(archive)
+    archive.unlink()
+
+
+def _base() -> str:
+    """The base image: Debian with Python, from the machine's own package sources."""
+    key = hashlib.sha256(f"{BASE_PACKAGES} {SUITE} 1".encode()).hexdigest()[:12]
+    name = f"localhost/linkis-ecm/base:{key}"
+    known = subprocess.run(_buildah("inspect", name), capture_output=True, check=False, timeout=60, env=_environment())
+    if known.returncode == 0:
+        return name
+    archive = cache() / f"base-{key}.tar"
+    remedy = "check the machine's Debian package sources (apt-get update)"
+    if not archive.exists():
+        partial = archive.with_suffix(".partial")
+        with step("base image by mmdebstrap"):
+            run(["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "--format=tar", SUITE, str(partial)],
+                what="making the base image", remedy=remedy, seconds=900)  # fmt: skip
+        partial.replace(archive)
+    container = run(_buildah("from", "scratch"), what="a base container", remedy=remedy, seconds=60, env=_environment())
+    where = container.strip()
+    run(
+        _buildah("add", where, str(archive), "/"), what="the base image", remedy=remedy, seconds=300, env=_environment()
+    )
+    run(_buildah("commit", "--rm", where, name), what="the base image", remedy=remedy, seconds=300, env=_environment())
+    return name

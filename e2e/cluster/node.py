@@ -1,0 +1,397 @@
+"""The node built from source: starts its parts in order, ends them in reverse, leaves nothing behind.
+
+Everything runs in a network namespace of its own (docs/design/cluster.md). Starting twice is harmless: what runs is
+left, what died is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from e2e.cluster import binaries, packages
+from e2e.cluster.layout import (
+    API_PORT,
+    DNS_ADDRESS,
+    NODE_ADDRESS,
+    NODE_NAME,
+    PAUSE,
+    Layout,
+    Machine,
+    commands,
+    pair,
+    write_pki,
+    write_settings,
+)
+from e2e.cluster.paths import ROOT, namespace, run_folder
+from e2e.cluster.processes import Ledger, Note, end, snapshot
+from e2e.cluster.progress import ClusterError, run, step
+
+# A component that is not up within this will not come up: on two busy cores each takes seconds.
+PART_SECONDS = 120.0
+VOLUMES = 8
+# kubelet first, so that nothing is started again; the API server's data last.
+STOP_ORDER = ("kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver")
+
+
+def layout() -> Layout:
+    """The node's folders."""
+    return Layout(run_folder())
+
+
+def ledger() -> Ledger:
+    return Ledger(layout().root / "processes.json")
+
+
+def inside(command: list[str]) -> list[str]:
+    """The command in the node's network namespace. Not `ip netns exec`: that mounts a fresh /sys without cgroups."""
+    return ["nsenter", f"--net=/run/netns/{namespace()}", *command]
+
+
+def up() -> None:
+    """Starts whatever does not run; returns when the node is Ready and names resolve."""
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "the node built from source needs root (namespaces, mounts, cgroups)",
+            remedy="run as root, start a Docker daemon (then kind is used), or use your own: CLUSTER=current",
+        )
+    packages.install(packages.NODE)
+    built = binaries.build_all(binaries.NODE)
+    place = layout()
+    place.root.mkdir(parents=True, exist_ok=True)
+    with step("certificates and settings"):
+        outside_port = _outside_port(place)
+        if not place.kubeconfig.exists():
+            write_pki(place, outside_port=outside_port)
+        write_settings(place, Machine.detect(), shim=built["containerd-shim-runc-v2"])
+    with step(f"network namespace {namespace()}"):
+        _network()
+    lines = commands(place, built)
+    with step("etcd, containerd"):
+        _start(place, "etcd", lines["etcd"], lambda: _answers("http://127.0.0.1:2379/health"))
+        _start(place, "containerd", lines["containerd"], lambda: _ctr("version"))
+        _pause_image()
+    with step("kube-apiserver"):
+        _start(place, "kube-apiserver", lines["kube-apiserver"], lambda: _ready(place))
+        forward = [sys.executable, "-m", "e2e.cluster.forwarder", "--listen", str(outside_port)]
+        forward += ["--namespace", namespace(), "--address", NODE_ADDRESS, "--port", str(API_PORT)]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        ledger().start("forwarder", forward, log=place.logs / "forwarder.log", env=env)
+    with step("controllers, scheduler, kubelet, proxy, DNS"):
+        _apply(place, _objects())
+        for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
+            ledger().start(name, inside(lines[name]), log=place.logs / f"{name}.log")
+        _wait("the node's Ready condition", lambda: _node_ready(place), place.logs / "kubelet.log")
+        _wait("cluster DNS", lambda: _answers("http://127.0.0.1:8181/ready"), place.logs / "coredns.log")
+        _wait(
+            "the default service account", lambda: _default_account(place), place.logs / "kube-controller-manager.log"
+        )
+    refresh_volumes()
+
+
+def is_up() -> bool:
+    """The API server answers and the node is Ready."""
+    place = layout()
+    return place.kubeconfig.exists() and ledger().find("kubelet") is not None and _node_ready(place)
+
+
+def down() -> None:
+    """Ends what `up` started, by its own notes, and removes processes, mounts, devices, namespace, cgroups, files."""
+    place = layout()
+    notes = ledger()
+    with step("end the node's processes"):
+        for name in STOP_ORDER[:1]:
+            notes.stop(name, seconds=15)
+        shims = _shims(place)
+        if notes.find("containerd") is not None:
+            _kill_containers()
+        end([*shims, *_shims(place)], seconds=5)
+        for name in (*STOP_ORDER[1:], "forwarder", "containerd", "etcd"):
+            notes.stop(name, seconds=10)
+        for note in notes.notes():
+            end([note], seconds=5)
+    with step("remove mounts, namespace, cgroups, files"):
+        _unmount(place.root)
+        if Path(f"/run/netns/{namespace()}").exists():
+            run(["ip", "netns", "delete", namespace()], what="removing the network namespace",
+                remedy="look which process still holds it: ip netns pids", seconds=30)  # fmt: skip
+        _remove_cgroups()
+        if place.root.exists():
+            shutil.rmtree(place.root)
+
+
+def refresh_volumes() -> None:
+    """Persistent volumes for claims without a class: released ones are emptied and offered again."""
+    place = layout()
+    kubectl = _kubectl(place)
+    found = json.loads(run([*kubectl, "get", "pv", "-o", "json"], what="listing volumes", remedy=_LOGS, seconds=30))
+    phases = {item["metadata"]["name"]: item["status"].get("phase") for item in found["items"]}
+    for number in range(VOLUMES):
+        name = f"ecm-{number}"
+        if phases.get(name) in ("Available", "Bound", "Pending"):
+            continue
+        if name in phases:
+            run([*kubectl, "delete", "pv", name, "--wait=true"], what="removing a volume", remedy=_LOGS, seconds=60)
+        folder = place.volumes / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        _apply(place, [_volume(name, folder)])
+
+
+_LOGS = "look at the logs in the node's run folder, then `make cluster-down` and `make cluster`"
+
+
+def _outside_port(place: Layout) -> int:
+    file = place.root / "port"
+    if file.exists():
+        return int(file.read_text())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    file.write_text(str(port))
+    return port
+
+
+def _network() -> None:
+    name = namespace()
+    remedy = "run as root on a kernel with network namespaces"
+    if not Path(f"/run/netns/{name}").exists():
+        run(["ip", "netns", "add", name], what="adding the network namespace", remedy=remedy, seconds=10)
+    ip = ["ip", "-n", name]
+    run([*ip, "link", "set", "lo", "up"], what="raising its loopback", remedy=remedy, seconds=10)
+    run([*ip, "address", "replace", f"{NODE_ADDRESS}/32", "dev", "lo"], what="its address", remedy=remedy, seconds=10)
+    # A default route over loopback: kube-proxy and kubelet look for one, and nothing gets out by it.
+    run([*ip, "route", "replace", "default", "dev", "lo"], what="its route", remedy=remedy, seconds=10)
+    forwarding = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+    run(inside(["sh", "-c", forwarding]), what="forwarding in the namespace", remedy=remedy, seconds=10)
+
+
+def _start(place: Layout, name: str, command: list[str], ready: Callable[[], bool]) -> None:
+    log = place.logs / f"{name}.log"
+    # kubelet and containerd find runc and iptables in sbin.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    ledger().start(name, inside(command), log=log, env=os.environ | {"PATH": path})
+    _wait(name, ready, log, alive=lambda: ledger().find(name) is not None)
+
+
+def _wait(what: str, ready: Callable[[], bool], log: Path, alive: Callable[[], bool] = lambda: True) -> None:
+    deadline = time.monotonic() + PART_SECONDS
+    while not ready():
+        if not alive():
+            raise ClusterError(f"{what} ended at once", remedy=_LOGS, log=log)
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what} is not ready after {PART_SECONDS:.0f} s", remedy=_LOGS, log=log)
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    """Whether an address inside the namespace answers 200."""
+    program = f"import urllib.request as u; u.urlopen({url!r}, timeout=2)"
+    done = subprocess.run(inside([sys.executable, "-c", program]), capture_output=True, check=False, timeout=15)
+    return done.returncode == 0
+
+
+def _ready(place: Layout) -> bool:
+    admin = pair(place, "admin")
+    program = (
+        "import ssl,urllib.request as u\n"
+        f"c=ssl.create_default_context(cafile={str(place.pki / 'ca.crt')!r})\n"
+        f"c.load_cert_chain({str(admin.certificate)!r},{str(admin.key)!r})\n"
+        f"u.urlopen('https://{NODE_ADDRESS}:{API_PORT}/readyz',timeout=2,context=c)"
+    )
+    done = subprocess.run(inside([sys.executable, "-c", program]), capture_output=True, check=False, timeout=15)
+    return done.returncode == 0
+
+
+def _kubectl(place: Layout) -> list[str]:
+    return [str(binaries.cached("kubectl")), "--kubeconfig", str(place.kubeconfig), "--request-timeout=20s"]
+
+
+def _node_ready(place: Layout) -> bool:
+    jsonpath = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+    done = subprocess.run(
+        [*_kubectl(place), "get", "node", NODE_NAME, "-o", jsonpath], capture_output=True, text=True, check=False, timeout=60
+    )  # fmt: skip
+    return done.stdout == "True"
+
+
+def _default_account(place: Layout) -> bool:
+    command = [*_kubectl(place), "get", "serviceaccount", "default", "-n", "default"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def _apply(place: Layout, objects: list[dict[str, Any]]) -> None:
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    run([*_kubectl(place), "apply", "--server-side", "--force-conflicts", "-f", "-"],
+        what="applying the node's own objects", remedy=_LOGS, seconds=60, stdin=body)  # fmt: skip
+
+
+def _objects() -> list[dict[str, Any]]:
+    """What the node itself needs: CoreDNS's rights, and the Service that leads to it."""
+    read = ["list", "watch"]
+    rules = [
+        {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": read},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+    ]
+    role = "system:coredns"
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": role}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
+    rbac = "rbac.authorization.k8s.io/v1"
+    ports = [{"name": f"dns-{kind.lower()}", "port": 53, "protocol": kind} for kind in ("UDP", "TCP")]
+    where = {"name": "kube-dns", "namespace": "kube-system"}
+    labels = {"kubernetes.io/service-name": "kube-dns", "endpointslice.kubernetes.io/managed-by": "linkis-ecm-node"}
+    return [
+        {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": role}, "rules": rules},
+        {"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": role}, "roleRef": reference,
+         "subjects": [subject]},
+        {"apiVersion": "v1", "kind": "Service", "metadata": where, "spec": {"clusterIP": DNS_ADDRESS, "ports": ports}},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": where | {"labels": labels},
+         "addressType": "IPv4", "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
+         "ports": ports},
+    ]  # fmt: skip
+
+
+def _volume(name: str, folder: Path) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "5Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder)},
+        },
+    }
+
+
+# --- containerd
+
+
+def ctr(*arguments: str) -> list[str]:
+    """containerd's client, in Kubernetes's namespace."""
+    return [str(binaries.cached("ctr")), "--address", str(layout().containerd_socket), "-n", "k8s.io", *arguments]
+
+
+def _ctr(*arguments: str) -> bool:
+    return subprocess.run(ctr(*arguments), capture_output=True, check=False, timeout=30).returncode == 0
+
+
+def images() -> set[str]:
+    """The names of the images that containerd has."""
+    listed = run(ctr("images", "list", "-q"), what="listing images", remedy=_LOGS, seconds=30)
+    return set(listed.split())
+
+
+def load(archive: Path) -> None:
+    """Imports an OCI archive."""
+    run(ctr("images", "import", str(archive)), what="importing an image", remedy=_LOGS, seconds=300)
+
+
+def _pause_image() -> None:
+    if PAUSE in images():
+        return
+    work = layout().root / "pause"
+    work.mkdir(exist_ok=True)
+    shutil.copy("/usr/bin/catatonit", work / "pause")
+    # An OCI image by hand: one layer with one static program.
+    layer = work / "layer.tar"
+    with tarfile.open(layer, "w") as tar:
+        tar.add(work / "pause", "pause")
+    archive = work / "image.tar"
+    config = {
+        "architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/pause", "-P"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}"]}, "history": [{"created_by": "pause"}],
+    }  # fmt: skip
+    (work / "config.json").write_text(json.dumps(config))
+    (work / "manifest.json").write_text(
+        json.dumps([{"Config": "config.json", "RepoTags": [PAUSE], "Layers": ["layer.tar"]}])
+    )
+    with tarfile.open(archive, "w") as tar:
+        for name in ("config.json", "layer.tar", "manifest.json"):
+            tar.add(work / name, name)
+    load(archive)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _kill_containers() -> None:
+    listed = subprocess.run(ctr("tasks", "list", "-q"), capture_output=True, text=True, check=False, timeout=30)
+    names = listed.stdout.split()
+    for name in names:
+        subprocess.run(ctr("tasks", "kill", "-a", "-s", "SIGKILL", name), capture_output=True, check=False, timeout=30)
+    for name in names:
+        subprocess.run(ctr("tasks", "delete", "-f", name), capture_output=True, check=False, timeout=30)
+
+
+def _shims(place: Layout) -> list[Note]:
+    """The shims of our containerd, by its socket in their command line, with what runs under them."""
+    found: list[Note] = []
+    socket_name = str(place.containerd_socket).encode()
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(folder.name)
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
+            line = (folder / "cmdline").read_bytes().split(b"\0")
+            if line[0].endswith(b"containerd-shim-runc-v2") and socket_name in line:
+                note = snapshot(pid, "shim")
+                found += [note] if note else []
+    waiting = [note.pid for note in found]
+    while waiting:
+        for pid in children.get(waiting.pop(), []):
+            note = snapshot(pid, "container")
+            found += [note] if note else []
+            waiting.append(pid)
+    return found
+
+
+# --- what the kernel keeps
+
+
+def mounts_under(text: str, root: str) -> list[str]:
+    """Mount points under a folder, deepest and latest first, from the text of /proc/self/mountinfo."""
+    points = [line.split()[4].encode().decode("unicode_escape") for line in text.splitlines()]
+    return [point for point in reversed(points) if point == root or point.startswith(f"{root}/")]
+
+
+def _unmount(root: Path) -> None:
+    for _ in range(3):
+        points = mounts_under(Path("/proc/self/mountinfo").read_text(), str(root))
+        if not points:
+            return
+        for point in points:
+            subprocess.run(["umount", "-l", point], capture_output=True, check=False, timeout=30)
+    left = mounts_under(Path("/proc/self/mountinfo").read_text(), str(root))
+    if left:
+        raise ClusterError(f"{len(left)} mounts are left, the first is {left[0]}", remedy="unmount them by hand")
+
+
+def _remove_cgroups() -> None:
+    """kubelet's and containerd's groups; deepest first, and only empty ones can be removed."""
+    base = Path("/sys/fs/cgroup")
+    tops = [base / name for name in ("kubepods", "k8s.io")]
+    tops += [group / name for group in base.iterdir() if group.is_dir() for name in ("kubepods", "k8s.io")]
+    for top in tops:
+        if not top.is_dir():
+            continue
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
