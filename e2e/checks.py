@@ -78,6 +78,10 @@ def _fast(steps: Steps) -> None:
     _pytest(steps, "gateway", "tests/gateway")
 
 
+def _down() -> None:
+    subprocess.run([sys.executable, "-m", "e2e.cluster", "down"], cwd=ROOT, check=True, timeout=300)
+
+
 @app.command()
 def lint() -> None:
     """ruff, mypy --strict, import-linter."""
@@ -104,7 +108,7 @@ def everything() -> None:
     cluster = [sys.executable, "-m", "e2e.cluster"]
     was_up = subprocess.run([*cluster, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
     if not was_up:
-        steps.undo.append(lambda: subprocess.run([*cluster, "down"], cwd=ROOT, check=True, timeout=300) and None)
+        steps.undo.append(_down)
     steps.run("cluster", *cluster, "up")
     steps.run("images", *cluster, "images")
     _pytest(steps, "e2e on the cluster", "e2e", seconds=2400)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e import kubectl
-from e2e.cluster.tools import helm, images, kubeconfig
+from e2e.cluster.tools import helm, images, kubeconfig, refresh_volumes
 from e2e.cluster.tools import kubectl as kubectl_binary
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +38,7 @@ class Installation:
 def install(namespace: str, *settings: str, seconds: float = 180) -> Installation:
     """`helm upgrade --install` with this checkout's images; returns when the release is ready."""
     tags = images()
+    refresh_volumes()
     repository, _, tag = tags["ecm"].rpartition(":")
     values = [
         f"image.repository={repository}",

@@ -65,7 +65,12 @@ def packages(names: list[str]) -> None:
 @app.command()
 def binaries(names: list[str]) -> None:
     """Builds binaries that neither the machine nor the cache has."""
-    _do(lambda: [print(tools.helm() if name == "helm" else builds.build(name)) for name in names] and None)
+
+    def build() -> None:
+        for name in names:
+            print(tools.helm() if name == "helm" else builds.build(name))
+
+    _do(build)
 
 
 @app.command()

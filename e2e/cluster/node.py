@@ -222,7 +222,8 @@ def _kubectl(place: Layout) -> list[str]:
 def _node_ready(place: Layout) -> bool:
     jsonpath = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
     done = subprocess.run(
-        [*_kubectl(place), "get", "node", NODE_NAME, "-o", jsonpath], capture_output=True, text=True, check=False, timeout=60
+        [*_kubectl(place), "get", "node", NODE_NAME, "-o", jsonpath],
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     return done.stdout == "True"
 

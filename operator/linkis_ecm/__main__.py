@@ -51,12 +51,13 @@ def operator() -> None:
 def gateway() -> None:
     """Serves Linkis's REST."""
     from linkis_ecm.gateway import main as process
-    from linkis_ecm.gateway.settings import SettingsError, from_environment
+    from linkis_ecm.gateway.settings import SettingsError, read_settings
+    from linkis_ecm.store.database import DatabaseError
 
     _logging()
     try:
-        asyncio.run(process.run(from_environment(os.environ)))
-    except SettingsError as error:
+        asyncio.run(process.run(read_settings(os.environ)))
+    except (SettingsError, DatabaseError) as error:
         _fail(error)
 
 

@@ -38,7 +38,7 @@ class Api:
         self._status = status
         self._scans = asyncio.Semaphore(MAX_SCANS)
 
-    async def handle(self, request: Request) -> Response:  # noqa: PLR0911 - one return a path
+    async def handle(self, request: Request) -> Response:
         """Answer one request. Raises HttpError."""
         if request.path == "/healthz":
             _only("GET", request)

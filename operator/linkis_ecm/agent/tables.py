@@ -99,7 +99,7 @@ def table(columns: list[Any], rows: Iterable[Any], *, total: int | None, cut: bo
     return {"columns": columns, "rows": kept, "totalRows": total, "truncated": truncated}
 
 
-def cell(value: Any) -> Any:  # noqa: PLR0911 - one return a kind
+def cell(value: Any) -> Any:
     """A value as JSON has it: null for what is missing, numbers as numbers, times in ISO 8601, the rest as text."""
     if value is None or isinstance(value, (bool, int)):
         return value

@@ -16,9 +16,11 @@ from linkis_ecm.gateway.app import build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.feeds import Feeds
-from linkis_ecm.gateway.history import Find
+from linkis_ecm.gateway.history import Find, PastEngine
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.client import KubeClient
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.queries import Queries
 
 log = logging.getLogger(__name__)
 
@@ -61,5 +63,34 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    find = finder(Queries(open_engine(settings.database_url))) if settings.database_url else None
     async with await KubeClient.connect() as client:
-        await serve(settings, client=client, find=None, stop=stop)
+        await serve(settings, client=client, find=find, stop=stop)
+
+
+def finder(queries: Queries) -> Find:
+    """The store's answer for a ticket id or a service instance: the newest record of it."""
+
+    def find(engine_id: str) -> PastEngine | None:
+        row = queries.record_by_ticket(engine_id) or queries.latest_record_by_instance(engine_id)
+        if row is None:
+            return None
+        engine = queries.engine(row.ticket_id)
+        return PastEngine(
+            ticket_id=row.ticket_id,
+            label_value=row.label_value,
+            user=row.create_user,
+            service_instance=row.service_instance or row.ticket_id,
+            ecm_instance=row.ecm_instance or "",
+            status=row.status or "",
+            log_dir_suffix=row.log_dir_suffix or "",
+            create_time=row.create_time,
+            used_time=row.used_time,
+            release_time=row.release_time,
+            reason=engine.reason if engine is not None else "",
+            message=engine.message if engine is not None else "",
+            namespace=engine.namespace if engine is not None else "",
+            name=engine.name if engine is not None else "",
+        )
+
+    return find
