@@ -246,10 +246,11 @@ def proxy_config(layout: Layout) -> dict[str, Any]:
 def corefile(layout: Layout) -> str:
     """No cache, and a second at most in clients: an engine's name must resolve as soon as its pod has an address.
 
-    The node has no way out, so a name outside the cluster does not exist.
+    The node has no way out, so a name outside the cluster does not exist; in a block of its own, because CoreDNS asks
+    template before kubernetes.
     """
     return f"""\
-.:53 {{
+{DOMAIN}:53 in-addr.arpa:53 {{
     bind {NODE_ADDRESS}
     errors
     ready 127.0.0.1:8181
@@ -258,6 +259,9 @@ def corefile(layout: Layout) -> str:
         ttl 1
         pods insecure
     }}
+}}
+.:53 {{
+    bind {NODE_ADDRESS}
     template IN ANY . {{
         rcode NXDOMAIN
     }}

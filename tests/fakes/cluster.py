@@ -80,6 +80,10 @@ class FakeCluster:
         found: Object = copied(self._stored(resource, name, namespace))
         return found
 
+    def peek(self, resource: Resource, key: Key) -> Object | None:
+        """The stored object itself, None where there is none: to look at, never to change."""
+        return self._objects[resource].get(key)
+
     def all(self, resource: Resource) -> list[Object]:
         """Copies of all objects of a kind, in the order of their keys."""
         return [copied(item) for _, item in sorted(self._objects[resource].items())]

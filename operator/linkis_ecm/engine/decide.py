@@ -520,8 +520,8 @@ def _on_ready(
     pod, report = s.pod, s.report
     timings = report.timings if report is not None else {}
     phases = {
-        "scheduled": s.seen.get("scheduled") or (pod.scheduled if pod is not None else None),
-        "containerStarted": s.seen.get("containerStarted") or (pod.started if pod is not None else None),
+        "scheduled": _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None),
+        "containerStarted": _finer(s.seen.get("containerStarted"), pod.started if pod is not None else None),
         "agentStarted": from_unix(timings.get("processStarted", 0.0)),
         "kernelReady": from_unix(timings.get("kernelReady", 0.0)),
         "ready": outcome.since,
@@ -534,6 +534,13 @@ def _on_ready(
     if pod is not None:
         ready |= {"address": f"{pod.ip}:{AGENT_PORT}", "nodeName": pod.node}
     return ready
+
+
+def _finer(seen: datetime | None, told: datetime | None) -> datetime | None:
+    """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart)."""
+    if seen is None or told is None:
+        return seen or told
+    return seen if seen < told + timedelta(seconds=1.5) else told
 
 
 def _usage(report: Report) -> dict[str, int]:
