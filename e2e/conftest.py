@@ -22,7 +22,8 @@ def installation() -> Iterator[Installation]:
     uninstall(NAMESPACE)
 
 
-@pytest.fixture(scope="session")
+# For each test its own: a forward leads to one pod, and tests kill pods.
+@pytest.fixture
 def port(installation: Installation) -> Iterator[int]:
     with installation.forward() as local:
         yield local
