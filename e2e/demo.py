@@ -26,7 +26,7 @@ from e2e.installation import RELEASE, install, stopwatch
 NAMESPACE = "linkis"
 ENGINE = "first-light"
 SAMPLES = Path(__file__).parents[1] / "manifests/samples"
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def title(text: str) -> None:
@@ -40,11 +40,11 @@ def row(ticket: str) -> dict[str, Any]:
     return loaded
 
 
-def show_row(ticket: str, word: str) -> None:
+def show_row(ticket: str, word: str, *, final: bool = False) -> None:
     """Waits for that state in the row, bounded, and prints the row's telling columns."""
     deadline = time.monotonic() + 20
     found = row(ticket)
-    while found["record"]["status"] != word and time.monotonic() < deadline:
+    while (found["record"]["status"], found["final"]) != (word, final) and time.monotonic() < deadline:
         time.sleep(0.2)
         found = row(ticket)
     told = found["record"]
@@ -143,7 +143,10 @@ def main() -> None:
         title("7. terminateEngine")
         with stopwatch(took, "stop"):
             gateway.terminate(ticket)
-            show_row(ticket, "ShuttingDown")
+            show_row(ticket, "ShuttingDown", final=True)
+        kubectl.must(
+            "wait", "-n", NAMESPACE, f"ec/{ENGINE}", "--for=jsonpath={.status.engineState}=Success", "--timeout=30s"
+        )
     stop.set()
     watcher.join(10)
     title("The states, as kubectl saw them (seconds since apply)")
@@ -151,7 +154,7 @@ def main() -> None:
         console.print(f"  {at:7.2f}  {state:<14} {reason}")
     title("The states, as the database has them")
     for step in row(ticket)["transitions"]:
-        console.print(f"  {step['at'][11:23]}  {step['state']:<14} {step['reason']}")
+        console.print(f"  {step['at'][11:19]}  {step['state']:<14} {step['reason']}")
     title("What took how long")
     for name, seconds in took.items():
         console.print(f"  {name:<16} {seconds:7.2f} s")

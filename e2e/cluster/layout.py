@@ -6,6 +6,7 @@ The addresses exist in the node's own network namespace alone, so they can be co
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ SERVICE_ADDRESS = "10.96.0.1"  # the first of the range: the API server's own Se
 DNS_ADDRESS = "10.96.0.10"
 DOMAIN = "cluster.local"
 CNI_BIN = "/usr/lib/cni"  # where Debian puts the plugins
+# Set for processes in the node's network namespace: there the API server has its own address.
+INSIDE = "LINKIS_ECM_INSIDE"
 PAUSE = "localhost/linkis-ecm/pause:1"
 # Beyond the 110 of kubelet's default: tests hold a few hundred small engines on the one node.
 MAX_PODS = 400
@@ -79,7 +82,12 @@ class Layout:
 
     @property
     def kubeconfig(self) -> Path:
-        return self.root / "kubeconfig"
+        """The administrator's access, from where this process is."""
+        return self.inside_kubeconfig if INSIDE in os.environ else self.root / "kubeconfig"
+
+    @property
+    def inside_kubeconfig(self) -> Path:
+        return self.root / "inside.kubeconfig"
 
     def config(self, user: str) -> Path:
         return self.settings / f"{user}.kubeconfig"
@@ -112,6 +120,7 @@ def write_pki(layout: Layout, *, outside_port: int) -> None:
         write_kubeconfig(layout.config(name), server=inside, authority=authority.pair.certificate, client=client)
     admin = authority.issue("admin", common_name="admin", groups=["system:masters"])
     outside = f"https://127.0.0.1:{outside_port}"
+    write_kubeconfig(layout.inside_kubeconfig, server=inside, authority=authority.pair.certificate, client=admin)
     write_kubeconfig(layout.kubeconfig, server=outside, authority=authority.pair.certificate, client=admin)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from e2e.cluster import binaries, node
 from e2e.cluster import images as product
+from e2e.cluster.layout import INSIDE
 from e2e.cluster.paths import run_folder
 from e2e.cluster.progress import ClusterError, run, step
 
@@ -58,7 +59,7 @@ def kubeconfig() -> Path:
 
 def in_cluster_network(command: list[str]) -> list[str]:
     """The command where it reaches pods and Services by their addresses; only on the node built from source."""
-    return node.inside(command) if backend() == "node" else command
+    return node.inside(["env", f"{INSIDE}=1", *command]) if backend() == "node" else command
 
 
 def up() -> None:

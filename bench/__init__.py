@@ -1,0 +1,1 @@
+"""Benchmarks on the real cluster, printed as ratios of one run."""

@@ -1,0 +1,252 @@
+"""`python -m bench`: starts, calls, writes and downloads on the real cluster, against floors of the same run.
+
+Runs itself inside the node's network namespace, where Services and pods are reached by their addresses. Every loop is
+bounded. Prints numbers and ratios; judges by exit code only whether a goal was missed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+from e2e import kubectl
+from e2e.cluster import tools
+from e2e.gateway import Gateway
+from e2e.installation import RELEASE, install
+
+NAMESPACE = "ecm-bench"
+FLOORS = "ecm-bench-floors"
+STARTS = 20
+CALLS = 300
+DOWNLOAD = 1 << 30
+
+
+def p50(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def p90(values: list[float]) -> float:
+    return statistics.quantiles(values, n=10)[-1]
+
+
+def pod(name: str, image: str, *command: str) -> str:
+    """A pod that only runs a command, as restricted as an engine's."""
+    body: dict[str, Any] = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": FLOORS},
+        "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": False, "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "c", "image": image, "command": list(command), "imagePullPolicy": "IfNotPresent",
+                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            }],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }  # fmt: skip
+    return json.dumps(body)
+
+
+def raw_pods(image: str) -> list[float]:
+    """Seconds from creating a pod that only sleeps to its Ready, one at a time, seen by one watch."""
+    base = ["--kubeconfig", str(tools.kubeconfig())]
+    ready = "custom-columns=N:.metadata.name,R:.status.conditions[?(@.type=='Ready')].status"
+    watch = subprocess.Popen(
+        [str(tools.kubectl()), *base, "get", "pods", "-n", FLOORS, "--watch", "--no-headers", "-o", ready],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    proxy = subprocess.Popen([str(tools.kubectl()), *base, "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
+    assert proxy.stdout is not None
+    assert watch.stdout is not None
+    found = re.search(r":(\d+)", proxy.stdout.readline())
+    assert found is not None
+    url = f"http://127.0.0.1:{found[1]}/api/v1/namespaces/{FLOORS}/pods"
+    took = []
+    try:
+        for number in range(STARTS):
+            name = f"raw-{number}"
+            body = pod(name, image, "python", "-c", "import time; time.sleep(600)").encode()
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            begun = time.perf_counter()
+            urllib.request.urlopen(request, timeout=30).close()
+            for line in watch.stdout:
+                if line.split() == [name, "True"]:
+                    break
+            took.append(time.perf_counter() - begun)
+            kubectl.must("delete", "pod", name, "-n", FLOORS, "--grace-period=0", "--force")
+    finally:
+        for process in (watch, proxy):
+            process.terminate()
+            process.wait(10)
+    return took
+
+
+def bare_kernels(image: str) -> dict[str, list[float]]:
+    """Starts and calls of a bare ipykernel in such a pod."""
+    script = (Path(__file__).parent / "bare.py").read_text()
+    kubectl.must("create", "-f", "-", stdin=pod("bare", image, "python", "-c", script, "10"))
+    kubectl.must("wait", "-n", FLOORS, "pod/bare", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+    loaded: dict[str, list[float]] = json.loads(kubectl.must("logs", "-n", FLOORS, "bare").splitlines()[-1])
+    return loaded
+
+
+def service_address(name: str) -> str:
+    address: str = kubectl.get("service", name, "-n", NAMESPACE)["spec"]["clusterIP"]
+    return address
+
+
+def metric(address: str, port: int, name: str) -> float:
+    """The sum of a metric's series."""
+    with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
+
+
+def writes(operator: str) -> float:
+    """What the operator wrote to the API server about engines and pods."""
+    with urllib.request.urlopen(f"http://{operator}:9104/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    wanted = r'ecm_kube_requests_total\{.*resource="(engineconns|engineconns/status|pods)".*\}'
+    lines = [line for line in text.splitlines() if re.match(wanted, line)]
+    return sum(float(line.split()[-1]) for line in lines if re.search(r'verb="(create|patch|delete)"', line))
+
+
+def cold_starts(gateway: Gateway, operator: str) -> tuple[list[float], list[dict[str, int]], list[float]]:
+    """create → first result of 1+1, one at a time; the phases; the operator's writes for each whole life."""
+    took, phases, spent = [], [], []
+    for _ in range(STARTS):
+        before = writes(operator)
+        ticket = str(uuid.uuid4())
+        begun = time.perf_counter()
+        made = gateway.create(ticketId=ticket).data
+        result = gateway.execute(ticket, "1+1").data
+        took.append(time.perf_counter() - begun)
+        assert result["outputs"][0]["text"] == "2"
+        phases.append(made["startupMillis"])
+        gateway.terminate(ticket)
+        kubectl.must(
+            "wait",
+            "-n",
+            NAMESPACE,
+            f"ec/{made['name']}",
+            "--for=jsonpath={.status.engineState}=Success",
+            "--timeout=30s",
+        )
+        spent.append(writes(operator) - before)
+        kubectl.must("delete", "ec", made["name"], "-n", NAMESPACE)
+    return took, phases, spent
+
+
+def calls(gateway: Gateway, ticket: str) -> list[float]:
+    took = []
+    for _ in range(CALLS):
+        begun = time.perf_counter()
+        gateway.execute(ticket, "1+1")
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+def download(gateway: Gateway, address: str, info: dict[str, Any]) -> tuple[float, float, int]:
+    """A log of 1 GiB: seconds, growth of the gateway's memory in MiB, bytes that came."""
+    code = (
+        "with open('/var/log/engine/stdout', 'ab') as f:\n"
+        "    for _ in range(1024): f.write((b'x' * 127 + b'\\n') * 8192)\n"
+    )
+    assert gateway.execute(info["ticketId"], code).data["status"] == "Succeed"
+    before = metric(address, 9102, "process_resident_memory_bytes")
+    peak, size = before, 0
+    begun = time.perf_counter()
+    pieces = gateway.stream(
+        emInstance=info["ecmInstance"], instance=info["serviceInstance"], logDirSuffix=info["logDirSuffix"],
+        logType="stdout",
+    )  # fmt: skip
+    for number, piece in enumerate(pieces):
+        size += len(piece)
+        if number % 64 == 0:
+            peak = max(peak, metric(address, 9102, "process_resident_memory_bytes"))
+    seconds = time.perf_counter() - begun
+    return seconds, (peak - before) / 2**20, size
+
+
+def restart(operator: str) -> tuple[int, float]:
+    """200 settled engines, then a new operator: how many engines, and its writes in 30 s."""
+    items = [
+        {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
+         "metadata": {"name": f"settled-{n}", "namespace": NAMESPACE},
+         "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"}}
+        for n in range(200)
+    ]  # fmt: skip
+    kubectl.must("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    kubectl.must(
+        "wait", "-n", NAMESPACE, "ec", "--all", "--for=jsonpath={.status.engineState}=Success", "--timeout=120s"
+    )
+    kubectl.must("rollout", "restart", "-n", NAMESPACE, f"deployment/{RELEASE}")
+    kubectl.must("rollout", "status", "-n", NAMESPACE, f"deployment/{RELEASE}", "--timeout=120s")
+    deadline = time.monotonic() + 30
+    while metric(operator, 9104, "ecm_leading") != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(30)
+    assert metric(operator, 9104, "ecm_leading") == 1
+    return len(items), writes(operator)
+
+
+def main() -> int:
+    tags = tools.images()
+    release = install(NAMESPACE)
+    kubectl.run("delete", "namespace", FLOORS, "--ignore-not-found", "--timeout=60s")
+    kubectl.must("create", "namespace", FLOORS)
+    missed = 0
+    print("what                                             measured       goal", flush=True)
+
+    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
+        nonlocal missed
+        missed += not met
+        print(f"{what:<46} {value:>12} {goal:>10}{'' if met else '  MISSED'}", flush=True)
+
+    try:
+        raw = raw_pods(tags["engine-python"])
+        bare = bare_kernels(tags["engine-python"])
+        tell("raw pod, create → Ready, p50", f"{p50(raw) * 1000:.0f} ms")
+        tell("bare ipykernel in a pod, start → result, p50", f"{p50(bare['starts']) * 1000:.0f} ms")
+        address, operator = service_address(f"{RELEASE}-gateway"), service_address(f"{RELEASE}-operator")
+        with Gateway(address, 9102, release.token) as gateway:
+            took, phases, spent = cold_starts(gateway, operator)
+            tell("engine, create → first result, p50", f"{p50(took) * 1000:.0f} ms")
+            tell("engine, create → first result, p90", f"{p90(took) * 1000:.0f} ms")
+            for phase in phases[0]:
+                tell(f"  of it until {phase}, p50", f"{p50([float(p.get(phase, 0)) for p in phases]):.0f} ms")
+            ratio = p50(took) / (p50(raw) + p50(bare["starts"]))
+            tell("ratio to raw pod + bare kernel", f"{ratio:.2f}", "≤ 1.25", met=ratio <= 1.25)
+            tell("API writes of a whole life, most", f"{max(spent):.0f}", "≤ 4", met=max(spent) <= 4)
+            info = gateway.create().data
+            gateway.execute(info["ticketId"], "1+1")
+            called = calls(gateway, info["ticketId"])
+            tell("bare jupyter_client, warm 1+1, p50", f"{p50(bare['calls']) * 1000:.2f} ms")
+            tell("executeCode through the gateway, p50", f"{p50(called) * 1000:.2f} ms")
+            ratio = p50(called) / p50(bare["calls"])
+            tell("ratio to jupyter_client straight", f"{ratio:.2f}", "≤ 2", met=ratio <= 2)
+            seconds, grown, size = download(gateway, address, info)
+            tell("log of 1 GiB, downloaded in", f"{seconds:.1f} s")
+            tell("its bytes", f"{size / 2**30:.3f} GiB", "≥ 1", met=size >= DOWNLOAD)
+            tell("the gateway's memory grew by", f"{grown:.1f} MiB", "< 32", met=grown < 32)
+            gateway.terminate(info["ticketId"])
+        count, wrote = restart(operator)
+        tell(f"writes of a new operator over {count} settled", f"{wrote:.0f}", "0", met=wrote == 0)
+    finally:
+        kubectl.run("delete", "ec", "--all", "-n", NAMESPACE, "--timeout=60s")
+        kubectl.run("delete", "namespace", NAMESPACE, FLOORS, "--wait=false")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    if "--inside" in sys.argv:
+        sys.exit(main())
+    inside = tools.in_cluster_network([sys.executable, "-m", "bench", "--inside"])
+    sys.exit(subprocess.run(inside, check=False, timeout=900).returncode)
