@@ -88,6 +88,7 @@ def up() -> None:
         forward += ["--namespace", namespace(), "--address", NODE_ADDRESS, "--port", str(API_PORT)]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         ledger().start("forwarder", forward, log=place.logs / "forwarder.log", env=env)
+        _wait("the way in from outside", lambda: _reached(place), place.logs / "forwarder.log")
     with step("controllers, scheduler, kubelet, proxy, DNS"):
         _apply(place, _objects())
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
@@ -217,6 +218,11 @@ def _ready(place: Layout) -> bool:
 
 def _kubectl(place: Layout) -> list[str]:
     return [str(binaries.cached("kubectl")), "--kubeconfig", str(place.kubeconfig), "--request-timeout=20s"]
+
+
+def _reached(place: Layout) -> bool:
+    command = [*_kubectl(place), "get", "--raw", "/readyz"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def _node_ready(place: Layout) -> bool:
