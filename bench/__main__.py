@@ -92,7 +92,7 @@ def bare_kernels(image: str) -> dict[str, list[float]]:
     """Starts and calls of a bare ipykernel in such a pod."""
     script = (Path(__file__).parent / "bare.py").read_text()
     kubectl.must("create", "-f", "-", stdin=pod("bare", image, "python", "-c", script, "10"))
-    kubectl.must("wait", "-n", FLOORS, "pod/bare", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+    kubectl.must("wait", "-n", FLOORS, "pod/bare", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=100s")
     loaded: dict[str, list[float]] = json.loads(kubectl.must("logs", "-n", FLOORS, "bare").splitlines()[-1])
     return loaded
 

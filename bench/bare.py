@@ -21,6 +21,8 @@ def main() -> None:
         manager.start_kernel()
         client = manager.client()
         client.start_channels()
+        # As jupyter_client's own documentation has it; without it the first reply may be lost.
+        client.wait_for_ready(timeout=30)
         client.execute_interactive("1+1", output_hook=lambda _: None, timeout=30)
         starts.append(time.perf_counter() - begun)
         for _ in range(40):

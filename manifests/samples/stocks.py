@@ -1,8 +1,8 @@
 # Real data that a Python package ships: monthly prices of large companies since 1990 (matplotlib's Stocks.csv).
 import duckdb
-import matplotlib.cbook as cbook
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib import cbook
 
 with cbook.get_sample_data("Stocks.csv") as file:
     prices = pd.read_csv(file, comment="#", parse_dates=["Date"]).dropna(subset=["IBM"])

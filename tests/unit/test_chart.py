@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.cluster.tools import helm
 
+from e2e.cluster.tools import helm
 from e2e.render import render
 
 ROOT = Path(__file__).parents[2]
