@@ -20,7 +20,7 @@ from typing import Any
 from e2e import kubectl
 from e2e.cluster import tools
 from e2e.gateway import Gateway
-from e2e.installation import RELEASE, install
+from e2e.installation import RELEASE, install, uninstall
 
 NAMESPACE = "ecm-bench"
 FLOORS = "ecm-bench-floors"
@@ -240,8 +240,9 @@ def main() -> int:
         count, wrote = restart(operator)
         tell(f"writes of a new operator over {count} settled", f"{wrote:.0f}", "0", met=wrote == 0)
     finally:
-        kubectl.run("delete", "ec", "--all", "-n", NAMESPACE, "--timeout=60s")
-        kubectl.run("delete", "namespace", NAMESPACE, FLOORS, "--wait=false")
+        # With the release goes its cluster-scoped plugin, which another release could not take over.
+        uninstall(NAMESPACE)
+        kubectl.run("delete", "namespace", FLOORS, "--wait=false")
     return 1 if missed else 0
 
 
