@@ -72,7 +72,7 @@ def raw_pods(image: str) -> list[float]:
     try:
         for number in range(STARTS):
             name = f"raw-{number}"
-            body = pod(name, image, "python", "-c", "import time; time.sleep(600)").encode()
+            body = pod(name, image, "sleep", "600").encode()
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             begun = time.perf_counter()
             urllib.request.urlopen(request, timeout=30).close()
@@ -103,10 +103,13 @@ def service_address(name: str) -> str:
 
 
 def metric(address: str, port: int, name: str) -> float:
-    """The sum of a metric's series."""
+    """The sum of a metric's series; raises LookupError where there is none, which is not 0."""
     with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    return sum(float(line.split()[-1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
+    found = [float(line.split()[-1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line)]
+    if not found:
+        raise LookupError(f"{address}:{port} has no metric {name}")
+    return sum(found)
 
 
 def writes(operator: str) -> float:
@@ -115,6 +118,8 @@ def writes(operator: str) -> float:
         text = answer.read().decode()
     wanted = r'ecm_kube_requests_total\{.*resource="(engineconns|engineconns/status|pods)".*\}'
     lines = [line for line in text.splitlines() if re.match(wanted, line)]
+    if not any('verb="list"' in line for line in lines):
+        raise LookupError(f"the operator's requests are not counted as expected: {lines}")
     return sum(float(line.split()[-1]) for line in lines if re.search(r'verb="(create|patch|delete)"', line))
 
 
@@ -249,5 +254,6 @@ def main() -> int:
 if __name__ == "__main__":
     if "--inside" in sys.argv:
         sys.exit(main())
+    tools.up()
     inside = tools.in_cluster_network([sys.executable, "-m", "bench", "--inside"])
     sys.exit(subprocess.run(inside, check=False, timeout=900).returncode)

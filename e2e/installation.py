@@ -21,6 +21,9 @@ from e2e.cluster.tools import kubectl as kubectl_binary
 
 ROOT = Path(__file__).parents[1]
 RELEASE = "linkis-ecm"
+# Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped and an operator watches
+# every namespace, so a cluster carries one release at a time: each of these takes the others' place.
+OURS = ("linkis", "ecm-e2e", "ecm-bench")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
     """`helm upgrade --install` with this checkout's images; returns when the release is ready."""
     tags = images()
     refresh_volumes()
+    make_room(namespace)
     repository, _, tag = tags["ecm"].rpartition(":")
     values = [
         f"image.repository={repository}",
@@ -60,6 +64,25 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
     secret = kubectl.get("secret", f"{RELEASE}-auth", "-n", namespace)
     tokens = json.loads(base64.b64decode(secret["data"]["tokens.json"]))
     return Installation(namespace, next(iter(tokens)))
+
+
+def make_room(namespace: str) -> None:
+    """Removes the release that another of our own runs left on the cluster.
+
+    Raises RuntimeError where somebody else's release is there: its operator would take this run's engines.
+    """
+    command = [str(helm()), "list", "--all-namespaces", "--output", "json", "--kubeconfig", str(kubeconfig())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    for release in json.loads(done.stdout):
+        if not release["chart"].startswith("linkis-ecm-") or release["namespace"] == namespace:
+            continue
+        if release["namespace"] not in OURS or release["name"] != RELEASE:
+            raise RuntimeError(
+                f"release {release['name']} of linkis-ecm is in namespace {release['namespace']} of this cluster, and"
+                " a cluster carries one: use another cluster, or `helm uninstall` it"
+            )
+        print(f"  removing the release in namespace {release['namespace']}: a cluster carries one", flush=True)
+        uninstall(release["namespace"])
 
 
 def uninstall(namespace: str) -> None:
