@@ -1,4 +1,4 @@
-"""executeCode: what reaches the agent, what comes back, and every way in which it can fail, each said once and in words.
+"""executeCode: what reaches the agent, what comes back, and each way in which it can fail, said in words.
 
 The agent here is scripted, for faults that a real one does not produce on demand; test_agent.py has the real one.
 """
@@ -266,11 +266,19 @@ async def test_a_client_that_leaves_takes_its_call_with_it(gw: Harness) -> None:
 
 
 async def test_more_calls_than_an_engine_can_queue_are_refused_at_once(gw: Harness) -> None:
-    agent, engine = await gw.served(hang)
+    full, came = asyncio.Event(), 0
+
+    async def count(request: web.Request) -> web.StreamResponse:
+        nonlocal came
+        came += 1
+        if came == EXECUTES_PER_ENGINE:
+            full.set()
+        return await hang(request)
+
+    _, engine = await gw.served(count)
     calls = [asyncio.create_task(gw.execute(engine)) for _ in range(EXECUTES_PER_ENGINE)]
     async with asyncio.timeout(5):
-        while len(agent.requests) < EXECUTES_PER_ENGINE:
-            await asyncio.sleep(0.01)
+        await full.wait()
     answer = await gw.execute(engine)
     assert answer.http == 429
     assert f"{EXECUTES_PER_ENGINE} tasks of" in answer.message

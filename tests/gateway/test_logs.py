@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -177,7 +178,7 @@ async def test_a_log_that_breaks_off_never_looks_whole(gw: Harness) -> None:
         return response
 
     _, engine = await gw.served(half)
-    with pytest.raises(Exception, match="payload|closed|disconnected|reset"):
+    with pytest.raises(aiohttp.ClientError):
         await gw.get("downloadEngineLog", gw.download_query(engine))
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
     assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
