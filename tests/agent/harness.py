@@ -49,6 +49,7 @@ class AgentProcess:
                 preexec_fn=drop_capabilities,  # noqa: PLW1509 - it only makes system calls
                 cwd=folder,
             )
+        self.token = {**settings, **environment}["ECM_TOKEN"]
         self.container_out = folder / "container.out"
         self.container_err = folder / "container.err"
         self.port = 0
@@ -70,8 +71,9 @@ class AgentProcess:
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
-    def call(self, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, bytes]:
-        """One request on a connection of its own: the status and the raw body."""
+    def call(self, method: str, path: str, body: Any = None, token: str | None = "") -> tuple[int, bytes]:
+        """One request on a connection of its own, with the agent's own token or this: the status and the raw body."""
+        token = self.token if token == "" else token
         connection = self.connection()
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         raw = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()

@@ -29,5 +29,3 @@ REFLECTOR_LAST_EVENT = Gauge(
 )
 LEASE_HELD = Gauge("ecm_lease_held", "1 where this process holds the lease", ["lease"])
 LEASE_CHANGES = Counter("ecm_lease_changes", "Times the lease was gained or lost by this process", ["lease", "change"])
-EVENTS_DROPPED = Counter("ecm_kube_events_dropped", "Events not recorded, by cause", ["cause"])
-EVENTS_QUEUED = Gauge("ecm_kube_events_queued", "Events waiting to be written")
