@@ -11,8 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.engine import decide, podspec
+from linkis_ecm.engine import podspec
+from linkis_ecm.engine.decision import (
+    ConfirmPod,
+    CreateFailure,
+    CreatePod,
+    DeleteEngine,
+    DeletePod,
+    Settings,
+    StopAgent,
+)
 from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.view import EngineView, PluginView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, Conflict, Forbidden, Invalid, KubeClient, NotFound
@@ -44,7 +54,7 @@ class Executor:
         cache: Cache,
         agents: Agents,
         token_key: bytes,
-        settings: decide.Settings,
+        settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._client = client
@@ -54,9 +64,7 @@ class Executor:
         self._settings = settings
         self._clock = clock
 
-    async def create_pod(
-        self, engine: EngineView, plugin: PluginView, action: decide.CreatePod
-    ) -> decide.CreateFailure | None:
+    async def create_pod(self, engine: EngineView, plugin: PluginView, action: CreatePod) -> CreateFailure | None:
         """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
         if engine.spec is None:
             raise ValueError(f"{engine.key}: a pod of an engine without a readable spec")
@@ -64,7 +72,7 @@ class Executor:
             engine,
             engine.spec,
             plugin.spec,
-            ticket=decide.ticket_id(engine),
+            ticket=ticket_id(engine),
             attempt=action.attempt,
             token=engine_token(self._token_key, engine.uid, action.attempt),
             settings=self._settings.pod,
@@ -83,7 +91,7 @@ class Executor:
         self._cache.apply_pod(pod_view(made))
         return None
 
-    async def _adopt(self, engine: EngineView, action: decide.CreatePod) -> decide.CreateFailure | None:
+    async def _adopt(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
         """A pod of that name exists: ours from a life before a crash, or somebody else's."""
         name = pod_name(engine.name, engine.uid, action.attempt)
         found = pod_view(await self._client.get(PODS, name, namespace=engine.namespace))
@@ -92,8 +100,8 @@ class Executor:
         self._cache.apply_pod(found)
         return None
 
-    def _refusal(self, verdict: Verdict) -> decide.CreateFailure:
-        return decide.CreateFailure(verdict, self._clock() + QUOTA_RETRY)
+    def _refusal(self, verdict: Verdict) -> CreateFailure:
+        return CreateFailure(verdict, self._clock() + QUOTA_RETRY)
 
     async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
         """PATCHes the status of that very engine; False where it is gone or made anew."""
@@ -109,7 +117,7 @@ class Executor:
         self._cache.apply_engine(answer)
         return True
 
-    async def delete_pod(self, engine: EngineView, action: decide.DeletePod) -> None:
+    async def delete_pod(self, engine: EngineView, action: DeletePod) -> None:
         """DELETEs that very pod; one that is gone already is fine."""
         try:
             await self._client.delete(
@@ -118,7 +126,7 @@ class Executor:
         except (NotFound, Conflict) as error:
             log.info("%s: its pod %s is not there to delete: %s", engine.key, action.name, error)
 
-    async def confirm_pod(self, engine: EngineView, action: decide.ConfirmPod) -> bool:
+    async def confirm_pod(self, engine: EngineView, action: ConfirmPod) -> bool:
         """Whether the API server itself has the engine's pod; a found one goes into the cache."""
         try:
             found = pod_view(await self._client.get(PODS, action.name, namespace=engine.namespace))
@@ -129,11 +137,11 @@ class Executor:
         self._cache.apply_pod(found)
         return True
 
-    async def stop_agent(self, engine: EngineView, action: decide.StopAgent) -> bool:
+    async def stop_agent(self, engine: EngineView, action: StopAgent) -> bool:
         token = engine_token(self._token_key, engine.uid, action.attempt)
         return await self._agents.stop(action.address, token, grace=action.grace, reason=action.reason)
 
-    async def delete_engine(self, engine: EngineView, action: decide.DeleteEngine) -> None:
+    async def delete_engine(self, engine: EngineView, action: DeleteEngine) -> None:
         """DELETEs the ended engine's resource."""
         try:
             await self._client.delete(ENGINECONNS, engine.name, namespace=engine.namespace, uid=action.uid)

@@ -26,7 +26,7 @@ from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.reports import Reports
 from linkis_ecm.controller.resync import Resync
 from linkis_ecm.controller.settings import OperatorSettings
-from linkis_ecm.engine.decide import Settings
+from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.names import POD_SELECTOR
 from linkis_ecm.engine.podspec import PodSettings
 from linkis_ecm.engine.view import PodView, pod_view

@@ -19,8 +19,21 @@ from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.queue import WorkQueue
-from linkis_ecm.engine import decide
 from linkis_ecm.engine.deadlines import Deadlines
+from linkis_ecm.engine.decide import decide
+from linkis_ecm.engine.decision import (
+    Action,
+    ConfirmPod,
+    CreateFailure,
+    CreatePod,
+    Decision,
+    DeleteEngine,
+    DeletePod,
+    Settings,
+    Snapshot,
+    Stop,
+    StopAgent,
+)
 from linkis_ecm.engine.project import farewell
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PodView, Report
@@ -49,8 +62,8 @@ class Memory:
 
     uid: str
     report: Report | None = None
-    failure: decide.CreateFailure | None = None
-    stop: decide.Stop | None = None
+    failure: CreateFailure | None = None
+    stop: Stop | None = None
     pod_gone: bool = False
     seen: dict[str, datetime] = field(default_factory=dict)
     errors: int = 0
@@ -66,7 +79,7 @@ class Reconciler:
         cache: Cache,
         executor: Executor,
         sink: RecordSink,
-        settings: decide.Settings,
+        settings: Settings,
         clock: Callable[[], datetime],
         rng: random.Random,
         workers: int = WORKERS,
@@ -125,7 +138,7 @@ class Reconciler:
         self._deadlines.set(engine.key, None)
         if not self.leading.is_set() or engine.state in FINAL:
             return
-        record = decide.decide(self._snapshot(engine, memory), self._clock(), self._settings).record
+        record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
         if record is not None:
             # That its pod went with it is the deletion's own doing.
             by_itself = record.final and record.reason != reasons.POD_DELETED.name
@@ -195,7 +208,7 @@ class Reconciler:
             return
         memory = self._of(engine)
         snapshot = self._snapshot(engine, memory)
-        decision = decide.decide(snapshot, self._clock(), self._settings)
+        decision = decide(snapshot, self._clock(), self._settings)
         memory.stop = decision.stop
         self._set_deadline(key, decision.deadline)
         go_on = True
@@ -215,29 +228,27 @@ class Reconciler:
             memory.offered = decision.record
             self._sink.offer(decision.record)
 
-    async def _perform(
-        self, engine: EngineView, memory: Memory, snapshot: decide.Snapshot, action: decide.Action
-    ) -> bool:
+    async def _perform(self, engine: EngineView, memory: Memory, snapshot: Snapshot, action: Action) -> bool:
         """Does one action; False where the decision must be made anew before it is written down."""
         match action:
-            case decide.CreatePod():
+            case CreatePod():
                 if snapshot.plugin is None:
                     raise ValueError(f"{engine.key}: a pod without a plugin")
                 memory.failure = await self._executor.create_pod(engine, snapshot.plugin, action)
                 return memory.failure is None
-            case decide.DeletePod():
+            case DeletePod():
                 await self._executor.delete_pod(engine, action)
-            case decide.ConfirmPod():
+            case ConfirmPod():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
-            case decide.StopAgent():
+            case StopAgent():
                 if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
                     log.info("%s: its agent will be asked again", engine.key)
-            case decide.DeleteEngine():
+            case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True
 
-    def _snapshot(self, engine: EngineView, memory: Memory) -> decide.Snapshot:
+    def _snapshot(self, engine: EngineView, memory: Memory) -> Snapshot:
         pod = self._cache.pod_of(engine)
         now = self._clock()
         if not engine.status:
@@ -248,7 +259,7 @@ class Reconciler:
                 memory.seen.setdefault("scheduled", now)
             if pod.started is not None:
                 memory.seen.setdefault("containerStarted", now)
-        return decide.Snapshot(
+        return Snapshot(
             engine=engine,
             pod=pod,
             plugin=self._cache.plugin_for(engine.spec),
@@ -269,7 +280,7 @@ class Reconciler:
         self._deadlines.set(key, at)
         self._sooner.set()
 
-    def _count(self, engine: EngineView, decision: decide.Decision) -> None:
+    def _count(self, engine: EngineView, decision: Decision) -> None:
         if decision.state in FINAL:
             metrics.ENDS.labels(decision.reason).inc()
         elif "readyTime" in decision.patch:

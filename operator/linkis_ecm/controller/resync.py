@@ -15,7 +15,7 @@ from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.decide import ticket_id
+from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 

@@ -1,0 +1,101 @@
+"""Facts of one engine that decisions are made from: its attempt, its timeouts, what its status tells already.
+
+Pure, each a few lines over a snapshot. Must not choose a state: that is `decide`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from linkis_ecm.engine import podspec
+from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.times import from_unix, parse_time
+from linkis_ecm.engine.view import EngineView, PluginView
+from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import parse_duration
+from linkis_ecm.model.states import AVAILABLE, EngineState
+
+# Linkis's own bound on a start, where neither the engine nor its plugin says one.
+START_TIMEOUT = 480.0
+
+
+def check_pod(engine: EngineView, plugin: PluginView) -> dict[str, Any]:
+    """The pod without its token; raises InvalidSpecError. The executor builds it again, with the token."""
+    if engine.spec is None:
+        raise podspec.InvalidSpecError(engine.invalid)
+    return podspec.build_pod(
+        engine, engine.spec, plugin.spec, ticket=ticket_id(engine), attempt=attempt(engine), token="",
+        settings=podspec.PodSettings(report_url=""),
+    )  # fmt: skip
+
+
+def ticket_id(engine: EngineView) -> str:
+    """The ticket that the asker gave, else the resource's uid: a UUID already."""
+    return (engine.spec.ticket_id if engine.spec is not None else None) or engine.uid
+
+
+def attempt(engine: EngineView) -> int:
+    value = engine.status.get("attempt")
+    return value if isinstance(value, int) and 0 <= value < 1000 else 0
+
+
+def was_ready(s: Snapshot) -> bool:
+    return bool(s.engine.text("readyTime")) or (s.report is not None and s.report.state in AVAILABLE)
+
+
+def idle_over(s: Snapshot, now: datetime) -> datetime | None:
+    """When an idle engine has been idle long enough; only a report says that it is idle."""
+    timeout = seconds(s, "idle_timeout")
+    if not timeout or s.report is None or s.report.state not in (EngineState.IDLE, EngineState.UNLOCK):
+        return None
+    # The agent's clock may run ahead of ours: no task has ended after now.
+    last_task = min(now, from_unix(s.report.last_task_ended) or s.report.changed)
+    return max(s.report.changed, last_task) + timedelta(seconds=timeout)
+
+
+def next_cull(s: Snapshot, now: datetime) -> datetime | None:
+    lifetime = seconds(s, "max_lifetime")
+    ends_at = s.engine.created + timedelta(seconds=lifetime) if lifetime else None
+    return min((moment for moment in (idle_over(s, now), ends_at) if moment is not None), default=None)
+
+
+def start_due(s: Snapshot) -> datetime:
+    return s.engine.created + timedelta(seconds=seconds(s, "start_timeout") or START_TIMEOUT)
+
+
+def removal(s: Snapshot, finished: datetime) -> datetime | None:
+    ttl = seconds(s, "ttl_after_finished")
+    return None if ttl is None else finished + timedelta(seconds=ttl)
+
+
+def seconds(s: Snapshot, name: str) -> float | None:
+    """A duration of the engine, else of its plugin, in seconds; None where neither says one."""
+    own = getattr(s.engine.spec, name) if s.engine.spec is not None else None
+    text = own or (getattr(s.plugin.spec, name) if s.plugin is not None else None)
+    return parse_duration(text) if text else None
+
+
+def what_was_asked(engine: EngineView) -> str:
+    spec = engine.spec
+    if spec is None:
+        return ""
+    if spec.plugin:
+        return f"spec.plugin is {spec.plugin}."
+    version = f" and spec.engineVersion {spec.engine_version}" if spec.engine_version else ""
+    return f"spec.engineType is {spec.engine_type}{version}."
+
+
+def told(engine: EngineView) -> Verdict:
+    """What the status says already, as a verdict."""
+    name = engine.text("reason")
+    return Verdict(reasons.by_name(name) or reasons.ACCEPTED)
+
+
+def since(engine: EngineView, now: datetime) -> datetime:
+    return parse_time(engine.text("stateSince")) or now
+
+
+def since_new(s: Snapshot, now: datetime) -> datetime:
+    return since(s.engine, now) if s.engine.state is EngineState.SHUTTING_DOWN else now

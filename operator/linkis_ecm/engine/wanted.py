@@ -1,0 +1,116 @@
+"""The whole status that an engine should have, given the state that was decided. Pure; must not choose the state."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from linkis_ecm.engine import facts
+from linkis_ecm.engine.decision import CreatePod, Outcome, Settings, Snapshot
+from linkis_ecm.engine.names import AGENT_PORT, pod_name, service_instance
+from linkis_ecm.engine.status import conditions
+from linkis_ecm.engine.times import format_time, from_unix
+from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.formats import log_dir_suffix
+from linkis_ecm.model.states import AVAILABLE, FINAL
+
+
+def message_of(s: Snapshot, outcome: Outcome) -> str:
+    if outcome.verdict.reason.name == s.engine.text("reason") and s.engine.state == outcome.state:
+        return s.engine.text("message") or outcome.verdict.message
+    return outcome.verdict.message
+
+
+def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) -> dict[str, Any]:
+    """The whole status as it should be."""
+    engine, current, state = s.engine, s.engine.status, outcome.state
+    ticket = facts.ticket_id(engine)
+    wanted = dict(current)
+    kind, version = _type_and_version(s)
+    ready = state in AVAILABLE or bool(engine.text("readyTime"))
+    made = s.pod is not None or bool(engine.text("podName"))
+    name = pod_name(engine.name, engine.uid, facts.attempt(engine))
+    wanted |= {
+        "observedGeneration": engine.generation,
+        "engineState": state.value,
+        "stateSince": format_time(outcome.since),
+        "reason": outcome.verdict.reason.name,
+        "message": message_of(s, outcome),
+        "ticketId": ticket,
+        "ecmInstance": settings.ecm_instance,
+        "attempt": facts.attempt(engine),
+        "conditions": conditions(
+            current.get("conditions"),
+            state=state,
+            reason=outcome.verdict.reason.name,
+            message=message_of(s, outcome),
+            scheduled=s.pod is not None and bool(s.pod.node),
+            registered=ready,
+            now=now,
+            generation=engine.generation,
+        ),
+    }
+    if kind:
+        suffix = engine.text("logDirSuffix") or log_dir_suffix(_user(engine), engine.created, kind, ticket)
+        wanted |= {"engineType": kind, "engineVersion": version, "logDirSuffix": suffix}
+    if made or any(isinstance(action, CreatePod) for action in outcome.actions):
+        wanted["podName"] = engine.text("podName") or name
+    wanted.setdefault("serviceInstance", ticket)
+    startup = dict(current.get("startup") or {})
+    startup.setdefault("accepted", format_time(s.seen.get("accepted", now)))
+    wanted["startup"] = startup
+    if state in AVAILABLE and not engine.text("readyTime"):
+        wanted |= _on_ready(s, startup, outcome, settings, name)
+    if state in FINAL:
+        wanted["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
+        if s.report is not None and s.report.usage:
+            wanted["usage"] = _usage(s.report)
+    return wanted
+
+
+def _on_ready(
+    s: Snapshot, startup: dict[str, Any], outcome: Outcome, settings: Settings, name: str
+) -> dict[str, Any]:  # fmt: skip
+    """What is known from the moment on which the engine answers: its addresses and how its start went."""
+    pod, report = s.pod, s.report
+    timings = report.timings if report is not None else {}
+    phases = {
+        "scheduled": _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None),
+        "containerStarted": _finer(s.seen.get("containerStarted"), pod.started if pod is not None else None),
+        "agentStarted": from_unix(timings.get("processStarted", 0.0)),
+        "kernelReady": from_unix(timings.get("kernelReady", 0.0)),
+        "ready": outcome.since,
+    }
+    ready: dict[str, Any] = {
+        "readyTime": format_time(outcome.since),
+        "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace),
+        "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
+    }
+    if pod is not None:
+        ready |= {"address": f"{pod.ip}:{AGENT_PORT}", "nodeName": pod.node}
+    return ready
+
+
+def _finer(seen: datetime | None, told: datetime | None) -> datetime | None:
+    """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart)."""
+    if seen is None or told is None:
+        return seen or told
+    return seen if seen < told + timedelta(seconds=1.5) else told
+
+
+def _usage(report: Report) -> dict[str, int]:
+    names = {"memoryBytes": "memoryBytes", "memoryPeakBytes": "memoryPeakBytes"}
+    return {name: int(report.usage[key]) for name, key in names.items() if key in report.usage}
+
+
+def _user(engine: EngineView) -> str:
+    return engine.spec.user if engine.spec is not None else "unknown"
+
+
+def _type_and_version(s: Snapshot) -> tuple[str, str]:
+    """As first written: an edit of the catalogue does not rename a running engine. Empty where not known yet."""
+    if s.engine.text("engineType"):
+        return s.engine.text("engineType"), s.engine.text("engineVersion")
+    if s.plugin is not None:
+        return s.plugin.spec.engine_type, s.plugin.spec.engine_version
+    return "", ""
