@@ -13,41 +13,14 @@ from e2e import kubectl, processes
 from e2e.cluster.tools import backend
 from e2e.conftest import NAMESPACE, pods, record, status, until
 from e2e.gateway import Gateway, texts
+from e2e.operators import kill_operator, operator_pod, renew_operator, restarts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
-def operator_pod() -> dict[str, Any]:
-    items = kubectl.get("pods", "-n", NAMESPACE, "-l", "linkis.apache.org/operator=true")["items"]
-    (found,) = [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
-    pod: dict[str, Any] = found
-    return pod
-
-
 @pytest.fixture(autouse=True)
 def fresh_operator(installation: Any) -> None:
-    """A new pod: the kubelet waits ever longer, up to minutes, before it starts a container that was killed again."""
-    if restarts() == 0:
-        return
-    old = operator_pod()["metadata"]["name"]
-    kubectl.must("delete", "pod", old, "-n", NAMESPACE, "--wait=true", "--timeout=60s")
-    kubectl.must("rollout", "status", "-n", NAMESPACE, "deployment/linkis-ecm", "--timeout=60s")
-
-
-def restarts() -> int:
-    statuses = operator_pod()["status"]["containerStatuses"]
-    return int(next(s["restartCount"] for s in statuses if s["name"] == "operator"))
-
-
-def kill_operator() -> None:
-    """kill -9 where processes can be seen, else the pod is deleted without grace."""
-    before, pod = restarts(), operator_pod()
-    if backend() == "node":
-        assert processes.kill(pod["metadata"]["uid"], b"linkis_ecm operator") == 1
-        until("the operator's restart", lambda: restarts() > before, 60)
-    else:
-        name = pod["metadata"]["name"]
-        kubectl.must("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force")
+    renew_operator()
 
 
 def created(user: str = "hadoop") -> str:

@@ -308,6 +308,12 @@ class World:
             script = replace(self.scripts.get(owners[0]["name"], Script())) if owners else Script()
             self._later(script.schedule, self._schedule, pod, script)
         elif "deletionTimestamp" in change.new["metadata"] and "deletionTimestamp" not in change.old["metadata"]:
+            # As the kubelet: SIGTERM, on which the agent drains and exits with 0; then the object goes.
+            agent = self.agents.get(change.new["metadata"]["uid"])
+            if agent is not None and change.new["metadata"].get("deletionGracePeriodSeconds", 0) > 0:
+                if agent.state not in ("ShuttingDown", "Failed"):
+                    agent.become("ShuttingDown")
+                self._later(0.05, self.exit_pod, change.new, 0)
             self._later(0.1, self._remove, change.new)
 
     def _schedule(self, pod: dict[str, Any], script: Script) -> None:

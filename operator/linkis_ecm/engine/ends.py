@@ -64,6 +64,9 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[Engine
             return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
     if report is not None and report.state is EngineState.FAILED:
         return EngineState.FAILED, Verdict(reasons.KERNEL_DIED, report.message)
+    if pod.deleting:
+        # The agent drains on SIGTERM and exits with 0: who deleted the pod was not us, so it is no clean end.
+        return EngineState.FAILED, Verdict(reasons.POD_DELETED)
     if ended is None:
         return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
     if ended.exit_code == 0 and was_ready:

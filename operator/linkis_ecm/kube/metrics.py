@@ -29,3 +29,4 @@ REFLECTOR_LAST_EVENT = Gauge(
 )
 LEASE_HELD = Gauge("ecm_lease_held", "1 where this process holds the lease", ["lease"])
 LEASE_CHANGES = Counter("ecm_lease_changes", "Times the lease was gained or lost by this process", ["lease", "change"])
+EVENTS = Counter("ecm_events", "Kubernetes Events by what became of them", ["outcome"])

@@ -1,0 +1,139 @@
+"""The behaviours of `tests.behaviours` on the real cluster; the simulation has them in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from e2e import kubectl
+from e2e.conftest import NAMESPACE, pods, record
+from e2e.gateway import Gateway
+from e2e.operators import kill_operator
+from tests.behaviours import BEHAVIOURS, Row
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+ENGINE = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn"}
+# Long enough for any behaviour; its engine is deleted at the end whatever it does.
+TASK = "import os, time\nwhile not os.path.exists('/tmp/end'): time.sleep(0.1)"
+NO_IMAGE = {
+    "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin", "metadata": {"name": "e2e-no-image"},
+    "spec": {
+        "engineType": "python", "engineVersion": "0", "image": "127.0.0.1:1/no-such-image:1",
+        "runTypes": ["python"], "defaultResources": {"cpu": "100m", "memory": "128Mi"},
+    },
+}  # fmt: skip
+
+
+class Real:
+    """`tests.behaviours.World` over kubectl, the gateway and the operator's own view of its database."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._names: set[str] = set()
+        self._tasks: dict[str, threading.Thread] = {}
+
+    async def create(self, name: str, trouble: str = "", **spec: Any) -> str:
+        body: dict[str, Any] = {"engineType": "python", "user": "hadoop"} | spec
+        if trouble == "unschedulable":
+            body["podTemplate"] = {"spec": {"nodeSelector": {"linkis.example/room": "none"}}}
+        elif trouble == "image":
+            body["plugin"] = NO_IMAGE["metadata"]["name"]  # type: ignore[index]
+            del body["engineType"]
+        self._names.add(name)
+        made = kubectl.must(
+            "create", "-n", NAMESPACE, "-o", "json", "-f", "-",
+            stdin=json.dumps(ENGINE | {"metadata": {"name": name}, "spec": body}),
+        )  # fmt: skip
+        return str(json.loads(made)["metadata"]["uid"])
+
+    async def edit(self, name: str, **spec: Any) -> None:
+        kubectl.must("patch", "ec", name, "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    async def delete(self, name: str) -> None:
+        kubectl.must("delete", "ec", name, "-n", NAMESPACE)
+
+    async def delete_pod(self, name: str) -> None:
+        (pod,) = pods(name)
+        kubectl.must("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false")
+
+    async def begin_task(self, name: str) -> None:
+        found = await self.engine(name)
+        assert found is not None
+        caller = self._gateway.as_user("hadoop")
+
+        def run() -> None:
+            with caller:
+                caller.execute(found["status"]["ticketId"], TASK)
+
+        self._tasks[name] = threading.Thread(target=run, daemon=True)
+        self._tasks[name].start()
+
+    async def end_task(self, name: str) -> None:
+        (pod,) = pods(name)
+        kubectl.must("exec", "-n", NAMESPACE, pod["metadata"]["name"], "--", "touch", "/tmp/end")
+        await asyncio.to_thread(self._tasks.pop(name).join, 30)
+
+    async def kill_operator(self) -> None:
+        kill_operator()
+
+    async def engine(self, name: str) -> dict[str, Any] | None:
+        answer = kubectl.run("get", "ec", name, "-n", NAMESPACE, "-o", "json")
+        if answer.code and "NotFound" in answer.err:
+            return None
+        assert answer.code == 0, answer.err
+        found: dict[str, Any] = json.loads(answer.out)
+        return found
+
+    async def pods(self, name: str) -> list[dict[str, Any]]:
+        return pods(name)
+
+    async def row(self, ticket: str) -> Row | None:
+        try:
+            found = record(ticket)
+        except RuntimeError as error:
+            if "no record has the ticket" in str(error):
+                return None
+            raise
+        row = found["record"]
+        times = (row["request_times"], row["used_times"], row["release_times"])
+        states: list[str] = []
+        for step in found["transitions"]:
+            if not states or states[-1] != step["state"]:
+                states.append(step["state"])
+        return Row(row["status"], found["final"], found["reason"], row["label_value"], times, tuple(states))
+
+    async def until(self, what: str, probe: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not (answer := await probe()):
+            assert asyncio.get_running_loop().time() < deadline, f"{what}: not within {seconds} s"
+            await asyncio.sleep(0.1)
+        return answer
+
+    def clean(self) -> None:
+        kubectl.run("delete", "ec", *self._names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+        for task in self._tasks.values():
+            task.join(30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(installation: Any) -> Iterator[None]:
+    kubectl.must("apply", "-f", "-", stdin=json.dumps(NO_IMAGE))
+    yield
+    kubectl.run("delete", "ecp", "e2e-no-image", "--ignore-not-found")
+
+
+@pytest.fixture
+def world(installation: Any, gateway: Gateway) -> Iterator[Real]:
+    made = Real(gateway)
+    yield made
+    made.clean()
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+async def test_behaviour(world: Real, name: str) -> None:
+    await BEHAVIOURS[name](world)

@@ -1,0 +1,165 @@
+"""Tells people what happened, as events.k8s.io/v1 Events: `kubectl describe` shows them.
+
+An aid, never a record: under load events are dropped and counted. One object and reason is written at most once a
+minute; what repeats meanwhile goes into the event's series. Must not block or fail its caller, nor take the API
+server's time from the writes that matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from linkis_ecm.kube import metrics
+from linkis_ecm.kube.client import KubeClient, Object
+from linkis_ecm.kube.errors import ApiError
+from linkis_ecm.kube.resources import EVENTS
+from linkis_ecm.kube.times import micro_time, utc_now
+
+log = logging.getLogger(__name__)
+
+# At most one write of one object and reason in this time.
+PERIOD = 60.0
+# After this long without a repetition an event is over; the next of its kind is a new one (as client-go's series).
+FORGET = 360.0
+# Events known at a time, waiting ones included: some bytes each, and more than the engines that start in FORGET.
+LIMIT = 4096
+# Writes in the long run and at once: client-go allows one source 25 and one in five minutes, which a start of many
+# engines uses up; five a second is a tenth of what the API server grants us by default.
+RATE, BURST = 5.0, 25
+# The API's own limits.
+_NOTE, _WORD = 1024, 128
+
+Type = Literal["Normal", "Warning"]
+
+
+@dataclass(slots=True)
+class _Series:
+    """One object and reason: what is written of it, and what is not yet."""
+
+    namespace: str
+    body: Object
+    due: float
+    name: str = ""
+    count: int = 0
+    written: int = 0
+    last: float = 0.0
+    last_time: str = ""
+
+
+class EventRecorder:
+    """`record` from anywhere in the loop; `run()` writes until cancelled."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        controller: str,
+        instance: str,
+        limit: int = LIMIT,
+        clock: Callable[[], float] | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._client = client
+        self._controller = controller
+        self._instance = instance[:_WORD] or controller
+        self._limit = limit
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._now = now
+        # In the order of their last repetition, so that the oldest are forgotten first.
+        self._known: OrderedDict[tuple[str, str], _Series] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._tokens = float(BURST)
+        self._filled: float | None = None
+
+    def record(self, regarding: Object, reason: str, note: str, *, action: str, kind: Type = "Normal") -> None:
+        """Notes that something happened to an object (apiVersion, kind, namespace, name, uid). Never blocks.
+
+        `reason` and `action` are CamelCase words: why, and what was done about it.
+        """
+        at = self._clock()
+        key = (str(regarding.get("uid", "")), reason)
+        self._forget_old(at)
+        series = self._known.get(key)
+        if series is None:
+            if len(self._known) >= self._limit:
+                metrics.EVENTS.labels("dropped").inc()
+                return
+            namespace = str(regarding.get("namespace") or "default")
+            moment = micro_time(self._now())
+            body = {
+                "apiVersion": EVENTS.api_version, "kind": EVENTS.kind, "metadata": {"namespace": namespace},
+                "eventTime": moment, "reportingController": self._controller, "reportingInstance": self._instance,
+                "action": action[:_WORD], "reason": reason[:_WORD], "regarding": regarding, "type": kind,
+            }  # fmt: skip
+            series = self._known[key] = _Series(namespace, body, at)
+            # A fixed name: a try whose answer was lost does not make a second event.
+            digest = hashlib.sha256(f"{key}{moment}{self._instance}".encode()).hexdigest()[:16]
+            series.name = f"{str(regarding.get('name', 'event'))[:200]}.{digest}"
+        series.body["note"] = note[:_NOTE]
+        series.count += 1
+        series.last, series.last_time = at, micro_time(self._now())
+        self._known.move_to_end(key)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Writes what is due, until cancelled."""
+        while True:
+            pause = self._next_due()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            for series in [s for s in self._known.values() if s.count > s.written and s.due <= self._clock()]:
+                await self._token()
+                await self._write(series)
+
+    def _next_due(self) -> float | None:
+        """Seconds until something is to be written; None where nothing is."""
+        waits = [series.due - self._clock() for series in self._known.values() if series.count > series.written]
+        return max(0.0, min(waits)) if waits else None
+
+    async def _token(self) -> None:
+        now = self._clock()
+        if self._filled is not None:
+            self._tokens = min(float(BURST), self._tokens + (now - self._filled) * RATE)
+        self._filled = now
+        if self._tokens < 1:
+            await asyncio.sleep((1 - self._tokens) / RATE)
+            self._tokens, self._filled = 1.0, self._clock()
+        self._tokens -= 1
+
+    async def _write(self, series: _Series) -> None:
+        count, series.due = series.count, self._clock() + PERIOD
+        try:
+            if series.written == 0:
+                series.body["metadata"]["name"] = series.name
+                await self._client.create(EVENTS, series.body, namespace=series.namespace, timeout=5.0)
+            else:
+                change = {
+                    "note": series.body["note"],
+                    "series": {"count": count, "lastObservedTime": series.last_time},
+                }
+                await self._client.patch(EVENTS, series.name, change, namespace=series.namespace, timeout=5.0)
+        except ApiError as error:
+            # An event is worth one try; what repeats is tried again with its next turn.
+            metrics.EVENTS.labels("failed").inc()
+            log.info("an event of %s was not taken: %s", series.name, error)
+        else:
+            metrics.EVENTS.labels("written").inc()
+        series.written = count
+
+    def _forget_old(self, now: float) -> None:
+        while self._known:
+            key, series = next(iter(self._known.items()))
+            if series.last + FORGET > now or series.count > series.written:
+                return
+            del self._known[key]
