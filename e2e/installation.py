@@ -48,6 +48,8 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
         f"image.repository={repository}",
         f"image.tag={tag}",
         f"engines.python.image={tags['engine-python']}",
+        # The node's volumes hold 5 Gi.
+        "archive.persistence.size=2Gi",
         *settings,
     ]
     command = [str(helm()), "upgrade", "--install", RELEASE, str(ROOT / "helm/linkis-ecm")]

@@ -36,6 +36,7 @@ def _fail(error: Exception) -> None:
 @app.command()
 def operator() -> None:
     """Watches EngineConns and makes what they ask for."""
+    from linkis_ecm.archive.bundles import ArchiveError
     from linkis_ecm.controller import operator as process
     from linkis_ecm.controller.settings import SettingsError, from_environment
     from linkis_ecm.store.database import DatabaseError
@@ -43,7 +44,7 @@ def operator() -> None:
     _logging()
     try:
         asyncio.run(process.run(from_environment(os.environ)))
-    except (SettingsError, DatabaseError) as error:
+    except (SettingsError, DatabaseError, ArchiveError) as error:
         _fail(error)
 
 

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 TOKEN = "token-of-this-engine"
+# Stands for the agent's own token.
+OWN = "<own>"
 # The longest any single wait of these tests takes before it fails.
 PATIENCE = 20.0
 _PR_CAPBSET_DROP = 24
@@ -71,9 +73,9 @@ class AgentProcess:
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
-    def call(self, method: str, path: str, body: Any = None, token: str | None = "") -> tuple[int, bytes]:
+    def call(self, method: str, path: str, body: Any = None, token: str | None = OWN) -> tuple[int, bytes]:
         """One request on a connection of its own, with the agent's own token or this: the status and the raw body."""
-        token = self.token if token == "" else token
+        token = self.token if token is OWN else token
         connection = self.connection()
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         raw = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()

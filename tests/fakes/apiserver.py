@@ -54,6 +54,8 @@ class FakeApiServer:
         self.log: deque[Logged] = deque(maxlen=LOG_LENGTH)
         # Delay before each call is executed, such as `lambda: 0.02`.
         self.latency: Callable[[], float] = lambda: 0.0
+        # What the kubelet has of a pod's log, by uid; a line where nothing stands here.
+        self.logs: dict[str, bytes] = {}
         # Bearer tokens let in; None lets in everybody.
         self.tokens: set[str] | None = None
 
@@ -129,6 +131,9 @@ class FakeApiServer:
             metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
             head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
             return _json(200, head | {"metadata": metadata, "items": items})
+        if call.verb == "get" and call.subresource == "log":
+            pod = cluster.get(resource, call.name, namespace=call.namespace)
+            return Reply(200, self.logs.get(pod["metadata"]["uid"], b"from the kubelet\n"))
         if call.verb == "get":
             return _json(200, cluster.get(resource, call.name, namespace=call.namespace))
         if call.verb == "create":

@@ -13,13 +13,23 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, EVENTS, LEASES, NAMESPACES, PLUGINS, PODS, Resource
+from linkis_ecm.kube.resources import (
+    CONFIGMAPS,
+    ENGINECONNS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PLUGINS,
+    PODS,
+    Resource,
+)
 from linkis_ecm.model import crd
 from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnSpec, EngineConnStatus
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
 
 Object = dict[str, Any]
-RESOURCES = (PODS, CONFIGMAPS, NAMESPACES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
+RESOURCES = (PODS, NODES, CONFIGMAPS, NAMESPACES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
 # Whose status is a subresource of its own.
 WITH_STATUS = (PODS, NAMESPACES, ENGINECONNS, PLUGINS)
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")

@@ -21,9 +21,10 @@ from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
-from linkis_ecm.model.record import EngineRecord, Material
+from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.token import engine_token
 from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.archive import MemoryArchive
 from tests.fakes.cluster import FakeCluster, loop_now, timestamp
 from tests.fakes.rules import StatusError
 from tests.fakes.watches import Change
@@ -44,6 +45,7 @@ class Rows:
         self.rows: dict[str, EngineRecord] = {}
         self.history: dict[str, list[str]] = {}
         self.materials: dict[tuple[str, str], list[Material]] = {}
+        self.post_mortems: dict[tuple[str, int], PostMortemRecord] = {}
 
     def offer(self, record: EngineRecord) -> None:
         old = self.rows.get(record.ticket_id)
@@ -56,6 +58,34 @@ class Rows:
 
     def offer_materials(self, engine_type: str, version: str, materials: list[Material]) -> None:
         self.materials[engine_type, version] = materials
+
+    depth = 0
+
+    def offer_post_mortem(self, entry: PostMortemRecord) -> None:
+        self.post_mortems[entry.uid, entry.attempt] = entry
+
+    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
+        return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
+
+    def forget_post_mortems(self, uid: str) -> None:
+        self.post_mortems = {key: entry for key, entry in self.post_mortems.items() if key[0] != uid}
+
+    def has_final(self, ticket: str) -> bool:
+        return ticket in self.rows and self.rows[ticket].final
+
+    def forget_engine(self, ticket: str) -> None:
+        self.rows.pop(ticket, None)
+
+    def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
+        off = {}
+        for record in expected:
+            row = self.rows.get(record.ticket_id)
+            if row is None or row.status != record.status:
+                off[record.ticket_id] = "missing" if row is None else "status"
+        return off
+
+    def repair(self, record: EngineRecord) -> None:
+        self.rows[record.ticket_id] = record
 
     def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
         return []
@@ -73,6 +103,10 @@ class Script:
     silent: bool = False
     stop_takes: float = 0.1
     ignores_stop: bool = False
+    # Whether the agent, on its way out, gets its log files into the archive.
+    ships: bool = True
+    # The exit code of a `once` engine's job; None for a session.
+    once: int | None = None
 
 
 @dataclass
@@ -85,6 +119,7 @@ class Agent:
     state: str = "Starting"
     sequence: int = 0
     answers: list[int] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -94,11 +129,10 @@ class Agent:
     def report(self, **more: Any) -> int:
         """One report to whoever leads; the answer's HTTP status (0: nobody there)."""
         self.sequence += 1
-        body = {
-            "namespace": self.env["ECM_NAMESPACE"], "name": self.env["ECM_NAME"], "uid": self.env["ECM_UID"],
-            "attempt": int(self.env["ECM_ATTEMPT"]), "sequence": self.sequence, "state": self.state,
-            "timings": {}, "usage": {"memoryPeakBytes": 5 << 20}, "metrics": {"totalIdleTimeMills": 1},
-        } | more  # fmt: skip
+        if self.env["ECM_NAME"] in self.world.cut_off:
+            self.answers.append(0)
+            return 0
+        body = self.body(**more)
         code = 0
         for operator in self.world.operators:
             code, _ = operator.parts.reports.answer(f"Bearer {self.env['ECM_TOKEN']}", orjson.dumps(body))
@@ -106,6 +140,14 @@ class Agent:
                 break
         self.answers.append(code)
         return code
+
+    def body(self, **more: Any) -> dict[str, Any]:
+        """The report's JSON."""
+        return {
+            "namespace": self.env["ECM_NAMESPACE"], "name": self.env["ECM_NAME"], "uid": self.env["ECM_UID"],
+            "attempt": int(self.env["ECM_ATTEMPT"]), "sequence": self.sequence, "state": self.state,
+            "timings": {}, "usage": {"memoryPeakBytes": 5 << 20}, "metrics": {"totalIdleTimeMills": 1},
+        } | self.extra | more  # fmt: skip
 
     def become(self, state: str, **more: Any) -> None:
         self.state = state
@@ -134,6 +176,22 @@ class Running:
     lease: Lease
 
 
+class _Agents:
+    """The operator's way to the agents."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+        return await self._world.stop(address, token, grace=grace, reason=reason)
+
+    async def status(self, address: str, token: str) -> dict[str, Any] | None:
+        return await self._world.status_of(address, token)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
 class World:
     """Everything; `close` at the end of a test."""
 
@@ -146,6 +204,12 @@ class World:
         self.agents: dict[str, Agent] = {}
         self.pods_made: list[str] = []
         self.stops: list[str] = []
+        self.archive = MemoryArchive()
+        # Agents whose network is cut off: neither reports nor answers get through.
+        self.cut_off: set[str] = set()
+        # Engines on a dead node: its kubelet confirms no deletion.
+        self.unconfirmed: set[str] = set()
+        self.stop_graces: list[int] = []
         self._seed = seed
         self._timers: list[asyncio.TimerHandle] = []
         self.cluster.listen(PODS, self._kubelet)
@@ -227,7 +291,15 @@ class World:
         client = self.server.client()
         rng = random.Random(self._seed)
         sink: Any = self.rows
-        parts = Operator(client=client, sink=sink, settings=settings, clock=loop_now, rng=rng, agents=self)
+        parts = Operator(
+            client=client,
+            sink=sink,
+            settings=settings,
+            clock=loop_now,
+            rng=rng,
+            agents=_Agents(self),
+            archive=self.archive,
+        )
         lease = Lease(
             client, namespace="default", name="op", identity=identity, on_started=parts.lead, on_stopped=parts.follow,
             now=loop_now, rng=random.Random(self._seed),
@@ -247,7 +319,8 @@ class World:
             loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
             await parts.pods_synced()
-            running.tasks += [asyncio.create_task(loop) for loop in (lease.run(), *(feed.run() for feed in feeds))]
+            loops = [lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
+            running.tasks += [asyncio.create_task(loop) for loop in loops]
 
         running.tasks.append(asyncio.create_task(begin()))
         self.operators.append(running)
@@ -270,7 +343,7 @@ class World:
             timer.cancel()
         self.cluster.close()
 
-    # The node. `stop` makes the world the operator's way to its agents.
+    # The node.
 
     async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
         for agent in self.agents.values():
@@ -278,19 +351,36 @@ class World:
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
             assert token == engine_token(KEY, agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"]))
-            if agent.script.ignores_stop:
+            if agent.script.ignores_stop or agent.env["ECM_NAME"] in self.cut_off:
                 return False
             self.stops.append(agent.env["ECM_NAME"])
+            self.stop_graces.append(grace)
             agent.become("ShuttingDown")
             self._later(agent.script.stop_takes, self.exit_pod, agent.pod, 0)
             return True
         return False
 
+    async def status_of(self, address: str, token: str) -> dict[str, Any] | None:
+        """What the agent at that address says of itself."""
+        for agent in self.agents.values():
+            pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
+            if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
+                continue
+            if agent.env["ECM_NAME"] in self.cut_off or pod["status"]["phase"] != "Running":
+                return None
+            agent.sequence += 1
+            return agent.body()
+        return None
+
     def exit_pod(self, pod: dict[str, Any], code: int, reason: str = "") -> None:
         """The engine's container ends."""
         uid = pod["metadata"]["uid"]
         if uid in self.agents:
-            self.agents[uid].end()
+            agent = self.agents[uid]
+            agent.end()
+            if agent.script.ships and not reason and agent.env["ECM_NAME"] not in self.cut_off:
+                kept = self.archive.bundles.setdefault((agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"])), {})
+                kept |= {"stdout": b"hello\n", "stderr": b""}
         ended = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error"), "message": "last words"}
 
         def edit(item: dict[str, Any]) -> None:
@@ -308,6 +398,9 @@ class World:
             script = replace(self.scripts.get(owners[0]["name"], Script())) if owners else Script()
             self._later(script.schedule, self._schedule, pod, script)
         elif "deletionTimestamp" in change.new["metadata"] and "deletionTimestamp" not in change.old["metadata"]:
+            owners = change.new["metadata"].get("ownerReferences") or [{}]
+            if owners[0].get("name") in self.unconfirmed:
+                return
             # As the kubelet: SIGTERM, on which the agent drains and exits with 0; then the object goes.
             agent = self.agents.get(change.new["metadata"]["uid"])
             if agent is not None and change.new["metadata"].get("deletionGracePeriodSeconds", 0) > 0:
@@ -345,8 +438,22 @@ class World:
 
     def _ready(self, agent: Agent) -> None:
         if self.cluster.change(PODS, _key(agent.pod), lambda _: None) is not None:
+            if agent.script.once is not None:
+                agent.become("Running")
+                self._later(1.0, self._end_job, agent)
+                return
             agent.become("Idle")
             agent.live()
+
+    def _end_job(self, agent: Agent) -> None:
+        bundle = self.archive.bundles.setdefault((agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"])), {})
+        bundle["result.json"] = b"{}"
+        code = agent.script.once or 0
+        if code:
+            agent.become("Failed", reason="JobFailed", message="ValueError: bad")
+        else:
+            agent.become("Success", reason="Completed")
+        self.exit_pod(agent.pod, code)
 
     def _remove(self, pod: dict[str, Any]) -> None:
         if pod["metadata"]["uid"] in self.agents:

@@ -81,7 +81,8 @@ def test_no_role_has_a_wildcard_or_reads_secrets(mode: str) -> None:
 def test_named_namespaces_get_roles_of_their_own_and_no_cluster_wide_right_to_pods() -> None:
     documents = template(*MODES["some namespaces"])
     wide = [rule for d in documents if d["kind"] == "ClusterRole" for rule in d["rules"]]
-    assert {resource for rule in wide for resource in rule["resources"]} == {"engineconnplugins"}
+    rights = {resource: rule["verbs"] for rule in wide for resource in rule["resources"]}
+    assert rights == {"engineconnplugins": ["get", "list", "watch"], "nodes": ["get"]}
     narrow = {d["metadata"]["namespace"] for d in documents if d["kind"] == "Role" and "namespace" in d["metadata"]}
     assert narrow == {"a", "b"}
 

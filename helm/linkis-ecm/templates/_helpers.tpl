@@ -60,6 +60,8 @@ affinity: {{ toYaml . | nindent 2 }}
   value: {{ join "," .Values.watchNamespaces | quote }}
 - name: ECM_TOKEN_KEY_FILE
   value: /etc/linkis-ecm/auth/token-key
+- name: ECM_ARCHIVE_URL
+  value: {{ include "ecm.archiveUrl" . }}
 - name: ECM_DATABASE_URL
 {{- if include "ecm.embedded" . }}
   value: sqlite:////data/ecm.sqlite3
@@ -68,7 +70,12 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{- define "ecm.archiveUrl" -}}{{ .Values.archive.url | default "file:///archive" }}{{- end }}
+
 {{- define "ecm.mounts" -}}
+{{- if not .Values.archive.url }}
+- {name: archive, mountPath: /archive}
+{{- end }}
 - {name: auth, mountPath: /etc/linkis-ecm/auth, readOnly: true}
 - {name: tmp, mountPath: /tmp}
 {{- if include "ecm.embedded" . }}
@@ -77,6 +84,15 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 
 {{- define "ecm.volumes" -}}
+{{- if not .Values.archive.url }}
+- name: archive
+{{- if not .Values.archive.persistence.enabled }}
+  emptyDir: {sizeLimit: {{ .Values.archive.persistence.size }}}
+{{- else }}
+  persistentVolumeClaim:
+    claimName: {{ .Values.archive.persistence.existingClaim | default (printf "%s-archive" (include "ecm.name" .)) }}
+{{- end }}
+{{- end }}
 - name: auth
   secret: {secretName: {{ include "ecm.authSecret" . }}, defaultMode: 0440}
 - name: tmp
@@ -104,6 +120,14 @@ affinity: {{ toYaml . | nindent 2 }}
       value: http://{{ include "ecm.name" . }}-operator.{{ .Release.Namespace }}.svc.cluster.local.:9103
     - name: ECM_ENGINE_SERVICE
       value: {{ .Values.engines.serviceName }}
+    - name: ECM_ARCHIVE_DAYS
+      value: {{ .Values.archive.days | quote }}
+    - name: ECM_ARCHIVE_FILE_MAX_MIB
+      value: {{ .Values.archive.fileMaxMiB | quote }}
+    - name: ECM_ARCHIVE_TOTAL_MIB
+      value: {{ .Values.archive.totalMiB | quote }}
+    - name: ECM_CANARY
+      value: {{ ternary "1" "0" .Values.canary | quote }}
     {{- with .Values.operator.extraEnv }}{{ toYaml . | nindent 4 }}{{- end }}
   ports:
     - {name: reports, containerPort: 9103}

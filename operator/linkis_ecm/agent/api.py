@@ -97,7 +97,11 @@ class Api:
     def _download(self, name: str) -> Response:
         descriptor = self._open(name)
         size = os.fstat(descriptor).st_size
-        return Response(200, b"", b"text/plain; charset=utf-8", file=descriptor, size=size)
+        self._engine.attach("download")
+        return Response(
+            200, b"", b"text/plain; charset=utf-8", file=descriptor, size=size,
+            done=lambda: self._engine.detach("download"),
+        )  # fmt: skip
 
     async def _lines(self, name: str, query: dict[str, str]) -> Response:
         from_line = _whole(query, "fromLine", 1, top=1 << 53)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -30,6 +31,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 ANSWERS_PATIENCE = 2.0
 REPORT_PATIENCE = 3.0
 STREAMS_PATIENCE = 1.0
+# For the log files on their way to the archive: with the 5 s that a kernel may take to end, within the 15 s that the
+# pod's grace has over the engine's (podspec.AFTER_GRACE).
+SHIP_PATIENCE = 8.0
 
 
 def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[int]) -> int:
@@ -122,20 +126,43 @@ class _Agent:
                            f"{settings.ticket_id}: the agent listens on port {port}")  # fmt: skip
         reporting = loop.create_task(reporter.run())
         reporter.changed()
-        living = loop.create_task(engine.run())
+        living = loop.create_task(engine.run() if settings.mode != "once" else self._run_job(engine))
         reap()  # a kernel that died before the handler was there
         if early_signals:
             terminate("SIGTERM")
 
         code = await engine.ended
         # The tasks' callers first, then the operator: both want what only this process knows.
-        await asyncio.gather(server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE))
+        await asyncio.gather(
+            server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE), self._ship()
+        )  # fmt: skip
         for task in (living, reporting):
             task.cancel()
         await asyncio.wait((living, reporting), timeout=1.0)
         kernel.kill()
         kernel.close()
         return code
+
+    async def _ship(self) -> None:
+        from linkis_ecm.agent.shipper import ship  # noqa: PLC0415 - no start waits for it
+
+        await ship(self._settings, seconds=SHIP_PATIENCE, log=self._logs.event)
+
+    async def _run_job(self, engine: Engine) -> None:
+        """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""
+        from linkis_ecm.agent.shipper import RESULT, ShippingError, fetch_job  # noqa: PLC0415 - see above
+
+        try:
+            job = await fetch_job(self._settings)
+        except ShippingError as error:
+            engine.fail("JobFailed", f"the code could not be fetched: {error}", 1)
+            return
+        result = await engine.run_job(str(job.get("code") or ""))
+        if result is not None:
+            await asyncio.to_thread(
+                _write, f"{self._settings.log_dir}/{RESULT}", json.dumps(result, ensure_ascii=False)
+            )
+            engine.end_job(result)
 
     def _report(self) -> dict[str, Any]:
         settings = self._settings
@@ -148,3 +175,8 @@ class _Agent:
             "sequence": self._sequence,
         }
         return who | (self._engine.report() if self._engine is not None else {})
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)

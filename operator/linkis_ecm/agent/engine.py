@@ -21,6 +21,8 @@ from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.agent.usage import Usage
 
 STARTING, IDLE, BUSY, SHUTTING_DOWN, FAILED = "Starting", "Idle", "Busy", "ShuttingDown", "Failed"
+# A `once` engine at its one job, and after it.
+RUNNING, SUCCESS = "Running", "Success"
 # Tasks that may wait behind the running one.
 MAX_WAITING = 16
 # A kernel that has not answered by then will not: its imports take 0.3 s, 10 s on a starved node.
@@ -30,6 +32,8 @@ INTERRUPT_PATIENCE = 3.0
 # How long a stopping kernel may run its exit handlers.
 KERNEL_EXIT_PATIENCE = 2.0
 LAST_LINES = 20
+# Of stderr, in the word to the operator that a kernel died: what a person reads in a status.
+TOLD_LINES, TOLD_CHARACTERS = 5, 1000
 
 
 class NotReadyError(Exception):
@@ -95,6 +99,9 @@ class Engine:
         self.timings = timings
         self.counters = {"tasksStarted": 0, "tasksSucceeded": 0, "tasksFailed": 0}
         self.last_task_ended = 0.0
+        self.last_activity = 0.0
+        self._attached: dict[str, int] = {}
+        self._last_words: Task | None = None
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._spent = {IDLE: 0.0, BUSY: 0.0}
         self._waiting: deque[Task] = deque()
@@ -139,6 +146,21 @@ class Engine:
             self._enter(SHUTTING_DOWN, "Stopped", reason)
             self._stopping = self._loop.create_task(self._stop())
 
+    def attach(self, what: str) -> None:
+        """Something that uses the engine begins, such as a download: until `detach` it is not culled for idleness."""
+        self._attached[what] = self._attached.get(what, 0) + 1
+        if self._attached[what] == 1:
+            self._on_change()
+
+    def detach(self, what: str) -> None:
+        left = self._attached[what] - 1
+        self.last_activity = self._clock()
+        if left:
+            self._attached[what] = left
+        else:
+            del self._attached[what]
+            self._on_change()
+
     def report(self) -> dict[str, Any]:
         """The engine's part of the report: all but who it is."""
         spent = dict(self._spent)
@@ -151,6 +173,9 @@ class Engine:
             "message": self.message,
             "timings": self.timings,
             "lastTaskEnded": self.last_task_ended,
+            "active": ", ".join(f"{count} {what} under way" for what, count in sorted(self._attached.items())),
+            "lastActivity": self.last_activity,
+            "task": self._task_told(),
             **self.counters,
             "usage": self._usage.read(),
             "metrics": {
@@ -161,22 +186,18 @@ class Engine:
             },
         }
 
+    def _task_told(self) -> dict[str, Any] | None:
+        """The running task, or the one that the kernel died in: what a post-mortem wants to know."""
+        task = self._running or self._last_words
+        return None if task is None else {"id": task.id, "started": task.started, "code": task.code[:1000]}
+
     # -- its life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Wait for the kernel, then run tasks as they come. Ends by being cancelled or with the kernel."""
         try:
-            try:
-                await asyncio.wait_for(self._kernel.ready(), START_TIMEOUT)
-            except TimeoutError:
-                self._fail(
-                    "KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1
-                )
+            if not await self._ready(IDLE):
                 return
-            self.timings["kernelReady"] = self._clock()
-            if self.state == STARTING:
-                self._logs.event("INFO", "the kernel has answered, the engine is ready")
-                self._enter(IDLE)
             # The first execution imports what all later ones find: better now than in a user's first task.
             await self._kernel.execute("", Outputs(), silent=True)
             while True:
@@ -187,12 +208,53 @@ class Engine:
         except KernelGoneError:
             pass  # kernel_exited() says the rest
 
+    async def run_job(self, code: str) -> dict[str, Any] | None:
+        """Wait for the kernel and run the one job; its result, or None where the engine ended otherwise."""
+        try:
+            if not await self._ready(RUNNING):
+                return None
+            task = Task(id="job", code=code, timeout=None, done=self._loop.create_future())
+            await self._run_task(task)
+            return await task.done
+        except KernelGoneError:
+            return None  # kernel_exited() says the rest
+
+    def end_job(self, result: dict[str, Any]) -> None:
+        """The job's result is kept: the engine ends as the job did."""
+        if self.state != RUNNING:
+            return
+        if result["status"] == "Succeed":
+            self._logs.event("INFO", "the job has ended")
+            self._enter(SUCCESS, "Completed")
+            self.ended.set_result(0)
+            return
+        error: dict[str, Any] = next((part for part in reversed(result["outputs"]) if part.get("type") == "error"), {})
+        self.fail("JobFailed", f"{error.get('name', result['status'])}: {error.get('value', '')}"[:2000], 1)
+
+    def fail(self, reason: str, message: str, code: int) -> None:
+        """The engine has failed, for a reason that only its caller knows."""
+        self._fail(reason, message, code)
+
+    async def _ready(self, state: str) -> bool:
+        """Wait for the kernel's answer and enter `state`; False where it did not come in time."""
+        try:
+            await asyncio.wait_for(self._kernel.ready(), START_TIMEOUT)
+        except TimeoutError:
+            self._fail("KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1)
+            return False
+        self.timings["kernelReady"] = self._clock()
+        if self.state == STARTING:
+            self._logs.event("INFO", "the kernel has answered, the engine is ready")
+            self._enter(state)
+        return True
+
     def kernel_exited(self, status: int) -> None:
         """To be called with waitpid's status when the kernel's process was reaped."""
         running = self._running
         self._kernel.exited(status)
-        if self._stopping is not None or self.state == FAILED:
+        if self._stopping is not None or self.state in (FAILED, SUCCESS):
             return
+        self._last_words = running
         if status == 0 and running is None and self.timings["kernelReady"]:
             # The user's own exit() ends the kernel cleanly after its task.
             self.stop(grace=0.0, reason="the code called exit()")
@@ -201,7 +263,8 @@ class Engine:
         if running is not None:
             running.outputs.error("KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
             self._end_task(running, "Failed")
-        self._fail("KernelDied", how, code)
+        last = "\n".join(self._logs.last_stderr_lines(TOLD_LINES))[-TOLD_CHARACTERS:]
+        self._fail("KernelDied", f"{how}. Its last lines: {last}" if last else how, code)
 
     def _obituary(self, status: int) -> tuple[str, int]:
         """How the kernel ended, in words, and the exit code that says the same."""

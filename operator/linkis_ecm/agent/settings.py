@@ -32,6 +32,7 @@ class Settings:
     log_dir: str
     engine_type: str
     stop_grace: float
+    mode: str = "computation"
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -59,6 +60,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         engine_type=engine_type,
         # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
+        mode=_mode(environment.get("ECM_MODE", "")),
     )
 
 
@@ -74,6 +76,12 @@ def _report_address(url: str) -> tuple[str, int]:
     if host is None or parts.scheme != "http":
         raise SettingsError(f"ECM_REPORT_URL is {url!r}: write it like http://host:9103, or leave it empty")
     return host, port
+
+
+def _mode(text: str) -> str:
+    if text not in ("", "computation", "once"):
+        raise SettingsError(f"ECM_MODE is {text!r}: write computation or once")
+    return text or "computation"
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int, *, top: int) -> int:

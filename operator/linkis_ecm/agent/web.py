@@ -55,6 +55,8 @@ class Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     file: int | None = None
     size: int = 0
+    # Called when the answer has been sent, or its peer has gone.
+    done: Callable[[], None] | None = None
 
 
 class HttpError(Exception):
@@ -161,7 +163,11 @@ class _Connection:
                 return
             self._mark(True)
             response = await self._answer(event)
-            await self._send(response)
+            try:
+                await self._send(response)
+            finally:
+                if response.done is not None:
+                    response.done()
             open_for_more = self._mark(False)
             if self._h11.their_state is h11.SEND_BODY:
                 await self._linger()  # its body was not wanted

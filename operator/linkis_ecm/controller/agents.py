@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import aiohttp
 
 log = logging.getLogger(__name__)
 
 # A healthy agent answers within milliseconds; one that does not is deleted with its pod at the deadline.
+BODY_MAX = 64 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=3, connect=1)
 
 
@@ -35,6 +37,22 @@ class AgentClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("agent %s was not told to stop: %s", address, error or type(error).__name__)
         return False
+
+    async def status(self, address: str, token: str) -> dict[str, Any] | None:
+        """GET /v1/status: the report that it would send; None where it does not answer as itself."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=TIMEOUT)
+        try:
+            async with self._session.get(
+                f"http://{address}/v1/status", headers={"Authorization": f"Bearer {token}"}, allow_redirects=False
+            ) as answer:
+                if answer.status == 200 and (answer.content_length or 0) <= BODY_MAX:
+                    body = await answer.json()
+                    return body if isinstance(body, dict) else None
+                log.warning("agent %s answered %d to a question", address, answer.status)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.warning("agent %s does not answer: %s", address, error or type(error).__name__)
+        return None
 
     async def close(self) -> None:
         if self._session is not None:

@@ -29,6 +29,8 @@ class Cache:
         self.engines: dict[Key, EngineView] = {}
         self.plugins: dict[str, PluginView] = {}
         self._pods: dict[Key, PodView] = {}
+        # uid of an engine → keys of its pods, of all attempts.
+        self._owned: dict[str, set[Key]] = {}
         self._buried: OrderedDict[str, None] = OrderedDict()
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
@@ -74,7 +76,10 @@ class Cache:
         known = self._pods.get(key)
         if view.uid in self._buried or (known is not None and known.uid == view.uid and known.version >= view.version):
             return False
+        if known is not None and known.owner_uid != view.owner_uid:
+            self._disown(key, known)
         self._pods[key] = view
+        self._owned.setdefault(view.owner_uid, set()).add(key)
         return True
 
     def drop_pod(self, view: PodView) -> bool:
@@ -84,6 +89,7 @@ class Cache:
         if known is None or known.uid != view.uid:
             return False
         del self._pods[key]
+        self._disown(key, known)
         return True
 
     def pod_of(self, engine: EngineView) -> PodView | None:
@@ -92,6 +98,23 @@ class Cache:
         name = engine.text("podName") or pod_name(engine.name, engine.uid, attempt if isinstance(attempt, int) else 0)
         pod = self._pods.get((engine.namespace, name))
         return pod if pod is not None and pod.owner_uid == engine.uid else None
+
+    def other_pods(self, engine: EngineView, current: PodView | None) -> tuple[PodView, ...]:
+        """The engine's own pods of other attempts."""
+        keys = sorted(self._owned.get(engine.uid, ()))
+        return tuple(pod for key in keys if (pod := self._pods[key]) != current)
+
+    def _disown(self, key: Key, pod: PodView) -> None:
+        keys = self._owned.get(pod.owner_uid)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._owned[pod.owner_uid]
+
+    def orphans(self) -> list[PodView]:
+        """Pods of engines that are not there."""
+        uids = {engine.uid for engine in self.engines.values()}
+        return [pod for pod in self._pods.values() if pod.owner_uid not in uids]
 
     def plugin_for(self, spec: EngineConnSpec | None) -> PluginView | None:
         """The catalogue's entry for what is asked: by name, by type and version, or the type's default."""

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import (
+    AskAgent,
+    AskNode,
     ConfirmPod,
     CreateFailure,
     CreatePod,
@@ -25,8 +27,8 @@ from linkis_ecm.engine.ends import Verdict
 from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.view import EngineView, PluginView, pod_view
-from linkis_ecm.kube.client import AlreadyExists, Conflict, Forbidden, Invalid, KubeClient, NotFound
-from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.token import engine_token
 
@@ -41,6 +43,10 @@ class Agents(Protocol):
 
     async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
         """Asks it to drain and exit; False where it could not be told."""
+        ...
+
+    async def status(self, address: str, token: str) -> dict[str, Any] | None:
+        """What it would report; None where it does not answer."""
         ...
 
 
@@ -140,6 +146,26 @@ class Executor:
     async def stop_agent(self, engine: EngineView, action: StopAgent) -> bool:
         token = engine_token(self._token_key, engine.uid, action.attempt)
         return await self._agents.stop(action.address, token, grace=action.grace, reason=action.reason)
+
+    async def ask_agent(self, engine: EngineView, action: AskAgent) -> dict[str, Any] | None:
+        token = engine_token(self._token_key, engine.uid, action.attempt)
+        return await self._agents.status(action.address, token)
+
+    async def ask_node(self, action: AskNode) -> str:
+        """What the API server says of a node: "ready", or in words what is wrong."""
+        try:
+            node = await self._client.get(NODES, action.name, timeout=5.0)
+        except NotFound:
+            return "it is gone"
+        except ApiError as error:
+            # Without the right to read nodes an engine is called AgentLost, which is true, too.
+            log.info("node %s: %s", action.name, error)
+            return "ready"
+        conditions = (node.get("status") or {}).get("conditions") or []
+        ready: dict[str, Any] = next((c for c in conditions if c.get("type") == "Ready"), {})
+        if ready.get("status") == "True":
+            return "ready"
+        return f"not ready ({ready.get('reason') or 'unknown'}: {ready.get('message') or 'no message'})"
 
     async def delete_engine(self, engine: EngineView, action: DeleteEngine) -> None:
         """DELETEs the ended engine's resource."""

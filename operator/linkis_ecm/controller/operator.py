@@ -12,25 +12,32 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
 
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers, metrics
 from linkis_ecm.controller.agents import AgentClient
+from linkis_ecm.controller.audit import Audit
 from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.canary import Canary
+from linkis_ecm.controller.clock import SteadyClock
+from linkis_ecm.controller.evidence import Bundles, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.health import health_app
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.reports import Reports
 from linkis_ecm.controller.resync import Resync
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.controller.uploads import Uploads
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.names import POD_SELECTOR
 from linkis_ecm.engine.podspec import PodSettings
 from linkis_ecm.engine.view import PodView, pod_view
 from linkis_ecm.kube.client import ApiError, KubeClient
+from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, Resource
@@ -44,6 +51,9 @@ log = logging.getLogger(__name__)
 LEASE_NAME = "linkis-ecm-operator"
 # The rest of what the sink holds at the end; what does not fit is told again by the next operator.
 FLUSH_SECONDS = 5.0
+CONTROLLER = "linkis.apache.org/ecm-operator"
+# Lists that stand in for a deaf watch before the process gives up.
+DEAF_LISTS = 1
 # A loop that does not come round for this long is stuck.
 LOOP_STUCK = 30.0
 
@@ -51,6 +61,10 @@ LOOP_STUCK = 30.0
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(UTC)
+
+
+class DeafWatchError(Exception):
+    """kopf's watch does not tell what happens; only a new process helps."""
 
 
 class Operator:
@@ -65,6 +79,7 @@ class Operator:
         clock: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         agents: Any = None,
+        archive: Bundles,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
         self.settings = settings
@@ -82,9 +97,15 @@ class Operator:
             client=client, cache=self.cache, agents=self.agents, token_key=settings.token_key, settings=decisions,
             clock=clock,
         )  # fmt: skip
+        self.keeper = EvidenceKeeper(
+            client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
+            total=settings.archive_total,
+        )  # fmt: skip
+        self.recorder = EventRecorder(client, controller=CONTROLLER, instance=settings.identity, now=clock)
         self.reconciler = Reconciler(
-            cache=self.cache, executor=executor, sink=sink, settings=decisions, clock=clock, rng=rng
-        )
+            cache=self.cache, executor=executor, sink=sink, evidence=self.keeper, recorder=self.recorder,
+            settings=decisions, clock=clock, rng=rng,
+        )  # fmt: skip
         self.reports = Reports(
             cache=self.cache, reconciler=self.reconciler, token_key=settings.token_key, clock=clock
         )  # fmt: skip
@@ -98,6 +119,19 @@ class Operator:
             client=client, cache=self.cache, reconciler=self.reconciler, ledger=sink, relist_pods=self._relist_pods,
             namespaces=settings.watch_namespaces, clock=clock, rng=rng,
         )  # fmt: skip
+        self.audit = Audit(
+            client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
+            clock=lambda: asyncio.get_running_loop().time(),
+        )  # fmt: skip
+        self.resync.audit = self.audit.once
+        self.uploads = Uploads(
+            cache=self.cache, keeper=self.keeper, token_key=settings.token_key, file_max=settings.archive_file_max
+        )
+        self.canary = Canary(
+            client=client, cache=self.cache, rows=sink, deaf=self._deaf, rng=rng,
+            namespace=(settings.watch_namespaces or (settings.namespace,))[0],
+        )  # fmt: skip
+        self._deaf_told = 0
         self.synced = False
         self._turn = time.monotonic()
 
@@ -139,7 +173,25 @@ class Operator:
         return f"the event loop has not come round for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
 
     def ready(self) -> str:
-        return "" if self.synced else "the caches are not filled yet"
+        return self.canary.wrong if self.synced else "the caches are not filled yet"
+
+    async def _deaf(self) -> None:
+        """No watch tells of the canary: first a list stands in, then the process is begun anew."""
+        self._deaf_told += 1
+        if self._deaf_told > DEAF_LISTS:
+            raise DeafWatchError("the watch of EngineConns is deaf: the process ends and begins anew")
+        log.error("the watch of EngineConns tells nothing: listed instead")
+        try:
+            await self.resync.once()
+            self.reconciler.notice_all()
+        except ApiError as error:
+            log.warning("the list failed, too: %s", error)
+
+    def report_app(self) -> web.Application:
+        """Everything that agents call."""
+        app = self.reports.app()
+        self.uploads.add_routes(app)
+        return app
 
     async def beat(self) -> None:
         """Proves that the loop comes round."""
@@ -232,18 +284,21 @@ async def background(*coroutines: Any) -> AsyncIterator[None]:
 
 
 async def run(settings: OperatorSettings) -> None:
-    """The operator's process, until SIGTERM. Raises the store's error where the database cannot be reached."""
+    """The operator's process, until SIGTERM. Raises the store's or the archive's error where one cannot be used."""
     await asyncio.to_thread(upgrade, settings.database_url)
+    archive = Archive(settings.archive_url)
+    clock = SteadyClock(wall=time.time, monotonic=time.monotonic)
     async with AsyncExitStack() as stack:
+        stack.callback(archive.close)
         client = await stack.enter_async_context(await KubeClient.connect())
         sink = Sink(open_engine(settings.database_url))
         sink.start()
         stack.callback(sink.close, FLUSH_SECONDS)
-        operator = Operator(client=client, sink=sink, settings=settings)
+        operator = Operator(client=client, sink=sink, settings=settings, archive=archive, clock=clock)
         stack.push_async_callback(operator.agents.close)
         health = health_app(alive=operator.alive, ready=operator.ready)
         await stack.enter_async_context(serving(health, settings.health_port))
-        await stack.enter_async_context(serving(operator.reports.app(), settings.report_port))
+        await stack.enter_async_context(serving(operator.report_app(), settings.report_port))
         await stack.enter_async_context(background(operator.beat()))
         await operator.fill()
         reflectors = [reflector.run() for reflector in operator.pods]
@@ -255,5 +310,9 @@ async def run(settings: OperatorSettings) -> None:
         )  # fmt: skip
         operator.reconciler.may_write = lambda: lease.held
         stack.push_async_callback(lease.release)
-        await stack.enter_async_context(background(lease.run(), operator.repair_ledger()))
+        leading = operator.reconciler.leading
+        parts = [lease.run(), operator.repair_ledger(), operator.recorder.run(), operator.keeper.run(leading)]
+        if settings.canary:
+            parts.append(operator.canary.run(leading))
+        await stack.enter_async_context(background(*parts))
         await handlers.run(operator.take, namespaces=settings.watch_namespaces)

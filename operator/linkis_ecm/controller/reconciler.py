@@ -10,42 +10,50 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
+from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.queue import WorkQueue
+from linkis_ecm.controller.reportbody import BadReport, report_of
 from linkis_ecm.engine.deadlines import Deadlines
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
     Action,
+    AskAgent,
+    AskNode,
+    Collect,
     ConfirmPod,
-    CreateFailure,
     CreatePod,
     Decision,
     DeleteEngine,
     DeletePod,
     Settings,
     Snapshot,
-    Stop,
     StopAgent,
 )
 from linkis_ecm.engine.project import farewell
+from linkis_ecm.engine.status import pass_failed, says_pass_failed
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
 from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import API_VERSION
 from linkis_ecm.model.record import EngineRecord
-from linkis_ecm.model.states import FINAL, EngineState
+from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 
 log = logging.getLogger(__name__)
 
 # Passes are mostly waits for the API server: enough that a slow one does not hold the rest, few enough to be fair.
 WORKERS = 16
+# An engine whose passes failed so often in a row is called poison: on itself, in the log and in a metric.
+POISON_FROM = 3
+# So many silent agents at once, if they are most of those that are up, say that we cannot hear.
+DEAF_FROM = 5
 # A failed pass is repeated after 0.2 s, doubling to a minute.
 BACKOFF_BASE, BACKOFF_CAP = 0.2, 60.0
 
@@ -56,18 +64,12 @@ class RecordSink(Protocol):
     def offer(self, record: EngineRecord) -> None: ...
 
 
-@dataclass(slots=True)
-class Memory:
-    """What this process remembers of one engine (of that uid)."""
+class Recorder(Protocol):
+    """Where people are told: never blocks, never raises."""
 
-    uid: str
-    report: Report | None = None
-    failure: CreateFailure | None = None
-    stop: Stop | None = None
-    pod_gone: bool = False
-    seen: dict[str, datetime] = field(default_factory=dict)
-    errors: int = 0
-    offered: EngineRecord | None = None
+    def record(
+        self, regarding: dict[str, Any], reason: str, note: str, *, action: str, kind: Literal["Normal", "Warning"]
+    ) -> None: ...
 
 
 class Reconciler:
@@ -79,6 +81,8 @@ class Reconciler:
         cache: Cache,
         executor: Executor,
         sink: RecordSink,
+        evidence: EvidenceKeeper,
+        recorder: Recorder,
         settings: Settings,
         clock: Callable[[], datetime],
         rng: random.Random,
@@ -87,6 +91,8 @@ class Reconciler:
         self._cache = cache
         self._executor = executor
         self._sink = sink
+        self._evidence = evidence
+        self._recorder = recorder
         self._settings = settings
         self._clock = clock
         self._rng = rng
@@ -98,9 +104,11 @@ class Reconciler:
         self.leading = asyncio.Event()
         # Asked before each pass: the Lease may have run out while the loop was busy.
         self.may_write: Callable[[], bool] = self.leading.is_set
-        metrics.POISON.set_function(lambda: float(sum(m.errors > 3 for m in self._memory.values())))
-        for state in EngineState:
-            metrics.ENGINES.labels(state.value).set_function(partial(self._engines_in, state))
+        self._deaf_until = 0.0
+        self._deaf = False
+        metrics.POISON.set_function(lambda: float(sum(m.errors >= POISON_FROM for m in self._memory.values())))
+        metrics.SILENT.set_function(lambda: float(self._silent()))
+        metrics.ENGINES.show(self._cache.engines)
 
     # What comes in.
 
@@ -123,9 +131,16 @@ class Reconciler:
         memory = self._of(engine)
         before = memory.report
         memory.report = report
+        was_asked = memory.asks > 0
+        memory.hear(self._clock())
         # Only a change needs a pass: usage is read when there is something else to write.
-        if before is None or (before.state, before.reason) != (report.state, report.reason):
+        told = (report.state, report.reason, report.active, report.last_task_ended)
+        if was_asked or before is None or told != (before.state, before.reason, before.active, before.last_task_ended):
             self.queue.add(engine.key)
+
+    def hear(self, engine: EngineView) -> None:
+        """The agent lives, and said nothing new."""
+        self._of(engine).hear(self._clock())
 
     def last_report(self, engine: EngineView) -> Report | None:
         """The last report of that engine, if there was one."""
@@ -136,6 +151,7 @@ class Reconciler:
         memory = self._of(engine)
         self._memory.pop(engine.key, None)
         self._deadlines.set(engine.key, None)
+        self._evidence.gone(engine)
         if not self.leading.is_set() or engine.state in FINAL:
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
@@ -143,6 +159,10 @@ class Reconciler:
             # That its pod went with it is the deletion's own doing.
             by_itself = record.final and record.reason != reasons.POD_DELETED.name
             self._sink.offer(record if by_itself else farewell(record, self._clock()))
+
+    def told(self) -> list[tuple[Key, EngineRecord]]:
+        """What was last offered to the database of each engine that is there."""
+        return [(key, memory.offered) for key, memory in self._memory.items() if memory.offered is not None]
 
     # What goes on.
 
@@ -195,11 +215,26 @@ class Reconciler:
                 log.warning("%s: %s", key, error)
             else:
                 log.exception("%s: the pass failed", key)
+                if memory.errors >= POISON_FROM:
+                    await self._tell_poison(engine, error)
             delay = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(memory.errors - 1, 20)) * self._rng.uniform(0.75, 1.25)
             self._set_deadline(key, self._clock().timestamp() + delay)
         else:
             if (engine := self._cache.engines.get(key)) is not None:
                 self._of(engine).errors = 0
+
+    async def _tell_poison(self, engine: EngineView, error: Exception) -> None:
+        """Says on the engine itself that its passes fail: one write, as long as it says so."""
+        if says_pass_failed(engine.status.get("conditions")):
+            return
+        words = f"{type(error).__name__}: {error}"
+        told = pass_failed(
+            engine.status.get("conditions"), words, now=self._clock(), generation=engine.generation
+        )  # fmt: skip
+        try:
+            await self._executor.patch_status(engine, {"conditions": told})
+        except Exception as problem:
+            log.warning("%s: that its passes fail could not be written: %s", engine.key, problem)
 
     async def process(self, key: Key) -> None:
         """One pass over one engine."""
@@ -221,7 +256,9 @@ class Reconciler:
         if decision.patch:
             if not await self._executor.patch_status(engine, decision.patch):
                 return
-            self._count(engine, decision)
+            self._tell(engine, decision)
+            if decision.patch.get("attempt") not in (None, engine.status.get("attempt") or 0):
+                memory.next_attempt(self._clock())
             # What was written is looked at once more: its own deadlines begin now. A settled pass makes no call.
             self.queue.add(key)
         if decision.record is not None and decision.record != memory.offered:
@@ -244,9 +281,55 @@ class Reconciler:
             case StopAgent():
                 if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
                     log.info("%s: its agent will be asked again", engine.key)
+            case AskAgent():
+                await self._ask(engine, memory, action)
+                return False
+            case AskNode():
+                memory.node = await self._executor.ask_node(action)
+                return False
+            case Collect():
+                memory.evidence = await self._evidence.collect(engine, action, memory.report)
+                return False
             case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True
+
+    async def _ask(self, engine: EngineView, memory: Memory, action: AskAgent) -> None:
+        """An agent that was silent: its answer counts as a report."""
+        memory.asks += 1
+        memory.asked = self._clock()
+        answer = await self._executor.ask_agent(engine, action)
+        if answer is None:
+            return
+        try:
+            report = report_of(answer, engine, memory.report, self._clock())
+        except BadReport as error:
+            log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
+            return
+        log.info("%s: its agent did not report, and answers", engine.key)
+        memory.report = report
+        memory.hear(self._clock())
+
+    def _silent(self) -> int:
+        """Engines that are up and whose agents have been silent for too long."""
+        limit = self._clock() - self._settings.silent_after
+        engines = self._cache.engines
+        return sum(
+            memory.heard < limit and (engine := engines.get(key)) is not None and engine.state in AVAILABLE
+            for key, memory in self._memory.items()
+        )
+
+    def _is_deaf(self) -> bool:
+        """Whether most agents are silent: then it is our own network that fails, and nobody is called lost."""
+        now = self._clock().timestamp()
+        if now >= self._deaf_until:
+            # Counted at most once a second: it goes over all engines.
+            self._deaf_until = now + 1.0
+            silent = self._silent()
+            up = sum(engine.state in AVAILABLE for engine in self._cache.engines.values())
+            self._deaf = silent >= DEAF_FROM and silent * 2 > up
+            metrics.DEAF.set(self._deaf)
+        return self._deaf
 
     def _snapshot(self, engine: EngineView, memory: Memory) -> Snapshot:
         pod = self._cache.pod_of(engine)
@@ -267,35 +350,52 @@ class Reconciler:
             failure=memory.failure,
             stop=memory.stop,
             pod_gone=memory.pod_gone,
+            others=self._cache.other_pods(engine, pod),
+            silence=memory.silence,
+            evidence=memory.evidence,
+            deaf=memory.asks > 0 and self._is_deaf(),
             seen=dict(memory.seen),
         )
 
     def _of(self, engine: EngineView) -> Memory:
         memory = self._memory.get(engine.key)
         if memory is None or memory.uid != engine.uid:
-            memory = self._memory[engine.key] = Memory(engine.uid)
+            memory = self._memory[engine.key] = Memory(engine.uid, self._clock())
         return memory
 
     def _set_deadline(self, key: Key, at: float | None) -> None:
         self._deadlines.set(key, at)
         self._sooner.set()
 
-    def _count(self, engine: EngineView, decision: Decision) -> None:
+    def _tell(self, engine: EngineView, decision: Decision) -> None:
+        """Counts what was written and tells people."""
+        labels = metrics.labels_of(engine)
         if decision.state in FINAL:
-            metrics.ENDS.labels(decision.reason).inc()
-        elif "readyTime" in decision.patch:
-            accepted = self._of(engine).seen.get("accepted")
-            if accepted is not None:
-                metrics.START_SECONDS.observe((self._clock() - accepted).total_seconds())
+            metrics.ENDS.labels(decision.reason, *labels).inc()
+        elif decision.patch.get("readyTime"):
+            for phase, seconds in startup_seconds(decision.patch.get("startup") or {}, engine).items():
+                metrics.START_SECONDS.labels(phase, "cold").observe(seconds)
+        reason = reasons.by_name(decision.reason)
+        news = "engineState" in decision.patch or "reason" in decision.patch
+        # Flips between Idle and Busy are in the row's history; as events they would be noise.
+        if not news or reason in (reasons.EXECUTING, None) or (
+            reason is reasons.KERNEL_READY and engine.text("readyTime")
+        ):  # fmt: skip
+            return
+        bad = decision.state is EngineState.FAILED or (decision.state is EngineState.STARTING and bool(reason.remedy))
+        warning = bad or reason in (reasons.CULL_SOON, reasons.RESTARTING)
+        regarding = {
+            "apiVersion": API_VERSION, "kind": "EngineConn", "namespace": engine.namespace, "name": engine.name,
+            "uid": engine.uid,
+        }  # fmt: skip
+        kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
+        self._recorder.record(regarding, decision.reason, decision.message, action=decision.state.value, kind=kind)
 
-    def _engines_in(self, state: EngineState) -> float:
-        return float(sum(engine.state is state for engine in self._cache.engines.values()))
 
-
-def changed_at(previous: Report | None, engine: EngineView, state: EngineState, now: datetime) -> datetime:
-    """When the engine entered a reported state, by this operator's clock; the status tells it after a restart."""
-    if previous is not None and previous.state == state:
-        return previous.changed
-    if previous is None and engine.state == state:
-        return parse_time(engine.text("stateSince")) or now
-    return now
+def startup_seconds(startup: dict[str, Any], engine: EngineView) -> dict[str, float]:
+    """Seconds from the engine's acceptance to each phase of its start."""
+    times = {name: parse_time(str(moment)) for name, moment in ((engine.status.get("startup") or {}) | startup).items()}
+    accepted = times.pop("accepted", None)
+    if accepted is None:
+        return {}
+    return {name: max(0.0, (moment - accepted).total_seconds()) for name, moment in times.items() if moment is not None}

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import orjson
 from aiohttp import web
 
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.reconciler import Reconciler, changed_at
-from linkis_ecm.engine.view import Report
-from linkis_ecm.model.states import EngineState
+from linkis_ecm.controller.reconciler import Reconciler
+from linkis_ecm.controller.reportbody import BadReport, as_object, number, report_of, state, text
 from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
 # A report is about 1 KiB; a kernel's last words may add some.
 BODY_MAX = 64 * 1024
-_STATES = {
-    EngineState.STARTING, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING, EngineState.SHUTTING_DOWN,
-    EngineState.FAILED,
-}  # fmt: skip
-
-
-class BadReport(ValueError):  # noqa: N818 - a refusal, told to the agent
-    """The report's body cannot be read; the text names the field."""
 
 
 class Reports:
@@ -64,10 +54,10 @@ class Reports:
         if scheme != "Bearer" or not token:
             return 401, "give the engine's token as Authorization: Bearer"
         try:
-            body = _object(orjson.loads(raw))
-            uid, attempt, sequence = _text(body, "uid"), _number(body, "attempt"), _number(body, "sequence")
-            key = (_text(body, "namespace"), _text(body, "name"))
-            state = _state(body)
+            body = as_object(orjson.loads(raw))
+            uid, attempt, sequence = text(body, "uid"), number(body, "attempt"), number(body, "sequence")
+            key = (text(body, "namespace"), text(body, "name"))
+            state(body)
         except (orjson.JSONDecodeError, BadReport) as error:
             return 400, f"the report cannot be read: {error}"
         # First the token, so that a stranger learns nothing about which engines exist.
@@ -83,59 +73,8 @@ class Reports:
             return 409, "another attempt of this engine is current"
         previous = self._reconciler.last_report(engine)
         if previous is not None and (previous.attempt, previous.sequence) >= (attempt, sequence):
+            # Late or repeated: it says nothing new, but that the agent lives.
+            self._reconciler.hear(engine)
             return 204, ""
-        self._reconciler.take_report(
-            engine,
-            Report(
-                attempt=attempt,
-                sequence=sequence,
-                state=state,
-                changed=changed_at(previous, engine, state, self._clock()),
-                reason=str(body.get("reason") or "")[:200],
-                message=str(body.get("message") or "")[:8000],
-                timings=_floats(body.get("timings")),
-                last_task_ended=_float(body.get("lastTaskEnded")),
-                usage=_floats(body.get("usage")),
-                metrics=_floats(body.get("metrics")),
-            ),
-        )
+        self._reconciler.take_report(engine, report_of(body, engine, previous, self._clock()))
         return 204, ""
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadReport("it must be a JSON object")
-    return value
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value or len(value) > 253:
-        raise BadReport(f"{name} must be a text of 1 to 253 characters")
-    return value
-
-
-def _number(body: Mapping[str, Any], name: str) -> int:
-    value = body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadReport(f"{name} must be a whole number of 0 or more")
-    return value
-
-
-def _state(body: Mapping[str, Any]) -> EngineState:
-    word = body.get("state")
-    if word not in _STATES:
-        raise BadReport(f"state must be one of {', '.join(sorted(_STATES))}")
-    return EngineState(str(word))
-
-
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
-
-
-def _floats(value: Any) -> dict[str, float]:
-    """The numbers of an object; at most 32 of them."""
-    if not isinstance(value, dict):
-        return {}
-    numbers = {str(k)[:64]: v for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return dict(list(numbers.items())[:32])

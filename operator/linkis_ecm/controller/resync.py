@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -54,6 +54,8 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._clock = clock
         self._rng = rng
+        # Set by the composition root: the audit looks at what this one has just made whole.
+        self.audit: Callable[[], Awaitable[object]] | None = None
 
     async def once(self) -> None:
         """Lists plugins, then engines, into the cache. Raises ApiError where a list fails: the caller knows better."""
@@ -84,6 +86,8 @@ class Resync:
                 if self._reconciler.leading.is_set():
                     self._reconciler.notice_all()
                     await self.ledger()
+                    if self.audit is not None:
+                        await self.audit()
             except ApiError as error:
                 log.warning("resync: %s", error)
             except Exception:

@@ -30,6 +30,11 @@ class OperatorSettings:
     report_port: int = 9103
     health_port: int = 9104
     report_period: float = 10.0
+    archive_url: str = "memory://"
+    archive_days: int = 7
+    archive_file_max: int = 1 << 30
+    archive_total: int = 8 << 30
+    canary: bool = True
 
 
 def from_environment(env: Mapping[str, str]) -> OperatorSettings:
@@ -46,6 +51,11 @@ def from_environment(env: Mapping[str, str]) -> OperatorSettings:
         report_port=_port(env, "ECM_REPORT_PORT", 9103),
         health_port=_port(env, "ECM_HEALTH_PORT", 9104),
         report_period=float(_port(env, "ECM_REPORT_PERIOD", 10)),
+        archive_url=_needed(env, "ECM_ARCHIVE_URL", "an fsspec URL such as file:///data/archive"),
+        archive_days=_whole(env, "ECM_ARCHIVE_DAYS", 7, top=36500),
+        archive_file_max=_whole(env, "ECM_ARCHIVE_FILE_MAX_MIB", 1024, top=1 << 20) << 20,
+        archive_total=_whole(env, "ECM_ARCHIVE_TOTAL_MIB", 8192, top=1 << 30) << 20,
+        canary=_whole(env, "ECM_CANARY", 1, low=0, top=1) == 1,
     )
 
 
@@ -84,9 +94,13 @@ def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    return _whole(env, name, default, top=65535)
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, *, low: int = 1, top: int) -> int:
     text = env.get(name, "")
     if not text:
         return default
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise SettingsError(f"{name} is {text!r}: write a whole number from 1 to 65535")
+    if not text.isdecimal() or not low <= int(text) <= top:
+        raise SettingsError(f"{name} is {text!r}: write a whole number from {low} to {top}")
     return int(text)

@@ -7,12 +7,14 @@ its own result it answers "nothing". It must not do anything itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from linkis_ecm.engine import ends, facts, podspec
+from linkis_ecm.engine import ends, facts, living, podspec, restart
 from linkis_ecm.engine.decision import (
     Action,
+    Collect,
     ConfirmPod,
     CreatePod,
     Decision,
@@ -27,57 +29,54 @@ from linkis_ecm.engine.decision import (
 from linkis_ecm.engine.ends import Verdict
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
 from linkis_ecm.engine.project import Projection, project
-from linkis_ecm.engine.status import merge_patch
+from linkis_ecm.engine.status import merge_patch, says_pass_failed
 from linkis_ecm.engine.view import PodView
 from linkis_ecm.engine.wanted import message_of, status_of
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState, may_follow
 
-# How long an agent that reported its kernel dead may take to exit, so that the container's own reason is seen.
-LAST_WORDS = timedelta(seconds=10)
-# Over the agent's own grace, for its answer and the kubelet's.
-STOP_SLACK = timedelta(seconds=15)
+# Over the engine's own grace, for the agent's answer, its last report and its logs on their way to the archive.
+STOP_SLACK = timedelta(seconds=podspec.AFTER_GRACE)
 # An agent that did not take the request to stop is asked again after this.
 STOP_AGAIN = timedelta(seconds=5)
+# A pod that is still there so long after its grace has a kubelet that does not answer.
+STUCK_AFTER = timedelta(seconds=60)
 
 
 def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     """The decision for one engine; see the module's text."""
     if s.engine.state in FINAL:
-        outcome = _settled(s, now)
-    else:
-        outcome = _outcome(s, now)
-        before = s.engine.state
-        if before is not None and not may_follow(before, outcome.state):
-            # A late report, or a status edited by hand: an engine never goes back.
-            outcome = Outcome(
-                state=before, verdict=facts.told(s.engine), since=facts.since(s.engine, now), stop=outcome.stop
-            )
+        return _decision(s, _settled(s, now), now, settings)
+    outcome = _outcome(s, now, settings)
+    before = s.engine.state
+    if before is not None and not may_follow(before, outcome.state):
+        # A late report, or a status edited by hand: an engine never goes back.
+        outcome = living.as_told(s, before, now, stop=outcome.stop)
+    if outcome.state is EngineState.FAILED:
+        outcome = _again(s, outcome, now)
+    if (outcome.state in FINAL or outcome.restart) and (collect := _outstanding(s, outcome)) is not None:
+        # Nothing is written before what can be had is kept; the outcome is found again with the next pass.
+        state = before or EngineState.STARTING
+        outcome = living.as_told(s, state, now, stop=outcome.stop, actions=(collect,))
     return _decision(s, outcome, now, settings)
 
 
 # --- the state
 
 
-def _outcome(s: Snapshot, now: datetime) -> Outcome:
+def _outcome(s: Snapshot, now: datetime, settings: Settings) -> Outcome:
     if s.engine.spec is None:
-        return _failed(s, Verdict(reasons.INVALID_SPEC, s.engine.invalid), now)
+        return living.failed(s, Verdict(reasons.INVALID_SPEC, s.engine.invalid), now)
     stop = s.stop or _stop_due(s, now)
     if s.pod is None:
         return _without_pod(s, stop, now)
     if s.pod.ended:
         return _ended(s, s.pod, stop, now)
+    if s.pod.deleting and s.pod.deleted_by is not None and now >= s.pod.deleted_by + STUCK_AFTER:
+        return _stuck(s, s.pod, stop, now)
     if stop is not None:
         return _stopping(s, s.pod, stop, now)
-    return _living(s, s.pod, now)
-
-
-def _as_told(
-    s: Snapshot, state: EngineState, now: datetime, *, stop: Stop | None = None, actions: tuple[Action, ...] = ()
-) -> Outcome:
-    """What the status tells stands."""
-    told, since = facts.told(s.engine), facts.since(s.engine, now)
-    return Outcome(state=state, verdict=told, since=since, stop=stop, actions=actions)
+    return living.living(s, s.pod, now, settings)
 
 
 def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
@@ -85,12 +84,9 @@ def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
         if not s.pod_gone:
             name = s.engine.text("podName") or pod_name(s.engine.name, s.engine.uid, facts.attempt(s.engine))
             state = s.engine.state or EngineState.STARTING
-            look = (ConfirmPod(name),)
-            return Outcome(
-                state=state, verdict=facts.told(s.engine), since=facts.since(s.engine, now), stop=stop, actions=look
-            )
+            return living.as_told(s, state, now, stop=stop, actions=(ConfirmPod(name),))
         if stop is None:
-            return _failed(s, Verdict(reasons.POD_DELETED), now)
+            return living.failed(s, Verdict(reasons.POD_DELETED), now)
     if stop is not None:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop)
     return _wanted(s, now)
@@ -98,35 +94,39 @@ def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
 
 def _wanted(s: Snapshot, now: datetime) -> Outcome:
     """No pod was made yet: one is wanted, if the plugin, the spec and the API server allow it."""
-    due = facts.start_due(s)
+    begins, due = facts.began(s.engine), facts.start_due(s)
     if s.plugin is None:
         problem = Verdict(reasons.PLUGIN_MISSING, facts.what_was_asked(s.engine))
         if now >= due:
-            return _failed(s, problem, now)
+            return living.failed(s, problem, now)
         return Outcome(state=EngineState.STARTING, verdict=problem, since=s.engine.created, look_again=due)
     try:
         facts.check_pod(s.engine, s.plugin)
     except podspec.InvalidSpecError as error:
-        return _failed(s, Verdict(reasons.INVALID_SPEC, str(error)), now)
+        return living.failed(s, Verdict(reasons.INVALID_SPEC, str(error)), now)
     if s.failure is not None and s.failure.verdict.fatal:
-        return _failed(s, s.failure.verdict, now)
+        return living.failed(s, s.failure.verdict, now)
+    if now < begins or s.others:
+        # Of one engine one pod lives at most: the old one goes before the next comes.
+        waiting = living.as_told(s, EngineState.STARTING, now, actions=_delete_all(s))
+        return replace(waiting, look_again=max(begins, now + STOP_AGAIN) if s.others else begins)
     problem_now = s.failure.verdict if s.failure is not None else None
     if now >= due:
-        return _failed(s, Verdict(reasons.START_TIMEOUT, ends.hung_phase(None, problem_now)), now)
+        return living.failed(s, Verdict(reasons.START_TIMEOUT, ends.hung_phase(None, problem_now)), now)
     if s.failure is not None and now < s.failure.retry_at:
-        return Outcome(
-            state=EngineState.STARTING,
-            verdict=s.failure.verdict,
-            since=s.engine.created,
-            look_again=min(due, s.failure.retry_at),
-        )
+        look = min(due, s.failure.retry_at)
+        return Outcome(state=EngineState.STARTING, verdict=s.failure.verdict, since=begins, look_again=look)
     return Outcome(
         state=EngineState.STARTING,
         verdict=problem_now or Verdict(reasons.POD_CREATED),
-        since=s.engine.created,
+        since=begins,
         actions=(CreatePod(facts.attempt(s.engine)),),
         look_again=due,
     )
+
+
+def _delete_all(s: Snapshot) -> tuple[Action, ...]:
+    return tuple(DeletePod(pod.name, pod.uid, 0) for pod in s.others if not pod.deleting or not pod.ended)
 
 
 def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
@@ -136,18 +136,29 @@ def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outco
     return Outcome(state=state, verdict=verdict, since=now)
 
 
+def _stuck(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
+    """Its kubelet did not end it within its grace and a minute more: the API's object is taken away by force."""
+    force = (DeletePod(pod.name, pod.uid, 0),)
+    if stop is not None:
+        return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop, actions=force)
+    words = f"Its node {pod.node or 'unknown'} did not confirm the end of the pod."
+    return replace(living.failed(s, Verdict(reasons.NODE_LOST, words), now), actions=force)
+
+
 def _stopping(s: Snapshot, pod: PodView, stop: Stop, now: datetime) -> Outcome:
-    limit = stop.since + timedelta(seconds=podspec.GRACE_SECONDS) + STOP_SLACK
+    grace = facts.stop_grace(s)
+    limit = stop.since + timedelta(seconds=grace) + STOP_SLACK
     again = limit
     actions: tuple[Action, ...] = ()
     if pod.deleting:
-        pass  # the kubelet is at it
+        # The kubelet is at it.
+        again = pod.deleted_by + STUCK_AFTER if pod.deleted_by is not None else now + STOP_AGAIN
     elif now >= limit or not (facts.was_ready(s) and pod.ip):
         # The agent had its time, or there is none that could be asked.
-        actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else podspec.GRACE_SECONDS),)
+        actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else podspec.AFTER_GRACE),)
     elif stop.sent is None or now >= stop.sent + STOP_AGAIN:
         address = f"{pod.ip}:{AGENT_PORT}"
-        actions = (StopAgent(address, facts.attempt(s.engine), podspec.GRACE_SECONDS, stop.reason.name),)
+        actions = (StopAgent(address, facts.attempt(s.engine), grace, stop.reason.name),)
         stop = Stop(stop.since, stop.reason, now)
         again = min(limit, now + STOP_AGAIN)
     else:
@@ -162,79 +173,74 @@ def _stopping(s: Snapshot, pod: PodView, stop: Stop, now: datetime) -> Outcome:
     )
 
 
-def _living(s: Snapshot, pod: PodView, now: datetime) -> Outcome:
-    report = s.report
-    if pod.deleting:
-        return Outcome(
-            state=EngineState.SHUTTING_DOWN, verdict=Verdict(reasons.POD_DELETED), since=facts.since_new(s, now)
-        )
-    if report is not None and report.state is EngineState.FAILED:
-        verdict = Verdict(reasons.KERNEL_DIED, report.message)
-        exit_due = report.changed + LAST_WORDS
-        if now >= exit_due:
-            return _failed(s, verdict, now)
-        return Outcome(
-            state=EngineState.SHUTTING_DOWN, verdict=verdict, since=report.changed, look_again=exit_due
-        )  # fmt: skip
-    if report is not None and report.state is EngineState.SHUTTING_DOWN:
-        return Outcome(
-            state=EngineState.SHUTTING_DOWN, verdict=Verdict(reasons.STOP_REQUESTED), since=report.changed
-        )  # fmt: skip
-    if report is not None and report.state in AVAILABLE:
-        verdict = Verdict(reasons.EXECUTING if report.state is EngineState.BUSY else reasons.KERNEL_READY)
-        return Outcome(state=report.state, verdict=verdict, since=report.changed, look_again=facts.next_cull(s, now))
-    if s.engine.state in AVAILABLE:
-        # This operator is new and has no report yet: what was written stands.
-        return _as_told(s, s.engine.state, now)
-    return _starting(s, pod, now)
-
-
-def _starting(s: Snapshot, pod: PodView, now: datetime) -> Outcome:
-    problem = ends.trouble(pod)
-    due = facts.start_due(s)
-    if problem is not None and problem.fatal:
-        return _failed(s, problem, now)
-    if now >= due:
-        return _failed(s, Verdict(reasons.START_TIMEOUT, ends.hung_phase(pod, problem)), now)
-    return Outcome(
-        state=EngineState.STARTING,
-        verdict=problem or Verdict(reasons.POD_CREATED),
-        since=s.engine.created,
-        look_again=due,
-    )
-
-
 def _settled(s: Snapshot, now: datetime) -> Outcome:
     state = s.engine.state or EngineState.FAILED
     since = facts.since(s.engine, now)
     actions: list[Action] = []
-    if s.pod is not None and not s.pod.ended and not s.pod.deleting:
-        actions.append(DeletePod(s.pod.name, s.pod.uid, podspec.GRACE_SECONDS))
+    for pod in (s.pod, *s.others):
+        if pod is not None and not pod.ended and not pod.deleting:
+            actions.append(DeletePod(pod.name, pod.uid, podspec.AFTER_GRACE))
     gone_at = facts.removal(s, since)
     if gone_at is not None and now >= gone_at and not s.engine.deleting:
         actions.append(DeleteEngine(s.engine.uid))
         gone_at = None
-    return Outcome(state=state, verdict=facts.told(s.engine), since=since, actions=tuple(actions), look_again=gone_at)
+    return Outcome(
+        state=state, verdict=facts.told(s.engine), since=since, actions=tuple(actions), look_again=gone_at
+    )  # fmt: skip
 
 
-def _failed(s: Snapshot, verdict: Verdict, now: datetime) -> Outcome:
-    actions: tuple[Action, ...] = ()
-    if s.pod is not None and not s.pod.ended and not s.pod.deleting:
-        actions = (DeletePod(s.pod.name, s.pod.uid, podspec.GRACE_SECONDS),)
-    return Outcome(state=EngineState.FAILED, verdict=verdict, since=now, actions=actions)
+def _again(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
+    """A failed attempt that another one follows, by the engine's restart policy."""
+    follows = restart.next_attempt(outcome.verdict, s, now)
+    if follows is None:
+        if restart.exhausted(outcome.verdict, s):
+            return replace(outcome, exhausted=True)
+        return outcome
+    delete: tuple[Action, ...] = ()
+    if s.pod is not None:
+        lost = outcome.verdict.reason in (reasons.NODE_LOST, reasons.AGENT_LOST)
+        delete = (DeletePod(s.pod.name, s.pod.uid, 0 if lost or s.pod.ended else podspec.AFTER_GRACE),)
+    most = restart.policy(s).max_attempts
+    details = (
+        f"Attempt {follows.attempt + 1} of {most} begins in {(follows.begins - now).total_seconds():.0f} s."
+        f" The last one ended as {outcome.verdict.reason.name}: {outcome.verdict.message}"
+    )
+    return Outcome(
+        state=EngineState.STARTING,
+        verdict=Verdict(reasons.RESTARTING, details),
+        since=now,
+        actions=delete,
+        look_again=follows.begins,
+        restart=follows,
+    )
+
+
+def _outstanding(s: Snapshot, outcome: Outcome) -> Collect | None:
+    """The evidence of the pod that ended, where it is not kept yet."""
+    attempt = facts.attempt(s.engine)
+    if s.evidence is not None and s.evidence.attempt == attempt:
+        return None
+    if s.pod is None and not s.engine.text("podName"):
+        return None
+    name = s.pod.name if s.pod is not None else s.engine.text("podName")
+    verdict = outcome.restart.verdict if outcome.restart is not None else outcome.verdict
+    return Collect(attempt, name, verdict)
 
 
 def _stop_due(s: Snapshot, now: datetime) -> Stop | None:
-    engine, spec = s.engine, s.engine.spec
+    engine = s.engine
     if engine.state is EngineState.SHUTTING_DOWN and engine.text("reason") != reasons.POD_DELETED.name:
         # A drain that another operator began; its reason stands in the status.
         reason = reasons.by_name(engine.text("reason")) or reasons.STOPPED_BY_USER
-        if reason not in (reasons.KERNEL_DIED, reasons.STOP_REQUESTED):
-            return Stop(facts.since(engine, now), reason)
-    if (spec is not None and spec.desired_state == "Stopped") or engine.deleting:
+        since = facts.since(engine, now)
+        over = now >= since + timedelta(seconds=facts.stop_grace(s)) + STOP_SLACK
+        # One that the engine began itself is its own affair, until its time is over.
+        if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or over):
+            return Stop(since, reason)
+    if facts.stopping(engine):
         return Stop(now, reasons.STOPPED_BY_USER)
-    lifetime = facts.seconds(s, "max_lifetime")
-    if lifetime and now >= engine.created + timedelta(seconds=lifetime):
+    ends_at = facts.life_over(s)
+    if ends_at is not None and now >= ends_at:
         return Stop(now, reasons.LIFETIME_OVER)
     cull = facts.idle_over(s, now)
     return Stop(now, reasons.IDLE_TIMEOUT) if cull is not None and now >= cull else None
@@ -251,9 +257,12 @@ def _decision(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
     same = (
         wanted["engineState"] == current.get("engineState")
         and wanted["reason"] == current.get("reason")
+        and wanted["attempt"] == (current.get("attempt") or 0)
         and current.get("observedGeneration") == s.engine.generation
+        and not says_pass_failed(current.get("conditions"))
     )
-    if not same:
+    collecting = any(isinstance(action, Collect) for action in outcome.actions)
+    if not same and not collecting:
         held_until = _held_until(s, outcome, settings)
         if held_until is not None and now < held_until:
             look_again = min(filter(None, (look_again, held_until)))
@@ -274,12 +283,14 @@ def _decision(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
         deadline=look_again.timestamp() if look_again is not None else None,
         record=record,
         stop=outcome.stop,
+        message=message_of(s, outcome),
     )
 
 
 def _held_until(s: Snapshot, outcome: Outcome, settings: Settings) -> datetime | None:
     """A flip or a drain that may be over in a moment waits before it becomes a write."""
     brief = AVAILABLE | {EngineState.SHUTTING_DOWN}
-    if s.engine.state in AVAILABLE and outcome.state in brief:
+    flips = outcome.state is not s.engine.state
+    if flips and s.engine.state in AVAILABLE and outcome.state in brief:
         return outcome.since + settings.hold
     return None

@@ -25,6 +25,11 @@ class Settings:
     pod: podspec.PodSettings
     # A flip between Idle and Busy, or a drain, that is over within this never becomes a write to the API.
     hold: timedelta = timedelta(seconds=1)
+    # An engine that has said nothing for so long is asked; three of the agent's periods.
+    silent_after: timedelta = timedelta(seconds=30)
+    # One that does not answer either for so long is lost.
+    lost_after: timedelta = timedelta(seconds=60)
+    ask_again: timedelta = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,40 @@ class Stop:
     sent: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How this process knows an agent's silence: when it last heard it, and how often it asked in vain since."""
+
+    heard: datetime
+    asks: int = 0
+    asked: datetime | None = None
+    # What the API server says of the pod's node: "" not asked, "ready", else in words what is wrong with it.
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was kept of an attempt's pod; `summary` is `status.postMortem`."""
+
+    attempt: int
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Another attempt follows, not before `begins`, on one that ended as `verdict` says."""
+
+    attempt: int
+    begins: datetime
+    verdict: Verdict
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a decision may depend on besides the clock.
 
-    The last four are this process's memory: losing it may repeat a question, never change an answer.
+    What follows on `plugin` is this process's memory, but for `others`: losing it may repeat a question, never change
+    an answer.
     """
 
     engine: EngineView
@@ -59,6 +93,12 @@ class Snapshot:
     stop: Stop | None = None
     # The API server itself said that the pod is gone: a cache alone is not believed.
     pod_gone: bool = False
+    # Pods of the engine's other attempts that are still there.
+    others: tuple[PodView, ...] = ()
+    silence: Silence | None = None
+    evidence: Evidence | None = None
+    # So many agents are silent at once that it is rather us who cannot hear: nobody is called lost.
+    deaf: bool = False
     # When this process saw a phase of the start, to the microsecond; the API tells seconds.
     seen: dict[str, datetime] = field(default_factory=dict)
 
@@ -103,7 +143,31 @@ class DeleteEngine:
     uid: str
 
 
-Action = CreatePod | DeletePod | ConfirmPod | StopAgent | DeleteEngine
+@dataclass(frozen=True, slots=True)
+class AskAgent:
+    """GET the status of an agent that has not reported."""
+
+    address: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskNode:
+    """GET the node of a silent engine."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Keep what is left of the attempt's pod before it goes: its log, last state, events."""
+
+    attempt: int
+    pod: str
+    verdict: Verdict
+
+
+Action = CreatePod | DeletePod | ConfirmPod | StopAgent | DeleteEngine | AskAgent | AskNode | Collect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +181,7 @@ class Decision:
     deadline: float | None
     record: EngineRecord | None
     stop: Stop | None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +194,6 @@ class Outcome:
     actions: tuple[Action, ...] = ()
     look_again: datetime | None = None
     stop: Stop | None = None
+    restart: Restart | None = None
+    # All attempts that the policy allows are used up.
+    exhausted: bool = False

@@ -21,7 +21,8 @@ _IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureV
 _IMAGE_FATAL = {"InvalidImageName", "ErrImageNeverPull"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 _NODE_LOST = {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "DeletionByTaintManager", "DeletionByPodGC"}
-_EVICTED = {"Evicted", "EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet", "Preempting"}
+_EVICTED = {"Evicted", "EvictionByEvictionAPI", "TerminationByKubelet"}
+_PREEMPTED = {"PreemptionByScheduler", "Preempting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,12 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[Engine
     for words in (pod.reason, pod.disrupted):
         if words in _EVICTED:
             return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {words}.")
+        if words in _PREEMPTED:
+            return EngineState.FAILED, Verdict(reasons.PREEMPTED, pod.message or f"Kubernetes says {words}.")
         if words in _NODE_LOST:
             return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
     if report is not None and report.state is EngineState.FAILED:
-        return EngineState.FAILED, Verdict(reasons.KERNEL_DIED, report.message)
+        return EngineState.FAILED, told(report)
     if pod.deleting:
         # The agent drains on SIGTERM and exits with 0: who deleted the pod was not us, so it is no clean end.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
@@ -72,6 +75,12 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[Engine
     if ended.exit_code == 0 and was_ready:
         return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
     return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
+
+
+def told(report: Report) -> Verdict:
+    """What an agent that reports Failed says of it."""
+    reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
+    return Verdict(reason, report.message)
 
 
 def _exit(code: int, signal: int, message: str) -> str:

@@ -19,6 +19,8 @@ from linkis_ecm.model.states import AVAILABLE, EngineState
 
 # Linkis's own bound on a start, where neither the engine nor its plugin says one.
 START_TIMEOUT = 480.0
+# Idle times over this get a warning before the end.
+WARNED_FROM = 60.0
 
 
 def check_pod(engine: EngineView, plugin: PluginView) -> dict[str, Any]:
@@ -45,24 +47,71 @@ def was_ready(s: Snapshot) -> bool:
     return bool(s.engine.text("readyTime")) or (s.report is not None and s.report.state in AVAILABLE)
 
 
+def stopping(engine: EngineView) -> bool:
+    """Its end is asked for: no attempt follows."""
+    return engine.deleting or (engine.spec is not None and engine.spec.desired_state == "Stopped")
+
+
+def stop_grace(s: Snapshot) -> int:
+    """Seconds that a running task may take when the engine is to end."""
+    text = (s.engine.spec.stop_grace if s.engine.spec is not None else None) or (
+        s.plugin.spec.stop_grace if s.plugin is not None else None
+    )
+    return podspec.grace_seconds(text)
+
+
+def began(engine: EngineView) -> datetime:
+    """When the current attempt began: the engine's creation, or the moment from which its next pod was allowed."""
+    return parse_time(engine.text("nextAttemptAt")) or engine.created
+
+
 def idle_over(s: Snapshot, now: datetime) -> datetime | None:
-    """When an idle engine has been idle long enough; only a report says that it is idle."""
+    """When an idle engine has been idle long enough; only a report says that it is idle and nothing else goes on."""
     timeout = seconds(s, "idle_timeout")
-    if not timeout or s.report is None or s.report.state not in (EngineState.IDLE, EngineState.UNLOCK):
+    report = s.report
+    if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
     # The agent's clock may run ahead of ours: no task has ended after now.
-    last_task = min(now, from_unix(s.report.last_task_ended) or s.report.changed)
-    return max(s.report.changed, last_task) + timedelta(seconds=timeout)
+    ended = max(report.last_task_ended, report.last_activity)
+    last = min(now, from_unix(ended) or report.changed)
+    return max(report.changed, last) + timedelta(seconds=timeout)
+
+
+def life_over(s: Snapshot) -> datetime | None:
+    lifetime = seconds(s, "max_lifetime")
+    return s.engine.created + timedelta(seconds=lifetime) if lifetime else None
 
 
 def next_cull(s: Snapshot, now: datetime) -> datetime | None:
-    lifetime = seconds(s, "max_lifetime")
-    ends_at = s.engine.created + timedelta(seconds=lifetime) if lifetime else None
-    return min((moment for moment in (idle_over(s, now), ends_at) if moment is not None), default=None)
+    """When the engine ends by its idleTimeout or maxLifetime if nothing happens until then."""
+    return min((moment for moment in (idle_over(s, now), life_over(s)) if moment is not None), default=None)
+
+
+def cull_blocked_by(s: Snapshot) -> str:
+    """Why an engine with an idleTimeout is not culled for idleness now; empty where it would be."""
+    if not seconds(s, "idle_timeout"):
+        return "idleTimeout is 0s: it is never culled for idleness"
+    if s.report is None:
+        return "its agent has not reported to this operator yet"
+    if s.report.state is EngineState.BUSY:
+        return "a task runs"
+    return s.report.active
+
+
+def warned_at(s: Snapshot, now: datetime) -> datetime | None:
+    """From when on the coming end is shown: a fifth of the idle time before it, 5 minutes at most.
+
+    Engines that are culled within a minute of idleness get no warning: nobody could act on it.
+    """
+    cull = next_cull(s, now)
+    if cull is None:
+        return None
+    span = seconds(s, "idle_timeout") if cull == idle_over(s, now) else seconds(s, "max_lifetime")
+    return cull - timedelta(seconds=min(300.0, span / 5)) if span and span > WARNED_FROM else None
 
 
 def start_due(s: Snapshot) -> datetime:
-    return s.engine.created + timedelta(seconds=seconds(s, "start_timeout") or START_TIMEOUT)
+    return began(s.engine) + timedelta(seconds=seconds(s, "start_timeout") or START_TIMEOUT)
 
 
 def removal(s: Snapshot, finished: datetime) -> datetime | None:

@@ -13,7 +13,7 @@ from typing import Any
 from linkis_ecm.engine.names import AGENT_PORT, MANAGED_BY, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
-from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
 # The images' user (Dockerfile).
@@ -22,8 +22,11 @@ LOG_DIR = "/var/log/engine"
 # A log that grows past this ends the engine by eviction rather than the node by a full disk.
 LOG_VOLUME = "4Gi"
 TMP_VOLUME = "4Gi"
-# The agent lets a running task finish for this long when the pod is asked to go.
+# The agent lets a running task finish for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
+GRACE_MAX = 3600
+# What the agent does after the task's end, at most: interrupt and kill 5 s, last report and logs to the archive 10 s.
+AFTER_GRACE = 15
 
 OVERLAY_METADATA = ("labels", "annotations")
 OVERLAY_SPEC = (
@@ -63,6 +66,14 @@ class Sizes:
         return int(parse_quantity(self.memory))
 
 
+def grace_seconds(text: str | None) -> int:
+    """`stopGrace` in seconds; raises InvalidSpecError over an hour."""
+    seconds = int(parse_duration(text)) if text else GRACE_SECONDS
+    if seconds > GRACE_MAX:
+        raise InvalidSpecError(f"spec.stopGrace {text} is over {GRACE_MAX} s: ask for 1h at most")
+    return seconds
+
+
 def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
     """The engine's own wishes, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
     wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None)
@@ -95,6 +106,7 @@ def build_pod(
     name = pod_name(engine.name, engine.uid, attempt)
     overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
     size = sizes(spec, plugin)
+    grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
     limits = {"memory": size.memory} | ({"cpu": size.cpu_limit} if size.cpu_limit else {})
     mounts, volumes = _volumes(spec.volumes or [])
     container: dict[str, Any] = {
@@ -104,6 +116,8 @@ def build_pod(
         "env": [
             *_user_env(plugin.env, spec.env),
             *_agent_env(engine, plugin, ticket=ticket, attempt=attempt, token=token, settings=settings),
+            {"name": "ECM_STOP_GRACE", "value": str(max(grace, 1))},
+            {"name": "ECM_MODE", "value": spec.mode},
         ],
         "resources": {"requests": {"cpu": size.cpu, "memory": size.memory}, "limits": limits},
         "securityContext": {
@@ -139,7 +153,7 @@ def build_pod(
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "terminationGracePeriodSeconds": grace + AFTER_GRACE,
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER_ID,

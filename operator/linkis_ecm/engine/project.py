@@ -53,6 +53,8 @@ def project(p: Projection) -> EngineRecord | None:
         version = version or (spec.engine_version if spec is not None else None) or "unknown"
     user, creator = (spec.user, spec.creator) if spec is not None else ("unknown", "unknown")
     ready = parse_time(str(p.status.get("readyTime") or ""))
+    attempts = int(p.status.get("attempt") or 0) + 1
+    used = max(int(p.status.get("timesReady") or 0), 1 if ready is not None else 0)
     resource = _resource(p, kind)
     word = _word(p)
     return EngineRecord(
@@ -68,13 +70,14 @@ def project(p: Projection) -> EngineRecord | None:
         log_dir_suffix=str(p.status.get("logDirSuffix") or ""),
         create_time=engine.created,
         as_of=p.since,
-        request_times=1,
+        request_times=attempts,
         request_resource=resource,
-        used_times=1 if ready is not None else 0,
-        used_resource=resource if ready is not None else None,
+        used_times=used,
+        used_resource=resource if used else None,
         used_time=ready,
-        release_times=1 if final else 0,
-        released_resource=resource if final else None,
+        # Each attempt's pod gives back what it had; the last one at the end.
+        release_times=attempts if final else attempts - 1,
+        released_resource=resource if final or attempts > 1 else None,
         release_time=p.since if final else None,
         metrics=_metrics(p, was_ready=ready is not None) if final else None,
         reason=p.reason.name,
@@ -115,6 +118,8 @@ def _metrics(p: Projection, *, was_ready: bool) -> str:
 
 def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tuple[Transition, ...]:
     steps = [Transition(EngineState.STARTING, p.engine.created, reasons.ACCEPTED.name)]
+    if p.reason is reasons.RESTARTING:
+        return (*steps, Transition(EngineState.STARTING, p.since, p.reason.name, p.message))
     if ready is not None and p.since != ready:
         steps.append(Transition(EngineState.IDLE, ready, reasons.KERNEL_READY.name))
     if p.state is not EngineState.STARTING:

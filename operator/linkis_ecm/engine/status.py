@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from linkis_ecm.engine.times import format_second
+from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
 _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING}
@@ -18,7 +19,7 @@ _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.
 
 def conditions(
     before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool, now: datetime,
-    generation: int,
+    generation: int, exhausted: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Ready, PodScheduled, Registered and Draining, and kstatus's Reconciling and Stalled where they hold.
 
@@ -35,6 +36,8 @@ def conditions(
         wanted.append(("Reconciling", True))
     if state is EngineState.FAILED:
         wanted.append(("Stalled", True))
+    if exhausted:
+        wanted.append(("DeadLettered", True))
     out = []
     for kind, holds in wanted:
         status = "True" if holds else "False"
@@ -50,6 +53,26 @@ def conditions(
         # The sentence stands once, in the condition that sums up the others.
         out.append(entry | {"message": message if kind in ("Ready", "Stalled") else ""})
     return out
+
+
+def pass_failed(before: Any, error: str, *, now: datetime, generation: int) -> list[dict[str, Any]]:
+    """The conditions of an engine on which the operator's own passes fail: what was there, and Stalled."""
+    kept = (
+        [c for c in before if isinstance(c, Mapping) and c.get("type") != "Stalled"] if isinstance(before, list) else []
+    )
+    stalled = {
+        "type": "Stalled", "status": "True", "reason": reasons.PASS_FAILED.name, "observedGeneration": generation,
+        "message": f"{reasons.PASS_FAILED.sentence} {error[:500]} {reasons.PASS_FAILED.remedy}",
+        "lastTransitionTime": format_second(now),
+    }  # fmt: skip
+    return [*(dict(c) for c in kept), stalled]
+
+
+def says_pass_failed(conditions: Any) -> bool:
+    """Whether `pass_failed` stands there: to be taken away when a pass succeeds."""
+    if not isinstance(conditions, list):
+        return False
+    return any(isinstance(c, Mapping) and c.get("reason") == reasons.PASS_FAILED.name for c in conditions)
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

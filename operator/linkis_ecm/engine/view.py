@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -46,6 +46,9 @@ class PodView:
     ip: str = ""
     node: str = ""
     deleting: bool = False
+    # When the deletion was asked for, and when the kubelet's grace for it is over.
+    deleted_at: datetime | None = None
+    deleted_by: datetime | None = None
     created: datetime | None = None
     scheduled: datetime | None = None
     unschedulable: str = ""
@@ -116,6 +119,11 @@ class Report:
     message: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     last_task_ended: float = 0.0
+    # What keeps an idle engine from being culled, in words; and when that last ended.
+    active: str = ""
+    last_activity: float = 0.0
+    # The task under way: id, when it began, the head of its code.
+    task: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -177,6 +185,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     now = _mapping(container.get("state"))
     waiting, running = _mapping(now.get("waiting")), _mapping(now.get("running"))
     ended = now.get("terminated")
+    deleted_by = parse_time(meta.get("deletionTimestamp"))
+    grace = timedelta(seconds=int(meta.get("deletionGracePeriodSeconds") or 0))
     first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == "engine"), {})
     return PodView(
         namespace=str(meta.get("namespace", "")),
@@ -191,6 +201,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ip=str(status.get("podIP") or ""),
         node=str(spec.get("nodeName") or ""),
         deleting=bool(meta.get("deletionTimestamp")),
+        deleted_at=deleted_by - grace if deleted_by is not None else None,
+        deleted_by=deleted_by,
         created=parse_time(meta.get("creationTimestamp")),
         scheduled=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=str(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",

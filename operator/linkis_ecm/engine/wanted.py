@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import facts
-from linkis_ecm.engine.decision import CreatePod, Outcome, Settings, Snapshot
+from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import AGENT_PORT, pod_name, service_instance
 from linkis_ecm.engine.status import conditions
 from linkis_ecm.engine.times import format_time, from_unix
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.formats import log_dir_suffix
-from linkis_ecm.model.states import AVAILABLE, FINAL
+from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 
 
 def message_of(s: Snapshot, outcome: Outcome) -> str:
@@ -44,10 +44,11 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
             state=state,
             reason=outcome.verdict.reason.name,
             message=message_of(s, outcome),
-            scheduled=s.pod is not None and bool(s.pod.node),
-            registered=ready,
+            scheduled=s.pod is not None and bool(s.pod.node) and outcome.restart is None,
+            registered=ready and outcome.restart is None,
             now=now,
             generation=engine.generation,
+            exhausted=outcome.exhausted,
         ),
     }
     if kind:
@@ -59,6 +60,11 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.seen.get("accepted", now)))
     wanted["startup"] = startup
+    if outcome.restart is not None:
+        return _on_restart(s, wanted, outcome.restart, now)
+    wanted |= _on_cull(s, state, now)
+    if s.evidence is not None and s.evidence.attempt == facts.attempt(engine):
+        wanted["postMortem"] = s.evidence.summary
     if state in AVAILABLE and not engine.text("readyTime"):
         wanted |= _on_ready(s, startup, outcome, settings, name)
     if state in FINAL:
@@ -83,12 +89,48 @@ def _on_ready(
     }
     ready: dict[str, Any] = {
         "readyTime": format_time(outcome.since),
+        "timesReady": _times_ready(s) + 1,
         "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace),
         "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
     }
     if pod is not None:
         ready |= {"address": f"{pod.ip}:{AGENT_PORT}", "nodeName": pod.node}
     return ready
+
+
+def _times_ready(s: Snapshot) -> int:
+    value = s.engine.status.get("timesReady")
+    return value if isinstance(value, int) and 0 <= value < 1000 else 0
+
+
+def _on_cull(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
+    """When it will be culled and what keeps it from that, as of this write; None takes an old word away."""
+    if state not in AVAILABLE:
+        gone = {name: None for name in ("nextCullAt", "cullBlockedBy") if name in s.engine.status}
+        return dict(gone)
+    cull, blocked = facts.next_cull(s, now), facts.cull_blocked_by(s)
+    told = {"nextCullAt": format_time(cull) if cull is not None else None, "cullBlockedBy": blocked or None}
+    return {name: value for name, value in told.items() if value is not None or name in s.engine.status}
+
+
+def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
+    """The status of an engine between two attempts: what belongs to the old pod goes, why it ended stays."""
+    for name in ("podName", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
+        wanted.pop(name, None)
+    end = restart.verdict
+    wanted |= {
+        "attempt": restart.attempt,
+        "serviceInstance": facts.ticket_id(s.engine),
+        "nextAttemptAt": format_time(restart.begins),
+        "startup": {"accepted": format_time(now)},
+        "lastEnd": {
+            "attempt": facts.attempt(s.engine), "reason": end.reason.name, "message": end.message[:4000],
+            "at": format_time(now),
+        },
+    }  # fmt: skip
+    if s.evidence is not None:
+        wanted["postMortem"] = s.evidence.summary
+    return wanted
 
 
 def _finer(seen: datetime | None, told: datetime | None) -> datetime | None:

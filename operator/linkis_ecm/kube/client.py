@@ -30,7 +30,7 @@ from linkis_ecm.kube.errors import (
     Unreachable,
     error_from_status,
 )
-from linkis_ecm.kube.resources import Resource
+from linkis_ecm.kube.resources import PODS, Resource
 from linkis_ecm.kube.retry import RetryPolicy
 from linkis_ecm.kube.transport import Reply, Request, RestTransport, Transport, load_configuration
 
@@ -215,7 +215,24 @@ class KubeClient:
         path = resource.path(namespace=namespace, name=name)
         return await self._call("delete", resource.plural, Request("DELETE", path, body=options), timeout)
 
+    async def pod_log(self, name: str, *, namespace: str, container: str, tail_bytes: int, timeout: float) -> bytes:
+        """The end of a container's log as the kubelet still has it."""
+        # limitBytes keeps the head; by lines the kubelet keeps the end: of lines of 100 bytes and more.
+        query = {"container": container, "tailLines": str(max(1, tail_bytes // 100)), "limitBytes": str(tail_bytes)}
+        path = PODS.path(namespace=namespace, name=name, subresource="log")
+        return await self._answer("get", "pods/log", Request("GET", path, query), timeout)
+
     async def _call(self, verb: str, label: str, request: Request, timeout: float | None) -> Object:
+        """As `_answer`, for the JSON that all calls but a log's answer."""
+        body = await self._answer(verb, label, request, timeout)
+        try:
+            answer: Object = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            words = f"{request.method} {request.path} answered {body[:200]!r}"
+            raise ServerError(502, "NotJSON", words) from error
+        return answer
+
+    async def _answer(self, verb: str, label: str, request: Request, timeout: float | None) -> bytes:
         """One call: tries until it is answered, is the caller's to deal with, or its time is up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._call_timeout if timeout is None else timeout)
@@ -237,7 +254,7 @@ class KubeClient:
                 metrics.RETRIES.labels(verb, label).inc()
                 await asyncio.sleep(wait)
 
-    async def _try(self, verb: str, label: str, request: Request, limit: float) -> Object:
+    async def _try(self, verb: str, label: str, request: Request, limit: float) -> bytes:
         if request.method != "GET":
             self.writes[verb, label] += 1
         code = "0"
@@ -249,12 +266,7 @@ class KubeClient:
             metrics.REQUESTS.labels(verb, label, code).inc()
         if not 200 <= reply.status < 300:
             raise _error_of(reply)
-        try:
-            answer: Object = orjson.loads(reply.body)
-        except orjson.JSONDecodeError as error:
-            words = f"{request.method} {request.path} answered {reply.body[:200]!r}"
-            raise ServerError(502, "NotJSON", words) from error
-        return answer
+        return reply.body
 
 
 _MANAGED = {"fieldManager": FIELD_MANAGER}

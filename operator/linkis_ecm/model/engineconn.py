@@ -230,6 +230,9 @@ class EngineConnSpec(Camel):
     idle_timeout: Duration | None = Field(None, description="Ends an engine without a task for this long; 0s: never.")
     max_lifetime: Duration | None = Field(None, description="Ends an engine of this age; 0s: never.")
     start_timeout: Duration | None = Field(None, description="Fails an engine that is not ready by then.")
+    stop_grace: Duration | None = Field(
+        None, description="How long a running task may go on when the engine is to end; 1h at most, 30s where absent."
+    )
     ttl_after_finished: Duration | None = Field(None, description="Removes the ended engine's resource after this.")
     restart_policy: RestartPolicy | None = None
     env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
@@ -276,6 +279,24 @@ class Usage(Camel):
     cpu_millicores: int | None = None
 
 
+class LastEnd(Camel):
+    """The end of an attempt that another one follows."""
+
+    attempt: int = Field(0, ge=0)
+    reason: str = ""
+    message: str = Field("", max_length=32768)
+    at: str = ""
+
+
+class PostMortem(Camel):
+    """What was kept of the engine's last pod; the bundle itself is in the archive."""
+
+    files: list[str] | None = Field(None, max_length=16)
+    size_bytes: int | None = Field(None, ge=0)
+    missing: list[str] | None = Field(None, max_length=16, description="What could not be had, and why.")
+    expires: str | None = None
+
+
 class EngineConnStatus(Camel):
     """What the operator sees. Only the operator writes it."""
 
@@ -294,13 +315,16 @@ class EngineConnStatus(Camel):
     pod_name: str | None = None
     node_name: str | None = None
     attempt: int | None = Field(None, ge=0, description="0 for the first pod.")
+    times_ready: int | None = Field(None, ge=0, description="How many of the attempts got ready.")
+    last_end: LastEnd | None = Field(None, description="How the attempt before this one ended.")
+    next_attempt_at: str | None = Field(None, description="Not before this a pod is made for this attempt.")
     startup: Startup | None = None
     usage: Usage | None = None
     ready_time: str | None = None
     finished_time: str | None = None
     next_cull_at: str | None = None
     cull_blocked_by: str | None = None
-    post_mortem: dict[str, Any] | None = None
+    post_mortem: PostMortem | None = None
     conditions: list[Condition] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_TYPE)
 
 

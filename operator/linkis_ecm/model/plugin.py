@@ -22,6 +22,7 @@ from linkis_ecm.model.engineconn import (
     EngineVersion,
     EnvVar,
     Quantity,
+    RestartPolicy,
     RunType,
 )
 
@@ -77,6 +78,8 @@ class EngineConnPluginSpec(Camel):
     idle_timeout: Duration = Field("30m", description="As in an EngineConn; 0s: never.")
     max_lifetime: Duration = Field("0s", description="As in an EngineConn; 0s: never.")
     start_timeout: Duration = Field("8m", description="Linkis's own default is 8 minutes.")
+    stop_grace: Duration = Field("30s", description="As in an EngineConn.")
+    restart_policy: RestartPolicy | None = Field(None, description="Of engines that name none; Never where absent.")
     ttl_after_finished: Duration = Field("24h", description="How long an ended engine's resource stays.")
 
 

@@ -39,6 +39,13 @@ POD_SCHEDULED = _reason("PodScheduled", "The engine's pod has a node and starts 
 CONTAINER_STARTED = _reason("ContainerStarted", "The engine's container runs; its kernel has not answered yet.")
 KERNEL_READY = _reason("KernelReady", "The kernel has answered: the engine runs code.")
 EXECUTING = _reason("Executing", "The engine runs a task.")
+RESTARTING = _reason("Restarting", "The engine's last pod ended and another one is made.")
+CULL_SOON = _reason(
+    "CullSoon", "The engine is idle and ends soon.", "Run code in it, or raise spec.idleTimeout or spec.maxLifetime."
+)
+JOB_RUNNING = _reason("JobRunning", "The engine runs its one job.")
+CLAIMED = _reason("Claimed", "The engine is taken and handed to its user.")
+FREE = _reason("Free", "The engine is ready and nobody holds it.")
 STOP_REQUESTED = _reason("StopRequested", "The engine was asked to stop and drains.")
 
 # Clean ends.
@@ -110,6 +117,12 @@ OOM_KILLED = _reason(
     "Ask for more spec.resources.memory, or work on less data at a time.",
 )
 EVICTED = _reason("Evicted", "The node evicted the engine's pod.", "Create the engine again.", can_retry=True)
+PREEMPTED = _reason(
+    "Preempted",
+    "A pod of higher priority took the engine's place.",
+    "Create the engine again, or give it a priorityClassName that is not preempted.",
+    can_retry=True,
+)
 NODE_LOST = _reason("NodeLost", "The engine's node does not answer.", "Create the engine again.", can_retry=True)
 POD_DELETED = _reason(
     "PodDeleted", "The engine's pod was deleted by somebody else.", "Create the engine again.", can_retry=True
@@ -122,9 +135,23 @@ KERNEL_DIED = _reason(
 AGENT_EXITED = _reason(
     "AgentExited", "The engine's container ended with an error.", "See the last lines of stderr in the engine's log."
 )
+JOB_FAILED = _reason(
+    "JobFailed", "The engine's job ended with an error.", "See the traceback in the engine's stderr and in its result."
+)
+PASS_FAILED = _reason(
+    "PassFailed",
+    "The operator fails on this engine and tries it again each minute.",
+    "Tell whoever runs the operator: its log has the stack under this engine's name.",
+)
 AGENT_LOST = _reason("AgentLost", "The engine stopped reporting.", "Create the engine again.", can_retry=True)
 
 
 def all_reasons() -> tuple[Reason, ...]:
     """Every reason, in the order of this file."""
     return tuple(_ALL.values())
+
+
+# Ends that are no fault of the engine or its code: what OnInfrastructureFailure restarts.
+INFRASTRUCTURE = frozenset({EVICTED, PREEMPTED, NODE_LOST, POD_DELETED, AGENT_LOST})
+# Ends that another pod would meet again.
+PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED})

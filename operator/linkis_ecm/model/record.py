@@ -69,3 +69,18 @@ class Material:
     last_modified_ms: int
     bml_resource_id: str
     bml_resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostMortemRecord:
+    """The index entry of one attempt's bundle in the archive. Times are UTC and aware."""
+
+    ticket_id: str
+    uid: str
+    attempt: int
+    at: datetime
+    reason: str
+    message: str
+    files: dict[str, int]
+    missing: tuple[str, ...]
+    expires: datetime

@@ -6,6 +6,7 @@ update does not (label, user, log folder, creation). Must not queue or retry.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, case, delete, func, insert, or_, select, update
 from sqlalchemy import bindparam as bind
 
-from linkis_ecm.model.record import EngineRecord, Material
+from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.states import EngineState
 from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import engine_em, materials, record
@@ -216,6 +217,83 @@ def write_materials(
             connection.execute(change.values(**values, last_update_time=naive(now)))
     if there:
         connection.execute(delete(materials).where(*mine, materials.c.file_name.in_(list(there))))
+
+
+def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
+    """One entry, over an earlier one of the same attempt."""
+    table = schema.post_mortem
+    key = (table.c.uid == entry.uid, table.c.attempt == entry.attempt)
+    values = {
+        "ticket_id": entry.ticket_id, "at": micros(entry.at), "reason": entry.reason, "message": entry.message,
+        "files": json.dumps(entry.files), "bytes": sum(entry.files.values()),
+        "missing": json.dumps(list(entry.missing), ensure_ascii=False),
+        "expires": micros(entry.expires),
+    }  # fmt: skip
+    if connection.execute(select(table.c.uid).where(*key)).first() is not None:
+        connection.execute(update(table).where(*key).values(**values))
+    else:
+        connection.execute(insert(table).values(uid=entry.uid, attempt=entry.attempt, **values))
+
+
+def expired_post_mortems(connection: Connection, now: datetime, total: int, limit: int) -> list[str]:
+    """uids of engines whose bundles have had their time, and of the oldest while all are over `total` bytes."""
+    table = schema.post_mortem
+    last, size = func.max(table.c.expires), func.sum(table.c.bytes)
+    over = list(connection.scalars(select(table.c.uid).group_by(table.c.uid).having(last <= micros(now)).limit(limit)))
+    held = int(connection.scalar(select(func.sum(table.c.bytes))) or 0)
+    if over or held <= total:
+        return over
+    oldest = connection.execute(select(table.c.uid, size).group_by(table.c.uid).order_by(last).limit(limit))
+    for uid, count in oldest:
+        if held <= total:
+            break
+        over.append(uid)
+        held -= int(count)
+    return over
+
+
+def forget_post_mortems(connection: Connection, uid: str) -> None:
+    connection.execute(delete(schema.post_mortem).where(schema.post_mortem.c.uid == uid))
+
+
+def has_final(connection: Connection, ticket: str) -> bool:
+    """Whether the engine's last row is there."""
+    table = schema.engine
+    found = connection.execute(select(table.c.ticket_id).where(table.c.ticket_id == ticket, table.c.final.is_(True)))
+    return found.first() is not None
+
+
+def forget_engine(connection: Connection, ticket: str) -> None:
+    """Takes every row of an engine away."""
+    connection.execute(delete(record).where(record.c.ticket_id == ticket))
+    connection.execute(delete(engine_em).where(engine_em.c.engine_instance == ticket))
+    for table in (schema.engine, schema.transition, schema.post_mortem):
+        connection.execute(delete(table).where(table.c.ticket_id == ticket))
+
+
+def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[str, str]:
+    """Tickets whose row is missing or says another status or address than was told."""
+    tickets = [r.ticket_id for r in expected]
+    columns = (record.c.ticket_id, record.c.status, record.c.service_instance)
+    there = {row.ticket_id: row for row in connection.execute(select(*columns).where(record.c.ticket_id.in_(tickets)))}
+    off: dict[str, str] = {}
+    for r in expected:
+        row = there.get(r.ticket_id)
+        if row is None:
+            off[r.ticket_id] = "missing"
+        elif row.status != r.status.value:
+            off[r.ticket_id] = "status"
+        elif row.service_instance != r.service_instance:
+            off[r.ticket_id] = "address"
+    return off
+
+
+def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
+    """Writes a record over whatever is there, final or not: for rows that somebody else changed."""
+    connection.execute(
+        update(schema.engine).where(schema.engine.c.ticket_id == r.ticket_id).values(final=False, as_of=0)
+    )
+    write(connection, [r], now)
 
 
 def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:

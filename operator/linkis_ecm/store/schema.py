@@ -6,7 +6,7 @@ A change here needs a migration; a test compares both.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -32,4 +32,21 @@ transition = Table(
     Column("state", String(50), primary_key=True),
     Column("reason", String(100), nullable=False),
     Column("message", Text, nullable=False),
+)
+
+post_mortem = Table(
+    "linkis_ecm_post_mortem",
+    metadata,
+    Column("uid", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("ticket_id", String(100), nullable=False),
+    Column("at", BigInteger, nullable=False, comment="when the evidence was collected"),
+    Column("reason", String(100), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("files", Text, nullable=False, comment="JSON: name to bytes"),
+    Column("bytes", BigInteger, nullable=False, comment="of all files"),
+    Column("missing", Text, nullable=False, comment="JSON: what could not be had, and why"),
+    Column("expires", BigInteger, nullable=False, comment="the bundle is removed then"),
+    Index("idx_ecm_post_mortem_ticket", "ticket_id"),
+    Index("idx_ecm_post_mortem_expires", "expires"),
 )

@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from linkis_ecm.model.record import EngineRecord, Material, Transition
+from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord, Transition
 from linkis_ecm.store import rows
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Sink:
         self._lock = threading.Condition()
         self._pending: OrderedDict[str, tuple[float, EngineRecord]] = OrderedDict()
         self._materials: OrderedDict[tuple[str, str], Sequence[Material]] = OrderedDict()
+        self._post_mortems: OrderedDict[tuple[str, int], PostMortemRecord] = OrderedDict()
         self._writing = 0
         self._failures = 0
         self._closing = False
@@ -82,9 +83,15 @@ class Sink:
             self._materials[engine_type, version] = list(materials)
             self._lock.notify_all()
 
+    def offer_post_mortem(self, entry: PostMortemRecord) -> None:
+        """Takes the index entry of a bundle; of one attempt the newest counts."""
+        with self._lock:
+            self._post_mortems[entry.uid, entry.attempt] = entry
+            self._lock.notify_all()
+
     @property
     def depth(self) -> int:
-        return len(self._pending) + len(self._materials) + self._writing
+        return len(self._pending) + len(self._materials) + len(self._post_mortems) + self._writing
 
     @property
     def lag_seconds(self) -> float:
@@ -118,12 +125,45 @@ class Sink:
         with self._engine.begin() as connection:
             return rows.end_absent(connection, live_tickets, now, started=self._started)
 
+    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
+        """uids of engines whose bundles are to go, by age or by `total` bytes; blocking. Raises SQLAlchemyError."""
+        with self._engine.connect() as connection:
+            return rows.expired_post_mortems(connection, now, total, limit)
+
+    def forget_post_mortems(self, uid: str) -> None:
+        """Takes an engine's entries away; blocking. Raises SQLAlchemyError."""
+        with self._engine.begin() as connection:
+            rows.forget_post_mortems(connection, uid)
+
+    def has_final(self, ticket: str) -> bool:
+        """Whether the engine's last row is written; blocking. Raises SQLAlchemyError."""
+        with self._engine.connect() as connection:
+            return rows.has_final(connection, ticket)
+
+    def forget_engine(self, ticket: str) -> None:
+        """Takes every row of an engine away: for the canary alone; blocking. Raises SQLAlchemyError."""
+        with self._engine.begin() as connection:
+            rows.forget_engine(connection, ticket)
+
+    def differing(self, expected: Sequence[EngineRecord]) -> dict[str, str]:
+        """Tickets whose row is not what was told, with what differs; blocking. Raises SQLAlchemyError."""
+        found: dict[str, str] = {}
+        with self._engine.connect() as connection:
+            for start in range(0, len(expected), BATCH):
+                found |= rows.differing(connection, expected[start : start + BATCH])
+        return found
+
+    def repair(self, record: EngineRecord) -> None:
+        """Writes a record over whatever is there; blocking. Raises SQLAlchemyError."""
+        with self._engine.begin() as connection:
+            rows.repair(connection, record, self._clock())
+
     # The thread.
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._pending or self._materials or self._closing)
+                self._lock.wait_for(lambda: self._pending or self._materials or self._post_mortems or self._closing)
                 if self._closing:
                     return
                 if len(self._pending) < BATCH:
@@ -131,23 +171,32 @@ class Sink:
                 batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
                 files = list(self._materials.items())
                 self._materials.clear()
-                self._writing = len(batch) + len(files)
+                bundles = list(self._post_mortems.values())
+                self._post_mortems.clear()
+                self._writing = len(batch) + len(files) + len(bundles)
             try:
-                written = self._write([record for _, record in batch], files)
+                written = self._write([record for _, record in batch], files, bundles)
             except SQLAlchemyError as error:
-                self._put_back(batch, files)
+                self._put_back(batch, files, bundles)
                 self._wait_after(error)
             else:
                 self._failures = 0
                 ROWS.inc(written)
                 self._wrote()
 
-    def _write(self, batch: list[EngineRecord], files: list[tuple[tuple[str, str], Sequence[Material]]]) -> int:
+    def _write(
+        self,
+        batch: list[EngineRecord],
+        files: list[tuple[tuple[str, str], Sequence[Material]]],
+        bundles: list[PostMortemRecord],
+    ) -> int:
         """One transaction for all; where a row is refused, one for each, and the refused are set aside."""
 
         def everything(connection: Connection) -> int:
             for (engine_type, version), materials in files:
                 rows.write_materials(connection, engine_type, version, materials, self._clock())
+            for bundle in bundles:
+                rows.write_post_mortem(connection, bundle)
             return rows.write(connection, batch, self._clock()) if batch else 0
 
         try:
@@ -161,27 +210,41 @@ class Sink:
             log.warning("a batch of %d records was refused, trying each alone: %s", len(batch), error.orig)
         written = 0
         for record in batch:
-            try:
-                with self._engine.begin() as connection:
-                    written += rows.write(connection, [record], self._clock())
-            except (OperationalError, InterfaceError):
-                raise
-            except SQLAlchemyError as error:
-                POISON.inc()
-                log.error("the record of ticket %s is refused and set aside: %s", record.ticket_id, error)
-        for (engine_type, version), materials in files:
-            try:
-                with self._engine.begin() as connection:
-                    rows.write_materials(connection, engine_type, version, materials, self._clock())
-            except (OperationalError, InterfaceError):
-                raise
-            except SQLAlchemyError as error:
-                POISON.inc()
-                log.error("the materials of %s %s are refused: %s", engine_type, version, error)
+            written += self._alone(
+                f"the record of ticket {record.ticket_id}",
+                lambda connection, one=record: rows.write(connection, [one], self._clock()),  # type: ignore[misc]
+            )
+        for key, materials in files:
+            self._alone(
+                f"the materials of {key[0]} {key[1]}",
+                lambda connection, key=key, what=materials: rows.write_materials(  # type: ignore[misc]
+                    connection, key[0], key[1], what, self._clock()
+                ),
+            )
+        for bundle in bundles:
+            self._alone(
+                f"the post-mortem of ticket {bundle.ticket_id}",
+                lambda connection, one=bundle: rows.write_post_mortem(connection, one),  # type: ignore[misc]
+            )
         return written
 
+    def _alone(self, what: str, write: Callable[[Connection], int | None]) -> int:
+        """One thing in a transaction of its own; set aside where the database refuses it."""
+        try:
+            with self._engine.begin() as connection:
+                return write(connection) or 0
+        except (OperationalError, InterfaceError):
+            raise
+        except SQLAlchemyError as error:
+            POISON.inc()
+            log.error("%s is refused and set aside: %s", what, error)
+            return 0
+
     def _put_back(
-        self, batch: list[tuple[float, EngineRecord]], files: list[tuple[tuple[str, str], Sequence[Material]]]
+        self,
+        batch: list[tuple[float, EngineRecord]],
+        files: list[tuple[tuple[str, str], Sequence[Material]]],
+        bundles: list[PostMortemRecord],
     ) -> None:
         """The batch waits again, before what came meanwhile."""
         with self._lock:
@@ -192,6 +255,8 @@ class Sink:
                 self._pending.move_to_end(record.ticket_id, last=False)
             for key, materials in files:
                 self._materials.setdefault(key, materials)
+            for bundle in bundles:
+                self._post_mortems.setdefault((bundle.uid, bundle.attempt), bundle)
             self._writing = 0
 
     def _wrote(self) -> None:

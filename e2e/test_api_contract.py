@@ -1,0 +1,58 @@
+"""The API contract of `tests.contract` on the real API server; the simulation holds the fake one to the same."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e import kubectl
+from e2e.cluster.tools import kubeconfig
+from e2e.installation import OURS, RELEASE
+from linkis_ecm.kube.client import KubeClient
+from tests.contract import BEHAVIOURS
+
+pytestmark = pytest.mark.cluster
+CRDS = Path(__file__).parents[1] / "crds"
+
+
+@pytest.fixture(scope="module")
+def no_operator() -> Iterator[None]:
+    """An operator watches every namespace: where one is installed it rests, so that the API server is alone."""
+    resting = []
+    for home in OURS:
+        if not kubectl.run("get", "deployment", RELEASE, "-n", home, "--ignore-not-found", "-o", "name").out.strip():
+            continue
+        resting.append(home)
+        kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=0")
+        kubectl.must("wait", "pod", "-n", home, "-l", "linkis.apache.org/operator=true", "--for=delete",
+                     "--timeout=60s")  # fmt: skip
+    yield
+    for home in resting:
+        kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=1")
+        kubectl.must("rollout", "status", "-n", home, f"deployment/{RELEASE}", "--timeout=90s")
+
+
+@pytest.fixture(scope="module")
+def namespace(no_operator: None) -> Iterator[str]:
+    kubectl.must("apply", "--server-side", "-f", str(CRDS))
+    kubectl.must("wait", "--for=condition=Established", "-f", str(CRDS), "--timeout=60s")
+    name = f"ecm-contract-{uuid.uuid4().hex[:6]}"
+    kubectl.must("create", "namespace", name)
+    # Pods are refused until their namespace has one.
+    kubectl.must("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+    yield name
+    kubectl.must("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[KubeClient]:
+    async with await KubeClient.connect(str(kubeconfig())) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+async def test_the_api_behaves(client: KubeClient, namespace: str, name: str) -> None:
+    await BEHAVIOURS[name](client, namespace)

@@ -1,0 +1,157 @@
+"""The agent's other calls to the operator: fetches a `once` engine's code, and on the way out sends its log files.
+
+One connection and one try per file within the time that the pod has left; what does not get there is told in the log.
+Imported when it is needed, so that no engine's start waits for it. Must not hold up the process beyond its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode
+
+import h11
+
+from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
+from linkis_ecm.agent.settings import Settings
+
+RESULT = "result.json"
+_READ = 64 << 10
+_PIECE = 8 << 20
+# Code is 512 KiB at most.
+_ANSWER_MAX = 4 << 20
+JOB_TRIES, JOB_PAUSE = 30, 1.0
+
+
+class ShippingError(Exception):
+    """The operator did not take or give it; the text says why."""
+
+
+async def fetch_job(settings: Settings) -> dict[str, Any]:
+    """The code to run and its runType; asked again for 30 s, as an operator that restarts needs."""
+    problem = ""
+    for _ in range(JOB_TRIES):
+        try:
+            async with asyncio.timeout(10):
+                status, body = await _exchange(settings, b"GET", f"/v1/job?{_who(settings)}")
+            if status == 200:
+                job: dict[str, Any] = json.loads(body)
+                return job
+            problem = f"the operator answered {status}: {body[:200].decode(errors='replace')}"
+        except (OSError, TimeoutError, EOFError, h11.ProtocolError, ValueError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        await asyncio.sleep(JOB_PAUSE)
+    raise ShippingError(problem)
+
+
+async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], None]) -> None:
+    """Sends every log file that there is, the smaller ones first, and the result of a `once` engine."""
+    if not settings.report_host:
+        return
+    files: list[tuple[int, str, int]] = []
+    for name in LOG_NAMES:
+        descriptor = open_log(settings.log_dir, name)
+        if descriptor is not None:
+            files.append((os.fstat(descriptor).st_size, name, descriptor))
+    with suppress(OSError):
+        descriptor = os.open(f"{settings.log_dir}/{RESULT}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        files.append((os.fstat(descriptor).st_size, RESULT, descriptor))
+    try:
+        async with asyncio.timeout(seconds):
+            for size, name, descriptor in sorted(files):
+                try:
+                    target = f"/v1/archive/{name}?{_who(settings)}"
+                    status, body = await _exchange(settings, b"PUT", target, descriptor, size)
+                except (OSError, EOFError, h11.ProtocolError) as error:
+                    log("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
+                    continue
+                if status != 200:
+                    log("WARN", f"log {name} was not archived: {status} {body[:200].decode(errors='replace')}")
+    except TimeoutError:
+        log("WARN", f"not all logs were archived within {seconds:g} s")
+    finally:
+        for _, _, descriptor in files:
+            os.close(descriptor)
+
+
+def _who(settings: Settings) -> str:
+    return urlencode(
+        {
+            "namespace": settings.namespace,
+            "name": settings.name,
+            "uid": settings.uid,
+            "attempt": settings.attempt,
+            "ticket": settings.ticket_id,
+        }
+    )
+
+
+async def _exchange(
+    settings: Settings, method: bytes, target: str, descriptor: int | None = None, size: int = 0
+) -> tuple[int, bytes]:
+    """One request on a connection of its own; the file's `size` bytes as its body."""
+    reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=_READ)
+    try:
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ)
+        headers = [
+            (b"host", f"{settings.report_host}:{settings.report_port}".encode()),
+            (b"authorization", f"Bearer {settings.token}".encode()),
+            (b"connection", b"close"),
+            (b"content-length", b"%d" % size),
+        ]
+        writer.write(http.send(h11.Request(method=method, target=target.encode(), headers=headers)) or b"")
+        await writer.drain()
+        if descriptor is not None:
+            await _send_file(writer, descriptor, size)
+        return await _answer(reader, http, size)
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _send_file(writer: asyncio.StreamWriter, descriptor: int, size: int) -> None:
+    loop = asyncio.get_running_loop()
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        sent = 0
+        while sent < size:
+            piece = await loop.sendfile(writer.transport, file, sent, min(_PIECE, size - sent))
+            if not piece:
+                raise EOFError("the log became shorter while it was sent")
+            sent += piece
+
+
+async def _answer(reader: asyncio.StreamReader, http: h11.Connection, size: int) -> tuple[int, bytes]:
+    if size:
+        # h11 counts what passes through it: tell it, without the bytes.
+        http.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+    http.send(h11.EndOfMessage())
+    status, body = 0, b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(_READ))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _ANSWER_MAX:
+                raise EOFError("the answer is over 4 MiB")
+        elif isinstance(event, h11.EndOfMessage):
+            return status, body
+        elif isinstance(event, h11.ConnectionClosed):
+            raise EOFError("the operator closed the connection")
+
+
+class _Sent:
+    """Stands for bytes that sendfile has sent."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size

@@ -1,0 +1,163 @@
+"""Bundles of files by engine uid and attempt, on anything that fsspec reaches: a folder or volume, or an object store.
+
+A path is made of an engine's uid, a number and a name of a fixed list, each checked here. fsspec's calls block, so they
+run in threads. Must not know what the files mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+LOGS = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
+# Both of a container's streams as the kubelet had them, where the agent could not send its files.
+CONTAINER_LOG = "container.log"
+RESULT = "result.json"
+BUNDLE = "bundle.json"
+NAMES = frozenset({*LOGS, CONTAINER_LOG, RESULT, BUNDLE})
+_UID = re.compile(r"[0-9A-Za-z-]{1,64}")
+# Bytes moved at a time: big enough for an object store, small enough for memory.
+PIECE = 1 << 20
+# Calls of fsspec at a time, for a disk or an object store that is slow: more would wait there instead.
+THREADS = 8
+
+
+class ArchiveError(Exception):
+    """The archive cannot be used; one sentence that names ECM_ARCHIVE_URL and the remedy."""
+
+
+class Reader:
+    """An open file of a bundle: `size` bytes, read at any offset, from threads."""
+
+    def __init__(self, file: Any, size: int, threads: ThreadPoolExecutor) -> None:
+        self._file = file
+        self.size = size
+        self._threads = threads
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Blocking; one caller at a time."""
+        self._file.seek(offset)
+        return bytes(self._file.read(min(count, self.size - offset)))
+
+    async def chunks(self, offset: int = 0) -> AsyncIterator[bytes]:
+        """What follows on `offset`, piece by piece."""
+        loop = asyncio.get_running_loop()
+        while offset < self.size:
+            data = await loop.run_in_executor(self._threads, self.read_at, offset, PIECE)
+            if not data:
+                return
+            offset += len(data)
+            yield data
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._file.close)
+
+
+class Archive:
+    """The bundles under one URL, such as file:///data/archive, memory://, s3://bucket/ecm."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ArchiveError for a URL that nothing here can open."""
+        try:
+            self._fs, self._root = url_to_fs(url, **({"auto_mkdir": True} if url.startswith(("file:", "/")) else {}))
+        except (ValueError, ImportError, OSError) as error:
+            raise ArchiveError(
+                f"ECM_ARCHIVE_URL (archive.url of the chart) {url.partition('?')[0]!r} cannot be used ({error}): write"
+                " file:///path, or the URL of an object store whose fsspec package is in the image"
+            ) from error
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
+
+    async def save(
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int
+    ) -> tuple[int, str]:
+        """Writes what comes, `limit` bytes at most, over an earlier file of the name; (bytes, why it is cut or "").
+
+        What came before a break is kept. Raises OSError where the archive takes nothing.
+        """
+        path = self._path(uid, attempt, name)
+        part = f"{path}.part"
+        file = await self._run(self._fs.open, part, "wb")
+        size, cut = 0, ""
+        try:
+            async for chunk in chunks:
+                piece = chunk[: limit - size]
+                if piece:
+                    await self._run(file.write, piece)
+                    size += len(piece)
+                if len(piece) < len(chunk):
+                    cut = f"cut at {limit} bytes, the archive's bound for a file"
+                    break
+        except (ConnectionError, TimeoutError, EOFError) as error:
+            cut = f"cut at {size} bytes: {type(error).__name__}"
+        finally:
+            await self._run(file.close)
+        await self._run(self._fs.mv, part, path)
+        return size, cut
+
+    async def put(self, uid: str, attempt: int, name: str, data: bytes) -> None:
+        """Writes a small file."""
+        path = self._path(uid, attempt, name)
+        await self._run(self._fs.pipe_file, f"{path}.part", data)
+        await self._run(self._fs.mv, f"{path}.part", path)
+
+    async def get(self, uid: str, attempt: int, name: str) -> bytes | None:
+        """A small file, None where there is none."""
+        try:
+            return bytes(await self._run(self._fs.cat_file, self._path(uid, attempt, name)))
+        except FileNotFoundError:
+            return None
+
+    async def files(self, uid: str, attempt: int) -> dict[str, int]:
+        """Names and sizes of an attempt's bundle."""
+        try:
+            found = await self._run(self._fs.ls, self._folder(uid, attempt), detail=True)
+        except FileNotFoundError:
+            return {}
+        named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
+        return {name: int(entry["size"] or 0) for name, entry in sorted(named, key=lambda p: p[0]) if name in NAMES}
+
+    async def attempts(self, uid: str) -> list[int]:
+        """Of which attempts something is kept, in their order."""
+        try:
+            found = await self._run(self._fs.ls, self._folder(uid), detail=False)
+        except FileNotFoundError:
+            return []
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    async def open(self, uid: str, attempt: int, name: str) -> Reader | None:
+        """A file for reading, None where there is none; the caller closes it."""
+        path = self._path(uid, attempt, name)
+        try:
+            size = int((await self._run(self._fs.info, path))["size"] or 0)
+            file = await self._run(self._fs.open, path, "rb", block_size=PIECE)
+        except FileNotFoundError:
+            return None
+        return Reader(file, size, self._threads)
+
+    async def remove(self, uid: str) -> None:
+        """Takes everything of an engine away; nothing where there is nothing."""
+        with suppress(FileNotFoundError):
+            await self._run(self._fs.rm, self._folder(uid), recursive=True)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _folder(self, uid: str, attempt: int | None = None) -> str:
+        if _UID.fullmatch(uid) is None:
+            raise ValueError(f"{uid!r} is no uid of an engine")
+        return f"{self._root}/{uid}" if attempt is None else f"{self._root}/{uid}/{int(attempt)}"
+
+    def _path(self, uid: str, attempt: int, name: str) -> str:
+        if name not in NAMES:
+            raise ValueError(f"{name!r} is no file of a bundle")
+        return f"{self._folder(uid, attempt)}/{name}"
+
+    async def _run(self, call: Any, *arguments: Any, **options: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*arguments, **options))

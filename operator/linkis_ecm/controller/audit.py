@@ -1,0 +1,95 @@
+"""The drift audit: API, pods and rows side by side; what differs is counted and repaired.
+
+The control loop reacts to changes; this finds what no change tells, such as a row that somebody edited. Must not touch
+what is in motion: a difference counts when two audits in a row saw it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from linkis_ecm.controller import metrics
+from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.reconciler import Reconciler
+from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
+from linkis_ecm.kube.resources import PODS
+from linkis_ecm.model.record import EngineRecord
+
+log = logging.getLogger(__name__)
+
+
+class AuditedRows(Protocol):
+    """The store's side: `differing` and `repair` block and are called in threads."""
+
+    @property
+    def depth(self) -> int: ...
+
+    def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
+        """Ticket → what differs: missing, status, address."""
+        ...
+
+    def repair(self, record: EngineRecord) -> None: ...
+
+
+class Audit:
+    """`once` per resync, while leading."""
+
+    def __init__(
+        self, *, client: KubeClient, cache: Cache, reconciler: Reconciler, rows: AuditedRows, clock: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._reconciler = reconciler
+        self._rows = rows
+        self._clock = clock
+        self._orphans: set[str] = set()
+        self._rows_off: dict[str, str] = {}
+        self._ended: float | None = None
+        metrics.AUDIT_SECONDS.set_function(lambda: -1.0 if self._ended is None else self._clock() - self._ended)
+
+    async def once(self) -> dict[str, int]:
+        """Looks and repairs; what it repaired, by kind. Raises what the database raises."""
+        found = {"orphan_pod": await self._pods()} | await self._tables()
+        self._ended = self._clock()
+        return {kind: count for kind, count in found.items() if count}
+
+    async def _pods(self) -> int:
+        """Live pods whose engine is not there: the garbage collector takes seconds, so the second sight counts."""
+        orphans = {pod.uid: pod for pod in self._cache.orphans() if not pod.deleting}
+        removed = 0
+        for uid, pod in orphans.items():
+            if uid not in self._orphans:
+                continue
+            try:
+                await self._client.delete(PODS, pod.name, namespace=pod.namespace, uid=uid)
+            except NotFound:
+                continue
+            except ApiError as error:
+                log.warning("orphan pod %s/%s: %s", pod.namespace, pod.name, error)
+                continue
+            log.warning("pod %s/%s had no engine and is deleted", pod.namespace, pod.name)
+            metrics.DRIFT.labels("orphan_pod").inc()
+            removed += 1
+        self._orphans = set(orphans)
+        return removed
+
+    async def _tables(self) -> dict[str, int]:
+        """Rows that do not say what was told to the database; nothing while records are on their way."""
+        if self._rows.depth:
+            return {}
+        told: dict[str, tuple[Key, EngineRecord]] = {r.ticket_id: (key, r) for key, r in self._reconciler.told()}
+        off = await asyncio.to_thread(self._rows.differing, [record for _, record in told.values()])
+        counts: dict[str, int] = {}
+        for ticket, kind in off.items():
+            if self._rows_off.get(ticket) != kind:
+                continue
+            key, record = told[ticket]
+            await asyncio.to_thread(self._rows.repair, record)
+            log.warning("%s: the row of ticket %s differed (%s) and is written again", key, ticket, kind)
+            metrics.DRIFT.labels(f"row_{kind}").inc()
+            counts[f"row_{kind}"] = counts.get(f"row_{kind}", 0) + 1
+        self._rows_off = off
+        return counts

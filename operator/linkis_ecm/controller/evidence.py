@@ -1,0 +1,242 @@
+"""Keeps what is left of an engine's pod before it goes, and takes it away when its time is over.
+
+The agent sends its own log files; where it could not, the kubelet's log of the container stands in. What cannot be had
+is named in the bundle. Must not decide when: that is `engine.decide`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import orjson
+
+from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
+from linkis_ecm.controller import metrics
+from linkis_ecm.engine.decision import Collect, Evidence
+from linkis_ecm.engine.facts import ticket_id
+from linkis_ecm.engine.times import format_time
+from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
+from linkis_ecm.kube.resources import EVENTS, PODS
+from linkis_ecm.model.record import PostMortemRecord
+
+log = logging.getLogger(__name__)
+
+# All of it; an engine's end waits no longer. A kubelet that answers does so within a second.
+COLLECT_SECONDS = 10.0
+# Of the kubelet's log, which by default has 10 MiB in its current file.
+CONTAINER_LOG_BYTES = 10 << 20
+EVENTS_MAX = 100
+# uids of deleted engines whose pods may still send their logs.
+GONE_MAX = 10_000
+# Expired bundles are looked for this often.
+SWEEP_SECONDS = 600.0
+
+
+class Index(Protocol):
+    """The store's side; the last two block and are called in threads."""
+
+    def offer_post_mortem(self, entry: PostMortemRecord) -> None: ...
+    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]: ...
+    def forget_post_mortems(self, uid: str) -> None: ...
+
+
+class Bundles(Protocol):
+    """The archive's side (`archive.bundles.Archive`)."""
+
+    async def save(
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int
+    ) -> tuple[int, str]: ...
+    async def put(self, uid: str, attempt: int, name: str, data: bytes) -> None: ...
+    async def get(self, uid: str, attempt: int, name: str) -> bytes | None: ...
+    async def files(self, uid: str, attempt: int) -> dict[str, int]: ...
+    async def remove(self, uid: str) -> None: ...
+
+
+class EvidenceKeeper:
+    """`collect` when an attempt ends, `take` what agents send, `sweep` what is over."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        archive: Bundles,
+        index: Index,
+        clock: Callable[[], datetime],
+        retention: timedelta,
+        total: int,
+    ) -> None:
+        self._client = client
+        self._archive = archive
+        self._index = index
+        self._clock = clock
+        self._retention = retention
+        self._total = total
+        self._gone: OrderedDict[str, str] = OrderedDict()
+
+    async def collect(self, engine: EngineView, action: Collect, report: Report | None) -> Evidence:
+        """Writes the bundle of an attempt. Never raises: what fails is named as missing."""
+        missing: list[str] = []
+        facts: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(COLLECT_SECONDS):
+                facts["pod"] = await self._pod(engine, action.pod, missing)
+                facts["events"] = await self._events(engine, action.pod, missing)
+                await self._log(engine, action, missing)
+        except TimeoutError:
+            missing.append(f"the rest: the API server did not give it within {COLLECT_SECONDS:g} s")
+        except Exception as error:
+            log.exception("%s: evidence", engine.key)
+            missing.append(f"the rest: {type(error).__name__}")
+        now = self._clock()
+        body: dict[str, Any] = {
+            "ticketId": ticket_id(engine), "uid": engine.uid, "namespace": engine.namespace, "name": engine.name,
+            "attempt": action.attempt, "podName": action.pod, "reason": action.verdict.reason.name,
+            "message": action.verdict.message, "collectedAt": format_time(now),
+            "user": engine.spec.user if engine.spec is not None else "", "startup": engine.status.get("startup"),
+        } | facts  # fmt: skip
+        if report is not None:
+            body |= {
+                "lastReport": format_time(report.changed), "usage": dict(report.usage), "metrics": dict(report.metrics),
+                "execution": dict(report.task) or None, "agentMessage": report.message,
+            }  # fmt: skip
+        files: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(COLLECT_SECONDS):
+                await self._archive.put(
+                    engine.uid, action.attempt, BUNDLE, orjson.dumps(body | {"missing": missing}, default=str)
+                )
+                files = await self._archive.files(engine.uid, action.attempt)
+        except (OSError, TimeoutError) as error:
+            metrics.EVIDENCE.labels("failed").inc()
+            log.warning("%s: the archive takes no bundle: %s", engine.key, error)
+            missing.append(f"everything: the archive takes nothing ({type(error).__name__})")
+        else:
+            metrics.EVIDENCE.labels("complete" if not missing else "partial").inc()
+        expires = now + self._retention
+        self._index.offer_post_mortem(
+            PostMortemRecord(
+                ticket_id=ticket_id(engine), uid=engine.uid, attempt=action.attempt, at=now,
+                reason=action.verdict.reason.name, message=action.verdict.message, files=files,
+                missing=tuple(missing), expires=expires,
+            )
+        )  # fmt: skip
+        summary: dict[str, Any] = {
+            "files": sorted(files), "sizeBytes": sum(files.values()), "expires": format_time(expires),
+        }  # fmt: skip
+        return Evidence(action.attempt, summary | ({"missing": missing[:16]} if missing else {}))
+
+    async def _pod(self, engine: EngineView, name: str, missing: list[str]) -> dict[str, Any] | None:
+        """The pod's status as the API server has it last."""
+        try:
+            pod = await self._client.get(PODS, name, namespace=engine.namespace, timeout=5.0)
+        except NotFound:
+            missing.append("the container's last state: the pod was gone before it could be read")
+            return None
+        except ApiError as error:
+            missing.append(f"the container's last state: {error.reason}")
+            return None
+        status = dict(pod.get("status") or {})
+        metadata = pod.get("metadata") or {}
+        return {
+            "uid": metadata.get("uid"), "node": (pod.get("spec") or {}).get("nodeName"),
+            "deletionTimestamp": metadata.get("deletionTimestamp"), "phase": status.get("phase"),
+            "reason": status.get("reason"), "message": status.get("message"), "conditions": status.get("conditions"),
+            "containers": status.get("containerStatuses"),
+        }  # fmt: skip
+
+    async def _events(self, engine: EngineView, name: str, missing: list[str]) -> list[dict[str, Any]]:
+        try:
+            found = await self._client.list(
+                EVENTS, namespace=engine.namespace, field_selector=f"regarding.name={name}", timeout=5.0
+            )
+        except ApiError as error:
+            missing.append(f"the pod's events: {error.reason}")
+            return []
+        kept = []
+        for item in found.items[-EVENTS_MAX:]:
+            series = item.get("series") or {}
+            kept.append(
+                {
+                    "type": item.get("type"), "reason": item.get("reason"), "note": item.get("note"),
+                    "time": item.get("eventTime") or item.get("deprecatedFirstTimestamp"),
+                    "count": series.get("count") or item.get("deprecatedCount") or 1,
+                }
+            )  # fmt: skip
+        return kept
+
+    async def _log(self, engine: EngineView, action: Collect, missing: list[str]) -> None:
+        """The kubelet's log, where the agent has not sent its own."""
+        if "stdout" in await self._archive.files(engine.uid, action.attempt):
+            return
+        why = "the agent could not send its files"
+        try:
+            data = await self._client.pod_log(
+                action.pod, namespace=engine.namespace, container="engine", tail_bytes=CONTAINER_LOG_BYTES, timeout=5.0
+            )
+        except ApiError as error:
+            what = "the pod is gone" if isinstance(error, NotFound) else error.message[:200]
+            missing.append(f"stdout and stderr: {why}, and the kubelet gives no log ({what})")
+            return
+        if data:
+            await self._archive.put(engine.uid, action.attempt, CONTAINER_LOG, data)
+        kept = (
+            f"{CONTAINER_LOG} has the end of both as the kubelet kept them" if data else "the container wrote nothing"
+        )
+        missing.append(f"stdout and stderr as files: {why}; {kept}")
+
+    def gone(self, engine: EngineView) -> None:
+        """The engine's resource is deleted; its pod, on its way out, may still send its logs."""
+        self._gone[engine.uid] = ticket_id(engine)
+        while len(self._gone) > GONE_MAX:
+            self._gone.popitem(last=False)
+
+    async def take(
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, ticket: str
+    ) -> tuple[int, str]:
+        """A file that an agent sends; (bytes, why it is cut or ""). Raises OSError where the archive takes nothing."""
+        size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit)
+        await self._reindex(uid, attempt, self._gone.get(uid) or ticket, f"{name}: {cut}" if cut else "")
+        return size, cut
+
+    async def _reindex(self, uid: str, attempt: int, ticket: str, problem: str) -> None:
+        """What came after (or without) a collection goes into the index, too."""
+        known = await self._archive.get(uid, attempt, BUNDLE)
+        told = orjson.loads(known) if known else {}
+        missing = [*told.get("missing", ()), *([problem] if problem else ())]
+        files = await self._archive.files(uid, attempt)
+        if {"stdout", "stderr"} <= files.keys():
+            missing = [line for line in missing if not line.startswith("stdout and stderr")]
+        now = self._clock()
+        self._index.offer_post_mortem(
+            PostMortemRecord(
+                ticket_id=ticket, uid=uid, attempt=attempt, at=now, reason=str(told.get("reason") or ""),
+                message=str(told.get("message") or ""), files=files, missing=tuple(missing),
+                expires=now + self._retention,
+            )
+        )  # fmt: skip
+
+    async def sweep(self) -> int:
+        """Takes away what has had its time; how many engines' bundles."""
+        removed = 0
+        for uid in await asyncio.to_thread(self._index.expired_post_mortems, self._clock(), self._total):
+            await self._archive.remove(uid)
+            await asyncio.to_thread(self._index.forget_post_mortems, uid)
+            removed += 1
+        return removed
+
+    async def run(self, leading: asyncio.Event) -> None:
+        """Sweeps while leading, until cancelled."""
+        while True:
+            await leading.wait()
+            try:
+                if removed := await self.sweep():
+                    log.info("the bundles of %d engines were over and are removed", removed)
+            except Exception:
+                log.exception("expired bundles could not be removed; tried again")
+            await asyncio.sleep(SWEEP_SECONDS)

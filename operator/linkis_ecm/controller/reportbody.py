@@ -1,0 +1,93 @@
+"""The JSON of an agent's report (docs/design/interfaces.md) as a Report: read with bounds, refused by field. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from linkis_ecm.engine.times import parse_time
+from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.states import EngineState
+
+
+class BadReport(ValueError):  # noqa: N818 - a refusal, told to the agent
+    """The report's body cannot be read; the text names the field."""
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadReport("it must be a JSON object")
+    return value
+
+
+def text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value or len(value) > 253:
+        raise BadReport(f"{name} must be a text of 1 to 253 characters")
+    return value
+
+
+def number(body: Mapping[str, Any], name: str) -> int:
+    value = body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadReport(f"{name} must be a whole number of 0 or more")
+    return value
+
+
+def state(body: Mapping[str, Any]) -> EngineState:
+    try:
+        return EngineState(str(body.get("state")))
+    except ValueError:
+        raise BadReport(f"state must be one of {', '.join(EngineState)}") from None
+
+
+def report_of(body: Mapping[str, Any], engine: EngineView, previous: Report | None, now: datetime) -> Report:
+    """The report; raises BadReport. `previous` is the one before it, for when the state was entered."""
+    word = state(body)
+    return Report(
+        attempt=number(body, "attempt"),
+        sequence=number(body, "sequence"),
+        state=word,
+        changed=_changed_at(previous, engine, word, now),
+        reason=str(body.get("reason") or "")[:200],
+        message=str(body.get("message") or "")[:8000],
+        timings=_floats(body.get("timings")),
+        last_task_ended=_float(body.get("lastTaskEnded")),
+        active=str(body.get("active") or "")[:200],
+        last_activity=_float(body.get("lastActivity")),
+        task=_task(body.get("task")),
+        usage=_floats(body.get("usage")),
+        metrics=_floats(body.get("metrics")),
+    )
+
+
+def _changed_at(previous: Report | None, engine: EngineView, word: EngineState, now: datetime) -> datetime:
+    """When the engine entered a reported state, by this operator's clock; the status tells it after a restart."""
+    if previous is not None and previous.state == word:
+        return previous.changed
+    if previous is None and engine.state == word:
+        return parse_time(engine.text("stateSince")) or now
+    return now
+
+
+def _task(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    return {
+        "id": str(value.get("id") or "")[:128],
+        "started": _float(value.get("started")),
+        "code": str(value.get("code") or "")[:1000],
+    }
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def _floats(value: Any) -> dict[str, float]:
+    """The numbers of an object; at most 32 of them."""
+    if not isinstance(value, dict):
+        return {}
+    numbers = {str(k)[:64]: v for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return dict(list(numbers.items())[:32])

@@ -1,0 +1,98 @@
+"""What agents fetch and send besides reports: the code of a `once` engine, and their log files on the way out.
+
+`GET /v1/job` and `PUT /v1/archive/{name}`, each with the engine's token. A file is streamed to the archive as it comes,
+so memory does not grow with it. Must not decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from linkis_ecm.archive.bundles import LOGS, PIECE, RESULT
+from linkis_ecm.controller import metrics
+from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.evidence import EvidenceKeeper
+from linkis_ecm.model.token import engine_token
+
+# Files at a time: each holds a piece in memory and a thread of the archive now and then.
+UPLOADS = 16
+# A sender that gives nothing for so long is gone; its pod has less time than that.
+STALL_SECONDS = 15.0
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_TAKEN = frozenset({*LOGS, RESULT})
+
+
+class Uploads:
+    """The two endpoints, over the cache and the archive."""
+
+    def __init__(self, *, cache: Cache, keeper: EvidenceKeeper, token_key: bytes, file_max: int) -> None:
+        self._cache = cache
+        self._keeper = keeper
+        self._token_key = token_key
+        self._file_max = file_max
+        self._under_way = 0
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_get("/v1/job", self._job)
+        app.router.add_put("/v1/archive/{name}", self._take)
+
+    async def _job(self, request: web.Request) -> web.Response:
+        """The code of a `once` engine: it may be longer than an environment variable."""
+        self._check(request)
+        key = (request.query.get("namespace", ""), request.query.get("name", ""))
+        engine = self._cache.engines.get(key)
+        if engine is None or engine.uid != request.query["uid"] or engine.spec is None:
+            return _refusal(404, "no such engine is known (yet)")
+        return web.json_response({"code": engine.spec.code or "", "runType": engine.spec.run_type or ""})
+
+    async def _take(self, request: web.Request) -> web.Response:
+        uid, attempt = self._check(request)
+        name = request.match_info["name"]
+        if name not in _TAKEN:
+            return _refusal(404, f"{name[:50]!r} is no file of a bundle: send {', '.join(sorted(_TAKEN))}")
+        if self._under_way >= UPLOADS:
+            return _refusal(503, f"{UPLOADS} files are being taken: send it again in a moment")
+        ticket = request.query.get("ticket", "")
+        self._under_way += 1
+        try:
+            size, cut = await self._keeper.take(
+                uid, attempt, name, _patient(request), limit=self._file_max,
+                ticket=ticket if _UUID.fullmatch(ticket) else uid,
+            )  # fmt: skip
+        except OSError as error:
+            metrics.UPLOADS.labels("failed").inc()
+            return _refusal(507, f"the archive takes nothing now ({error.strerror or type(error).__name__})")
+        finally:
+            self._under_way -= 1
+        metrics.UPLOADS.labels("cut" if cut else "whole").inc()
+        metrics.UPLOAD_BYTES.inc(size)
+        return web.json_response({"bytes": size, "cut": cut})
+
+    def _check(self, request: web.Request) -> tuple[str, int]:
+        """uid and attempt, by the token; raises 401."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        uid, attempt = request.query.get("uid", ""), request.query.get("attempt", "")
+        if scheme == "Bearer" and token and attempt.isdecimal() and len(attempt) < 4 and 0 < len(uid) <= 64:
+            expected = engine_token(self._token_key, uid, int(attempt))
+            if hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
+                return uid, int(attempt)
+        raise web.HTTPUnauthorized(text="give the engine's token as Authorization: Bearer, its uid and its attempt")
+
+
+async def _patient(request: web.Request) -> AsyncIterator[bytes]:
+    """The body, piece by piece; a sender that stalls ends it with TimeoutError."""
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            piece = await request.content.read(PIECE)
+        if not piece:
+            return
+        yield piece
+
+
+def _refusal(code: int, sentence: str) -> web.Response:
+    return web.Response(status=code, text=sentence)
