@@ -51,6 +51,7 @@ def operator() -> None:
 @app.command()
 def gateway() -> None:
     """Serves Linkis's REST."""
+    from linkis_ecm.archive.bundles import ArchiveError
     from linkis_ecm.gateway import main as process
     from linkis_ecm.gateway.settings import SettingsError, read_settings
     from linkis_ecm.store.database import DatabaseError
@@ -58,7 +59,7 @@ def gateway() -> None:
     _logging()
     try:
         asyncio.run(process.run(read_settings(os.environ)))
-    except (SettingsError, DatabaseError) as error:
+    except (SettingsError, DatabaseError, ArchiveError) as error:
         _fail(error)
 
 

@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -138,14 +139,22 @@ def open_log(directory: str, name: str) -> int | None:
 
 
 def read_lines(descriptor: int, *, from_line: int, count: int) -> dict[str, Any]:
-    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis), of the file as long as it is now.
+    """`page_of_lines` of an open file, as long as it is now."""
 
-    One pass in chunks, so memory does not grow with the file; a page ends early at MAX_PAGE_BYTES and its `endLine`
+    def read_at(offset: int, size: int) -> bytes:
+        return os.pread(descriptor, size, offset)
+
+    return page_of_lines(read_at, os.fstat(descriptor).st_size, from_line=from_line, count=count)
+
+
+def page_of_lines(read_at: Callable[[int, int], bytes], size: int, *, from_line: int, count: int) -> dict[str, Any]:
+    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis), of a log of `size` bytes.
+
+    One pass in chunks, so memory does not grow with the log; a page ends early at MAX_PAGE_BYTES and its `endLine`
     says where to go on.
     """
-    size = os.fstat(descriptor).st_size
     skip = max(from_line, 1) - 1
-    offset, skipped = _skip_lines(descriptor, skip, size)
+    offset, skipped = _skip_lines(read_at, skip, size)
     if skipped < skip:
         return {"logs": [], "endLine": skipped, "rows": 0}
     logs: list[str] = []
@@ -153,7 +162,7 @@ def read_lines(descriptor: int, *, from_line: int, count: int) -> dict[str, Any]
     line = bytearray()
     line_bytes = 0
     while offset < size and len(logs) < count and page < MAX_PAGE_BYTES:
-        chunk = os.pread(descriptor, min(_CHUNK, size - offset), offset)
+        chunk = read_at(offset, min(_CHUNK, size - offset))
         if not chunk:
             break
         offset += len(chunk)
@@ -175,12 +184,12 @@ def read_lines(descriptor: int, *, from_line: int, count: int) -> dict[str, Any]
     return {"logs": logs, "endLine": skip + len(logs), "rows": len(logs)}
 
 
-def _skip_lines(descriptor: int, skip: int, size: int) -> tuple[int, int]:
+def _skip_lines(read_at: Callable[[int, int], bytes], skip: int, size: int) -> tuple[int, int]:
     """(offset behind the first `skip` lines, how many of them there were)."""
     offset = skipped = 0
     last = b"\n"
     while skipped < skip and offset < size:
-        chunk = os.pread(descriptor, min(_CHUNK, size - offset), offset)
+        chunk = read_at(offset, min(_CHUNK, size - offset))
         if not chunk:
             break
         found = chunk.count(b"\n")

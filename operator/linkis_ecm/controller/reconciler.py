@@ -19,7 +19,6 @@ from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.queue import WorkQueue
-from linkis_ecm.controller.reportbody import BadReport, report_of
 from linkis_ecm.engine.deadlines import Deadlines
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
@@ -37,6 +36,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.project import farewell
+from linkis_ecm.engine.reportbody import BadReport, report_of
 from linkis_ecm.engine.status import pass_failed, says_pass_failed
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PodView, Report

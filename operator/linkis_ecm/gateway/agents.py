@@ -37,6 +37,7 @@ WHOLE_RESULT = 1 << 20
 # An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
 MAX_PAGE_BYTES = 64 << 20
 MAX_ERROR_BYTES = 16 << 10
+MAX_STATUS_BYTES = 64 << 10
 # When the cluster says that an engine has ended, its agent's last answer may still be on its way.
 LAST_WORDS_SECONDS = 5.0
 # When the connection breaks, the cluster's word on why is this far behind at most, or is not waited for.
@@ -192,6 +193,26 @@ class Agents:
                         await changed.wait()
             except TimeoutError:
                 return self._cache.get(engine.key)
+
+    async def status(self, engine: EngineView) -> dict[str, Any]:
+        """What the agent would report now. Raises Refused."""
+        with self._slot("status", engine, READS_PER_ENGINE, "questions"), self._faults(engine):
+            async with self._session.get(
+                f"http://{engine.address}/v1/status",
+                headers=self._headers(engine),
+                timeout=self._quick,
+                allow_redirects=False,
+            ) as answer:
+                if answer.status != 200:
+                    raise await self._refusal(engine, answer)
+                content = await _read(answer, MAX_STATUS_BYTES)
+        try:
+            body = orjson.loads(content or b"")
+        except orjson.JSONDecodeError:
+            raise self._garbage(engine, "a status that is not JSON") from None
+        if not isinstance(body, dict):
+            raise self._garbage(engine, "a status that is no object")
+        return body
 
     # -- logs --------------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 from pydantic import BaseModel
 
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway import envelope
 from linkis_ecm.gateway.agents import Agents, new_session
+from linkis_ecm.gateway.archived import ArchiveLogSource
 from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import SMALL, ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
@@ -50,6 +52,7 @@ def build_app(
     engines: EngineCache,
     plugins: PluginCache,
     find: Find | None,
+    archive: Archive | None = None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> web.Application:
     """The application over its parts; to be called where an event loop runs.
@@ -71,7 +74,8 @@ def build_app(
         plugins=plugins,
         history=history,
         agents=agents,
-        logs=Logs((AgentLogSource(agents),)),
+        logs=Logs((AgentLogSource(agents), *((ArchiveLogSource(archive),) if archive is not None else ()))),
+        archive=archive,
         metrics=metrics,
         budget=budget,
         new_id=new_id,
@@ -80,6 +84,8 @@ def build_app(
     async def close(_: web.Application) -> None:
         await session.close()
         history.close()
+        if archive is not None:
+            archive.close()
 
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_common_headers)

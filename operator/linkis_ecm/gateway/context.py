@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents import Agents
 from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import ByteBudget
@@ -36,6 +37,8 @@ class Gateway:
     history: History
     agents: Agents
     logs: Logs
+    # None: nothing outlives a pod.
+    archive: Archive | None
     metrics: Metrics
     budget: ByteBudget
     # A fresh UUID in lower case.

@@ -41,6 +41,7 @@ class PastEngine:
     message: str = ""
     namespace: str = ""
     name: str = ""
+    uid: str = ""
 
     @property
     def title(self) -> str:

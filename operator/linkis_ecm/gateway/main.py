@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
@@ -41,6 +42,7 @@ async def serve(
         engines=engines,
         plugins=plugins,
         find=find,
+        archive=Archive(settings.archive_url) if settings.archive_url else None,
     )
     feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces)
     runner = new_runner(app, settings)
@@ -91,6 +93,7 @@ def finder(queries: Queries) -> Find:
             message=engine.message if engine is not None else "",
             namespace=engine.namespace if engine is not None else "",
             name=engine.name if engine is not None else "",
+            uid=engine.uid if engine is not None else "",
         )
 
     return find

@@ -32,6 +32,7 @@ class Settings:
     admins: frozenset[str] = frozenset()
     token_key: bytes = field(repr=False)
     database_url: str = field(default="", repr=False)
+    archive_url: str = field(default="", repr=False)
     # The agent's own limit, so that what passes here is not refused there.
     max_body_bytes: int = 8 * MIB
     # Of bodies and log pages, at a time: half of the chart's default memory limit is everything else's.
@@ -66,6 +67,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         admins=frozenset(_names(environment.get("ECM_ADMINS", ""))),
         token_key=_key(environment.get("ECM_TOKEN_KEY_FILE", "")),
         database_url=environment.get("ECM_DATABASE_URL", ""),
+        archive_url=environment.get("ECM_ARCHIVE_URL", ""),
         max_download_bytes=_whole(environment, "ECM_DOWNLOAD_LIMIT_MIB", 0, low=0, top=1 << 20) * MIB,
         max_requests=_whole(environment, "ECM_GATEWAY_MAX_REQUESTS", 1000, low=1, top=100_000),
         execute_seconds=_whole(environment, "ECM_EXECUTE_SECONDS", 3600, low=1, top=86400),

@@ -19,6 +19,7 @@ from linkis_ecm.gateway.create import create_engine_connection
 from linkis_ecm.gateway.enginelogs import download_engine_log, get_engine_logs
 from linkis_ecm.gateway.engines import execute_code, get_engine_status, list_engines, terminate_engine
 from linkis_ecm.gateway.envelope import PREFIX
+from linkis_ecm.gateway.explain import explain_engine, get_post_mortem, preview_cull
 
 BASE = f"{PREFIX}/engineconnManager"
 
@@ -96,6 +97,28 @@ METHODS: tuple[Method, ...] = (
         response=None,
         handler=download_engine_log,
         seconds=None,
+    ),
+    Method(
+        name="explainEngine",
+        verb="GET",
+        request=models.EngineRequest,
+        response=models.ExplainAnswer,
+        handler=explain_engine,
+    ),
+    Method(
+        name="previewCull",
+        verb="GET",
+        request=models.PreviewCullRequest,
+        response=models.PreviewCullAnswer,
+        handler=preview_cull,
+        seconds=60.0,
+    ),
+    Method(
+        name="getPostMortem",
+        verb="GET",
+        request=models.EngineRequest,
+        response=models.PostMortemAnswer,
+        handler=get_post_mortem,
     ),
     Method(name="getEngineMetrics", verb="GET", request=models.EngineRequest, response=models.EngineMetricsAnswer),
     Method(name="getResourceUsage", verb="GET", request=models.EngineRequest, response=models.ResourceUsageAnswer),

@@ -1,0 +1,217 @@
+"""A real agent against the operator's real endpoints: its logs reach the archive on every way out, and a job is run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from linkis_ecm.archive.bundles import Archive
+from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.evidence import EvidenceKeeper
+from linkis_ecm.controller.uploads import Uploads
+from linkis_ecm.model.record import PostMortemRecord
+from linkis_ecm.model.token import engine_token
+from tests.agent.harness import AgentProcess, until
+
+KEY = b"k" * 32
+UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
+TICKET = "11111111-2222-3333-4444-555555555555"
+TOKEN = engine_token(KEY, UID, 0)
+
+
+class Index:
+    """The store's side of the keeper."""
+
+    def __init__(self) -> None:
+        self.entries: list[PostMortemRecord] = []
+
+    def offer_post_mortem(self, entry: PostMortemRecord) -> None:
+        self.entries.append(entry)
+
+    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
+        return []
+
+    def forget_post_mortems(self, uid: str) -> None: ...
+
+
+class Operator:
+    """The operator's port for agents, over a folder."""
+
+    def __init__(self, folder: Path, file_max: int) -> None:
+        self.archive = Archive(f"file://{folder}/archive")
+        self.index = Index()
+        self.cache = Cache(epoch=datetime.now(UTC))
+        self.hang = False
+        client: Any = None  # no pod is looked at here
+        keeper = EvidenceKeeper(
+            client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
+            retention=timedelta(days=7), total=1 << 40,
+        )  # fmt: skip
+        self.reports: list[dict[str, Any]] = []
+        self.app = web.Application(middlewares=[self._around])
+        Uploads(cache=self.cache, keeper=keeper, token_key=KEY, file_max=file_max).add_routes(self.app)
+        self.app.router.add_post("/v1/report", self._report)
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.hang and request.method == "PUT":
+            await asyncio.sleep(60)
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _report(self, request: web.Request) -> web.Response:
+        self.reports.append(json.loads(await request.read()))
+        return web.Response(status=204)
+
+    async def start(self) -> str:
+        self.runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        return self.url
+
+    def engine(self, **spec: Any) -> None:
+        self.cache.apply_engine(
+            {
+                "metadata": {"namespace": "lab", "name": "first", "uid": UID, "resourceVersion": "1"},
+                "spec": {"engineType": "python", "user": "hadoop"} | spec,
+            }
+        )
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+    made = Operator(tmp_path, file_max=64 << 20)
+    await made.start()
+    yield made
+    await made.runner.cleanup()
+
+
+Start = Callable[..., AgentProcess]
+
+
+async def started(start: Start, operator: Operator, **environment: str) -> AgentProcess:
+    settings = {"ECM_REPORT_URL": operator.url, "ECM_UID": UID, "ECM_TICKET_ID": TICKET, "ECM_TOKEN": TOKEN}
+    wait = environment.get("ECM_MODE") != "once"
+    return await asyncio.to_thread(start, wait=wait, **(settings | environment))
+
+
+async def ended(agent: AgentProcess) -> int:
+    return await asyncio.to_thread(agent.exit_code)
+
+
+async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    await asyncio.to_thread(agent.execute, "import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    kept = await operator.archive.get(UID, 0, "stdout")
+    assert kept is not None
+    assert b"to stdout\n" in kept
+    assert b"to stderr\n" in (await operator.archive.get(UID, 0, "stderr") or b"")
+    assert operator.index.entries[-1].ticket_id == TICKET
+    assert set(operator.index.entries[-1].files) == {"stdout", "stderr"}
+
+
+async def test_a_dead_kernels_last_words_are_kept_and_told(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    code = "import os, sys; print('the last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)"
+    await asyncio.to_thread(agent.execute, code)
+    assert await ended(agent) == 139
+    assert b"the last words" in (await operator.archive.get(UID, 0, "stderr") or b"")
+    last = operator.reports[-1]
+    assert (last["state"], last["reason"]) == ("Failed", "KernelDied")
+    assert "SIGSEGV" in last["message"]
+    assert "the last words" in last["message"]
+    assert "os.kill" in last["task"]["code"]
+
+
+async def test_a_log_over_the_bound_is_cut_and_the_agent_ends_in_time(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    await asyncio.to_thread(agent.execute, "import sys; [print('x' * 1_000_000) for _ in range(80)]")
+    agent.process.terminate()
+    begun = time.monotonic()
+    assert await ended(agent) == 0
+    assert time.monotonic() - begun < 12
+    assert (await operator.archive.files(UID, 0))["stdout"] == 64 << 20
+    assert any("cut at" in line for entry in operator.index.entries for line in entry.missing)
+
+
+async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    operator.hang = True
+    agent.process.terminate()
+    begun = time.monotonic()
+    assert await ended(agent) == 0
+    assert time.monotonic() - begun < 13
+    assert "not all logs were archived" in agent.log("stdout")
+
+
+async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:
+    good = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    other = "1c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
+    async with aiohttp.ClientSession(operator.url) as session:
+
+        async def put(name: str, token: str, **change: str) -> int:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.put(f"/v1/archive/{name}", params=good | change, data=b"x", headers=headers) as answer:
+                return answer.status
+
+        assert await put("stdout", "guess") == 401
+        assert await put("stdout", TOKEN, uid=other) == 401
+        assert await put("stdout", TOKEN, attempt="1") == 401
+        assert await put("stdout", TOKEN, attempt="-1") == 401
+        assert await put("bundle.json", TOKEN) == 404
+        assert await put("..%2Fstdout", TOKEN) == 404
+        assert await operator.archive.attempts(UID) == []
+        assert await put("stdout", TOKEN) == 200
+        async with session.get("/v1/job", params=good, headers={"Authorization": "Bearer x"}) as answer:
+            assert answer.status == 401
+
+
+async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operator: Operator) -> None:
+    operator.engine(mode="once", code="print('the job'); 6*7")
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 0
+    states = [report["state"] for report in operator.reports]
+    assert "Running" in states
+    assert states[-1] == "Success"
+    assert "Idle" not in states
+    result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
+    assert result["status"] == "Succeed"
+    assert [output["text"] for output in result["outputs"]] == ["the job\n", "42"]
+    assert b"the job\n" in (await operator.archive.get(UID, 0, "stdout") or b"")
+
+
+async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start: Start, operator: Operator) -> None:
+    operator.engine(mode="once", code="raise ValueError('no data')")
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 1
+    last = operator.reports[-1]
+    assert (last["state"], last["reason"]) == ("Failed", "JobFailed")
+    assert "ValueError: no data" in last["message"]
+    result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
+    assert result["status"] == "Failed"
+
+
+async def test_a_download_under_way_is_told_as_activity(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    await asyncio.to_thread(agent.execute, "print('x' * 200_000_000)")
+    connection = agent.connection()
+    connection.request("GET", "/v1/logs/stdout", headers={"Authorization": f"Bearer {TOKEN}"})
+    answer = connection.getresponse()
+    answer.read(1000)
+    await asyncio.to_thread(until, lambda: agent.status()["active"] == "1 download under way")
+    connection.close()
+    answer.close()
+    await asyncio.to_thread(until, lambda: agent.status()["active"] == "")
+    assert agent.status()["lastActivity"] > 0

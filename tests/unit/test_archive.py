@@ -1,0 +1,89 @@
+"""The archive: what is saved comes back, is bounded, survives a broken sender, and no name leads out of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from linkis_ecm.archive.bundles import Archive, ArchiveError
+
+UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
+
+
+async def chunks(*parts: bytes | Exception) -> AsyncIterator[bytes]:
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part
+
+
+@pytest.fixture(params=["folder", "memory"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
+    return Archive(f"file://{tmp_path}/a" if request.param == "folder" else f"memory://{uuid.uuid4()}")
+
+
+async def test_what_is_saved_comes_back_whole_and_by_piece(archive: Archive) -> None:
+    assert await archive.save(UID, 0, "stdout", chunks(b"one\n", b"two\n"), limit=100) == (8, "")
+    await archive.put(UID, 0, "bundle.json", b"{}")
+    assert await archive.files(UID, 0) == {"bundle.json": 2, "stdout": 8}
+    assert await archive.get(UID, 0, "stdout") == b"one\ntwo\n"
+    reader = await archive.open(UID, 0, "stdout")
+    assert reader is not None
+    assert reader.size == 8
+    assert [chunk async for chunk in reader.chunks(4)] == [b"two\n"]
+    assert reader.read_at(0, 3) == b"one"
+    await reader.close()
+
+
+async def test_a_later_file_replaces_an_earlier_one(archive: Archive) -> None:
+    await archive.put(UID, 0, "stdout", b"old and longer")
+    await archive.save(UID, 0, "stdout", chunks(b"new"), limit=100)
+    assert await archive.get(UID, 0, "stdout") == b"new"
+
+
+async def test_a_file_over_the_limit_is_cut_and_says_so(archive: Archive) -> None:
+    size, cut = await archive.save(UID, 0, "stdout", chunks(b"12345", b"67890"), limit=7)
+    assert size == 7
+    assert "cut at 7 bytes" in cut
+    assert await archive.get(UID, 0, "stdout") == b"1234567"
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError()])
+async def test_what_came_before_a_break_is_kept_and_says_so(archive: Archive, error: Exception) -> None:
+    size, cut = await archive.save(UID, 0, "stdout", chunks(b"half", error), limit=100)
+    assert (size, await archive.get(UID, 0, "stdout")) == (4, b"half")
+    assert type(error).__name__ in cut
+
+
+async def test_attempts_are_told_in_order_and_removed_together(archive: Archive) -> None:
+    for attempt in (10, 2, 0):
+        await archive.put(UID, attempt, "stdout", b"x")
+    assert await archive.attempts(UID) == [0, 2, 10]
+    await archive.remove(UID)
+    assert await archive.attempts(UID) == []
+    assert await archive.files(UID, 2) == {}
+    assert await archive.get(UID, 2, "stdout") is None
+    assert await archive.open(UID, 2, "stdout") is None
+    await archive.remove(UID)
+
+
+@pytest.mark.parametrize("uid", ["..", "../x", "a/b", "", "x" * 65, "a\0", "a b", "%2e%2e"])
+async def test_no_uid_leads_out_of_the_archive(archive: Archive, uid: str) -> None:
+    with pytest.raises(ValueError, match="no uid"):
+        await archive.put(uid, 0, "stdout", b"x")
+
+
+@pytest.mark.parametrize("name", ["..", "../stdout", "/etc/passwd", "stdout/x", "", "other", "stdout.part"])
+async def test_only_the_names_of_a_bundle_are_taken(archive: Archive, name: str) -> None:
+    with pytest.raises(ValueError, match="no file of a bundle"):
+        await archive.put(UID, 0, name, b"x")
+
+
+@pytest.mark.parametrize("url", ["nonsense://x", "s3+what://bucket"])
+def test_a_url_that_cannot_be_opened_is_told_in_a_sentence(url: str) -> None:
+    with pytest.raises(ArchiveError, match="ECM_ARCHIVE_URL") as told:
+        Archive(url)
+    assert "file:///path" in str(told.value)
