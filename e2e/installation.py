@@ -43,6 +43,8 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
     tags = images()
     refresh_volumes()
     make_room(namespace)
+    # Helm installs a chart's CRDs, and never changes them after that.
+    kubectl.must("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     repository, _, tag = tags["ecm"].rpartition(":")
     values = [
         f"image.repository={repository}",

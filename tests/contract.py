@@ -174,13 +174,22 @@ async def a_status_patch_of_an_old_version_conflicts_and_changes_nothing(client:
         assert await client.get(ENGINECONNS, name_of(old), namespace=namespace) == now
 
 
-async def a_patch_of_another_uid_conflicts_and_changes_nothing(client: KubeClient, namespace: str) -> None:
+async def another_uid_is_refused_in_a_patch_but_guards_no_status_patch(client: KubeClient, namespace: str) -> None:
     async with making(client, namespace) as made:
-        now = await made.engine()
-        body = {"metadata": {"uid": str(uuid.uuid4())}, "status": {"engineState": "Idle"}}
-        with pytest.raises(Conflict):
-            await client.patch(ENGINECONNS, name_of(now), body, namespace=namespace, subresource="status")
-        assert await client.get(ENGINECONNS, name_of(now), namespace=namespace) == now
+        another = {"metadata": {"uid": str(uuid.uuid4())}}
+        for resource in KINDS:
+            now = await made.create(resource)
+            with pytest.raises(Invalid) as refusal:
+                await client.patch(resource, name_of(now), another, namespace=namespace)
+            assert "metadata.uid" in refusal.value.message
+            assert await client.get(resource, name_of(now), namespace=namespace) == now
+        # Of a custom resource's status patch the server takes no metadata but the resourceVersion: an engine made
+        # anew under its name is kept from its predecessor's status by that alone.
+        engine = await made.engine()
+        body = another | {"status": {"engineState": "Idle"}}
+        taken = await client.patch(ENGINECONNS, name_of(engine), body, namespace=namespace, subresource="status")
+        assert taken["status"] == {"engineState": "Idle"}
+        assert taken["metadata"]["uid"] == engine["metadata"]["uid"]
 
 
 async def a_patch_with_null_takes_a_field_away_and_leaves_the_others(client: KubeClient, namespace: str) -> None:
@@ -491,16 +500,22 @@ async def a_watch_from_a_list_tells_each_change_in_order(client: KubeClient, nam
     async with making(client, namespace) as made:
         for resource in KINDS:
             await made.create(resource)
+            # A pod is marked before it goes, even where it has nothing to wait for.
+            marks = ["MODIFIED"] if resource == PODS else []
+            kinds = ["ADDED", "MODIFIED", *marks, "DELETED"]
             start = (await client.list(resource, namespace=namespace, label_selector=made.selector)).resource_version
-            live = asyncio.create_task(_watched(client, resource, namespace, start, made.selector, 3))
+            live = asyncio.create_task(_watched(client, resource, namespace, start, made.selector, len(kinds)))
             created = await made.create(resource)
             patched = await client.patch(resource, name_of(created), CHANGES[resource], namespace=namespace)
             await client.delete(resource, name_of(created), namespace=namespace)
             # Open while it happened, and opened afterwards: the same story.
-            late = await _watched(client, resource, namespace, start, made.selector, 3)
+            late = await _watched(client, resource, namespace, start, made.selector, len(kinds))
             for story in (await live, late):
-                assert [kind for kind, _ in story] == ["ADDED", "MODIFIED", "DELETED"]
-                assert [item["metadata"]["uid"] for _, item in story] == [created["metadata"]["uid"]] * 3
+                assert [kind for kind, _ in story] == kinds
+                assert {item["metadata"]["uid"] for _, item in story} == {created["metadata"]["uid"]}
+                for _, item in story[2:-1]:
+                    assert item["metadata"]["deletionGracePeriodSeconds"] == 0
+                    assert item["metadata"]["generation"] == created["metadata"]["generation"] + 1
                 versions = [version_of(item) for _, item in story]
                 assert versions[:2] == [version_of(created), version_of(patched)]
                 assert versions == sorted(set(versions)), "each event is newer than the one before"
@@ -571,7 +586,7 @@ BEHAVIOURS: dict[str, Callable[[KubeClient, str], Awaitable[None]]] = {
         an_object_made_anew_under_its_name_has_another_uid,
         a_patch_of_an_old_version_conflicts_and_changes_nothing,
         a_status_patch_of_an_old_version_conflicts_and_changes_nothing,
-        a_patch_of_another_uid_conflicts_and_changes_nothing,
+        another_uid_is_refused_in_a_patch_but_guards_no_status_patch,
         a_patch_with_null_takes_a_field_away_and_leaves_the_others,
         a_status_patch_reaches_the_status_alone_and_no_generation,
         a_spec_patch_raises_the_generation_and_leaves_the_status,

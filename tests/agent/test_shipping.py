@@ -124,7 +124,7 @@ async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, ope
 
 async def test_a_dead_kernels_last_words_are_kept_and_told(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
-    code = "import os, sys; print('the last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)"
+    code = "import os; os.write(2, b'the last words\\n'); os.kill(os.getpid(), 11)"
     await asyncio.to_thread(agent.execute, code)
     assert await ended(agent) == 139
     assert b"the last words" in (await operator.archive.get(UID, 0, "stderr") or b"")

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from linkis_ecm.kube.resources import NAMESPACES, PODS, Resource
 from tests.fakes.rules import (
+    CUSTOM,
     NAME,
     RESOURCES,
     WITH_STATUS,
@@ -184,7 +185,10 @@ class FakeCluster:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
         old = self._stored(resource, name, namespace)
         wanted = merged(old, patch)
-        self._check_preconditions(resource, old, wanted["metadata"].get("uid"), wanted["metadata"]["resourceVersion"])
+        self._check_preconditions(resource, old, None, wanted["metadata"]["resourceVersion"])
+        if wanted["metadata"].get("uid") != old["metadata"]["uid"] and not (subresource and resource in CUSTOM):
+            # Of a custom resource's status patch the real server takes no metadata: a wrong uid goes unnoticed.
+            raise invalid(resource, old, "metadata.uid: Invalid value: field is immutable")
         if wanted["metadata"].get("name") != name or wanted["metadata"].get("namespace", "") != namespace:
             raise StatusError(400, "BadRequest", "the name or namespace of the object does not match the request")
         if subresource:
@@ -231,6 +235,10 @@ class FakeCluster:
             metadata["deletionTimestamp"] = timestamp(self.now() + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace
         if grace == 0 and not metadata.get("finalizers"):
+            if resource == PODS and new != old:
+                # As the real server: a pod is marked, then goes, in two events.
+                metadata["generation"] += 1
+                new = old = self._commit(resource, old, new)
             self._remove(resource, old)
         elif new != old:
             metadata["generation"] += 1

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
@@ -61,8 +62,16 @@ def engine_item(**changes: Any) -> dict[str, Any]:
 
 
 PLUGIN = {
-    "metadata": {"name": "python-3.11"},
-    "spec": {"engineType": "python", "engineVersion": "3.11", "default": True, "runTypes": ["python", "py"]},
+    "metadata": {"name": "python-3.11", "resourceVersion": "1"},
+    "spec": {
+        "engineType": "python",
+        "engineVersion": "3.11",
+        "default": True,
+        "runTypes": ["python", "py"],
+        "image": "engine:1",
+        "defaultResources": {"cpu": "500m", "memory": "1Gi"},
+        "idleTimeout": "30m",
+    },
 }
 
 
@@ -112,6 +121,8 @@ class FakeCluster:
 
     async def get(self, resource: Any, name: str, *, namespace: str | None = None) -> dict[str, Any]:
         self._maybe_fail("get")
+        if resource.plural == "engineconnplugins":
+            return PLUGIN
         assert namespace is not None
         try:
             return self.items[namespace, name]
@@ -202,6 +213,7 @@ class Harness:
 
     def __init__(self, settings: Settings, find: Any = None) -> None:
         self.settings = settings
+        self.archive = Archive(f"memory://{uuid.uuid4()}")
         self.engines = EngineCache()
         self.plugins = PluginCache()
         self.cluster = FakeCluster(self.engines)
@@ -218,6 +230,7 @@ class Harness:
             engines=self.engines,
             plugins=self.plugins,
             find=self._find,
+            archive=self.archive,
         )
         self.gateway = self.app[GATEWAY]
         self._runner = new_runner(self.app, self.settings)

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from linkis_ecm.controller.canary import Canary, CanaryError
-from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NODES, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PODS
 from linkis_ecm.model.states import EngineState
 from tests.fakes.cluster import loop_now
 from tests.fakes.faults import Fault
@@ -223,6 +223,20 @@ async def test_a_pod_that_is_gone_says_what_is_missing(world: World) -> None:
     missing = " ".join(world.status("e")["postMortem"]["missing"])
     assert "the pod was gone" in missing
     assert "stdout and stderr" in missing
+
+
+async def test_a_pod_that_went_with_its_namespace_is_a_deletion(world: World) -> None:
+    world.create("e")
+    await world.until_state("e", "Idle")
+    # Its controller takes what is inside in an order of its own: here the pod first, the engine not yet.
+    namespace = world.cluster.peek(NAMESPACES, ("", NAMESPACE))
+    assert namespace is not None
+    namespace["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.delete_pod("e")
+    await world.until_state("e", "Success")
+    row = world.row("e")
+    assert row is not None
+    assert (row.status.value, row.reason) == ("ShuttingDown", "Deleted")
 
 
 async def test_a_broken_archive_stops_no_engine(world: World) -> None:

@@ -82,7 +82,7 @@ def test_named_namespaces_get_roles_of_their_own_and_no_cluster_wide_right_to_po
     documents = template(*MODES["some namespaces"])
     wide = [rule for d in documents if d["kind"] == "ClusterRole" for rule in d["rules"]]
     rights = {resource: rule["verbs"] for rule in wide for resource in rule["resources"]}
-    assert rights == {"engineconnplugins": ["get", "list", "watch"], "nodes": ["get"]}
+    assert rights == {"engineconnplugins": ["get", "list", "watch"], "nodes": ["get"], "namespaces": ["get"]}
     narrow = {d["metadata"]["namespace"] for d in documents if d["kind"] == "Role" and "namespace" in d["metadata"]}
     assert narrow == {"a", "b"}
 

@@ -22,7 +22,8 @@ from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
-from linkis_ecm.kube.resources import EVENTS, PODS
+from linkis_ecm.kube.resources import EVENTS, NAMESPACES, PODS
+from linkis_ecm.model import reasons
 from linkis_ecm.model.record import PostMortemRecord
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,10 @@ class EvidenceKeeper:
         """Writes the bundle of an attempt. Never raises: what fails is named as missing."""
         missing: list[str] = []
         facts: dict[str, Any] = {}
+        ending = False
         try:
             async with asyncio.timeout(COLLECT_SECONDS):
+                ending = action.verdict.reason is reasons.POD_DELETED and await self._namespace_ends(engine.namespace)
                 facts["pod"] = await self._pod(engine, action.pod, missing)
                 facts["events"] = await self._events(engine, action.pod, missing)
                 await self._log(engine, action, missing)
@@ -129,7 +132,20 @@ class EvidenceKeeper:
         summary: dict[str, Any] = {
             "files": sorted(files), "sizeBytes": sum(files.values()), "expires": format_time(expires),
         }  # fmt: skip
-        return Evidence(action.attempt, summary | ({"missing": missing[:16]} if missing else {}))
+        if missing:
+            summary["missing"] = missing[:16]
+        return Evidence(action.attempt, summary, namespace_ending=ending)
+
+    async def _namespace_ends(self, name: str) -> bool:
+        """Whether the namespace is being deleted, or is gone already."""
+        try:
+            found = await self._client.get(NAMESPACES, name, timeout=5.0)
+        except NotFound:
+            return True
+        except ApiError as error:
+            log.info("namespace %s: %s", name, error)
+            return False
+        return bool((found.get("metadata") or {}).get("deletionTimestamp"))
 
     async def _pod(self, engine: EngineView, name: str, missing: list[str]) -> dict[str, Any] | None:
         """The pod's status as the API server has it last."""

@@ -182,7 +182,8 @@ class Reconciler:
             self._sooner.clear()
             try:
                 # An hour at most, so that a clock that jumped is noticed.
-                async with asyncio.timeout(min(3600.0, max(0.0, due - now)) if due is not None else 3600.0):
+                # And a millisecond over it: two clocks' last digits would have the same moment waited for for ever.
+                async with asyncio.timeout(min(3600.0, max(0.0, due - now) + 0.001) if due is not None else 3600.0):
                     await self._sooner.wait()
             except TimeoutError:
                 pass

@@ -53,7 +53,7 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
         # A late report, or a status edited by hand: an engine never goes back.
         outcome = living.as_told(s, before, now, stop=outcome.stop)
     if outcome.state is EngineState.FAILED:
-        outcome = _again(s, outcome, now)
+        outcome = _with_namespace(s, outcome) or _again(s, outcome, now)
     if (outcome.state in FINAL or outcome.restart) and (collect := _outstanding(s, outcome)) is not None:
         # Nothing is written before what can be had is kept; the outcome is found again with the next pass.
         state = before or EngineState.STARTING
@@ -213,6 +213,13 @@ def _again(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
         look_again=follows.begins,
         restart=follows,
     )
+
+
+def _with_namespace(s: Snapshot, outcome: Outcome) -> Outcome | None:
+    """A pod that was deleted with its whole namespace: the engine is deleted, whichever of the two went first."""
+    if outcome.verdict.reason is reasons.POD_DELETED and s.evidence is not None and s.evidence.namespace_ending:
+        return replace(outcome, state=EngineState.SUCCESS, verdict=Verdict(reasons.DELETED))
+    return None
 
 
 def _outstanding(s: Snapshot, outcome: Outcome) -> Collect | None:

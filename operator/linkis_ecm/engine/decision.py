@@ -66,6 +66,8 @@ class Evidence:
 
     attempt: int
     summary: dict[str, Any]
+    # The namespace was on its way out when the evidence was collected: the pod went with it.
+    namespace_ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

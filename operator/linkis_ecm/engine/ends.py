@@ -80,7 +80,13 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[Engine
 def told(report: Report) -> Verdict:
     """What an agent that reports Failed says of it."""
     reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
-    return Verdict(reason, report.message)
+    return Verdict(reason, sentence(report.message))
+
+
+def sentence(text: str) -> str:
+    """Words of another program as a sentence among others: a capital in front, a full stop at the end."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
 
 
 def _exit(code: int, signal: int, message: str) -> str:

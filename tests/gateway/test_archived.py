@@ -1,0 +1,163 @@
+"""What outlives the pod, and what is to come: archived logs, post-mortems, explainEngine, previewCull."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway.history import PastEngine
+from tests.gateway.support import BASE, BOB_TOKEN, EM, Harness
+
+LINES = b"".join(b"line %d\n" % n for n in range(1, 201))
+
+
+def past(uid: str = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11", **changes: Any) -> PastEngine:
+    values: dict[str, Any] = {
+        "ticket_id": "t-1", "label_value": "alice-IDE,python-3.11", "user": "alice", "service_instance": "gone:9105",
+        "ecm_instance": EM, "status": "Failed", "log_dir_suffix": "alice/20261124/python/t-1/logs", "create_time": None,
+        "used_time": None, "release_time": None, "reason": "OOMKilled", "uid": uid,
+    }  # fmt: skip
+    return PastEngine(**values | changes)
+
+
+def ended(gw: Harness, **status: Any) -> dict[str, Any]:
+    state = {"engineState": "Failed", "reason": "OOMKilled", "finishedTime": "2026-11-24T04:10:00Z"}
+    return gw.engine(status=state | status)
+
+
+async def test_the_log_of_an_ended_engine_is_read_and_downloaded_from_the_archive(gw: Harness) -> None:
+    engine = ended(gw)
+    uid = engine["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "stdout", LINES)
+    page = (await gw.get("getEngineLogs", {"engineId": uid, "fromLine": "11", "lines": "3"})).data
+    assert page["logs"] == ["line 11", "line 12", "line 13"]
+    assert page["endLine"] == 13
+    answer = await gw.get("downloadEngineLog", gw.download_query(engine))
+    assert (answer.http, answer.raw) == (200, LINES)
+    assert answer.headers["Content-Length"] == str(len(LINES))
+
+
+async def test_the_log_of_an_engine_whose_resource_is_gone_is_found_by_its_row(make: Any) -> None:
+    gone = past()
+    gw: Harness = await make(find=lambda engine_id: gone if engine_id in ("t-1", "gone:9105") else None)
+    await gw.archive.put(gone.uid, 0, "stderr", b"MemoryError\n")
+    page = (await gw.get("getEngineLogs", {"engineId": "t-1", "logType": "stderr"})).data
+    assert page["logs"] == ["MemoryError"]
+    query = {
+        "emInstance": EM, "instance": "gone:9105", "logDirSuffix": gone.log_dir_suffix, "logType": "stderr",
+    }  # fmt: skip
+    assert (await gw.get("downloadEngineLog", query)).raw == b"MemoryError\n"
+    foreign = await gw.get("getEngineLogs", {"engineId": "t-1"}, user="bob", token=BOB_TOKEN)
+    assert foreign.http == 403
+
+
+async def test_the_kubelets_log_stands_in_where_the_agent_could_not_send_its_own(gw: Harness) -> None:
+    engine = ended(gw)
+    uid = engine["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "container.log", b"both streams\n")
+    for log_type in ("stdout", "stderr"):
+        page = (await gw.get("getEngineLogs", {"engineId": uid, "logType": log_type})).data
+        assert page["logs"] == ["both streams"]
+    none = await gw.get("getEngineLogs", {"engineId": uid, "logType": "gc"})
+    assert none.http == 400
+    assert "does not exist" in none.message
+
+
+async def test_the_last_attempt_that_left_a_log_is_the_one_that_is_read(gw: Harness) -> None:
+    engine = ended(gw, attempt=2)
+    uid = engine["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "stdout", b"first\n")
+    await gw.archive.put(uid, 1, "stdout", b"second\n")
+    await gw.archive.put(uid, 2, "bundle.json", b"{}")
+    assert (await gw.get("getEngineLogs", {"engineId": uid})).data["logs"] == ["second"]
+
+
+async def test_logs_beyond_their_retention_are_told_as_gone(gw: Harness) -> None:
+    engine = ended(gw)
+    answer = await gw.get("getEngineLogs", {"engineId": engine["metadata"]["uid"]})
+    assert answer.http == 400
+    assert "nothing of it is in the archive" in answer.message
+
+
+async def test_a_post_mortem_tells_why_with_pod_events_files_and_result(gw: Harness) -> None:
+    engine = ended(gw)
+    uid = engine["metadata"]["uid"]
+    bundle = {"reason": "OOMKilled", "events": [{"reason": "Killing"}], "missing": ["stdout as a file: x"]}
+    await gw.archive.put(uid, 0, "bundle.json", orjson.dumps(bundle))
+    await gw.archive.put(uid, 0, "result.json", b'{"status": "Failed"}')
+    told = (await gw.get("getPostMortem", {"engineId": uid})).data
+    assert told["bundle"] == {"reason": "OOMKilled", "events": [{"reason": "Killing"}]}
+    assert told["missing"] == ["stdout as a file: x"]
+    assert set(told["files"]) == {"bundle.json", "result.json"}
+    assert told["result"] == {"status": "Failed"}
+    assert told["engine"]["remedy"]
+    assert (await gw.get("getPostMortem", {"engineId": uid}, user="bob", token=BOB_TOKEN)).http == 403
+
+
+async def test_a_post_mortem_of_a_live_engine_is_refused_in_a_sentence(gw: Harness) -> None:
+    engine = gw.engine()
+    answer = await gw.get("getPostMortem", {"engineId": engine["metadata"]["uid"]})
+    assert answer.http == 400
+    assert "has not ended yet" in answer.message
+
+
+def status_of(**changes: Any) -> Any:
+    async def handler(request: web.Request) -> web.Response:
+        body = {"attempt": 0, "sequence": 1, "state": "Idle", "lastTaskEnded": 0, "active": ""} | changes
+        return web.json_response(body)
+
+    return handler
+
+
+async def test_explain_tells_deadlines_blockers_and_policy(gw: Harness) -> None:
+    ended_at = (datetime.now(UTC) - timedelta(minutes=10)).timestamp()
+    since = (datetime.now(UTC) - timedelta(minutes=12)).isoformat().replace("+00:00", "Z")
+    _, engine = await gw.served(
+        status_of(lastTaskEnded=ended_at), status={"stateSince": since},
+        spec={"maxLifetime": "9999h", "restartPolicy": {"type": "OnFailure", "maxAttempts": 2}},
+    )  # fmt: skip
+    told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
+    assert told["heard"] is True
+    assert [deadline["name"] for deadline in told["deadlines"]] == ["idleTimeout", "maxLifetime"]
+    assert told["deadlines"][0]["inSeconds"] == pytest.approx(1200, abs=5)
+    assert told["cullBlockedBy"] is None
+    assert (told["restartPolicy"], told["attemptsAllowed"]) == ("OnFailure", 2)
+    assert "The kernel has answered" in told["summary"]
+
+
+async def test_explain_names_what_blocks_a_cull(gw: Harness) -> None:
+    _, engine = await gw.served(status_of(active="1 download under way"))
+    told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
+    assert told["cullBlockedBy"] == "1 download under way"
+    assert [d["name"] for d in told["deadlines"]] == []
+
+
+async def test_explain_of_a_starting_engine_says_when_it_fails(gw: Harness) -> None:
+    engine = gw.engine(
+        status={"engineState": "Starting", "reason": "Unschedulable", "address": None}, spec={"startTimeout": "9999h"}
+    )
+    told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
+    assert [deadline["name"] for deadline in told["deadlines"]] == ["startTimeout"]
+    assert "No node has room" in told["summary"]
+
+
+async def test_a_preview_tells_who_would_be_culled_and_who_not(gw: Harness) -> None:
+    since = (datetime.now(UTC) - timedelta(minutes=20)).isoformat().replace("+00:00", "Z")
+    idle = {"stateSince": since, "nextCullAt": "2026-11-24T05:00:00Z"}
+    await gw.served(status_of(), name="idle", status=idle)
+    await gw.served(status_of(state="Busy"), name="busy", status={"engineState": "Busy", "stateSince": since})
+    await gw.served(status_of(), name="bobs", status=idle, spec={"user": "bob"})
+    told = (await gw.get("previewCull", {"withinSeconds": "900"})).data
+    assert [candidate["name"] for candidate in told["culled"]] == ["idle"]
+    assert [(c["name"], c["blockedBy"]) for c in told["kept"]] == [("busy", "a task runs")]
+    sooner = (await gw.get("previewCull", {"withinSeconds": "60"})).data
+    assert sooner["culled"] == []
+    everybody = (await gw.get("previewCull", {"withinSeconds": "900"}, user="root")).data
+    assert {candidate["name"] for candidate in everybody["culled"]} == {"idle", "bobs"}
+    bad = await gw.call("GET", f"{BASE}/previewCull?withinSeconds=-1")
+    assert bad.http == 400
+    assert "withinSeconds" in bad.message
