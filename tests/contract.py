@@ -129,8 +129,8 @@ async def what_is_absent_is_not_found_by_get_patch_and_delete(client: KubeClient
                 await call
             assert (refusal.value.status, refusal.value.reason) == (404, "NotFound")
             assert absent in refusal.value.message
+    status = {"status": {"engineState": "Idle"}}
     with pytest.raises(NotFound):
-        status = {"status": {"engineState": "Idle"}}
         await client.patch(ENGINECONNS, absent, status, namespace=namespace, subresource="status")
 
 
@@ -275,8 +275,8 @@ async def a_delete_of_an_old_version_conflicts_and_the_new_one_deletes(client: K
         old = await made.engine()
         name, label = name_of(old), {"metadata": {"labels": {"a": "b"}}}
         now = await client.patch(ENGINECONNS, name, label, namespace=namespace)
+        version = old["metadata"]["resourceVersion"]
         with pytest.raises(Conflict):
-            version = old["metadata"]["resourceVersion"]
             await client.delete(ENGINECONNS, name, namespace=namespace, resource_version=version)
         assert await client.get(ENGINECONNS, name, namespace=namespace) == now
         version = now["metadata"]["resourceVersion"]
@@ -341,8 +341,8 @@ async def an_invalid_status_is_refused_and_its_field_named(client: KubeClient, n
             ("status.attempt", {"attempt": -1}),
             ("status.conditions", {"conditions": [{"type": "Ready"}]}),
         ):
+            body = {"status": status}
             with pytest.raises(Invalid) as refusal:
-                body = {"status": status}
                 await client.patch(ENGINECONNS, name_of(engine), body, namespace=namespace, subresource="status")
             assert field in refusal.value.message
         assert await client.get(ENGINECONNS, name_of(engine), namespace=namespace) == engine
@@ -417,7 +417,7 @@ async def a_lease_keeps_its_times_to_the_microsecond(client: KubeClient, namespa
 
 
 def _lists(resource: Resource) -> float:
-    return metrics.REQUESTS.labels("list", resource.plural, "200")._value.get()
+    return float(metrics.REQUESTS.labels("list", resource.plural, "200")._value.get())
 
 
 async def a_list_in_pages_gives_everything_once(client: KubeClient, namespace: str) -> None:
