@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from e2e import kubectl
+from e2e.faulttable import TABLE
 from e2e.gateway import Gateway
 from e2e.installation import RELEASE, Installation, install, uninstall
 
@@ -66,3 +67,11 @@ def pods(name: str) -> list[dict[str, Any]]:
     """The pods of an engine, by their owner."""
     items: list[dict[str, Any]] = kubectl.get("pods", "-n", NAMESPACE)["items"]
     return [pod for pod in items if any(o["name"] == name for o in pod["metadata"].get("ownerReferences", []))]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The fault table, where fault tests ran."""
+    if TABLE.rows:
+        terminalreporter.section("fault table")
+        for line in TABLE.markdown():
+            terminalreporter.write_line(line)

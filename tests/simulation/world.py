@@ -20,7 +20,7 @@ from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
-from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.token import engine_token
 from tests.fakes.apiserver import FakeApiServer
@@ -310,7 +310,7 @@ class World:
         feeds = [
             Reflector(
                 client, resource, transform=dict, rng=random.Random(1),
-                on_event=lambda kind, body, resource=resource: parts.take(resource, kind == "DELETED", body),
+                on_event=_taker(parts, resource),
             )
             for resource in (ENGINECONNS, PLUGINS)
         ]  # fmt: skip
@@ -473,6 +473,11 @@ class World:
     def _picture(self) -> str:
         engines = {e["metadata"]["name"]: e.get("status", {}).get("engineState") for e in self.cluster.all(ENGINECONNS)}
         return f"engines {engines}, pods {[p['metadata']['name'] for p in self.cluster.all(PODS)]}"
+
+
+def _taker(parts: Operator, resource: Resource) -> Callable[[str, dict[str, Any]], None]:
+    """As kopf's handler: hands each event on."""
+    return lambda kind, body: parts.take(resource, kind == "DELETED", body)
 
 
 def _key(item: dict[str, Any]) -> tuple[str, str]:

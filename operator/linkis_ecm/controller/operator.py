@@ -87,8 +87,11 @@ class Operator:
         self.sink = sink
         self.agents = agents or AgentClient()
         self.cache = Cache(epoch=clock())
+        silent = max(30.0, 3 * settings.report_period)
         decisions = Settings(
             ecm_instance=settings.ecm_instance,
+            silent_after=timedelta(seconds=silent),
+            lost_after=timedelta(seconds=2 * silent),
             pod=PodSettings(
                 report_url=settings.report_url, service=settings.engine_service, report_period=settings.report_period
             ),

@@ -1,0 +1,316 @@
+"""Whatever dies on the real node: what was done, that nothing was lost, and how long it took until all was right again.
+
+Each test tells its row of the fault table, which the run prints at its end. Only on the node built from source, where
+processes can be seen and killed; elsewhere the simulation holds these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from e2e import kubectl, processes
+from e2e.cluster import node, tools
+from e2e.conftest import NAMESPACE, pods, record, status, until
+from e2e.faulttable import TABLE
+from e2e.gateway import Gateway, texts
+from e2e.operators import operator_pod, renew_operator
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(tools.backend() != "node", reason="processes of another's node are not ours to kill"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_operator(installation: Any) -> None:
+    renew_operator()
+
+
+@pytest.fixture
+def engine(installation: Any) -> Iterator[str]:
+    """A ready engine by kubectl."""
+    name = create()
+    until(f"{name} is Idle", lambda: status(name).get("engineState") == "Idle", 90)
+    yield name
+    kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+def create(**spec: Any) -> str:
+    name = f"fault-{uuid.uuid4().hex[:6]}"
+    body = {
+        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
+        "spec": {"engineType": "python", "user": "hadoop"} | spec,
+    }  # fmt: skip
+    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+    return name
+
+
+def ready_again(what: str, name: str, uid: str, since: float) -> None:
+    """The engine still is what it was: Idle, with its only pod and its row; tells the fault table."""
+    until(f"{name} is Idle", lambda: status(name).get("engineState") == "Idle", 120)
+    assert [pod["metadata"]["uid"] for pod in pods(name)] == [uid], "the same pod, and no other"
+    ticket = status(name)["ticketId"]
+    until("its row says so", lambda: record(ticket)["record"]["status"] == "Idle", 60)
+    TABLE.add(what, "nothing", time.monotonic() - since)
+
+
+def ended_as(what: str, name: str, reason: str, since: float, *, seconds: float = 120) -> dict[str, Any]:
+    """The engine has Failed for that reason, with its row; tells the fault table."""
+    found: dict[str, Any] = until(
+        f"{name} is Failed", lambda: (s := status(name)).get("engineState") == "Failed" and s, seconds
+    )
+    assert found["reason"] == reason, found["message"]
+    row = until("the row", lambda: (r := record(found["ticketId"]))["final"] and r, 60)
+    assert (row["record"]["status"], row["reason"]) == ("Failed", reason)
+    TABLE.add(what, f"the engine, as it must: {reason}", time.monotonic() - since)
+    return found
+
+
+def kill_component(name: str) -> None:
+    """kill -9 of a part of the cluster, by the note that the cluster tool made of it."""
+    note = node.ledger().find(name)
+    assert note is not None
+    os.kill(note.pid, signal.SIGKILL)
+
+
+def pod_uid(name: str) -> str:
+    (pod,) = pods(name)
+    return str(pod["metadata"]["uid"])
+
+
+def test_a_killed_api_server_loses_nothing(engine: str, gateway: Gateway) -> None:
+    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
+    answers: list[Any] = []
+    code = "import time; time.sleep(8); print('worked on')"
+    task = threading.Thread(target=lambda: answers.append(gateway.execute(ticket, code)))
+    task.start()
+    time.sleep(1)
+    began = time.monotonic()
+    kill_component("kube-apiserver")
+    time.sleep(5)
+    tools.up()
+    task.join(60)
+    assert texts(answers[0].data) == "worked on\n", "code waits on no API server"
+    ready_again("kube-apiserver killed -9 for 5 s while a task runs", engine, uid, began)
+
+
+def test_a_killed_etcd_loses_nothing(engine: str) -> None:
+    uid = pod_uid(engine)
+    began = time.monotonic()
+    kill_component("etcd")
+    time.sleep(2)
+    tools.up()
+    ready_again("etcd killed -9", engine, uid, began)
+
+
+def test_a_killed_kubelet_loses_nothing(engine: str, gateway: Gateway) -> None:
+    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
+    began = time.monotonic()
+    kill_component("kubelet")
+    assert gateway.execute(ticket, "6*7").data["outputs"][0]["text"] == "42"
+    tools.up()
+    ready_again("kubelet killed -9", engine, uid, began)
+
+
+def test_a_killed_containerd_loses_nothing(engine: str, gateway: Gateway) -> None:
+    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
+    began = time.monotonic()
+    kill_component("containerd")
+    tools.up()
+    assert gateway.execute(ticket, "6*7").data["outputs"][0]["text"] == "42"
+    ready_again("containerd killed -9", engine, uid, began)
+
+
+def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(installation: Any) -> None:
+    began = time.monotonic()
+    for name in ("kube-scheduler", "kube-controller-manager"):
+        kill_component(name)
+    late = create()
+    time.sleep(3)
+    assert status(late).get("engineState") == "Starting"
+    tools.up()
+    until("Idle", lambda: status(late).get("engineState") == "Idle", 90)
+    TABLE.add("scheduler and controller-manager killed -9 while an engine starts", "nothing", time.monotonic() - began)
+    kubectl.must("delete", "ec", late, "-n", NAMESPACE, "--wait=false")
+
+
+def test_a_killed_gateway_loses_no_code_and_no_engine(engine: str, installation: Any) -> None:
+    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
+    broken: list[Any] = []
+
+    def call() -> None:
+        try:
+            with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as client:
+                broken.append(client.execute(ticket, "import time; time.sleep(4); done = 'whatever happened'"))
+        except Exception as error:
+            broken.append(error)
+
+    task = threading.Thread(target=call)
+    task.start()
+    until("Busy", lambda: status(engine).get("engineState") == "Busy", 15)
+    began = time.monotonic()
+    assert processes.kill(operator_pod()["metadata"]["uid"], b"linkis_ecm gateway") == 1
+    task.join(60)
+    assert isinstance(broken[0], Exception) or not broken[0].ok, "its caller is told by a broken connection"
+    until("a gateway answers", lambda: _answers(installation), 60)
+    with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as client:
+        assert client.execute(ticket, "done").data["outputs"][0]["text"] == "'whatever happened'", "the code ran once"
+    ready_again("gateway killed -9 while a task runs", engine, uid, began)
+
+
+def _answers(installation: Any) -> bool:
+    try:
+        with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as client:
+            return client.engines().ok
+    except Exception:
+        return False
+
+
+def test_a_killed_agent_ends_the_engine_with_the_kubelets_log(engine: str, gateway: Gateway) -> None:
+    ticket = status(engine)["ticketId"]
+    gateway.execute(ticket, "print('said before')")
+    began = time.monotonic()
+    assert processes.kill(pod_uid(engine), b"linkis_ecm.agent") >= 1
+    found = ended_as("agent killed -9", engine, "AgentExited", began)
+    assert any("container.log" in line for line in found["postMortem"]["missing"])
+    lines = gateway.logs(ticket, logType="stdout", fromLine=1, lines=500).data["logs"]
+    assert any("said before" in line for line in lines)
+
+
+def test_a_killed_kernel_ends_the_engine_with_its_logs(engine: str) -> None:
+    began = time.monotonic()
+    assert processes.kill(pod_uid(engine), b"kernel_main") >= 1
+    found = ended_as("kernel killed -9", engine, "KernelDied", began)
+    assert "SIGKILL" in found["message"]
+    assert {"stdout", "stderr"} <= set(found["postMortem"]["files"])
+
+
+def test_a_frozen_agent_is_lost_within_a_minute_and_a_half(engine: str) -> None:
+    uid = pod_uid(engine)
+    frozen = processes.of_pod(uid, b"linkis_ecm")
+    began = time.monotonic()
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        ended_as("agent frozen (SIGSTOP)", engine, "AgentLost", began, seconds=150)
+    finally:
+        for pid in processes.of_pod(uid, b"linkis_ecm"):
+            os.kill(pid, signal.SIGCONT)
+    until("no pod", lambda: not pods(engine), 60)
+
+
+def test_an_engine_whose_node_vanished_is_told_as_node_lost(engine: str) -> None:
+    """The node's kubelet dies and the engine is frozen: what a vanished node looks like from outside."""
+    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
+    frozen = processes.of_pod(uid, b"linkis_ecm")
+    began = time.monotonic()
+    kill_component("kubelet")
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        found = ended_as("node vanished (kubelet dead, engine frozen)", engine, "NodeLost", began, seconds=200)
+        assert found["postMortem"]["missing"], "nothing could be had, and that is said"
+        assert not pods(engine), "the pod is taken out of the API by force"
+    finally:
+        for pid in processes.of_pod(uid, b"linkis_ecm"):
+            os.kill(pid, signal.SIGCONT)
+        tools.up()
+    until("the node is Ready", tools.is_up, 90)
+    assert record(ticket)["record"]["status"] == "Failed"
+
+
+def test_an_evicted_engine_is_told_as_evicted(engine: str) -> None:
+    (pod,) = pods(engine)
+    name = pod["metadata"]["name"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
+    began = time.monotonic()
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
+    kubectl.must("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+    ended_as("pod evicted by the Eviction API", engine, "Evicted", began)
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_a_pod_deleted_by_hand_ends_the_engine(engine: str, grace: int) -> None:
+    (pod,) = pods(engine)
+    force = ["--grace-period=0", "--force"] if grace == 0 else []
+    began = time.monotonic()
+    kubectl.must("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false", *force)
+    ended_as(f"pod deleted by hand, grace {grace} s", engine, "PodDeleted", began)
+
+
+def _idle(name: str) -> bool:
+    return status(name).get("engineState") == "Idle"
+
+
+STATUS_EDITS: dict[str, dict[str, Any]] = {
+    "state Success": {"engineState": "Success"},
+    "state Starting": {"engineState": "Starting"},
+    "reason Nonsense": {"reason": "Nonsense"},
+    "no conditions": {"conditions": []},
+    "no podName": {"podName": None},
+    "another attempt": {"attempt": 7},
+}
+
+
+@pytest.mark.parametrize("what", STATUS_EDITS)
+def test_a_status_edited_by_hand_is_contained(installation: Any, what: str) -> None:
+    victim, other = create(), create()
+    for name in (victim, other):
+        until("Idle", partial(_idle, name), 60)
+    began = time.monotonic()
+    edit = json.dumps({"status": STATUS_EDITS[what]})
+    kubectl.must("patch", "ec", victim, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", edit)
+    time.sleep(3)
+    assert status(other)["engineState"] == "Idle"
+    live = [p for p in pods(victim) if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]]
+    assert len(live) <= 1
+    kubectl.must("patch", "ec", victim, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"desiredState": "Stopped"}}')
+    until("its end", lambda: status(victim).get("engineState") in ("Success", "Failed"), 120)
+    until("no live pod", lambda: not [p for p in pods(victim) if p["status"]["phase"] == "Running"], 60)
+    TABLE.add(f"status edited by hand: {what}", "nothing of others", time.monotonic() - began)
+    kubectl.must("delete", "ec", victim, other, "-n", NAMESPACE, "--wait=false")
+
+
+def test_an_engine_edited_while_it_stops_ends(engine: str) -> None:
+    began = time.monotonic()
+    stop = '{"spec": {"desiredState": "Stopped"}}'
+    kubectl.must("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", stop)
+    kubectl.must("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"idleTimeout": "1h"}}')
+    back = kubectl.run(
+        "patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"desiredState": "Running"}}'
+    )
+    assert back.code
+    assert "a stopped engine stays stopped" in back.err
+    until("Success", lambda: status(engine).get("engineState") == "Success", 60)
+    TABLE.add("resource edited while it stops", "nothing", time.monotonic() - began)
+
+
+def test_an_immutable_field_is_refused_and_nothing_changes(engine: str) -> None:
+    answer = kubectl.run("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"user": "eve"}}')
+    assert answer.code
+    assert "spec.user is part of the engine's identity" in answer.err
+    assert status(engine)["engineState"] == "Idle"
+    TABLE.add("immutable field changed", "nothing (refused)", 0.0)
+
+
+def test_an_operator_that_gets_sigterm_hands_over_at_once(engine: str) -> None:
+    """Released, not run out: the next one leads as soon as it is there, and a pod made meanwhile starts."""
+    uid = pod_uid(engine)
+    began = time.monotonic()
+    old = operator_pod()["metadata"]["name"]
+    kubectl.must("delete", "pod", old, "-n", NAMESPACE, "--wait=false")
+    late = create()
+    until("Idle", lambda: status(late).get("engineState") == "Idle", 90)
+    ready_again("operator ended by SIGTERM (pod replaced), with a new engine meanwhile", engine, uid, began)
+    kubectl.must("delete", "ec", late, "-n", NAMESPACE, "--wait=false")
