@@ -111,7 +111,8 @@ def everything() -> None:
         steps.undo.append(_down)
     steps.run("cluster", *cluster, "up")
     steps.run("images", *cluster, "images")
-    _pytest(steps, "e2e on the cluster", "e2e", seconds=2400)
+    _pytest(steps, "e2e on the cluster", "e2e", "--ignore=e2e/database", seconds=2400)
+    _pytest(steps, "e2e with MariaDB", "e2e/database", seconds=1200)
     steps.finish()
 
 

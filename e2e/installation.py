@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 RELEASE = "linkis-ecm"
 # Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped and an operator watches
 # every namespace, so a cluster carries one release at a time: each of these takes the others' place.
-OURS = ("linkis", "ecm-e2e", "ecm-bench")
+OURS = ("linkis", "ecm-e2e", "ecm-bench", "ecm-db")
 
 
 @dataclass(frozen=True)

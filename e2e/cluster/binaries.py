@@ -36,6 +36,8 @@ BINARIES = {
     "coredns": Binary("coredns", "github.com/coredns/coredns"),
     "helm": Binary("helm", "helm.sh/helm/v4/cmd/helm"),
     "kind": Binary("kind", "sigs.k8s.io/kind"),
+    # Stands in for kubelets in the benchmark of scale alone.
+    "kwok": Binary("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }
 NODE = ("kube", "kubectl", "containerd", "containerd-shim-runc-v2", "ctr", "etcd", "coredns")
 # The whole of Kubernetes took 12 min 55 s cold on 2 cores; a slower machine with other work gets four times that.

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 from linkis_ecm.store.migrate import upgrade
-from tests.store.conftest import PASSWORD, MariaDB
+from tests.mariadb import PASSWORD, MariaDB
 
 # Linkis's own DDL, word for word.
 DDL = [

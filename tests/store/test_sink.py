@@ -21,7 +21,7 @@ from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from linkis_ecm.store.sink import POISON, Sink, _newer
-from tests.store.conftest import MariaDB
+from tests.mariadb import MariaDB
 from tests.store.records import RESOURCE, T0, at, life, step, ticket
 
 

@@ -91,7 +91,7 @@ class Operator:
         decisions = Settings(
             ecm_instance=settings.ecm_instance,
             silent_after=timedelta(seconds=silent),
-            lost_after=timedelta(seconds=2 * silent),
+            lost_after=timedelta(seconds=silent + 40),
             pod=PodSettings(
                 report_url=settings.report_url, service=settings.engine_service, report_period=settings.report_period
             ),

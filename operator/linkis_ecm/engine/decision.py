@@ -27,8 +27,9 @@ class Settings:
     hold: timedelta = timedelta(seconds=1)
     # An engine that has said nothing for so long is asked; three of the agent's periods.
     silent_after: timedelta = timedelta(seconds=30)
-    # One that does not answer either for so long is lost.
-    lost_after: timedelta = timedelta(seconds=60)
+    # One that does not answer either for so long is lost: Kubernetes calls a dead node NotReady after 50 s and up to 5
+    # more, and the agent's last report was up to 10 s before; sooner, a lost node would look like a lost agent.
+    lost_after: timedelta = timedelta(seconds=70)
     ask_again: timedelta = timedelta(seconds=5)
 
 
