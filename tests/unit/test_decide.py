@@ -1,0 +1,361 @@
+"""decide(): for each situation the state, the reason and the actions; total, and idempotent on its own result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linkis_ecm.engine.decide import decide
+from linkis_ecm.engine.decision import (
+    AskAgent,
+    AskNode,
+    Collect,
+    ConfirmPod,
+    CreateFailure,
+    CreatePod,
+    Decision,
+    DeleteEngine,
+    DeletePod,
+    Evidence,
+    Settings,
+    Silence,
+    Snapshot,
+    Stop,
+    StopAgent,
+)
+from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.podspec import PodSettings
+from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
+from linkis_ecm.model import reasons
+from linkis_ecm.model.states import FINAL, EngineState, may_follow
+
+S = EngineState
+T0 = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+SETTINGS = Settings(ecm_instance="ecm:9102", pod=PodSettings(report_url="http://op:9103"))
+PLUGIN = plugin_view({
+    "metadata": {"name": "python-3.11", "resourceVersion": "1"},
+    "spec": {
+        "engineType": "python", "engineVersion": "3.11", "image": "engine:1", "runTypes": ["python"],
+        "defaultResources": {"cpu": "500m", "memory": "1Gi"}, "maxResources": {"cpu": "4", "memory": "8Gi"},
+        "idleTimeout": "10m", "startTimeout": "2m", "ttlAfterFinished": "1h",
+    },
+})  # fmt: skip
+COLLECTED = Evidence(0, {"files": []})
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def engine(status: dict[str, Any] | None = None, *, deleting: bool = False, **spec: Any) -> EngineView:
+    metadata = {
+        "namespace": "ns", "name": "e", "uid": "u1", "resourceVersion": "5", "generation": 1,
+        "creationTimestamp": "2026-11-24T12:00:00Z",
+    } | ({"deletionTimestamp": "2026-11-24T12:00:05Z"} if deleting else {})  # fmt: skip
+    return engine_view(
+        {"metadata": metadata, "spec": {"engineType": "python", "user": "hadoop"} | spec, "status": status or {}},
+        epoch=T0,
+    )  # fmt: skip
+
+
+def pod(**changes: Any) -> PodView:
+    values: dict[str, Any] = {
+        "namespace": "ns", "name": "e-pod-0", "uid": "p1", "version": 9, "owner_uid": "u1", "owner_name": "e",
+        "phase": "Running", "ip": "10.0.0.9", "node": "n1", "scheduled": T0, "started": at(1), "memory_limit": "1Gi",
+    }  # fmt: skip
+    return PodView(**values | changes)
+
+
+def report(state: EngineState = S.IDLE, changed: float = 2, **more: Any) -> Report:
+    return Report(attempt=0, sequence=1, state=state, changed=at(changed), **more)
+
+
+IDLE = {
+    "engineState": "Idle", "reason": "KernelReady", "stateSince": "2026-11-24T12:00:02.000000Z", "podName": "e-pod-0",
+    "readyTime": "2026-11-24T12:00:02.000000Z", "observedGeneration": 1, "attempt": 0, "engineType": "python",
+    "engineVersion": "3.11",
+}  # fmt: skip
+STARTING = {"engineState": "Starting", "reason": "PodCreated", "podName": "e-pod-0", "observedGeneration": 1}
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    values: dict[str, Any] = {"engine": engine(), "pod": None, "plugin": PLUGIN, "silence": Silence(at(0))}
+    return Snapshot(**values | changes)
+
+
+def decided(s: Snapshot, seconds: float = 3) -> Decision:
+    return decide(s, at(seconds), SETTINGS)
+
+
+ended = Terminated(reason="Error", exit_code=3, signal=0, message="boom", finished=at(9))
+oom = Terminated(reason="OOMKilled", exit_code=137, signal=0, message="", finished=at(9))
+clean = Terminated(reason="Completed", exit_code=0, signal=0, message="", finished=at(9))
+old_pod = pod(name="e-pod-9", uid="p9")
+failure = CreateFailure(Verdict(reasons.QUOTA_EXCEEDED, "tight"), at(10))
+fatal = CreateFailure(Verdict(reasons.POD_REFUSED, "no", fatal=True), at(10))
+gone = {"deleting": True, "deleted_at": at(2), "deleted_by": at(32)}
+
+# what, snapshot, seconds, state, reason, actions by type
+ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[type, ...]]] = [
+    ("new", snapshot, 0, S.STARTING, "PodCreated", (CreatePod,)),
+    ("no plugin yet", lambda: snapshot(plugin=None), 1, S.STARTING, "PluginMissing", ()),
+    ("no plugin in time", lambda: snapshot(plugin=None), 500, S.FAILED, "PluginMissing", ()),
+    ("over the bounds", lambda: snapshot(engine=engine(resources={"cpu": "9"})), 1, S.FAILED, "InvalidSpec", ()),
+    ("unreadable spec", lambda: snapshot(engine=engine(user="")), 1, S.FAILED, "InvalidSpec", ()),
+    ("quota", lambda: snapshot(failure=failure), 1, S.STARTING, "QuotaExceeded", ()),
+    ("quota, later", lambda: snapshot(failure=failure), 11, S.STARTING, "QuotaExceeded", (CreatePod,)),
+    ("refused for good", lambda: snapshot(failure=fatal), 1, S.FAILED, "PodRefused", ()),
+    ("created stopped", lambda: snapshot(engine=engine(desiredState="Stopped")), 1, S.SUCCESS, "StoppedByUser", ()),
+    ("deleted before its pod", lambda: snapshot(engine=engine(deleting=True)), 1, S.SUCCESS, "StoppedByUser", ()),
+    ("starting", lambda: snapshot(engine=engine(STARTING), pod=pod()), 3, S.STARTING, "PodCreated", ()),
+    ("ready", lambda: snapshot(engine=engine(STARTING), pod=pod(), report=report()), 3, S.IDLE, "KernelReady", ()),
+    ("busy", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report(S.BUSY)), 9, S.BUSY, "Executing", ()),
+    ("running", lambda: snapshot(engine=engine(STARTING), pod=pod(), report=report(S.RUNNING)), 3, S.RUNNING,
+     "JobRunning", ()),
+    ("free", lambda: snapshot(engine=engine(STARTING), pod=pod(), report=report(S.UNLOCK)), 3, S.UNLOCK, "Free", ()),
+    ("claimed", lambda: snapshot(engine=engine(IDLE | {"engineState": "Unlock"}), pod=pod(), report=report(S.LOCKED)),
+     9, S.LOCKED, "Claimed", ()),
+    ("image", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="ErrImagePull", waiting_message="x")),
+     3, S.STARTING, "ImagePullBackOff", ()),
+    ("bad image name", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(waiting_reason="InvalidImageName"), evidence=COLLECTED), 3, S.FAILED,
+     "ImagePullBackOff", (DeletePod,)),
+    ("config", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="CreateContainerConfigError")), 3,
+     S.STARTING, "CreateContainerConfigError", ()),
+    ("no room", lambda: snapshot(engine=engine(STARTING), pod=pod(unschedulable="0/1 nodes")), 3, S.STARTING,
+     "Unschedulable", ()),
+    ("start timeout", lambda: snapshot(engine=engine(STARTING), pod=pod(), evidence=COLLECTED), 121, S.FAILED,
+     "StartTimeout", (DeletePod,)),
+    ("ended, evidence first", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=ended)), 9, S.IDLE,
+     "KernelReady", (Collect,)),
+    ("ended", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=ended), evidence=COLLECTED), 9, S.FAILED,
+     "AgentExited", ()),
+    ("out of memory", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=oom), evidence=COLLECTED), 9, S.FAILED,
+     "OOMKilled", ()),
+    ("clean", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
+     "Completed", ()),
+    ("evicted", lambda: snapshot(engine=engine(IDLE), pod=pod(phase="Failed", reason="Evicted"), evidence=COLLECTED),
+     9, S.FAILED, "Evicted", ()),
+    ("preempted", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(phase="Failed", disrupted="PreemptionByScheduler"), evidence=COLLECTED), 9,
+     S.FAILED, "Preempted", ()),
+    ("node shut down", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(phase="Failed", reason="NodeShutdown"), evidence=COLLECTED), 9, S.FAILED,
+     "NodeLost", ()),
+    ("kernel died, pod still there", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(S.FAILED, 8, message="x")), 9, S.SHUTTING_DOWN, "KernelDied", ()),
+    ("kernel died, pod never ends", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(S.FAILED, 8, message="x"), evidence=COLLECTED), 30, S.FAILED,
+     "KernelDied", (DeletePod,)),
+    ("job failed", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(S.FAILED, 8, reason="JobFailed"), evidence=COLLECTED), 30,
+     S.FAILED, "JobFailed", (DeletePod,)),
+    ("pod being deleted by somebody", lambda: snapshot(engine=engine(IDLE), pod=pod(**gone), report=report()), 9,
+     S.SHUTTING_DOWN, "PodDeleted", ()),
+    ("pod stuck in deletion", lambda: snapshot(engine=engine(IDLE), pod=pod(**gone), evidence=COLLECTED), 99, S.FAILED,
+     "NodeLost", (DeletePod,)),
+    ("pod missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "KernelReady", (ConfirmPod,)),
+    ("pod gone", lambda: snapshot(engine=engine(IDLE), pod_gone=True, evidence=COLLECTED), 9, S.FAILED, "PodDeleted",
+     ()),
+    ("pod gone with its namespace", lambda: snapshot(
+        engine=engine(IDLE), pod_gone=True, evidence=Evidence(0, {}, namespace_ending=True)), 9, S.SUCCESS, "Deleted",
+     ()),
+    ("stop of a ready engine", lambda: snapshot(
+        engine=engine(IDLE, desiredState="Stopped"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN, "StoppedByUser",
+     (StopAgent,)),
+    ("stop while starting", lambda: snapshot(engine=engine(STARTING, desiredState="Stopped"), pod=pod()), 9,
+     S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
+    ("stop over its grace", lambda: snapshot(
+        engine=engine(IDLE, desiredState="Stopped"), pod=pod(), report=report(),
+        stop=Stop(at(9), reasons.STOPPED_BY_USER, at(9))), 60, S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
+    ("stopped", lambda: snapshot(
+        engine=engine(IDLE | {"engineState": "ShuttingDown", "reason": "StoppedByUser"}, desiredState="Stopped"),
+        pod=pod(terminated=clean), evidence=COLLECTED), 12, S.SUCCESS, "StoppedByUser", ()),
+    ("drain that hangs", lambda: snapshot(
+        engine=engine(IDLE | {"engineState": "ShuttingDown", "reason": "StopRequested"}), pod=pod(),
+        report=report(S.SHUTTING_DOWN, 3)), 60, S.SHUTTING_DOWN, "StopRequested", (DeletePod,)),
+    ("idle too long", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(600))), 603,
+     S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),
+    ("idle, warned", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(500))), 500,
+     S.IDLE, "CullSoon", ()),
+    ("busy too long is never idle", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(S.BUSY), silence=Silence(at(5000))), 5000, S.BUSY, "Executing",
+     ()),
+    ("download keeps it", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(active="1 download under way"), silence=Silence(at(5000))), 5000,
+     S.IDLE, "KernelReady", ()),
+    ("too old", lambda: snapshot(
+        engine=engine(IDLE, maxLifetime="1m"), pod=pod(), report=report(S.BUSY)), 61, S.SHUTTING_DOWN, "LifetimeOver",
+     (StopAgent,)),
+    ("silent", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report()), 31, S.IDLE, "KernelReady",
+     (AskAgent,)),
+    ("silent, asked twice", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(0), 2, at(35))), 41, S.IDLE, "KernelReady",
+     (AskAgent, AskNode)),
+    ("silent, just asked", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(0), 2, at(40))), 41, S.IDLE, "KernelReady",
+     ()),
+    ("lost agent", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
+        silence=Silence(at(0), 5, at(69), "ready")), 71, S.FAILED, "AgentLost", (DeletePod,)),
+    ("lost node", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
+        silence=Silence(at(0), 5, at(69), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
+    ("deaf", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), deaf=True, silence=Silence(at(0), 9, at(69), "ready")), 900,
+     S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),
+    ("another attempt follows", lambda: snapshot(
+        engine=engine(IDLE, restartPolicy={"type": "OnFailure"}), pod=pod(terminated=ended), evidence=COLLECTED), 9,
+     S.STARTING, "Restarting", (DeletePod,)),
+    ("the policy is not for this", lambda: snapshot(
+        engine=engine(IDLE, restartPolicy={"type": "OnInfrastructureFailure"}), pod=pod(terminated=ended),
+        evidence=COLLECTED), 9, S.FAILED, "AgentExited", ()),
+    ("waits for its next attempt", lambda: snapshot(
+        engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
+                       "nextAttemptAt": "2026-11-24T12:00:20Z"}), others=()), 9, S.STARTING, "Restarting", ()),
+    ("the old pod goes first", lambda: snapshot(
+        engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
+                       "nextAttemptAt": "2026-11-24T12:00:05Z"}), others=(old_pod,)), 9, S.STARTING, "Restarting",
+     (DeletePod,)),
+    ("its next attempt", lambda: snapshot(
+        engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
+                       "nextAttemptAt": "2026-11-24T12:00:05Z"})), 9, S.STARTING, "PodCreated", (CreatePod,)),
+    ("final, a pod still lives", lambda: snapshot(
+        engine=engine({"engineState": "Failed", "reason": "AgentLost"}), pod=pod()), 9, S.FAILED, "AgentLost",
+     (DeletePod,)),
+    ("final, its time is over", lambda: snapshot(
+        engine=engine({"engineState": "Failed", "reason": "AgentLost", "stateSince": "2026-11-24T12:00:00Z"})), 3601,
+     S.FAILED, "AgentLost", (DeleteEngine,)),
+    ("final stays final whatever is reported", lambda: snapshot(
+        engine=engine({"engineState": "Success", "reason": "Completed"}), report=report()), 9, S.SUCCESS, "Completed",
+     ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "make", "seconds", "state", "reason", "actions"), ROWS, ids=[row[0] for row in ROWS])
+def test_each_situation_has_its_answer(
+    what: str, make: Callable[[], Snapshot], seconds: float, state: EngineState, reason: str, actions: tuple[type, ...]
+) -> None:
+    decision = decided(make(), seconds)
+    assert (decision.state, decision.reason) == (state, reason), what
+    assert tuple(type(action) for action in decision.actions) == actions
+
+
+def test_evidence_is_asked_for_before_anything_final_is_written() -> None:
+    s = snapshot(engine=engine(IDLE), pod=pod(terminated=ended))
+    first = decided(s, 9)
+    assert first.patch == {}
+    assert first.record is None or not first.record.final
+    second = decided(replace(s, evidence=Evidence(0, {"files": ["stdout"]})), 9)
+    assert second.patch["engineState"] == "Failed"
+    assert second.patch["postMortem"] == {"files": ["stdout"]}
+
+
+def test_the_last_attempt_is_a_dead_letter() -> None:
+    status = IDLE | {"attempt": 2}
+    s = snapshot(
+        engine=engine(status, restartPolicy={"type": "OnFailure", "maxAttempts": 3}),
+        pod=pod(terminated=ended), evidence=Evidence(2, {}),
+    )  # fmt: skip
+    decision = decided(s, 9)
+    assert decision.state is S.FAILED
+    assert {c["type"] for c in decision.patch["conditions"]} >= {"Stalled", "DeadLettered"}
+
+
+def test_a_restart_takes_the_old_pods_words_away_and_keeps_why_it_ended() -> None:
+    s = snapshot(
+        engine=engine(IDLE | {"address": "10.0.0.9:9105"}, restartPolicy={"type": "OnFailure"}),
+        pod=pod(terminated=oom), evidence=COLLECTED,
+    )  # fmt: skip
+    patch = decided(s, 9).patch
+    assert patch["attempt"] == 1
+    assert patch["podName"] is None
+    assert patch["address"] is None
+    assert patch["readyTime"] is None
+    assert patch["lastEnd"]["reason"] == "OOMKilled"
+    assert patch["nextAttemptAt"] > "2026-11-24T12:00:19"
+    assert {c["type"]: c["status"] for c in patch["conditions"]}["Registered"] == "False"
+
+
+STATUSES = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "engineState": st.sampled_from([*EngineState, "Nonsense", 7, None]),
+            "reason": st.sampled_from(["KernelReady", "StoppedByUser", "PodDeleted", "Nonsense", "", 3]),
+            "stateSince": st.sampled_from(["2026-11-24T12:00:02Z", "yesterday", None, 5]),
+            "podName": st.sampled_from(["e-pod-0", "", None]),
+            "readyTime": st.sampled_from(["2026-11-24T12:00:02Z", "x", None]),
+            "attempt": st.sampled_from([0, 1, 9, -4, "x", None]),
+            "nextAttemptAt": st.sampled_from(["2026-11-24T12:00:10Z", "never", None]),
+            "conditions": st.sampled_from([[], [3], "x", None, [{"type": "Ready"}]]),
+            "startup": st.sampled_from([{}, {"accepted": "x"}, None]),
+        },
+    ),
+)
+PODS = st.one_of(
+    st.none(),
+    st.builds(
+        pod,
+        phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
+        deleting=st.booleans(),
+        terminated=st.sampled_from([None, ended, oom, clean]),
+        ip=st.sampled_from(["", "10.0.0.9"]),
+        reason=st.sampled_from(["", "Evicted"]),
+    ),
+)
+REPORTS = st.one_of(st.none(), st.builds(report, st.sampled_from(list(EngineState)), st.floats(0, 50)))
+SNAPSHOTS = st.builds(
+    lambda status, spec, **more: snapshot(engine=engine(status, **spec), **more),
+    STATUSES,
+    st.sampled_from(
+        [{}, {"desiredState": "Stopped"}, {"restartPolicy": {"type": "OnFailure"}}, {"maxLifetime": "30s"}]
+    ),
+    pod=PODS,
+    plugin=st.sampled_from([PLUGIN, None]),
+    report=REPORTS,
+    pod_gone=st.booleans(),
+    deaf=st.booleans(),
+    evidence=st.sampled_from([None, COLLECTED]),
+    failure=st.sampled_from([None, failure, fatal]),
+    others=st.sampled_from([(), (old_pod,)]),
+    stop=st.sampled_from([None, Stop(at(5), reasons.STOPPED_BY_USER)]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
+def test_it_answers_for_every_input_and_never_goes_back(s: Snapshot, seconds: float) -> None:
+    decision = decided(s, seconds)
+    before = s.engine.state
+    restarted = (decision.patch.get("attempt") or 0) > (
+        s.engine.status.get("attempt") if isinstance(s.engine.status.get("attempt"), int) else 0
+    )
+    assert restarted or may_follow(before, decision.state)
+    if before in FINAL:
+        assert decision.state is before
+    creates = [action for action in decision.actions if isinstance(action, CreatePod)]
+    assert not (creates and s.pod is not None), "no second pod beside a pod"
+    assert not (creates and s.others), "no pod while another attempt's is there"
+    if decision.record is not None and decision.record.final:
+        assert decision.state in FINAL
+
+
+@settings(max_examples=200, deadline=None)
+@given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
+def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -> None:
+    decision = decided(s, seconds)
+    if not decision.patch or any(isinstance(a, Collect | ConfirmPod | CreatePod) for a in decision.actions):
+        return
+    status = {key: value for key, value in (dict(s.engine.status) | decision.patch).items() if value is not None}
+    if decision.patch.get("attempt"):
+        return
+    again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
+    assert again.patch == {}
