@@ -96,7 +96,7 @@ async def test_without_a_change_it_reports_each_period() -> None:
 
 
 async def test_a_refused_report_comes_again_after_longer_and_longer_waits() -> None:
-    operator = Operator(503, 401, 404, 409, 500)
+    operator = Operator(502, 401, 404, 409, 500)
     waits: list[float] = []
 
     def jitter(low: float, high: float) -> float:
@@ -109,12 +109,25 @@ async def test_a_refused_report_comes_again_after_longer_and_longer_waits() -> N
         assert await reporter.flush(10)
         assert waits == [0.1, 0.2, 0.4, 0.8, 1.6]
         assert [report["sequence"] for report in operator.reports] == [1, 2, 3, 4, 5, 6]
-        assert log[0] == "WARN the report was not taken and is sent again: the operator answered 503"
+        assert log[0] == "WARN the report was not taken and is sent again: the operator answered 502"
         await eventually(lambda: log[1:] == ["INFO reports are taken again"])
 
 
+async def test_a_standby_is_left_for_another_connection_at_once() -> None:
+    """Behind one address two replicas answer: over a kept connection the leader would never be reached."""
+    operator = Operator(*[503] * 6)
+    async with await operator.serve(), reporting(operator) as (reporter, _, _):
+        reporter.changed()
+        await eventually(lambda: len(operator.reports) == 7)
+        assert operator.connections == 7
+        assert operator.times[-1] - operator.times[0] < 2
+        reporter.changed()
+        await eventually(lambda: len(operator.reports) == 8)
+        assert operator.connections == 7, "the leader's connection is kept"
+
+
 async def test_waits_do_not_grow_beyond_5_seconds() -> None:
-    operator = Operator(*[503] * 9)
+    operator = Operator(*[500] * 9)
     waits: list[float] = []
 
     def jitter(_low: float, high: float) -> float:

@@ -17,6 +17,9 @@ import h11
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 POST_TIMEOUT = 5.0
+# What a replica that does not lead answers means, and how often another one is looked for at once.
+STANDBY = "this replica does not lead"
+STANDBY_TRIES = 20
 _READ = 16 << 10
 
 
@@ -76,6 +79,7 @@ class Reporter:
         if not self._host:
             return
         retry = 0.0
+        standby = 0
         try:
             while True:
                 if retry:
@@ -96,7 +100,10 @@ class Reporter:
                 else:
                     if not retry:
                         self._log("WARN", f"the report was not taken and is sent again: {problem}")
-                    retry = min(max(retry * 2, FIRST_RETRY), LAST_RETRY)
+                    standby = standby + 1 if problem is STANDBY else 0
+                    # Of two replicas a new connection finds the other one, sooner or later: not worth a longer wait.
+                    grows = problem is not STANDBY or standby > STANDBY_TRIES
+                    retry = min(max(retry * 2 if grows else 0.0, FIRST_RETRY), LAST_RETRY)
         finally:
             self._disconnect()
 
@@ -112,6 +119,10 @@ class Reporter:
                 if not fresh and not isinstance(error, TimeoutError):
                     continue  # the operator closed the connection while it was unused
                 return f"{type(error).__name__}: {error}"
+            if status == 503:
+                # A standby: over this connection the leader is never reached.
+                self._disconnect()
+                return STANDBY
             return None if status == 204 else f"the operator answered {status}"
         return "the connection was closed"
 

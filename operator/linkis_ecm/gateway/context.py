@@ -16,13 +16,15 @@ from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.history import History, PastEngine
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.gateway.views import EngineView, view_of
+from linkis_ecm.kube.errors import ApiError, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +60,26 @@ class Call:
         """The engine of that id, if the caller may use it. Raises Refused."""
         found: EngineView | PastEngine | None = self.gateway.engines.resolve(engine_id)
         if found is None:
-            found = await self.gateway.history.find(engine_id)
+            found = await self._behind(await self.gateway.history.find(engine_id))
         if found is None:
             raise unknown(engine_id)
         owned(found, self.caller)
         return found
+
+    async def _behind(self, past: PastEngine | None) -> EngineView | PastEngine | None:
+        """A row that is no end while our watch shows no engine: the watch may be behind, so the API server is asked."""
+        if past is None or past.is_final or not past.name:
+            return past
+        try:
+            item = await self.gateway.cluster.get(ENGINECONNS, past.name, namespace=past.namespace)
+        except NotFound:
+            return past
+        except ApiError:
+            raise unavailable(
+                f"{past.title} is not known here yet, and the API server does not answer: try again"
+            ) from None
+        view = view_of(item)
+        return view if view.uid == past.uid else past
 
     def sender(self, response: web.StreamResponse) -> Sender:
         """Sends `response` to the caller in pieces."""

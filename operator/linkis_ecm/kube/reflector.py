@@ -36,8 +36,9 @@ WATCH_SECONDS = 300
 SHORTEST_WATCH = 1.0
 # How many deleted uids are remembered against late events of them: some seconds of the fastest churn.
 TOMBSTONES = 4096
-# Between failures: 0.2 s doubling to 15 s. The cap is what a recovered API server waits for us at most.
-BACKOFF = RetryPolicy(base=0.2, cap=15.0)
+# Between failures: 0.2 s doubling to 5 s. The cap is what a recovered API server waits for us at most, and for so long
+# an engine that was made meanwhile is not seen.
+BACKOFF = RetryPolicy(base=0.2, cap=5.0)
 
 
 class Reflector(Generic[T]):

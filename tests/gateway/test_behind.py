@@ -1,0 +1,45 @@
+"""A gateway whose watch is behind: the database knows a live engine that the cache has not seen yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.views import view_of
+from linkis_ecm.kube.errors import Unreachable
+from tests.gateway.support import EM, Harness, engine_item
+
+
+def row_of(item: dict[str, Any], **changes: Any) -> PastEngine:
+    view = view_of(item)
+    values: dict[str, Any] = {
+        "ticket_id": view.ticket_id, "label_value": view.label_value, "user": view.user,
+        "service_instance": view.service_instance, "ecm_instance": EM, "status": "Idle",
+        "log_dir_suffix": view.log_dir_suffix, "create_time": None, "used_time": None, "release_time": None,
+        "namespace": view.namespace, "name": view.name, "uid": view.uid,
+    }  # fmt: skip
+    return PastEngine(**values | changes)
+
+
+async def test_an_engine_that_the_watch_has_not_shown_is_asked_for_at_the_api_server(make: Any) -> None:
+    item = engine_item()
+    gw: Harness = await make(find=lambda engine_id: row_of(item))
+    gw.cluster.items["linkis", item["metadata"]["name"]] = item  # there, but not in the cache
+    told = (await gw.get("getEngineStatus", {"engineId": item["metadata"]["uid"]})).data
+    assert (told["status"], told["available"]) == ("Idle", True)
+
+
+async def test_without_an_api_server_it_is_told_to_try_again_and_not_that_it_has_ended(make: Any) -> None:
+    item = engine_item()
+    gw: Harness = await make(find=lambda engine_id: row_of(item))
+    gw.cluster.fail["get"] = Unreachable("gone")
+    answer = await gw.execute(item, "1+1")
+    assert answer.http == 503
+    assert "try again" in answer.message
+
+
+async def test_an_engine_that_is_nowhere_but_in_an_open_row_is_told_as_the_row_has_it(make: Any) -> None:
+    item = engine_item()
+    gw: Harness = await make(find=lambda engine_id: row_of(item))
+    told = (await gw.get("getEngineStatus", {"engineId": item["metadata"]["uid"]})).data
+    assert (told["status"], told["available"]) == ("Idle", False)
