@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
@@ -91,6 +92,14 @@ class MariaDB:
         ) as connection, connection.cursor() as cursor:  # fmt: skip
             for statement in statements:
                 cursor.execute(statement)
+
+    def select(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a question, as root over the socket."""
+        with contextlib.closing(
+            pymysql.connect(unix_socket=f"{self.folder}/s", user="root", autocommit=True)
+        ) as connection, connection.cursor() as cursor:  # fmt: skip
+            cursor.execute(statement)
+            return list(cursor.fetchall())
 
     def new_database(self) -> str:
         name = f"t{uuid.uuid4().hex[:12]}"

@@ -7,8 +7,10 @@ Only its lowest handlers are used, `on.event`, which write nothing: no finalizer
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+import signal
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -99,12 +101,43 @@ def _listen(made: kopf.OperatorRegistry, resource: Resource, listener: Listener)
             log.exception("%s %s: the event cannot be taken", resource.plural, body.get("metadata", {}).get("name"))
 
 
-async def run(listener: Listener, *, namespaces: tuple[str, ...]) -> None:
-    """Runs kopf until the process is told to stop (SIGTERM, SIGINT) or this is cancelled."""
-    await kopf.operator(
-        registry=registry(listener),
-        settings=settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
+async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Callable[[], Awaitable[None]]) -> None:
+    """Runs kopf until the process is told to stop (SIGTERM, SIGINT) or this is cancelled.
+
+    `stopping` comes first: kopf takes seconds to end, and another replica waits for the Lease.
+    """
+    stop, ready = asyncio.Event(), asyncio.Event()
+    operator = asyncio.create_task(
+        kopf.operator(
+            registry=registry(listener),
+            settings=settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+            stop_flag=stop,
+            ready_flag=ready,
+        )
     )
+    ending: set[asyncio.Task[None]] = set()
+
+    async def end() -> None:
+        try:
+            await stopping()
+        finally:
+            stop.set()
+
+    def told() -> None:
+        if not ending:
+            ending.add(asyncio.create_task(end()))
+
+    try:
+        started = asyncio.create_task(ready.wait())
+        await asyncio.wait((operator, started), return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        # kopf has set its own by now.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told)
+        await operator
+    finally:
+        operator.cancel()
+        await asyncio.gather(operator, *ending, return_exceptions=True)

@@ -266,8 +266,11 @@ async def serving(app: web.Application, port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def background(*coroutines: Any) -> AsyncIterator[None]:
-    """Tasks for the time of the block; one that fails ends the process, which is started anew and loses nothing."""
+async def background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Tasks for the time of the block, in their order.
+
+    One that fails ends the process, which is started anew and loses nothing.
+    """
     main = asyncio.current_task()
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
 
@@ -279,7 +282,7 @@ async def background(*coroutines: Any) -> AsyncIterator[None]:
     for task in tasks:
         task.add_done_callback(ended)
     try:
-        yield
+        yield tasks
     finally:
         for task in tasks:
             task.cancel()
@@ -317,5 +320,11 @@ async def run(settings: OperatorSettings) -> None:
         parts = [lease.run(), operator.repair_ledger(), operator.recorder.run(), operator.keeper.run(leading)]
         if settings.canary:
             parts.append(operator.canary.run(leading))
-        await stack.enter_async_context(background(*parts))
-        await handlers.run(operator.take, namespaces=settings.watch_namespaces)
+        contending, *_ = await stack.enter_async_context(background(*parts))
+
+        async def hand_over() -> None:
+            contending.cancel()
+            await asyncio.gather(contending, return_exceptions=True)
+            await lease.release()
+
+        await handlers.run(operator.take, namespaces=settings.watch_namespaces, stopping=hand_over)
