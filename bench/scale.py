@@ -31,6 +31,7 @@ from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS
 from linkis_ecm.model.token import engine_token, master_key
 
+STAGES = Path(__file__).parent / "kwok.yaml"
 NAMESPACE = "ecm-scale"
 RAW = "ecm-scale-raw"
 PLUGIN = "scale-kwok"
@@ -213,7 +214,8 @@ async def kwok() -> AsyncIterator[None]:
     """kwok's controller for nodes that carry its annotation."""
     with (Path(tempfile.gettempdir()) / "ecm-kwok.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(binaries.build("kwok")), f"--kubeconfig={tools.kubeconfig()}", "--manage-all-nodes=false",
+            [str(binaries.build("kwok")), f"--kubeconfig={tools.kubeconfig()}", f"--config={STAGES}",
+             "--manage-all-nodes=false",
              "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", "--cidr=10.200.0.0/16",
              "--node-ip=127.0.0.1", "--node-lease-duration-seconds=40"],
             stdout=log, stderr=log,

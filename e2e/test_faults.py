@@ -163,17 +163,6 @@ def test_a_killed_kubelet_loses_nothing(engine: str, installation: Any) -> None:
     ready_again("kubelet killed -9", engine, uid, began)
 
 
-def test_a_killed_containerd_loses_nothing(engine: str, installation: Any) -> None:
-    uid, ticket = pod_uid(engine), status(engine)["ticketId"]
-    began = time.monotonic()
-    kill_component("containerd")
-    try:
-        assert Execution(installation, ticket, "6*7").text() == "42"
-    finally:
-        tools.up()
-    ready_again("containerd killed -9", engine, uid, began)
-
-
 def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(installation: Any) -> None:
     began = time.monotonic()
     for name in ("kube-scheduler", "kube-controller-manager"):

@@ -7,7 +7,7 @@ guards each object, and a deleted object's uid is remembered against late events
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -50,9 +50,8 @@ class Cache:
             return None
         return self.engines.pop(key)
 
-    def absent_engines(self, listed: Iterable[Mapping[str, Any]], version: int) -> list[EngineView]:
-        """Known engines that a list of that version does not show: their deletion was missed."""
-        present = {item["metadata"]["uid"] for item in listed}
+    def absent_engines(self, present: set[str], version: int) -> list[EngineView]:
+        """Known engines whose uids a list of that version does not show: their deletion was missed."""
         return [view for view in self.engines.values() if view.uid not in present and view.version <= version]
 
     def apply_plugin(self, body: Mapping[str, Any]) -> bool:

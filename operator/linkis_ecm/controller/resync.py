@@ -62,10 +62,15 @@ class Resync:
         for item in (await self._client.list(PLUGINS)).items:
             self._cache.apply_plugin(item)
         for namespace in self._namespaces:
-            found = await self._client.list(ENGINECONNS, namespace=namespace)
-            for item in found.items:
-                self._cache.apply_engine(item)
-            for missed in self._cache.absent_engines(found.items, int(found.resource_version)):
+            present: set[str] = set()
+            version = 0
+            # Page by page: all raw objects at once are many times what is kept of them.
+            async for page in self._client.pages(ENGINECONNS, namespace=namespace):
+                version = int(page.resource_version)
+                for item in page.items:
+                    present.add(item["metadata"]["uid"])
+                    self._cache.apply_engine(item)
+            for missed in self._cache.absent_engines(present, version):
                 if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
                     log.warning("%s: its deletion was missed by the watch", missed.key)
                     self._reconciler.forget(missed)

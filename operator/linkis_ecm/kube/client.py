@@ -119,16 +119,39 @@ class KubeClient:
         limit: int = PAGE,
         timeout: float | None = None,
     ) -> ObjectList:
-        """Everything, page by page; `timeout` bounds each page. Gone: the pages outlived the snapshot, begin again."""
-        query = _selectors(label_selector, field_selector) | {"limit": str(limit)}
+        """Everything at once; as `pages`."""
         items: list[Object] = []
+        version = ""
+        async for page in self.pages(
+            resource, namespace=namespace, label_selector=label_selector, field_selector=field_selector, limit=limit,
+            timeout=timeout,
+        ):  # fmt: skip
+            items += page.items
+            version = page.resource_version
+        return ObjectList(items, version)
+
+    async def pages(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        limit: int = PAGE,
+        timeout: float | None = None,
+    ) -> AsyncIterator[ObjectList]:
+        """Everything, page by page, each with the version of the whole: who keeps little of a page needs little memory.
+
+        `timeout` bounds each page. Raises Gone where the pages outlived the snapshot: begin again.
+        """
+        query = _selectors(label_selector, field_selector) | {"limit": str(limit)}
         while True:
             request = Request("GET", resource.path(namespace=namespace), query)
             page = await self._call("list", resource.plural, request, timeout)
-            items += page.get("items") or ()
             metadata = page["metadata"]
+            yield ObjectList(page.get("items") or [], metadata["resourceVersion"])
             if not metadata.get("continue"):
-                return ObjectList(items, metadata["resourceVersion"])
+                return
             query = query | {"continue": metadata["continue"]}
 
     async def watch(

@@ -134,17 +134,19 @@ class Reflector(Generic[T]):
 
     async def _list(self) -> None:
         self._relist_wanted = False
-        found = await self._client.list(self._resource, **self._where)
+        version = 0
+        present: set[Key] = set()
+        # Page by page: all raw objects at once are many times what is kept of them.
+        async for page in self._client.pages(self._resource, **self._where):
+            version = int(page.resource_version)
+            for item in page.items:
+                # Items of a list carry no kind of their own.
+                item.setdefault("kind", self._resource.kind)
+                item.setdefault("apiVersion", self._resource.api_version)
+                present.add(_key(item))
+                self._seen(item)
         metrics.REFLECTOR_LISTS.labels(self._resource.plural).inc()
         self._heard()
-        version = int(found.resource_version)
-        present: set[Key] = set()
-        for item in found.items:
-            # Items of a list carry no kind of their own.
-            item.setdefault("kind", self._resource.kind)
-            item.setdefault("apiVersion", self._resource.api_version)
-            present.add(_key(item))
-            self._seen(item)
         # A list is never older than the watch it follows, but for a server restored from a backup: there, too, it is
         # the truth, so no comparison of versions protects what it does not show.
         for key in [key for key in self._objects if key not in present]:
