@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import uuid
@@ -9,8 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.migrate import upgrade
+from linkis_ecm.store.sink import Sink
 from tests.mariadb import MariaDB
+from tests.store.records import at
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +41,22 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]
         return lambda: f"sqlite:///{tmp_path}/{uuid.uuid4().hex}.sqlite3"
     server: MariaDB = request.getfixturevalue("mariadb")
     return server.new_database
+
+
+@pytest.fixture
+def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
+    """An engine over an empty database with our tables."""
+    url = new_url()
+    upgrade(url)
+    made = open_engine(url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def sink(engine: Engine) -> Iterator[Sink]:
+    """A running sink, its clock at T0 + 100 s."""
+    made = Sink(engine, clock=lambda: at(100), rng=random.Random(1))
+    made.start()
+    yield made
+    made.close(5)

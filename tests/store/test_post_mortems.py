@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-import pytest
 from sqlalchemy import Engine, select, update
 
 from linkis_ecm.model.record import PostMortemRecord
 from linkis_ecm.store import linkis, schema
-from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
-from tests.store.records import T0, at, life
-
-
-@pytest.fixture
-def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
-    url = new_url()
-    upgrade(url)
-    made = open_engine(url)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def sink(engine: Engine) -> Iterator[Sink]:
-    made = Sink(engine, clock=lambda: at(100), rng=random.Random(1))
-    made.start()
-    yield made
-    made.close(5)
+from tests.store.records import T0, life
 
 
 def entry(uid: str = "u1", attempt: int = 0, *, size: int = 10, days: float = 7) -> PostMortemRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,23 +22,6 @@ from linkis_ecm.store.rows import naive
 from linkis_ecm.store.sink import POISON, Sink, _newer
 from tests.mariadb import MariaDB
 from tests.store.records import RESOURCE, T0, at, life, step, ticket
-
-
-@pytest.fixture
-def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
-    url = new_url()
-    upgrade(url)
-    made = open_engine(url)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def sink(engine: Engine) -> Iterator[Sink]:
-    made = Sink(engine, clock=lambda: at(100), rng=random.Random(1))
-    made.start()
-    yield made
-    made.close(5)
 
 
 def edges(engine: Engine) -> list[tuple[str, str]]:
