@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
@@ -38,7 +39,7 @@ def open_engine(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite":
             engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})
-            event.listen(engine, "connect", _sqlite_settings)
+            event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, parsed.database))
             return engine
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "write_timeout": READ_SECONDS}
         # Recycled before MySQL's own wait_timeout of 8 hours; pinged because a proxy may cut sooner.
@@ -68,10 +69,18 @@ def unreachable(url: URL, error: Exception) -> DatabaseError:
     )
 
 
-def _sqlite_settings(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
+def _sqlite_settings(connection: Any, file: str | None) -> None:
     # WAL: the gateway reads while the operator writes. NORMAL: a power cut may lose the last rows, which a resync
     # writes again; the file stays whole.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MILLISECONDS}"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+    if not file or file == ":memory:":
+        cursor.execute("PRAGMA journal_mode=WAL")
+    else:
+        # One at a time: the first switch to WAL upgrades a read lock, for which SQLite never calls its busy handler
+        # (sqlite3BtreeBeginTrans), so of two first connections one would fail at once with "database is locked".
+        with open(f"{file}.lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
