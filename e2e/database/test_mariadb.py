@@ -6,6 +6,7 @@ A run of its own: a cluster carries one release at a time.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -29,13 +30,13 @@ from tests.mariadb import MariaDB
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.mariadb,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(400 + OUTAGE_SECONDS),
     pytest.mark.skipif(tools.backend() != "node", reason="the database runs in the node's own network"),
 ]
 NAMESPACE = "ecm-db"
-# Of engines that start, run and end while the database is away.
-OUTAGE_SECONDS = 60
-OUTAGE_ENGINES = 12
+# Engines start, run and end, one after another, while the database is away. A minute each time; ten by
+# ECM_E2E_OUTAGE_SECONDS=600 for the figure in docs/faults.md.
+OUTAGE_SECONDS = int(os.environ.get("ECM_E2E_OUTAGE_SECONDS", "60"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_a_killed_database_stops_no_engine_and_the_rows_catch_up(
     names: list[str] = []
     try:
         deadline = time.monotonic() + OUTAGE_SECONDS
-        for _ in range(OUTAGE_ENGINES):
+        while time.monotonic() < deadline:
             name = create()
             names.append(name)
             until(f"{name} is Idle without a database", partial(_idle, name), 60)
@@ -152,7 +153,6 @@ def test_a_killed_database_stops_no_engine_and_the_rows_catch_up(
             assert gateway.execute(found["ticketId"], "6*7").data["outputs"][0]["text"] == "42"
             stop = '{"spec": {"desiredState": "Stopped"}}'
             kubectl.must("patch", "ec", name, "-n", NAMESPACE, "--type=merge", "-p", stop)
-        time.sleep(max(0.0, deadline - time.monotonic()))
         assert gateway.execute(old["ticketId"], "1+1").ok
     finally:
         mariadb.start()
