@@ -27,6 +27,10 @@ from e2e.gateway import Gateway
 from e2e.installation import Installation, install, uninstall
 from tests.mariadb import MariaDB
 
+# Engines start, run and end, one after another, while the database is away. A minute each time; ten by
+# ECM_E2E_OUTAGE_SECONDS=600 for the figure in docs/faults.md.
+OUTAGE_SECONDS = int(os.environ.get("ECM_E2E_OUTAGE_SECONDS", "60"))
+
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.mariadb,
@@ -34,9 +38,6 @@ pytestmark = [
     pytest.mark.skipif(tools.backend() != "node", reason="the database runs in the node's own network"),
 ]
 NAMESPACE = "ecm-db"
-# Engines start, run and end, one after another, while the database is away. A minute each time; ten by
-# ECM_E2E_OUTAGE_SECONDS=600 for the figure in docs/faults.md.
-OUTAGE_SECONDS = int(os.environ.get("ECM_E2E_OUTAGE_SECONDS", "60"))
 
 
 @pytest.fixture(scope="module")
