@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,6 +87,18 @@ class AgentProcess:
         finally:
             connection.close()
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The lines of an answer that comes in pieces, as they come."""
+        connection = self.connection()
+        try:
+            connection.request("GET", path, None, {"Authorization": f"Bearer {self.token}"})
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            while line := answer.readline():
+                yield line
+        finally:
+            connection.close()
+
     def json(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         status, raw = self.call(method, path, body)
         return status, json.loads(raw)
@@ -98,7 +111,7 @@ class AgentProcess:
 
     def execute(self, code: str, **more: Any) -> dict[str, Any]:
         """Run `code`; its result. Fails where it was refused."""
-        status, result = self.json("POST", "/v1/execute", {"taskId": "task-1", "code": code, **more})
+        status, result = self.json("POST", "/v1/execute", {"taskId": uuid.uuid4().hex, "code": code, **more})
         assert status == 200, result
         return result
 

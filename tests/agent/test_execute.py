@@ -19,7 +19,7 @@ def test_prints_and_the_last_value_come_back_in_order(agent: AgentProcess) -> No
     result = agent.execute("for n in range(3): print('line', n)\n6 * 7")
     assert result["status"] == "Succeed"
     assert result["outputs"] == [text("stdout", "line 0\nline 1\nline 2\n"), text("result", "42")]
-    assert result["taskId"] == "task-1"
+    assert len(result["taskId"]) == 32
     assert result["startedAt"] <= result["endedAt"] <= time.time()
 
 

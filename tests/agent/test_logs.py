@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from linkis_ecm.agent import logfiles
-from linkis_ecm.agent.logfiles import Mirror, open_log, read_lines
+from linkis_ecm.agent import loglines
+from linkis_ecm.agent.logfiles import Mirror, open_log
+from linkis_ecm.agent.loglines import Filter, LineIndex, page, tail
 from tests.agent.harness import AgentProcess
 
 
 def lines(path: Path, from_line: int, count: int) -> tuple[list[str], int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        page = read_lines(descriptor, from_line=from_line, count=count)
-    finally:
-        os.close(descriptor)
-    assert page["rows"] == len(page["logs"])
-    return page["logs"], page["endLine"]
+    found = page(*opened(path), from_line=from_line, count=count, wanted=Filter())
+    return found.logs, found.end_line
+
+
+def opened(path: Path, index: LineIndex | None = None) -> tuple[Callable[[int, int], bytes], int, LineIndex]:
+    """What the page functions read: the file's bytes, its size, an index of it."""
+    size, index = path.stat().st_size, index or LineIndex()
+
+    def read_at(offset: int, count: int) -> bytes:
+        with path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), count, offset)
+
+    index.extend(read_at, size)
+    return read_at, size, index
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_a_page_holds_the_lines_asked_for(
 def test_pages_put_together_are_the_file_whatever_the_chunks(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logfiles, "_CHUNK", chunk)
+    monkeypatch.setattr(loglines, "BLOCK", chunk)
     path = tmp_path / "stdout"
     whole = [f"line {number} " + "x" * (number % 9) for number in range(50)]
     path.write_text("\n".join(whole) + "\n")
@@ -72,7 +82,7 @@ def test_pages_put_together_are_the_file_whatever_the_chunks(
 
 
 def test_a_page_ends_at_its_bytes_and_the_next_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfiles, "MAX_PAGE_BYTES", 100)
+    monkeypatch.setattr(loglines, "MAX_PAGE_BYTES", 100)
     path = tmp_path / "stdout"
     path.write_text("".join(f"{number:030d}\n" for number in range(10)))
     first, end = lines(path, 1, 5000)
@@ -218,3 +228,142 @@ def test_a_big_download_costs_the_agent_no_memory(agent: AgentProcess) -> None:
 
 def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# -- keywords, the end, the index ------------------------------------------------------------------------------------
+
+LOG4J = """\
+2026-11-24 10:00:00.001 [INFO ] started
+2026-11-24 10:00:01.001 [ERROR] broken
+  at line 1
+  at line 2
+2026-11-24 10:00:02.001 [WARN ] slow
+plain
+"""
+
+
+@pytest.fixture
+def log4j(tmp_path: Path) -> Path:
+    path = tmp_path / "stdout"
+    path.write_text(LOG4J)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("only", "ignore", "expected"),
+    [
+        ("WARN", "", ["WARN ] slow"]),
+        ("WARN,ERROR", "", ["ERROR] broken", "WARN ] slow"]),
+        # A stack trace goes with the entry that is left out; what prints without a time does too.
+        ("", "ERROR", ["INFO ] started", "WARN ] slow", "plain"]),
+        ("line 2", "", []),
+        (" , ", "", ["INFO ] started", "ERROR] broken", "at line 1", "at line 2", "WARN ] slow", "plain"]),
+    ],
+)
+def test_keywords_choose_entries_and_what_belongs_to_them(
+    log4j: Path, only: str, ignore: str, expected: list[str]
+) -> None:
+    wanted = Filter.parse(only, ignore)
+    found = page(*opened(log4j), from_line=1, count=100, wanted=wanted)
+    assert [line.partition("[")[2] or line.strip() for line in found.logs] == expected
+    assert found.end_line == 6, "lines left out were looked at"
+    backwards = tail(*opened(log4j), from_line=1, count=100, wanted=wanted)
+    assert (backwards.logs, backwards.end_line) == (found.logs, 6)
+
+
+def test_words_of_lines_without_a_time_are_found_though_lines_before_them_were_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "stdout"
+    path.write_text("one\ntwo\nthree\n")
+    assert page(*opened(path), from_line=1, count=10, wanted=Filter.parse("three", "")).logs == ["three"]
+
+
+def test_a_page_of_a_filter_says_where_to_go_on(log4j: Path) -> None:
+    first = page(*opened(log4j), from_line=1, count=1, wanted=Filter.parse("ERROR,WARN", ""))
+    assert (len(first.logs), first.end_line) == (1, 2)
+    rest = page(*opened(log4j), from_line=first.end_line + 1, count=1, wanted=Filter.parse("ERROR,WARN", ""))
+    assert [line[-4:] for line in rest.logs] == ["slow"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50])
+@pytest.mark.parametrize("only", ["", "1"])
+def test_pages_from_the_end_put_together_are_the_log(
+    tmp_path: Path, size: int, only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loglines, "BLOCK", 16)
+    monkeypatch.setattr(loglines, "MAX_LINES", 5)
+    path = tmp_path / "stdout"
+    whole = [f"line {number}" for number in range(47)]
+    path.write_text("\n".join(whole))
+    found: list[str] = []
+    seen = 0
+    while seen < 47:
+        got = tail(*opened(path), from_line=seen + 1, count=size, wanted=Filter.parse(only, ""))
+        assert seen < got.end_line <= 47
+        found, seen = got.logs + found, got.end_line
+    assert found == [line for line in whole if only in line]
+
+
+def test_the_index_grows_with_the_log_and_starts_over_with_a_shorter_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loglines, "BLOCK", 32)
+    path = tmp_path / "stdout"
+    index = LineIndex()
+    whole = ""
+    for number in range(200):
+        whole += f"{number}\n" * (number % 3)
+        path.write_text(whole)
+        read_at, size, _ = opened(path, index)
+        assert index.count(read_at, size) == whole.count("\n")
+    path.write_text("a\nb\n")
+    read_at, size, _ = opened(path, index)
+    assert page(read_at, size, index, from_line=2, count=9, wanted=Filter()).logs == ["b"]
+
+
+def test_a_late_line_of_a_long_log_costs_one_block(tmp_path: Path) -> None:
+    path = tmp_path / "stdout"
+    with path.open("wb") as file:
+        for start in range(0, 400_000, 1000):
+            file.write(
+                b"".join(b"%09d some words of a line of a log\n" % number for number in range(start, start + 1000))
+            )
+    _, size, index = opened(path)
+    read: list[int] = []
+
+    def read_at(offset: int, count: int) -> bytes:
+        read.append(count)
+        with path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), count, offset)
+
+    found = page(read_at, size, index, from_line=390_001, count=3, wanted=Filter())
+    assert [line[:9] for line in found.logs] == ["000390000", "000390001", "000390002"]
+    assert sum(read) <= 3 * loglines.BLOCK
+    assert index.nbytes < size / 20_000
+
+
+def test_a_part_of_the_file_is_given_with_the_size_of_the_whole(agent: AgentProcess) -> None:
+    agent.execute("print('a part of this')")
+    whole = agent.call("GET", "/v1/logs/stdout")[1]
+    at = whole.index(b"part of")
+    assert agent.call("GET", f"/v1/logs/stdout?offset={at}&length=7") == (200, b"part of")
+    assert agent.call("GET", f"/v1/logs/stdout?offset={1 << 40}") == (200, b"")
+
+
+def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
+    start: Callable[..., AgentProcess],
+) -> None:
+    agent = start()
+    agent.execute("print('before')")
+    frames: list[bytes] = []
+    done = threading.Event()
+
+    def follow() -> None:
+        frames.extend(agent.stream("/v1/logs/stdout/follow"))
+        done.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    agent.execute("print('after')")
+    assert agent.call("POST", "/v1/stop", {"graceSeconds": 0})[0] == 202
+    assert done.wait(20)
+    text = b"".join(frames).decode()
+    assert text.index("before") < text.index("after") < text.index("the engine has stopped")

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.agents import DOWNLOADS_PER_ENGINE
+from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
 from tests.gateway.support import BASE, EM, Harness
 
 Make = Callable[..., Awaitable[Harness]]
@@ -23,7 +23,7 @@ ONLY = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout
 
 
 async def log(_: web.Request) -> web.StreamResponse:
-    return web.Response(body=LOG, content_type="text/plain")
+    return web.Response(body=LOG, content_type="text/plain", headers={"X-Log-Size": str(len(LOG)), "X-Log-File": "7"})
 
 
 async def missing(_: web.Request) -> web.StreamResponse:
@@ -34,7 +34,7 @@ def endless(size: int, piece: bytes = b"x" * (256 << 10)) -> Callable[[web.Reque
     """A log of `size` bytes that is never whole in memory."""
 
     async def send(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(size)})
+        response = web.StreamResponse(headers={"Content-Length": str(size), "X-Log-Size": str(size)})
         await response.prepare(request)
         for start in range(0, size, len(piece)):
             await response.write(piece[: size - start])
@@ -170,7 +170,7 @@ async def test_200_mib_pass_through_with_memory_flat_though_the_client_is_slow(g
 
 async def test_a_log_that_breaks_off_never_looks_whole(gw: Harness) -> None:
     async def half(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(1 << 20)})
+        response = web.StreamResponse(headers={"Content-Length": str(1 << 20), "X-Log-Size": str(1 << 20)})
         await response.prepare(request)
         await response.write(b"x" * (1 << 19))
         assert request.transport is not None

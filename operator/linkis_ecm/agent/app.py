@@ -22,7 +22,7 @@ from linkis_ecm.agent.kernel import Kernel
 from linkis_ecm.agent.logfiles import LogFiles
 from linkis_ecm.agent.reporter import Reporter
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
-from linkis_ecm.agent.spawn import SpawnedKernel
+from linkis_ecm.agent.spawn import SpawnedKernel, spawn_kernel
 from linkis_ecm.agent.usage import Usage
 from linkis_ecm.agent.web import Server
 
@@ -92,7 +92,22 @@ class _Agent:
             log=logs.event,
         )
         usage = Usage()
-        engine = Engine(kernel=kernel, logs=logs, usage=usage, timings=self._timings, on_change=reporter.changed)
+        folders = []
+
+        def new_kernel() -> Kernel:
+            """After a restart: the process's own environment is what the first one was made of."""
+            again = spawn_kernel(os.environ)
+            folders.append(again.directory)
+            return Kernel(again, logs.write)
+
+        engine = Engine(
+            kernel=kernel,
+            new_kernel=new_kernel,
+            logs=logs,
+            usage=usage,
+            timings=self._timings,
+            on_change=reporter.changed,
+        )
         self._engine = engine
 
         def reap() -> None:
@@ -104,7 +119,7 @@ class _Agent:
                     return
                 if pid == 0:
                     return
-                if pid == spawned.pid:
+                if pid == engine.kernel.pid:
                     engine.kernel_exited(status)
 
         def terminate(name: str) -> None:
@@ -139,8 +154,10 @@ class _Agent:
         for task in (living, reporting):
             task.cancel()
         await asyncio.wait((living, reporting), timeout=1.0)
-        kernel.kill()
-        kernel.close()
+        engine.kernel.kill()
+        engine.kernel.close()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
         return code
 
     async def _ship(self) -> None:

@@ -12,12 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from linkis_ecm.agent.kernel import Kernel, KernelGoneError
 from linkis_ecm.agent.logfiles import LogFiles
 from linkis_ecm.agent.outputs import Outputs
+from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook
+from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
+from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
 from linkis_ecm.agent.usage import Usage
 
 STARTING, IDLE, BUSY, SHUTTING_DOWN, FAILED = "Starting", "Idle", "Busy", "ShuttingDown", "Failed"
@@ -44,35 +46,6 @@ class QueueFullError(Exception):
     """MAX_WAITING tasks wait already."""
 
 
-@dataclass(slots=True)
-class Task:
-    """One request to run code."""
-
-    id: str
-    code: str
-    timeout: float | None
-    done: asyncio.Future[dict[str, Any]]
-    outputs: Outputs = field(default_factory=Outputs)
-    started: float = 0.0
-    interrupted: bool = False
-    timed_out: bool = False
-    execution_count: int | None = None
-
-    def settle(self, status: str, now: float) -> None:
-        """Answer the caller, once."""
-        if not self.done.done():
-            self.done.set_result(
-                {
-                    "taskId": self.id,
-                    "status": status,
-                    "executionCount": self.execution_count,
-                    "startedAt": self.started,
-                    "endedAt": now,
-                    "outputs": self.outputs.result(),
-                }
-            )
-
-
 class Engine:
     """Runs tasks in `kernel` until it is stopped or its kernel dies; then `ended` is the process's exit code."""
 
@@ -80,6 +53,7 @@ class Engine:
         self,
         *,
         kernel: Kernel,
+        new_kernel: Callable[[], Kernel],
         logs: LogFiles,
         usage: Usage,
         timings: dict[str, float],
@@ -87,7 +61,11 @@ class Engine:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kernel = kernel
+        self._new_kernel = new_kernel
+        self._restarting: asyncio.Future[None] | None = None
+        self._killed = 0  # the process that a restart has ended
         self._logs = logs
+        self.tasks = TaskBook(logs.directory, clock)
         self._usage = usage
         self._on_change = on_change
         self._clock = clock
@@ -115,18 +93,50 @@ class Engine:
 
     # -- what the API calls ------------------------------------------------------------------------------------------
 
-    def submit(self, *, task_id: str, code: str, timeout: float | None) -> asyncio.Future[dict[str, Any]]:
-        """Queue `code`; the future is the result. Raises NotReadyError and QueueFullError."""
+    def submit(self, *, task_id: str, code: str, timeout: float | None) -> Task:
+        """Queue `code`, or give the task that was sent with this id before.
+
+        Raises NotReadyError, QueueFullError, OtherTaskError.
+        """
+        if (known := self.tasks.same(task_id, code)) is not None:
+            return known
         if self.state not in (IDLE, BUSY):
-            raise NotReadyError(_REFUSALS[self.state])
+            raise NotReadyError(_REFUSALS.get(self.state, f"the engine is {self.state} and takes no code"))
         if len(self._waiting) >= MAX_WAITING:
             raise QueueFullError(f"{MAX_WAITING} tasks wait already: send this one again when one of them has ended")
-        task = Task(id=task_id, code=code, timeout=timeout, done=self._loop.create_future())
+        task = Task(
+            id=task_id, code=code, timeout=timeout, accepted=self._clock(), done=self._loop.create_future()
+        )  # fmt: skip
+        self.tasks.add(task)
         if self._running is not None:
             self._logs.event("INFO", f"task {task_id} waits behind {len(self._waiting)} others and the running one")
         self._waiting.append(task)
         self._arrived.set()
-        return task.done
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """End a waiting task at once, interrupt a running one; nothing where it has ended."""
+        if task in self._waiting:
+            self._waiting.remove(task)
+            self._cancel_one(task, "the task was cancelled before it could start")
+        elif task is self._running:
+            self.interrupt()
+
+    async def restart_kernel(self) -> None:
+        """A new kernel in the place of the old one, with nothing of its memory. Raises NotReadyError."""
+        if self.state not in (IDLE, BUSY):
+            raise NotReadyError(_REFUSALS.get(self.state, f"the engine is {self.state}: its kernel stays"))
+        if self._restarting is None:
+            self._logs.event("INFO", "the kernel is restarted on request")
+            self._restarting = self._loop.create_future()
+            if self.state == IDLE:
+                self._enter(BUSY)
+            self._cancel_waiting("the kernel was restarted before this task could start")
+            if self._running is not None:
+                self._running.interrupted = True
+            self._killed = self._kernel.pid
+            self._kernel.kill()
+        await asyncio.shield(self._restarting)
 
     def interrupt(self) -> None:
         """Interrupt the running task, if there is one; it ends as Cancelled."""
@@ -134,6 +144,11 @@ class Engine:
             self._logs.event("INFO", f"task {self._running.id} is interrupted on request")
             self._running.interrupted = True
             self._kernel.interrupt()
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that runs now."""
+        return self._kernel
 
     def stop(self, *, grace: float, reason: str) -> None:
         """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins."""
@@ -195,27 +210,46 @@ class Engine:
 
     async def run(self) -> None:
         """Wait for the kernel, then run tasks as they come. Ends by being cancelled or with the kernel."""
-        try:
-            if not await self._ready(IDLE):
-                return
-            # The first execution imports what all later ones find: better now than in a user's first task.
-            await self._kernel.execute("", Outputs(), silent=True)
-            while True:
-                while not self._waiting:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                await self._run_task(self._waiting.popleft())
-        except KernelGoneError:
-            pass  # kernel_exited() says the rest
+        ready = IDLE
+        while True:
+            try:
+                if not await self._ready(ready):
+                    return
+                # The first execution imports what all later ones find: better now than in a user's first task.
+                await self._kernel.execute("", Outputs(), silent=True)
+                self._end_restart()
+                while True:
+                    while not self._waiting or self._restarting is not None:
+                        self._arrived.clear()
+                        await self._arrived.wait()
+                        if self._restarting is not None and self._kernel.exit_status is not None:
+                            raise KernelGoneError
+                    await self._run_task(self._waiting.popleft())
+            except KernelGoneError:
+                if self._restarting is None or self.state != BUSY:
+                    return  # kernel_exited() says the rest
+            self._kernel.close()
+            self._kernel = self._new_kernel()
+            ready = ""
+
+    def _end_restart(self) -> None:
+        restarting, self._restarting = self._restarting, None
+        if restarting is not None:
+            self._logs.event("INFO", "the new kernel has answered")
+            restarting.set_result(None)
+            if self.state == BUSY and not self._waiting:
+                self._enter(IDLE)
 
     async def run_job(self, code: str) -> dict[str, Any] | None:
         """Wait for the kernel and run the one job; its result, or None where the engine ended otherwise."""
         try:
             if not await self._ready(RUNNING):
                 return None
-            task = Task(id="job", code=code, timeout=None, done=self._loop.create_future())
+            task = Task(id="job", code=code, timeout=None, accepted=self._clock(), done=self._loop.create_future())
+            self.tasks.add(task)
             await self._run_task(task)
-            return await task.done
+            await task.done
+            return task.result()
         except KernelGoneError:
             return None  # kernel_exited() says the rest
 
@@ -236,12 +270,14 @@ class Engine:
         self._fail(reason, message, code)
 
     async def _ready(self, state: str) -> bool:
-        """Wait for the kernel's answer and enter `state`; False where it did not come in time."""
+        """Wait for the kernel's answer and enter `state`, if one is given; False where it did not come in time."""
         try:
             await asyncio.wait_for(self._kernel.ready(), START_TIMEOUT)
         except TimeoutError:
             self._fail("KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1)
             return False
+        if not state:
+            return True
         self.timings["kernelReady"] = self._clock()
         if self.state == STARTING:
             self._logs.event("INFO", "the kernel has answered, the engine is ready")
@@ -254,6 +290,9 @@ class Engine:
         self._kernel.exited(status)
         if self._stopping is not None or self.state in (FAILED, SUCCESS):
             return
+        if self._restarting is not None and self._killed == self._kernel.pid:
+            self._arrived.set()  # run() goes on with another kernel
+            return
         self._last_words = running
         if status == 0 and running is None and self.timings["kernelReady"]:
             # The user's own exit() ends the kernel cleanly after its task.
@@ -261,8 +300,8 @@ class Engine:
             return
         how, code = self._obituary(status)
         if running is not None:
-            running.outputs.error("KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
-            self._end_task(running, "Failed")
+            _error(running, "KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
+            self._end_task(running, TASK_FAILED)
         last = "\n".join(self._logs.last_stderr_lines(TOLD_LINES))[-TOLD_CHARACTERS:]
         self._fail("KernelDied", f"{how}. Its last lines: {last}" if last else how, code)
 
@@ -287,7 +326,8 @@ class Engine:
     async def _run_task(self, task: Task) -> None:
         self._running = task
         self._nothing_runs.clear()
-        task.started = self._clock()
+        task.begin(self._clock())
+        self.tasks.note(task, "started")
         self.counters["tasksStarted"] += 1
         self._logs.event("INFO", f"task {task.id} starts, {len(task.code)} characters of python")
         if self.state == IDLE:
@@ -297,9 +337,10 @@ class Engine:
             timers.append(self._loop.call_later(task.timeout, self._time_out, task))
             timers.append(self._loop.call_later(task.timeout + INTERRUPT_PATIENCE, self._give_up, task))
         try:
-            reply = await self._kernel.execute(task.code, task.outputs)
+            reply = await self._kernel.execute(task.code, _Sink(task))
         except KernelGoneError:
-            self._end_task(task, "Cancelled" if self._stopping is not None else "Failed")
+            meant = self._stopping is not None or self._restarting is not None
+            self._end_task(task, CANCELLED if meant else TASK_FAILED)
             raise
         finally:
             for timer in timers:
@@ -316,8 +357,8 @@ class Engine:
 
     def _give_up(self, task: Task) -> None:
         """The code ignores the interrupt. Its caller has waited long enough; the engine stays Busy until it ends."""
-        task.outputs.error("Timeout", f"the code went on for {INTERRUPT_PATIENCE:g} s after its interrupt", [])
-        task.settle("Timeout", self._clock())
+        _error(task, TIMEOUT, f"the code went on for {INTERRUPT_PATIENCE:g} s after its interrupt")
+        self._settle(task, TIMEOUT)
 
     def _end_task(self, task: Task, status: str) -> None:
         if self._running is not task:
@@ -326,18 +367,23 @@ class Engine:
         self._running = None
         self._nothing_runs.set()
         self.last_task_ended = now
-        self.counters["tasksSucceeded" if status == "Succeed" else "tasksFailed"] += 1
-        task.settle(status, now)
+        self.counters["tasksSucceeded" if status == TASK_SUCCEED else "tasksFailed"] += 1
+        self._settle(task, status)
         self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s")
-        if self.state == BUSY and not self._waiting:
+        if self.state == BUSY and not self._waiting and self._restarting is None:
             self._enter(IDLE)
 
-    def _cancel_waiting(self) -> None:
-        now = self._clock()
+    def _cancel_waiting(self, why: str = "the engine ended before this task could start") -> None:
         while self._waiting:
-            task = self._waiting.popleft()
-            task.outputs.error("Cancelled", "the engine ended before this task could start", [])
-            task.settle("Cancelled", now)
+            self._cancel_one(self._waiting.popleft(), why)
+
+    def _cancel_one(self, task: Task, why: str) -> None:
+        _error(task, CANCELLED, why)
+        self._settle(task, CANCELLED)
+
+    def _settle(self, task: Task, status: str) -> None:
+        if task.settle(status, self._clock()):
+            self.tasks.over(task)
 
     async def _stop(self) -> None:
         self._cancel_waiting()
@@ -369,6 +415,10 @@ class Engine:
         if self.state in self._spent:
             self._spent[self.state] += now - self.since
         self.state, self.since, self.reason, self.message = state, now, reason, message
+        if self._restarting is not None and state != BUSY:
+            restarting, self._restarting = self._restarting, None
+            restarting.set_exception(NotReadyError(f"the engine is {state}: its kernel was not restarted"))
+            restarting.exception()  # whoever asked may have gone
         self._on_change()
 
 
@@ -392,9 +442,30 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+class _Sink:
+    """A task's outputs, and the wake-up of those who follow it."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._outputs = task.outputs or Outputs()
+
+    def stream(self, name: str, text: str) -> None:
+        self._outputs.stream(name, text)
+        self._task.touch()
+
+    def message(self, kind: str, content: dict[str, Any]) -> None:
+        self._outputs.message(kind, content)
+        self._task.touch()
+
+
+def _error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:
+    if task.outputs is not None:
+        task.outputs.error(name, value, traceback or [])
+
+
 def _verdict(task: Task, reply: dict[str, Any]) -> str:
     if task.timed_out:
-        return "Timeout"
+        return TIMEOUT
     if reply.get("status") == "ok":
-        return "Succeed"
-    return "Cancelled" if task.interrupted else "Failed"
+        return TASK_SUCCEED
+    return CANCELLED if task.interrupted else TASK_FAILED

@@ -12,19 +12,13 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
 # Linkis's log names (gc and udfLog belong to engines on the JVM, yarnApp to those on YARN).
 LOG_NAMES = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
-MAX_LINES = 5000  # as Linkis: "Cannot fetch more than 5000 lines of logs"
-MAX_LINE_BYTES = 64 << 10
-MAX_PAGE_BYTES = 8 << 20
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
-_CHUNK = 1 << 20
 
 
 class Mirror:
@@ -136,77 +130,3 @@ def open_log(directory: str, name: str) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def read_lines(descriptor: int, *, from_line: int, count: int) -> dict[str, Any]:
-    """`page_of_lines` of an open file, as long as it is now."""
-
-    def read_at(offset: int, size: int) -> bytes:
-        return os.pread(descriptor, size, offset)
-
-    return page_of_lines(read_at, os.fstat(descriptor).st_size, from_line=from_line, count=count)
-
-
-def page_of_lines(read_at: Callable[[int, int], bytes], size: int, *, from_line: int, count: int) -> dict[str, Any]:
-    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis), of a log of `size` bytes.
-
-    One pass in chunks, so memory does not grow with the log; a page ends early at MAX_PAGE_BYTES and its `endLine`
-    says where to go on.
-    """
-    skip = max(from_line, 1) - 1
-    offset, skipped = _skip_lines(read_at, skip, size)
-    if skipped < skip:
-        return {"logs": [], "endLine": skipped, "rows": 0}
-    logs: list[str] = []
-    page = 0
-    line = bytearray()
-    line_bytes = 0
-    while offset < size and len(logs) < count and page < MAX_PAGE_BYTES:
-        chunk = read_at(offset, min(_CHUNK, size - offset))
-        if not chunk:
-            break
-        offset += len(chunk)
-        start = 0
-        while len(logs) < count and page < MAX_PAGE_BYTES:
-            end = chunk.find(b"\n", start)
-            piece = chunk[start:] if end < 0 else chunk[start:end]
-            line += piece[: MAX_LINE_BYTES - len(line)]
-            line_bytes += len(piece)
-            if end < 0:
-                break
-            logs.append(_text(line, line_bytes))
-            page += len(line) + 1
-            line.clear()
-            line_bytes = 0
-            start = end + 1
-    if line_bytes and offset >= size and len(logs) < count and page < MAX_PAGE_BYTES:
-        logs.append(_text(line, line_bytes))  # the last line, which has no end yet
-    return {"logs": logs, "endLine": skip + len(logs), "rows": len(logs)}
-
-
-def _skip_lines(read_at: Callable[[int, int], bytes], skip: int, size: int) -> tuple[int, int]:
-    """(offset behind the first `skip` lines, how many of them there were)."""
-    offset = skipped = 0
-    last = b"\n"
-    while skipped < skip and offset < size:
-        chunk = read_at(offset, min(_CHUNK, size - offset))
-        if not chunk:
-            break
-        found = chunk.count(b"\n")
-        if skipped + found < skip:
-            skipped += found
-            offset += len(chunk)
-            last = chunk[-1:]
-            continue
-        position = -1
-        for _ in range(skip - skipped):
-            position = chunk.index(b"\n", position + 1)
-        return offset + position + 1, skip
-    if skipped < skip and last != b"\n":
-        skipped += 1  # the last line, which has no end yet
-    return offset, skipped
-
-
-def _text(line: bytearray, length: int) -> str:
-    text = line.decode(errors="replace").removesuffix("\r")
-    return text if length <= len(line) else f"{text}… [{length} bytes, cut at {MAX_LINE_BYTES}]"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass
 from typing import Any
 
 TABLE_MIME = "application/vnd.linkis.table+json"
+# Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
+PROGRESS_MIME = "application/vnd.linkis.progress+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 # All outputs of one task together; beyond it the task runs on and its output goes to the log files only.
 MAX_BYTES = 16 << 20
 MAX_OUTPUTS = 1000
+# Changes of earlier displays that a follower can be told one by one; after more it is told everything again.
+MAX_UPDATES = 10_000
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -19,12 +24,37 @@ def plain(text: str) -> str:
     return _ESCAPES.sub("", text) if "\x1b" in text else text
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a follower is: so many items, so many characters of the one after them, so many changes."""
+
+    epoch: int = 0
+    items: int = 0
+    chars: int = 0
+    updates: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.items}.{self.chars}.{self.updates}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Of what `str` gave. Raises ValueError."""
+        parts = text.split(".")
+        if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
+            raise ValueError(f"{text[:64]!r} is no cursor")
+        return cls(*map(int, parts))
+
+
 class Outputs:
     """One task's outputs in the order in which they came."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_outputs: int = MAX_OUTPUTS) -> None:
+        self.progress: tuple[float | None, str] = (None, "")
         self._items: list[dict[str, Any]] = []
-        self._pieces: list[str] = []  # of the text output at the end of _items, joined when it ends
+        self._pieces: list[str] = []  # of the text output at the end of _items, joined when somebody looks
+        self._text_open = False
+        self._epoch = 0
+        self._updates: list[int] = []
         self._left = max_bytes
         self._max_bytes = max_bytes
         self._max_outputs = max_outputs
@@ -39,20 +69,24 @@ class Outputs:
         if not text:
             return
         last = self._items[-1] if self._items else None
-        if last is None or last["type"] != "text" or last["stream"] != name or not self._pieces:
+        if last is None or last["type"] != "text" or last["stream"] != name or not self._text_open:
             if not self._room():
                 return
             self._end_text()
             self._items.append({"type": "text", "stream": name, "text": ""})
+            self._text_open = True
         self._pieces.append(text)
 
     def message(self, kind: str, content: dict[str, Any]) -> None:
         """One of the kernel's iopub messages other than `stream`."""
         if kind in ("execute_result", "display_data"):
+            if self._told_progress(content.get("data", {})):
+                return
             self._clear_if_due()
             self._show(content, "result" if kind == "execute_result" else "stdout")
         elif kind == "update_display_data":
-            self._update(content)
+            if not self._told_progress(content.get("data", {})):
+                self._update(content)
         elif kind == "error":
             self.error(
                 str(content.get("ename", "")),
@@ -74,8 +108,46 @@ class Outputs:
 
     def result(self) -> list[dict[str, Any]]:
         """The outputs, as the interface has them."""
-        self._end_text()
+        self._join()
         return self._items
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take, as the bounds count them."""
+        return self._max_bytes - self._left
+
+    def since(self, seen: Cursor) -> tuple[list[dict[str, Any]], Cursor]:
+        """What a follower at `seen` has to be told, and where it is then.
+
+        Each is {"index", "output"}, an output's text from where the follower is; {"index", "output", "replaces": true}
+        for one that changed; {"reset": true} where all that was told is void.
+        """
+        self._join()
+        told: list[dict[str, Any]] = []
+        if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
+            told.append({"reset": True})
+            seen = Cursor(epoch=self._epoch, updates=len(self._updates))
+        for index in sorted({index for index in self._updates[seen.updates :] if index < seen.items}):
+            told.append({"index": index, "output": self._items[index], "replaces": True})
+        items, chars = seen.items, seen.chars
+        for index in range(seen.items, len(self._items)):
+            item = self._items[index]
+            if chars:
+                item = item | {"text": item["text"][chars:]}
+            if item.get("text") != "" or item["type"] != "text":
+                told.append({"index": index, "output": item})
+            growing = self._text_open and index == len(self._items) - 1
+            items, chars = (index, chars + len(item["text"])) if growing else (index + 1, 0)
+        return told, Cursor(self._epoch, items, chars, len(self._updates))
+
+    def _told_progress(self, data: dict[str, Any]) -> bool:
+        told = data.get(PROGRESS_MIME)
+        if not isinstance(told, dict):
+            return False
+        value = told.get("progress")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+            self.progress = (float(value), str(told.get("message") or "")[:200])
+        return True
 
     def _show(self, content: dict[str, Any], stream: str) -> None:
         item = _display(content.get("data", {}), stream)
@@ -94,13 +166,18 @@ class Outputs:
         if position is not None and item is not None and self._fits(item):
             self._left += _size(self._items[position])
             self._items[position] = item
+            self._updates.append(position)
+            if len(self._updates) > MAX_UPDATES:
+                self._start_over()
 
     def _clear_if_due(self) -> None:
         if self._clear_next:
             self._clear_next = False
             self._items.clear()
             self._pieces.clear()
+            self._text_open = False
             self._displays.clear()
+            self._start_over()
             self._left = self._max_bytes
             self._full = False
 
@@ -136,7 +213,15 @@ class Outputs:
         note = f"\n[output cut here: a task returns {self._max_bytes} bytes and {self._max_outputs} outputs at most]\n"
         self._items.append({"type": "text", "stream": "stdout", "text": rest + note})
 
+    def _start_over(self) -> None:
+        self._epoch += 1
+        self._updates.clear()
+
     def _end_text(self) -> None:
+        self._join()
+        self._text_open = False
+
+    def _join(self) -> None:
         if self._pieces:
             self._items[-1]["text"] += "".join(self._pieces)
             self._pieces.clear()

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,8 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """An answer: `body`, or `size` bytes of the file open as `file`, which is closed after it."""
+    """An answer: `body`, or `size` bytes of the file open as `file` from `offset` on, which is closed after it, or
+    what `stream` yields, piece by piece."""
 
     status: int
     body: bytes = b""
@@ -55,6 +56,8 @@ class Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     file: int | None = None
     size: int = 0
+    offset: int = 0
+    stream: AsyncGenerator[bytes] | None = None
     # Called when the answer has been sent, or its peer has gone.
     done: Callable[[], None] | None = None
 
@@ -234,6 +237,9 @@ class _Connection:
                     raise ConnectionResetError("the peer left in the middle of its request")
 
     async def _send(self, response: Response) -> None:
+        if response.stream is not None:
+            await self._send_stream(response, response.stream)
+            return
         size = response.size if response.file is not None else len(response.body)
         headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % size), *response.headers]
         # Where the body was not read, what follows is not a request: say so.
@@ -248,16 +254,54 @@ class _Connection:
                 await self._writer.drain()
                 return
             self._writer.write(data)
-        await self._send_file(response.file, size)
+        await self._send_file(response.file, response.offset, size)
 
-    async def _send_file(self, descriptor: int, size: int) -> None:
+    async def _send_stream(self, response: Response, stream: AsyncGenerator[bytes]) -> None:
+        """As long as there is something to tell and the peer is there; then the connection is closed."""
+        headers = [
+            (b"content-type", response.content_type),
+            (b"transfer-encoding", b"chunked"),
+            (b"connection", b"close"),
+            *response.headers,
+        ]
+        data = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
+        # Whoever reads a stream sends nothing more: its end of the connection tells when it leaves.
+        left = asyncio.ensure_future(self._reader.read(1))
+        piece: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    self._writer.write(data)
+                    await self._writer.drain()
+                piece = asyncio.ensure_future(anext(stream))
+                await asyncio.wait((piece, left), return_when=asyncio.FIRST_COMPLETED)
+                if not piece.done():
+                    raise ConnectionResetError("the peer left")
+                try:
+                    data = self._h11.send(h11.Data(data=piece.result())) or b""
+                except StopAsyncIteration:
+                    break
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                self._writer.write(self._h11.send(h11.EndOfMessage()) or b"")
+                await self._writer.drain()
+        finally:
+            for waited in (left, piece):
+                if waited is not None and not waited.done():
+                    waited.cancel()
+                    with suppress(asyncio.CancelledError, StopAsyncIteration, OSError):
+                        await waited
+            await stream.aclose()
+
+    async def _send_file(self, descriptor: int, offset: int, size: int) -> None:
         """Exactly `size` bytes by sendfile, in pieces that a reader must take in time."""
         loop = asyncio.get_running_loop()
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             sent = 0
             while sent < size:
                 async with asyncio.timeout(WRITE_TIMEOUT):
-                    piece = await loop.sendfile(self._writer.transport, file, sent, min(FILE_PIECE, size - sent))
+                    piece = await loop.sendfile(
+                        self._writer.transport, file, offset + sent, min(FILE_PIECE, size - sent)
+                    )
                 if not piece:
                     raise ConnectionAbortedError("the log became shorter while it was sent")
                 sent += piece

@@ -45,11 +45,12 @@ class Reader:
         self._file.seek(offset)
         return bytes(self._file.read(min(count, self.size - offset)))
 
-    async def chunks(self, offset: int = 0) -> AsyncIterator[bytes]:
-        """What follows on `offset`, piece by piece."""
+    async def chunks(self, offset: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """What follows on `offset`, piece by piece, before `end`."""
         loop = asyncio.get_running_loop()
-        while offset < self.size:
-            data = await loop.run_in_executor(self._threads, self.read_at, offset, PIECE)
+        end = self.size if end is None else min(end, self.size)
+        while offset < end:
+            data = await loop.run_in_executor(self._threads, self.read_at, offset, min(PIECE, end - offset))
             if not data:
                 return
             offset += len(data)

@@ -18,7 +18,9 @@ from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway import envelope
-from linkis_ecm.gateway.agents import Agents, new_session
+from linkis_ecm.gateway.agentlink import AgentLink, new_session
+from linkis_ecm.gateway.agentlogs import AgentLogSource
+from linkis_ecm.gateway.agents import Agents
 from linkis_ecm.gateway.archived import ArchiveLogSource
 from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import SMALL, ByteBudget
@@ -27,7 +29,7 @@ from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.history import Find, History
-from linkis_ecm.gateway.logs import AgentLogSource, Logs
+from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.sending import BEGUN
 from linkis_ecm.gateway.settings import MIB, Settings
@@ -64,7 +66,7 @@ def build_app(
     session = new_session()
     history = History(find)
     budget = ByteBudget(settings.max_held_bytes)
-    agents = Agents(session, settings=settings, cache=engines, metrics=metrics, budget=budget)
+    link = AgentLink(session, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     app[GATEWAY] = Gateway(
         settings=settings,
@@ -73,8 +75,8 @@ def build_app(
         engines=engines,
         plugins=plugins,
         history=history,
-        agents=agents,
-        logs=Logs((AgentLogSource(agents), *((ArchiveLogSource(archive),) if archive is not None else ()))),
+        agents=Agents(link, engines),
+        logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
         archive=archive,
         metrics=metrics,
         budget=budget,

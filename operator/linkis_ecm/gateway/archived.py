@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from linkis_ecm.agent.logfiles import page_of_lines
+from linkis_ecm.agent.loglines import Filter, LineIndex, Page, last_rows, page, tail
 from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
 from linkis_ecm.gateway.errors import bad_request
-from linkis_ecm.gateway.logs import Engine, LogMissing
+from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog
 from linkis_ecm.gateway.views import EngineView
 
 # The kubelet's log holds both streams: it stands in for either where the agent could not send its files.
 _IN_CONTAINER = ("stdout", "stderr")
+# Logs whose line index is kept: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
+INDEXES = 256
 
-
-@dataclass(frozen=True, slots=True)
-class ArchivedLog:
-    """An open log of the archive."""
-
-    size: int
-    chunks: AsyncIterator[bytes]
+Found = tuple[int, str]
 
 
 class ArchiveLogSource:
@@ -31,6 +27,7 @@ class ArchiveLogSource:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self._indexes: OrderedDict[tuple[str, int, str], tuple[LineIndex, asyncio.Lock]] = OrderedDict()
 
     def has(self, engine: Engine) -> bool:
         """Once the engine has ended, or between two of its attempts."""
@@ -38,24 +35,47 @@ class ArchiveLogSource:
             return engine.is_final or (engine.attempt > 0 and not engine.address)
         return bool(engine.uid)
 
-    async def lines(
-        self, engine: Engine, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
-    ) -> dict[str, Any]:
-        reader = await self._reader(engine, log_type)
+    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
+        (attempt, name), reader = await self._reader(engine, log_type)
+        index, lock = self._index((engine.uid, attempt, name))
         try:
-            return await asyncio.to_thread(page_of_lines, reader.read_at, reader.size, from_line=from_line, count=lines)
+            async with lock:
+                found = await asyncio.to_thread(_read, reader, index, query)
+        finally:
+            await reader.close()
+        return found.as_json()
+
+    @asynccontextmanager
+    async def open(
+        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[OpenLog]:
+        (attempt, name), reader = await self._reader(engine, log_type)
+        begin = min(offset, reader.size)
+        size = reader.size - begin if length is None else min(length, reader.size - begin)
+        try:
+            yield OpenLog(
+                total=reader.size,
+                length=size,
+                identity=f"{engine.uid}-{attempt}-{name}",
+                chunks=reader.chunks(begin, begin + size),
+            )
         finally:
             await reader.close()
 
     @asynccontextmanager
-    async def open(self, engine: Engine, log_type: str) -> AsyncIterator[ArchivedLog]:
-        reader = await self._reader(engine, log_type)
-        try:
-            yield ArchivedLog(reader.size, reader.chunks())
-        finally:
-            await reader.close()
+    async def follow(self, engine: Engine, log_type: str, *, offset: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What there is: nothing more will come."""
+        async with self.open(engine, log_type, offset=offset) as opened:
+            yield opened.chunks
 
-    async def _reader(self, engine: Engine, log_type: str) -> Reader:
+    def _index(self, key: tuple[str, int, str]) -> tuple[LineIndex, asyncio.Lock]:
+        found = self._indexes.pop(key, None) or (LineIndex(), asyncio.Lock())
+        self._indexes[key] = found
+        while len(self._indexes) > INDEXES:
+            self._indexes.popitem(last=False)
+        return found
+
+    async def _reader(self, engine: Engine, log_type: str) -> tuple[Found, Reader]:
         """The log of the last attempt that left one. Raises LogMissing, and Refused where nothing is kept at all."""
         attempts = await self._archive.attempts(engine.uid)
         if not attempts:
@@ -67,5 +87,16 @@ class ArchiveLogSource:
             for name in (log_type, *((CONTAINER_LOG,) if log_type in _IN_CONTAINER else ())):
                 reader = await self._archive.open(engine.uid, attempt, name)
                 if reader is not None:
-                    return reader
+                    return (attempt, name), reader
         raise LogMissing
+
+
+def _read(reader: Reader, index: LineIndex, query: LogQuery) -> Page:
+    """Blocking."""
+    read_at, size = reader.read_at, reader.size
+    index.extend(read_at, size)
+    if query.last_rows:
+        return last_rows(read_at, size, index, rows=query.last_rows)
+    read = tail if query.tail else page
+    wanted = Filter.parse(query.only, query.ignore)
+    return read(read_at, size, index, from_line=query.from_line, count=query.lines, wanted=wanted)

@@ -1,4 +1,4 @@
-"""getEngineLogs and downloadEngineLog.
+"""getEngineLogs, downloadEngineLog and followEngineLog.
 
 A client's path is never used as one: logDirSuffix is compared with what the engine's own record says, and what is read
 is log `logType` of that engine. Texts and the order of the checks are Linkis's (ECMRestfulApi).
@@ -7,17 +7,23 @@ is log `logType` of that engine. Texts and the order of the checks are Linkis's 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
+from linkis_ecm.gateway import packing, ranges
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, bad_request
-from linkis_ecm.gateway.logs import Engine, LogMissing, OpenLog, missing
-from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest
+from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog, missing
+from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.model.formats import LOG_TYPES
 
 LOG_TYPE_TEXT = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout,stderr,gc,yarnApp)"
+TEXT = "text/plain; charset=utf-8"
+# What Linkis's openEngineLog knows besides; its download does not.
+EVERY_TYPE = (*LOG_TYPES, "udfLog")
 REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
 # How much of a parameter an answer repeats.
 _SHOWN = 256
@@ -25,50 +31,88 @@ _SHOWN = 256
 
 async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
     """A page of lines."""
-    if request.log_type not in LOG_TYPES:
+    if request.log_type not in EVERY_TYPE:
         raise bad_request(LOG_TYPE_TEXT)
-    if request.lines > MAX_LINES:
+    engine = await call.engine(request.engine_id)
+    page = await read_page(
+        call,
+        engine,
+        request.log_type,
+        LogQuery(
+            from_line=request.from_line,
+            lines=request.lines,
+            last_rows=request.last_rows,
+            tail=request.enable_tail,
+            only=request.only_keywords,
+            ignore=request.ignore_keywords,
+        ),
+    )
+    return Answer(EngineLogsAnswer(**page))
+
+
+async def read_page(call: Call, engine: Engine, log_type: str, query: LogQuery) -> dict[str, Any]:
+    """A page as Linkis's log operator gives it, in our names. Raises Refused."""
+    if max(query.lines, query.last_rows) > MAX_LINES:
         raise bad_request(
             f"Cannot fetch more than {MAX_LINES} lines of logs.(无法获取超过{MAX_LINES}行的日志.) Give lines from 1 to"
             f" {MAX_LINES}"
         )
-    engine = await call.engine(request.engine_id)
     source = call.gateway.logs.source(engine)
     try:
-        page = await source.lines(
-            engine, request.log_type, from_line=request.from_line, lines=request.lines, held=call.held
-        )
+        page = await source.lines(engine, log_type, query, held=call.held)
     except LogMissing:
-        raise missing(engine, request.log_type) from None
-    return Answer(
-        EngineLogsAnswer(
-            # Linkis's consoles send this path's folder back as logDirSuffix.
-            log_path=f"{engine.log_dir_suffix}/{request.log_type}",
-            logs=page["logs"],
-            end_line=page["endLine"],
-            rows=page["rows"],
-        )
-    )
+        raise missing(engine, log_type) from None
+    return {
+        # Linkis's consoles send this path's folder back as logDirSuffix.
+        "log_path": f"{engine.log_dir_suffix}/{log_type}",
+        "logs": page["logs"],
+        "end_line": page["endLine"],
+        "rows": page["rows"],
+    }
 
 
 async def download_engine_log(call: Call, _: None) -> web.StreamResponse:
-    """The log's bytes as a file, as many as it had when it was opened."""
-    gateway = call.gateway
+    """The log's bytes as a file, as many as it had when it was opened; or the part of them that is asked for."""
     em_instance, instance, suffix, log_type = _parameters(call.request)
-    engine = await _find(gateway, call.caller, em_instance=em_instance, instance=instance, suffix=suffix)
-    source = gateway.logs.source(engine)
+    engine = await _find(call.gateway, call.caller, em_instance=em_instance, instance=instance, suffix=suffix)
+    source = call.gateway.logs.source(engine)
     try:
-        async with source.open(engine, log_type) as opened:
-            limit = gateway.settings.max_download_bytes
-            if limit and opened.size > limit:
-                megabytes = limit >> 20
-                raise bad_request(
-                    f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with"
-                    " getEngineLogs"
-                )
-            return await _send(call, opened, file_name(instance, log_type))
+        wanted = ranges.parse(call.request.headers.get("Range"))
+        if wanted is None:
+            async with source.open(engine, log_type) as opened:
+                return await _whole(call, opened, file_name(instance, log_type))
+        async with source.open(engine, log_type, length=0) as opened:
+            total, identity = opened.total, opened.identity
+        if not ranges.still_valid(call.request.headers.get("If-Range"), identity, total):
+            async with source.open(engine, log_type) as opened:
+                return await _whole(call, opened, file_name(instance, log_type))
+        begin, end = wanted.within(total)
+        async with source.open(engine, log_type, offset=begin, length=end - begin) as opened:
+            headers = {"Content-Range": f"bytes {begin}-{end - 1}/{total}"}
+            return await _send(call, opened, file_name(instance, log_type), status=206, headers=headers)
     except LogMissing:
         raise missing(engine, log_type) from None
+
+
+async def follow_engine_log(call: Call, request: FollowLogRequest) -> web.StreamResponse:
+    """The log from its last lines on, and what is written from now on, as text: `tail -f`. Ends with the engine."""
+    if request.log_type not in EVERY_TYPE:
+        raise bad_request(LOG_TYPE_TEXT)
+    engine = await call.engine(request.engine_id)
+    source = call.gateway.logs.source(engine)
+    try:
+        offset = request.from_byte
+        if offset is None:
+            async with source.open(engine, request.log_type, length=0) as opened:
+                offset = max(0, opened.total - request.tail_bytes)
+        async with source.follow(engine, request.log_type, offset=offset) as chunks:
+            response = web.StreamResponse(headers={"Content-Type": TEXT, "X-Log-Offset": str(offset)})
+            sender = call.sender(response)
+            await sender.begin()
+            await sender.stream(chunks)
+            return await sender.end()
+    except LogMissing:
+        raise missing(engine, request.log_type) from None
 
 
 def _parameters(request: web.Request) -> tuple[str, str, str, str]:
@@ -124,17 +168,49 @@ def file_name(instance: str, log_type: str) -> str:
     return re.sub("[^A-Za-z0-9._-]", "_", f"{instance}_{log_type}.txt")
 
 
-async def _send(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+    """All of the log, packed where the client asks for that; nothing where it has it already."""
+    limit = call.gateway.settings.max_download_bytes
+    if limit and opened.total > limit:
+        megabytes = limit >> 20
+        raise bad_request(
+            f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with getEngineLogs"
+        )
+    if ranges.matches(call.request.headers.get("If-None-Match"), opened.identity, opened.total):
+        return web.Response(status=304, headers={"ETag": ranges.etag(opened.identity, opened.total)})
+    if packing.asked_for(call.request.headers.get("Accept-Encoding", "")) and opened.length > packing.WORTH:
+        return await _send_packed(call, opened, name)
+    return await _send(call, opened, name)
+
+
+async def _send(
+    call: Call, opened: OpenLog, name: str, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """The headers, and the bytes as they come."""
-    response = web.StreamResponse(
-        headers={
-            "Content-Disposition": f"attachment;filename={name}",
-            "Content-Type": "text/plain; charset=utf-8",
-            "Content-Length": str(opened.size),
-        }
-    )
+    response = web.StreamResponse(status=status, headers=_headers(opened, name) | dict(headers or {}))
+    response.content_length = opened.length
     sender = call.sender(response)
     await sender.begin()
-    sent = await sender.relay(opened.chunks, opened.size)
+    sent = await sender.relay(opened.chunks, opened.length)
     call.gateway.metrics.download_bytes.inc(sent)
     return await sender.end()
+
+
+async def _send_packed(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+    """As gzip, whose length nobody knows beforehand. A log that breaks off breaks the connection."""
+    headers = _headers(opened, name) | {"Content-Encoding": "gzip", "X-Log-Size": str(opened.length)}
+    sender = call.sender(web.StreamResponse(headers=headers))
+    await sender.begin()
+    sent = await sender.relay(opened.chunks, opened.length, packed=packing.Packer())
+    call.gateway.metrics.download_bytes.inc(sent)
+    return await sender.end()
+
+
+def _headers(opened: OpenLog, name: str) -> dict[str, str]:
+    return {
+        "Content-Disposition": f"attachment;filename={name}",
+        "Content-Type": TEXT,
+        "Accept-Ranges": "bytes",
+        "ETag": ranges.etag(opened.identity, opened.total),
+        "Vary": "Accept-Encoding",
+    }

@@ -1,4 +1,4 @@
-"""An engine's logs through one interface, wherever they are: in the pod while it lives; an archive can follow.
+"""An engine's logs through one interface, wherever they are: in the pod while it lives, in the archive afterwards.
 
 Must not know of requests: it gives pages and streams, others put them into answers.
 """
@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from linkis_ecm.gateway.agents import AgentLog, Agents, LogMissing
 from linkis_ecm.gateway.errors import Refused, bad_request
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.views import EngineView
@@ -18,57 +17,58 @@ from linkis_ecm.gateway.views import EngineView
 Engine = EngineView | PastEngine
 
 
-class OpenLog(Protocol):
-    """A log that is being read: exactly `size` bytes come in `chunks`."""
+class LogMissing(Exception):  # noqa: N818 - a fact, not a fault
+    """The engine has written no such log."""
 
-    @property
-    def size(self) -> int: ...
 
-    @property
-    def chunks(self) -> AsyncIterator[bytes]: ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which lines: `lines` from the 1-based `from_line`, which counts from the end with `tail`; or the last
+    `last_rows`. `only` and `ignore` are words with commas between them."""
+
+    from_line: int = 1
+    lines: int = 1000
+    last_rows: int = 0
+    tail: bool = False
+    only: str = ""
+    ignore: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLog:
+    """A log that is being read: `total` bytes when it was opened, of which exactly `length` come in `chunks`.
+
+    `identity` is the same as long as bytes already written are: a log only grows.
+    """
+
+    total: int
+    length: int
+    identity: str
+    chunks: AsyncIterator[bytes]
 
 
 class LogSource(Protocol):
-    """One place where logs are. Both calls raise LogMissing where the engine has written no such log."""
+    """One place where logs are. The calls raise LogMissing where the engine has written no such log, and Refused."""
 
     def has(self, engine: Engine) -> bool:
         """Whether this engine's logs are here."""
         ...
 
-    async def lines(
-        self, engine: Engine, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
-    ) -> dict[str, Any]:
+    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
         """`logs`, `endLine`, `rows`, as the agent's page; `held` holds what must live until the page is sent."""
         ...
 
-    def open(self, engine: Engine, log_type: str) -> AbstractAsyncContextManager[OpenLog]:
-        """The whole log, in pieces; leaving the block lets it go at once."""
+    def open(
+        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[OpenLog]:
+        """The log's bytes, in pieces; leaving the block lets it go at once."""
         ...
 
-
-class AgentLogSource:
-    """Live logs, from the agent in the pod."""
-
-    def __init__(self, agents: Agents) -> None:
-        self._agents = agents
-
-    def has(self, engine: Engine) -> bool:
-        """While the pod has an address and has not ended."""
-        return isinstance(engine, EngineView) and bool(engine.address) and not engine.is_final
-
-    async def lines(
-        self, engine: Engine, log_type: str, *, from_line: int, lines: int, held: AsyncExitStack
-    ) -> dict[str, Any]:
-        return await self._agents.lines(_live(engine), log_type, from_line=from_line, lines=lines, held=held)
-
-    def open(self, engine: Engine, log_type: str) -> AbstractAsyncContextManager[AgentLog]:
-        return self._agents.open_log(_live(engine), log_type)
-
-
-def _live(engine: Engine) -> EngineView:
-    if not isinstance(engine, EngineView):
-        raise TypeError("only a live engine has an agent")
-    return engine
+    def follow(
+        self, engine: Engine, log_type: str, *, offset: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on and those that are written from now on, until the engine ends."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,3 @@ def missing(engine: Engine, log_type: str) -> Refused:
         f"LogFile {path} does not exist or is not a file.(日志文件 {path} 不存在或者不是一个文件.) This engine has"
         " written no such log: ask for logType stdout or stderr"
     )
-
-
-__all__ = ["AgentLogSource", "Engine", "LogMissing", "LogSource", "Logs", "OpenLog", "missing"]

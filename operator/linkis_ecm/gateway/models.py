@@ -39,6 +39,7 @@ LABEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+Keywords = Annotated[str, StringConstraints(max_length=1000)]
 EnvValue = Annotated[str, StringConstraints(max_length=4096)]
 
 
@@ -180,12 +181,26 @@ class EnginesAnswer(Response):
 
 
 class EngineLogsRequest(Request):
-    """getEngineLogs: `lines` lines from the 1-based `fromLine`."""
+    """getEngineLogs: `lines` lines from the 1-based `fromLine`, or the last `lastRows`, of the log that passes the
+    keywords. With `enableTail`, `fromLine` counts from the end: page 1 is the newest."""
+
+    engine_id: EngineId
+    log_type: str = Field("stdout", description="stdout, stderr, gc, yarnApp or udfLog.")
+    from_line: int = Field(1, ge=0, le=1 << 53)
+    lines: int = Field(1000, ge=1, description="At most 5000.")
+    last_rows: int = Field(0, ge=0, description="At most 5000; 0: by fromLine and lines.")
+    enable_tail: bool = False
+    only_keywords: Keywords = Field("", description="Words with commas between them: lines with one of them.")
+    ignore_keywords: Keywords = Field("", description="Words with commas between them: lines with none of them.")
+
+
+class FollowLogRequest(Request):
+    """followEngineLog: from `fromByte`, or the last `tailBytes`, on."""
 
     engine_id: EngineId
     log_type: str = "stdout"
-    from_line: int = Field(1, ge=0)
-    lines: int = Field(1000, ge=1)
+    from_byte: int | None = Field(None, ge=0, le=1 << 53)
+    tail_bytes: int = Field(4096, ge=0, le=1 << 30)
 
 
 class EngineLogsAnswer(Response):

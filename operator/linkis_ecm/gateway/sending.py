@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from aiohttp import ClientError, web
 
 from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.packing import Packer
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
 
 
 class Sender:
-    """One answer of known length."""
+    """One answer."""
 
     def __init__(
         self, request: web.Request, response: web.StreamResponse, *, patience: float, metrics: Metrics
@@ -48,7 +49,7 @@ class Sender:
                 return False
         return True
 
-    async def relay(self, chunks: AsyncIterator[bytes], size: int) -> int:
+    async def relay(self, chunks: AsyncIterator[bytes], size: int, *, packed: Packer | None = None) -> int:
         """Pass on exactly `size` bytes; how many were sent. Less: the answer is cut, by either side."""
         sent = 0
         while sent < size:
@@ -60,10 +61,22 @@ class Sender:
                 self.abort("engine")
                 return sent
             chunk = chunk[: size - sent]
-            if not await self.write(chunk):
+            if not await self.write(chunk if packed is None else await packed.pack(chunk)):
                 return sent
             sent += len(chunk)
+        if packed is not None:
+            await self.write(packed.finish())
         return sent
+
+    async def stream(self, chunks: AsyncIterator[bytes]) -> None:
+        """Pass on what comes until there is no more; a source that breaks off cuts the answer."""
+        try:
+            async for chunk in chunks:
+                if not await self.write(chunk):
+                    return
+        except (ClientError, OSError, TimeoutError) as error:
+            log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
+            self.abort("engine")
 
     async def end(self) -> web.StreamResponse:
         """The answer, for aiohttp."""

@@ -1,0 +1,210 @@
+"""Pages of lines out of a log of any length: by number, from its end, filtered by words, over an index of line ends.
+
+The index holds how many lines end in each block of the file, so that line 5,000,000 is found by reading one block.
+Reads through a function, so that files here and in an archive are the same. Must not open anything.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MAX_LINES = 5000  # as Linkis: "Cannot fetch more than 5000 lines of logs"
+MAX_LINE_BYTES = 64 << 10
+MAX_PAGE_BYTES = 8 << 20
+# Of a log are looked through for one page of a filter; the page ends there and says where to go on. 0.1 s or so.
+MAX_SCAN_BYTES = 64 << 20
+BLOCK = 256 << 10
+# A line that begins so is an entry of the log; others that follow belong to it, as a stack trace does, and are left out
+# with it (Linkis's EngineConnLogOperator, 500 at most). Linkis does so after any line left out: where code prints lines
+# of its own, that loses lines which hold the very word.
+_ENTRY = re.compile(rb"\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\.\d{3}")
+MAX_FOLLOWING = 500
+
+ReadAt = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which lines are wanted: those with one of `only` (if any is given) and none of `ignore`."""
+
+    only: tuple[bytes, ...] = ()
+    ignore: tuple[bytes, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.only or self.ignore)
+
+    def wants(self, line: bytes) -> bool:
+        if self.only and not any(word in line for word in self.only):
+            return False
+        return not any(word in line for word in self.ignore)
+
+    @classmethod
+    def parse(cls, only: str, ignore: str) -> Filter:
+        """Of Linkis's lists: words with commas between them."""
+        return cls(
+            *(tuple(word.encode() for part in text.split(",") if (word := part.strip())) for text in (only, ignore))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Lines, and the number of the last that was looked at; from the end, it counts from there."""
+
+    logs: list[str]
+    end_line: int
+
+    def as_json(self) -> dict[str, object]:
+        return {"logs": self.logs, "endLine": self.end_line, "rows": len(self.logs)}
+
+
+class LineIndex:
+    """How many lines end before each block of one file, as far as it was read. Grows with the file."""
+
+    def __init__(self) -> None:
+        self._ends = array("Q", [0])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return len(self._ends) * self._ends.itemsize
+
+    def extend(self, read_at: ReadAt, size: int) -> None:
+        """Count what is new of a file of `size` bytes; whole blocks only. A file that became shorter is read anew."""
+        known = len(self._ends) - 1
+        if size < known * BLOCK:
+            self._ends = array("Q", [0])
+            known = 0
+        for number in range(known, size // BLOCK):
+            block = read_at(number * BLOCK, BLOCK)
+            if len(block) < BLOCK:
+                return
+            self._ends.append(self._ends[-1] + block.count(b"\n"))
+
+    def count(self, read_at: ReadAt, size: int) -> int:
+        """How many lines the file has; the last one counts though it has no end."""
+        blocks = min(len(self._ends) - 1, size // BLOCK)
+        ends, offset, last = self._ends[blocks], blocks * BLOCK, b"\n"
+        while offset < size and (data := read_at(offset, min(BLOCK, size - offset))):
+            ends += data.count(b"\n")
+            offset += len(data)
+            last = data[-1:]
+        if offset == blocks * BLOCK and offset:
+            last = read_at(offset - 1, 1)
+        return ends + (last != b"\n")
+
+    def offset_of(self, read_at: ReadAt, size: int, line: int) -> int | None:
+        """Where the 1-based `line` begins, None where there are fewer lines."""
+        skip = line - 1
+        if skip <= 0:
+            return 0
+        # The block in which the line before ends.
+        block = bisect_right(self._ends, skip - 1) - 1
+        left, offset = skip - self._ends[block], block * BLOCK
+        while offset < size and (data := read_at(offset, min(BLOCK, size - offset))):
+            found = data.count(b"\n")
+            if found >= left:
+                position = -1
+                for _ in range(left):
+                    position = data.index(b"\n", position + 1)
+                return offset + position + 1
+            left -= found
+            offset += len(data)
+        return None
+
+
+def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
+    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis). Ends early at the bounds above."""
+    first = max(from_line, 1)
+    offset = index.offset_of(read_at, size, first)
+    if offset is None or offset >= size:
+        return Page([], min(first - 1, index.count(read_at, size)))
+    logs: list[str] = []
+    number, taken, following = first - 1, 0, 0
+    for start, line, length in _lines(read_at, offset, size):
+        if taken >= MAX_PAGE_BYTES or len(logs) >= count or (wanted and start - offset > MAX_SCAN_BYTES):
+            break
+        number += 1
+        if wanted:
+            keep, following = _judge(line, following, wanted)
+            if not keep:
+                continue
+        logs.append(_text(line, length))
+        taken += len(line) + 1
+    return Page(logs, number)
+
+
+def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
+    """The same counted from the end: page 1 holds the newest `count` lines, in the order in which they were written."""
+    total = index.count(read_at, size)
+    first = max(from_line, 1)
+    if not wanted:
+        last = total - (first - 1)
+        if last <= 0:
+            return Page([], total)
+        begin = max(1, last - count + 1)
+        found = page(read_at, size, index, from_line=begin, count=last - begin + 1, wanted=wanted)
+        return Page(found.logs, first - 1 + last - begin + 1)
+    # A filter goes through the log from its end, in runs of lines; each run is judged from its first line on.
+    logs: list[str] = []
+    seen, looked = first - 1, 0
+    while seen < total and len(logs) < count and looked < MAX_SCAN_BYTES:
+        run = min(MAX_LINES, total - seen)
+        at = index.offset_of(read_at, size, total - seen - run + 1) or 0
+        kept: list[tuple[int, str]] = []
+        following = 0
+        for number, (_, line, length) in zip(range(run), _lines(read_at, at, size), strict=False):
+            looked += length + 1
+            keep, following = _judge(line, following, wanted)
+            if keep:
+                kept.append((number, _text(line, length)))
+        room = count - len(logs)
+        # Where the page is full, what lies before its first line has not been looked at.
+        seen += run - kept[-room][0] if len(kept) > room else run
+        logs[:0] = [text for _, text in kept[-room:]]
+    return Page(logs, seen)
+
+
+def last_rows(read_at: ReadAt, size: int, index: LineIndex, *, rows: int) -> Page:
+    """The last `rows` lines."""
+    return tail(read_at, size, index, from_line=1, count=rows, wanted=Filter())
+
+
+def _judge(line: bytes, following: int, wanted: Filter) -> tuple[bool, int]:
+    """Whether the line stays, and how many that are no entries are left out after it."""
+    is_entry = _ENTRY.match(line) is not None
+    if following and not is_entry:
+        return False, following - 1
+    keep = wanted.wants(line)
+    return keep, MAX_FOLLOWING if is_entry and not keep else 0
+
+
+def _lines(read_at: ReadAt, offset: int, size: int) -> Iterator[tuple[int, bytes, int]]:
+    """(where it begins, the line without its end, its whole length); a long line is cut to MAX_LINE_BYTES."""
+    begin = offset
+    line = b""
+    length = 0
+    while offset < size:
+        block = read_at(offset, min(BLOCK, size - offset))
+        if not block:
+            break
+        offset += len(block)
+        start = 0
+        while (end := block.find(b"\n", start)) >= 0:
+            piece = block[start:end]
+            yield begin, (line + piece)[:MAX_LINE_BYTES] if line else piece[:MAX_LINE_BYTES], length + len(piece)
+            begin += length + len(piece) + 1
+            line, length, start = b"", 0, end + 1
+        rest = block[start:]
+        line += rest[: MAX_LINE_BYTES - len(line)]
+        length += len(rest)
+    if length:
+        yield begin, line, length
+
+
+def _text(line: bytes, length: int) -> str:
+    text = line.decode(errors="replace").removesuffix("\r")
+    return text if length <= len(line) else f"{text}… [{length} bytes, cut at {MAX_LINE_BYTES}]"

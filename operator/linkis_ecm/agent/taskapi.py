@@ -1,0 +1,133 @@
+"""What the agent's paths about tasks mean: run, look, follow, cancel (docs/design/interfaces.md, "Gateway → agent").
+
+A stream is one JSON object a line. Must not know of log files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from linkis_ecm.agent.engine import Engine, NotReadyError, QueueFullError
+from linkis_ecm.agent.outputs import Cursor
+from linkis_ecm.agent.tasks import OtherTaskError, Task
+from linkis_ecm.agent.web import HttpError, Request, Response, json_response
+from linkis_ecm.agent.wire import boolean, json_body, number, only, text
+
+RUN_TYPES = ("python", "py", "python3", "py3")
+MAX_TIMEOUT_SECONDS = 7 * 86400
+MAX_ID = 128
+# Followers are told what is new so often at most: code that prints in a loop is no reason for a packet a line.
+FOLLOW_PAUSE = 0.05
+# With nothing new, a blank line: whoever stands between keeps the connection open, and a reader that left is noticed.
+HEARTBEAT = 10.0
+
+
+class TaskApi:
+    """The paths under /v1/execute and /v1/tasks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def execute(self, request: Request) -> Response:
+        """Run code; the result when it has ended, or at once what became of it."""
+        only("POST", request)
+        body = await json_body(request)
+        run_type = text(body, "runType") or "python"
+        if run_type not in RUN_TYPES:
+            raise HttpError(
+                400, f"runType is {run_type!r}: an engine of type python runs {', '.join(RUN_TYPES[:-1])} or py3"
+            )
+        code = text(body, "code")
+        if not code.strip():
+            raise HttpError(400, "code is blank: send at least one statement")
+        timeout = number(body, "timeoutSeconds", None, top=MAX_TIMEOUT_SECONDS)
+        wait = boolean(body, "wait", default=True)
+        try:
+            task = self._engine.submit(
+                task_id=text(body, "taskId")[:MAX_ID] or str(uuid.uuid4()), code=code, timeout=timeout or None
+            )
+        except (NotReadyError, OtherTaskError) as error:
+            raise HttpError(409, str(error)) from None
+        except QueueFullError as error:
+            raise HttpError(429, str(error), ((b"retry-after", b"1"),)) from None
+        if not wait:
+            return json_response(202, task.told())
+        return await self._result(task)
+
+    async def tasks(self, path: list[str], request: Request) -> Response:
+        """What is behind /v1/tasks."""
+        if not path:
+            only("GET", request)
+            return json_response(200, {"tasks": self._engine.tasks.listed()})
+        task = self._engine.tasks.find(path[0])
+        if task is None:
+            raise HttpError(404, "this engine knows no such task (any more)")
+        match path[1:]:
+            case []:
+                only("GET", request)
+                return json_response(200, task.told())
+            case ["result"]:
+                only("GET", request)
+                if not task.is_over:
+                    raise HttpError(409, f"the task is {task.status}: ask again when it has ended")
+                return await self._result(task)
+            case ["cancel"]:
+                only("POST", request)
+                self._engine.cancel(task)
+                return json_response(202, task.told())
+            case ["events"]:
+                only("GET", request)
+                return self._events(task, request)
+        raise HttpError(404, "no such path: see the agent's API in docs/design/interfaces.md")
+
+    async def _result(self, task: Task) -> Response:
+        await asyncio.shield(task.done)
+        if task.outputs is None:
+            raise HttpError(410, "the task's outputs are not kept any more: its status is; ask sooner, or fetch less")
+        return json_response(200, task.result())
+
+    def _events(self, task: Task, request: Request) -> Response:
+        try:
+            seen = Cursor.parse(request.query["from"]) if "from" in request.query else Cursor()
+        except ValueError as error:
+            raise HttpError(400, f"from: {error}; give the id of the last event that you saw") from None
+        self._engine.attach("client")
+        return Response(
+            200,
+            content_type=b"application/x-ndjson",
+            stream=_follow(task, seen),
+            done=lambda: self._engine.detach("client"),
+        )
+
+
+async def _follow(task: Task, seen: Cursor) -> AsyncGenerator[bytes]:
+    """All that becomes of a task from `seen` on; ends with it."""
+    told: dict[str, Any] = {}
+    while True:
+        changed, over = task.changed, task.is_over
+        lines = []
+        now = {name: task.told()[name] for name in ("status", "progress", "progressMessage")}
+        if now != told and not over:
+            lines.append({"event": "status", **now})
+            told = now
+        if task.outputs is not None:
+            news, seen = task.outputs.since(seen)
+            lines += [{"event": "reset" if "reset" in part else "output", **part} for part in news]
+        if lines:
+            lines[-1]["id"] = str(seen)
+        if over:
+            lines.append({"event": "end", "id": str(seen), **task.told()})
+        if lines:
+            yield "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(errors="replace")
+        if over:
+            return
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                await changed.wait()
+        except TimeoutError:
+            yield b"\n"
+        await asyncio.sleep(FOLLOW_PAUSE)

@@ -1,0 +1,169 @@
+"""Tasks: what was asked of the engine, how far it is, how it ended, and for how long that is remembered.
+
+A task's id makes it unique: the same request sent again joins the first. Each step is a line of the journal file beside
+the logs, which goes to the archive with them. Must not run anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from linkis_ecm.agent.outputs import Outputs
+
+SCHEDULED, RUNNING = "Scheduled", "Running"
+SUCCEED, FAILED, CANCELLED, TIMEOUT = "Succeed", "Failed", "Cancelled", "Timeout"
+# Ended tasks that can still be asked about, and how many bytes of their results are kept: a quarter of the smallest
+# engine's memory.
+MAX_ENDED = 1000
+MAX_KEPT_BYTES = 64 << 20
+# Linkis's floor for a task that runs and says nothing of itself.
+RUNNING_PROGRESS = 0.1
+JOURNAL = "journal.jsonl"
+
+
+class OtherTaskError(Exception):
+    """The id was given to another request before."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One request to run code."""
+
+    id: str
+    code: str
+    timeout: float | None
+    accepted: float
+    done: asyncio.Future[None]
+    outputs: Outputs | None = field(default_factory=Outputs)
+    status: str = SCHEDULED
+    started: float = 0.0
+    ended: float = 0.0
+    interrupted: bool = False
+    timed_out: bool = False
+    execution_count: int | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_over(self) -> bool:
+        """Its caller has been answered."""
+        return self.done.done()
+
+    def touch(self) -> None:
+        """Wakes those who follow it."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def begin(self, now: float) -> None:
+        self.status, self.started = RUNNING, now
+        self.touch()
+
+    def settle(self, status: str, now: float) -> bool:
+        """Answer the caller, once; False where that was done before."""
+        if self.done.done():
+            return False
+        self.status, self.ended = status, now
+        self.done.set_result(None)
+        self.touch()
+        return True
+
+    def result(self) -> dict[str, Any]:
+        """The task with its outputs."""
+        return self.told() | {"outputs": self.outputs.result() if self.outputs is not None else []}
+
+    def told(self) -> dict[str, Any]:
+        """The task without its outputs, as the interface has it."""
+        progress, words = self.outputs.progress if self.outputs is not None else (None, "")
+        if self.is_over:
+            progress = 1.0
+        elif self.status == RUNNING:
+            progress = max(RUNNING_PROGRESS, progress or 0.0)
+        return {
+            "taskId": self.id,
+            "status": self.status,
+            "executionCount": self.execution_count,
+            "acceptedAt": self.accepted,
+            "startedAt": self.started,
+            "endedAt": self.ended,
+            "progress": progress or 0.0,
+            "progressMessage": words,
+        }
+
+
+class TaskBook:
+    """The engine's tasks by id, and their journal."""
+
+    def __init__(self, directory: str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._kept_bytes = 0
+        self._journal: int | None = None
+        # A full disk loses lines of the journal, never the engine.
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._journal = os.open(f"{directory}/{JOURNAL}", flags, 0o640)
+
+    def find(self, task_id: str) -> Task | None:
+        """The task of that id, while it is remembered."""
+        return self._tasks.get(task_id)
+
+    def same(self, task_id: str, code: str) -> Task | None:
+        """The task that was sent with this id before. Raises OtherTaskError where that was other code."""
+        task = self._tasks.get(task_id)
+        if task is not None and task.code != code:
+            raise OtherTaskError(
+                f"taskId {task_id!r} was given to other code before: give each request an id of its own"
+            )
+        return task
+
+    def add(self, task: Task) -> None:
+        self._tasks[task.id] = task
+        self.note(task, "accepted", code=len(task.code), sha256=hashlib.sha256(task.code.encode()).hexdigest())
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All that are remembered, the newest first."""
+        return [task.told() for task in reversed(self._tasks.values())]
+
+    def over(self, task: Task) -> None:
+        """The task has ended: note it, and forget what is over the bounds."""
+        self.note(task, "ended", status=task.status, error=_error(task))
+        self._kept_bytes += task.outputs.size if task.outputs is not None else 0
+        ended = [other for other in self._tasks.values() if other.is_over]
+        for other in ended:
+            if self._kept_bytes <= MAX_KEPT_BYTES:
+                break
+            if other is not task and other.outputs is not None:
+                self._drop_outputs(other)
+        for other in ended[: max(0, len(ended) - MAX_ENDED)]:
+            self._drop_outputs(other)
+            del self._tasks[other.id]
+
+    def note(self, task: Task, event: str, **more: Any) -> None:
+        """A line of the journal."""
+        if self._journal is None:
+            return
+        line = {"taskId": task.id, "event": event, "at": round(self._clock(), 3), **more}
+        with suppress(OSError):
+            os.write(self._journal, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+
+    def _drop_outputs(self, task: Task) -> None:
+        if task.outputs is not None:
+            self._kept_bytes -= task.outputs.size
+            task.outputs = None
+
+
+def _error(task: Task) -> str:
+    """The last error's name and value, short."""
+    if task.status == SUCCEED or task.outputs is None:
+        return ""
+    for part in reversed(task.outputs.result()):
+        if part["type"] == "error":
+            return f"{part['name']}: {part['value']}"[:500]
+    return ""
