@@ -36,8 +36,8 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
     """Starts gateways with other settings: `await make(max_requests=1)`."""
     started: list[Harness] = []
 
-    async def start(find: Any = None, **changes: Any) -> Harness:
-        harness = Harness(replace(settings, **changes), find)
+    async def start(find: Any = None, database: Any = None, **changes: Any) -> Harness:
+        harness = Harness(replace(settings, **changes), find, database)
         await harness.start()
         started.append(harness)
         return harness

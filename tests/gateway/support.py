@@ -211,8 +211,9 @@ class Answer:
 class Harness:
     """A gateway on a loopback port over a cluster in memory."""
 
-    def __init__(self, settings: Settings, find: Any = None) -> None:
+    def __init__(self, settings: Settings, find: Any = None, database: dict[str, Any] | None = None) -> None:
         self.settings = settings
+        self.database = database or {}
         self.archive = Archive(f"memory://{uuid.uuid4()}")
         self.engines = EngineCache()
         self.plugins = PluginCache()
@@ -231,6 +232,7 @@ class Harness:
             plugins=self.plugins,
             find=self._find,
             archive=self.archive,
+            **self.database,
         )
         self.gateway = self.app[GATEWAY]
         self._runner = new_runner(self.app, self.settings)

@@ -152,6 +152,20 @@ affinity: {{ toYaml . | nindent 2 }}
       value: /etc/linkis-ecm/auth/tokens.json
     - name: ECM_ADMINS
       value: {{ join "," .Values.auth.admins | quote }}
+    {{- if .Values.auth.kubernetes.enabled }}
+    - name: ECM_AUTH_KUBERNETES
+      value: "true"
+    - name: ECM_AUTH_AUDIENCES
+      value: {{ join "," .Values.auth.kubernetes.audiences | quote }}
+    {{- end }}
+    {{- with .Values.auth.oidc }}
+    {{- if .issuer }}
+    {{- range $name, $value := dict "ISSUER" .issuer "AUDIENCE" .audience "JWKS_URL" .jwksUrl "USER_CLAIM" .userClaim "GROUPS_CLAIM" .groupsClaim "ADMIN_GROUP" .adminGroup }}
+    - name: ECM_OIDC_{{ $name }}
+      value: {{ $value | quote }}
+    {{- end }}
+    {{- end }}
+    {{- end }}
     {{- with .Values.gateway.extraEnv }}{{ toYaml . | nindent 4 }}{{- end }}
   ports:
     - {name: http, containerPort: 9102}

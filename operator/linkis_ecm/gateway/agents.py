@@ -36,10 +36,11 @@ EXECUTE_SLACK = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A task's result, JSON: whole in `content`, or `size` bytes in `chunks`."""
+    """A task's result, JSON: whole in `content` and parsed in `told`, or `size` bytes in `chunks`."""
 
     size: int
     content: bytes | None = None
+    told: dict[str, Any] | None = None
     chunks: AsyncIterator[bytes] | None = None
 
 
@@ -123,11 +124,11 @@ class Agents:
             raise self._link.garbage(engine, "a result that is not JSON") from None
         if not isinstance(result, dict) or not isinstance(result.get("status"), str):
             raise self._link.garbage(engine, "a result without a status")
-        return TaskResult(size=size, content=content)
+        return TaskResult(size=size, content=content, told=result)
 
     async def _broken(self, engine: EngineView, when: str) -> Refused:
         """The connection is gone; the cluster may know why, in a moment."""
-        view = await self._obituary(engine)
+        view = await self.obituary(engine)
         if view is None:
             return upstream(f"{engine.title} was deleted {when}: create another engine")
         if view.is_final or view.ending:
@@ -137,7 +138,8 @@ class Agents:
             f"The connection to {engine.title} broke {when}: look at getEngineStatus before you send it again"
         )
 
-    async def _obituary(self, engine: EngineView) -> EngineView | None:
+    async def obituary(self, engine: EngineView) -> EngineView | None:
+        """The engine's end as the cluster tells it in a moment; else the engine as it is."""
         changed = asyncio.Event()
         with self._cache.listen(engine.key, lambda _: changed.set()):
             try:

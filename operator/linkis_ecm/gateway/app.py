@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -28,18 +28,22 @@ from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
-from linkis_ecm.gateway.history import Find, History
+from linkis_ecm.gateway.executions import Executions, Settler, Store, Writer
+from linkis_ecm.gateway.history import Find, History, PastEngine, Records
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.reported import Reported
 from linkis_ecm.gateway.sending import BEGUN
 from linkis_ecm.gateway.settings import MIB, Settings
 from linkis_ecm.gateway.table import METHODS, Handler, Method
 from linkis_ecm.gateway.validate import from_json, from_query
+from linkis_ecm.gateway.views import EngineView
 
 log = logging.getLogger(__name__)
 
 # A client that sends no request, or the first half of one, is cut after this; clients' own pools keep less.
 KEEPALIVE_SECONDS = 75.0
+BY_ENGINE = frozenset(method.path for method in METHODS if method.by_engine)
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 METHOD: web.RequestKey[str] = web.RequestKey("method", str)
@@ -55,11 +59,14 @@ def build_app(
     plugins: PluginCache,
     find: Find | None,
     archive: Archive | None = None,
+    records: Records | None = None,
+    store: Store | None = None,
+    journal: Writer | None = None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> web.Application:
     """The application over its parts; to be called where an event loop runs.
 
-    `find` asks the store for an engine whose resource is gone.
+    `find`, `records` and `store` ask the database, `journal` writes to it; without them nothing outlives an engine.
     """
     metrics = Metrics()
     metrics.watch_engines(engines.states)
@@ -68,6 +75,8 @@ def build_app(
     budget = ByteBudget(settings.max_held_bytes)
     link = AgentLink(session, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    executions = Executions(history, writer=journal, store=store)
+    agents = Agents(link, engines)
     app[GATEWAY] = Gateway(
         settings=settings,
         authenticator=authenticator,
@@ -75,7 +84,10 @@ def build_app(
         engines=engines,
         plugins=plugins,
         history=history,
-        agents=Agents(link, engines),
+        agents=agents,
+        executions=executions,
+        records=records,
+        reported=Reported(),
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
         archive=archive,
         metrics=metrics,
@@ -83,20 +95,29 @@ def build_app(
         new_id=new_id,
     )
 
+    async def engine_of(ticket: str) -> EngineView | PastEngine | None:
+        return engines.resolve(ticket) or await history.find(ticket)
+
+    async def settle(_: web.Application) -> AsyncIterator[None]:
+        settler = asyncio.create_task(Settler(executions, engine=engine_of, ask=agents.task).run())
+        yield
+        settler.cancel()
+
     async def close(_: web.Application) -> None:
         await session.close()
         history.close()
         if archive is not None:
             archive.close()
 
+    if store is not None:
+        app.cleanup_ctx.append(settle)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_common_headers)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
     for method in METHODS:
-        if method.handler is not None:
-            app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
+        app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
     return app
 
 
@@ -108,6 +129,8 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         handler_cancellation=True,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=settings.shutdown_seconds,
+        # Over the bound of a bearer token (16 KiB): aiohttp's own refusal of a longer header repeats its beginning.
+        max_field_size=32 << 10,
         # What a refused body may still send before it is cut.
         lingering_time=5.0,
     )
@@ -199,7 +222,10 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
     try:
         if metrics.calls > gateway.settings.max_requests:
             raise unavailable("The gateway has too many calls under way: try again in a second")
-        request[CALLER] = await gateway.authenticator.authenticate(request)
+        if path in BY_ENGINE:
+            request[CALLER] = Caller("")
+        else:
+            request[CALLER] = await gateway.authenticator.authenticate(request)
         response = await handler(request)
     except Refused as refusal:
         response = envelope.refused(path, refusal)

@@ -17,5 +17,11 @@ class Cluster(Protocol):
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> dict[str, Any]: ...
 
     async def patch(
-        self, resource: Resource, name: str, body: dict[str, Any], *, namespace: str | None = None
+        self,
+        resource: Resource,
+        name: str,
+        body: dict[str, Any],
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
     ) -> dict[str, Any]: ...

@@ -17,9 +17,11 @@ from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
-from linkis_ecm.gateway.history import History, PastEngine
+from linkis_ecm.gateway.executions import Executions
+from linkis_ecm.gateway.history import History, PastEngine, Records
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
+from linkis_ecm.gateway.reported import Reported
 from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import EngineView, view_of
@@ -38,6 +40,10 @@ class Gateway:
     plugins: PluginCache
     history: History
     agents: Agents
+    executions: Executions
+    # What the database tells of ended engines; None without one.
+    records: Records | None
+    reported: Reported
     logs: Logs
     # None: nothing outlives a pod.
     archive: Archive | None

@@ -1,92 +1,24 @@
-"""executeCode, getEngineStatus, terminateEngine, listEngines."""
+"""getEngineStatus, terminateEngine, listEngines."""
 
 from __future__ import annotations
 
 import logging
 
-import orjson
-from aiohttp import web
-
-from linkis_ecm.gateway import envelope
-from linkis_ecm.gateway.agents import TaskResult
-from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.context import Answer, Call, owned
+from linkis_ecm.gateway.errors import bad_request, forbidden, unavailable
 from linkis_ecm.gateway.info import info_of
 from linkis_ecm.gateway.models import (
     EngineRequest,
     EnginesAnswer,
-    ExecuteRequest,
     ListEnginesRequest,
     TerminateAnswer,
 )
-from linkis_ecm.gateway.views import EngineView, view_of
+from linkis_ecm.gateway.views import view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.states import ORDER, EngineState
 
 log = logging.getLogger(__name__)
-
-
-async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.StreamResponse:
-    """Run code in the engine and give its result. Never sent twice, whatever happens."""
-    gateway = call.gateway
-    if not request.code.strip():
-        raise bad_request("Parameter code cannot be empty: send at least one statement")
-    engine = await call.engine(request.engine_id)
-    if isinstance(engine, PastEngine) or not engine.takes_code:
-        raise _takes_no_code(engine)
-    _run_type(gateway, engine, request.run_type)
-    async with gateway.agents.execute(
-        engine,
-        task_id=gateway.new_id(),
-        code=request.code,
-        run_type=request.run_type,
-        seconds=request.timeout_seconds or gateway.settings.execute_seconds,
-    ) as result:
-        if result.content is not None:
-            return Answer(orjson.Fragment(result.content))
-        return await _pass_on(call, result)
-
-
-async def _pass_on(call: Call, result: TaskResult) -> web.StreamResponse:
-    """A big result: the Message around it, and its bytes as they come."""
-    assert result.chunks is not None  # noqa: S101 - it has no content
-    before, after = envelope.around(call.request.path)
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": envelope.CONTENT_TYPE,
-            "Content-Length": str(len(before) + result.size + len(after)),
-        }
-    )
-    sender = call.sender(response)
-    await sender.begin()
-    if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
-        await sender.write(after)
-    return await sender.end()
-
-
-def _takes_no_code(engine: EngineView | PastEngine) -> Refused:
-    if isinstance(engine, PastEngine):
-        return bad_request(f"{engine.title} has ended ({engine.status}): create another engine")
-    if engine.is_final:
-        why = f", {engine.reason}" if engine.reason else ""
-        return bad_request(f"{engine.title} has ended ({engine.state}{why}): create another engine")
-    if engine.ending:
-        return bad_request(f"{engine.title} is ShuttingDown and takes no more code: create another engine")
-    return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
-
-
-def _run_type(gateway: Gateway, engine: EngineView, run_type: str) -> None:
-    """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
-    for plugin in gateway.plugins.offered(engine.engine_type):
-        if plugin.engine_version == engine.engine_version:
-            if run_type not in plugin.run_types:
-                raise bad_request(
-                    f"runType is {run_type!r}: an engine of type {engine.engine_type} runs"
-                    f" {', '.join(plugin.run_types)}"
-                )
-            return
 
 
 async def get_engine_status(call: Call, request: EngineRequest) -> Answer:

@@ -46,7 +46,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     if isinstance(engine, PastEngine):
         return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
-    snapshot = await _snapshot(call.gateway, engine)
+    snapshot = await snapshot_of(call.gateway, engine)
     now = datetime.now(UTC)
     return Answer(
         ExplainAnswer(
@@ -65,7 +65,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     )
 
 
-async def _snapshot(gateway: Gateway, engine: EngineView) -> Snapshot:
+async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
     """The engine as the operator would see it, with its agent's own word."""
     try:
         body = await gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
@@ -129,7 +129,7 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     async def look(view: EngineView) -> CullCandidate | None:
         async with asked:
             try:
-                snapshot = await _snapshot(gateway, view)
+                snapshot = await snapshot_of(gateway, view)
             except Refused:
                 return None
         at, blocked = facts.next_cull(snapshot, now), facts.cull_blocked_by(snapshot)

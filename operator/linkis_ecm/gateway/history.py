@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol, TypeVar
 
 from linkis_ecm.gateway.errors import unavailable
 
@@ -53,7 +54,21 @@ class PastEngine:
         return self.release_time is not None or self.status in ("Success", "Failed", "ShuttingDown")
 
 
+Answer = TypeVar("Answer")
 Find = Callable[[str], PastEngine | None]
+
+
+class Record(Protocol):
+    """A row of linkis_cg_ec_resource_info_record, as the store has it."""
+
+    @property
+    def metrics(self) -> str | None: ...
+
+
+class Records(Protocol):
+    """The store's other answers; each blocks, so it goes through `History.ask`."""
+
+    def record_by_ticket(self, ticket: str) -> Record | None: ...
 
 
 class History:
@@ -67,13 +82,16 @@ class History:
 
     async def find(self, engine_id: str) -> PastEngine | None:
         """The engine's last record, None where there is none. Raises Refused where the database does not answer."""
-        if self._find is None:
-            return None
+        find = self._find
+        return None if find is None else await self.ask(lambda: find(engine_id))
+
+    async def ask(self, question: Callable[[], Answer]) -> Answer:
+        """`question`, which blocks, in a thread. Raises Refused where the database does not answer."""
         if self._under_way >= THREADS + WAITING:
             raise unavailable("the database is busy: try again in a second")
         # Counted until the thread is done, not until the caller has given up: a hanging database must not collect work.
         self._under_way += 1
-        future = self._threads.submit(self._find, engine_id)
+        future = self._threads.submit(question)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         try:
@@ -81,8 +99,8 @@ class History:
         except TimeoutError:
             raise unavailable(f"the database did not answer within {self._seconds:g} s: try again later") from None
         except Exception as error:
-            log.warning("the database cannot be asked for an engine: %s: %s", type(error).__name__, error)
-            raise unavailable("the database cannot be asked for ended engines now: try again later") from None
+            log.warning("the database cannot be asked: %s: %s", type(error).__name__, error)
+            raise unavailable("the database cannot be asked now: try again later") from None
 
     def _done(self) -> None:
         self._under_way -= 1

@@ -10,17 +10,22 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 
+import aiohttp
 from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.chain import Chain
 from linkis_ecm.gateway.feeds import Feeds
 from linkis_ecm.gateway.history import Find, PastEngine
-from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.kubeauth import KubernetesAuthenticator
+from linkis_ecm.gateway.oidc import OidcAuthenticator
+from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.queries import Queries
 
 log = logging.getLogger(__name__)
@@ -30,23 +35,29 @@ async def serve(
     settings: Settings,
     *,
     client: KubeClient,
-    find: Find | None,
+    queries: Queries | None,
+    journal: Journal | None,
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set."""
     engines, plugins = EngineCache(), PluginCache()
+    issuer = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
     app = build_app(
         settings=settings,
-        authenticator=TokenFile(settings.tokens_file, admins=settings.admins),
+        authenticator=authenticators(settings, client=client, session=issuer),
         cluster=client,
         engines=engines,
         plugins=plugins,
-        find=find,
+        find=finder(queries) if queries is not None else None,
+        records=queries,
+        store=queries,
+        journal=journal,
         archive=Archive(settings.archive_url) if settings.archive_url else None,
     )
     feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces)
     runner = new_runner(app, settings)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(issuer)
         for reflector in feeds.reflectors:
             task = asyncio.create_task(reflector.run())
             stack.callback(task.cancel)
@@ -59,15 +70,51 @@ async def serve(
         log.info("the gateway stops: calls under way have %g s", settings.shutdown_seconds)
 
 
+def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.ClientSession) -> Chain:
+    """Every way to log in that is configured. Raises SettingsError."""
+    oidc = settings.oidc
+    try:
+        return Chain(
+            tokens=TokenFile(settings.tokens_file, admins=settings.admins) if settings.tokens_file else None,
+            oidc=None
+            if oidc is None
+            else OidcAuthenticator(
+                session,
+                issuer=oidc.issuer,
+                audience=oidc.audience,
+                jwks_url=oidc.jwks_url,
+                user_claim=oidc.user_claim,
+                admins=settings.admins,
+                groups_claim=oidc.groups_claim,
+                admin_group=oidc.admin_group,
+            ),
+            kubernetes=KubernetesAuthenticator(
+                client, namespace=settings.namespace, audiences=settings.kubernetes_audiences
+            )
+            if settings.kubernetes_auth
+            else None,
+        )
+    except ValueError as error:
+        raise SettingsError(f"the ECM_OIDC_ settings cannot be used: {error}") from None
+
+
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    find = finder(Queries(open_engine(settings.database_url))) if settings.database_url else None
-    async with await KubeClient.connect() as client:
-        await serve(settings, client=client, find=find, stop=stop)
+    queries = journal = None
+    if settings.database_url:
+        database = open_engine(settings.database_url)
+        queries, journal = Queries(database), Journal(database)
+        journal.start()
+    try:
+        async with await KubeClient.connect() as client:
+            await serve(settings, client=client, queries=queries, journal=journal, stop=stop)
+    finally:
+        if journal is not None:
+            journal.close()
 
 
 def finder(queries: Queries) -> Find:

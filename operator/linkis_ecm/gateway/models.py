@@ -39,6 +39,9 @@ LABEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+# Ids are made by the gateway (UUIDs) or from a key; `job` is a `once` engine's own.
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Keywords = Annotated[str, StringConstraints(max_length=1000)]
 EnvValue = Annotated[str, StringConstraints(max_length=4096)]
 
@@ -130,6 +133,10 @@ class ExecuteRequest(Request):
     code: str
     run_type: RunType
     timeout_seconds: int | None = Field(None, ge=1, le=86400)
+    wait: bool = Field(True, description="Answer with the result when it has ended, not with the task at once.")
+    idempotency_key: IdempotencyKey | None = Field(
+        None, description="The same key on the same engine is the same task: sent again, nothing runs twice."
+    )
 
 
 class ExecuteAnswer(Response):
@@ -138,9 +145,59 @@ class ExecuteAnswer(Response):
     task_id: str
     status: Literal["Succeed", "Failed", "Cancelled", "Timeout"]
     execution_count: int | None
+    accepted_at: float
     started_at: float
     ended_at: float
+    progress: float
+    progress_message: str
     outputs: list[dict[str, Any]]
+
+
+class TaskRequest(Request):
+    """One task of an engine, by its id or by the key that it was sent with."""
+
+    engine_id: EngineId
+    task_id: TaskId | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class TaskEventsRequest(TaskRequest):
+    """taskEvents; `lastEventId`, or the header Last-Event-ID, is where an earlier stream ended."""
+
+    last_event_id: Annotated[str, StringConstraints(pattern=r"^[0-9.]{0,64}$")] | None = None
+
+
+class ListTasksRequest(Request):
+    """listTasks: the newest first."""
+
+    engine_id: EngineId
+    page_size: int = Field(100, ge=1, le=MAX_PAGE_SIZE)
+
+
+class TaskInfo(Response):
+    """A request to run code, and what became of it. Times are Unix seconds, 0 where it has not happened."""
+
+    task_id: str
+    engine_id: str
+    status: Literal["Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout", "Lost"]
+    final: bool
+    reason: str = ""
+    message: str = ""
+    progress: float = 0.0
+    progress_message: str = ""
+    execution_count: int | None = None
+    accepted_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    run_type: str = ""
+    caller: str = ""
+    attempt: int = 0
+
+
+class TasksAnswer(Response):
+    """listTasks."""
+
+    tasks: list[TaskInfo]
 
 
 # -- getEngineStatus, terminateEngine, listEngines ---------------------------------------------------------------------
@@ -280,29 +337,52 @@ class PostMortemAnswer(Response):
     result: Any = None
 
 
-# -- the methods that follow (their shape; see `gateway.table`) --------------------------------------------------------
+# -- getEngineMetrics, getResourceUsage, updateResource, reportResourceUsage, sendEngineCommand ------------------------
 
 
 class EngineMetricsAnswer(Response):
-    """getEngineMetrics: Linkis's metrics of an engine, as in the record's `metrics`."""
+    """getEngineMetrics: Linkis's metrics of an engine, as in the record's `metrics`, and its tasks."""
 
+    engine_id: str
     ticket_id: str
-    total_unlock_time_mills: int
-    total_idle_time_mills: int
-    total_busy_time_mills: int
-    total_lock_time_mills: int
-    tasks_started: int
-    tasks_succeeded: int
-    tasks_failed: int
+    status: str
+    live: bool = Field(description="The engine's agent itself answered; else it is what the database kept.")
+    total_unlock_time_mills: int = 0
+    total_idle_time_mills: int = 0
+    total_busy_time_mills: int = 0
+    total_lock_time_mills: int = 0
+    tasks_started: int = 0
+    tasks_succeeded: int = 0
+    tasks_failed: int = 0
+    last_task_ended: float = 0.0
+    startup_millis: dict[str, int] = Field(default_factory=dict)
+    kept: dict[str, Any] = Field(default_factory=dict, description="The record's `metrics` of an ended engine.")
+
+
+class Resources(Response):
+    """Kubernetes quantities; null where there is none."""
+
+    cpu: str | None = None
+    cpu_limit: str | None = None
+    memory: str | None = None
+
+
+class Usage(Response):
+    """What an engine uses. `source`: agent (measured now), operator (its last report), reported (by the engine)."""
+
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    cpu_seconds: float = 0.0
+    source: str = ""
+    at: float = 0.0
 
 
 class ResourceUsageAnswer(Response):
-    """getResourceUsage: what was asked for and what is used now."""
+    """getResourceUsage: what was asked for, and what is used."""
 
-    requested: ResourceRequest
-    memory_bytes: int
-    memory_peak_bytes: int
-    cpu_seconds: float
+    engine_id: str
+    requested: Resources
+    used: Usage | None = None
 
 
 class UpdateResourceRequest(Request):
@@ -312,19 +392,38 @@ class UpdateResourceRequest(Request):
     resources: ResourceRequest
 
 
+class UpdateResourceAnswer(Response):
+    """updateResource: the engine's resources as they are in its pod now."""
+
+    engine_id: str
+    before: Resources
+    after: Resources
+
+
 class ReportResourceUsageRequest(Request):
-    """reportResourceUsage: what an engine that is not our agent's says of itself."""
+    """reportResourceUsage: what an engine says of itself, with its own token."""
 
     engine_id: EngineId
-    memory_bytes: int = Field(ge=0)
-    cpu_seconds: float = Field(ge=0)
+    memory_bytes: int = Field(ge=0, le=1 << 60)
+    cpu_seconds: float = Field(ge=0, le=1e12)
 
 
 class EngineCommandRequest(Request):
-    """sendEngineCommand."""
+    """sendEngineCommand. `interrupt` ends the running task as Cancelled; `restartKernel` gives the engine a new kernel
+    with nothing of its memory; `status` is the agent's own word. Linkis's operators: engineConnProgress,
+    engineConnMetrics, engineConnDiagnosis, engineConnLog."""
 
     engine_id: EngineId
-    command: Literal["interrupt"]
+    command: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=32)
+
+
+class EngineCommandAnswer(Response):
+    """sendEngineCommand, as Linkis's operators answer."""
+
+    result: dict[str, Any]
+    error_msg: str = ""
+    is_error: bool = False
 
 
 class NoAnswer(Response):

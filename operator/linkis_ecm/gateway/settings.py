@@ -19,6 +19,18 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Whose JWTs are taken, and what they say."""
+
+    issuer: str
+    audience: str
+    jwks_url: str = ""
+    user_claim: str = "preferred_username"
+    groups_claim: str = ""
+    admin_group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where the gateway listens, whom it knows, what it bounds."""
 
@@ -30,6 +42,10 @@ class Settings:
     instance: str = ""
     tokens_file: str = ""
     admins: frozenset[str] = frozenset()
+    # Bearer tokens of Kubernetes, checked by its TokenReview; for these audiences, or for the API server's own.
+    kubernetes_auth: bool = False
+    kubernetes_audiences: tuple[str, ...] = ()
+    oidc: OidcSettings | None = None
     token_key: bytes = field(repr=False)
     database_url: str = field(default="", repr=False)
     archive_url: str = field(default="", repr=False)
@@ -65,12 +81,40 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         instance=environment.get("ECM_INSTANCE", "") or f"localhost:{port}",
         tokens_file=environment.get("ECM_TOKENS_FILE", ""),
         admins=frozenset(_names(environment.get("ECM_ADMINS", ""))),
+        kubernetes_auth=_switch(environment, "ECM_AUTH_KUBERNETES"),
+        kubernetes_audiences=_names(environment.get("ECM_AUTH_AUDIENCES", "")),
+        oidc=_oidc(environment),
         token_key=_key(environment.get("ECM_TOKEN_KEY_FILE", "")),
         database_url=environment.get("ECM_DATABASE_URL", ""),
         archive_url=environment.get("ECM_ARCHIVE_URL", ""),
         max_download_bytes=_whole(environment, "ECM_DOWNLOAD_LIMIT_MIB", 0, low=0, top=1 << 20) * MIB,
         max_requests=_whole(environment, "ECM_GATEWAY_MAX_REQUESTS", 1000, low=1, top=100_000),
         execute_seconds=_whole(environment, "ECM_EXECUTE_SECONDS", 3600, low=1, top=86400),
+    )
+
+
+def _switch(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name, "")
+    if text not in ("", "true", "false"):
+        raise SettingsError(f"{name} is {text!r}: write true or false")
+    return text == "true"
+
+
+def _oidc(environment: Mapping[str, str]) -> OidcSettings | None:
+    issuer, audience = environment.get("ECM_OIDC_ISSUER", ""), environment.get("ECM_OIDC_AUDIENCE", "")
+    if not issuer:
+        return None
+    if not issuer.startswith(("https://", "http://")):
+        raise SettingsError(f"ECM_OIDC_ISSUER is {issuer[:100]!r}: write the issuer's URL, as it stands in its tokens")
+    if not audience:
+        raise SettingsError("ECM_OIDC_AUDIENCE is empty: set it to the audience that tokens for this gateway carry")
+    return OidcSettings(
+        issuer=issuer,
+        audience=audience,
+        jwks_url=environment.get("ECM_OIDC_JWKS_URL", ""),
+        user_claim=environment.get("ECM_OIDC_USER_CLAIM", "") or "preferred_username",
+        groups_claim=environment.get("ECM_OIDC_GROUPS_CLAIM", ""),
+        admin_group=environment.get("ECM_OIDC_ADMIN_GROUP", ""),
     )
 
 

@@ -84,3 +84,31 @@ class PostMortemRecord:
     files: dict[str, int]
     missing: tuple[str, ...]
     expires: datetime
+
+
+# How a request to run code can end: Linkis's words, and one for what was under way when its engine went.
+ENDED = frozenset({"Succeed", "Failed", "Cancelled", "Timeout", "Lost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRecord:
+    """A line of the execution journal. Times are Unix seconds, 0 where it has not happened."""
+
+    task_id: str
+    ticket_id: str
+    uid: str
+    attempt: int
+    caller: str
+    run_type: str
+    code_sha256: str
+    code_chars: int
+    status: str
+    reason: str = ""
+    message: str = ""
+    accepted: float
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def final(self) -> bool:
+        return self.status in ENDED

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from linkis_ecm.model.record import ExecutionRecord
 from linkis_ecm.store import schema
 from linkis_ecm.store.database import unreachable
 from linkis_ecm.store.linkis import record
@@ -99,6 +100,44 @@ class Queries:
         )
         epoch = datetime(1970, 1, 1, tzinfo=UTC)
         return [TransitionRow(state, epoch + timedelta(microseconds=at), why, text) for state, at, why, text in found]
+
+    def execution(self, task_id: str) -> ExecutionRecord | None:
+        """A task's line of the journal."""
+        found = self._executions(schema.execution.c.task_id == task_id, limit=1)
+        return found[0] if found else None
+
+    def executions(self, ticket: str, limit: int) -> list[ExecutionRecord]:
+        """An engine's tasks, the newest first."""
+        return self._executions(schema.execution.c.ticket_id == ticket, limit=limit)
+
+    def open_executions(self, before: float, limit: int) -> list[ExecutionRecord]:
+        """Tasks accepted before then (Unix seconds) whose end is not known, the oldest first."""
+        t = schema.execution.c
+        return self._executions(t.final.is_(False) & (t.accepted < round(before * 1e6)), limit=limit, oldest=True)
+
+    def _executions(self, condition: Any, *, limit: int, oldest: bool = False) -> list[ExecutionRecord]:
+        t = schema.execution.c
+        order = t.accepted if oldest else t.accepted.desc()
+        found = self._all(select(schema.execution).where(condition).order_by(order, t.task_id).limit(limit))
+        return [
+            ExecutionRecord(
+                task_id=row.task_id,
+                ticket_id=row.ticket_id,
+                uid=row.uid,
+                attempt=row.attempt,
+                caller=row.caller,
+                run_type=row.run_type,
+                code_sha256=row.code_sha256,
+                code_chars=row.code_chars,
+                status=row.status,
+                reason=row.reason,
+                message=row.message,
+                accepted=row.accepted / 1e6,
+                started=row.started / 1e6,
+                ended=row.ended / 1e6,
+            )
+            for row in found
+        ]
 
     def list_records(
         self,

@@ -50,3 +50,25 @@ post_mortem = Table(
     Index("idx_ecm_post_mortem_ticket", "ticket_id"),
     Index("idx_ecm_post_mortem_expires", "expires"),
 )
+
+execution = Table(
+    "linkis_ecm_execution",
+    metadata,
+    Column("task_id", String(64), primary_key=True),
+    Column("ticket_id", String(100), nullable=False),
+    Column("uid", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("caller", String(128), nullable=False, comment="who asked"),
+    Column("run_type", String(50), nullable=False),
+    Column("code_sha256", String(64), nullable=False),
+    Column("code_chars", Integer, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("final", Boolean, nullable=False, comment="nothing changes any more"),
+    Column("reason", String(100), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False, comment="0: never, as far as is known"),
+    Column("ended", BigInteger, nullable=False, comment="0: not yet"),
+    Index("idx_ecm_execution_ticket", "ticket_id", "accepted"),
+    Index("idx_ecm_execution_open", "final", "accepted"),
+)

@@ -1,0 +1,186 @@
+"""The execution journal's way into the database: coalesced by task, written in batches by one thread.
+
+`offer` never blocks and never raises: code waits on no database. What does not fit while the database is down is
+counted and found again by whoever asks the engine's agent. A row that is final never changes. Must not decide.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import bindparam as bind
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from linkis_ecm.model.record import ExecutionRecord
+from linkis_ecm.store.schema import execution
+
+log = logging.getLogger(__name__)
+
+BATCH, LINGER = 500, 0.1
+# 60 MB at most of what waits; at 100 tasks a second, eight minutes of an outage.
+PENDING_MAX = 50_000
+BACKOFF_BASE, BACKOFF_CAP = 0.2, 10.0
+
+DEPTH = Gauge("ecm_journal_depth", "Executions whose line waits for the database")
+DROPPED = Counter("ecm_journal_dropped_total", "Lines that did not fit the backlog")
+ERRORS = Counter("ecm_journal_errors_total", "Failed tries to write a batch", ["kind"])
+
+_UPDATE = (
+    update(execution)
+    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(False))
+    .values({name: bind(f"b_{name}") for name in ("status", "final", "reason", "message", "started", "ended")})
+)
+
+
+class Journal:
+    """`start`, `offer`, `close`."""
+
+    def __init__(self, engine: Engine, *, rng: random.Random | None = None) -> None:
+        self._engine = engine
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._lock = threading.Condition()
+        self._pending: OrderedDict[str, ExecutionRecord] = OrderedDict()
+        self._writing = 0
+        self._failures = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="ecm-journal", daemon=True)
+        DEPTH.set_function(lambda: float(len(self._pending) + self._writing))
+
+    def start(self) -> None:
+        """Starts the one thread that writes."""
+        self._thread.start()
+
+    def offer(self, record: ExecutionRecord) -> None:
+        """Takes a line; of one task the last counts, and a final one stays."""
+        with self._lock:
+            waiting = self._pending.get(record.task_id)
+            if waiting is None or not waiting.final:
+                self._pending[record.task_id] = record
+            if len(self._pending) > PENDING_MAX:
+                self._pending.popitem(last=False)
+                DROPPED.inc()
+            self._lock.notify_all()
+
+    def purge(self, before: float, limit: int = 1000) -> int:
+        """Takes away ended tasks that were accepted before then (Unix seconds), `limit` at most; blocking.
+
+        Raises SQLAlchemyError.
+        """
+        t = execution.c
+        with self._engine.begin() as connection:
+            old = select(t.task_id).where(t.final.is_(True), t.accepted < round(before * 1e6)).limit(limit)
+            ids = list(connection.scalars(old))
+            if ids:
+                connection.execute(delete(execution).where(t.task_id.in_(ids)))
+        return len(ids)
+
+    def pending(self, task_id: str) -> ExecutionRecord | None:
+        """What is not written yet."""
+        with self._lock:
+            return self._pending.get(task_id)
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until everything offered is written; False where the time is over first."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._pending and not self._writing, timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Writes what can be written in that time, then ends the thread."""
+        if self._thread.is_alive() and not self.flush(timeout):
+            log.error("%d lines of the execution journal are not in the database", len(self._pending))
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._pending or self._closing)
+                if self._closing:
+                    return
+                if len(self._pending) < BATCH:
+                    self._lock.wait_for(lambda: len(self._pending) >= BATCH or self._closing, LINGER)
+                batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
+                self._writing = len(batch)
+            try:
+                with self._engine.begin() as connection:
+                    write(connection, batch)
+            except SQLAlchemyError as error:
+                self._wait_after(error, batch)
+            else:
+                self._failures = 0
+            with self._lock:
+                self._writing = 0
+                self._lock.notify_all()
+
+    def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
+        """The batch waits again, before what came meanwhile."""
+        self._failures += 1
+        ERRORS.labels(type(error).__name__).inc()
+        wait = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(self._failures - 1, 10)) * self._rng.uniform(0.75, 1.25)
+        cause = getattr(error, "orig", None) or error
+        log.warning("the database takes no journal (%d wait), again in %.1f s: %s", len(batch), wait, cause)
+        with self._lock:
+            for record in reversed(batch):
+                newer = self._pending.get(record.task_id)
+                if newer is None or record.final:
+                    self._pending[record.task_id] = record
+                self._pending.move_to_end(record.task_id, last=False)
+            self._lock.wait_for(lambda: self._closing, wait)
+
+
+def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
+    """New rows, and changes of those that are not final. Two gateways may write the same task at once."""
+    ids = [record.task_id for record in batch]
+    known = set(connection.scalars(select(execution.c.task_id).where(execution.c.task_id.in_(ids))))
+    fresh = [_row(record) for record in batch if record.task_id not in known]
+    try:
+        if fresh:
+            with connection.begin_nested():
+                connection.execute(insert(execution), fresh)
+    except IntegrityError:
+        known = set(ids)  # another gateway was faster with one of them
+        for row in fresh:
+            _insert_alone(connection, row)
+    changed = [
+        {f"b_{name}": value for name, value in _row(record).items()} for record in batch if record.task_id in known
+    ]
+    if changed:
+        connection.execute(_UPDATE, changed)
+
+
+def _insert_alone(connection: Connection, row: dict[str, Any]) -> None:
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(execution), [row])
+    except IntegrityError:
+        return
+
+
+def _row(record: ExecutionRecord) -> dict[str, Any]:
+    return {
+        "task_id": record.task_id,
+        "ticket_id": record.ticket_id,
+        "uid": record.uid,
+        "attempt": record.attempt,
+        "caller": record.caller,
+        "run_type": record.run_type,
+        "code_sha256": record.code_sha256,
+        "code_chars": record.code_chars,
+        "status": record.status,
+        "final": record.final,
+        "reason": record.reason[:100],
+        "message": record.message[:4000],
+        "accepted": round(record.accepted * 1e6),
+        "started": round(record.started * 1e6),
+        "ended": round(record.ended * 1e6),
+    }

@@ -1,0 +1,375 @@
+"""Whom the API server's reviews let in, as whom, and that nobody gets in when it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linkis_ecm.gateway import kubeauth
+from linkis_ecm.gateway.auth import Caller
+from linkis_ecm.gateway.errors import Refused
+from linkis_ecm.gateway.kubeauth import (
+    ADMITTED_SECONDS,
+    CACHE_ENTRIES,
+    MAX_TOKEN,
+    REFUSED_SECONDS,
+    KubernetesAuthenticator,
+    user_name,
+)
+from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
+from linkis_ecm.model import formats
+
+TOKEN = "kube-token-secret-0123456789"
+ROBOT = "system:serviceaccount:team-a:note-book"
+
+
+@dataclass
+class Sent:
+    headers: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, str] = field(default_factory=dict)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeReviews:
+    """The API server's part of reviews: users by token, rights by (user, verb)."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, dict[str, Any]] = {TOKEN: {"username": "alice", "groups": ["dev"]}}
+        self.rights = {("alice", "create")}
+        self.token_audiences: list[str] | None = None
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.fail: ApiError | None = None
+        self.held: asyncio.Event | None = None
+        self.at_once = self.most_at_once = 0
+        self.answer: Callable[[str], Any] | None = None
+
+    async def create(self, resource: Any, body: dict[str, Any], *, namespace: str | None = None) -> dict[str, Any]:
+        assert namespace is None
+        assert body["apiVersion"] == resource.api_version
+        assert body["kind"] == resource.kind
+        spec = body["spec"]
+        self.asked.append((resource.path(), spec))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if self.held is not None:
+                await self.held.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.at_once -= 1
+        if self.fail is not None:
+            raise self.fail
+        if self.answer is not None:
+            return self.answer(resource.kind)
+        if resource.kind == "TokenReview":
+            user = self.users.get(spec["token"])
+            if user is None:
+                return body | {"status": {"authenticated": False, "error": f"no such token {spec['token']}"}}
+            status = {"authenticated": True, "user": user}
+            if self.token_audiences is not None:
+                status["audiences"] = self.token_audiences
+            return body | {"status": status}
+        return body | {"status": {"allowed": (spec["user"], spec["resourceAttributes"]["verb"]) in self.rights}}
+
+    def count(self, kind: str) -> int:
+        return sum(path.endswith(kind) for path, _ in self.asked)
+
+
+def sent(token: str = TOKEN) -> Sent:
+    return Sent({"Authorization": f"Bearer {token}"})
+
+
+def new(client: FakeReviews, clock: Clock | None = None, **options: Any) -> KubernetesAuthenticator:
+    return KubernetesAuthenticator(client, namespace="linkis", clock=clock or Clock(), **options)
+
+
+async def refused(authenticator: KubernetesAuthenticator, request: Sent) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await authenticator.authenticate(request)
+    return caught.value
+
+
+async def test_whom_rbac_lets_create_engines_gets_in_and_who_may_impersonate_is_an_admin() -> None:
+    client = FakeReviews()
+    assert await new(client).authenticate(sent()) == Caller("alice")
+    client.rights.add(("alice", "impersonate"))
+    assert await new(client).authenticate(sent()) == Caller("alice", is_admin=True)
+
+
+async def test_the_reviews_ask_for_the_whole_user_in_the_gateways_namespace() -> None:
+    client = FakeReviews()
+    client.users[TOKEN] = {"username": "alice", "uid": "u-1", "groups": ["dev"], "extra": {"scopes": ["a"]}}
+    await new(client, audiences=()).authenticate(sent())
+    attributes = {"namespace": "linkis", "group": "linkis.apache.org", "resource": "engineconns"}
+    user = {"user": "alice", "uid": "u-1", "groups": ["dev"], "extra": {"scopes": ["a"]}}
+    access = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    assert client.asked == [
+        ("/apis/authentication.k8s.io/v1/tokenreviews", {"token": TOKEN}),
+        (access, user | {"resourceAttributes": attributes | {"verb": "create"}}),
+        (access, user | {"resourceAttributes": attributes | {"verb": "impersonate"}}),
+    ]
+
+
+async def test_who_may_only_impersonate_does_not_get_in() -> None:
+    client = FakeReviews()
+    client.rights = {("alice", "impersonate")}
+    refusal = await refused(new(client), sent())
+    assert refusal.status == 3
+    assert "create on engineconns.linkis.apache.org" in refusal.sentence
+
+
+async def test_denied_outweighs_allowed() -> None:
+    client = FakeReviews()
+    client.answer = lambda kind: {
+        "status": {"authenticated": True, "user": {"username": "alice"}}
+        if kind == "TokenReview"
+        else {"allowed": True, "denied": True}
+    }
+    assert (await refused(new(client), sent())).status == 3
+
+
+async def test_an_unknown_token_is_refused_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    refusal = await refused(new(FakeReviews()), sent("unknown-secret"))
+    assert refusal.status == -1
+    assert "not accepted by Kubernetes" in refusal.sentence
+    assert "unknown-secret" not in refusal.sentence + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({}, "has no Bearer token"),
+        ({"Authorization": "Basic YTpi"}, "has no Bearer token"),
+        ({"Authorization": "Bearer"}, "has no Bearer token"),
+        ({"Authorization": "Bearer   "}, "has no Bearer token"),
+        ({"Authorization": "Bearer two words"}, "characters that no token has"),
+        ({"Authorization": "Bearer \udcff\udcfe"}, "characters that no token has"),
+        ({"Authorization": "Bearer a\n"}, "characters that no token has"),
+        ({"Authorization": "Bearer " + "a" * (MAX_TOKEN + 1)}, f"more than {MAX_TOKEN}"),
+    ],
+)
+async def test_what_is_no_token_is_refused_without_asking(headers: dict[str, str], says: str) -> None:
+    client = FakeReviews()
+    refusal = await refused(new(client), Sent(headers))
+    assert refusal.status == -1
+    assert says in refusal.sentence
+    assert len(refusal.sentence) < 200
+    assert not client.asked
+
+
+async def test_a_token_at_the_bound_is_asked_for_and_the_scheme_has_no_case() -> None:
+    client = FakeReviews()
+    client.users["a" * MAX_TOKEN] = {"username": "alice"}
+    assert await new(client).authenticate(Sent({"Authorization": "bearer " + "a" * MAX_TOKEN})) == Caller("alice")
+
+
+async def test_a_token_has_to_be_meant_for_one_of_the_audiences() -> None:
+    client = FakeReviews()
+    for audiences in (None, [], ["https://kubernetes"]):
+        client.token_audiences = audiences
+        refusal = await refused(new(client, audiences=["linkis-ecm"]), sent())
+        assert refusal.status == -1
+        assert "audience linkis-ecm" in refusal.sentence
+    client.token_audiences = ["other", "linkis-ecm"]
+    assert await new(client, audiences=["linkis-ecm"]).authenticate(sent()) == Caller("alice")
+    assert client.asked[0][1]["audiences"] == ["linkis-ecm"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Unreachable(f"POST with {TOKEN} reset"),
+        ServerError(503, f"reason {TOKEN}", f"a proxy's page with {TOKEN}"),
+        Throttled(429, "TooManyRequests", TOKEN),
+        Unauthorized(401, "Unauthorized", TOKEN),
+        Forbidden(403, "Forbidden", TOKEN),
+        ApiError(400, "BadRequest", TOKEN),
+    ],
+)
+async def test_an_api_server_that_does_not_review_lets_nobody_in_and_is_asked_again(
+    fault: ApiError, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client = FakeReviews()
+    client.fail = fault
+    authenticator = new(client)
+    refusal = await refused(authenticator, sent())
+    assert refusal.http == 503
+    assert refusal.headers["Retry-After"]
+    assert TOKEN not in refusal.sentence + caplog.text
+    assert "did not review" in caplog.text
+    client.fail = None
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_gateway_that_may_not_ask_says_what_it_lacks(status: int) -> None:
+    client = FakeReviews()
+    client.fail = ApiError(status, "x", "y")
+    assert "system:auth-delegator" in (await refused(new(client), sent())).sentence
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        {"status": None},
+        {"status": "Success"},
+        {"status": {"authenticated": True}},
+        {"status": {"authenticated": True, "user": "alice"}},
+        {"status": {"authenticated": True, "user": {"username": ""}}},
+        {"status": {"authenticated": True, "user": {"username": 7}}},
+        {"status": {"authenticated": True, "user": {"username": "alice", "groups": "dev"}}},
+    ],
+)
+async def test_an_answer_that_is_no_review_lets_nobody_in(answer: Any) -> None:
+    client = FakeReviews()
+    client.answer = lambda _: answer
+    assert (await refused(new(client), sent())).http == 503
+
+
+@pytest.mark.parametrize("value", ["true", 1, None])
+async def test_only_true_is_true(value: Any) -> None:
+    client = FakeReviews()
+    client.answer = lambda _: {"status": {"authenticated": value, "user": {"username": "alice"}, "allowed": True}}
+    assert (await refused(new(client), sent())).status == -1
+    client.answer = lambda _: {"status": {"authenticated": True, "user": {"username": "alice"}, "allowed": value}}
+    assert (await refused(new(client), sent())).status == 3
+
+
+async def test_an_api_server_that_hangs_is_waited_for_no_longer_than_allowed() -> None:
+    client = FakeReviews()
+    client.held = asyncio.Event()
+    authenticator = new(client, seconds=0.05)
+    refusal = await refused(authenticator, sent())
+    assert refusal.http == 503
+    assert "in time" in refusal.sentence
+    client.held = None
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+
+
+async def test_an_answer_counts_for_its_time_and_no_longer() -> None:
+    client, clock = FakeReviews(), Clock()
+    authenticator = new(client, clock)
+    await authenticator.authenticate(sent())
+    client.users.clear()
+    clock.now += ADMITTED_SECONDS - 0.1
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+    clock.now += 0.1
+    await refused(authenticator, sent())
+    client.users[TOKEN] = {"username": "alice"}
+    clock.now += REFUSED_SECONDS - 0.1
+    await refused(authenticator, sent())
+    assert client.count("tokenreviews") == 2
+    clock.now += 0.1
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+
+
+async def test_many_calls_with_one_token_ask_once() -> None:
+    client = FakeReviews()
+    authenticator = new(client)
+    callers = await asyncio.gather(*(authenticator.authenticate(sent()) for _ in range(50)))
+    assert set(callers) == {Caller("alice")}
+    assert len(client.asked) == 3
+
+
+async def test_a_call_that_leaves_does_not_take_the_lookup_from_the_others() -> None:
+    client = FakeReviews()
+    client.held = asyncio.Event()
+    authenticator = new(client)
+    first, second = (asyncio.create_task(authenticator.authenticate(sent())) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0)
+    client.held.set()
+    assert await second == Caller("alice")
+    assert client.count("tokenreviews") == 1
+
+
+async def test_a_flood_of_garbage_is_bounded_and_does_not_push_out_the_users() -> None:
+    client = FakeReviews()
+    authenticator = new(client)
+    await authenticator.authenticate(sent())
+    for start in range(0, CACHE_ENTRIES + 500, 500):
+        garbage = (authenticator.authenticate(sent(f"garbage-{start + i}")) for i in range(500))
+        results = await asyncio.gather(*garbage, return_exceptions=True)
+        assert all(isinstance(result, Refused) for result in results)
+    assert client.most_at_once <= kubeauth.CALLS_AT_ONCE
+    assert len(authenticator._refused._entries) == CACHE_ENTRIES
+    before = len(client.asked)
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+    assert len(client.asked) == before
+
+
+async def test_more_lookups_than_are_bearable_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeauth, "LOOKUPS_AT_ONCE", 1)
+    client = FakeReviews()
+    client.held = asyncio.Event()
+    authenticator = new(client)
+    first = asyncio.create_task(authenticator.authenticate(sent()))
+    await asyncio.sleep(0.01)
+    assert (await refused(authenticator, sent("other"))).http == 503
+    client.held.set()
+    assert await first == Caller("alice")
+
+
+async def test_tokens_are_not_kept() -> None:
+    authenticator = new(FakeReviews())
+    await authenticator.authenticate(sent())
+    assert list(authenticator._admitted._entries) == [hashlib.sha256(TOKEN.encode()).digest()]
+
+
+@pytest.mark.parametrize("name", ["alice", "default.bot", "_x", "a" * 40])
+def test_a_name_that_linkis_takes_stays_as_it_is(name: str) -> None:
+    assert user_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "digits"),
+    [
+        (ROBOT, "team_a.note_book_", 6),
+        ("system:serviceaccount:default:a.b", "default.a.b_", 6),
+        ("alice@corp.example", "alice_corp.example_", 6),
+        (".hidden", "_hidden_", 6),
+        ("system:admin", "system_admin_", 6),
+        ("system:serviceaccount:a:b:c", "system_serviceaccount_a_b_c_", 6),
+        ("ünal", "_nal_", 16),
+        ("a" * 41, "a" * 23 + "_", 16),
+        (f"system:serviceaccount:{'n' * 63}:{'s' * 253}", "n" * 23 + "_", 16),
+    ],
+)
+def test_another_name_gets_a_hash_of_the_whole(name: str, begins: str, digits: int) -> None:
+    assert user_name(name) == begins + hashlib.sha256(name.encode()).hexdigest()[:digits]
+
+
+def test_nobody_can_take_the_name_that_another_is_mapped_to() -> None:
+    for name in (ROBOT, "a" * 41):
+        assert user_name(user_name(name)) != user_name(name)
+
+
+@given(st.lists(st.text(min_size=1), unique=True, min_size=2, max_size=2))
+def test_every_name_becomes_a_linkis_user_and_different_ones_differ(names: list[str]) -> None:
+    first, second = map(user_name, names)
+    assert first != second
+    for name in (first, second):
+        assert len(name) <= formats.USER_MAX
+        assert re.fullmatch(formats.USER_PATTERN, name)

@@ -1,0 +1,245 @@
+"""Tasks through the gateway, with a real agent, a real kernel and the journal in a real SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linkis_ecm.gateway.executions import Found, settled
+from linkis_ecm.gateway.tasks import keyed
+from linkis_ecm.gateway.views import view_of
+from linkis_ecm.model.record import ExecutionRecord
+from linkis_ecm.model.token import engine_token
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.journal import Journal
+from linkis_ecm.store.migrate import upgrade
+from linkis_ecm.store.queries import Queries
+from tests.agent.harness import AgentProcess
+from tests.gateway.support import BASE, KEY, Harness, engine_item
+from tests.gateway.support import TOKEN as ALL
+
+NAME = "python-alice-tasks"
+TOKEN = engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=TOKEN)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[tuple[Journal, Queries]]:
+    url = f"sqlite:///{tmp_path}/journal.sqlite3"
+    upgrade(url)
+    database = open_engine(url)
+    journal = Journal(database)
+    journal.start()
+    yield journal, Queries(database)
+    journal.close()
+    database.dispose()
+
+
+@pytest.fixture
+async def gw(make: Callable[..., Awaitable[Harness]], journal: tuple[Journal, Queries]) -> Harness:
+    writer, queries = journal
+    return await make(database={"journal": writer, "store": queries, "records": queries})
+
+
+@pytest.fixture
+def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
+    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+
+
+async def over(gw: Harness, engine: dict[str, Any], task_id: str) -> dict[str, Any]:
+    for _ in range(400):
+        task = (await gw.get("getTask", {"engineId": engine["metadata"]["uid"], "taskId": task_id})).data
+        if task["final"]:
+            return task
+        await asyncio.sleep(0.05)
+    raise AssertionError(task)
+
+
+async def test_a_submitted_task_is_followed_by_its_id_to_its_result(gw: Harness, engine: dict[str, Any]) -> None:
+    task = (await gw.execute(engine, "print('here'); 6*7", wait=False)).data
+    assert task["status"] in ("Scheduled", "Running", "Succeed")
+    assert not task["reason"]
+    ended = await over(gw, engine, task["taskId"])
+    assert (ended["status"], ended["caller"], ended["runType"]) == ("Succeed", "alice", "python")
+    query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
+    result = (await gw.get("getTaskResult", query)).data
+    assert [output["text"] for output in result["outputs"]] == ["here\n", "42"]
+    listed = (await gw.get("listTasks", {"engineId": engine["metadata"]["uid"]})).data["tasks"]
+    assert listed[0]["taskId"] == task["taskId"]
+
+
+async def test_a_key_sent_again_runs_nothing_twice(gw: Harness, engine: dict[str, Any]) -> None:
+    code, key = "n = globals().get('n', 0) + 1; n", uuid.uuid4().hex
+    first = (await gw.execute(engine, code, idempotencyKey=key)).data
+    again = (await gw.execute(engine, code, idempotencyKey=key)).data
+    assert first["taskId"] == again["taskId"]
+    assert first["outputs"] == again["outputs"]
+    other = await gw.execute(engine, "something else", idempotencyKey=key)
+    assert other.http == 400
+    assert "was given to other code" in other.message
+
+
+async def test_another_users_task_is_not_told(gw: Harness, engine: dict[str, Any]) -> None:
+    task = (await gw.execute(engine, "1")).data
+    for method in ("getTask", "getTaskResult", "taskEvents", "listTasks"):
+        query = {"engineId": engine["metadata"]["uid"]} | ({} if method == "listTasks" else {"taskId": task["taskId"]})
+        assert (await gw.get(method, query, user="bob")).http == 403, method
+    answer = await gw.post("cancelTask", {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}, user="bob")
+    assert answer.http == 403
+
+
+async def test_a_task_is_told_while_it_runs_and_cancelled(gw: Harness, engine: dict[str, Any]) -> None:
+    code = "print('begun', flush=True)\nimport time\nwhile True: time.sleep(0.05)"
+    task = (await gw.execute(engine, code, wait=False)).data
+    query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
+    events: list[tuple[str, dict[str, Any]]] = []
+    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        name = ""
+        async for raw in stream.content:
+            line = raw.decode().rstrip("\n")
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
+                events.append((name, json.loads(line[6:])))
+                if "begun" in json.dumps(events[-1]):
+                    assert (await gw.post("cancelTask", query)).http == 200
+    assert [name for name, _ in events][-1] == "end"
+    assert events[-1][1]["status"] == "Cancelled"
+    assert (await over(gw, engine, task["taskId"]))["status"] == "Cancelled"
+
+
+async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
+    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+) -> None:
+    key = uuid.uuid4().hex
+    await gw.execute(engine, "1", idempotencyKey=key)
+    writer, queries = journal
+    await gw.execute(engine, "2", idempotencyKey=key)
+    assert writer.flush(5)
+    record = queries.execution(keyed(view_of(engine), key))
+    assert record is not None
+    assert record.status == "Succeed", "a final line stays"
+
+
+async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(
+    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+) -> None:
+    task = (await gw.execute(engine, "import time; time.sleep(2)", wait=False)).data
+    ended = {"address": "", "engineState": "Failed", "reason": "OOMKilled", "message": "the limit was 1Gi"}
+    gone = gw.engine(name=NAME, status=ended)
+    told = await over(gw, gone, task["taskId"])
+    assert (told["status"], told["reason"]) == ("Lost", "OOMKilled")
+    assert "the limit was 1Gi" in told["message"]
+    writer, queries = journal
+    assert writer.flush(5)
+    record = queries.execution(task["taskId"])
+    assert record is not None
+    assert record.status == "Lost"
+    await asyncio.sleep(2)  # the engine's kernel is other tests' too
+
+
+async def test_neither_id_nor_key_is_refused_and_so_are_both(gw: Harness, engine: dict[str, Any]) -> None:
+    engine_id = engine["metadata"]["uid"]
+    for more in ({}, {"taskId": "a", "idempotencyKey": "b"}):
+        answer = await gw.get("getTask", {"engineId": engine_id} | more)
+        assert answer.http == 400
+        assert "taskId" in answer.message
+    unknown = await gw.get("getTask", {"engineId": engine_id, "taskId": "none"})
+    assert "is no task of" in unknown.message
+
+
+# -- what is decided -------------------------------------------------------------------------------------------------
+
+
+EVICTED = {"engineState": "Failed", "reason": "Evicted"}
+RECORD = ExecutionRecord(
+    task_id="t", ticket_id="e", uid=engine_item(name=NAME)["metadata"]["uid"], attempt=0, caller="alice",
+    run_type="python", code_sha256="", code_chars=1, status="Accepted", accepted=100.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "reason"),
+    [
+        (Found(None), "Lost", "EngineGone"),
+        (Found(view_of(engine_item(name=NAME)), asked=True), "Lost", "Unknown"),
+        (Found(view_of(engine_item(name=NAME))), "Accepted", ""),
+        (Found(view_of(engine_item(name=NAME)), asked=True, told={"status": "Running"}), "Running", ""),
+        (Found(view_of(engine_item(name=NAME)), asked=True, told={"status": "Cancelled"}), "Cancelled", ""),
+        (Found(view_of(engine_item(name=NAME, status={"attempt": 1}))), "Lost", "EngineRestarted"),
+        (Found(view_of(engine_item(name="another"))), "Lost", "EngineGone"),
+        (
+            Found(view_of(engine_item(name=NAME, status={"engineState": "Failed", "reason": "Evicted"}))),
+            "Lost",
+            "Evicted",
+        ),
+    ],
+)
+def test_an_open_line_is_settled_by_what_is_heard(found: Found, status: str, reason: str) -> None:
+    after = settled(RECORD, found, 200.0)
+    assert (after.status, after.reason) == (status, reason)
+    assert settled(after, Found(None), 300.0) == after or not after.final
+
+
+# -- commands and figures --------------------------------------------------------------------------------------------
+
+
+async def test_commands_reach_the_engine_and_answer_as_linkis_operators_do(gw: Harness, engine: dict[str, Any]) -> None:
+    engine_id = engine["metadata"]["uid"]
+
+    async def send(command: str, **parameters: Any) -> dict[str, Any]:
+        body = {"engineId": engine_id, "command": command, "parameters": parameters}
+        return (await gw.post("sendEngineCommand", body)).data
+
+    await gw.execute(engine, "kept = 1; print('for the log')")
+    assert (await send("interrupt")) == {"result": {}, "errorMsg": "", "isError": False}
+    assert (await send("status"))["result"]["state"] == "Idle"
+    assert (await send("engineConnProgress"))["result"]["progress"] == 0.0
+    lines = (await send("engineConnLog", logType="stdout", lastRows="3"))["result"]
+    assert set(lines) == {"logs", "rows"}
+    page = (await send("engineConnLog", fromLine=1, pageSize=5))["result"]
+    assert set(page) == {"logs", "rows", "logPath", "endLine"}
+    wrong = await send("engineConnLog", lastRows="many")
+    assert wrong["isError"] is True
+    assert "lastRows is 'many'" in wrong["errorMsg"]
+    await send("restartKernel")
+    assert (await gw.execute(engine, "'kept' in globals()")).data["outputs"][0]["text"] == "False"
+    unknown = await gw.post("sendEngineCommand", {"engineId": engine_id, "command": "rm -rf"})
+    assert unknown.http == 400
+
+
+async def test_metrics_and_usage_are_the_agents_own_word(gw: Harness, engine: dict[str, Any]) -> None:
+    engine_id = engine["metadata"]["uid"]
+    before = (await gw.get("getEngineMetrics", {"engineId": engine_id})).data
+    await gw.execute(engine, "1/0")
+    metrics = (await gw.get("getEngineMetrics", {"engineId": engine_id})).data
+    assert metrics["live"] is True
+    assert metrics["tasksFailed"] == before["tasksFailed"] + 1
+    assert metrics["totalIdleTimeMills"] >= before["totalIdleTimeMills"]
+
+
+async def test_an_engine_reports_of_itself_only(gw: Harness, engine: dict[str, Any]) -> None:
+    body = {"engineId": engine["metadata"]["uid"], "memoryBytes": 5, "cpuSeconds": 1.5}
+    for headers, http in (
+        ({}, 401),
+        ({"Authorization": "Bearer not-its-token"}, 403),
+        ({"Authorization": f"Bearer {TOKEN}"}, 200),
+    ):
+        answer = await gw.post("reportResourceUsage", body, headers=headers)
+        assert answer.http == http, answer.raw
+    other = body | {"engineId": gw.engine(name="another")["metadata"]["uid"]}
+    assert (await gw.post("reportResourceUsage", other, headers={"Authorization": f"Bearer {TOKEN}"})).http == 403
