@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from linkis_ecm.archive.bundles import Archive, ArchiveError
 
@@ -20,9 +21,52 @@ async def chunks(*parts: bytes | Exception) -> AsyncIterator[bytes]:
         yield part
 
 
-@pytest.fixture(params=["folder", "memory"])
-def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
-    return Archive(f"file://{tmp_path}/a" if request.param == "folder" else f"memory://{uuid.uuid4()}")
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback: moto's, which keeps objects in memory."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "folder":
+        return f"file://{tmp_path}/a"
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4()}"
+    # As an operator of the chart gives them: by the environment.
+    for name, value in (
+        ("AWS_ENDPOINT_URL_S3", request.getfixturevalue("s3")),
+        ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    bucket = f"b{uuid.uuid4().hex}"
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
+    return f"s3://{bucket}/ecm"
+
+
+@pytest.fixture
+def archive(url: str) -> Archive:
+    return Archive(url)
+
+
+async def test_what_another_process_has_written_is_seen_at_once(url: str, archive: Archive) -> None:
+    # fsspec gives one object per URL and process, with one cache of listings: the other must be another's.
+    s3fs.S3FileSystem.clear_instance_cache()
+    other = Archive(url)
+    assert await archive.attempts(UID) == []
+    await other.put(UID, 0, "stdout", b"one")
+    assert await archive.attempts(UID) == [0]
+    assert await archive.files(UID, 0) == {"stdout": 3}
+    await other.put(UID, 0, "stderr", b"two more")
+    assert await archive.files(UID, 0) == {"stderr": 8, "stdout": 3}
+    await other.remove(UID)
+    assert await archive.attempts(UID) == []
 
 
 async def test_what_is_saved_comes_back_whole_and_by_piece(archive: Archive) -> None:

@@ -65,8 +65,10 @@ class Archive:
 
     def __init__(self, url: str) -> None:
         """Raises ArchiveError for a URL that nothing here can open."""
+        options = {"auto_mkdir": True} if url.startswith(("file:", "/")) else {}
         try:
-            self._fs, self._root = url_to_fs(url, **({"auto_mkdir": True} if url.startswith(("file:", "/")) else {}))
+            # Operator and gateway are two processes: neither may go by what it saw of a folder before.
+            self._fs, self._root = url_to_fs(url, use_listings_cache=False, **options)
         except (ValueError, ImportError, OSError) as error:
             raise ArchiveError(
                 f"ECM_ARCHIVE_URL (archive.url of the chart) {url.partition('?')[0]!r} cannot be used ({error}): write"
