@@ -18,6 +18,7 @@ from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import plugin_of, view_of
+from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, NotFound
 
 BASE = "/api/rest_j/v1/engineconnManager"
@@ -81,6 +82,7 @@ class FakeCluster:
     def __init__(self, cache: EngineCache) -> None:
         self.cache = cache
         self.items: dict[tuple[str, str], dict[str, Any]] = {}
+        self.others: dict[tuple[str, str], dict[str, Any]] = {}
         self.writes: list[tuple[str, str, Any]] = []
         # Raised by the next call of that verb; `after` lets the write happen first.
         self.fail: dict[str, ApiError] = {}
@@ -99,7 +101,9 @@ class FakeCluster:
 
     async def create(self, resource: Any, body: dict[str, Any], *, namespace: str | None = None) -> dict[str, Any]:
         self._maybe_fail("create")
-        assert resource.plural == "engineconns"
+        if resource.plural != "engineconns":
+            self.others[resource.plural, body["metadata"]["name"]] = body
+            return body
         assert namespace is not None
         key = namespace, body["metadata"]["name"]
         if key in self.items:
@@ -123,6 +127,10 @@ class FakeCluster:
         self._maybe_fail("get")
         if resource.plural == "engineconnplugins":
             return PLUGIN
+        if resource.plural != "engineconns":
+            if (found := self.others.get((resource.plural, name))) is None:
+                raise NotFound(404, "NotFound", f"{name} not found")
+            return found
         assert namespace is not None
         try:
             return self.items[namespace, name]
@@ -130,12 +138,26 @@ class FakeCluster:
             raise NotFound(404, "NotFound", f"{name} not found") from None
 
     async def patch(
-        self, resource: Any, name: str, body: dict[str, Any], *, namespace: str | None = None
+        self,
+        resource: Any,
+        name: str,
+        body: dict[str, Any],
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
     ) -> dict[str, Any]:
         self._maybe_fail("patch")
         item = await self.get(resource, name, namespace=namespace)
+        if resource.plural != "engineconns":
+            self.writes.append((f"patch {resource.plural}/{subresource or ''}", name, body))
+            item |= body
+            return item
         self.writes.append(("patch", name, body))
         return self.put(item | {"spec": item["spec"] | body["spec"]})
+
+    async def list(self, resource: Any, *, namespace: str | None = None) -> ObjectList:
+        self._maybe_fail("list")
+        return ObjectList([item for (plural, _), item in self.others.items() if plural == resource.plural], "1")
 
     def _maybe_fail(self, verb: str) -> None:
         if (error := self.fail.pop(verb, None)) is not None:

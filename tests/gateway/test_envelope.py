@@ -66,9 +66,11 @@ async def test_each_of_the_eleven_methods_is_served(gw: Harness) -> None:
     }  # fmt: skip
     assert eleven <= {method.name for method in METHODS}
     for method in METHODS:
-        answer = await gw.call(method.verb, method.path, json={} if method.verb == "POST" else None)
-        assert answer.http != 404, method.name
-        assert answer.http < 500, method.name
+        path = method.path.replace("{ticketid:[^/]+}", "t-1")
+        answer = await gw.call(method.verb, path, json={} if method.verb in ("POST", "PUT") else None)
+        assert answer.http not in (404, 405), method.name
+        # 503: this gateway has no database.
+        assert answer.http < 500 or "has no database" in answer.message, method.name
 
 
 async def test_another_verb_names_the_right_one(gw: Harness) -> None:

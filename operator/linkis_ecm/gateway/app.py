@@ -27,6 +27,7 @@ from linkis_ecm.gateway.budget import SMALL, ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.emstate import EmStore
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.executions import Executions, Settler, Store, Writer
 from linkis_ecm.gateway.history import Find, History, PastEngine, Records
@@ -90,6 +91,7 @@ def build_app(
         reported=Reported(),
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
         archive=archive,
+        em=EmStore(cluster, settings.namespace),
         metrics=metrics,
         budget=budget,
         new_id=new_id,
@@ -158,7 +160,7 @@ def _endpoint(method: Method, handler: Handler) -> Endpoint:
 async def _read(call: Call, model: type[BaseModel]) -> BaseModel:
     """The request model of a call. Raises Refused."""
     request, settings = call.request, call.gateway.settings
-    if request.method == "GET":
+    if request.method in ("GET", "DELETE"):
         query = request.query
         repeated = next((name for name in query if len(query.getall(name)) > 1), None) if query else None
         return from_query(model, query, repeated=repeated)

@@ -120,6 +120,10 @@ class PluginCache:
         entries = sorted({f"{plugin.engine_type} {plugin.engine_version}" for plugin in self._plugins.values()})
         return ", ".join(entries[:20]) or "nothing yet"
 
+    def types(self) -> list[str]:
+        """The engine types that are offered."""
+        return sorted({plugin.engine_type for plugin in self._plugins.values()})
+
     def on_event(self, kind: Kind, plugin: PluginView) -> None:
         """Take a change over."""
         if kind == "DELETED":

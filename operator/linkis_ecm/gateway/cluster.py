@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.resources import Resource
 
 
@@ -15,6 +16,8 @@ class Cluster(Protocol):
     ) -> dict[str, Any]: ...
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> dict[str, Any]: ...
+
+    async def list(self, resource: Resource, *, namespace: str | None = None) -> ObjectList: ...
 
     async def patch(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -16,6 +17,7 @@ from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
+from linkis_ecm.gateway.emstate import EmStore
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.executions import Executions
 from linkis_ecm.gateway.history import History, PastEngine, Records
@@ -47,6 +49,7 @@ class Gateway:
     logs: Logs
     # None: nothing outlives a pod.
     archive: Archive | None
+    em: EmStore
     metrics: Metrics
     budget: ByteBudget
     # A fresh UUID in lower case.
@@ -99,9 +102,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an endpoint gives back for the Message: a model, or JSON text that is passed through."""
+    """What an endpoint gives back for the Message: a model, Linkis's shapes, or JSON text as it is."""
 
-    data: BaseModel | orjson.Fragment
+    data: BaseModel | orjson.Fragment | dict[str, Any]
     message: str = "OK"
 
 

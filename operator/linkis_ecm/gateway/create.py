@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
+from linkis_ecm.gateway.emstate import refuse_if_drained
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.info import info_of
 from linkis_ecm.gateway.models import CreateEngineRequest
@@ -40,18 +41,24 @@ FAILED = "Create engineConn failed, caused by {}"
 
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
+    return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
+
+
+async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
+    """The engine that is asked for. Raises Refused."""
     gateway, caller = call.gateway, call.caller
     user = _owner(caller, request.user)
     namespace = _namespace(gateway, caller, request.namespace)
     ticket_id = request.ticket_id or gateway.new_id()
     engine = await _known(gateway, caller, request, user)
     if engine is None:
+        await refuse_if_drained(gateway)
         _offered(gateway, request)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     if request.wait:
         engine = await _ready(gateway, engine, request.timeout_seconds)
-    return Answer(info_of(engine), message="create engineConn succeed.")
+    return engine
 
 
 def _owner(caller: Caller, asked: str | None) -> str:

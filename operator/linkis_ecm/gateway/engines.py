@@ -13,7 +13,7 @@ from linkis_ecm.gateway.models import (
     ListEnginesRequest,
     TerminateAnswer,
 )
-from linkis_ecm.gateway.views import view_of
+from linkis_ecm.gateway.views import EngineView, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.states import ORDER, EngineState
@@ -34,17 +34,23 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     if view is None:
         return Answer(TerminateAnswer(engine=None), message=done)
     owned(view, caller)
-    if not view.stop_requested and not view.is_final:
-        try:
-            stop = {"spec": {"desiredState": "Stopped"}}
-            view = view_of(await gateway.cluster.patch(ENGINECONNS, view.name, stop, namespace=view.namespace))
-        except NotFound:
-            pass  # gone is what was asked for
-        except ApiError as error:
-            log.warning("%s cannot be stopped: %s", view.title, error)
-            raise unavailable(f"The API server does not take the stop of {view.title} now: try again") from None
-        log.info("%s is stopped by %s", view.title, caller.user)
-    return Answer(TerminateAnswer(engine=info_of(view)), message=done)
+    return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
+
+
+async def stop(call: Call, view: EngineView) -> EngineView:
+    """Ask for an engine's end, once; the engine as it is then. Raises Refused."""
+    if view.stop_requested or view.is_final:
+        return view
+    try:
+        wish = {"spec": {"desiredState": "Stopped"}}
+        view = view_of(await call.gateway.cluster.patch(ENGINECONNS, view.name, wish, namespace=view.namespace))
+    except NotFound:
+        pass  # gone is what was asked for
+    except ApiError as error:
+        log.warning("%s cannot be stopped: %s", view.title, error)
+        raise unavailable(f"The API server does not take the stop of {view.title} now: try again") from None
+    log.info("%s is stopped by %s", view.title, call.caller.user)
+    return view
 
 
 async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:

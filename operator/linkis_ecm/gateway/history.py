@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,13 +62,79 @@ class Record(Protocol):
     """A row of linkis_cg_ec_resource_info_record, as the store has it."""
 
     @property
+    def id(self) -> int: ...
+
+    @property
+    def label_value(self) -> str: ...
+
+    @property
+    def create_user(self) -> str: ...
+
+    @property
+    def service_instance(self) -> str | None: ...
+
+    @property
+    def ecm_instance(self) -> str | None: ...
+
+    @property
+    def ticket_id(self) -> str: ...
+
+    @property
+    def status(self) -> str | None: ...
+
+    @property
+    def log_dir_suffix(self) -> str | None: ...
+
+    @property
+    def request_times(self) -> int | None: ...
+
+    @property
+    def request_resource(self) -> str | None: ...
+
+    @property
+    def used_times(self) -> int | None: ...
+
+    @property
+    def used_resource(self) -> str | None: ...
+
+    @property
     def metrics(self) -> str | None: ...
+
+    @property
+    def release_times(self) -> int | None: ...
+
+    @property
+    def released_resource(self) -> str | None: ...
+
+    @property
+    def release_time(self) -> datetime | None: ...
+
+    @property
+    def used_time(self) -> datetime | None: ...
+
+    @property
+    def create_time(self) -> datetime | None: ...
 
 
 class Records(Protocol):
     """The store's other answers; each blocks, so it goes through `History.ask`."""
 
     def record_by_ticket(self, ticket: str) -> Record | None: ...
+
+    def list_records(
+        self,
+        *,
+        user: str | None = None,
+        status: str | None = None,
+        engine_type: str | None = None,
+        instance: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        page: int = 1,
+        page_size: int = 20,
+    ) -> tuple[Sequence[Record], int]: ...
+
+    def delete_record(self, ticket: str) -> None: ...
 
 
 class History:

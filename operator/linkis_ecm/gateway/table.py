@@ -20,6 +20,8 @@ from linkis_ecm.gateway.enginelogs import download_engine_log, follow_engine_log
 from linkis_ecm.gateway.engines import get_engine_status, list_engines, terminate_engine
 from linkis_ecm.gateway.envelope import PREFIX
 from linkis_ecm.gateway.explain import explain_engine, get_post_mortem, preview_cull
+from linkis_ecm.gateway.linkis import ems, engines, operations, records
+from linkis_ecm.gateway.linkis import requests as asked
 from linkis_ecm.gateway.tasks import cancel_task, execute_code, get_task, get_task_result, list_tasks, task_events
 from linkis_ecm.gateway.usage import get_engine_metrics, get_resource_usage, report_resource_usage, update_resource
 
@@ -41,13 +43,15 @@ class Method:
     seconds: float | None = 30.0
     # Called by an engine with its own token, which the handler checks; everything else is a user's.
     by_engine: bool = False
+    # Linkis's own paths; ours are the method's name.
+    at: str = ""
 
     @property
     def path(self) -> str:
-        return f"{BASE}/{self.name}"
+        return f"{PREFIX}/{self.at}" if self.at else f"{BASE}/{self.name}"
 
 
-METHODS: tuple[Method, ...] = (
+OURS: tuple[Method, ...] = (
     Method(
         name="createEngineConnection",
         verb="POST",
@@ -190,5 +194,48 @@ METHODS: tuple[Method, ...] = (
         response=models.EngineCommandAnswer,
         handler=send_engine_command,
         seconds=150.0,
+    ),
+)
+
+# Linkis's own: its console and SDK. Their answers are its shapes, not models (gateway.linkis.shapes).
+_Asked = type[BaseModel]
+_LINKIS: tuple[tuple[str, str, _Asked, Handler, float], ...] = (
+    ("POST", "askEngineConn", asked.AskEngine, engines.ask_engine_conn, 630.0),
+    ("POST", "createEngineConn", asked.AskEngine, engines.create_engine_conn, 630.0),
+    ("POST", "getEngineConn", asked.Instance, engines.get_engine_conn, 30.0),
+    ("POST", "killEngineConn", asked.Instance, engines.kill_engine_conn, 30.0),
+    ("POST", "rm/enginekill", asked.Kills, engines.engine_kill, 120.0),
+    ("POST", "rm/enginekillAsyn", asked.KillInstances, engines.engine_kill_async, 120.0),
+    ("GET", "listUserEngines", asked.Nothing, engines.list_user_engines, 30.0),
+    ("POST", "listEMEngines", asked.ListEmEngines, engines.list_em_engines, 30.0),
+    ("GET", "listAllEMs", asked.ListEms, ems.list_all_ems, 30.0),
+    ("PUT", "modifyEMInfo", asked.ModifyEm, ems.modify_em_info, 30.0),
+    ("GET", "listAllNodeHealthyStatus", asked.Names, ems.list_node_healthy_status, 30.0),
+    ("GET", "listAllECMHealthyStatus", asked.Names, ems.list_ecm_healthy_status, 30.0),
+    ("POST", "openEngineLog", asked.OpenLog, operations.open_engine_log, 60.0),
+    ("POST", "executeEngineConnOperation", asked.Operation, operations.execute_engine_conn_operation, 150.0),
+    ("POST", "executeECMOperation", asked.Operation, operations.execute_ecm_operation, 60.0),
+    ("POST", "executeECMOperationByEC", asked.Operation, operations.execute_ecm_operation_by_ec, 60.0),
+    ("GET", "ecinfo/get", asked.Ticket, records.get_record, 30.0),
+    ("DELETE", "ecinfo/delete/{ticketid:[^/]+}", asked.Nothing, records.delete_record, 30.0),
+    ("GET", "ecinfo/ecrHistoryList", asked.Records, records.list_records, 30.0),
+    ("POST", "ecinfo/ecList", asked.EcList, records.ec_list, 30.0),
+    ("GET", "rm/engineType", asked.Nothing, records.engine_types, 30.0),
+    ("POST", "rm/userresources", asked.Nothing, records.user_resources, 30.0),
+)
+METHODS: tuple[Method, ...] = (
+    *OURS,
+    *(
+        Method(
+            # As metrics and logs call it.
+            name=at.partition("/{")[0],
+            verb=verb,
+            request=request,
+            response=None,
+            handler=handler,
+            at=f"linkisManager/{at}",
+            seconds=seconds,
+        )
+        for verb, at, request, handler, seconds in _LINKIS
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from linkis_ecm.gateway import models
 from linkis_ecm.gateway.errors import Refused, bad_request
@@ -35,6 +35,8 @@ def from_json(model: type[Model], body: bytes) -> Model:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise bad_request("The body is not JSON: send a JSON object in UTF-8") from None
+    if issubclass(model, RootModel):
+        return validated(model, content)
     if not isinstance(content, dict):
         raise bad_request(f"The body is not a JSON object: send one with {_fields(model)}")
     return validated(model, content)

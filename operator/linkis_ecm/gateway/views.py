@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.model import formats
@@ -47,6 +48,9 @@ class EngineView:
     finished_time: str | None = None
     next_cull_at: str | None = None
     cull_blocked_by: str | None = None
+    # What it asked for; 0 where it takes its plugin's default.
+    cpu_milli: int = 0
+    memory_bytes: int = 0
 
     @property
     def key(self) -> Key:
@@ -111,7 +115,24 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         finished_time=status.get("finishedTime"),
         next_cull_at=status.get("nextCullAt"),
         cull_blocked_by=status.get("cullBlockedBy"),
+        cpu_milli=_milli((spec.get("resources") or {}).get("cpu")),
+        memory_bytes=_bytes((spec.get("resources") or {}).get("memory")),
     )
+
+
+def _milli(text: Any) -> int:
+    return int(_quantity(text) * 1000)
+
+
+def _bytes(text: Any) -> int:
+    return int(_quantity(text))
+
+
+def _quantity(text: Any) -> Decimal:
+    try:
+        return formats.parse_quantity(str(text)) if text else Decimal(0)
+    except ValueError:
+        return Decimal(0)
 
 
 def _state(text: Any) -> EngineState:
@@ -130,6 +151,8 @@ class PluginView:
     engine_version: str
     run_types: tuple[str, ...]
     default: bool = False
+    cpu_milli: int = 0
+    memory_bytes: int = 0
 
 
 def plugin_of(item: Mapping[str, Any]) -> PluginView:
@@ -141,6 +164,8 @@ def plugin_of(item: Mapping[str, Any]) -> PluginView:
         engine_version=str(spec.get("engineVersion") or ""),
         run_types=tuple(map(str, spec.get("runTypes") or ())),
         default=bool(spec.get("default")),
+        cpu_milli=_milli((spec.get("defaultResources") or {}).get("cpu")),
+        memory_bytes=_bytes((spec.get("defaultResources") or {}).get("memory")),
     )
 
 

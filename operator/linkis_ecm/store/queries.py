@@ -1,6 +1,6 @@
 """What the gateway and the command line read: typed answers, synchronous, each one short statement or two.
 
-Must not write.
+The one write is the deletion of an ended engine's row, which a caller asks for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import Engine, Row, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from linkis_ecm.model.record import ExecutionRecord
@@ -172,6 +172,16 @@ class Queries:
             select(record).where(*wanted).order_by(*order).limit(size).offset(max(0, page - 1) * size)
         )  # fmt: skip
         return [RecordRow(**row._mapping) for row in found], total
+
+    def delete_record(self, ticket: str) -> None:
+        """Takes an ended engine's row out of Linkis's history; our own tables keep that it is final."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    delete(record).where(record.c.ticket_id == ticket, record.c.release_time.is_not(None))
+                )
+        except SQLAlchemyError as error:
+            raise unreachable(self._engine.url, error) from error
 
     def _first(self, condition: Any) -> RecordRow | None:
         found = self._all(select(record).where(condition).order_by(record.c.id.desc()).limit(1))

@@ -1,0 +1,1 @@
+"""Linkis's own REST under /linkisManager, so that its console and SDK work against this gateway unchanged."""

@@ -1,0 +1,237 @@
+"""Linkis's engine calls: ask, create, get, kill, list (EngineRestfulApi). Texts and shapes are Linkis's.
+
+Where the real one lets anybody kill anything (rm/enginekill), ours asks for the owner or an admin.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from linkis_ecm.gateway.auth import TOKEN_HEADER
+from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.create import make_engine
+from linkis_ecm.gateway.engines import stop
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.linkis import shapes
+from linkis_ecm.gateway.linkis.errors import error_code
+from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
+from linkis_ecm.gateway.linkis.sizes import sized
+from linkis_ecm.gateway.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
+from linkis_ecm.gateway.validate import validated
+from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.model.states import EngineState
+
+KILLED = "Kill engineConn succeed."
+# Linkis's startup properties that say how big an engine is, the more particular one first.
+_MEMORY = ("wds.linkis.engineconn.java.driver.memory", "linkis.engineconn.memory", "spark.driver.memory")
+_CORES = ("wds.linkis.engineconn.java.driver.cores", "linkis.engineconn.cores", "spark.driver.cores")
+_IDLE = "wds.linkis.engineconn.max.free.time"
+_FREE = (EngineState.UNLOCK, EngineState.IDLE)
+
+
+async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
+    """An engine of these labels that is free, or a new one."""
+    wanted = _create_request(call, request, request.time_out)
+    found = _free(call, wanted)
+    if found is not None:
+        engine = shapes.started(found, ecm=call.gateway.settings.instance)
+        return Answer({"engine": engine}, message="reuse engineConn ended.")
+    view = await _make(call, wanted)
+    return Answer(
+        {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn ended."
+    )
+
+
+async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
+    """A new engine, once it takes code."""
+    view = await _make(call, _create_request(call, request, request.timeout))
+    return Answer(
+        {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn succeed."
+    )
+
+
+async def _make(call: Call, wanted: CreateEngineRequest) -> EngineView:
+    try:
+        return await make_engine(call, wanted)
+    except Refused as why:
+        # Linkis's clients read canRetry from data, and the reason from the text.
+        prefix = "Create engineConn failed, caused by "
+        text = why.sentence if why.sentence.startswith(prefix) else f"{prefix}{why.sentence}."
+        raise Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers) from None
+
+
+def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngineRequest:
+    """Linkis's labels and properties as ours. Raises Refused."""
+    engine_type, version = _pair(request, "engineType")
+    user, creator = _pair(request, "userCreator")
+    properties = request.properties or {}
+    seconds = CREATE_SECONDS if millis <= 0 else max(1, min(CREATE_SECONDS_MAX, millis // 1000))
+    body: dict[str, Any] = {"engineType": engine_type, "wait": True, "timeoutSeconds": seconds}
+    if version:
+        body["engineVersion"] = version
+    if creator:
+        body["creator"] = creator
+    # As Linkis: the login is the user, whatever the request says; an admin may name another by the label.
+    if user and user != call.caller.user and call.caller.is_admin:
+        body["user"] = user
+    resources = {"memory": _memory(properties), "cpu": _property(properties, _CORES)}
+    if any(resources.values()):
+        body["resources"] = {name: value for name, value in resources.items() if value}
+    if idle := _property(properties, (_IDLE,)):
+        body["idleTimeout"] = idle if idle[-1:].isalpha() else f"{idle}ms"
+    return validated(CreateEngineRequest, body)
+
+
+def _pair(request: AskEngine, key: str) -> tuple[str, str]:
+    """A label's two parts, however the client writes it: text, {"stringValue"}, or its fields."""
+    label = (request.labels or {}).get(key)
+    if isinstance(label, dict):
+        first = label.get("engineType") or label.get("user") or ""
+        second = label.get("version") or label.get("creator") or ""
+        label = label.get("stringValue") or (f"{first}-{second}" if first else "")
+    if label is None and key == "userCreator":
+        return "", ""
+    if not isinstance(label, str) or not label.strip("-"):
+        raise bad_request(f"Label {key} cannot be empty: give labels.{key}, such as python-1 or hadoop-IDE")
+    first, _, second = label.partition("-")
+    return first, second
+
+
+def _property(properties: dict[str, Any], names: tuple[str, ...]) -> str:
+    for name in names:
+        value = properties.get(name)
+        if value not in (None, ""):
+            return str(value)
+    return ""
+
+
+def _memory(properties: dict[str, Any]) -> str:
+    """Linkis's 1g, 512m, 2.0 GB as a Kubernetes quantity."""
+    text = _property(properties, _MEMORY)
+    if not text:
+        return ""
+    found = shapes.size(text)
+    if not found:
+        raise bad_request(f"properties: memory is {text[:40]!r}: write it like 512m or 2g")
+    return f"{-(-found // (1 << 20))}Mi"
+
+
+def _free(call: Call, wanted: CreateEngineRequest) -> EngineView | None:
+    """The caller's engine of those labels that has been without a task for longest."""
+    user = wanted.user or call.caller.user
+    found = [
+        view
+        for view in call.gateway.engines
+        if view.user == user
+        and view.engine_type == wanted.engine_type
+        and view.creator == wanted.creator
+        and wanted.engine_version in (None, view.engine_version)
+        and view.state in _FREE
+        and view.takes_code
+    ]
+    return min(found, key=lambda view: (view.since or "", view.key), default=None)
+
+
+async def get_engine_conn(call: Call, request: Instance) -> Answer:
+    """A node, from the cluster or from its record: by ticket, then by instance."""
+    engine = await _engine(call, request)
+    if engine is None:
+        raise bad_request(f"Instance does not exist {request.instance or request.ticket_id}")
+    if not call.caller.may_use(engine.user):
+        raise forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
+    metrics = "{}"
+    records = call.gateway.records
+    if isinstance(engine, EngineView):
+        node = shapes.engine_node(sized(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
+        if engine.takes_code:
+            told = await call.gateway.agents.status(engine)
+            metrics = json.dumps({"ticketId": engine.ticket_id, **dict(told.get("metrics") or {})})
+    else:
+        node = shapes.past_node(engine)
+        if records is not None:
+            row = await call.gateway.history.ask(lambda: records.record_by_ticket(engine.ticket_id))
+            metrics = (row.metrics if row is not None else None) or "{}"
+    return Answer({"engine": node, "ecMetrics": metrics})
+
+
+async def _engine(call: Call, request: Instance) -> EngineView | PastEngine | None:
+    for engine_id in (request.ticket_id, request.instance):
+        if not engine_id:
+            continue
+        found: EngineView | PastEngine | None = call.gateway.engines.resolve(engine_id)
+        found = found or await call.gateway.history.find(engine_id)
+        if found is not None:
+            return found
+    if not request.instance and not request.ticket_id:
+        raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
+    return None
+
+
+async def kill_engine_conn(call: Call, request: Instance) -> Answer:
+    """Stop an engine; one that nobody knows does not run, as was asked."""
+    if not request.instance:
+        raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
+    await _kill(call, request.instance)
+    return Answer({}, message=KILLED)
+
+
+async def engine_kill(call: Call, request: Kills) -> Answer:
+    """rm/enginekill: several. The first that is another user's ends it."""
+    for kill in request.root:
+        await _kill(call, kill.engine_instance)
+    return Answer({}, message=KILLED)
+
+
+async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
+    """rm/enginekillAsyn: for admins, and only engines without a task."""
+    caller = call.caller
+    if not caller.is_admin and "ADMIN-" not in call.request.headers.get(TOKEN_HEADER, "").upper():
+        raise bad_request(f"User:{caller.user} has no permission to asyn kill engines.")
+    for instance in request.instances:
+        view = call.gateway.engines.resolve(instance)
+        if view is not None and view.state in _FREE:
+            await stop(call, view)
+    return Answer({}, message=KILLED)
+
+
+async def _kill(call: Call, instance: str) -> None:
+    view = call.gateway.engines.resolve(instance)
+    if view is None:
+        return
+    if not call.caller.may_use(view.user):
+        raise forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
+    await stop(call, view)
+
+
+async def list_user_engines(call: Call, _: Nothing) -> Answer:
+    """The caller's own live engines."""
+    return Answer(
+        {
+            "engines": [
+                shapes.engine_node(sized(call.gateway.plugins, view), ecm=call.gateway.settings.instance)
+                for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
+                if view.user == call.caller.user and not view.is_final
+            ]
+        }
+    )
+
+
+async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
+    """An ECM's live engines, for admins; emInstance looks into the engine's own address, as Linkis's does."""
+    if not call.caller.is_admin:
+        raise error_code(210003, "Only admin can search engine information(只有管理员才能查询所有引擎信息).")
+    asked = request.em.service_instance.instance if request.em.service_instance is not None else None
+    ecm = call.gateway.settings.instance
+    found = [
+        shapes.engine_vo(sized(call.gateway.plugins, view), ecm=ecm)
+        for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
+        if not view.is_final
+        and asked in (None, "", view.ecm_instance or ecm)
+        and (not request.em_instance or request.em_instance in view.service_instance)
+        and (not request.node_status or request.node_status.lower() == str(view.state).lower())
+        and (not request.engine_type or request.engine_type.lower() == view.engine_type.lower())
+        and (not request.owner or request.owner.lower() == view.user.lower())
+    ]
+    return Answer({"engines": found})

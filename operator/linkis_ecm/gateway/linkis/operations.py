@@ -1,0 +1,97 @@
+"""openEngineLog and the operations on engines and ECMs (EMRestfulApi, EngineRestfulApi).
+
+In the real one a client that names a log folder is not asked whose it is, and any file can be named: here a folder is
+only compared with what the engine's own record says, and the owner is asked each time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from linkis_ecm.gateway.commands import COMMANDS, operate
+from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.enginelogs import EVERY_TYPE
+from linkis_ecm.gateway.errors import bad_request
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.linkis.errors import error_code
+from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
+from linkis_ecm.gateway.models import EngineCommandAnswer
+from linkis_ecm.gateway.views import EngineView
+
+OPERATOR = "__operator_name__"
+ENGINE = "__engine_conn_instance__"
+LOG = "engineConnLog"
+
+
+async def open_engine_log(call: Call, request: OpenLog) -> Answer:
+    """A page of an engine's log, from its end unless asked otherwise."""
+    parameters = dict(request.parameters)
+    log_type = parameters.get("logType")
+    if log_type not in EVERY_TYPE:
+        raise error_code(210003, "param error(参数错误)")
+    if not request.instance and not parameters.get("ticketId"):
+        raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
+    engine = await _log_engine(call, request.instance, parameters, request.em_instance)
+    parameters.setdefault("enableTail", True)
+    parameters.setdefault("pageSize", 1000)
+    return Answer(await operate(call, engine, COMMANDS[LOG], parameters))
+
+
+async def _log_engine(
+    call: Call, instance: str | None, parameters: dict[str, Any], em_instance: str | None
+) -> EngineView | PastEngine:
+    """The engine whose log it is: by ticket, else by instance; its folder must be the one named, if one is."""
+    found: EngineView | PastEngine | None = None
+    for engine_id in (parameters.get("ticketId"), instance):
+        if isinstance(engine_id, str) and engine_id and found is None:
+            found = call.gateway.engines.resolve(engine_id) or await call.gateway.history.find(engine_id)
+    if found is None:
+        raise bad_request(f"EC instance: {instance} not exist ")
+    suffix = parameters.pop("logDirSuffix", None)
+    if not call.caller.may_use(found.user) or (suffix and str(suffix).rstrip("/") != found.log_dir_suffix):
+        shown = "".join(char if char.isprintable() else "?" for char in str(suffix or found.log_dir_suffix))[:256]
+        raise bad_request(f"You have no permission to get log with path:{shown} in ECM:{em_instance or ''}")
+    return found
+
+
+async def execute_engine_conn_operation(call: Call, request: Operation) -> Answer:
+    """An operator of the engine."""
+    instance = request.instance or ""
+    found: EngineView | PastEngine | None = call.gateway.engines.resolve(instance)
+    found = found or await call.gateway.history.find(instance)
+    if found is None:
+        return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
+    if not call.caller.may_use(found.user):
+        raise bad_request(f"You have no permission to execute Engine Operation {instance}")
+    name = str(request.parameters.get(OPERATOR) or "")
+    command = COMMANDS.get(name)
+    if command is None:
+        return Answer(_unknown(name))
+    return Answer(await operate(call, found, command, dict(request.parameters)))
+
+
+async def execute_ecm_operation(call: Call, request: Operation) -> Answer:
+    """An operator of the ECM: its logs. The others of the real one run a shell, and are not here."""
+    parameters = dict(request.parameters)
+    name = str(parameters.get(OPERATOR) or "")
+    if name != LOG:
+        return Answer(_unknown(name))
+    instance = parameters.get("engineConnInstance") or parameters.get(ENGINE)
+    engine = await _log_engine(call, str(instance or "") or None, parameters, request.instance)
+    return Answer(await operate(call, engine, COMMANDS[LOG], parameters))
+
+
+async def execute_ecm_operation_by_ec(call: Call, request: Operation) -> Answer:
+    """The same, found by the engine."""
+    parameters = dict(request.parameters) | {ENGINE: request.instance}
+    return await execute_ecm_operation(call, request.model_copy(update={"parameters": parameters}))
+
+
+def _unknown(name: str) -> EngineCommandAnswer:
+    """Linkis's OperatorFactory: 20031 without a name, 20030 for one that nobody has."""
+    text = f"operator {name[:64]!r} is not supported here" if name else f"parameters.{OPERATOR} is missing"
+    return EngineCommandAnswer(
+        result={},
+        error_msg=f"errCode: {20030 if name else 20031} ,desc: {text}: give one of {', '.join(COMMANDS)}",
+        is_error=True,
+    )

@@ -1,0 +1,163 @@
+"""ecinfo/* and rm/*: the history of engines, and what is running (ECResourceInfoRestfulApi, RMMonitorRest)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.errors import bad_request, unavailable
+from linkis_ecm.gateway.history import Records as Store
+from linkis_ecm.gateway.linkis import shapes
+from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
+from linkis_ecm.gateway.linkis.sizes import sized
+from linkis_ecm.gateway.views import EngineView
+
+_CREATOR = re.compile(r"[a-zA-Z\d_.]+", re.ASCII)
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def _store(call: Call) -> Store:
+    if call.gateway.records is None:
+        raise unavailable("This gateway has no database: set ECM_DATABASE_URL (database.url of the chart)")
+    return call.gateway.records
+
+
+async def get_record(call: Call, request: Ticket) -> Answer:
+    """ecinfo/get: the row as it is."""
+    store = _store(call)
+    row = await call.gateway.history.ask(lambda: store.record_by_ticket(request.ticketid))
+    mine = row is not None and row.create_user.lower() == call.caller.user.lower()
+    if row is None or not (mine or call.caller.is_admin):
+        raise bad_request(f"tickedId not exist:{_shown(request.ticketid)}")
+    return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
+
+
+async def delete_record(call: Call, _: Nothing) -> Answer:
+    """ecinfo/delete: an ended engine's row, by its ticket. Linkis's path ends with a brace too many: both are taken."""
+    store = _store(call)
+    ticket = call.request.match_info["ticketid"].rstrip("}")
+    row = await call.gateway.history.ask(lambda: store.record_by_ticket(ticket))
+    if row is None or not (row.create_user.lower() == call.caller.user.lower() or call.caller.is_admin):
+        raise bad_request(f"tickedId not exist:{_shown(ticket)}")
+    view = call.gateway.engines.resolve(ticket)
+    if view is not None:
+        # The operator would write it again: a record follows its resource.
+        raise bad_request(f"{view.title} is {view.state}: delete its record when it has ended and its resource is gone")
+    await call.gateway.history.ask(lambda: store.delete_record(ticket))
+    return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
+
+
+async def list_records(call: Call, request: Records) -> Answer:
+    """ecinfo/ecrHistoryList: a page of rows, newest first; `totalPage` is how many rows there are, as Linkis has it."""
+    if request.creator and not _CREATOR.fullmatch(request.creator):
+        raise bad_request("Invalid creator : " + _shown(request.creator))
+    store = _store(call)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    start = _time("startDate", request.start_date) or now.replace(hour=0, minute=0, second=0, microsecond=0)
+    end = _time("endDate", request.end_date) or now
+    user = (request.creator or None) if call.caller.is_admin else call.caller.user
+    rows, total = await call.gateway.history.ask(
+        lambda: store.list_records(
+            user=user,
+            status=request.status or None,
+            engine_type=request.engine_type or None,
+            instance=request.instance or None,
+            start=start,
+            end=end,
+            page=request.page_now,
+            page_size=request.page_size,
+        )
+    )
+    return Answer({"engineList": [shapes.record_vo(row) for row in rows], "totalPage": total})
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, _TIME)  # noqa: DTZ007 - the rows' own naive UTC
+    except ValueError:
+        raise bad_request(f"{name} is {_shown(text)!r}: write it as yyyy-MM-dd HH:mm:ss") from None
+
+
+async def ec_list(call: Call, request: EcList) -> Answer:
+    """ecinfo/ecList: live engines, for admins."""
+    if not call.caller.is_admin:
+        raise bad_request(f"User: {call.caller.user} has no permission to get ecList")
+    for creator in request.creators:
+        if not _CREATOR.fullmatch(creator):
+            raise bad_request("Invalid creator : " + _shown(creator))
+    ecm = call.gateway.settings.instance
+    found = []
+    for known in call.gateway.engines:
+        view = sized(call.gateway.plugins, known)
+        if view.is_final or not _wanted(view, request):
+            continue
+        found.append(
+            {
+                "instance": view.service_instance,
+                "name": shapes.ENGINECONN,
+                "owner": view.user,
+                "ticketId": view.ticket_id,
+                "mark": "process",
+                "createTime": shapes.millis(view.created),
+                "updateTime": shapes.millis(view.since),
+                "instanceStatus": str(view.state),
+                "lastUnlockTimestamp": "",
+                "useResource": {"driver": shapes.load(cpu_milli=view.cpu_milli, memory_bytes=view.memory_bytes)},
+                "ecmInstance": view.ecm_instance or ecm,
+                "engineType": view.engine_type,
+                "labelValue": view.label_value,
+            }
+        )
+    return Answer({"ecList": found})
+
+
+def _wanted(view: EngineView, request: EcList) -> bool:
+    return (
+        (not request.creators or view.creator in request.creators or view.user in request.creators)
+        and (not request.engine_types or view.engine_type in request.engine_types)
+        and (not request.statuss or str(view.state) in request.statuss)
+        and (not request.ec_instances or view.service_instance in request.ec_instances)
+    )
+
+
+async def engine_types(call: Call, _: Nothing) -> Answer:
+    """rm/engineType: what the catalogue offers."""
+    return Answer({"engineType": call.gateway.plugins.types()})
+
+
+async def user_resources(call: Call, _: Nothing) -> Answer:
+    """rm/userresources: what the caller's engines hold, by creator and engine type."""
+    groups: dict[str, dict[str, list[EngineView]]] = {}
+    for known in call.gateway.engines:
+        view = sized(call.gateway.plugins, known)
+        if view.user == call.caller.user and not view.is_final:
+            groups.setdefault(f"{view.user}-{view.creator}", {}).setdefault(view.engine_type, []).append(view)
+    return Answer(
+        {
+            "userResources": [
+                {
+                    "userCreator": owner,
+                    "engineTypes": [
+                        {
+                            "engineType": kind,
+                            "usedResource": shapes.load(
+                                cpu_milli=sum(view.cpu_milli for view in views),
+                                memory_bytes=sum(view.memory_bytes for view in views),
+                                instances=len(views),
+                            ),
+                            "engines": [shapes.engine_vo(view, ecm=call.gateway.settings.instance) for view in views],
+                        }
+                        for kind, views in sorted(kinds.items())
+                    ],
+                }
+                for owner, kinds in sorted(groups.items())
+            ]
+        }
+    )
+
+
+def _shown(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)[:128]

@@ -1,0 +1,22 @@
+"""How big an engine is: what it asked for, else its plugin's default. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from linkis_ecm.gateway.caches import PluginCache
+from linkis_ecm.gateway.views import EngineView
+
+
+def sized(plugins: PluginCache, view: EngineView) -> EngineView:
+    """The view with both of its figures."""
+    if view.cpu_milli and view.memory_bytes:
+        return view
+    for plugin in plugins.offered(view.engine_type):
+        if plugin.engine_version == view.engine_version:
+            return replace(
+                view,
+                cpu_milli=view.cpu_milli or plugin.cpu_milli,
+                memory_bytes=view.memory_bytes or plugin.memory_bytes,
+            )
+    return view
