@@ -19,7 +19,7 @@ NAMESPACE = "ecm-e2e"
 
 @pytest.fixture(scope="session")
 def installation() -> Iterator[Installation]:
-    yield install(NAMESPACE, "auth.admins={root}")
+    yield install(NAMESPACE, "auth.admins={root}", "auth.kubernetes.enabled=true")
     uninstall(NAMESPACE)
 
 

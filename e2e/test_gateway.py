@@ -1,0 +1,121 @@
+"""The gateway on a real cluster: a pod resized in place, Kubernetes's own tokens, a task whose engine is lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from e2e import kubectl
+from e2e.conftest import NAMESPACE, pods, until
+from e2e.gateway import BASE, Gateway
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+LINKIS = "/api/rest_j/v1/linkisManager"
+SMALL = {"cpu": "50m", "memory": "300Mi"}
+
+
+@pytest.fixture(scope="module")
+def ticket(installation: Any) -> Iterator[str]:
+    """An engine by Linkis's own call."""
+    with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as gateway:
+        body = {"labels": {"engineType": "python", "userCreator": "hadoop-IDE"}, "timeout": 80_000}
+        made = gateway.request("POST", f"{LINKIS}/createEngineConn", body).data["engine"]
+        yield made["ticketId"]
+        assert gateway.terminate(made["ticketId"]).ok
+
+
+def test_an_engine_is_resized_in_place_and_keeps_its_memory(ticket: str, gateway: Gateway) -> None:
+    name = gateway.status(ticket).data["name"]
+    gateway.execute(ticket, "kept = 6 * 7").data  # noqa: B018 - it raises where the call failed
+    (before,) = pods(name)
+    answer = gateway.request("POST", f"{BASE}/updateResource", {"engineId": ticket, "resources": SMALL})
+    assert answer.data["after"]["memory"] == "300Mi", answer.data
+    (after,) = pods(name)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["containers"][0]["resources"]["limits"]["memory"] == "300Mi"
+    (container,) = after["status"]["containerStatuses"]
+    assert container["restartCount"] == 0
+    assert container["resources"]["limits"]["memory"] == "300Mi", "as the kubelet has it"
+    assert gateway.execute(ticket, "kept").data["outputs"][0]["text"] == "42"
+    assert kubectl.get("ec", name, "-n", NAMESPACE)["spec"]["resources"] == SMALL
+    usage = gateway.request("GET", f"{BASE}/getResourceUsage?{urlencode({'engineId': ticket})}").data
+    assert usage["requested"]["memory"] == "300Mi"
+    assert usage["used"]["source"] == "agent"
+    assert usage["used"]["memoryBytes"] > 1 << 20
+
+
+def test_more_than_the_plugin_allows_is_refused_and_changes_nothing(ticket: str, gateway: Gateway) -> None:
+    name = gateway.status(ticket).data["name"]
+    asked = {"engineId": ticket, "resources": {"memory": "900Gi"}}
+    refused = gateway.request("POST", f"{BASE}/updateResource", asked)
+    assert not refused.ok
+    (pod,) = pods(name)
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] != "900Gi"
+
+
+def test_a_submitted_task_is_in_the_journal_whatever_becomes_of_its_engine(gateway: Gateway) -> None:
+    ticket = gateway.create().data["ticketId"]
+    task = gateway.execute(ticket, "import time; time.sleep(600)", wait=False).data
+    name = gateway.status(ticket).data["name"]
+    (pod,) = pods(name)
+    kubectl.must("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--grace-period=0", "--force")
+    query = urlencode({"engineId": ticket, "taskId": task["taskId"]})
+
+    def over() -> dict[str, Any] | None:
+        told = gateway.request("GET", f"{BASE}/getTask?{query}")
+        return told.data if told.ok and told.data["final"] else None
+
+    told = until("the task has an end", over, 60)
+    assert told["status"] in ("Lost", "Cancelled")
+    assert told["status"] == "Cancelled" or told["message"]
+    gateway.terminate(ticket)
+
+
+def test_a_kubernetes_token_logs_in_as_far_as_its_rights_go(installation: Any, gateway: Gateway) -> None:
+    for name in ("analyst", "stranger"):
+        kubectl.run("create", "serviceaccount", name, "-n", NAMESPACE)
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "analyst"},
+        "rules": [{"apiGroups": ["linkis.apache.org"], "resources": ["engineconns"], "verbs": ["create"]}],
+    }  # fmt: skip
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "analyst"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "analyst"},
+        "subjects": [{"kind": "ServiceAccount", "name": "analyst", "namespace": NAMESPACE}],
+    }  # fmt: skip
+    for body in (role, binding):
+        kubectl.must("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+
+    def listed(token: str) -> int:
+        connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=30)
+        connection.request("GET", f"{BASE}/listEngines", headers={"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status
+
+    analyst = kubectl.must("create", "token", "analyst", "-n", NAMESPACE).strip()
+    stranger = kubectl.must("create", "token", "stranger", "-n", NAMESPACE).strip()
+    began = time.monotonic()
+    assert listed(analyst) == 200
+    assert listed(stranger) == 403
+    assert listed(analyst[:-4] + "AAAA") == 401
+    assert time.monotonic() - began < 10
+
+
+def test_linkis_console_reads_log_record_and_ecm(ticket: str, gateway: Gateway) -> None:
+    gateway.execute(ticket, "print('for the console')").data  # noqa: B018
+    instance = gateway.status(ticket).data["serviceInstance"]
+    body = {"instance": instance, "emInstance": "", "parameters": {"logType": "stdout", "fromLine": 0, "pageSize": 50}}
+    log = gateway.request("POST", f"{LINKIS}/openEngineLog", body).data
+    assert log["isError"] is False
+    assert any("for the console" in line for line in log["result"]["logs"])
+    row = until(
+        "its row", lambda: gateway.request("GET", f"{LINKIS}/ecinfo/get?ticketid={ticket}").body.get("data"), 10
+    )
+    assert row["ecResourceInfoRecord"]["ticketId"] == ticket
+    ems = gateway.as_user("root").request("GET", f"{LINKIS}/listAllEMs").data["EMs"]
+    assert ems[0]["usedResource"]["instance"] >= 1
