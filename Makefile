@@ -29,9 +29,10 @@ test-fast: $(SETUP) ## Everything but the cluster
 lint: $(SETUP) ## ruff, mypy --strict, import-linter
 	$(PY) -m e2e.checks lint
 
-generate: $(SETUP) ## CRDs and rendered manifests from their sources
+generate: $(SETUP) ## CRDs, rendered manifests and the OpenAPI document from their sources
 	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
 	$(PY) -m e2e.render manifests/install.yaml
+	$(PY) -m linkis_ecm.gateway.openapi docs/openapi.json
 
 cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or a node built from source
 	$(PY) -m e2e.cluster up

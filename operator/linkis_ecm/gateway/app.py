@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway import envelope
+from linkis_ecm.gateway import envelope, openapi
 from linkis_ecm.gateway.agentlink import AgentLink, new_session
 from linkis_ecm.gateway.agentlogs import AgentLogSource
 from linkis_ecm.gateway.agents import Agents
@@ -118,6 +118,7 @@ def build_app(
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/openapi.json", _openapi)
     for method in METHODS:
         app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
     return app
@@ -300,6 +301,10 @@ async def _readyz(request: web.Request) -> web.Response:
     if waits:
         return web.Response(status=503, text=f"not read yet: {', '.join(waits)}")
     return web.Response(text="ok")
+
+
+async def _openapi(_: web.Request) -> web.Response:
+    return web.json_response(openapi.document())
 
 
 async def _metrics(request: web.Request) -> web.Response:

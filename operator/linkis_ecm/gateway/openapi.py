@@ -1,0 +1,165 @@
+"""The OpenAPI 3.1 document of the gateway, made from its table of methods and their models. Pure.
+
+`python -m linkis_ecm.gateway.openapi docs/openapi.json` writes it; a test compares. Served at /openapi.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from linkis_ecm.gateway.table import METHODS, Method
+
+REF = "#/components/schemas/{model}"
+_PARAMETER = re.compile(r"\{(\w+):[^}]*\}")
+# Answers that are no Message: their content type.
+_STREAMS = {
+    "downloadEngineLog": "text/plain",
+    "followEngineLog": "text/plain",
+    "taskEvents": "text/event-stream",
+}
+_DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
+# What every call may end as: no login, not allowed, and what is about HTTP itself or not the caller's fault.
+_REFUSALS = {
+    "400": "A parameter, the body or the engine's state does not allow it; `message` says which, and the remedy.",
+    "401": "Nobody is logged in, or the token is not accepted.",
+    "403": "Another user's engine, log or task.",
+    "410": "It is not kept any more.",
+    "413": "The body is too long.",
+    "415": "The body is not JSON.",
+    "429": "Too much is under way: again after Retry-After.",
+    "502": "The engine's agent broke off or answered with garbage.",
+    "503": "The API server, the database or the gateway itself is not to be had now: again after Retry-After.",
+    "504": "It took longer than was allowed.",
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    models = [model for method in METHODS for model in (method.request, method.response) if model is not None]
+    unique = sorted({model.__qualname__: model for model in models}.items())
+    # Requests as they are taken, answers as they are given; no model is both.
+    answers = {method.response for method in METHODS}
+    _, schemas = models_json_schema(
+        [(model, "serialization" if model in answers else "validation") for _, model in unique],
+        ref_template=REF,
+    )
+    components = schemas.get("$defs", {})
+    components["Message"] = _message()
+    paths: dict[str, Any] = {}
+    for method in METHODS:
+        paths.setdefault(_path(method), {})[method.verb.lower()] = _operation(method, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "linkis-ecm gateway",
+            "version": "1",
+            "description": "Engines as pods. Every answer is Linkis's Message; `status` 0 is success.",
+        },
+        "security": [{"tokenCode": [], "tokenUser": []}, {"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "tokenCode": {"type": "apiKey", "in": "header", "name": "Token-Code"},
+                "tokenUser": {"type": "apiKey", "in": "header", "name": "Token-User"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _path(method: Method) -> str:
+    return _PARAMETER.sub(r"{\1}", method.path)
+
+
+def _message(data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Linkis's envelope around `data`."""
+    return {
+        "type": "object",
+        "required": ["method", "status", "message", "data"],
+        "properties": {
+            "method": {"type": ["string", "null"]},
+            "status": {"type": "integer", "enum": [-1, 0, 1, 2, 3, 4]},
+            "message": {"type": "string"},
+            "data": data or {"type": "object"},
+        },
+    }
+
+
+def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
+    """One method as an operation."""
+    words = (method.handler.__doc__ or method.name).strip()
+    found: dict[str, Any] = {
+        "operationId": re.sub(r"\W+(\w)", lambda part: part.group(1).upper(), method.name),
+        "summary": words.split("\n")[0],
+        "responses": {"200": _success(method), **_refusals()},
+    }
+    if method.by_engine:
+        found["security"] = [{"bearer": []}]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(method.path)
+    ]
+    if method.request is not None and method.verb in ("POST", "PUT"):
+        schema = {"$ref": REF.format(model=method.request.__name__)}
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif method.request is not None:
+        parameters += _query(method.request, components)
+    elif method.name == "downloadEngineLog":
+        parameters += [
+            {"name": name, "in": "query", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in _DOWNLOAD
+        ]
+    if parameters:
+        found["parameters"] = parameters
+    return found
+
+
+def _query(model: type[BaseModel], components: dict[str, Any]) -> list[dict[str, Any]]:
+    """A request model's fields as parameters of a query."""
+    schema = components.get(model.__name__, {})
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": _flat(field)}
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _flat(field: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema without null: a query has no null, only absence."""
+    options = [option for option in field.get("anyOf", []) if option.get("type") != "null"]
+    if len(options) == 1:
+        return {**{key: value for key, value in field.items() if key not in ("anyOf", "default")}, **options[0]}
+    return field
+
+
+def _success(method: Method) -> dict[str, Any]:
+    stream = _STREAMS.get(method.name)
+    if stream is not None:
+        return {"description": "As it comes.", "content": {stream: {"schema": {"type": "string"}}}}
+    data = {"$ref": REF.format(model=method.response.__name__)} if method.response is not None else None
+    return {"description": "Done.", "content": {"application/json": {"schema": _message(data)}}}
+
+
+def _refusals() -> dict[str, Any]:
+    schema = {"$ref": REF.format(model="Message")}
+    return {
+        code: {"description": words, "content": {"application/json": {"schema": schema}}}
+        for code, words in _REFUSALS.items()
+    }
+
+
+def text() -> str:
+    """As it is committed."""
+    return json.dumps(document(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(text(), encoding="utf-8")

@@ -1,0 +1,35 @@
+"""The OpenAPI document: current, whole, and what the gateway serves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from openapi_spec_validator import validate
+
+from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.table import METHODS
+from tests.gateway.support import Harness
+
+COMMITTED = Path(__file__).parents[2] / "docs/openapi.json"
+
+
+def test_the_committed_document_is_current() -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == openapi.text(), "run make generate"
+
+
+def test_it_is_openapi_3_1_and_every_method_is_in_it_once() -> None:
+    document = openapi.document()
+    validate(document)
+    found = [(verb, path) for path, verbs in document["paths"].items() for verb in verbs]
+    assert len(found) == len(METHODS)
+    ids = [verbs[verb]["operationId"] for verbs in document["paths"].values() for verb in verbs]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[A-Za-z]+", one) for one in ids), ids
+
+
+async def test_it_is_served_without_a_login(gw: Harness) -> None:
+    answer = await gw.call("GET", "/openapi.json", token=None, user=None)
+    body: dict[str, Any] = answer.body
+    assert (answer.http, body["openapi"]) == (200, "3.1.0")

@@ -1,0 +1,112 @@
+"""The execution journal on SQLite and MariaDB: lines arrive once, final ones stay, an outage loses nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+
+from linkis_ecm.model.record import ExecutionRecord
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.journal import Journal
+from linkis_ecm.store.migrate import upgrade
+from linkis_ecm.store.queries import Queries
+
+LINE = ExecutionRecord(
+    task_id="t1", ticket_id="engine", uid="u", attempt=0, caller="alice", run_type="python", code_sha256="0" * 64,
+    code_chars=3, status="Accepted", accepted=1000.25,
+)  # fmt: skip
+
+
+@pytest.fixture
+def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
+    url = new_url()
+    upgrade(url)
+    made = open_engine(url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def journal(engine: Engine) -> Iterator[Journal]:
+    made = Journal(engine)
+    made.start()
+    yield made
+    made.close()
+
+
+def test_a_line_arrives_as_it_was_told_and_grows_to_its_end(journal: Journal, engine: Engine) -> None:
+    queries = Queries(engine)
+    journal.offer(LINE)
+    assert journal.flush(5)
+    assert queries.execution("t1") == LINE
+    done = replace(
+        LINE, status="Failed", reason="ZeroDivisionError", message="durch 0 除", started=1001.5, ended=1002.0
+    )
+    journal.offer(done)
+    assert journal.flush(5)
+    assert queries.execution("t1") == done
+
+
+def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
+    done = replace(LINE, status="Succeed", ended=1002.0)
+    journal.offer(done)
+    journal.offer(replace(LINE, status="Lost", reason="late"))
+    assert journal.flush(5)
+    journal.offer(replace(LINE, status="Lost", reason="later"))
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == done
+
+
+def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine) -> None:
+    journals = [Journal(engine) for _ in range(2)]
+    together = threading.Barrier(2)
+
+    def write(journal: Journal) -> None:
+        together.wait(10)
+        for number in range(300):
+            journal.offer(replace(LINE, task_id=f"t{number}"))
+
+    threads = [threading.Thread(target=write, args=(journal,)) for journal in journals]
+    for journal in journals:
+        journal.start()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for journal in journals:
+        assert journal.flush(20)
+        journal.close()
+    assert len(Queries(engine).executions("engine", 1000)) == 300
+
+
+def test_open_lines_are_found_oldest_first_and_old_ones_go(journal: Journal, engine: Engine) -> None:
+    journal.offer(replace(LINE, task_id="old", accepted=10.0))
+    journal.offer(replace(LINE, task_id="young", accepted=20.0))
+    journal.offer(replace(LINE, task_id="done", accepted=5.0, status="Succeed"))
+    assert journal.flush(5)
+    queries = Queries(engine)
+    assert [line.task_id for line in queries.open_executions(30.0, 10)] == ["old", "young"]
+    assert [line.task_id for line in queries.open_executions(15.0, 10)] == ["old"]
+    assert [line.task_id for line in queries.executions("engine", 2)] == ["young", "old"]
+    assert journal.purge(15.0) == 1, "the ended one; an open line stays"
+    assert queries.execution("done") is None
+
+
+def test_an_outage_of_the_database_delays_lines_and_loses_none(new_url: Callable[[], str]) -> None:
+    url = new_url()
+    engine = open_engine(url)
+    journal = Journal(engine)
+    journal.start()  # the tables are not there yet
+    for number in range(50):
+        journal.offer(replace(LINE, task_id=f"t{number}"))
+    assert not journal.flush(0.5)
+    assert journal.pending("t49") is not None
+    upgrade(url)
+    assert journal.flush(20)
+    assert len(Queries(engine).executions("engine", 100)) == 50
+    journal.close()
+    engine.dispose()
