@@ -75,7 +75,7 @@ def _fast(steps: Steps) -> None:
     _pytest(steps, "simulation", "-n", "2", "--dist", "loadfile", "tests/simulation")
     _pytest(steps, "store (SQLite, MariaDB)", "tests/store")
     _pytest(steps, "agent", "tests/agent")
-    _pytest(steps, "gateway", "tests/gateway")
+    _pytest(steps, "gateway", "-n", "2", "--dist", "loadfile", "tests/gateway")
 
 
 def _down() -> None:

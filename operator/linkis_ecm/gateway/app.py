@@ -134,6 +134,8 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         shutdown_timeout=settings.shutdown_seconds,
         # Over the bound of a bearer token (16 KiB): aiohttp's own refusal of a longer header repeats its beginning.
         max_field_size=32 << 10,
+        # A query of the longest parameters, each character percent-escaped.
+        max_line_size=32 << 10,
         # What a refused body may still send before it is cut.
         lingering_time=5.0,
     )

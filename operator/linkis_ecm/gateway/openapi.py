@@ -143,7 +143,9 @@ def _flat(field: dict[str, Any]) -> dict[str, Any]:
 def _success(method: Method) -> dict[str, Any]:
     stream = _STREAMS.get(method.name)
     if stream is not None:
-        return {"description": "As it comes.", "content": {stream: {"schema": {"type": "string"}}}}
+        # A stream of events is no one text: it has no schema of its own in 3.1.
+        schema = {} if stream == "text/event-stream" else {"type": "string"}
+        return {"description": "As it comes.", "content": {stream: {"schema": schema}}}
     data = {"$ref": REF.format(model=method.response.__name__)} if method.response is not None else None
     return {"description": "Done.", "content": {"application/json": {"schema": _message(data)}}}
 
