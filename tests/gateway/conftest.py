@@ -28,6 +28,8 @@ def settings(tmp_path: Path) -> Settings:
         agent_seconds=2.0,
         client_seconds=2.0,
         shutdown_seconds=1.0,
+        # Tests of other things call as fast as they can.
+        user_per_second=0,
     )
 
 

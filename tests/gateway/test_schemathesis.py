@@ -67,7 +67,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     journal.start()
     gateway = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
-        token_key=KEY, connect_seconds=1.0, agent_seconds=2.0, client_seconds=5.0,
+        token_key=KEY, connect_seconds=1.0, agent_seconds=2.0, client_seconds=5.0, user_per_second=0,
     )  # fmt: skip
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
+import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -26,11 +27,12 @@ from linkis_ecm.gateway.auth import Authenticator, Caller
 from linkis_ecm.gateway.budget import SMALL, ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
-from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.context import ENGINE, Answer, Call, Gateway
 from linkis_ecm.gateway.emstate import EmStore
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.executions import Executions, Settler, Store, Writer
 from linkis_ecm.gateway.history import Find, History, PastEngine, Records
+from linkis_ecm.gateway.limits import Limits
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.reported import Reported
@@ -41,6 +43,8 @@ from linkis_ecm.gateway.validate import from_json, from_query
 from linkis_ecm.gateway.views import EngineView
 
 log = logging.getLogger(__name__)
+# A logger of its own, so that it can be sent elsewhere than the rest.
+audit = logging.getLogger("linkis_ecm.audit")
 
 # A client that sends no request, or the first half of one, is cut after this; clients' own pools keep less.
 KEEPALIVE_SECONDS = 75.0
@@ -92,6 +96,7 @@ def build_app(
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
         archive=archive,
         em=EmStore(cluster, settings.namespace),
+        limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,
         new_id=new_id,
@@ -231,7 +236,8 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
             request[CALLER] = Caller("")
         else:
             request[CALLER] = await gateway.authenticator.authenticate(request)
-        response = await handler(request)
+        with gateway.limits.call(request[CALLER].user):
+            response = await handler(request)
     except Refused as refusal:
         response = envelope.refused(path, refusal)
     except web.HTTPException as error:
@@ -246,8 +252,28 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
         name = request.get(METHOD, "other")
         # 499: the client left before there was an answer.
         metrics.requests.labels(name, str(response.status if response is not None else 499)).inc()
-        metrics.seconds.labels(name).observe(time.perf_counter() - began)
+        took = time.perf_counter() - began
+        metrics.seconds.labels(name).observe(took)
+        _audit(request, name, response.status if response is not None else 499, took)
     return response
+
+
+def _audit(request: web.Request, method: str, http: int, took: float) -> None:
+    """A line of who did what: of each call that changes something, and of each that was not allowed. No body, no token:
+    code and settings are the user's."""
+    if request.method == "GET" and http not in (401, 403):
+        return
+    caller = request.get(CALLER)
+    line = {
+        "user": caller.user if caller is not None else None,
+        "admin": caller is not None and caller.is_admin,
+        "method": method,
+        "engine": request.get(ENGINE),
+        "http": http,
+        "millis": round(took * 1000),
+        "from": request.remote,
+    }
+    audit.info("%s", orjson.dumps(line).decode())
 
 
 async def _plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:

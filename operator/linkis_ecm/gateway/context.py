@@ -21,6 +21,7 @@ from linkis_ecm.gateway.emstate import EmStore
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.executions import Executions
 from linkis_ecm.gateway.history import History, PastEngine, Records
+from linkis_ecm.gateway.limits import Limits
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.reported import Reported
@@ -29,6 +30,9 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import EngineView, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
+
+# The ticket of the engine that a call is about, for the audit log.
+ENGINE: web.RequestKey[str] = web.RequestKey("engine", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,7 @@ class Gateway:
     # None: nothing outlives a pod.
     archive: Archive | None
     em: EmStore
+    limits: Limits
     metrics: Metrics
     budget: ByteBudget
     # A fresh UUID in lower case.
@@ -72,6 +77,7 @@ class Call:
             found = await self._behind(await self.gateway.history.find(engine_id))
         if found is None:
             raise unknown(engine_id)
+        self.request[ENGINE] = found.ticket_id
         owned(found, self.caller)
         return found
 

@@ -57,6 +57,11 @@ class Settings:
     max_download_bytes: int = 0
     # Calls under way at a time, waiting ones included: each holds a socket and up to one body.
     max_requests: int = 1000
+    # Of one user: calls a second, in a burst, and under way at a time. A loop of short tasks makes 200 a second; of what
+    # one core of a gateway serves, as much is left to others.
+    user_per_second: int = 500
+    user_burst: int = 1000
+    user_at_once: int = 100
     execute_seconds: int = 3600
     execute_seconds_max: int = 86400
     # A client that takes or gives nothing for so long is cut.
@@ -89,6 +94,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         archive_url=environment.get("ECM_ARCHIVE_URL", ""),
         max_download_bytes=_whole(environment, "ECM_DOWNLOAD_LIMIT_MIB", 0, low=0, top=1 << 20) * MIB,
         max_requests=_whole(environment, "ECM_GATEWAY_MAX_REQUESTS", 1000, low=1, top=100_000),
+        user_per_second=_whole(environment, "ECM_GATEWAY_USER_RATE", 500, low=0, top=100_000),
+        user_burst=_whole(environment, "ECM_GATEWAY_USER_BURST", 1000, low=1, top=100_000),
+        user_at_once=_whole(environment, "ECM_GATEWAY_USER_CALLS", 100, low=0, top=100_000),
         execute_seconds=_whole(environment, "ECM_EXECUTE_SECONDS", 3600, low=1, top=86400),
     )
 

@@ -1,0 +1,89 @@
+"""What one user may ask at a time and in a second, and the log of who did what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway import limits
+from linkis_ecm.gateway.errors import Refused
+from linkis_ecm.gateway.limits import Limits
+from tests.gateway.support import TOKEN, Harness
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_user_over_the_rate_waits_and_others_do_not() -> None:
+    clock = Clock()
+    limited = Limits(per_second=2, burst=3, at_once=0, clock=clock)
+    for _ in range(3):
+        with limited.call("alice"):
+            pass
+    with pytest.raises(Refused) as refused, limited.call("alice"):
+        pass
+    assert (refused.value.http, refused.value.headers["Retry-After"]) == (429, "1")
+    with limited.call("bob"):
+        pass
+    clock.now = 0.5
+    with limited.call("alice"):
+        pass
+    with pytest.raises(Refused), limited.call("alice"):
+        pass
+
+
+def test_users_are_forgotten_but_not_while_they_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "USERS", 2)
+    limited = Limits(per_second=0, burst=1, at_once=1)
+    with limited.call("alice"):
+        for name in "abcdef":
+            with limited.call(name):
+                pass
+        with pytest.raises(Refused), limited.call("alice"):
+            pass
+
+
+async def test_calls_under_way_are_bounded_per_user(make: Callable[..., Awaitable[Harness]]) -> None:
+    gw = await make(user_at_once=2)
+    go, both = asyncio.Event(), asyncio.Barrier(3)
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await both.wait()
+        await go.wait()
+        return web.json_response({"taskId": "t", "status": "Succeed", "outputs": []})
+
+    _, engine = await gw.served(slow)
+    calls = [asyncio.create_task(gw.execute(engine)) for _ in range(2)]
+    await both.wait()
+    refused = await gw.get("listEngines")
+    assert (refused.http, refused.headers["Retry-After"]) == (429, "1")
+    assert (await gw.get("listEngines", user="carol")).http == 200
+    go.set()
+    assert [(await call).http for call in calls] == [200, 200]
+    assert (await gw.get("listEngines")).http == 200
+
+
+async def test_who_did_what_is_logged_without_code_or_token(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "linkis_ecm.audit")
+    engine = gw.engine(name="python-bob-1", spec={"user": "bob"})
+    await gw.execute(engine, "a secret thing")
+    await gw.post("terminateEngine", {"engineId": engine["metadata"]["uid"]}, user="root")
+    await gw.get("listEngines")
+    lines = [json.loads(line.message) for line in caplog.records if line.name == "linkis_ecm.audit"]
+    assert [(line["user"], line["method"], line["http"]) for line in lines] == [
+        ("alice", "executeCode", 403), ("root", "terminateEngine", 200),
+    ]  # fmt: skip
+    assert lines[0]["engine"] == engine["metadata"]["uid"]
+    assert lines[1]["admin"] is True
+    told = " ".join(line.message for line in caplog.records)
+    assert "a secret thing" not in told
+    assert TOKEN not in told
