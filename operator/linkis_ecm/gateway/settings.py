@@ -57,8 +57,8 @@ class Settings:
     max_download_bytes: int = 0
     # Calls under way at a time, waiting ones included: each holds a socket and up to one body.
     max_requests: int = 1000
-    # Of one user: calls a second, in a burst, and under way at a time. A loop of short tasks makes 200 a second; of what
-    # one core of a gateway serves, as much is left to others.
+    # Of one user: calls a second, in a burst, and under way at a time. A loop of short tasks makes 200 a second; others
+    # must have as much left of what one core serves.
     user_per_second: int = 500
     user_burst: int = 1000
     user_at_once: int = 100
