@@ -36,6 +36,7 @@ from linkis_ecm.gateway.views import EngineView, startup_millis
 from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
@@ -191,17 +192,19 @@ async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
     name = engine.pod_name or ""
     try:
         pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
+        before = pod["spec"]["containers"]
         # A merge patch replaces a list: the containers go back whole, with the one change.
-        containers = [
+        after = [
             container | {"resources": resources} if container.get("name") == "engine" else container
-            for container in pod["spec"]["containers"]
+            for container in before
         ]
-        change = {"spec": {"containers": containers}}
-        pod = await gateway.cluster.patch(PODS, name, change, namespace=engine.namespace, subresource="resize")
+        pod = await _patch(gateway, engine, after)
         deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
-        while (pending := _pending(pod)) is not None and asyncio.get_running_loop().time() < deadline:
-            if pending.get("reason") == "Infeasible":
-                break
+        while not _done(pod, resources):
+            why = _why_not(pod)
+            if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
+                await _patch(gateway, engine, before)  # a refusal changes nothing
+                raise bad_request(f"The node does not give {engine.title} the new resources: {why}", canRetry=True)
             await asyncio.sleep(RESIZE_LOOK)
             pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
     except NotFound:
@@ -214,17 +217,33 @@ async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
         raise bad_request(f"The API server refuses the new resources of {engine.title}: {text}") from None
     except ApiError as error:
         raise unavailable(f"The API server does not resize {engine.title} now ({error.reason}): try again") from None
-    if pending is not None:
-        why = pending.get("message") or pending.get("reason") or "its kubelet has not said why"
-        raise bad_request(f"The node does not give {engine.title} the new resources (yet): {why}", canRetry=True)
 
 
-def _pending(pod: dict[str, Any]) -> dict[str, Any] | None:
-    """The condition that a resize waits by, None where it is done."""
+async def _patch(gateway: Gateway, engine: EngineView, containers: list[dict[str, Any]]) -> dict[str, Any]:
+    change = {"spec": {"containers": containers}}
+    name, namespace = engine.pod_name or "", engine.namespace
+    return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")
+
+
+def _done(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
+    """The kubelet says that the container has these very resources."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        if container.get("name") == "engine":
+            has = container.get("resources") or {}
+            return all(
+                parse_quantity(str((has.get(kind) or {}).get(name, "0"))) == parse_quantity(amount)
+                for kind, amounts in wanted.items()
+                for name, amount in amounts.items()
+            )
+    return False
+
+
+def _why_not(pod: dict[str, Any]) -> str:
+    """What the kubelet says of a resize that is not done."""
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") in ("PodResizePending", "PodResizeInProgress") and condition.get("status") == "True":
-            return dict(condition)
-    return None
+            return f"{condition.get('reason') or condition['type']} {condition.get('message') or ''}".strip()
+    return "its kubelet has not answered in time"
 
 
 async def report_resource_usage(call: Call, request: ReportResourceUsageRequest) -> Answer:
