@@ -243,3 +243,42 @@ async def test_an_engine_reports_of_itself_only(gw: Harness, engine: dict[str, A
         assert answer.http == http, answer.raw
     other = body | {"engineId": gw.engine(name="another")["metadata"]["uid"]}
     assert (await gw.post("reportResourceUsage", other, headers={"Authorization": f"Bearer {TOKEN}"})).http == 403
+
+
+# -- updateResource: what a kubelet may say; the rest is e2e/test_gateway.py's -----------------------------------------
+
+
+def sized_pod(memory: str, condition: str = "", message: str = "") -> dict[str, Any]:
+    """A pod with the plugin's CPU and so much memory, which its kubelet has granted."""
+    resources = {"requests": {"cpu": "500m", "memory": memory}, "limits": {"memory": memory}}
+    told = {"type": "PodResizePending", "status": "True", "reason": condition, "message": message}
+    return {
+        "metadata": {"name": f"{NAME}-0"},
+        "spec": {"containers": [{"name": "engine", "image": "i", "resources": resources}]},
+        "status": {
+            "containerStatuses": [{"name": "engine", "resources": resources}],
+            "conditions": [told] if condition else [],
+        },
+    }
+
+
+async def test_a_resize_that_the_node_refuses_is_taken_back(gw: Harness, agent: AgentProcess) -> None:
+    status = {"address": f"127.0.0.1:{agent.port}", "podName": f"{NAME}-0"}
+    engine = gw.engine(name=NAME, status=status)
+    pod = gw.cluster.others["pods", f"{NAME}-0"] = sized_pod("1Gi", "Infeasible", "node has 1Gi")
+    body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
+    answer = await gw.post("updateResource", body)
+    assert answer.http == 400, answer.raw
+    assert "Infeasible node has 1Gi" in answer.message
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    assert [verb for verb, _, _ in gw.cluster.writes] == ["patch pods/resize"] * 2, "the resource is as it was"
+
+
+async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harness, engine: dict[str, Any]) -> None:
+    body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
+    assert "has no running pod" in (await gw.post("updateResource", body)).message
+    gw.engine(name=NAME, status={"podName": f"{NAME}-0"})
+    empty = await gw.post("updateResource", body | {"resources": {}})
+    assert "Parameter resources cannot be empty" in empty.message
+    gone = await gw.post("updateResource", body)
+    assert "cannot be resized: it is gone" in gone.message
