@@ -22,15 +22,6 @@ LINE = ExecutionRecord(
 
 
 @pytest.fixture
-def engine(new_url: Callable[[], str]) -> Iterator[Engine]:
-    url = new_url()
-    upgrade(url)
-    made = open_engine(url)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
 def journal(engine: Engine) -> Iterator[Journal]:
     made = Journal(engine)
     made.start()

@@ -58,6 +58,12 @@ class Sizes:
     memory: str
 
     @property
+    def as_container(self) -> dict[str, dict[str, str]]:
+        """As a container of a pod has them."""
+        limits = {"memory": self.memory} | ({"cpu": self.cpu_limit} if self.cpu_limit else {})
+        return {"requests": {"cpu": self.cpu, "memory": self.memory}, "limits": limits}
+
+    @property
     def cpu_milli(self) -> int:
         return int(parse_quantity(self.cpu) * 1000)
 
@@ -107,7 +113,6 @@ def build_pod(
     overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
     size = sizes(spec, plugin)
     grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
-    limits = {"memory": size.memory} | ({"cpu": size.cpu_limit} if size.cpu_limit else {})
     mounts, volumes = _volumes(spec.volumes or [])
     container: dict[str, Any] = {
         "name": "engine",
@@ -119,7 +124,7 @@ def build_pod(
             {"name": "ECM_STOP_GRACE", "value": str(max(grace, 1))},
             {"name": "ECM_MODE", "value": spec.mode},
         ],
-        "resources": {"requests": {"cpu": size.cpu, "memory": size.memory}, "limits": limits},
+        "resources": size.as_container,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

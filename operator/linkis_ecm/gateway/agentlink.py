@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import aiohttp
 import orjson
 
 from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.errors import Refused, bad_request, timed_out, too_many, upstream
+from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import EngineView
@@ -32,6 +33,11 @@ MAX_ANSWER_BYTES = 1 << 20
 
 class NotThere(Exception):  # noqa: N818 - a fact, not a fault
     """The agent has no such thing (404)."""
+
+
+def has_agent(engine: EngineView | PastEngine) -> TypeGuard[EngineView]:
+    """Its pod has an address and has not ended: there is somebody to ask."""
+    return isinstance(engine, EngineView) and bool(engine.address) and not engine.is_final
 
 
 class AgentLink:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import orjson
 from aiohttp import StreamReader
 
-from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere
+from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
 from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog
 from linkis_ecm.gateway.views import EngineView
 
@@ -28,7 +28,7 @@ class AgentLogSource:
 
     def has(self, engine: Engine) -> bool:
         """While the pod has an address and has not ended."""
-        return isinstance(engine, EngineView) and bool(engine.address) and not engine.is_final
+        return has_agent(engine)
 
     async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
         live = _live(engine)

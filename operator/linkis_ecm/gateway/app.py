@@ -31,7 +31,7 @@ from linkis_ecm.gateway.context import ENGINE, Answer, Call, Gateway
 from linkis_ecm.gateway.emstate import EmStore
 from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.executions import Executions, Settler, Store, Writer
-from linkis_ecm.gateway.history import Find, History, PastEngine, Records
+from linkis_ecm.gateway.history import Find, History, Records
 from linkis_ecm.gateway.limits import Limits
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
@@ -40,7 +40,6 @@ from linkis_ecm.gateway.sending import BEGUN
 from linkis_ecm.gateway.settings import MIB, Settings
 from linkis_ecm.gateway.table import METHODS, Handler, Method
 from linkis_ecm.gateway.validate import from_json, from_query
-from linkis_ecm.gateway.views import EngineView
 
 log = logging.getLogger(__name__)
 # A logger of its own, so that it can be sent elsewhere than the rest.
@@ -102,11 +101,8 @@ def build_app(
         new_id=new_id,
     )
 
-    async def engine_of(ticket: str) -> EngineView | PastEngine | None:
-        return engines.resolve(ticket) or await history.find(ticket)
-
     async def settle(_: web.Application) -> AsyncIterator[None]:
-        settler = asyncio.create_task(Settler(executions, engine=engine_of, ask=agents.task).run())
+        settler = asyncio.create_task(Settler(executions, engine=app[GATEWAY].find, ask=agents.task).run())
         yield
         settler.cancel()
 
@@ -332,7 +328,7 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _openapi(_: web.Request) -> web.Response:
-    return web.json_response(openapi.document())
+    return web.Response(body=openapi.served(), content_type=envelope.JSON)
 
 
 async def _metrics(request: web.Request) -> web.Response:

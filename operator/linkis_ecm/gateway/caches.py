@@ -115,6 +115,11 @@ class PluginCache:
         """The entries of that type."""
         return [plugin for plugin in self._plugins.values() if plugin.engine_type == engine_type]
 
+    def of(self, engine: EngineView) -> PluginView | None:
+        """The entry that the engine was made of."""
+        entries = self.offered(engine.engine_type)
+        return next((entry for entry in entries if entry.engine_version == engine.engine_version), None)
+
     def catalogue(self) -> str:
         """What is offered, in words for a refusal."""
         entries = sorted({f"{plugin.engine_type} {plugin.engine_version}" for plugin in self._plugins.values()})

@@ -18,7 +18,7 @@ from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
 from linkis_ecm.gateway.cluster import Cluster
 from linkis_ecm.gateway.emstate import EmStore
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, shown, unavailable
 from linkis_ecm.gateway.executions import Executions
 from linkis_ecm.gateway.history import History, PastEngine, Records
 from linkis_ecm.gateway.limits import Limits
@@ -60,6 +60,10 @@ class Gateway:
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
 
+    async def find(self, engine_id: str) -> EngineView | PastEngine | None:
+        """The engine of that id, whosever it is: as the cluster has it, else its record. Raises Refused."""
+        return self.engines.resolve(engine_id) or await self.history.find(engine_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -72,9 +76,9 @@ class Call:
 
     async def engine(self, engine_id: str) -> EngineView | PastEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
-        found: EngineView | PastEngine | None = self.gateway.engines.resolve(engine_id)
-        if found is None:
-            found = await self._behind(await self.gateway.history.find(engine_id))
+        found = await self.gateway.find(engine_id)
+        if not isinstance(found, EngineView):
+            found = await self._behind(found)
         if found is None:
             raise unknown(engine_id)
         self.request[ENGINE] = found.ticket_id
@@ -122,8 +126,7 @@ def owned(engine: EngineView | PastEngine, caller: Caller) -> None:
 
 def unknown(engine_id: str) -> Refused:
     """Nobody knows the engine."""
-    shown = "".join(char if char.isprintable() else "?" for char in engine_id)[:128]
     return bad_request(
-        f"engineId {shown!r} is no engine that is known here: give a ticket id, a service instance (host:port) or"
-        " namespace/name as listEngines shows them"
+        f"engineId {shown(engine_id, 128)!r} is no engine that is known here: give a ticket id, a service"
+        " instance (host:port) or namespace/name as listEngines shows them"
     )

@@ -15,7 +15,7 @@ from aiohttp import web
 from linkis_ecm.gateway import packing, ranges
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway
-from linkis_ecm.gateway.errors import Refused, bad_request
+from linkis_ecm.gateway.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog, missing
 from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.model.formats import LOG_TYPES
@@ -25,8 +25,6 @@ TEXT = "text/plain; charset=utf-8"
 # What Linkis's openEngineLog knows besides; its download does not.
 EVERY_TYPE = (*LOG_TYPES, "udfLog")
 REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
-# How much of a parameter an answer repeats.
-_SHOWN = 256
 
 
 async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
@@ -140,27 +138,21 @@ def _empty(name: str) -> Refused:
 
 async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> Engine:
     """The engine whose log is asked for: known, the caller's, and with that very folder."""
-    engine: Engine | None = gateway.engines.resolve(instance)
-    if engine is None:
-        engine = await gateway.history.find(instance)
+    engine = await gateway.find(instance)
     if engine is not None and not caller.may_use(engine.user):
         # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
-        ecm = _shown(em_instance)
+        ecm = shown(em_instance)
         raise bad_request(
             f"You {caller.user} have no permission to download Log in ECM {ecm}"
             f"(用户 {caller.user} 无权限下载  ECM {ecm} 日志)"
         )
     if engine is None or not engine.log_dir_suffix or suffix.rstrip("/") != engine.log_dir_suffix:
-        shown = _shown(suffix)
+        folder = shown(suffix)
         raise bad_request(
-            f"Log directory {shown} does not exists.(日志目录 {shown} 不存在.) logDirSuffix and instance must be those"
-            " of one engine: take both from getEngineStatus, or the folder of the logPath that getEngineLogs gives"
+            f"Log directory {folder} does not exists.(日志目录 {folder} 不存在.) logDirSuffix and instance must"
+            " be those of one engine: take both from getEngineStatus, or the folder of the logPath of getEngineLogs"
         )
     return engine
-
-
-def _shown(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)[:_SHOWN]
 
 
 def file_name(instance: str, log_type: str) -> str:

@@ -32,6 +32,11 @@ class Refused(Exception):  # noqa: N818 - it says what happened to the call
         self.headers = dict(headers or {})
 
 
+def shown(text: str, limit: int = 256) -> str:
+    """A caller's text as an answer may repeat it: printable, and not for ever."""
+    return "".join(char if char.isprintable() else "?" for char in text)[:limit]
+
+
 def bad_request(sentence: str, **data: Any) -> Refused:
     """A parameter or the body cannot be used, or the engine is in a state that does not allow this."""
     return Refused(sentence, data=data)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from linkis_ecm.gateway.agentlink import NotThere
+from linkis_ecm.gateway.agentlink import NotThere, has_agent
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.history import History, PastEngine
 from linkis_ecm.gateway.views import EngineView
@@ -218,7 +218,7 @@ class Settler:
         """What can be heard of a task now."""
         engine = await self._engine(record.ticket_id)
         same = isinstance(engine, EngineView) and engine.uid == record.uid and engine.attempt == record.attempt
-        if not isinstance(engine, EngineView) or not same or engine.is_final or not engine.address:
+        if engine is None or not has_agent(engine) or not same:
             return Found(engine)
         try:
             return Found(engine, asked=True, told=await self._ask(engine, record.task_id))

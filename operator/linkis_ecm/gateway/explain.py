@@ -75,12 +75,11 @@ async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
         raise unavailable(f"The API server does not tell of {engine.title} now ({error.reason}): try again") from None
     view = engine_view(body, epoch=datetime.now(UTC))
     plugin = None
-    for entry in gateway.plugins.offered(engine.engine_type):
-        if entry.engine_version == engine.engine_version:
-            try:
-                plugin = plugin_view(await gateway.cluster.get(PLUGINS, entry.name))
-            except ApiError:
-                plugin = None
+    if (entry := gateway.plugins.of(engine)) is not None:
+        try:
+            plugin = plugin_view(await gateway.cluster.get(PLUGINS, entry.name))
+        except ApiError:
+            plugin = None
     report = None
     if engine.takes_code:
         try:

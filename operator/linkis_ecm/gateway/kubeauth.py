@@ -20,13 +20,10 @@ from typing import Any, Protocol
 from linkis_ecm.gateway.auth import Caller, Credentials
 from linkis_ecm.gateway.errors import Refused, forbidden, no_login, unavailable
 from linkis_ecm.kube.errors import ApiError
-from linkis_ecm.kube.resources import ENGINECONNS, Resource
+from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
 from linkis_ecm.model import formats
 
 log = logging.getLogger(__name__)
-
-TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
-ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
 
 AUTHORIZATION = "Authorization"
 # Service account tokens have about 1 KiB; one of a user with hundreds of groups has some more.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,12 @@ def _refusals() -> dict[str, Any]:
         code: {"description": words, "content": {"application/json": {"schema": schema}}}
         for code, words in _REFUSALS.items()
     }
+
+
+@cache
+def served() -> bytes:
+    """As it is served: made once, when it is first asked for."""
+    return json.dumps(document()).encode()
 
 
 def text() -> str:

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from linkis_ecm.gateway import envelope
-from linkis_ecm.gateway.agentlink import NotThere
+from linkis_ecm.gateway.agentlink import NotThere, has_agent
 from linkis_ecm.gateway.agents import TaskResult
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, bad_request
@@ -58,16 +58,12 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.Stre
     record = gateway.executions.accepted(
         engine, task_id=task_id, caller=call.caller.user, run_type=request.run_type, code=request.code
     )
-    if not request.wait:
-        try:
+    try:
+        if not request.wait:
             told = await gateway.agents.submit(
                 engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
             )
-        except Refused as why:
-            _not_taken(gateway, record, why)
-            raise
-        return Answer(_info(by_agent(record, told), told), message="the task is submitted")
-    try:
+            return Answer(_info(by_agent(record, told), told), message="the task is submitted")
         async with gateway.agents.execute(
             engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
         ) as result:
@@ -117,7 +113,7 @@ async def _look(call: Call, engine: EngineView | PastEngine, task_id: str) -> Ta
     """The agent's word where there is an agent, else the journal's, settled."""
     gateway = call.gateway
     asked, told = False, None
-    if isinstance(engine, EngineView) and engine.address and not engine.is_final:
+    if has_agent(engine):
         try:
             told = await gateway.agents.task(engine, task_id)
             asked = True
@@ -140,7 +136,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     gateway = call.gateway
     told = {}
-    if isinstance(engine, EngineView) and engine.address and not engine.is_final:
+    if has_agent(engine):
         told = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
     records = {
         record.task_id: record for record in await gateway.executions.of_engine(engine.ticket_id, request.page_size)
@@ -158,7 +154,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
 async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.StreamResponse:
     """The result of a task that has ended."""
     engine, task_id = await _which(call, request)
-    if not isinstance(engine, EngineView) or not engine.address or engine.is_final:
+    if not has_agent(engine):
         info = await _look(call, engine, task_id)
         if info is None:
             raise _no_task(engine, task_id)
@@ -180,7 +176,7 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
 async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     """End the task: at once where it waits, by an interrupt where it runs; again, or after its end, nothing happens."""
     engine, task_id = await _which(call, request)
-    if isinstance(engine, EngineView) and engine.address and not engine.is_final:
+    if has_agent(engine):
         try:
             told = await call.gateway.agents.cancel(engine, task_id)
         except NotThere:
@@ -196,7 +192,7 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
 async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamResponse:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
     engine, task_id = await _which(call, request)
-    if not isinstance(engine, EngineView) or not engine.address or engine.is_final:
+    if not has_agent(engine):
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
     cursor = str(request.last_event_id or call.request.headers.get("Last-Event-ID") or "")
     if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
@@ -320,11 +316,8 @@ def takes_no_code(engine: EngineView | PastEngine) -> Refused:
 
 def _run_type(gateway: Gateway, engine: EngineView, run_type: str) -> None:
     """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
-    for plugin in gateway.plugins.offered(engine.engine_type):
-        if plugin.engine_version == engine.engine_version:
-            if run_type not in plugin.run_types:
-                raise bad_request(
-                    f"runType is {run_type!r}: an engine of type {engine.engine_type} runs"
-                    f" {', '.join(plugin.run_types)}"
-                )
-            return
+    plugin = gateway.plugins.of(engine)
+    if plugin is not None and run_type not in plugin.run_types:
+        raise bad_request(
+            f"runType is {run_type!r}: an engine of type {engine.engine_type} runs {', '.join(plugin.run_types)}"
+        )

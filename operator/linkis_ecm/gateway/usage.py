@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
+from linkis_ecm.gateway.agentlink import has_agent
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, no_login, unavailable
 from linkis_ecm.gateway.explain import snapshot_of
@@ -48,7 +49,7 @@ RESIZE_SECONDS, RESIZE_LOOK = 15.0, 0.5
 async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
     """The engine's times and tasks, from its agent; of an ended engine what the database kept."""
     engine = await call.engine(request.engine_id)
-    if isinstance(engine, EngineView) and engine.address and not engine.is_final:
+    if has_agent(engine):
         told = await call.gateway.agents.status(engine)
         times: dict[str, Any] = told["metrics"] if isinstance(told.get("metrics"), dict) else {}
         return Answer(
@@ -57,7 +58,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
                 ticket_id=engine.ticket_id,
                 status=str(engine.state),
                 live=True,
-                **{_snake(name): int(value) for name, value in times.items() if name in _TIMES},
+                **{name: int(value) for name, value in times.items() if name in _TIMES},
                 tasks_started=int(told.get("tasksStarted") or 0),
                 tasks_succeeded=int(told.get("tasksSucceeded") or 0),
                 tasks_failed=int(told.get("tasksFailed") or 0),
@@ -73,7 +74,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
             ticket_id=engine.ticket_id,
             status=status,
             live=False,
-            **{_snake(name): int(kept[name]) for name in _TIMES if isinstance(kept.get(name), int)},
+            **{name: int(kept[name]) for name in _TIMES if isinstance(kept.get(name), int)},
             startup_millis=startup_millis(engine.startup) if isinstance(engine, EngineView) else {},
             kept=kept,
         )
@@ -81,10 +82,6 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
 
 
 _TIMES = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
 async def _kept(gateway: Gateway, ticket: str) -> dict[str, Any]:
@@ -187,8 +184,7 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
 
 async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
     """The pod with `size`, once its kubelet has done it. Raises Refused."""
-    limits = {"memory": size.memory} | ({"cpu": size.cpu_limit} if size.cpu_limit else {})
-    resources = {"requests": {"cpu": size.cpu, "memory": size.memory}, "limits": limits}
+    resources = size.as_container
     name = engine.pod_name or ""
     try:
         pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)

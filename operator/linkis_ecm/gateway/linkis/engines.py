@@ -10,7 +10,7 @@ from typing import Any
 
 from linkis_ecm.gateway.auth import TOKEN_HEADER
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.create import make_engine
+from linkis_ecm.gateway.create import FAILED, make_engine
 from linkis_ecm.gateway.engines import stop
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.history import PastEngine
@@ -57,8 +57,8 @@ async def _make(call: Call, wanted: CreateEngineRequest) -> EngineView:
         return await make_engine(call, wanted)
     except Refused as why:
         # Linkis's clients read canRetry from data, and the reason from the text.
-        prefix = "Create engineConn failed, caused by "
-        text = why.sentence if why.sentence.startswith(prefix) else f"{prefix}{why.sentence}."
+        told = why.sentence.startswith(FAILED.format(""))
+        text = why.sentence if told else FAILED.format(f"{why.sentence}.")
         raise Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers) from None
 
 
@@ -160,8 +160,7 @@ async def _engine(call: Call, request: Instance) -> EngineView | PastEngine | No
     for engine_id in (request.ticket_id, request.instance):
         if not engine_id:
             continue
-        found: EngineView | PastEngine | None = call.gateway.engines.resolve(engine_id)
-        found = found or await call.gateway.history.find(engine_id)
+        found = await call.gateway.find(engine_id)
         if found is not None:
             return found
     if not request.instance and not request.ticket_id:

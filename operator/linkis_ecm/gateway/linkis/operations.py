@@ -11,7 +11,7 @@ from typing import Any
 from linkis_ecm.gateway.commands import COMMANDS, operate
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.enginelogs import EVERY_TYPE
-from linkis_ecm.gateway.errors import bad_request
+from linkis_ecm.gateway.errors import bad_request, shown
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
@@ -44,21 +44,20 @@ async def _log_engine(
     found: EngineView | PastEngine | None = None
     for engine_id in (parameters.get("ticketId"), instance):
         if isinstance(engine_id, str) and engine_id and found is None:
-            found = call.gateway.engines.resolve(engine_id) or await call.gateway.history.find(engine_id)
+            found = await call.gateway.find(engine_id)
     if found is None:
         raise bad_request(f"EC instance: {instance} not exist ")
     suffix = parameters.pop("logDirSuffix", None)
     if not call.caller.may_use(found.user) or (suffix and str(suffix).rstrip("/") != found.log_dir_suffix):
-        shown = "".join(char if char.isprintable() else "?" for char in str(suffix or found.log_dir_suffix))[:256]
-        raise bad_request(f"You have no permission to get log with path:{shown} in ECM:{em_instance or ''}")
+        folder = shown(str(suffix or found.log_dir_suffix))
+        raise bad_request(f"You have no permission to get log with path:{folder} in ECM:{em_instance or ''}")
     return found
 
 
 async def execute_engine_conn_operation(call: Call, request: Operation) -> Answer:
     """An operator of the engine."""
     instance = request.instance or ""
-    found: EngineView | PastEngine | None = call.gateway.engines.resolve(instance)
-    found = found or await call.gateway.history.find(instance)
+    found = await call.gateway.find(instance)
     if found is None:
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
     if not call.caller.may_use(found.user):

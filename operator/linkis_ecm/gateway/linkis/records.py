@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.errors import bad_request, unavailable
+from linkis_ecm.gateway.errors import bad_request, shown, unavailable
 from linkis_ecm.gateway.history import Records as Store
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
@@ -29,7 +29,7 @@ async def get_record(call: Call, request: Ticket) -> Answer:
     row = await call.gateway.history.ask(lambda: store.record_by_ticket(request.ticketid))
     mine = row is not None and row.create_user.lower() == call.caller.user.lower()
     if row is None or not (mine or call.caller.is_admin):
-        raise bad_request(f"tickedId not exist:{_shown(request.ticketid)}")
+        raise bad_request(f"tickedId not exist:{shown(request.ticketid, 128)}")
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
 
 
@@ -39,7 +39,7 @@ async def delete_record(call: Call, _: Nothing) -> Answer:
     ticket = call.request.match_info["ticketid"].rstrip("}")
     row = await call.gateway.history.ask(lambda: store.record_by_ticket(ticket))
     if row is None or not (row.create_user.lower() == call.caller.user.lower() or call.caller.is_admin):
-        raise bad_request(f"tickedId not exist:{_shown(ticket)}")
+        raise bad_request(f"tickedId not exist:{shown(ticket, 128)}")
     view = call.gateway.engines.resolve(ticket)
     if view is not None:
         # The operator would write it again: a record follows its resource.
@@ -51,7 +51,7 @@ async def delete_record(call: Call, _: Nothing) -> Answer:
 async def list_records(call: Call, request: Records) -> Answer:
     """ecinfo/ecrHistoryList: a page of rows, newest first; `totalPage` is how many rows there are, as Linkis has it."""
     if request.creator and not _CREATOR.fullmatch(request.creator):
-        raise bad_request("Invalid creator : " + _shown(request.creator))
+        raise bad_request("Invalid creator : " + shown(request.creator, 128))
     store = _store(call)
     now = datetime.now(UTC).replace(tzinfo=None)
     start = _time("startDate", request.start_date) or now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -78,7 +78,7 @@ def _time(name: str, text: str | None) -> datetime | None:
     try:
         return datetime.strptime(text, _TIME)  # noqa: DTZ007 - the rows' own naive UTC
     except ValueError:
-        raise bad_request(f"{name} is {_shown(text)!r}: write it as yyyy-MM-dd HH:mm:ss") from None
+        raise bad_request(f"{name} is {shown(text, 128)!r}: write it as yyyy-MM-dd HH:mm:ss") from None
 
 
 async def ec_list(call: Call, request: EcList) -> Answer:
@@ -87,7 +87,7 @@ async def ec_list(call: Call, request: EcList) -> Answer:
         raise bad_request(f"User: {call.caller.user} has no permission to get ecList")
     for creator in request.creators:
         if not _CREATOR.fullmatch(creator):
-            raise bad_request("Invalid creator : " + _shown(creator))
+            raise bad_request("Invalid creator : " + shown(creator, 128))
     ecm = call.gateway.settings.instance
     found = []
     for known in call.gateway.engines:
@@ -157,7 +157,3 @@ async def user_resources(call: Call, _: Nothing) -> Answer:
             ]
         }
     )
-
-
-def _shown(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)[:128]

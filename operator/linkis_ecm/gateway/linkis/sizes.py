@@ -12,11 +12,11 @@ def sized(plugins: PluginCache, view: EngineView) -> EngineView:
     """The view with both of its figures."""
     if view.cpu_milli and view.memory_bytes:
         return view
-    for plugin in plugins.offered(view.engine_type):
-        if plugin.engine_version == view.engine_version:
-            return replace(
-                view,
-                cpu_milli=view.cpu_milli or plugin.cpu_milli,
-                memory_bytes=view.memory_bytes or plugin.memory_bytes,
-            )
-    return view
+    plugin = plugins.of(view)
+    if plugin is None:
+        return view
+    return replace(
+        view,
+        cpu_milli=view.cpu_milli or plugin.cpu_milli,
+        memory_bytes=view.memory_bytes or plugin.memory_bytes,
+    )
