@@ -104,13 +104,15 @@ class AgentProcess:
         return status, json.loads(raw)
 
     def status(self) -> dict[str, Any]:
-        return self.json("GET", "/v1/status")[1]
+        told: dict[str, Any] = self.json("GET", "/v1/status")[1]
+        return told
 
     def wait_for_state(self, state: str) -> None:
         until(lambda: self.status()["state"] == state)
 
     def execute(self, code: str, **more: Any) -> dict[str, Any]:
         """Run `code`; its result. Fails where it was refused."""
+        result: dict[str, Any]
         status, result = self.json("POST", "/v1/execute", {"taskId": uuid.uuid4().hex, "code": code, **more})
         assert status == 200, result
         return result
@@ -118,7 +120,8 @@ class AgentProcess:
     def outputs(self, code: str) -> list[dict[str, Any]]:
         result = self.execute(code)
         assert result["status"] == "Succeed", result
-        return result["outputs"]
+        outputs: list[dict[str, Any]] = result["outputs"]
+        return outputs
 
     def start_execute(self, code: str, **more: Any) -> Pending:
         return Pending(lambda: self.json("POST", "/v1/execute", {"code": code, **more}))
@@ -149,7 +152,7 @@ class Pending:
     """A call in a thread, and its answer."""
 
     def __init__(self, call: Callable[[], tuple[int, Any]]) -> None:
-        self._answer: Any = None
+        self._answer: tuple[int, Any] | Exception | None = None
         self._call = call
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -165,6 +168,7 @@ class Pending:
         assert not self._thread.is_alive(), "no answer"
         if isinstance(self._answer, Exception):
             raise self._answer
+        assert self._answer is not None
         return self._answer
 
 

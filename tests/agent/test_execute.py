@@ -35,6 +35,15 @@ def test_variables_live_on_and_executions_are_counted(agent: AgentProcess) -> No
     assert second["executionCount"] == first["executionCount"] + 1
 
 
+def test_old_results_are_dropped_without_a_word_in_somebodys_task(agent: AgentProcess) -> None:
+    agent.outputs("shell = get_ipython(); shell.displayhook.cache_size = 1")
+    try:
+        assert [agent.outputs(str(number)) for number in range(3)] == [[text("result", str(n))] for n in range(3)]
+        assert agent.outputs("len(shell.user_ns['_oh']) < 3") == [text("result", "True")]
+    finally:
+        agent.outputs("shell.displayhook.cache_size = 1000")
+
+
 def test_what_a_child_process_prints_belongs_to_the_task(agent: AgentProcess) -> None:
     outputs = agent.outputs("import subprocess; subprocess.run(['echo', 'from the child'], check=True); None")
     assert outputs == [text("stdout", "from the child\n")]

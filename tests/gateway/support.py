@@ -217,11 +217,12 @@ class Answer:
     @property
     def body(self) -> dict[str, Any]:
         assert self.headers["Content-Type"].startswith("application/json"), self.raw[:200]
-        return json.loads(self.raw)
+        body: dict[str, Any] = json.loads(self.raw)
+        return body
 
     @property
     def message(self) -> str:
-        return self.body["message"]
+        return str(self.body["message"])
 
     @property
     def data(self) -> Any:
@@ -297,8 +298,8 @@ class Harness:
         headers: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> Answer:
-        sent = {"Token-Code": token, "Token-User": user}
-        sent = {name: value for name, value in sent.items() if value is not None} | (headers or {})
+        login = {"Token-Code": token, "Token-User": user}
+        sent = {name: value for name, value in login.items() if value is not None} | (headers or {})
         async with self.session.request(verb, self.url + path, headers=sent, **kwargs) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 

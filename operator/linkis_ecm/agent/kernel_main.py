@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from typing import Any
 
 from linkis_ecm.agent.lean import lean_package
@@ -81,6 +82,8 @@ def main() -> None:
     config.InteractiveShell.colors = "nocolor"
     app = EngineKernelApp.instance(config=config, default_extensions=[], connection_file=sys.argv[1])
     app.initialize([])
+    # IPython drops the oldest of 1000 results then, as it should; said within a user's task, it looks like the task's.
+    warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)
     register(app.shell.display_formatter)
     # What was loaded stays: later collections need not look at it.

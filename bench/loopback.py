@@ -1,0 +1,121 @@
+"""A gateway in a process of its own over real agents, all on loopback, for benchmarks that need no cluster.
+
+`python -m bench.loopback SETTINGS` is that process: SETTINGS is JSON, {"addresses": […], "folder": "…"}. The cluster
+is the tests' one in memory; gateway, journal, agents and kernels are the real ones. Must not measure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linkis_ecm.gateway.main import finder
+from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.model.token import engine_token
+from linkis_ecm.store.database import open_engine
+from linkis_ecm.store.journal import Journal
+from linkis_ecm.store.migrate import upgrade
+from linkis_ecm.store.queries import Queries
+from tests.agent.harness import AgentProcess
+from tests.gateway.support import EM, KEY, TOKEN, Harness, engine_item
+
+HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
+PATIENCE = 30.0
+
+
+def name_of(number: int) -> str:
+    """The EngineConn's name of agent `number`."""
+    return f"python-alice-{number}"
+
+
+def engine_id(number: int) -> str:
+    """As calls name it."""
+    return f"linkis/{name_of(number)}"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The process and where it listens."""
+
+    pid: int
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """What the process has used of a core so far, in user and in system mode."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
+    """So many agents with their kernels, each ready."""
+    with ExitStack() as stack:
+        started = []
+        for number in range(count):
+            place = folder / f"agent-{number}"
+            place.mkdir()
+            uid = engine_item(name=name_of(number))["metadata"]["uid"]
+            agent = AgentProcess(place, wait=False, ECM_TOKEN=engine_token(KEY, uid, 0))
+            stack.callback(agent.close)
+            started.append(agent)
+        for agent in started:
+            agent.wait_until_listening()
+            agent.wait_for_state("Idle")
+        yield started
+
+
+@contextmanager
+def gateway(addresses: list[str], folder: Path) -> Iterator[Gateway]:
+    """A gateway whose engines have these addresses."""
+    told = json.dumps({"addresses": addresses, "folder": str(folder)})
+    process = subprocess.Popen([sys.executable, "-m", "bench.loopback", told], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            raise TimeoutError(f"the gateway did not say its port within {PATIENCE:g} s")
+        yield Gateway(process.pid, int(process.stdout.readline()))
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+async def _serve(told: dict[str, Any]) -> None:
+    folder = Path(told["folder"])
+    tokens, url = folder / "tokens.json", f"sqlite:///{folder}/ecm.sqlite3"
+    tokens.write_text(json.dumps({TOKEN: {"users": ["*"]}}))
+    upgrade(url)
+    database = open_engine(url)
+    queries, journal = Queries(database), Journal(database)
+    journal.start()
+    settings = Settings(
+        namespace="linkis", instance=EM, tokens_file=str(tokens), token_key=KEY, user_per_second=0, user_at_once=0
+    )
+    harness = Harness(settings, finder(queries), {"journal": journal, "store": queries, "records": queries})
+    await harness.start()
+    for number, address in enumerate(told["addresses"]):
+        harness.engine(name=name_of(number), status={"address": address})
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print(harness.port, flush=True)
+    await stop.wait()
+    await harness.stop()
+    journal.close()
+    database.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(json.loads(sys.argv[1])))
