@@ -119,3 +119,17 @@ def test_linkis_console_reads_log_record_and_ecm(ticket: str, gateway: Gateway) 
     assert row["ecResourceInfoRecord"]["ticketId"] == ticket
     ems = gateway.as_user("root").request("GET", f"{LINKIS}/listAllEMs").data["EMs"]
     assert ems[0]["usedResource"]["instance"] >= 1
+
+
+def test_a_job_runs_once_and_its_result_outlives_its_pod(gateway: Gateway) -> None:
+    made = gateway.create(mode="once", code="import duckdb; duckdb.sql('select sum(range) as s from range(10)')")
+    ticket = made.data["ticketId"]
+
+    def over() -> bool:
+        return gateway.status(ticket).data["status"] in ("Success", "Failed")
+
+    until("the job has ended", over, 60)
+    assert gateway.status(ticket).data["status"] == "Success"
+    kept = gateway.request("GET", f"{BASE}/getPostMortem?{urlencode({'engineId': ticket})}").data
+    (table,) = [output for output in kept["result"]["outputs"] if output["type"] == "table"]
+    assert table["rows"] == [[45]]

@@ -338,3 +338,39 @@ async def test_without_a_ticket_each_call_makes_an_engine_with_a_ticket_of_its_o
     }
     assert len(tickets) == 3
     assert all(str(uuid.UUID(ticket)) == ticket for ticket in tickets)
+
+
+JOB = {"engineType": "python", "mode": "once", "code": "print(1)", "runType": "python", "ttlAfterFinished": "1h"}
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("Running", "JobRunning"), ("Success", "Completed"), ("Failed", "JobFailed")]
+)
+async def test_a_job_is_made_and_answered_once_it_runs_or_has_run(gw: Harness, state: str, reason: str) -> None:
+    becomes(gw, {"engineState": "Starting"}, READY | {"engineState": state, "reason": reason})
+    answer = await gw.post("createEngineConnection", JOB)
+    assert (answer.data["status"], answer.data["reason"]) == (state, reason)
+    spec = gw.cluster.writes[0][2]["spec"]
+    assert {name: spec[name] for name in JOB} == JOB
+
+
+async def test_a_job_that_never_began_is_a_failed_creation(gw: Harness) -> None:
+    becomes(gw, {"engineState": "Failed", "reason": "ImageMissing", "message": "No such image."})
+    answer = await gw.post("createEngineConnection", JOB)
+    assert answer.http == 400
+    assert answer.message.startswith("Create engineConn failed, caused by")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"engineType": "python", "mode": "once"}, "code must be given where spec.mode is once"),
+        ({"engineType": "python", "code": "1"}, "code and runType belong to mode once"),
+        ({"engineType": "python", "mode": "twice"}, "mode"),
+    ],
+)
+async def test_a_job_without_code_or_code_without_a_job_is_refused(gw: Harness, body: Any, told: str) -> None:
+    answer = await gw.post("createEngineConnection", body)
+    assert answer.http == 400
+    assert told in answer.message
+    assert not gw.cluster.writes

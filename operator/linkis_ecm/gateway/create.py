@@ -37,6 +37,8 @@ NAMES_TRIED = 3
 _TYPE_CHARS, _USER_CHARS = 20, 30
 # Linkis's own words around the reason of a failed start.
 FAILED = "Create engineConn failed, caused by {}"
+# A `once` engine's job runs, or has run: how it ended is told by the engine's state, not by its creation.
+_JOB = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
 
 
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
@@ -57,7 +59,7 @@ async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     if request.wait:
-        engine = await _ready(gateway, engine, request.timeout_seconds)
+        engine = await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
     return engine
 
 
@@ -89,6 +91,8 @@ def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
     if not entries:
         raise bad_request(f"engineType is {request.engine_type!r}: the catalogue offers {catalogue}")
     version = request.engine_version
+    if request.mode == "computation" and (request.code or request.run_type):
+        raise bad_request("code and runType belong to mode once: send them by executeCode, or set mode to once")
     if version is not None and all(entry.engine_version != version for entry in entries):
         raise bad_request(f"engineVersion is {version!r} of {request.engine_type}: the catalogue offers {catalogue}")
 
@@ -132,8 +136,13 @@ def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, tick
         "user": user,
         "creator": request.creator,
         "ticketId": ticket_id,
+        "mode": "once" if request.mode == "once" else None,  # a session is the resource's own default
+        "code": request.code,
+        "runType": request.run_type,
         "idleTimeout": request.idle_timeout,
         "startTimeout": request.start_timeout,
+        "maxLifetime": request.max_lifetime,
+        "ttlAfterFinished": request.ttl_after_finished,
     }
     if request.resources is not None:
         spec["resources"] = request.resources.model_dump(by_alias=True, exclude_none=True)
@@ -219,8 +228,8 @@ def _api_refusal(error: ApiError) -> Refused:
     return unavailable("The API server does not take the engine now: try again with the same ticketId")
 
 
-async def _ready(gateway: Gateway, engine: EngineView, seconds: float) -> EngineView:
-    """The engine once it takes code. Raises Refused where it ends before that, or is not ready in time."""
+async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: bool) -> EngineView:
+    """The engine once it takes code or runs its job. Raises Refused where it ends before, or is not ready in time."""
     views: asyncio.Queue[EngineView | None] = asyncio.Queue()
     last = engine
     with gateway.engines.listen(engine.key, views.put_nowait):
@@ -229,7 +238,7 @@ async def _ready(gateway: Gateway, engine: EngineView, seconds: float) -> Engine
             last = current
         try:
             async with asyncio.timeout(seconds):
-                while not last.takes_code:
+                while not (last.takes_code or (once and last.reason in _JOB)):
                     if last.is_final or last.ending:
                         raise _failure(last)
                     view = await views.get()

@@ -76,14 +76,21 @@ class CreateEngineRequest(Request):
     engine_version: EngineVersion | None = None
     user: UserName | None = Field(None, description="The caller where absent; only admins may name another.")
     creator: CreatorName = "IDE"
+    mode: Literal["computation", "once"] = Field("computation", description="A session, or one job that ends.")
+    code: str | None = Field(None, max_length=524288, description="The job of a `once` engine.")
+    run_type: RunType | None = Field(None, description="The language of `code`.")
     resources: ResourceRequest | None = None
     env: dict[EnvName, EnvValue] | None = Field(None, max_length=64)
     idle_timeout: Duration | None = None
     start_timeout: Duration | None = None
+    max_lifetime: Duration | None = None
+    ttl_after_finished: Duration | None = None
     name: ObjectName | None = None
     namespace: ObjectName | None = None
     labels: dict[LabelName, LabelValue] | None = Field(None, max_length=16, description="Labels of the EngineConn.")
-    wait: bool = Field(True, description="Answer when the engine is ready or has failed, not when it is accepted.")
+    wait: bool = Field(
+        True, description="Answer when the engine is ready (a `once` engine: its job runs) or has failed, not at once."
+    )
     timeout_seconds: int = Field(CREATE_SECONDS, ge=1, le=CREATE_SECONDS_MAX, description="How long to wait.")
     ticket_id: TicketId | None = Field(None, description="Yours, to repeat the call without making a second engine.")
 
