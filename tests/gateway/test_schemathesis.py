@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import schemathesis
 from aiohttp import web
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.table import METHODS
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
@@ -35,7 +36,7 @@ from tests.gateway.support import EM, KEY, TOKEN, Harness
 
 # For each of the operations; some 1000 calls in all.
 EXAMPLES = 25
-schema = schemathesis.openapi.from_dict(openapi.document())
+OPERATIONS = [found.ok() for found in schemathesis.openapi.from_dict(openapi.document()).get_all_operations()]
 
 
 async def agent(request: web.Request) -> web.StreamResponse:
@@ -87,12 +88,26 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database.dispose()
 
 
-@schema.parametrize()
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
-    phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-def test_no_call_breaks_the_gateway_or_its_document(case: Any, url: str) -> None:
+# Each with an id of its own: pytest-xdist takes tests of one id, as schemathesis's own parametrize makes them, for one.
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label.replace("::", ":"))
+def test_no_call_breaks_the_gateway_or_its_document(operation: Any, url: str) -> None:
+    @given(case=operation.as_strategy())
+    @settings(
+        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+        phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    def holds(case: Any) -> None:
+        call(case, url)
+
+    holds()
+
+
+def test_every_method_is_called() -> None:
+    assert len({operation.label for operation in OPERATIONS}) == len(METHODS)
+
+
+def call(case: Any, url: str) -> None:
+    """One call, and what must hold of its answer."""
     # An engine that is there, in half of the calls: what is made up would end at "no such engine".
     if isinstance(case.query, dict) and "engineId" in case.query and len(str(case.query["engineId"])) % 2:
         case.query["engineId"] = "linkis/python-root-1"
