@@ -69,6 +69,8 @@ def _pytest(steps: Steps, name: str, *arguments: str, seconds: float = 1800) -> 
 def _fast(steps: Steps) -> None:
     if shutil.which("mariadbd") is None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "e2e.cluster", "packages", "mariadb-server")
+    if shutil.which("chromium") is None:
+        steps.run("chromium from Debian", sys.executable, "-m", "e2e.cluster", "packages", "chromium")
     steps.run("helm", sys.executable, "-m", "e2e.cluster", "binaries", "helm")
     # One process a core. Files stay together: a module shares its server or its kernel.
     _pytest(steps, "unit", "-n", "2", "--dist", "loadfile", "tests/unit")
@@ -76,6 +78,7 @@ def _fast(steps: Steps) -> None:
     _pytest(steps, "store (SQLite, MariaDB)", "tests/store")
     _pytest(steps, "agent", "tests/agent")
     _pytest(steps, "gateway", "-n", "2", "--dist", "loadfile", "tests/gateway")
+    _pytest(steps, "the page in a browser", "tests/browser")
 
 
 def _down() -> None:

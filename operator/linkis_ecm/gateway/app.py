@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway import envelope, openapi
+from linkis_ecm.gateway import docspage, envelope, openapi
 from linkis_ecm.gateway.agentlink import AgentLink, new_session
 from linkis_ecm.gateway.agentlogs import AgentLogSource
 from linkis_ecm.gateway.agents import Agents
@@ -120,6 +120,7 @@ def build_app(
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/openapi.json", _openapi)
+    docspage.add_routes(app.router)
     for method in METHODS:
         app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
     return app
@@ -273,7 +274,7 @@ def _audit(request: web.Request, method: str, http: int, took: float) -> None:
 
 
 async def _plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:
-    """Health, metrics, and what is not there at all."""
+    """Health, metrics, the page, and what is not there at all."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -283,7 +284,7 @@ async def _plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:
 def _routing(request: web.Request, error: web.HTTPException) -> Refused:
     """aiohttp's own refusals: no such path, another verb."""
     if error.status == 404:
-        return no_such_path("No such path: see the gateway's methods in docs/compatibility.md")
+        return no_such_path("No such path: /docs lists the gateway's methods")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         return Refused(f"{request.method} is not served here: use {allowed}", http=405, headers={"Allow": allowed})

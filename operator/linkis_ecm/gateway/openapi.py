@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of the gateway, made from its table of methods and their models. Pure.
 
-`python -m linkis_ecm.gateway.openapi docs/openapi.json` writes it; a test compares. Served at /openapi.json.
+`python -m linkis_ecm.gateway.openapi docs/openapi.json` writes it; a test compares. Served at /openapi.json, and
+shown by the page at /docs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ _STREAMS = {
     "taskEvents": "text/event-stream",
 }
 _DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
+# Groups of methods, by the module that handles them.
+_TAGS = (
+    ("Engines", "From the wish for an engine to what is known of it after its end.", ("create", "engines", "explain")),
+    ("Code", "What an engine runs: at once, or as a task that can be followed.", ("tasks", "commands")),
+    ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("enginelogs",)),
+    ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("usage",)),
+    ("Linkis: engines", "As Linkis's LinkisManager has it, for its SDK and console.", ("linkis.engines",)),
+    ("Linkis: ECMs", "This ECM as Linkis's console lists it.", ("linkis.ems",)),
+    ("Linkis: operations", "Linkis's operators, and its log viewer.", ("linkis.operations",)),
+    ("Linkis: records", "Linkis's table of engines, and its catalogue.", ("linkis.records",)),
+)
+_TAG_OF = {f"linkis_ecm.gateway.{module}": name for name, _, modules in _TAGS for module in modules}
 # What every call may end as: no login, not allowed, and what is about HTTP itself or not the caller's fault.
 _REFUSALS = {
     "400": "A parameter, the body or the engine's state does not allow it; `message` says which, and the remedy.",
@@ -64,16 +77,25 @@ def document() -> dict[str, Any]:
             "description": "Engines as pods. Every answer is Linkis's Message; `status` 0 is success.",
         },
         "security": [{"tokenCode": [], "tokenUser": []}, {"bearer": []}],
+        "tags": [{"name": name, "description": words} for name, words, _ in _TAGS],
         "paths": paths,
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "tokenCode": {"type": "apiKey", "in": "header", "name": "Token-Code"},
-                "tokenUser": {"type": "apiKey", "in": "header", "name": "Token-User"},
-                "bearer": {"type": "http", "scheme": "bearer"},
+                "tokenCode": _key_in_header("Token-Code", "A token of this gateway."),
+                "tokenUser": _key_in_header("Token-User", "The user for whom the token speaks."),
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Instead of both: a token of Kubernetes or of the OpenID Connect issuer.",
+                },
             },
         },
     }
+
+
+def _key_in_header(name: str, words: str) -> dict[str, Any]:
+    return {"type": "apiKey", "in": "header", "name": name, "description": words}
 
 
 def _path(method: Method) -> str:
@@ -99,6 +121,7 @@ def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
     words = (method.handler.__doc__ or method.name).strip()
     found: dict[str, Any] = {
         "operationId": re.sub(r"\W+(\w)", lambda part: part.group(1).upper(), method.name),
+        "tags": [_TAG_OF[method.handler.__module__]],
         "summary": words.split("\n")[0],
         "responses": {"200": _success(method), **_refusals()},
     }

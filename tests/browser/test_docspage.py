@@ -1,0 +1,231 @@
+"""The page at /docs in a real browser: it lists, searches, opens by keyboard, sends calls, and can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.table import METHODS
+from tests.browser.conftest import Tab
+from tests.gateway.support import TOKEN, Harness
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+OPERATIONS = [one for verbs in openapi.document()["paths"].values() for one in verbs.values()]
+LINKS = "nav li:not([hidden]) a"
+# Every element that has text of its own, with its text, size and colours; what it stands on is found upwards.
+_CONTRASTS = """() => {
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const found = numbers(getComputedStyle(one).backgroundColor);
+      if (found.length === 3 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((one) => one.checkVisibility() && [...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .map((one) => {
+      const [high, low] = [light(numbers(getComputedStyle(one).color)), light(behind(one))].sort((a, b) => b - a);
+      return [one.textContent.trim().slice(0, 40), (high + 0.05) / (low + 0.05)];
+    });
+}"""
+
+
+async def login(tab: Tab, token: str = TOKEN, user: str = "alice") -> None:
+    await tab.page.get_by_label("Token-Code").fill(token)
+    await tab.page.get_by_label("Token-User").fill(user)
+
+
+async def send(tab: Tab) -> str:
+    """Sends the form; the sentence that is shown of the answer."""
+    await tab.page.get_by_role("button", name="Send").click()
+    return await tab.text(".sentence")
+
+
+async def test_every_operation_of_the_document_is_listed_by_tag_and_opens(tab: Tab) -> None:
+    await tab.open()
+    links = tab.page.locator(LINKS)
+    assert await links.count() == len(METHODS) == len(OPERATIONS)
+    assert await tab.page.locator("nav h2").all_inner_texts() == [tag["name"] for tag in openapi.document()["tags"]]
+    for one in OPERATIONS:
+        await tab.page.locator(f"nav a[href='#{one['operationId']}']").click()
+        await tab.page.locator("main .lead", has_text=one["summary"].replace("`", "")[:60]).wait_for()
+        named = {parameter["name"] for parameter in one.get("parameters", ())}
+        assert named <= set(await tab.page.locator(".sides .name").all_inner_texts())
+        assert await tab.page.get_by_role("button", name="Send").is_visible()
+
+
+async def test_search_narrows_the_list(tab: Tab) -> None:
+    await tab.open()
+    await tab.page.get_by_label("Search").fill("engineLog get")
+    names = await tab.page.locator(f"{LINKS} span:last-child").all_inner_texts()
+    assert "getEngineLogs" in names
+    assert "createEngineConnection" not in names
+    assert await tab.text("#count") == f"{len(names)} of {len(OPERATIONS)} operations"
+    await tab.page.get_by_label("Search").fill("taskId")
+    assert "taskEvents" in await tab.page.locator(f"{LINKS} span:last-child").all_inner_texts(), "by a parameter's name"
+    await tab.page.get_by_label("Search").fill("no such words")
+    assert await tab.page.locator(LINKS).count() == 0
+    assert await tab.page.locator("nav h2:visible").count() == 0
+    await tab.page.keyboard.press("Escape")
+    assert await tab.page.locator(LINKS).count() == len(OPERATIONS)
+
+
+async def test_an_operation_is_found_opened_and_sent_by_keyboard_alone(tab: Tab, gw: Harness) -> None:
+    engine = gw.engine()
+    await tab.open()
+    press, kind = tab.page.keyboard.press, tab.page.keyboard.type
+    await press("/")
+    await kind("getEngineStatus")
+    await press("ArrowDown")
+    await press("Enter")
+    await tab.page.locator("h1", has_text="getEngineStatus").wait_for()
+    # Reading goes on at the operation's title; the form's fields follow.
+    assert await tab.page.evaluate("document.activeElement.tagName") == "H1"
+    for text in (TOKEN, "alice", "", engine["metadata"]["uid"]):
+        await press("Tab")
+        await kind(text)
+    await press("Enter")
+    assert await tab.text(".sentence") == "status 0: OK"
+    await press("/")
+    assert await tab.page.evaluate("document.activeElement.value") == engine["metadata"]["uid"] + "/", "a field's own"
+
+
+async def test_a_call_is_sent_with_the_token_and_shows_the_message(tab: Tab, gw: Harness) -> None:
+    engine = gw.engine()
+    await tab.open("getEngineStatus")
+    await login(tab)
+    await tab.page.get_by_label("engineId").fill(engine["metadata"]["uid"])
+    assert await send(tab) == "status 0: OK"
+    shown = await tab.text("section.answer pre")
+    assert f'"engineId": "{engine["metadata"]["uid"]}"' in shown
+    assert "HTTP 200" in await tab.text(".figures")
+    await tab.page.get_by_text("With curl").click()
+    curl = await tab.text("pre.curl")
+    assert TOKEN not in curl
+    assert '-H "Token-Code: $TOKEN_CODE"' in curl
+    assert f"{gw.url}/api/rest_j/v1/engineconnManager/getEngineStatus?engineId=" in curl
+
+
+async def test_a_body_is_sent_and_the_next_call_is_filled_in(tab: Tab, gw: Harness) -> None:
+    task = {"taskId": "t", "status": "Succeed", "executionCount": 1, "acceptedAt": 1.0, "startedAt": 1.0,
+            "endedAt": 2.0, "progress": 1.0, "progressMessage": "", "outputs": []}  # fmt: skip
+
+    async def agent(_: web.Request) -> web.StreamResponse:
+        return web.json_response(task)
+
+    scripted, engine = await gw.served(agent, name="python-alice-page")
+    await tab.open("executeCode")
+    await login(tab)
+    body = tab.page.locator("#body")
+    await body.fill('{"engineId": "' + engine["metadata"]["uid"] + '", "code": "1+1", "runType": "python"}')
+    assert await send(tab) == "status 0: OK"
+    assert b'"code":"1+1"' in scripted.requests[-1][3].replace(b'": ', b'":')
+    await tab.page.locator("nav a[href='#getTask']").click()
+    assert await tab.page.locator("#parameter-engineId").input_value() == engine["metadata"]["uid"]
+    assert await tab.page.get_by_label("Token-User").input_value() == "alice", "the login stays"
+
+
+async def test_a_body_that_is_no_json_is_not_sent(tab: Tab) -> None:
+    await tab.open("executeCode")
+    await login(tab)
+    await tab.page.locator("#body").fill('{"engineId": ')
+    assert (await send(tab)).startswith("The body is not JSON, so it was not sent: ")
+    assert [url for url in tab.seen.requests if "executeCode" in url] == []
+
+
+async def test_a_wrong_token_shows_the_gateways_sentence(tab: Tab) -> None:
+    await tab.open("listEngines")
+    await login(tab, token="LINKIS-WRONG-0123456789")
+    assert "status -1: Token-Code is not accepted for this Token-User" in await send(tab)
+    assert "HTTP 401" in await tab.text(".figures")
+    # The browser's own line about an answer of 401 is the only one.
+    assert [text for text in tab.seen.errors if "status of 401" not in text] == []
+    tab.seen.errors.clear()
+
+
+async def test_a_path_parameter_is_asked_for_and_escaped(tab: Tab, gw: Harness) -> None:
+    await tab.open("ecinfoDelete")
+    await login(tab, user="root")
+    assert await send(tab) == "ticketid is empty: fill it in, it is a part of the path"
+    await tab.page.locator("#parameter-ticketid").fill("a/../b?c#d")
+    await tab.page.get_by_text("With curl").click()
+    assert "/ecinfo/delete/a%2F..%2Fb%3Fc%23d'" in await tab.text("pre.curl")
+
+
+async def test_a_stream_is_shown_as_it_comes_and_can_be_stopped(tab: Tab, gw: Harness) -> None:
+    more = asyncio.Event()
+
+    async def agent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"event": "output", "index": 0, "output": {"type": "text", "text": "<b>early</b>"}}\n')
+        await more.wait()
+        return response
+
+    scripted, engine = await gw.served(agent, name="python-alice-stream")
+    await tab.open("taskEvents")
+    await login(tab)
+    await tab.page.get_by_label("engineId").fill(engine["metadata"]["uid"])
+    await tab.page.get_by_label("taskId").fill("t")
+    await tab.page.get_by_role("button", name="Send").click()
+    await tab.page.locator("section.answer pre", has_text="<b>early</b>").wait_for()
+    await tab.page.get_by_role("button", name="Stop").click()
+    await tab.page.get_by_text("Stopped.").wait_for()
+    await asyncio.wait_for(scripted.left.wait(), 10)
+    more.set()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_all_text_can_be_read_in_both_colour_schemes(tab: Tab, gw: Harness, scheme: Any) -> None:
+    await tab.page.emulate_media(color_scheme=scheme)
+    engine = gw.engine()
+    for operation in ("", "updateResource", "getEngineStatus"):
+        await tab.open(operation)
+        if operation == "getEngineStatus":
+            await login(tab)
+            await tab.page.get_by_label("engineId").fill(engine["metadata"]["uid"])
+            await send(tab)
+        found = await tab.page.evaluate(_CONTRASTS)
+        assert len(found) > 40
+        assert [(text, round(ratio, 2)) for text, ratio in found if ratio < 4.5] == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 1000, 1440])
+async def test_nothing_is_wider_than_the_window(tab: Tab, width: int) -> None:
+    await tab.page.set_viewport_size({"width": width, "height": 800})
+    for operation in ("", *(one["operationId"] for one in OPERATIONS)):
+        await tab.page.goto(f"{tab.url}/docs#{operation}")
+        shown = f"nav a[aria-current][href='#{operation}']" if operation else "body:not([data-open]) nav a"
+        await tab.page.locator(shown).first.wait_for(state="attached")
+        over = await tab.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, operation
+
+
+async def test_narrow_windows_show_the_list_or_one_operation(tab: Tab) -> None:
+    await tab.page.set_viewport_size({"width": 390, "height": 844})
+    await tab.open()
+    assert not await tab.page.locator("main").is_visible()
+    await tab.page.locator("nav a[href='#getTask']").click()
+    assert not await tab.page.locator("nav").is_visible()
+    await tab.page.get_by_text("All operations").click()
+    assert await tab.page.locator("nav").is_visible()
+
+
+async def test_every_field_has_a_name_and_ids_are_there_once(tab: Tab) -> None:
+    for operation in ("getEngineLogs", "executeCode"):
+        await tab.open(operation)
+        await tab.page.locator(".try").wait_for()
+        labels = "[...document.querySelectorAll('input, textarea, select')].map((one) => one.labels.length)"
+        assert set(await tab.page.evaluate(labels)) == {1}
+        ids = await tab.page.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+        assert len(ids) == len(set(ids))
+        assert all(re.fullmatch(r"[\w-]+", one) for one in ids), ids
