@@ -15,6 +15,7 @@ from linkis_ecm.gateway.logs import Engine, LogQuery
 from linkis_ecm.gateway.models import EngineCommandAnswer, EngineCommandRequest
 from linkis_ecm.gateway.tasks import takes_no_code
 from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.model.reasons import by_name
 
 Command = Callable[[Call, Engine, dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -60,7 +61,8 @@ async def _progress(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, 
     """Linkis's engineConnProgress: of the running task, as its OnceExecutor tells it."""
     tasks = await call.gateway.agents.tasks(_live(engine))
     running = next((task for task in tasks if task.get("status") == "Running"), None)
-    progress = running.get("progress", 0.0) if running else 0.0
+    # Always with a point: Linkis's client casts it to Double.
+    progress = float(running.get("progress", 0.0)) if running else 0.0
     message = running.get("progressMessage", "") if running else ""
     info = (
         [{"id": running.get("taskId"), "totalTasks": 1, "runningTasks": 1, "failedTasks": 0, "succeedTasks": 0}]
@@ -77,11 +79,22 @@ async def _metrics(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, A
 
 
 async def _diagnosis(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
-    """Linkis's engineConnDiagnosis: a sentence on how the engine is."""
+    """Linkis's engineConnDiagnosis: an object, on how the engine is; its client refuses a bare text."""
     if isinstance(engine, EngineView):
+        state, verb = str(engine.state), "is"
         why = engine.message or engine.reason or "nothing is wrong with it"
-        return {"diagnosis": f"{engine.title} is {engine.state}: {why}"}
-    return {"diagnosis": f"{engine.title} has ended ({engine.status}): {engine.message or engine.reason}"}
+    else:
+        state, verb = engine.status, "has ended as"
+        why = engine.message or engine.reason
+    known = by_name(engine.reason)
+    return {
+        "diagnosis": {
+            "state": state,
+            "reason": engine.reason,
+            "remedy": known.remedy if known else "",
+            "sentence": f"{engine.title} {verb} {state}: {why}",
+        }
+    }
 
 
 async def _log(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:

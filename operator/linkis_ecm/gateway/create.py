@@ -41,6 +41,14 @@ FAILED = "Create engineConn failed, caused by {}"
 _JOB = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
 
 
+class NotReadyInTime(Refused):
+    """The engine goes on starting; `view` is how far it was."""
+
+    def __init__(self, view: EngineView, sentence: str, data: dict[str, Any]) -> None:
+        super().__init__(sentence, data=data)
+        self.view = view
+
+
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
     return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
@@ -272,9 +280,10 @@ def _failure(view: EngineView, reason: reasons.Reason | None = None) -> Refused:
     )
 
 
-def _not_yet(view: EngineView, seconds: float) -> Refused:
+def _not_yet(view: EngineView, seconds: float) -> NotReadyInTime:
     why = f" ({view.message or view.reason})" if view.message or view.reason else ""
-    return Refused(
+    return NotReadyInTime(
+        view,
         FAILED.format(
             f"{view.title} being {view.state}{why} after {seconds:g} s: it goes on starting, so ask again with ticketId"
             f" {view.ticket_id}, or give a longer timeoutSeconds"

@@ -6,11 +6,12 @@ Where the real one lets anybody kill anything (rm/enginekill), ours asks for the
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from linkis_ecm.gateway.auth import TOKEN_HEADER
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.create import FAILED, make_engine
+from linkis_ecm.gateway.create import FAILED, NotReadyInTime, make_engine
 from linkis_ecm.gateway.engines import stop
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.history import PastEngine
@@ -23,11 +24,14 @@ from linkis_ecm.gateway.validate import validated
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.model.states import EngineState
 
+log = logging.getLogger(__name__)
+
 KILLED = "Kill engineConn succeed."
 # Linkis's startup properties that say how big an engine is, the more particular one first.
 _MEMORY = ("wds.linkis.engineconn.java.driver.memory", "linkis.engineconn.memory", "spark.driver.memory")
 _CORES = ("wds.linkis.engineconn.java.driver.cores", "linkis.engineconn.cores", "spark.driver.cores")
 _IDLE = "wds.linkis.engineconn.max.free.time"
+_MODE = "engineConnMode"
 _FREE = (EngineState.UNLOCK, EngineState.IDLE)
 
 
@@ -45,8 +49,10 @@ async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
 
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
-    """A new engine, once it takes code."""
-    view = await _make(call, _create_request(call, request, request.timeout))
+    """A new engine, once it takes code; one for a once job at once, for its client asks until it runs."""
+    wanted = _create_request(call, request, request.timeout)
+    once = str((request.labels or {}).get(_MODE) or "").lower() == "once"
+    view = await _make(call, wanted.model_copy(update={"wait": not once}))
     return Answer(
         {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn succeed."
     )
@@ -55,6 +61,13 @@ async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
 async def _make(call: Call, wanted: CreateEngineRequest) -> EngineView:
     try:
         return await make_engine(call, wanted)
+    except NotReadyInTime as late:
+        # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
+        await stop(call, late.view)
+        remedy = "Ask again, with a longer timeout (in milliseconds)."
+        state = f"{late.view.title} being {late.view.state} after {wanted.timeout_seconds:g} s"
+        text = FAILED.format(f"{state}: it is stopped. {remedy}")
+        raise Refused(text, data=late.data | {"remedy": remedy}) from None
     except Refused as why:
         # Linkis's clients read canRetry from data, and the reason from the text.
         told = why.sentence.startswith(FAILED.format(""))
@@ -145,15 +158,25 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     records = call.gateway.records
     if isinstance(engine, EngineView):
         node = shapes.engine_node(sized(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
-        if engine.takes_code:
-            told = await call.gateway.agents.status(engine)
-            metrics = json.dumps({"ticketId": engine.ticket_id, **dict(told.get("metrics") or {})})
+        metrics = await _metrics(call, engine)
     else:
         node = shapes.past_node(engine)
         if records is not None:
             row = await call.gateway.history.ask(lambda: records.record_by_ticket(engine.ticket_id))
             metrics = (row.metrics if row is not None else None) or "{}"
     return Answer({"engine": node, "ecMetrics": metrics})
+
+
+async def _metrics(call: Call, engine: EngineView) -> str:
+    """The agent's figures, if it answers: how the engine is, which a once job's client asks for, the cluster knows."""
+    if not engine.takes_code:
+        return "{}"
+    try:
+        told = await call.gateway.agents.status(engine)
+    except Refused as why:
+        log.info("%s does not tell its metrics: %s", engine.title, why.sentence)
+        return "{}"
+    return json.dumps({"ticketId": engine.ticket_id, **dict(told.get("metrics") or {})})
 
 
 async def _engine(call: Call, request: Instance) -> EngineView | PastEngine | None:

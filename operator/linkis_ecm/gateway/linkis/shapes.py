@@ -89,6 +89,8 @@ def engine_node(engine: EngineView, *, ecm: str) -> dict[str, Any]:
             "owner": "",
             "mark": "process",
         },
+        # Not in Linkis's node, though its client looks for it: who comes back to an engine needs it to read the log.
+        "ecmServiceInstance": service_instance(ECM, engine.ecm_instance or ecm),
         "nodeStatus": status_of(engine),
         "lock": None,
         "labels": labels(engine),
@@ -117,6 +119,7 @@ def past_node(engine: PastEngine) -> dict[str, Any]:
     return {
         "serviceInstance": service_instance(ENGINECONN, engine.service_instance),
         "emNode": {"serviceInstance": service_instance(ECM, engine.ecm_instance), "owner": "", "mark": "process"},
+        "ecmServiceInstance": service_instance(ECM, engine.ecm_instance),
         "nodeStatus": status_of(engine),
         "lock": None,
         "labels": labels(engine),
