@@ -6,24 +6,20 @@ The issuer is a real server on a loopback port; tokens are signed with real keys
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from joserfc import jwk, jwt
-from joserfc.jws import JWSRegistry
+from joserfc import jwk
 
 from linkis_ecm.gateway import oidc
 from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.kubeauth import MAX_TOKEN
 from linkis_ecm.gateway.oidc import (
     FIRST_REFETCH_SECONDS,
@@ -31,111 +27,24 @@ from linkis_ecm.gateway.oidc import (
     KEYS_KEPT_SECONDS,
     LEEWAY_SECONDS,
     REFETCH_SECONDS,
-    OidcAuthenticator,
 )
+from tests.gateway.issuer import (
+    AUDIENCE,
+    EC,
+    ED,
+    NOW,
+    OTHER,
+    RSA,
+    Issuer,
+    Setup,
+    ask,
+    part,
+    refusal,
+    refused,
+)  # fmt: skip
 
 # joserfc warns of RFC 9864's new names; issuers still write EdDSA.
 pytestmark = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
-
-AUDIENCE = "linkis-ecm"
-NOW = 1_800_000_000
-RSA = jwk.generate_key("RSA", 2048, {"kid": "rsa"})
-OTHER = jwk.generate_key("RSA", 2048, {"kid": "other"})
-EC = jwk.generate_key("EC", "P-256", {"kid": "ec"})
-ED = jwk.generate_key("OKP", "Ed25519", {"kid": "ed"})
-
-
-@dataclass
-class Sent:
-    headers: dict[str, str] = field(default_factory=dict)
-    cookies: dict[str, str] = field(default_factory=dict)
-
-
-class Clock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Issuer:
-    """Serves a discovery document and keys, and counts who asks."""
-
-    def __init__(self) -> None:
-        self.keys: list[Any] = [RSA.as_dict()]
-        self.fetches = 0
-        self.discoveries = 0
-        self.discovery: dict[str, Any] = {}
-        # What the keys' address answers with instead.
-        self.answer: Callable[[], web.StreamResponse] | None = None
-        self.held: asyncio.Event | None = None
-        self.asked = asyncio.Event()
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_get("/realm/.well-known/openid-configuration", self._discover)
-        app.router.add_get("/keys", self._keys)
-        app.router.add_get("/elsewhere", self._elsewhere)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.origin = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        self.url = f"{self.origin}/realm"
-        self.discovery = {"issuer": self.url, "jwks_uri": f"{self.origin}/keys"}
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
-
-    async def _discover(self, _: web.Request) -> web.Response:
-        self.discoveries += 1
-        return web.json_response(self.discovery)
-
-    async def _keys(self, _: web.Request) -> web.StreamResponse:
-        self.fetches += 1
-        self.asked.set()
-        if self.held is not None:
-            await self.held.wait()
-        return self.answer() if self.answer is not None else web.json_response({"keys": self.keys})
-
-    async def _elsewhere(self, _: web.Request) -> web.Response:
-        return web.json_response({"keys": self.keys})
-
-    def claims(self, **changes: Any) -> dict[str, Any]:
-        claims = {
-            "iss": self.url,
-            "aud": AUDIENCE,
-            "iat": NOW - 10,
-            "exp": NOW + 300,
-            "preferred_username": "alice",
-        } | changes
-        return {name: value for name, value in claims.items() if value is not None}
-
-    def token(
-        self, key: Any = RSA, algorithm: str = "RS256", header: dict[str, Any] | None = None, **changes: Any
-    ) -> str:
-        full = {"alg": algorithm, "kid": key.kid} | (header or {})
-        registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
-        return jwt.encode(
-            {name: value for name, value in full.items() if value is not None},
-            self.claims(**changes),
-            key,
-            registry=registry,
-        )
-
-
-class Setup:
-    """An authenticator with its clocks."""
-
-    def __init__(self, session: aiohttp.ClientSession, issuer: Issuer) -> None:
-        self.session = session
-        self.issuer = issuer
-        self.clock = Clock(NOW)
-        self.ticks = Clock(50.0)
-
-    def new(self, **options: Any) -> OidcAuthenticator:
-        options = {"issuer": self.issuer.url, "audience": AUDIENCE} | options
-        return OidcAuthenticator(self.session, clock=self.clock, monotonic=self.ticks, **options)
 
 
 @pytest.fixture
@@ -150,30 +59,6 @@ async def issuer() -> AsyncIterator[Issuer]:
 async def setup(issuer: Issuer) -> AsyncIterator[Setup]:
     async with aiohttp.ClientSession() as session:
         yield Setup(session, issuer)
-
-
-def part(value: Any) -> str:
-    content = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-async def ask(authenticator: OidcAuthenticator, token: str) -> Caller:
-    return await authenticator.authenticate(Sent({"Authorization": f"Bearer {token}"}))
-
-
-async def refused(authenticator: OidcAuthenticator, token: str) -> Refused:
-    with pytest.raises(Refused) as caught:
-        await ask(authenticator, token)
-    refusal = caught.value
-    assert token not in refusal.sentence
-    assert not any(len(piece) > 8 and piece in refusal.sentence for piece in token.split("."))
-    return refusal
-
-
-async def refusal(authenticator: OidcAuthenticator, token: str) -> str:
-    found = await refused(authenticator, token)
-    assert found.status == -1
-    return found.sentence
 
 
 async def test_a_token_of_the_issuer_lets_its_user_in(setup: Setup, issuer: Issuer) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from e2e.cluster.tools import helm
 from e2e.render import render
+from linkis_ecm.gateway.settings import OidcSettings, read_settings
 
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "helm/linkis-ecm")
@@ -87,6 +88,27 @@ def test_named_namespaces_get_roles_of_their_own_and_no_cluster_wide_right_to_po
     assert narrow == {"a", "b"}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_private_issuer_is_configured_whole(mode: str) -> None:
+    oidc = {"issuer": "https://login", "audience": "ecm", "caConfigMap": "company-ca", "tokenFile": "/run/token"}
+    arguments = [part for name, value in oidc.items() for part in ("--set", f"auth.oidc.{name}={value}")]
+    pods = [d["spec"]["template"]["spec"] for d in template(*MODES[mode], *arguments) if d["kind"] == "Deployment"]
+    (pod,) = [pod for pod in pods if any(container["name"] == "gateway" for container in pod["containers"])]
+    (gateway,) = [container for container in pod["containers"] if container["name"] == "gateway"]
+    values = {one["name"]: one.get("value") for one in gateway["env"]}
+    # The key is any file of 32 bytes: the settings must be whole.
+    found = read_settings(
+        {name: value for name, value in values.items() if name.startswith("ECM_OIDC")}
+        | {"ECM_NAMESPACE": "ns", "ECM_TOKEN_KEY_FILE": str(ROOT / "README.md")}
+    ).oidc
+    assert found == OidcSettings(
+        issuer="https://login", audience="ecm", ca_file="/etc/linkis-ecm/oidc/ca.crt", token_file="/run/token"
+    )
+    (mount,) = [one for one in gateway["volumeMounts"] if found.ca_file.startswith(one["mountPath"] + "/")]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert volume["configMap"]["name"] == "company-ca"
+
+
 def test_the_database_password_stands_in_a_secret_only() -> None:
     for document in template(*MODES["with a database"]):
         if document["kind"] != "Secret":
@@ -101,6 +123,7 @@ def test_the_database_password_stands_in_a_secret_only() -> None:
         ("operator.replicas=0", "/operator/replicas"),
         ("engines.python.resources.memory=lots", "/engines/python/resources/memory"),
         ("auth.admins={a b}", "/auth/admins"),
+        ("auth.oidc.tokenFile=token", "/auth/oidc/tokenFile"),
     ],
 )
 def test_a_wrong_value_is_named(value: str, names: str) -> None:

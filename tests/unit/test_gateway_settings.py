@@ -33,6 +33,8 @@ def test_what_is_set_is_taken(base: dict[str, str]) -> None:
             "ECM_ADMINS": "root,",
             "ECM_OIDC_ISSUER": "https://issuer",
             "ECM_OIDC_AUDIENCE": "ecm",
+            "ECM_OIDC_CA_FILE": "/ca.crt",
+            "ECM_OIDC_TOKEN_FILE": "/token",
             "ECM_DOWNLOAD_LIMIT_MIB": "100",
         }
     )
@@ -41,6 +43,7 @@ def test_what_is_set_is_taken(base: dict[str, str]) -> None:
     assert found.admins == {"root"}
     assert found.oidc is not None
     assert (found.oidc.issuer, found.oidc.user_claim) == ("https://issuer", "preferred_username")
+    assert (found.oidc.ca_file, found.oidc.token_file) == ("/ca.crt", "/token")
     assert found.max_download_bytes == 100 * MIB
 
 

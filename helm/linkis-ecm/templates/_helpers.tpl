@@ -77,6 +77,9 @@ affinity: {{ toYaml . | nindent 2 }}
 - {name: archive, mountPath: /archive}
 {{- end }}
 - {name: auth, mountPath: /etc/linkis-ecm/auth, readOnly: true}
+{{- if .Values.auth.oidc.caConfigMap }}
+- {name: oidc, mountPath: /etc/linkis-ecm/oidc, readOnly: true}
+{{- end }}
 - {name: tmp, mountPath: /tmp}
 {{- if include "ecm.embedded" . }}
 - {name: data, mountPath: /data}
@@ -95,6 +98,10 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 - name: auth
   secret: {secretName: {{ include "ecm.authSecret" . }}, defaultMode: 0440}
+{{- if .Values.auth.oidc.caConfigMap }}
+- name: oidc
+  configMap: {name: {{ .Values.auth.oidc.caConfigMap }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
 {{- if include "ecm.embedded" . }}
@@ -160,7 +167,7 @@ affinity: {{ toYaml . | nindent 2 }}
     {{- end }}
     {{- with .Values.auth.oidc }}
     {{- if .issuer }}
-    {{- range $name, $value := dict "ISSUER" .issuer "AUDIENCE" .audience "JWKS_URL" .jwksUrl "USER_CLAIM" .userClaim "GROUPS_CLAIM" .groupsClaim "ADMIN_GROUP" .adminGroup }}
+    {{- range $name, $value := dict "ISSUER" .issuer "AUDIENCE" .audience "JWKS_URL" .jwksUrl "USER_CLAIM" .userClaim "GROUPS_CLAIM" .groupsClaim "ADMIN_GROUP" .adminGroup "CA_FILE" (ternary "/etc/linkis-ecm/oidc/ca.crt" "" (ne .caConfigMap "")) "TOKEN_FILE" .tokenFile }}
     - name: ECM_OIDC_{{ $name }}
       value: {{ $value | quote }}
     {{- end }}

@@ -87,6 +87,8 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
                 admins=settings.admins,
                 groups_claim=oidc.groups_claim,
                 admin_group=oidc.admin_group,
+                ca_file=oidc.ca_file,
+                token_file=oidc.token_file,
             ),
             kubernetes=KubernetesAuthenticator(
                 client, namespace=settings.namespace, audiences=settings.kubernetes_audiences

@@ -11,8 +11,10 @@ import base64
 import json
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +26,7 @@ from joserfc.jws import JWSRegistry
 
 from linkis_ecm.gateway.auth import Caller, Credentials
 from linkis_ecm.gateway.errors import Refused, no_login, unavailable
-from linkis_ecm.gateway.kubeauth import AUTHORIZATION, MAX_TOKEN, bearer_token
+from linkis_ecm.gateway.kubeauth import AUTHORIZATION, MAX_TOKEN, bearer_token, user_name
 from linkis_ecm.model import formats
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,11 @@ REFETCH_SECONDS = 30.0
 FIRST_REFETCH_SECONDS = 5.0
 FETCH_SECONDS = 5.0
 MAX_DOCUMENT = 1 << 20
+# RFC 7517's type of keys: Kubernetes's API server answers 406 to who takes JSON alone.
+ACCEPT = "application/jwk-set+json, application/json"
 _USER = re.compile(formats.USER_PATTERN)
+# Kubernetes as the issuer writes it into `sub`: names of its own form alone, no two of which are mapped to one user.
+_SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]{1,63}:[a-z0-9.-]{1,253}")
 _TOKEN_IS = f"{AUTHORIZATION}: the Bearer token"
 
 
@@ -60,12 +66,16 @@ class OidcAuthenticator:
         admins: frozenset[str] = frozenset(),
         groups_claim: str = "",
         admin_group: str = "",
+        ca_file: str = "",
+        token_file: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ValueError where a setting cannot be used. `clock` is for what tokens say, `monotonic` for the keys.
 
-        Without `jwks_url` the issuer's discovery document says where its keys are.
+        Without `jwks_url` the issuer's discovery document says where its keys are. `ca_file` holds the authorities that
+        alone are trusted to vouch for the issuer; without it the system's are. `token_file` holds a bearer token for an
+        issuer that shows its keys to no stranger, as Kubernetes's API server.
         """
         for name, value in (("issuer", issuer), ("audience", audience), ("user_claim", user_claim)):
             if not value:
@@ -75,6 +85,7 @@ class OidcAuthenticator:
                 raise ValueError(f"the OIDC {name} is no address: write it like https://login.example.org")
         if bool(groups_claim) != bool(admin_group):
             raise ValueError("set both the OIDC groups_claim and the OIDC admin_group, or neither")
+        _check_files(ca_file, token_file, urls=(issuer, jwks_url))
         self.issuer = issuer
         self._audience = audience
         self._user_claim = user_claim
@@ -82,7 +93,9 @@ class OidcAuthenticator:
         self._groups_claim = groups_claim
         self._admin_group = admin_group
         self._clock = clock
-        self._keys = IssuerKeys(session, issuer=issuer, jwks_url=jwks_url, clock=monotonic)
+        self._keys = IssuerKeys(
+            session, issuer=issuer, jwks_url=jwks_url, ca_file=ca_file, token_file=token_file, clock=monotonic
+        )
         self._registry = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
 
     async def authenticate(self, request: Credentials) -> Caller:
@@ -141,12 +154,14 @@ class OidcAuthenticator:
         user = claims.get(self._user_claim)
         if user is None:
             raise self._wrong(self._user_claim, missing=True)
-        if not isinstance(user, str) or len(user) > formats.USER_MAX or not _USER.fullmatch(user):
+        if not isinstance(user, str) or not _is_user(user):
             raise no_login(
                 f"{_TOKEN_IS}'s claim {self._user_claim} is no user name: it must have letters, digits, '_' and '.', at"
                 f" most {formats.USER_MAX} of them; have the user or the claim changed at {self.issuer}"
             )
         groups = claims.get(self._groups_claim) if self._groups_claim else None
+        # The same user as by Kubernetes's own tokens; and nobody gets a name that a service account is mapped to.
+        user = user_name(user)
         return Caller(user, user in self._admins or (isinstance(groups, list) and self._admin_group in groups))
 
 
@@ -154,11 +169,20 @@ class IssuerKeys:
     """The issuer's public keys, fetched when they are needed."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, issuer: str, jwks_url: str, clock: Callable[[], float]
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        issuer: str,
+        jwks_url: str,
+        ca_file: str,
+        token_file: str,
+        clock: Callable[[], float],
     ) -> None:
         self._session = session
         self._issuer = issuer
         self._jwks_url = jwks_url
+        self._ca_file = ca_file
+        self._token_file = token_file
         self._clock = clock
         self._keys: list[Key] = []
         self._fetched = self._tried = self._asked = float("-inf")
@@ -235,8 +259,12 @@ class IssuerKeys:
         return found
 
     async def _document(self, url: str) -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+        headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
+        # Both files are read each time: they are renewed while the gateway runs.
+        if self._token_file and self._may_have_token(url):
+            headers[AUTHORIZATION] = f"Bearer {_read_token(self._token_file)}"
+        trust = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
+        async with self._session.get(url, headers=headers, allow_redirects=False, ssl=trust) as answer:
             if answer.status != 200:
                 raise ValueError(f"{url} answered with status {answer.status}")
             body = b""
@@ -248,6 +276,10 @@ class IssuerKeys:
         if not isinstance(document, dict):
             raise ValueError(f"{url} answered with no JSON object")
         return document
+
+    def _may_have_token(self, url: str) -> bool:
+        """The issuer, and where the settings say that its keys are: not where its document sends us."""
+        return url == self._jwks_url or _origin(url) == _origin(self._issuer)
 
 
 class _Registry(JWSRegistry):
@@ -273,6 +305,37 @@ def unverified_part(token: str, number: int) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return part if isinstance(part, dict) else None
+
+
+def _is_user(name: str) -> bool:
+    """Whether it is a Linkis user, or a service account, which is mapped to one."""
+    return (len(name) <= formats.USER_MAX and bool(_USER.fullmatch(name))) or bool(_SERVICE_ACCOUNT.fullmatch(name))
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _read_token(path: str) -> str:
+    return Path(path).read_text(encoding="ascii").strip()
+
+
+def _check_files(ca_file: str, token_file: str, *, urls: tuple[str, ...]) -> None:
+    """Raises ValueError where one cannot be used: at the start, not when the first user comes."""
+    try:
+        if ca_file:
+            ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ValueError(f"the OIDC ca_file {ca_file} has no certificates in PEM that can be read: {error}") from None
+    if not token_file:
+        return
+    if any(url.startswith("http://") for url in urls):
+        raise ValueError("the OIDC token_file needs an issuer and a jwks_url with https: a token must not go in clear")
+    try:
+        _read_token(token_file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the OIDC token_file {token_file} cannot be read: {type(error).__name__}") from None
 
 
 def _public_key(data: Any) -> Key | None:

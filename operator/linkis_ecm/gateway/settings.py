@@ -28,6 +28,9 @@ class OidcSettings:
     user_claim: str = "preferred_username"
     groups_claim: str = ""
     admin_group: str = ""
+    # Whom to trust for the issuer's certificate, instead of the system's authorities; what to show it for its keys.
+    ca_file: str = ""
+    token_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,8 @@ def _oidc(environment: Mapping[str, str]) -> OidcSettings | None:
         user_claim=environment.get("ECM_OIDC_USER_CLAIM", "") or "preferred_username",
         groups_claim=environment.get("ECM_OIDC_GROUPS_CLAIM", ""),
         admin_group=environment.get("ECM_OIDC_ADMIN_GROUP", ""),
+        ca_file=environment.get("ECM_OIDC_CA_FILE", ""),
+        token_file=environment.get("ECM_OIDC_TOKEN_FILE", ""),
     )
 
 
