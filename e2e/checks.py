@@ -71,6 +71,10 @@ def _fast(steps: Steps) -> None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "e2e.cluster", "packages", "mariadb-server")
     if shutil.which("chromium") is None:
         steps.run("chromium from Debian", sys.executable, "-m", "e2e.cluster", "packages", "chromium")
+    if shutil.which("mvn") is None or shutil.which("javac") is None:
+        packages = ("default-jdk-headless", "maven")
+        steps.run("Java and Maven from Debian", sys.executable, "-m", "e2e.cluster", "packages", *packages)
+    steps.run("Linkis's client, built", sys.executable, "-m", "tests.judge.build", seconds=900)
     steps.run("helm", sys.executable, "-m", "e2e.cluster", "binaries", "helm")
     # One process a core. Files stay together: a module shares its server or its kernel.
     _pytest(steps, "unit", "-n", "2", "--dist", "loadfile", "tests/unit")
@@ -79,6 +83,7 @@ def _fast(steps: Steps) -> None:
     _pytest(steps, "agent", "tests/agent")
     _pytest(steps, "gateway", "-n", "2", "--dist", "loadfile", "tests/gateway")
     _pytest(steps, "the page in a browser", "tests/browser")
+    _pytest(steps, "Linkis's own client", "tests/judge", seconds=300)
 
 
 def _down() -> None:

@@ -26,7 +26,7 @@ COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 BUILD_SECONDS = 600
 # A JVM that lives for seconds: no second compiler, no threads to collect garbage with.
 JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
-REMEDY = "install a JDK 17 and Maven: python -m e2e.cluster packages openjdk-17-jdk-headless maven"
+REMEDY = "install a JDK (17 or later) and Maven: python -m e2e.cluster packages default-jdk-headless maven"
 
 
 def built() -> Path:

@@ -113,6 +113,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         process.json("POST", "/v1/execute", {"taskId": "long", "code": "import time; time.sleep(600)", "wait": False})
         process.wait_for_state("Busy")
         yield process
+        process.json("POST", "/v1/tasks/long/cancel", {})  # else the agent waits for it to end
     finally:
         process.close()
 
