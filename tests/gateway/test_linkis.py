@@ -111,10 +111,29 @@ async def test_what_cannot_be_made_says_so_in_linkis_words(gw: Harness) -> None:
     assert refused.message.startswith("Create engineConn failed, caused by ")
     late = await send(gw, "createEngineConn", {"labels": LABELS, "timeout": 1000})
     assert late.body["data"]["canRetry"] is True
+    left = gw.engines.resolve(late.body["data"]["ticketId"])
+    assert left is not None
+    assert left.stop_requested, "Linkis's client cannot name the engine when it asks again"
     for labels in ({}, {"engineType": ""}, {"engineType": 7}):
         answer = await send(gw, "askEngineConn", {"labels": labels})
         assert answer.http == 400
         assert "engineType" in answer.message
+
+
+async def test_an_engine_for_a_once_job_is_told_of_at_once(gw: Harness) -> None:
+    made = await send(gw, "createEngineConn", {"labels": LABELS | {"engineConnMode": "once"}, "timeout": 1000})
+    engine = made.data["engine"]
+    assert (engine["nodeStatus"], engine["serviceInstance"]["instance"]) == ("Starting", engine["ticketId"])
+    view = gw.engines.resolve(engine["ticketId"])
+    assert view is not None
+    assert not view.stop_requested
+
+
+async def test_a_node_is_told_where_its_agent_does_not_answer(gw: Harness) -> None:
+    ticket = gw.engine(name="dead")["metadata"]["uid"]
+    told = (await send(gw, "getEngineConn", {"ticketId": ticket})).data
+    assert (told["engine"]["nodeStatus"], told["ecMetrics"]) == ("Idle", "{}")
+    assert told["engine"]["ecmServiceInstance"]["instance"] == EM
 
 
 @pytest.mark.parametrize("path", ["rm/enginekill", "rm/enginekillAsyn"])

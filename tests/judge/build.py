@@ -6,7 +6,6 @@ run starts Java and nothing else. Must not be imported by anything but tests and
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -42,8 +41,11 @@ def built() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as building:
             _build(Path(building) / "judge")
-            with contextlib.suppress(OSError):  # another process was first
+            try:
                 os.rename(Path(building) / "judge", folder)
+            except OSError:
+                if not folder.exists():  # else another process was first
+                    raise
     return folder
 
 

@@ -298,6 +298,10 @@ def test_a_create_that_fails_says_why_and_whether_to_try_again(steps: Steps) -> 
     assert not unknown["data"].get("canRetry")
 
 
+def test_a_job_in_bml_is_refused_rather_than_never_run(steps: Steps) -> None:
+    assert "this gateway does not read BML" in refusal(steps, "createFromBml")["message"]
+
+
 def test_an_engine_that_is_not_ready_in_time_is_stopped_for_its_client_cannot_name_it(steps: Steps) -> None:
     late = refusal(steps, "createThatIsLate")
     assert "being Starting after 1 s: it is stopped." in late["message"]
@@ -338,5 +342,5 @@ def test_a_wrong_token_lets_nobody_in_and_ends_the_clients_retry(steps: Steps) -
 
 def test_every_step_was_judged_within_a_second_or_two(steps: Steps) -> None:
     """A call that takes longer would be a timeout in disguise: the longest wait here is 1 s, for `late`."""
-    assert len(steps) == 39
+    assert len(steps) == 40
     assert max(step["millis"] for step in steps.values()) < 5_000

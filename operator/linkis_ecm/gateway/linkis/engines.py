@@ -32,6 +32,7 @@ _MEMORY = ("wds.linkis.engineconn.java.driver.memory", "linkis.engineconn.memory
 _CORES = ("wds.linkis.engineconn.java.driver.cores", "linkis.engineconn.cores", "spark.driver.cores")
 _IDLE = "wds.linkis.engineconn.max.free.time"
 _MODE = "engineConnMode"
+_CONTENT = "onceExecutorContent"
 _FREE = (EngineState.UNLOCK, EngineState.IDLE)
 
 
@@ -80,6 +81,12 @@ def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngine
     engine_type, version = _pair(request, "engineType")
     user, creator = _pair(request, "userCreator")
     properties = request.properties or {}
+    if properties.get(_CONTENT):
+        # An engine that never runs its job would look to the client like one that runs it.
+        raise bad_request(
+            f"properties.{_CONTENT} is a job that Linkis's BML holds, and this gateway does not read BML: leave it out"
+            " and send the code to the engine, or create an EngineConn with mode once and the code in it"
+        )
     seconds = CREATE_SECONDS if millis <= 0 else max(1, min(CREATE_SECONDS_MAX, millis // 1000))
     body: dict[str, Any] = {"engineType": engine_type, "wait": True, "timeoutSeconds": seconds}
     if version:

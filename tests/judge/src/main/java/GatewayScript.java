@@ -1,3 +1,4 @@
+import java.lang.reflect.Proxy;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -5,6 +6,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import org.apache.linkis.bml.client.BmlClient;
+import org.apache.linkis.bml.protocol.BmlUploadResponse;
 import org.apache.linkis.common.ServiceInstance;
 import org.apache.linkis.computation.client.once.LinkisManagerClient;
 import org.apache.linkis.computation.client.once.LinkisManagerClientImpl;
@@ -21,6 +24,8 @@ import org.apache.linkis.computation.client.once.result.ECResourceInfoResult;
 import org.apache.linkis.computation.client.once.result.EngineConnOperateResult;
 import org.apache.linkis.computation.client.once.result.GetEngineConnResult;
 import org.apache.linkis.computation.client.once.simple.ExistingSimpleOnceJob;
+import org.apache.linkis.computation.client.once.simple.SimpleOnceJob;
+import org.apache.linkis.computation.client.once.simple.SimpleOnceJobBuilder;
 import org.apache.linkis.computation.client.once.simple.SubmittableSimpleOnceJob;
 import org.apache.linkis.computation.client.operator.impl.ApplicationInfo;
 import org.apache.linkis.computation.client.operator.impl.EngineConnCommonOperator;
@@ -193,6 +198,16 @@ final class GatewayScript {
       labels.put("engineType", "cobol-1");
       return node(manager.createEngineConn(
           CreateEngineConnAction.newBuilder().setUser(user).setLabels(labels).build()));
+    });
+    Judge.step("createFromBml", () -> {
+      // SimpleOnceJobBuilder gives the job to BML first; this stands for a BML that took it.
+      BmlClient bml = (BmlClient) Proxy.newProxyInstance(BmlClient.class.getClassLoader(),
+          new Class<?>[] {BmlClient.class}, (self, method, given) -> new BmlUploadResponse(true, "a-job", "v000001"));
+      SimpleOnceJobBuilder builder = SimpleOnceJob.builder(bml, manager);
+      builder.addExecuteUser(user).setLabels(new HashMap<>(labels("IDE")));
+      builder.addJobContent("runType", "python").addJobContent("code", "1+1");
+      builder.build().submit();
+      return null;
     });
     Judge.step("createThatFails", () -> node(manager.createEngineConn(create("broken"))));
     Judge.step("createThatIsLate", () -> node(manager.createEngineConn(create("late"))));
