@@ -1,0 +1,292 @@
+"""The gateway's methods as plans: names, parameters and defaults of both clients, once.
+
+A method is called by its name in Python's form (createEngineConnection is create_engine_connection), its parameters too
+(engineId is engine_id). What is left out is the gateway's to decide. An engine is named by its engineId (the ticket),
+its service instance (host:port) or namespace/name. Must not send or wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from linkis_ecm.client.plan import Plan, given
+from linkis_ecm.gateway import models
+
+# Over a method's own bound in the gateway: the way there and back, and a turn to wait for.
+SLACK = 30.0
+# The longest run that a gateway allows.
+RUN_SECONDS = 86400
+Resources = models.ResourceRequest | Mapping[str, str]
+
+
+def create_engine_connection(
+    engine_type: str,
+    *,
+    engine_version: str | None = None,
+    user: str | None = None,
+    creator: str | None = None,
+    resources: Resources | None = None,
+    env: Mapping[str, str] | None = None,
+    idle_timeout: str | None = None,
+    start_timeout: str | None = None,
+    name: str | None = None,
+    namespace: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    wait: bool = True,
+    timeout_seconds: int | None = None,
+    ticket_id: str | None = None,
+) -> Plan[models.EngineInfo]:
+    """createEngineConnection: an engine, once it is ready (in 40 s, or `timeout_seconds`) or at once (`wait=False`).
+
+    Raises EngineFailed with the reason where it does not become ready. The call has a ticket, yours or one of the
+    client's, so that repeating it makes no second engine. `resources` are like {"cpu": "500m", "memory": "1Gi"}.
+    """
+    fields = given(
+        engine_type=engine_type,
+        engine_version=engine_version,
+        user=user,
+        creator=creator,
+        resources=resources,
+        env=env,
+        idle_timeout=idle_timeout,
+        start_timeout=start_timeout,
+        name=name,
+        namespace=namespace,
+        labels=labels,
+        wait=None if wait else False,
+        timeout_seconds=timeout_seconds,
+        ticket_id=ticket_id,
+    )
+    held = (timeout_seconds or models.CREATE_SECONDS) if wait else 0
+    return Plan(
+        method="createEngineConnection",
+        verb="POST",
+        answer=models.EngineInfo,
+        fields=fields,
+        seconds=held + 30.0 + SLACK,
+        own_id="" if ticket_id else "ticketId",
+    )
+
+
+def execute_code(
+    engine_id: str,
+    code: str,
+    run_type: str = "python",
+    *,
+    timeout_seconds: int | None = None,
+    idempotency_key: str | None = None,
+) -> Plan[models.ExecuteAnswer]:
+    """executeCode: run code in the engine and wait for its result, which may be that it Failed.
+
+    `timeout_seconds` bounds the run; it ends as Timeout then. The call has a key, yours or one of the client's, so that
+    after a broken connection it joins the task again: nothing runs twice. submit_code does not wait.
+    """
+    return Plan(
+        method="executeCode",
+        verb="POST",
+        answer=models.ExecuteAnswer,
+        fields=given(
+            engine_id=engine_id,
+            code=code,
+            run_type=run_type,
+            timeout_seconds=timeout_seconds,
+            idempotency_key=idempotency_key,
+        ),
+        # Tasks before it may take theirs: the gateway answers 504 then, and the same key joins the task again.
+        seconds=(timeout_seconds or RUN_SECONDS) + 2 * SLACK,
+        own_id="" if idempotency_key else "idempotencyKey",
+    )
+
+
+def submit_code(
+    engine_id: str,
+    code: str,
+    run_type: str = "python",
+    *,
+    timeout_seconds: int | None = None,
+    idempotency_key: str | None = None,
+) -> Plan[models.TaskInfo]:
+    """executeCode with `wait: false`: the task at once, for task_events, get_task, get_task_result and cancel_task."""
+    fields = given(
+        engine_id=engine_id,
+        code=code,
+        run_type=run_type,
+        timeout_seconds=timeout_seconds,
+        wait=False,
+        idempotency_key=idempotency_key,
+    )
+    return Plan(
+        method="executeCode",
+        verb="POST",
+        answer=models.TaskInfo,
+        fields=fields,
+        seconds=2 * SLACK,
+        own_id="" if idempotency_key else "idempotencyKey",
+    )
+
+
+def get_engine_status(engine_id: str) -> Plan[models.EngineInfo]:
+    """getEngineStatus: the engine as it is, or as it ended."""
+    return Plan(method="getEngineStatus", verb="GET", answer=models.EngineInfo, fields=given(engine_id=engine_id))
+
+
+def terminate_engine(engine_id: str) -> Plan[models.TerminateAnswer]:
+    """terminateEngine: ask for the engine's end; a success also where it has ended or was never there."""
+    return Plan(method="terminateEngine", verb="POST", answer=models.TerminateAnswer, fields=given(engine_id=engine_id))
+
+
+def list_engines(
+    *,
+    status: str | None = None,
+    engine_type: str | None = None,
+    user: str | None = None,
+    page_now: int | None = None,
+    page_size: int | None = None,
+) -> Plan[models.EnginesAnswer]:
+    """listEngines: a page of your engines (an admin's: everybody's), the newest first."""
+    fields = given(status=status, engine_type=engine_type, user=user, page_now=page_now, page_size=page_size)
+    return Plan(method="listEngines", verb="GET", answer=models.EnginesAnswer, fields=fields)
+
+
+def get_engine_metrics(engine_id: str) -> Plan[models.EngineMetricsAnswer]:
+    """getEngineMetrics: the engine's times and its tasks, counted."""
+    return Plan(
+        method="getEngineMetrics", verb="GET", answer=models.EngineMetricsAnswer, fields=given(engine_id=engine_id)
+    )
+
+
+def get_resource_usage(engine_id: str) -> Plan[models.ResourceUsageAnswer]:
+    """getResourceUsage: what was asked for, and what is used."""
+    return Plan(
+        method="getResourceUsage", verb="GET", answer=models.ResourceUsageAnswer, fields=given(engine_id=engine_id)
+    )
+
+
+def update_resource(engine_id: str, resources: Resources) -> Plan[models.UpdateResourceAnswer]:
+    """updateResource: more or less cpu, cpuLimit or memory for the running engine; nothing restarts."""
+    return Plan(
+        method="updateResource",
+        verb="POST",
+        answer=models.UpdateResourceAnswer,
+        fields=given(engine_id=engine_id, resources=resources),
+        # It sets figures: set twice, they are the same.
+        seconds=60.0 + SLACK,
+    )
+
+
+def report_resource_usage(engine_id: str, memory_bytes: int, cpu_seconds: float) -> Plan[models.NoAnswer]:
+    """reportResourceUsage: what an engine says of itself; `bearer` of the client is the engine's own token."""
+    return Plan(
+        method="reportResourceUsage",
+        verb="POST",
+        answer=models.NoAnswer,
+        fields=given(engine_id=engine_id, memory_bytes=memory_bytes, cpu_seconds=cpu_seconds),
+    )
+
+
+# Commands that only look; others may end what has begun since.
+_LOOKS = ("status", "engineConnProgress", "engineConnMetrics", "engineConnDiagnosis", "engineConnLog")
+
+
+def send_engine_command(
+    engine_id: str, command: str, *, parameters: Mapping[str, Any] | None = None
+) -> Plan[models.EngineCommandAnswer]:
+    """sendEngineCommand: interrupt, restartKernel, status, or one of Linkis's operators (engineConnProgress,
+    engineConnMetrics, engineConnDiagnosis, engineConnLog). Where the engine refuses it, `is_error` says so."""
+    return Plan(
+        method="sendEngineCommand",
+        verb="POST",
+        answer=models.EngineCommandAnswer,
+        fields=given(engine_id=engine_id, command=command, parameters=parameters),
+        repeatable=command in _LOOKS,
+        seconds=150.0 + SLACK,
+    )
+
+
+def get_engine_logs(
+    engine_id: str,
+    log_type: str | None = None,
+    *,
+    from_line: int | None = None,
+    lines: int | None = None,
+    last_rows: int | None = None,
+    enable_tail: bool | None = None,
+    only_keywords: str | None = None,
+    ignore_keywords: str | None = None,
+) -> Plan[models.EngineLogsAnswer]:
+    """getEngineLogs: `lines` lines from `from_line` (1 is the first) of stdout or another log, or its `last_rows`. The
+    next page begins at `end_line + 1`; an ended engine's logs are read the same way."""
+    return Plan(
+        method="getEngineLogs",
+        verb="GET",
+        answer=models.EngineLogsAnswer,
+        fields=given(
+            engine_id=engine_id,
+            log_type=log_type,
+            from_line=from_line,
+            lines=lines,
+            last_rows=last_rows,
+            enable_tail=enable_tail,
+            only_keywords=only_keywords,
+            ignore_keywords=ignore_keywords,
+        ),
+        seconds=60.0 + SLACK,
+    )
+
+
+def get_task(
+    engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
+) -> Plan[models.TaskInfo]:
+    """getTask: how far the task of this id or key is, or how it ended; also when its engine is gone."""
+    fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    return Plan(method="getTask", verb="GET", answer=models.TaskInfo, fields=fields)
+
+
+def get_task_result(
+    engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
+) -> Plan[models.ExecuteAnswer]:
+    """getTaskResult: the outputs of an ended task. Raises ResultGone where they are not kept any more."""
+    return Plan(
+        method="getTaskResult",
+        verb="GET",
+        answer=models.ExecuteAnswer,
+        fields=given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key),
+        # Some MiB over a slow line.
+        seconds=300.0,
+    )
+
+
+def list_tasks(engine_id: str, *, page_size: int | None = None) -> Plan[models.TasksAnswer]:
+    """listTasks: the engine's tasks, the newest first."""
+    fields = given(engine_id=engine_id, page_size=page_size)
+    return Plan(method="listTasks", verb="GET", answer=models.TasksAnswer, fields=fields)
+
+
+def cancel_task(
+    engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
+) -> Plan[models.TaskInfo]:
+    """cancelTask: end the task; one that has ended stays as it is."""
+    fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    return Plan(method="cancelTask", verb="POST", answer=models.TaskInfo, fields=fields)
+
+
+def explain_engine(engine_id: str) -> Plan[models.ExplainAnswer]:
+    """explainEngine: what the engine waits for, and what ends it when."""
+    return Plan(method="explainEngine", verb="GET", answer=models.ExplainAnswer, fields=given(engine_id=engine_id))
+
+
+def preview_cull(*, within_seconds: int | None = None) -> Plan[models.PreviewCullAnswer]:
+    """previewCull: which engines will be ended for idleness within that time, and which will not and why."""
+    return Plan(
+        method="previewCull",
+        verb="GET",
+        answer=models.PreviewCullAnswer,
+        fields=given(within_seconds=within_seconds),
+        seconds=60.0 + SLACK,
+    )
+
+
+def get_post_mortem(engine_id: str) -> Plan[models.PostMortemAnswer]:
+    """getPostMortem: why the engine ended, and what is kept of it."""
+    return Plan(method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=given(engine_id=engine_id))

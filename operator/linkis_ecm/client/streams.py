@@ -1,0 +1,269 @@
+"""Conversations that go on: a task's events, a log as it grows, a log as a file. Each goes on where it was cut.
+
+A cut is repeated under the same policy as a call; what got further since has earned a new patience.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from linkis_ecm.client.errors import BadRequest, EcmError
+from linkis_ecm.client.methods import get_engine_status, get_task
+from linkis_ecm.client.plan import Plan, given
+from linkis_ecm.client.retry import Tries
+from linkis_ecm.client.sse import SseEvent, SseParser
+from linkis_ecm.client.talk import ask, refuse
+from linkis_ecm.client.wire import Broken, Emit, Head, Silent, Sleep, Stream, Talk, Terms, opened, read
+from linkis_ecm.gateway.models import EngineInfo, NoAnswer
+
+# An engine's agent sends something every 10 s: after three times that there is nobody.
+EVENTS_SILENCE = 30.0
+# A log may be silent for hours, and so may be a connection that a firewall has forgotten: it is opened anew.
+LOG_SILENCE = 60.0
+DOWNLOAD_SILENCE = 60.0
+# A log that is another one each time it breaks off is not read for ever.
+BEGINNINGS = 3
+_IDENTITY = {"Accept-Encoding": "identity"}
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """`status`, `output` (index and output; `replaces` where it replaces that of its index, else a growing text's new
+    part), `reset` (all outputs told so far are void), and `end` as the last, with the task. `id` is where to go on
+    from, None where that is a later event's."""
+
+    event: str
+    data: dict[str, Any]
+    id: str | None = None
+
+
+def task_events(
+    terms: Terms,
+    engine_id: str,
+    task_id: str | None = None,
+    *,
+    idempotency_key: str | None = None,
+    last_event_id: str | None = None,
+) -> Stream[TaskEvent]:
+    """taskEvents: what becomes of the task and what it prints, while it runs; ends with it.
+
+    A connection that is cut is opened again where it was, and no event is told twice. `last_event_id` is an earlier
+    event's `id`, to go on from there.
+    """
+    which = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    plan = Plan(method="taskEvents", verb="GET", answer=NoAnswer, fields=which)
+    return Stream(_events(plan, terms, given(last_event_id=last_event_id)))
+
+
+def _events(plan: Plan[NoAnswer], terms: Terms, since: dict[str, str]) -> Talk[None]:
+    tries = _tries(terms)
+    was_open, cursor = False, ""
+    while True:
+        began = terms.clock()
+        # As a parameter what the caller has given, for the gateway to judge; as SSE's own header what it has given.
+        fields, headers = (plan.fields, {"Last-Event-ID": cursor}) if cursor else ({**plan.fields, **since}, {})
+        try:
+            head = yield from opened(plan.request(fields, seconds=EVENTS_SILENCE, headers=_IDENTITY | headers))
+            yield from refuse(head, terms, plan=plan, expected={200: ""})
+            was_open = True
+            parser = SseParser()
+            # Only the last of what is sent together has an id: a cut before it comes has all of it told again.
+            together: list[TaskEvent] = []
+            while data := (yield from read()):
+                for sent in parser.feed(data):
+                    event = _event(sent)
+                    together.append(event)
+                    if event.id is None and event.event != "end":
+                        continue
+                    if event.event == "end" and event.data.get("status") == "Unknown":
+                        raise Broken("The gateway has lost the engine, whose task may still run", can_retry=True)
+                    for one in together:
+                        yield Emit(one)
+                    together = []
+                    if event.event == "end":
+                        return
+                    if event.id != cursor:
+                        tries.progress()
+                    cursor = event.id or cursor
+            raise Broken("The task's events ended before the task", can_retry=True)
+        except BadRequest:
+            if not was_open:
+                raise
+            # The engine has ended in between. What it said last is gone; how its task ended is not.
+            yield Emit((yield from _ended(plan, terms)))
+            return
+        except EcmError as error:
+            wait = tries.wait(error, began=began)
+            if wait is None:
+                raise
+        yield Sleep(wait)
+
+
+def _ended(plan: Plan[NoAnswer], terms: Terms) -> Talk[TaskEvent]:
+    """The end of the task as getTask tells it. Raises EcmError where it has none."""
+    which = plan.fields
+    asked = get_task(which["engineId"], which.get("taskId"), idempotency_key=which.get("idempotencyKey"))
+    info = yield from ask(asked, terms)
+    if not info.final:
+        raise BadRequest(f"The task's events cannot be followed any more, and it is {info.status}: ask get_task")
+    return TaskEvent("end", {"event": "end", **info.model_dump(by_alias=True)})
+
+
+def _event(sent: SseEvent) -> TaskEvent:
+    try:
+        data = from_json(sent.data)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise EcmError("An event is no JSON object: this is no stream of a gateway")
+    return TaskEvent(sent.name, data, sent.id or None)
+
+
+def follow_engine_log(
+    terms: Terms,
+    engine_id: str,
+    log_type: str | None = None,
+    *,
+    from_byte: int | None = None,
+    tail_bytes: int | None = None,
+) -> Stream[str]:
+    """followEngineLog: the log's lines, without their ends, from `from_byte` or the last `tail_bytes` (4096) on, and
+    those that come; ends with the engine. The first may be the rest of a line."""
+    fields = given(engine_id=engine_id, log_type=log_type, tail_bytes=tail_bytes)
+    plan = Plan(method="followEngineLog", verb="GET", answer=NoAnswer, fields=fields)
+    return Stream(_follow(plan, terms, from_byte))
+
+
+def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None]:
+    tries = _tries(terms)
+    lines = _Lines()
+    attempt = -1
+    while True:
+        began = terms.clock()
+        streams = False
+        try:
+            info = yield from ask(get_engine_status(plan.fields["engineId"]), terms)
+            if 0 <= attempt < info.attempt and offset is not None:
+                offset = 0  # a new pod of the engine has begun its log anew
+            attempt = max(attempt, info.attempt)
+            fields = plan.fields if offset is None else {**plan.fields, "fromByte": offset}
+            head = yield from opened(plan.request(fields, seconds=LOG_SILENCE, headers=_IDENTITY))
+            yield from refuse(head, terms, plan=plan, expected={200: ""})
+            streams = True
+            if offset is None:
+                offset = int(head.headers.get("x-log-offset", "0"))
+            while data := (yield from read()):
+                offset += len(data)
+                tries.progress()
+                for line in lines.feed(data):
+                    yield Emit(line)
+            if rest := lines.rest():
+                yield Emit(rest)
+            return
+        except EcmError as error:
+            if streams and isinstance(error, Silent):
+                continue
+            wait = tries.wait(error, began=began)
+            if wait is None:
+                raise
+        yield Sleep(wait)
+
+
+class _Lines:
+    """Lines out of bytes, wherever these are cut."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._pieces: list[str] = []
+
+    def feed(self, data: bytes) -> list[str]:
+        first, *more = self._decode(data).split("\n")
+        self._pieces.append(first)
+        if not more:
+            return []
+        found = ["".join(self._pieces), *more[:-1]]
+        self._pieces = [more[-1]]
+        return [line.removesuffix("\r") for line in found]
+
+    def rest(self) -> str:
+        """The last line, which nothing ends."""
+        return "".join([*self._pieces, self._decode(b"", True)])
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a file; `again`: what came before is void, the file begins here."""
+
+    data: bytes
+    again: bool = False
+
+
+def downloaded(terms: Terms, engine: str | EngineInfo, log_type: str) -> Stream[Piece]:
+    """downloadEngineLog: the log's bytes, as many as it had at the beginning."""
+    return Stream(_download(terms, engine, log_type))
+
+
+def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[None]:
+    tries = _tries(terms)
+    info = engine if isinstance(engine, EngineInfo) else (yield from ask(get_engine_status(engine), terms))
+    plan = Plan(
+        method="downloadEngineLog",
+        verb="GET",
+        answer=NoAnswer,
+        fields={
+            "emInstance": info.ecm_instance,
+            "instance": info.service_instance,
+            "logDirSuffix": info.log_dir_suffix,
+            "logType": log_type,
+        },
+    )
+    got, total, tag, begun = 0, -1, "", 0
+    while got != total:
+        began = terms.clock()
+        headers = _IDENTITY | ({"Range": f"bytes={got}-{total - 1}", "If-Range": tag} if got else {})
+        try:
+            head = yield from opened(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=headers))
+            yield from refuse(head, terms, plan=plan, expected={200: "all of it", 206: "the rest"})
+            if head.http == 200:
+                begun += 1
+                if begun > BEGINNINGS:
+                    raise EcmError(f"The log was another one each time it broke off, {BEGINNINGS} times: try later")
+                if begun > 1:
+                    yield Emit(Piece(b"", again=True))
+                got, total, tag = 0, _length(head), head.headers.get("etag", "")
+            else:
+                _continues(head, got)
+            while data := (yield from read()):
+                got += len(data)
+                tries.progress()
+                yield Emit(Piece(data))
+            if got != total:
+                raise Broken("The log broke off", can_retry=True)
+        except EcmError as error:
+            wait = tries.wait(error, began=began)
+            if wait is None:
+                raise
+            yield Sleep(wait)
+
+
+def _length(head: Head) -> int:
+    length = head.headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit()):
+        raise EcmError("The log came without its length: something between here and the gateway has changed it")
+    return int(length)
+
+
+def _continues(head: Head, got: int) -> None:
+    found = _RANGE.fullmatch(head.headers.get("content-range", ""))
+    if found is None or int(found.group(1)) != got:
+        raise EcmError("Another part of the log came than was asked for: something between here and the gateway errs")
+
+
+def _tries(terms: Terms) -> Tries:
+    return Tries(terms.policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)
