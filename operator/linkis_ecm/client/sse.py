@@ -34,10 +34,11 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises EcmError where one is over the bound."""
-        if self._after_cr and data:
+        if not data:
+            return []
+        if self._after_cr:
             # The second half of a CRLF that was cut in the middle.
             data = data.removeprefix(b"\n")
-            self._after_cr = False
         self._buffer += data
         found = [event for line in self._lines() if (event := self._line(line)) is not None]
         if len(self._buffer) + self._held > MAX_EVENT_BYTES:

@@ -1,0 +1,98 @@
+"""The client's surface: every method of the gateway, every parameter, the same in both clients, and nothing heavy."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, login, methods
+from linkis_ecm.client.plan import Plan
+from linkis_ecm.gateway import models, table
+from linkis_ecm.gateway.table import OURS, Method
+
+ELEVEN = (
+    "createEngineConnection", "executeCode", "getEngineStatus", "terminateEngine", "listEngines", "getEngineMetrics",
+    "getResourceUsage", "updateResource", "reportResourceUsage", "sendEngineCommand", "getEngineLogs",
+)  # fmt: skip
+# Files of bytes in a format of their own: downloadEngineLog has a method that writes a file; these have none (yet).
+WITHOUT = {"getResultSet"}
+COVERED = [method for method in OURS if method.name not in WITHOUT]
+# What the client says by another method, or by where the file goes.
+SAID_OTHERWISE = {"executeCode": {"wait"}, "downloadEngineLog": set()}
+PLANS = {
+    "create_engine_connection": ("python",),
+    "execute_code": ("e", "1"),
+    "submit_code": ("e", "1"),
+    "list_engines": (),
+    "preview_cull": (),
+    "update_resource": ("e", {"memory": "2Gi"}),
+    "report_resource_usage": ("e", 1, 1.0),
+    "send_engine_command": ("e", "status"),
+}
+
+
+def python_name(wire: str) -> str:
+    return re.sub("(?<!^)([A-Z])", r"_\1", wire).lower()
+
+
+def plan_of(method: Method) -> Plan[models.EngineInfo] | None:
+    recipe = getattr(methods, python_name(method.name), None)
+    return None if recipe is None else recipe(*PLANS.get(python_name(method.name), ("e",)))
+
+
+@pytest.mark.parametrize("client", [EcmClient, AsyncEcmClient])
+@pytest.mark.parametrize("method", COVERED, ids=lambda method: method.name)
+def test_every_method_of_the_gateway_has_one_with_all_its_parameters(method: Method, client: type) -> None:
+    function = getattr(client, python_name(method.name))
+    assert method.name in function.__doc__
+    if method.request is not None:
+        wanted = set(method.request.model_fields) - SAID_OTHERWISE.get(method.name, set())
+        assert wanted - set(inspect.signature(function).parameters) == set()
+
+
+@pytest.mark.parametrize("method", COVERED, ids=lambda method: method.name)
+def test_a_plan_goes_where_the_gateway_has_it_and_waits_longer_than_it(method: Method) -> None:
+    plan = plan_of(method)
+    if plan is None:
+        assert method.response is None, "only streams and files are no plans"
+        return
+    assert (plan.verb, plan.path) == (method.verb, method.path)
+    assert plan.answer is method.response
+    assert plan.seconds > (method.seconds or 0) or method.name == "createEngineConnection"
+
+
+def test_a_creation_is_waited_for_longer_than_the_gateway_waits() -> None:
+    assert methods.create_engine_connection("python", timeout_seconds=models.CREATE_SECONDS_MAX).seconds > 630
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), [(EcmClient, AsyncEcmClient), (Engine, AsyncEngine)])
+def test_both_clients_have_the_same_methods_with_the_same_parameters(blocking: type, asynchronous: type) -> None:
+    def public(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(found).parameters)
+            for name, found in vars(kind).items()
+            if not name.startswith("_") and callable(found)
+        }
+
+    assert public(blocking) == public(asynchronous)
+
+
+@pytest.mark.parametrize("client", [EcmClient, AsyncEcmClient])
+@pytest.mark.parametrize("name", ELEVEN)
+def test_the_eleven_have_their_own_names_too(name: str, client: type) -> None:
+    assert getattr(client, name) is getattr(client, python_name(name))
+
+
+def test_the_paths_are_the_gateways() -> None:
+    assert (login.PREFIX, login.BASE) == (table.PREFIX, table.BASE)
+
+
+def test_importing_it_loads_nothing_of_a_gateway() -> None:
+    heavy = ("aiohttp", "kopf", "kubernetes", "sqlalchemy", "pyarrow", "s3fs", "linkis_ecm.gateway.table", "yaml")
+    code = f"import linkis_ecm.client, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert told.stdout.strip() == "[]"
