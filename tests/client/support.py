@@ -114,7 +114,10 @@ class Script:
             answer = answer(request)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        # One of its own each time: httpx uses a response up.
+        if isinstance(answer.stream, Cut):
+            return httpx.Response(answer.status_code, headers=answer.headers, stream=answer.stream)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
     def bodies(self) -> list[Any]:
         return [json.loads(request.content) for request in self.requests]
@@ -162,7 +165,8 @@ def engine_data(**changes: Any) -> dict[str, Any]:
     ticket = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
     return {
         "engineId": ticket, "ticketId": ticket, "namespace": "linkis", "name": "python-alice-abc",
-        "engineType": "python", "engineVersion": "3.11", "user": "alice", "creator": "IDE", "labelValue": "alice-IDE,python-3.11",
+        "engineType": "python", "engineVersion": "3.11", "user": "alice", "creator": "IDE",
+        "labelValue": "alice-IDE,python-3.11",
         "status": "Idle", "available": True, "serviceInstance": "pod.engines.linkis:9105", "ecmInstance": "ecm:9102",
         "logDirSuffix": "alice/20261124/python/t/logs",
     } | changes  # fmt: skip

@@ -84,11 +84,12 @@ async def test_a_journey_from_create_to_terminate(
 
         page = await call("logs", last_rows=1)
         assert page.rows == 1
-        whole = tmp_path / "log.txt"
+        (tmp_path / "logs").mkdir()
+        whole = tmp_path / "logs" / "log.txt"
         assert await call("download_log", whole) == len(whole.read_bytes())
         assert whole.read_text() == agent.log("stdout")
         assert "zwölf" in whole.read_text()
-        assert os.listdir(tmp_path) == ["log.txt"], "nothing is left beside it"
+        assert os.listdir(whole.parent) == ["log.txt"], "nothing is left beside it"
         opened = io.BytesIO(b"before")
         opened.seek(6)
         await client("download_engine_log", engine.info, opened, "stdout")
