@@ -84,6 +84,7 @@ def _fast(steps: Steps) -> None:
     _pytest(steps, "gateway", "-n", "2", "--dist", "loadfile", "tests/gateway")
     _pytest(steps, "the page in a browser", "tests/browser")
     _pytest(steps, "Linkis's own client", "tests/judge", seconds=300)
+    _pytest(steps, "client", "-n", "2", "--dist", "loadfile", "tests/client")
 
 
 def _down() -> None:

@@ -12,7 +12,7 @@ class CuttingProxy:
         self._port = port
         self.cuts = list(cuts)
         self.connections = 0
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> str:
@@ -22,15 +22,16 @@ class CuttingProxy:
     async def stop(self) -> None:
         self._server.close()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*self._tasks)
 
     def cut(self) -> int:
         """Cut what is open; how many connections that were."""
         cut = list(self._open)
-        for writer in cut:
-            writer.transport.abort()
+        for client, gateway in cut:
+            client.transport.abort()
+            gateway.transport.abort()
+        self._open.clear()
         return len(cut)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,14 +41,14 @@ class CuttingProxy:
         self.connections += 1
         limit = self.cuts.pop(0) if self.cuts else None
         there, away = await asyncio.open_connection("127.0.0.1", self._port)
-        self._open.add(writer)
+        self._open.add((writer, away))
         try:
             up = asyncio.create_task(_pass_on(reader, away, None))
             await _pass_on(there, writer, limit)
             up.cancel()
             await asyncio.gather(up, return_exceptions=True)
         finally:
-            self._open.discard(writer)
+            self._open.discard((writer, away))
             self._tasks.discard(task)
             writer.transport.abort()
             away.transport.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,3 +215,24 @@ async def test_a_starting_engine_is_waited_for(gw: Harness, client: Both, agent:
     with pytest.raises(EngineFailed, match="the limit was 1Gi") as failure:
         await client("wait_until_ready", UID)
     assert failure.value.data["reason"] == "OOMKilled"
+
+
+async def test_the_readmes_example_runs_as_it_stands(
+    gw: Harness,
+    agent: AgentProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made_by(gw, agent)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", readme, re.DOTALL)
+    for name, value in (("URL", gw.url), ("TOKEN", TOKEN), ("USER", "alice")):
+        monkeypatch.setenv(f"LINKIS_ECM_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    await asyncio.to_thread(exec, code, found)
+    assert [row["n"] for row in found["rows"]] == [1, 2]
+    printed = capsys.readouterr().out.splitlines()
+    assert (printed[0], printed[-1]) == ("42", "1")
+    assert "stdout.txt" in os.listdir(tmp_path)
