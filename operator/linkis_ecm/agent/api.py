@@ -8,6 +8,7 @@ from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError
 from linkis_ecm.agent.logapi import LogApi
+from linkis_ecm.agent.logfiles import LogFiles
 from linkis_ecm.agent.taskapi import TaskApi
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
 from linkis_ecm.agent.wire import json_body, number, only, text
@@ -23,14 +24,14 @@ class Api:
         engine: Engine,
         *,
         token: str,
-        log_dir: str,
+        logs: LogFiles,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         self._engine = engine
         self._expected = f"Bearer {token}".encode()
         self._status = status
         self._tasks = TaskApi(engine)
-        self._logs = LogApi(engine, log_dir)
+        self._logs = LogApi(engine, logs)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request. Raises HttpError."""

@@ -41,7 +41,7 @@ def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[in
     _guard_process()
     try:
         settings = read_settings(os.environ)
-        logs = LogFiles(settings.log_dir)
+        logs = LogFiles(settings.log_dir, file_bytes=settings.log_file_bytes, total_bytes=settings.log_total_bytes)
     except (SettingsError, OSError) as error:
         sentence = str(error)
         if isinstance(error, OSError):
@@ -128,7 +128,7 @@ class _Agent:
         loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, terminate, number.name)
-        api = Api(engine, token=settings.token, log_dir=settings.log_dir, status=self._report)
+        api = Api(engine, token=settings.token, logs=logs, status=self._report)
         server = Server(api.handle, on_error=lambda text: logs.event("ERROR", text))
         try:
             port = await server.start(settings.host, settings.port)
@@ -163,7 +163,7 @@ class _Agent:
     async def _ship(self) -> None:
         from linkis_ecm.agent.shipper import ship  # noqa: PLC0415 - no start waits for it
 
-        await ship(self._settings, seconds=SHIP_PATIENCE, log=self._logs.event)
+        await ship(self._settings, self._logs, seconds=SHIP_PATIENCE)
 
     async def _run_job(self, engine: Engine) -> None:
         """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""

@@ -1,16 +1,15 @@
 """What the agent's paths about logs mean: a page of lines, the bytes or a part of them, and what comes next.
 
-One index of line ends is kept per log. Must not know of tasks.
+One index of line ends is kept per log. Must not know of tasks, nor of how a log is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
+from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog, Overtaken
 from linkis_ecm.agent.loglines import MAX_LINES, Filter, LineIndex, Page, last_rows, page, tail
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
 from linkis_ecm.agent.wire import only, whole
@@ -23,14 +22,16 @@ TOP = 1 << 53
 FOLLOW_PAUSE = 0.2
 FOLLOW_PIECE = 256 << 10
 HEARTBEAT = 10.0
+# A page is read again where its lines were dropped under it.
+TRIES = 3
 
 
 class LogApi:
     """The paths under /v1/logs."""
 
-    def __init__(self, engine: Engine, log_dir: str) -> None:
+    def __init__(self, engine: Engine, files: LogFiles) -> None:
         self._engine = engine
-        self._log_dir = log_dir
+        self._files = files
         self._scans = asyncio.Semaphore(MAX_SCANS)
         self._indexes: dict[str, tuple[int, LineIndex, asyncio.Lock]] = {}
 
@@ -47,19 +48,26 @@ class LogApi:
         raise HttpError(404, "no such path: see the agent's API in docs/design/interfaces.md")
 
     def _download(self, name: str, query: dict[str, str]) -> Response:
-        """The file's bytes from `offset` on, `length` of them; where the file ends is decided now."""
+        """What there is of the log, from its byte `offset` on, `length` of them; where the log ends is decided now.
+
+        Where the beginning was dropped, this counts from the sentence that stands for it.
+        """
         offset, length = whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
-        descriptor = self._open(name)
-        found = os.fstat(descriptor)
-        begin = min(offset, found.st_size)
+        log = self._open(name)
+        total = log.size - log.start.first
+        begin = min(offset, total)
+        length = min(length, total - begin)
+        said = log.start.head[begin : begin + length]
         self._engine.attach("download")
         return Response(
             200,
+            said,
             content_type=TEXT,
-            headers=((b"x-log-size", b"%d" % found.st_size), (b"x-log-file", b"%x" % found.st_ino)),
-            file=descriptor,
-            offset=begin,
-            size=min(length, found.st_size - begin),
+            headers=((b"x-log-size", b"%d" % total), (b"x-log-file", b"%x-%x" % (log.inode, log.start.begin))),
+            file=log.descriptor,
+            offset=log.start.first + begin + len(said),
+            size=length - len(said),
+            intact=log.intact,
             done=lambda: self._engine.detach("download"),
         )
 
@@ -69,44 +77,55 @@ class LogApi:
         last = whole(query, "lastRows", 0, top=MAX_LINES)
         backwards = query.get("tail") == "true"
         wanted = Filter.parse(query.get("onlyKeywords", ""), query.get("ignoreKeywords", ""))
-        descriptor = self._open(name)
-        try:
-            found = os.fstat(descriptor)
-            index, lock = self._index(name, found)
-            async with self._scans, lock:
-                answer = await asyncio.to_thread(
-                    _read, descriptor, found.st_size, index,
-                    from_line=from_line, count=count, last=last, backwards=backwards, wanted=wanted,
-                )  # fmt: skip
-        finally:
-            os.close(descriptor)
-        return json_response(200, {**answer.as_json(), "logPath": f"{self._log_dir}/{name}"})
+        for _ in range(TRIES):
+            log = self._open(name)
+            try:
+                index, lock = self._index(name, log.inode)
+                async with self._scans, lock:
+                    answer = await asyncio.to_thread(
+                        _read, log, index, from_line=from_line, count=count, last=last, backwards=backwards,
+                        wanted=wanted,
+                    )  # fmt: skip
+                return json_response(200, {**answer.as_json(), "logPath": f"{self._files.directory}/{name}"})
+            except Overtaken:
+                continue
+            finally:
+                log.close()
+        raise HttpError(409, "these lines are being dropped while they are read: ask for later ones")
 
-    def _index(self, name: str, found: os.stat_result) -> tuple[LineIndex, asyncio.Lock]:
+    def _index(self, name: str, inode: int) -> tuple[LineIndex, asyncio.Lock]:
         """The log's index; a new one where the file is another than it was."""
         known = self._indexes.get(name)
-        if known is None or known[0] != found.st_ino:
-            known = self._indexes[name] = (found.st_ino, LineIndex(), asyncio.Lock())
+        if known is None or known[0] != inode:
+            known = self._indexes[name] = (inode, LineIndex(), asyncio.Lock())
         return known[1], known[2]
 
     def _follow(self, name: str, query: dict[str, str]) -> Response:
-        """The bytes from `offset` on, and those that are written from now on, until the engine ends."""
-        offset = whole(query, "offset", 0, top=TOP)
-        descriptor = self._open(name)
+        """The bytes from `offset`, or the last `tail`, on, and those that are written from now on, until the engine
+        ends. Where the first of them is, is told: later, where some were dropped."""
+        given, last = whole(query, "offset", -1, top=TOP), whole(query, "tail", TOP, top=TOP)
+        log = self._open(name)
+        offset = max(log.start.first, given if given >= 0 else log.size - last)
         self._engine.attach("follower")
 
         def done() -> None:
-            os.close(descriptor)
+            log.close()
             self._engine.detach("follower")
 
-        return Response(200, content_type=b"application/octet-stream", stream=self._grow(descriptor, offset), done=done)
+        return Response(
+            200,
+            content_type=b"application/octet-stream",
+            headers=((b"x-log-offset", b"%d" % offset),),
+            stream=self._grow(log, offset),
+            done=done,
+        )
 
-    async def _grow(self, descriptor: int, offset: int) -> AsyncGenerator[bytes]:
+    async def _grow(self, log: OpenLog, offset: int) -> AsyncGenerator[bytes]:
         """Frames: a length, a line end, so many bytes. An empty one tells that the engine is there."""
         quiet = 0.0
         while True:
             over = self._engine.ended.done()
-            while data := os.pread(descriptor, FOLLOW_PIECE, offset):
+            while data := self._piece(log, offset):
                 offset += len(data)
                 quiet = 0.0
                 yield b"%d\n%b" % (len(data), data)
@@ -118,34 +137,30 @@ class LogApi:
                 quiet = 0.0
                 yield b"0\n"
 
-    def _open(self, name: str) -> int:
-        descriptor = open_log(self._log_dir, name)
-        if descriptor is None:
+    @staticmethod
+    def _piece(log: OpenLog, offset: int) -> bytes:
+        try:
+            return log.read_at(offset, FOLLOW_PIECE)
+        except Overtaken:
+            raise ConnectionAbortedError("the log's beginning was dropped up to where its follower was") from None
+
+    def _open(self, name: str) -> OpenLog:
+        log = self._files.open(name)
+        if log is None:
             known = name in LOG_NAMES
             raise HttpError(
                 404,
                 f"this engine has written no log {name}" if known else f"no such log: ask for {', '.join(LOG_NAMES)}",
             )
-        return descriptor
+        return log
 
 
 def _read(
-    descriptor: int,
-    size: int,
-    index: LineIndex,
-    *,
-    from_line: int,
-    count: int,
-    last: int,
-    backwards: bool,
-    wanted: Filter,
+    log: OpenLog, index: LineIndex, *, from_line: int, count: int, last: int, backwards: bool, wanted: Filter
 ) -> Page:
     """Blocking. The part of a page's request that reads."""
-
-    def read_at(offset: int, length: int) -> bytes:
-        return os.pread(descriptor, length, offset)
-
-    index.extend(read_at, size)
+    read_at, size = log.read_at, log.size
+    index.extend(read_at, size, log.start)
     if last:
         return last_rows(read_at, size, index, rows=last)
     return (tail if backwards else page)(read_at, size, index, from_line=from_line, count=count, wanted=wanted)

@@ -1,8 +1,9 @@
-"""The engine's log folder: what is written to `stdout` and `stderr`, and how both are read back.
+"""The engine's log folder: what is written to `stdout` and `stderr`, and how every log there is read back.
 
 Each byte goes once to the file and once to the container's stream of the same name. A file write is a copy into the
 page cache and is made at once; the container's stream is a pipe to the runtime that may stand still, so a thread with
-a bounded backlog feeds it. Must not keep what it wrote but for the last lines of stderr.
+a bounded backlog feeds it. The files drop their beginnings before the volume is full; logs that others write there are
+only read. Must not keep what it wrote but for the last lines of stderr.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
+
+from linkis_ecm.agent.growing import STEP, GrowingFile, write_all
+from linkis_ecm.agent.loglines import WHOLE, Start
 
 # Linkis's log names (gc and udfLog belong to engines on the JVM, yarnApp to those on YARN).
 LOG_NAMES = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
+# Files of the folder that are looked at for what they take.
+_FILES_MAX = 1000
+
+
+class Overtaken(Exception):  # noqa: N818 - a fact, not a fault
+    """What was to be read has been dropped meanwhile."""
 
 
 class Mirror:
@@ -70,12 +81,12 @@ class Mirror:
 
 
 class LogFiles:
-    """The two files that the agent writes."""
+    """The two files that the agent writes, and the logs of the folder."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, file_bytes: int, total_bytes: int) -> None:
         self.directory = directory
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._files = {name: os.open(f"{directory}/{name}", flags, 0o640) for name in ("stdout", "stderr")}
+        self._total = total_bytes
+        self._files = {name: GrowingFile(f"{directory}/{name}", keep=file_bytes) for name in ("stdout", "stderr")}
         self._mirrors = {"stdout": Mirror(1), "stderr": Mirror(2)}
         self._at_line_start = True
         self._tail = b""
@@ -85,12 +96,26 @@ class LogFiles:
         if not data:
             return
         with suppress(OSError):
-            write_all(self._files[name], data)
+            if self._files[name].append(data):
+                self._make_room()
         self._mirrors[name].write(data)
         if name == "stdout":
             self._at_line_start = data.endswith(b"\n")
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
+
+    def _make_room(self) -> None:
+        """Where the folder's files together are over their bound, the longer of our two gives way."""
+        with os.scandir(self.directory) as entries:
+            used = sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in islice(entries, _FILES_MAX))
+        if used > self._total:
+            longer = max(self._files.values(), key=lambda file: file.kept)
+            longer.shorten(max(2 * STEP, longer.kept - (used - self._total)))
+
+    def open(self, name: str) -> OpenLog | None:
+        """Log `name` as it is now, None where there is none; the caller closes it."""
+        descriptor = open_log(self.directory, name)
+        return None if descriptor is None else OpenLog(descriptor, self._files.get(name))
 
     def event(self, level: str, text: str) -> None:
         """Write a line about the engine's own life to stdout, in the pattern of Linkis's log4j."""
@@ -108,11 +133,41 @@ class LogFiles:
             mirror.close(timeout)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """os.write until nothing is left."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+class OpenLog:
+    """A log that is being read: `size` bytes when it was opened, of which those before `start` are not there any more.
+
+    Offsets count from the log's true beginning.
+    """
+
+    def __init__(self, descriptor: int, written: GrowingFile | None) -> None:
+        self.descriptor = descriptor
+        found = os.fstat(descriptor)
+        self.inode, self.size = found.st_ino, found.st_size
+        # Not where the user's code has put another file there, or has cut ours.
+        mine = written is not None and written.inode == self.inode and written.start.begin <= self.size
+        self._written = written if mine else None
+        self.start: Start = self._written.start if self._written is not None else WHOLE
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes there: NULs for what is gone, then the sentence, then the log. Raises Overtaken."""
+        start = self.start
+        if offset >= start.begin:
+            data = os.pread(self.descriptor, length, offset)
+            if not self.intact(offset):
+                raise Overtaken
+            return data
+        end = offset + length
+        said = start.head[max(0, offset - start.first) : max(0, end - start.first)]
+        gone = b"\0" * max(0, min(end, start.first) - offset)
+        rest = end - start.begin
+        return gone + said + (self.read_at(start.begin, rest) if rest > 0 else b"")
+
+    def intact(self, offset: int) -> bool:
+        """Whether the bytes from `offset` on are still there."""
+        return self._written is None or self._written.start.at <= offset
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def open_log(directory: str, name: str) -> int | None:

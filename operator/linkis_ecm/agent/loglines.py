@@ -1,7 +1,9 @@
 """Pages of lines out of a log of any length: by number, from its end, filtered by words, over an index of line ends.
 
 The index holds how many lines end in each block of the file, so that line 5,000,000 is found by reading one block.
-Reads through a function, so that files here and in an archive are the same. Must not open anything.
+A log may have lost its beginning: numbers of lines and bytes count from its true one nevertheless, and a sentence
+stands in place of what is gone. Reads through a function, so that files here and in an archive are the same. Must not
+open anything.
 """
 
 from __future__ import annotations
@@ -25,6 +27,51 @@ _ENTRY = re.compile(rb"\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\.\d{3}")
 MAX_FOLLOWING = 500
 
 ReadAt = Callable[[int, int], bytes]
+
+# In place of the dropped beginning of a log; a person reads it, and so does whoever numbers an archived log.
+_DROPPED = b"[the first %d bytes, %d lines, of this log were dropped: it keeps its last %d MiB]"
+_SAID = re.compile(rb"\[the first (\d{1,16}) bytes, (\d{1,16}) lines, of this log were dropped: [^\n]{0,60}\][\n ]")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a log begins. `at` bytes were dropped, whole blocks of them, and `ends` lines ended in these; what is shown
+    begins at `begin`, and `head` is said in place of the bytes before that."""
+
+    at: int = 0
+    ends: int = 0
+    begin: int = 0
+    head: bytes = b""
+
+    @property
+    def first(self) -> int:
+        """Where the sentence begins."""
+        return self.begin - len(self.head)
+
+    @property
+    def line(self) -> int:
+        """The number of the first line that is shown: the sentence has that of the last line dropped."""
+        return max(1, self.ends + (self.begin > self.at))
+
+
+WHOLE = Start()
+
+
+def dropped(*, at: int, ends: int, begin: int, keep: int) -> Start:
+    """The start of a log that keeps its last `keep` bytes or so. Where not even one line has ended, its first line goes
+    on behind the sentence."""
+    lines = ends + (begin > at)
+    said = _DROPPED % (begin, lines, keep >> 20)
+    return Start(at, ends, begin, said + (b"\n" if lines else b" "))
+
+
+def said(beginning: bytes) -> tuple[int, int]:
+    """(the true place of a log's first byte, the true number of its first line), of a log that was kept elsewhere with
+    the sentence before it; (0, 1) where there is none."""
+    found = _SAID.match(beginning)
+    if found is None:
+        return 0, 1
+    return max(0, int(found[1]) - found.end()), max(1, int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +112,9 @@ class LineIndex:
     """How many lines end before each block of one file, as far as it was read. Grows with the file."""
 
     def __init__(self) -> None:
+        self.start = WHOLE
+        # The block that the counts begin with: those before it were dropped.
+        self._base = 0
         self._ends = array("Q", [0])
 
     @property
@@ -72,12 +122,15 @@ class LineIndex:
         """Memory that it takes."""
         return len(self._ends) * self._ends.itemsize
 
-    def extend(self, read_at: ReadAt, size: int) -> None:
-        """Count what is new of a file of `size` bytes; whole blocks only. A file that became shorter is read anew."""
-        known = len(self._ends) - 1
-        if size < known * BLOCK:
-            self._ends = array("Q", [0])
-            known = 0
+    def extend(self, read_at: ReadAt, size: int, start: Start = WHOLE) -> None:
+        """Count what is new of a file of `size` bytes that begins at `start`; whole blocks only. A file that became
+        shorter is read anew."""
+        first, known = start.at // BLOCK, self._base + len(self._ends) - 1
+        if size < known * BLOCK or not self._base <= first <= known:
+            self._ends, known = array("Q", [start.ends]), first
+        else:
+            del self._ends[: first - self._base]
+        self._base, self.start = first, start
         for number in range(known, size // BLOCK):
             block = read_at(number * BLOCK, BLOCK)
             if len(block) < BLOCK:
@@ -85,9 +138,9 @@ class LineIndex:
             self._ends.append(self._ends[-1] + block.count(b"\n"))
 
     def count(self, read_at: ReadAt, size: int) -> int:
-        """How many lines the file has; the last one counts though it has no end."""
-        blocks = min(len(self._ends) - 1, size // BLOCK)
-        ends, offset, last = self._ends[blocks], blocks * BLOCK, b"\n"
+        """How many lines the file has had; the last one counts though it has no end."""
+        blocks = min(self._base + len(self._ends) - 1, size // BLOCK)
+        ends, offset, last = self._ends[blocks - self._base], blocks * BLOCK, b"\n"
         while offset < size and (data := read_at(offset, min(BLOCK, size - offset))):
             ends += data.count(b"\n")
             offset += len(data)
@@ -97,13 +150,16 @@ class LineIndex:
         return ends + (last != b"\n")
 
     def offset_of(self, read_at: ReadAt, size: int, line: int) -> int | None:
-        """Where the 1-based `line` begins, None where there are fewer lines."""
+        """Where the 1-based `line`, or the first one that there is, begins; None where there are fewer lines."""
+        start = self.start
+        if line <= start.line:
+            return start.first
+        if line == start.line + 1 and start.head.endswith(b"\n"):
+            return start.begin
         skip = line - 1
-        if skip <= 0:
-            return 0
         # The block in which the line before ends.
         block = bisect_right(self._ends, skip - 1) - 1
-        left, offset = skip - self._ends[block], block * BLOCK
+        left, offset = skip - self._ends[block], (self._base + block) * BLOCK
         while offset < size and (data := read_at(offset, min(BLOCK, size - offset))):
             found = data.count(b"\n")
             if found >= left:
@@ -117,8 +173,9 @@ class LineIndex:
 
 
 def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
-    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis). Ends early at the bounds above."""
-    first = max(from_line, 1)
+    """`count` lines from the 1-based `from_line` (0 is 1, as in Linkis), or from the first that there is. Ends early at
+    the bounds above."""
+    first = max(from_line, index.start.line)
     offset = index.offset_of(read_at, size, first)
     if offset is None or offset >= size:
         return Page([], min(first - 1, index.count(read_at, size)))
@@ -139,20 +196,20 @@ def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
 
 def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
     """The same counted from the end: page 1 holds the newest `count` lines, in the order in which they were written."""
-    total = index.count(read_at, size)
+    total, oldest = index.count(read_at, size), index.start.line
     first = max(from_line, 1)
     if not wanted:
         last = total - (first - 1)
-        if last <= 0:
+        if last < oldest:
             return Page([], total)
-        begin = max(1, last - count + 1)
+        begin = max(oldest, last - count + 1)
         found = page(read_at, size, index, from_line=begin, count=last - begin + 1, wanted=wanted)
         return Page(found.logs, first - 1 + last - begin + 1)
     # A filter goes through the log from its end, in runs of lines; each run is judged from its first line on.
     logs: list[str] = []
-    seen, looked = first - 1, 0
-    while seen < total and len(logs) < count and looked < MAX_SCAN_BYTES:
-        run = min(MAX_LINES, total - seen)
+    seen, looked, all_seen = first - 1, 0, total - oldest + 1
+    while seen < all_seen and len(logs) < count and looked < MAX_SCAN_BYTES:
+        run = min(MAX_LINES, all_seen - seen)
         at = index.offset_of(read_at, size, total - seen - run + 1) or 0
         kept: list[tuple[int, str]] = []
         following = 0
@@ -165,7 +222,7 @@ def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
         # Where the page is full, what lies before its first line has not been looked at.
         seen += run - kept[-room][0] if len(kept) > room else run
         logs[:0] = [text for _, text in kept[-room:]]
-    return Page(logs, seen)
+    return Page(logs, seen if seen < all_seen else max(total, seen))
 
 
 def last_rows(read_at: ReadAt, size: int, index: LineIndex, *, rows: int) -> Page:

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from linkis_ecm.agent.spawn import LOG_DIR
+
+MIB = 1 << 20
+
 
 class SettingsError(ValueError):
     """A variable of the environment cannot be used; the text says which, and what to do."""
@@ -33,6 +37,10 @@ class Settings:
     engine_type: str
     stop_grace: float
     mode: str = "computation"
+    # What stdout and stderr each keep, and all files of the log folder together, of a volume over whose limit (4 GiB:
+    # podspec.LOG_VOLUME) the kubelet evicts the pod.
+    log_file_bytes: int = 512 * MIB
+    log_total_bytes: int = 2048 * MIB
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -56,11 +64,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         report_period=_seconds(environment, "ECM_REPORT_PERIOD", 10.0),
         host=environment.get("ECM_AGENT_HOST", ""),
         port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
-        log_dir=environment.get("ECM_LOG_DIR", "/var/log/engine"),
+        log_dir=environment.get("ECM_LOG_DIR", LOG_DIR),
         engine_type=engine_type,
         # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
         mode=_mode(environment.get("ECM_MODE", "")),
+        log_file_bytes=_whole(environment, "ECM_LOG_FILE_MIB", 512, low=8, top=1 << 20) * MIB,
+        log_total_bytes=_whole(environment, "ECM_LOG_TOTAL_MIB", 2048, low=32, top=1 << 20) * MIB,
     )
 
 
@@ -84,12 +94,12 @@ def _mode(text: str) -> str:
     return text or "computation"
 
 
-def _whole(environment: Mapping[str, str], name: str, default: int, *, top: int) -> int:
+def _whole(environment: Mapping[str, str], name: str, default: int, *, low: int = 0, top: int) -> int:
     text = environment.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit() or int(text) > top:
-        raise SettingsError(f"{name} is {text!r}: write a whole number from 0 to {top}")
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= top:
+        raise SettingsError(f"{name} is {text!r}: write a whole number from {low} to {top}")
     return int(text)
 
 

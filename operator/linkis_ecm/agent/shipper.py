@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import h11
 
-from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
+from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog
 from linkis_ecm.agent.settings import Settings
 
 RESULT = "result.json"
@@ -48,34 +47,29 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     raise ShippingError(problem)
 
 
-async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], None]) -> None:
-    """Sends every log file that there is, the smaller ones first, and the result of a `once` engine."""
+async def ship(settings: Settings, logs: LogFiles, *, seconds: float) -> None:
+    """Sends what is kept of every log file, the smaller ones first, and the result of a `once` engine."""
     if not settings.report_host:
         return
-    files: list[tuple[int, str, int]] = []
-    for name in LOG_NAMES:
-        descriptor = open_log(settings.log_dir, name)
-        if descriptor is not None:
-            files.append((os.fstat(descriptor).st_size, name, descriptor))
+    files = [(name, log) for name in LOG_NAMES if (log := logs.open(name)) is not None]
     with suppress(OSError):
-        descriptor = os.open(f"{settings.log_dir}/{RESULT}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        files.append((os.fstat(descriptor).st_size, RESULT, descriptor))
+        descriptor = os.open(f"{logs.directory}/{RESULT}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        files.append((RESULT, OpenLog(descriptor, None)))
     try:
         async with asyncio.timeout(seconds):
-            for size, name, descriptor in sorted(files):
+            for name, log in sorted(files, key=lambda entry: entry[1].size - entry[1].start.first):
                 try:
-                    target = f"/v1/archive/{name}?{_who(settings)}"
-                    status, body = await _exchange(settings, b"PUT", target, descriptor, size)
+                    status, body = await _exchange(settings, b"PUT", f"/v1/archive/{name}?{_who(settings)}", log)
                 except (OSError, EOFError, h11.ProtocolError) as error:
-                    log("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
+                    logs.event("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue
                 if status != 200:
-                    log("WARN", f"log {name} was not archived: {status} {body[:200].decode(errors='replace')}")
+                    logs.event("WARN", f"log {name} was not archived: {status} {body[:200].decode(errors='replace')}")
     except TimeoutError:
-        log("WARN", f"not all logs were archived within {seconds:g} s")
+        logs.event("WARN", f"not all logs were archived within {seconds:g} s")
     finally:
-        for _, _, descriptor in files:
-            os.close(descriptor)
+        for _, log in files:
+            log.close()
 
 
 def _who(settings: Settings) -> str:
@@ -90,10 +84,9 @@ def _who(settings: Settings) -> str:
     )
 
 
-async def _exchange(
-    settings: Settings, method: bytes, target: str, descriptor: int | None = None, size: int = 0
-) -> tuple[int, bytes]:
-    """One request on a connection of its own; the file's `size` bytes as its body."""
+async def _exchange(settings: Settings, method: bytes, target: str, log: OpenLog | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own; what there is of the log as its body."""
+    size = 0 if log is None else log.size - log.start.first
     reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=_READ)
     try:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ)
@@ -105,8 +98,8 @@ async def _exchange(
         ]
         writer.write(http.send(h11.Request(method=method, target=target.encode(), headers=headers)) or b"")
         await writer.drain()
-        if descriptor is not None:
-            await _send_file(writer, descriptor, size)
+        if log is not None:
+            await _send_file(writer, log)
         return await _answer(reader, http, size)
     finally:
         writer.close()
@@ -114,15 +107,17 @@ async def _exchange(
             await writer.wait_closed()
 
 
-async def _send_file(writer: asyncio.StreamWriter, descriptor: int, size: int) -> None:
+async def _send_file(writer: asyncio.StreamWriter, log: OpenLog) -> None:
     loop = asyncio.get_running_loop()
-    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
-        sent = 0
-        while sent < size:
-            piece = await loop.sendfile(writer.transport, file, sent, min(_PIECE, size - sent))
-            if not piece:
+    writer.write(log.start.head)
+    await writer.drain()
+    with os.fdopen(os.dup(log.descriptor), "rb", buffering=0) as file:
+        offset = log.start.begin
+        while offset < log.size:
+            piece = await loop.sendfile(writer.transport, file, offset, min(_PIECE, log.size - offset))
+            if not piece or not log.intact(offset):
                 raise EOFError("the log became shorter while it was sent")
-            sent += piece
+            offset += piece
 
 
 async def _answer(reader: asyncio.StreamReader, http: h11.Connection, size: int) -> tuple[int, bytes]:

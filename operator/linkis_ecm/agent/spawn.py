@@ -15,6 +15,7 @@ from contextlib import suppress
 
 # The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
 PRIVATE_PREFIX = "ECM_"
+LOG_DIR = "/var/log/engine"
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
 PIPE_BYTES = 1 << 20
@@ -47,6 +48,9 @@ def process_started(now: float) -> float:
 def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
     """What the kernel process sees: the container's environment without the agent's part of it."""
     kept = {name: value for name, value in environment.items() if not name.startswith(PRIVATE_PREFIX)}
+    # As Linkis gives them to its engines: where code puts logs such as gc, and what need not last.
+    kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR", LOG_DIR)
+    kept["TEMP_DIRS"] = environment.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
     # Pictures come inline without importing matplotlib at start; its cache and IPython's folder must be writable
     # where the root filesystem is not.
     kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from linkis_ecm.agent.growing import GrowingFile
 from linkis_ecm.agent.outputs import Outputs
 
 SCHEDULED, RUNNING = "Scheduled", "Running"
@@ -27,6 +27,8 @@ MAX_KEPT_BYTES = 64 << 20
 # Linkis's floor for a task that runs and says nothing of itself.
 RUNNING_PROGRESS = 0.1
 JOURNAL = "journal.jsonl"
+# Some 100,000 tasks.
+JOURNAL_BYTES = 64 << 20
 
 
 class OtherTaskError(Exception):
@@ -104,11 +106,10 @@ class TaskBook:
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
-        self._journal: int | None = None
+        self._journal: GrowingFile | None = None
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._journal = os.open(f"{directory}/{JOURNAL}", flags, 0o640)
+            self._journal = GrowingFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
 
     def find(self, task_id: str) -> Task | None:
         """The task of that id, while it is remembered."""
@@ -151,7 +152,7 @@ class TaskBook:
             return
         line = {"taskId": task.id, "event": event, "at": round(self._clock(), 3), **more}
         with suppress(OSError):
-            os.write(self._journal, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+            self._journal.append(json.dumps(line, ensure_ascii=True).encode() + b"\n")
 
     def _drop_outputs(self, task: Task) -> None:
         if task.outputs is not None:

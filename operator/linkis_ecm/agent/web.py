@@ -47,8 +47,8 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """An answer: `body`, or `size` bytes of the file open as `file` from `offset` on, which is closed after it, or
-    what `stream` yields, piece by piece."""
+    """An answer: `body`, and after it `size` bytes of the file open as `file` from `offset` on, which is closed after
+    it; or what `stream` yields, piece by piece."""
 
     status: int
     body: bytes = b""
@@ -57,6 +57,8 @@ class Response:
     file: int | None = None
     size: int = 0
     offset: int = 0
+    # Whether the file's bytes from an offset on are still what they were; asked after they were sent.
+    intact: Callable[[int], bool] | None = None
     stream: AsyncGenerator[bytes] | None = None
     # Called when the answer has been sent, or its peer has gone.
     done: Callable[[], None] | None = None
@@ -240,7 +242,7 @@ class _Connection:
         if response.stream is not None:
             await self._send_stream(response, response.stream)
             return
-        size = response.size if response.file is not None else len(response.body)
+        size = len(response.body) + (response.size if response.file is not None else 0)
         headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % size), *response.headers]
         # Where the body was not read, what follows is not a request: say so.
         if self._h11.their_state is not h11.DONE:
@@ -253,8 +255,11 @@ class _Connection:
                 self._writer.write(data)
                 await self._writer.drain()
                 return
-            self._writer.write(data)
-        await self._send_file(response.file, response.offset, size)
+            self._writer.write(data + response.body)
+        await self._send_file(response.file, response.offset, response.size, response.intact)
+        # h11 counts what passes through it: tell it, without the bytes.
+        self._h11.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+        self._h11.send(h11.EndOfMessage())
 
     async def _send_stream(self, response: Response, stream: AsyncGenerator[bytes]) -> None:
         """As long as there is something to tell and the peer is there; then the connection is closed."""
@@ -292,7 +297,7 @@ class _Connection:
                         await waited
             await stream.aclose()
 
-    async def _send_file(self, descriptor: int, offset: int, size: int) -> None:
+    async def _send_file(self, descriptor: int, offset: int, size: int, intact: Callable[[int], bool] | None) -> None:
         """Exactly `size` bytes by sendfile, in pieces that a reader must take in time."""
         loop = asyncio.get_running_loop()
         with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -304,10 +309,9 @@ class _Connection:
                     )
                 if not piece:
                     raise ConnectionAbortedError("the log became shorter while it was sent")
+                if intact is not None and not intact(offset + sent):
+                    raise ConnectionAbortedError("the log's beginning was dropped up to what was being sent")
                 sent += piece
-        # h11 counts what passes through it: tell it, without the bytes.
-        self._h11.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
-        self._h11.send(h11.EndOfMessage())
 
     async def _refuse(self, error: HttpError) -> None:
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):

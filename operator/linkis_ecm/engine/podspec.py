@@ -19,8 +19,11 @@ from linkis_ecm.model.plugin import EngineConnPluginSpec
 # The images' user (Dockerfile).
 USER_ID = 10001
 LOG_DIR = "/var/log/engine"
-# A log that grows past this ends the engine by eviction rather than the node by a full disk.
+# A folder that grows past this ends the engine by eviction rather than the node by a full disk. The agent's own files
+# drop their beginnings long before: each at the first figure, all together, with what the code writes there, at the
+# second. The rest is room for what a filesystem keeps ready behind a file's end (xfs: as much again as the file has).
 LOG_VOLUME = "4Gi"
+LOG_FILE_MIB, LOG_TOTAL_MIB = 512, 2048
 TMP_VOLUME = "4Gi"
 # The agent lets a running task finish for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
@@ -222,6 +225,8 @@ def _agent_env(
         "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
         "ECM_AGENT_PORT": str(AGENT_PORT),
         "ECM_LOG_DIR": LOG_DIR,
+        "ECM_LOG_FILE_MIB": str(LOG_FILE_MIB),
+        "ECM_LOG_TOTAL_MIB": str(LOG_TOTAL_MIB),
         "ECM_ENGINE_TYPE": plugin.engine_type,
     }
     return [{"name": name, "value": value} for name, value in values.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,11 +12,13 @@ import orjson
 from aiohttp import StreamReader
 
 from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
-from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog
+from linkis_ecm.gateway.logs import Engine, Followed, LogMissing, LogQuery, OpenLog
 from linkis_ecm.gateway.views import EngineView
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
+# An agent's word goes into an entity tag: with these characters alone.
+_NO_TAG = re.compile("[^0-9a-f-]")
 # An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
 MAX_PAGE_BYTES = 64 << 20
 
@@ -72,29 +75,33 @@ class AgentLogSource:
             async with self._link.open(
                 live, path, kind="download", bound=DOWNLOADS_PER_ENGINE, what="downloads"
             ) as answer:
-                total = answer.headers.get("X-Log-Size", "")
-                if answer.content_length is None or not total.isdigit():
+                total = _number(answer.headers.get("X-Log-Size", ""))
+                if answer.content_length is None or total is None:
                     raise self._link.garbage(live, "a log without its length")
-                # The file and which of the engine's pods wrote it: bytes once written stay as they are.
-                identity = f"{live.uid}-{live.attempt}-{answer.headers.get('X-Log-File', '')[:20]}"
+                # The file, where it begins, and which of the engine's pods wrote it: bytes once written stay as they
+                # are.
+                file = _NO_TAG.sub("", answer.headers.get("X-Log-File", ""))[:40]
                 yield OpenLog(
-                    total=int(total),
+                    total=total,
                     length=answer.content_length,
-                    identity=identity,
+                    identity=f"{live.uid}-{live.attempt}-{file}",
                     chunks=answer.content.iter_any(),
                 )
         except NotThere:
             raise LogMissing from None
 
     @asynccontextmanager
-    async def follow(self, engine: Engine, log_type: str, *, offset: int) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
         live = _live(engine)
-        path = f"/v1/logs/{log_type}/follow?offset={offset}"
+        path = f"/v1/logs/{log_type}/follow?" + (f"tail={tail}" if offset is None else f"offset={offset}")
         try:
             async with self._link.open(
                 live, path, kind="follow", bound=FOLLOWERS_PER_ENGINE, what="followers"
             ) as answer:
-                yield _unframed(answer.content)
+                begins = _number(answer.headers.get("X-Log-Offset", ""))
+                if begins is None:
+                    raise self._link.garbage(live, "a log without the place of its first byte")
+                yield Followed(begins, _unframed(answer.content))
         except NotThere:
             raise LogMissing from None
 
@@ -111,6 +118,10 @@ async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
                 raise ConnectionResetError("the agent left in the middle of a frame")
             left -= len(data)
             yield data
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _live(engine: Engine) -> EngineView:

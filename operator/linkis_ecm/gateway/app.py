@@ -122,7 +122,8 @@ def build_app(
     app.router.add_get("/openapi.json", _openapi)
     docspage.add_routes(app.router)
     for method in METHODS:
-        app.router.add_route(method.verb, method.path, _endpoint(method, method.handler))
+        for verb in (method.verb, *(("HEAD",) if method.head else ())):
+            app.router.add_route(verb, method.path, _endpoint(method, method.handler))
     return app
 
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from linkis_ecm.agent.loglines import Filter, LineIndex, Page, last_rows, page, tail
+from linkis_ecm.agent.loglines import Filter, LineIndex, Page, last_rows, page, said, tail
 from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
 from linkis_ecm.gateway.errors import bad_request
-from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog
+from linkis_ecm.gateway.logs import Engine, Followed, LogMissing, LogQuery, OpenLog
 from linkis_ecm.gateway.views import EngineView
 
 # The kubelet's log holds both streams: it stands in for either where the agent could not send its files.
@@ -19,6 +19,8 @@ _IN_CONTAINER = ("stdout", "stderr")
 # Logs whose line index is kept: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
 
+# Longer than the sentence at the beginning of a log that has lost it.
+_SENTENCE = 256
 Found = tuple[int, str]
 
 
@@ -63,10 +65,15 @@ class ArchiveLogSource:
             await reader.close()
 
     @asynccontextmanager
-    async def follow(self, engine: Engine, log_type: str, *, offset: int) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
         """What there is: nothing more will come."""
-        async with self.open(engine, log_type, offset=offset) as opened:
-            yield opened.chunks
+        _, reader = await self._reader(engine, log_type)
+        try:
+            first, _ = said(await asyncio.to_thread(reader.read_at, 0, _SENTENCE))
+            begin = max(0, reader.size - tail if offset is None else offset - first)
+            yield Followed(first + begin, reader.chunks(begin))
+        finally:
+            await reader.close()
 
     def _index(self, key: tuple[str, int, str]) -> tuple[LineIndex, asyncio.Lock]:
         found = self._indexes.pop(key, None) or (LineIndex(), asyncio.Lock())
@@ -92,11 +99,14 @@ class ArchiveLogSource:
 
 
 def _read(reader: Reader, index: LineIndex, query: LogQuery) -> Page:
-    """Blocking."""
+    """Blocking. Lines are numbered as they were while the engine lived."""
     read_at, size = reader.read_at, reader.size
     index.extend(read_at, size)
     if query.last_rows:
         return last_rows(read_at, size, index, rows=query.last_rows)
-    read = tail if query.tail else page
     wanted = Filter.parse(query.only, query.ignore)
-    return read(read_at, size, index, from_line=query.from_line, count=query.lines, wanted=wanted)
+    if query.tail:
+        return tail(read_at, size, index, from_line=query.from_line, count=query.lines, wanted=wanted)
+    before = said(read_at(0, _SENTENCE))[1] - 1
+    found = page(read_at, size, index, from_line=query.from_line - before, count=query.lines, wanted=wanted)
+    return Page(found.logs, found.end_line + before)

@@ -7,7 +7,9 @@ is log `logType` of that engine. Texts and the order of the checks are Linkis's 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -74,22 +76,35 @@ async def download_engine_log(call: Call, _: None) -> web.StreamResponse:
     em_instance, instance, suffix, log_type = _parameters(call.request)
     engine = await _find(call.gateway, call.caller, em_instance=em_instance, instance=instance, suffix=suffix)
     source = call.gateway.logs.source(engine)
+    name = file_name(instance, log_type)
+    wanted = ranges.parse(call.request.headers.get("Range")) if call.request.method == "GET" else None
     try:
-        wanted = ranges.parse(call.request.headers.get("Range"))
-        if wanted is None:
-            async with source.open(engine, log_type) as opened:
-                return await _whole(call, opened, file_name(instance, log_type))
-        async with source.open(engine, log_type, length=0) as opened:
-            total, identity = opened.total, opened.identity
-        if not ranges.still_valid(call.request.headers.get("If-Range"), identity, total):
-            async with source.open(engine, log_type) as opened:
-                return await _whole(call, opened, file_name(instance, log_type))
-        begin, end = wanted.within(total)
-        async with source.open(engine, log_type, offset=begin, length=end - begin) as opened:
-            headers = {"Content-Range": f"bytes {begin}-{end - 1}/{total}"}
-            return await _send(call, opened, file_name(instance, log_type), status=206, headers=headers)
+        if wanted is not None:
+            part = await _part(call, partial(source.open, engine, log_type), wanted, name)
+            if part is not None:
+                return part
+        async with source.open(engine, log_type, length=0 if call.request.method == "HEAD" else None) as opened:
+            return await _whole(call, opened, name)
     except LogMissing:
         raise missing(engine, log_type) from None
+
+
+async def _part(
+    call: Call, read: Callable[..., AbstractAsyncContextManager[OpenLog]], wanted: ranges.Range, name: str
+) -> web.StreamResponse | None:
+    """The part that is asked for; None where the client must have all: what it has is of another log."""
+    async with read(length=0) as now:
+        total, identity = now.total, now.identity
+    if ranges.matches(call.request.headers.get("If-None-Match"), identity, total):
+        return _not_modified(identity, total)
+    if not ranges.still_valid(call.request.headers.get("If-Range"), identity, total):
+        return None
+    begin, end = wanted.within(total)
+    async with read(offset=begin, length=end - begin) as opened:
+        if opened.identity != identity or opened.length != end - begin:
+            return None  # its beginning was dropped between the two
+        headers = {"Content-Range": f"bytes {begin}-{end - 1}/{total}", "ETag": ranges.etag(identity, total)}
+        return await _send(call, opened, name, status=206, headers=headers)
 
 
 async def follow_engine_log(call: Call, request: FollowLogRequest) -> web.StreamResponse:
@@ -99,15 +114,13 @@ async def follow_engine_log(call: Call, request: FollowLogRequest) -> web.Stream
     engine = await call.engine(request.engine_id)
     source = call.gateway.logs.source(engine)
     try:
-        offset = request.from_byte
-        if offset is None:
-            async with source.open(engine, request.log_type, length=0) as opened:
-                offset = max(0, opened.total - request.tail_bytes)
-        async with source.follow(engine, request.log_type, offset=offset) as chunks:
-            response = web.StreamResponse(headers={"Content-Type": TEXT, "X-Log-Offset": str(offset)})
+        async with source.follow(
+            engine, request.log_type, offset=request.from_byte, tail=request.tail_bytes
+        ) as followed:
+            response = web.StreamResponse(headers={"Content-Type": TEXT, "X-Log-Offset": str(followed.offset)})
             sender = call.sender(response)
             await sender.begin()
-            await sender.stream(chunks)
+            await sender.stream(followed.chunks)
             return await sender.end()
     except LogMissing:
         raise missing(engine, request.log_type) from None
@@ -168,11 +181,18 @@ async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
         raise bad_request(
             f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with getEngineLogs"
         )
-    if ranges.matches(call.request.headers.get("If-None-Match"), opened.identity, opened.total):
-        return web.Response(status=304, headers={"ETag": ranges.etag(opened.identity, opened.total)})
-    if packing.asked_for(call.request.headers.get("Accept-Encoding", "")) and opened.length > packing.WORTH:
+    headers = call.request.headers
+    if ranges.matches(headers.get("If-None-Match"), opened.identity, opened.total):
+        return _not_modified(opened.identity, opened.total)
+    # A client that asks for a part, and is given all, counts bytes of the log itself.
+    packed = "Range" not in headers and packing.asked_for(headers.get("Accept-Encoding", ""))
+    if packed and opened.total > packing.WORTH:
         return await _send_packed(call, opened, name)
     return await _send(call, opened, name)
+
+
+def _not_modified(identity: str, total: int) -> web.Response:
+    return web.Response(status=304, headers={"ETag": ranges.etag(identity, total), "Vary": "Accept-Encoding"})
 
 
 async def _send(
@@ -180,6 +200,9 @@ async def _send(
 ) -> web.StreamResponse:
     """The headers, and the bytes as they come."""
     response = web.StreamResponse(status=status, headers=_headers(opened, name) | dict(headers or {}))
+    if call.request.method == "HEAD":
+        response.content_length = opened.total
+        return response
     response.content_length = opened.length
     sender = call.sender(response)
     await sender.begin()
@@ -190,8 +213,15 @@ async def _send(
 
 async def _send_packed(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
     """As gzip, whose length nobody knows beforehand. A log that breaks off breaks the connection."""
-    headers = _headers(opened, name) | {"Content-Encoding": "gzip", "X-Log-Size": str(opened.length)}
-    sender = call.sender(web.StreamResponse(headers=headers))
+    headers = _headers(opened, name) | {
+        "Content-Encoding": "gzip",
+        "X-Log-Size": str(opened.total),
+        "ETag": ranges.etag(opened.identity, opened.total, packed=True),
+    }
+    response = web.StreamResponse(headers=headers)
+    if call.request.method == "HEAD":
+        return response
+    sender = call.sender(response)
     await sender.begin()
     sent = await sender.relay(opened.chunks, opened.length, packed=packing.Packer())
     call.gateway.metrics.download_bytes.inc(sent)

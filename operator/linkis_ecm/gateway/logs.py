@@ -38,12 +38,21 @@ class LogQuery:
 class OpenLog:
     """A log that is being read: `total` bytes when it was opened, of which exactly `length` come in `chunks`.
 
-    `identity` is the same as long as bytes already written are: a log only grows.
+    `identity` is the same as long as bytes already written are: a log only grows, but for one that drops its beginning,
+    which is another one then.
     """
 
     total: int
     length: int
     identity: str
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A log that is being followed: what comes in `chunks` begins at byte `offset`, counted from the true beginning."""
+
+    offset: int
     chunks: AsyncIterator[bytes]
 
 
@@ -65,9 +74,10 @@ class LogSource(Protocol):
         ...
 
     def follow(
-        self, engine: Engine, log_type: str, *, offset: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes from `offset` on and those that are written from now on, until the engine ends."""
+        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+    ) -> AbstractAsyncContextManager[Followed]:
+        """The bytes from `offset`, or else the last `tail`, on, and those that are written from now on, until the
+        engine ends."""
         ...
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from linkis_ecm.gateway.errors import Refused
 
+_PACKED = "-gzip"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -48,22 +49,23 @@ def parse(header: str | None) -> Range | None:
     return Range(first, last)
 
 
-def etag(identity: str, total: int) -> str:
-    """The log as it is now."""
-    return f'"{identity}-{total}"'
+def etag(identity: str, total: int, *, packed: bool = False) -> str:
+    """The log as it is now; its packed form is another (RFC 9110, 8.8.3.3)."""
+    return f'"{identity}-{total}{_PACKED if packed else ""}"'
 
 
 def matches(header: str | None, identity: str, total: int) -> bool:
-    """If-None-Match: the client has exactly this."""
+    """If-None-Match: the client has exactly this, packed or not."""
     if not header:
         return False
     tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return "*" in tags or etag(identity, total) in tags
+    return "*" in tags or not tags.isdisjoint((etag(identity, total), etag(identity, total, packed=True)))
 
 
 def still_valid(header: str | None, identity: str, total: int) -> bool:
-    """If-Range: what the client has is the beginning of this log."""
+    """If-Range: what the client has is the beginning of this log. A packed one's bytes are others, a weak tag or a date
+    does not say which."""
     if not header:
         return True
-    name, _, size = header.strip().strip('"').rpartition("-")
+    name, _, size = header.strip().removeprefix('"').removesuffix('"').rpartition("-")
     return name == identity and size.isascii() and size.isdigit() and len(size) < 19 and int(size) <= total

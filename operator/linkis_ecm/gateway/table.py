@@ -43,6 +43,8 @@ class Method:
     seconds: float | None = 30.0
     # Called by an engine with its own token, which the handler checks; everything else is a user's.
     by_engine: bool = False
+    # Served for HEAD too: a file, whose size and tag some clients ask for first.
+    head: bool = False
     # Linkis's own paths; ours are the method's name.
     at: str = ""
 
@@ -105,6 +107,7 @@ OURS: tuple[Method, ...] = (
         response=None,
         handler=download_engine_log,
         seconds=None,
+        head=True,
     ),
     Method(
         name="explainEngine",
