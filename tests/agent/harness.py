@@ -71,6 +71,11 @@ class AgentProcess:
         path = self.log_dir / name
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def write(self, name: str, data: bytes) -> None:
+        """Append to a log, as the engine's code may."""
+        with (self.log_dir / name).open("ab") as file:
+            file.write(data)
+
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 

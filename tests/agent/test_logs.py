@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import threading
@@ -9,12 +10,14 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from linkis_ecm.agent import loglines
-from linkis_ecm.agent.logfiles import Mirror, open_log
+from linkis_ecm.agent import logapi, loglines
+from linkis_ecm.agent.logfiles import LogFiles, Mirror, open_log
 from linkis_ecm.agent.loglines import Filter, LineIndex, page, tail
+from linkis_ecm.agent.web import Request
 from tests.agent.harness import AgentProcess
 
 
@@ -367,3 +370,64 @@ def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
     assert done.wait(20)
     text = b"".join(frames).decode()
     assert text.index("before") < text.index("after") < text.index("the engine has stopped")
+
+
+async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logapi, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(logapi, "FOLLOW_PAUSE", 0.01)
+
+    class Engine:
+        ended = asyncio.get_running_loop().create_future()
+        attached: ClassVar[list[str]] = []
+
+        def attach(self, what: str) -> None:
+            self.attached.append(what)
+
+        def detach(self, what: str) -> None:
+            self.attached.remove(what)
+
+    files = LogFiles(str(tmp_path), file_bytes=1 << 30, total_bytes=1 << 30)
+    engine: Any = Engine()
+    (tmp_path / "gc").write_text("first\n")
+    request = Request("GET", "/v1/logs/gc/follow", {}, {}, read_body=lambda: asyncio.sleep(0, b""))
+    response = await logapi.LogApi(engine, files).logs(["gc", "follow"], request)
+    assert engine.attached == ["follower"]
+    assert response.stream is not None
+    assert response.done is not None
+    got = [await anext(response.stream) for _ in range(4)]
+    assert got == [b"6\nfirst\n", b"0\n", b"0\n", b"0\n"]
+    engine.ended.set_result(0)
+    assert [frame async for frame in response.stream if frame != b"0\n"] == []
+    response.done()
+    assert engine.attached == []
+    files.close(1.0)
+
+
+# -- what the engine's own code writes there ---------------------------------------------------------------------------
+
+
+def test_code_learns_where_logs_go_as_in_linkis_and_what_it_writes_there_is_served(agent: AgentProcess) -> None:
+    told = agent.outputs("import os; print(os.environ['LOG_DIRS'], os.environ['TEMP_DIRS'])")
+    assert told[0]["text"] == f"{agent.log_dir} {os.environ.get('TMPDIR') or '/tmp'}\n"
+    agent.outputs("open(os.environ['LOG_DIRS'] + '/yarnApp', 'w').write('Submitted application application_1\\n')")
+    status, page = agent.json("GET", "/v1/logs/yarnApp/lines")
+    assert (status, page["logs"]) == (200, ["Submitted application application_1"])
+    (agent.log_dir / "yarnApp").unlink()
+
+
+def test_the_logs_of_a_jvm_that_the_code_starts_are_served(agent: AgentProcess) -> None:
+    # As Linkis starts its engines (JavaProcessEngineConnLaunchBuilder); without a JVM the same file, written by hand.
+    code = (
+        "import os, shutil, subprocess\n"
+        "path = os.environ['LOG_DIRS'] + '/gc'\n"
+        "if shutil.which('java'):\n"
+        "    subprocess.run(['java', f'-Xlog:gc:file={path}', '-version'], check=True, timeout=50)\n"
+        "else:\n"
+        "    open(path, 'w').write('[0.004s][info][gc] Using Serial\\n')\n"
+    )
+    agent.outputs(code)
+    status, whole = agent.call("GET", "/v1/logs/gc")
+    assert status == 200
+    assert b"[gc] Using " in whole
+    assert agent.json("GET", "/v1/logs/gc/lines?lines=1")[1]["logs"] == [whole.decode().splitlines()[0]]
+    (agent.log_dir / "gc").unlink()

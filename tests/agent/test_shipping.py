@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from linkis_ecm.agent.loglines import said
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
@@ -144,6 +145,36 @@ async def test_a_log_over_the_bound_is_cut_and_the_agent_ends_in_time(start: Sta
     assert time.monotonic() - begun < 12
     assert (await operator.archive.files(UID, 0))["stdout"] == 64 << 20
     assert any("cut at" in line for entry in operator.index.entries for line in entry.missing)
+
+
+async def test_of_a_log_that_dropped_its_beginning_what_is_kept_is_archived(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator, ECM_LOG_FILE_MIB="8")
+    code = "import os\nfor n in range(40): os.write(1, b'%d ' % n + b'y' * (1 << 20) + b'\\n')"
+    await asyncio.to_thread(agent.execute, code)
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    path = agent.log_dir / "stdout"
+    kept = await operator.archive.get(UID, 0, "stdout") or b""
+    first, lines = said(kept)
+    assert lines > 20
+    assert len(kept) < 20 << 20
+    # The last words are written after the log was sent.
+    assert path.read_bytes()[first + kept.index(b"\n") + 1 :].startswith(kept[kept.index(b"\n") + 1 :])
+    assert b"39 yyy" in kept
+    assert b"\0" not in kept
+
+
+async def test_what_the_code_wrote_beside_them_is_archived_too(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    code = (
+        "import os\nfor name in ('gc', 'yarnApp', 'udfLog', 'other'):\n"
+        "    open(os.environ['LOG_DIRS'] + '/' + name, 'w').write(name + ' of a JVM\\n')"
+    )
+    await asyncio.to_thread(agent.execute, code)
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr", "gc", "yarnApp", "udfLog"}
+    assert await operator.archive.get(UID, 0, "gc") == b"gc of a JVM\n"
 
 
 async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start: Start, operator: Operator) -> None:

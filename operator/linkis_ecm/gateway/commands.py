@@ -10,9 +10,9 @@ from typing import Any
 
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.enginelogs import EVERY_TYPE, LOG_TYPE_TEXT, read_page
-from linkis_ecm.gateway.errors import Refused, bad_request
+from linkis_ecm.gateway.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.logs import Engine, LogQuery
-from linkis_ecm.gateway.models import EngineCommandAnswer, EngineCommandRequest
+from linkis_ecm.gateway.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
 from linkis_ecm.gateway.tasks import takes_no_code
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.model.reasons import by_name
@@ -111,9 +111,9 @@ async def _log(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[s
             from_line=whole(parameters, "fromLine", 1),
             lines=whole(parameters, "pageSize", 100) or 1,
             last_rows=last_rows,
-            tail=parameters.get("enableTail") in (True, "true"),
-            only=str(parameters.get("onlyKeywords") or "")[:1000],
-            ignore=str(parameters.get("ignoreKeywords") or "")[:1000],
+            tail=_switch(parameters, "enableTail"),
+            only=_keywords(parameters, "onlyKeywords"),
+            ignore=_keywords(parameters, "ignoreKeywords"),
         ),
     )
     told = {"logs": page["logs"], "rows": page["rows"]}
@@ -128,7 +128,28 @@ def whole(parameters: dict[str, Any], name: str, default: int) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 53:
-        raise bad_request(f"{name} is {str(value)[:40]!r}: give a whole number of 0 or more")
+        raise bad_request(f"{name} is {shown(str(value), 40)!r}: give a whole number of 0 or more")
+    return value
+
+
+def _switch(parameters: dict[str, Any], name: str) -> bool:
+    """True or false, as JSON or text; none is false. Raises Refused."""
+    value = parameters.get(name)
+    if value in (None, "", "true", "false") or isinstance(value, bool):
+        return value in (True, "true")
+    raise bad_request(f"{name} is {shown(str(value), 40)!r}: give true or false")
+
+
+def _keywords(parameters: dict[str, Any], name: str) -> str:
+    """Words with commas between them. Raises Refused."""
+    value = parameters.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_KEYWORDS:
+        raise bad_request(
+            f"{name} is {shown(str(value), 40)!r}: give text of {MAX_KEYWORDS} characters at most, words with commas"
+            " between them"
+        )
     return value
 
 

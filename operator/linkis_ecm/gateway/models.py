@@ -42,7 +42,8 @@ LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
 # Ids are made by the gateway (UUIDs) or from a key; `job` is a `once` engine's own.
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Keywords = Annotated[str, StringConstraints(max_length=1000)]
+MAX_KEYWORDS = 1000
+Keywords = Annotated[str, StringConstraints(max_length=MAX_KEYWORDS)]
 EnvValue = Annotated[str, StringConstraints(max_length=4096)]
 
 

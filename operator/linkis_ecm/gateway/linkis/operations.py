@@ -46,11 +46,11 @@ async def _log_engine(
         if isinstance(engine_id, str) and engine_id and found is None:
             found = await call.gateway.find(engine_id)
     if found is None:
-        raise bad_request(f"EC instance: {instance} not exist ")
+        raise bad_request(f"EC instance: {shown(str(instance))} not exist ")
     suffix = parameters.pop("logDirSuffix", None)
     if not call.caller.may_use(found.user) or (suffix and str(suffix).rstrip("/") != found.log_dir_suffix):
         folder = shown(str(suffix or found.log_dir_suffix))
-        raise bad_request(f"You have no permission to get log with path:{folder} in ECM:{em_instance or ''}")
+        raise bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
     return found
 
 

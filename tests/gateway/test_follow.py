@@ -1,0 +1,264 @@
+"""followEngineLog: a log as it grows, of a real agent; where it begins, how it ends, who is one too many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway.agentlogs import FOLLOWERS_PER_ENGINE
+from linkis_ecm.model.token import engine_token
+from tests.agent.harness import AgentProcess, until
+from tests.gateway.raw import connect, head_of
+from tests.gateway.support import BASE, KEY, TOKEN, Harness, engine_item
+
+Make = Callable[..., Awaitable[Harness]]
+NAME = "python-alice-real"
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    process = started(tmp_path_factory.mktemp("agent"))
+    yield process
+    process.close()
+
+
+def started(folder: Any, **environment: str) -> AgentProcess:
+    return AgentProcess(
+        folder, ECM_TOKEN=engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0), **environment
+    )
+
+
+def known(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
+    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+
+
+class Follower:
+    """What comes, as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.answer = answer
+        self.got = b""
+
+    @property
+    def offset(self) -> int:
+        return int(self.answer.headers["X-Log-Offset"])
+
+    async def until(self, text: bytes) -> None:
+        async with asyncio.timeout(10):
+            while text not in self.got:
+                data = await self.answer.content.readany()
+                assert data, self.got[-500:]
+                self.got += data
+
+    async def rest(self) -> bytes:
+        async with asyncio.timeout(20):
+            self.got += await self.answer.content.read()
+        return self.got
+
+
+@asynccontextmanager
+async def following(
+    gw: Harness, engine: dict[str, Any], log_type: str = "stdout", **asked: str
+) -> AsyncIterator[Follower]:
+    headers = {"Token-Code": TOKEN, "Token-User": "alice"}
+    query = {"engineId": engine["metadata"]["uid"], "logType": log_type} | asked
+    async with gw.session.get(f"{gw.url}{BASE}/followEngineLog", params=query, headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+        yield Follower(answer)
+
+
+async def active(agent: AgentProcess, what: str) -> None:
+    await asyncio.to_thread(until, lambda: agent.status()["active"] == what)
+
+
+async def test_new_lines_come_while_the_log_grows(gw: Harness, agent: AgentProcess) -> None:
+    engine = known(gw, agent)
+    await gw.execute(engine, "print('before')")
+    async with following(gw, engine) as follower:
+        assert follower.answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        await follower.until(b"before\n")
+        for n in range(3):
+            await gw.execute(engine, f"print('later', {n})")
+            await follower.until(f"later {n}\n".encode())
+        assert agent.log("stdout").encode()[follower.offset :].startswith(follower.got)
+        await active(agent, "1 follower under way")
+    await active(agent, "")
+
+
+async def test_it_begins_with_the_last_bytes_or_where_one_says(gw: Harness, agent: AgentProcess) -> None:
+    engine = known(gw, agent)
+    agent.write("gc", b"".join(b"%04d\n" % n for n in range(1000)))
+    for asked, begins in (
+        ({}, 5000 - 4096), ({"tailBytes": "10"}, 4990), ({"tailBytes": "0"}, 5000), ({"tailBytes": "99999"}, 0),
+        ({"fromByte": "0"}, 0), ({"fromByte": "4995"}, 4995), ({"fromByte": "4990", "tailBytes": "5"}, 4990),
+    ):  # fmt: skip
+        async with following(gw, engine, "gc", **asked) as follower:
+            assert follower.offset == begins, asked
+            if begins < 5000:
+                await follower.until(b"0999\n")
+                assert len(follower.got) == 5000 - begins, asked
+    agent.write("gc", b"end\n")
+    # A place that is not written yet: what comes is what is written there.
+    async with following(gw, engine, "gc", fromByte="5008") as follower:
+        agent.write("gc", b"abc\ndef\n")
+        await follower.until(b"def\n")
+        assert follower.got == b"def\n"
+    (agent.log_dir / "gc").unlink()
+
+
+async def test_who_was_cut_off_goes_on_where_it_was(gw: Harness, agent: AgentProcess) -> None:
+    engine = known(gw, agent)
+    code = "import time\nfor n in range(200): print('piece', n); time.sleep(0.002)"
+    running = asyncio.create_task(gw.execute(engine, code))
+    got, at = b"", len(agent.log("stdout").encode())
+    begin = at
+    while b"piece 199\n" not in got:
+        async with following(gw, engine, fromByte=str(at)) as follower:
+            assert follower.offset == at
+            data = await follower.answer.content.readany()
+            got, at = got + data, at + len(data)
+    await running
+    assert agent.log("stdout").encode()[begin:].startswith(got)
+
+
+async def test_it_ends_with_the_engine(gw: Harness, tmp_path: Any) -> None:
+    agent = started(tmp_path)
+    try:
+        engine = known(gw, agent)
+        async with following(gw, engine, fromByte="0") as follower:
+            await asyncio.to_thread(agent.call, "POST", "/v1/stop", {"graceSeconds": 0})
+            text = await follower.rest()
+        assert text.rstrip().endswith(b"the engine has stopped")
+    finally:
+        agent.close()
+
+
+async def test_an_engine_that_is_killed_breaks_it_off_and_nobody_takes_that_for_an_end(
+    gw: Harness, tmp_path: Any
+) -> None:
+    agent = started(tmp_path)
+    try:
+        engine = known(gw, agent)
+        async with following(gw, engine, fromByte="0") as follower:
+            await follower.until(b"listens on port")
+            agent.process.kill()
+            with pytest.raises(aiohttp.ClientError):
+                await follower.rest()
+    finally:
+        agent.close()
+
+
+async def test_one_follower_too_many_is_told_so_and_a_place_is_free_when_one_has_left(
+    gw: Harness, agent: AgentProcess
+) -> None:
+    engine = known(gw, agent)
+    query = {"engineId": engine["metadata"]["uid"]}
+    opened = []
+    try:
+        for _ in range(FOLLOWERS_PER_ENGINE):
+            opened.append(following(gw, engine))
+            await opened[-1].__aenter__()
+        refused = await gw.get("followEngineLog", query)
+        assert refused.http == 429
+        assert f"{FOLLOWERS_PER_ENGINE} followers of " in refused.message
+        assert refused.headers["Retry-After"] == "1"
+        await active(agent, f"{FOLLOWERS_PER_ENGINE} follower under way")
+        # Pages and downloads have places of their own.
+        assert (await gw.get("getEngineLogs", query)).http == 200
+        assert (await gw.get("downloadEngineLog", gw.download_query(engine))).http == 200
+    finally:
+        for context in opened:
+            await context.__aexit__(None, None, None)
+    await active(agent, "")
+    async with following(gw, engine) as follower:
+        assert follower.answer.status == 200
+
+
+async def test_a_client_that_vanishes_while_nothing_is_written_is_noticed(gw: Harness, agent: AgentProcess) -> None:
+    engine = known(gw, agent)
+    async with connect(gw) as raw:
+        await raw.send(head_of("GET", "followEngineLog", {"engineId": engine["metadata"]["uid"]}))
+        assert (await raw.head())[0] == 200
+        await active(agent, "1 follower under way")
+        raw.vanish()
+    await active(agent, "")
+
+
+async def test_a_client_that_takes_nothing_is_cut(make: Make, agent: AgentProcess) -> None:
+    gw = await make(client_seconds=0.3)
+    engine = known(gw, agent)
+    with open(agent.log_dir / "gc", "wb") as file:  # noqa: ASYNC230 - nothing is written
+        file.truncate(64 << 20)
+    async with connect(gw) as raw:
+        asked = {"engineId": engine["metadata"]["uid"], "logType": "gc", "fromByte": "0"}
+        await raw.send(head_of("GET", "followEngineLog", asked))
+        assert (await raw.head())[0] == 200
+        await active(agent, "")
+    (agent.log_dir / "gc").unlink()
+
+
+# -- scripted agents -------------------------------------------------------------------------------------------------
+
+
+def frames(
+    *parts: bytes, offset: str = "0", pause: float = 0.0
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def send(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Log-Offset": offset})
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part)
+            await asyncio.sleep(pause)
+        return response
+
+    return send
+
+
+async def test_an_agents_heartbeat_keeps_a_quiet_follower_and_is_no_text(make: Make) -> None:
+    gw = await make(agent_seconds=0.4)
+    _, engine = await gw.served(frames(b"4\nold\n", *[b"0\n"] * 8, b"4\nnew\n", pause=0.15))
+    answer = await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+    assert (answer.http, answer.raw) == (200, b"old\nnew\n")
+
+
+async def test_an_agent_that_is_silent_for_too_long_is_given_up(make: Make) -> None:
+    gw = await make(agent_seconds=0.3)
+    _, engine = await gw.served(frames(b"4\nold\n", b"4\nnew\n", pause=5))
+    with pytest.raises(aiohttp.ClientError):
+        await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+
+
+@pytest.mark.parametrize("bad", [b"x\n", b"-1\n", b"9999999999\n", b"5\nabc", b"\n", b"5", b"4\nabc\nabcd"])
+async def test_what_is_no_frame_breaks_off(gw: Harness, bad: bytes) -> None:
+    _, engine = await gw.served(frames(b"4\nold\n", bad))
+    with pytest.raises(aiohttp.ClientError):
+        await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+
+
+@pytest.mark.parametrize("offset", ["", "x", "-1", "9" * 19])
+async def test_an_agent_that_does_not_say_where_its_bytes_begin_is_refused(gw: Harness, offset: str) -> None:
+    _, engine = await gw.served(frames(b"4\nold\n", offset=offset))
+    answer = await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+    assert answer.http == 502
+    assert "without the place of its first byte" in answer.message
+
+
+async def test_a_log_of_an_ended_engine_is_given_whole_and_ends(gw: Harness) -> None:
+    engine = gw.engine(status={"engineState": "Success", "finishedTime": "2026-11-24T04:10:00Z"})
+    uid = engine["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "stdout", b"one\ntwo\n")
+    for asked, text, begins in (
+        ({}, b"one\ntwo\n", "0"), ({"fromByte": "4"}, b"two\n", "4"), ({"tailBytes": "3"}, b"wo\n", "5"),
+        ({"fromByte": "99"}, b"", "99"),
+    ):  # fmt: skip
+        answer = await gw.get("followEngineLog", {"engineId": uid} | asked)
+        assert (answer.http, answer.raw, answer.headers["X-Log-Offset"]) == (200, text, begins), asked
+    missing = await gw.get("followEngineLog", {"engineId": uid, "logType": "gc"})
+    assert missing.http == 400
+    assert "does not exist or is not a file" in missing.message
