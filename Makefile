@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench bench-jeg clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,12 +43,16 @@ cluster-down: $(SETUP) ## Stops it and leaves nothing behind
 bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
 	$(PY) -m bench
 
+bench-jeg: $(SETUP) ## Jupyter Enterprise Gateway beside ours: first result, cold, and round trip
+	$(PY) -m bench.jeg
+
 # One resolution for everything, so that tests run what the images hold.
 LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --no-annotate --generate-hashes
 lock: ## The pins in requirements/, from pyproject.toml (needs uv)
 	$(LOCK) pyproject.toml --group dev --group agent --group python-engine -o requirements/dev.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
 	$(LOCK) --group agent --group python-engine -c requirements/dev.txt -o requirements/engine-python.txt
+	echo jupyter_enterprise_gateway==3.3.0 | $(LOCK) - -o bench/jeg-requirements.txt
 
 clean: ## The virtual environment and caches of the checkout
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -65,6 +65,11 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
         logs = kubectl.run("logs", "-n", namespace, f"deployment/{RELEASE}", "--all-containers", "--tail=30").out
         raise RuntimeError(f"helm: {done.stderr.strip()}\n{pods}\n{logs}")
     kubectl.must("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    return installed(namespace)
+
+
+def installed(namespace: str) -> Installation:
+    """The release that is in a namespace."""
     secret = kubectl.get("secret", f"{RELEASE}-auth", "-n", namespace)
     tokens = json.loads(base64.b64decode(secret["data"]["tokens.json"]))
     return Installation(namespace, next(iter(tokens)))

@@ -64,8 +64,21 @@ def build_for_node() -> dict[str, str]:
     for target, name in tags.items():
         if name not in there:
             with step(f"image {target}"):
-                _build(target, name)
+                _build(target, name, str(ROOT))
     return tags
+
+
+def build_beside(target: str, dockerfile: Path, pins: Path, **arguments: str) -> str:
+    """The name of an image that is not the product's, from its own Dockerfile beside its pins, for the same node."""
+    digest = hashlib.sha256(f"{BASE_PACKAGES} {SUITE} {sorted(arguments.items())}".encode())
+    for path in (dockerfile, pins):
+        digest.update(path.read_bytes() + b"\0")
+    name = f"localhost/linkis-ecm/{dockerfile.stem}-{target}:{digest.hexdigest()[:12]}"
+    if name not in node.images():
+        options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+        with step(f"image {dockerfile.stem}-{target}"):
+            _build(target, name, "-f", str(dockerfile), *options, str(dockerfile.parent))
+    return name
 
 
 def _environment() -> dict[str, str]:
@@ -78,14 +91,14 @@ def _buildah(*arguments: str) -> list[str]:
     return ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), *arguments]
 
 
-def _build(target: str, name: str) -> None:
+def _build(target: str, name: str, *arguments: str) -> None:
     packages.install(packages.IMAGES)
     base = _base()
     mounts = [f"-v={path}:{path}:ro" for path in _MACHINE if Path(path).exists()]
     command = _buildah(
         "build", "--layers", "--network", "host", "--target", target, "--build-arg", f"BASE_IMAGE={base}"
     )
-    run([*command, *mounts, "-t", name, str(ROOT)], what=f"building {target}", env=_environment(), seconds=1800,
+    run([*command, *mounts, "-t", name, *arguments], what=f"building {target}", env=_environment(), seconds=1800,
         remedy="look at the lines above; packages come through pip's own settings")  # fmt: skip
     archive = cache() / f"{target}.oci.tar"
     archive.unlink(missing_ok=True)
