@@ -26,10 +26,15 @@ def create_engine_connection(
     engine_version: str | None = None,
     user: str | None = None,
     creator: str | None = None,
+    mode: str | None = None,
+    code: str | None = None,
+    run_type: str | None = None,
     resources: Resources | None = None,
     env: Mapping[str, str] | None = None,
     idle_timeout: str | None = None,
     start_timeout: str | None = None,
+    max_lifetime: str | None = None,
+    ttl_after_finished: str | None = None,
     name: str | None = None,
     namespace: str | None = None,
     labels: Mapping[str, str] | None = None,
@@ -40,17 +45,23 @@ def create_engine_connection(
     """createEngineConnection: an engine, once it is ready (in 40 s, or `timeout_seconds`) or at once (`wait=False`).
 
     Raises EngineFailed with the reason where it does not become ready. The call has a ticket, yours or one of the
-    client's, so that repeating it makes no second engine. `resources` are like {"cpu": "500m", "memory": "1Gi"}.
+    client's, so that repeating it makes no second engine. `resources` are like {"cpu": "500m", "memory": "1Gi"}. A job
+    instead of a session: mode="once" and its `code`.
     """
     fields = given(
         engine_type=engine_type,
         engine_version=engine_version,
         user=user,
         creator=creator,
+        mode=mode,
+        code=code,
+        run_type=run_type,
         resources=resources,
         env=env,
         idle_timeout=idle_timeout,
         start_timeout=start_timeout,
+        max_lifetime=max_lifetime,
+        ttl_after_finished=ttl_after_finished,
         name=name,
         namespace=namespace,
         labels=labels,
