@@ -255,6 +255,34 @@ async def test_events_that_break_off_for_ever_end_with_patience(kind: str) -> No
     assert sum(clock.slept) <= 31.0
 
 
+async def test_a_gateway_that_hangs_before_a_stream_is_not_asked_for_ever(kind: str) -> None:
+    clock = Clock()
+
+    def hang(request: httpx.Request) -> Exception:
+        clock.now += request.extensions["timeout"]["read"]
+        return httpx.ReadTimeout("slow", request=request)
+
+    for method in (("task_events", "e", "t"), ("follow_engine_log", "e")):
+        began = clock.now
+        with pytest.raises(TimedOut):
+            await Script(hang).client(kind, clock)(*method)
+        assert clock.now - began < 150.0
+
+
+async def test_signs_of_life_give_new_patience(kind: str) -> None:
+    clock = Clock()
+
+    class Alive(Cut):
+        def __iter__(self) -> Any:
+            for _ in range(3):
+                clock.now += 10.0
+                yield b": here\n\n"
+            raise GONE
+
+    script = Script(*[httpx.Response(200, stream=Alive())] * 9, stream(event("end", "0.1", n=1)))
+    assert [one.event for one in await script.client(kind, clock)("task_events", "e", "t")] == ["end"]
+
+
 async def test_an_engine_that_ended_while_its_task_was_followed_is_told_as_its_task(kind: str) -> None:
     task = {"taskId": "t", "engineId": "e", "status": "Lost", "final": True, "reason": "OOMKilled"}
     script = Script(
@@ -421,6 +449,31 @@ async def test_a_new_pods_log_is_followed_from_its_beginning(kind: str) -> None:
     )  # fmt: skip
     assert await script.client(kind)("follow_engine_log", "e") == ["old", "new"]
     assert script.requests[-1].url.params["fromByte"] == "0"
+
+
+async def test_a_packed_log_is_not_taken(kind: str) -> None:
+    packed = httpx.Response(200, headers={"content-length": "3", "content-encoding": "br"}, stream=Cut(b"abc"))
+    with pytest.raises(EcmError, match="or packed"):
+        await Script(message(engine_data()), packed).client(kind)("download_engine_log", "e", io.BytesIO())
+
+
+async def test_an_engine_that_was_just_made_may_be_unknown_for_a_moment(kind: str) -> None:
+    unknown = refused(400, "no such engine")
+    script, clock = Script(unknown, unknown, message(engine_data())), Clock()
+    assert (await script.client(kind, clock)("wait_until_ready", "e")).available
+    clock = Clock()
+    with pytest.raises(BadRequest, match="no such engine"):
+        await Script(unknown).client(kind, clock)("wait_until_ready", "e")
+    assert sum(clock.slept) <= 3.0
+
+
+async def test_an_engine_that_goes_on_starting_is_waited_for_as_long_as_asked(kind: str) -> None:
+    starting = message(engine_data(status="Starting", available=False, message="waits for a node"))
+    clock = Clock()
+    with pytest.raises(TimedOut, match=r"Starting after 60 s \(waits for a node\)") as error:
+        await Script(starting).client(kind, clock)("wait_until_ready", "e", timeout=60.0)
+    assert (error.value.can_retry, error.value.data["engine"]["status"]) == (True, "Starting")
+    assert 55.0 < sum(clock.slept) <= 60.0
 
 
 async def test_a_result_that_is_gone_is_no_error_of_the_call(kind: str) -> None:

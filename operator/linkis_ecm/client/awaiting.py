@@ -228,6 +228,7 @@ class _Line:
                 case Close():
                     await self._close()
                 case Sleep():
+                    await self._close()  # nobody waits with a connection of the pool
                     await self._sleep(step.seconds)
         except http.FAULTS as error:
             raise http.fault_of(error, self._login) from None

@@ -221,6 +221,7 @@ class _Line:
                 case Close():
                     self._close()
                 case Sleep():
+                    self._close()  # nobody waits with a connection of the pool
                     self._sleep(step.seconds)
         except http.FAULTS as error:
             raise http.fault_of(error, self._login) from None

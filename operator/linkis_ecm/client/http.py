@@ -17,8 +17,8 @@ from linkis_ecm.client.wire import CONNECT_SECONDS, Broken, Head, NotReached, Op
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
 # A call may run for hours without a byte. That its peer is gone without a word is noticed within two minutes so.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-# Sending code of some MiB over a slow line; a turn in the pool.
-_WRITE_SECONDS, _POOL_SECONDS = 30.0, 30.0
+# Sending code of some MiB over a slow line.
+_WRITE_SECONDS = 30.0
 # What cannot be sent as it is, or read.
 CANNOT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError, httpx.InvalidURL, UnicodeError)
 FAULTS = (httpx.HTTPError, *CANNOT)
@@ -48,8 +48,9 @@ def arguments(request: Open, login: Login) -> dict[str, Any]:
         "params": request.params,
         "headers": {**request.headers, **login.headers()},
         "content": request.body,
+        # A turn among this client's own calls takes as long as these may.
         "timeout": httpx.Timeout(
-            connect=CONNECT_SECONDS, read=request.seconds, write=_WRITE_SECONDS, pool=_POOL_SECONDS
+            connect=CONNECT_SECONDS, read=request.seconds, write=_WRITE_SECONDS, pool=request.seconds
         ),
     }
 
@@ -67,7 +68,10 @@ def fault_of(error: Exception, login: Login) -> EcmError:
         return EcmError(f"The call cannot be made at {login.url}: {type(error).__name__}; check url and what was sent")
     what = f"{login.url}: {type(error).__name__}" + (f" ({text})" if (text := str(error)) else "")
     match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError():
+        case httpx.PoolTimeout():
+            calls = LIMITS.max_connections
+            return NotReached(f"{calls} calls of this client are under way already: wait for one of them", sent=False)
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
             return NotReached(f"The gateway cannot be reached at {what}", can_retry=True, sent=False)
         case httpx.TimeoutException():
             return Silent(f"The gateway did not answer in time at {what}", can_retry=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
@@ -53,7 +54,7 @@ def task_events(
 ) -> Stream[TaskEvent]:
     """taskEvents: what becomes of the task and what it prints, while it runs; ends with it.
 
-    A connection that is cut is opened again where it was, and no event is told twice. `last_event_id` is an earlier
+    A connection that is cut is opened again where it was, and no output is told twice. `last_event_id` is an earlier
     event's `id`, to go on from there.
     """
     which = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
@@ -72,25 +73,18 @@ def _events(plan: Plan[NoAnswer], terms: Terms, since: dict[str, str]) -> Talk[N
             head = yield from opened(plan.request(fields, seconds=EVENTS_SILENCE, headers=_IDENTITY | headers))
             yield from refuse(head, terms, plan=plan, expected={200: ""})
             was_open = True
-            parser = SseParser()
-            # Only the last of what is sent together has an id: a cut before it comes has all of it told again.
-            together: list[TaskEvent] = []
+            batches = _Batches()
             while data := (yield from read()):
-                for sent in parser.feed(data):
-                    event = _event(sent)
-                    together.append(event)
-                    if event.id is None and event.event != "end":
-                        continue
-                    if event.event == "end" and event.data.get("status") == "Unknown":
-                        raise Broken("The gateway has lost the engine, whose task may still run", can_retry=True)
-                    for one in together:
-                        yield Emit(one)
-                    together = []
-                    if event.event == "end":
+                if terms.clock() - began >= terms.policy.alive:
+                    tries.progress()  # an event or a sign of life: there was somebody
+                for batch in batches.feed(data):
+                    for event in batch:
+                        yield Emit(event)
+                    if batch[-1].event == "end":
                         return
-                    if event.id != cursor:
+                    if batch[-1].id != cursor:
                         tries.progress()
-                    cursor = event.id or cursor
+                    cursor = batch[-1].id or cursor
             raise Broken("The task's events ended before the task", can_retry=True)
         except BadRequest:
             if not was_open:
@@ -103,6 +97,26 @@ def _events(plan: Plan[NoAnswer], terms: Terms, since: dict[str, str]) -> Talk[N
             if wait is None:
                 raise
         yield Sleep(wait)
+
+
+class _Batches:
+    """Events out of bytes, as they were sent together: the last of them alone has an id. Told before that comes, all of
+    them would be told again after a cut."""
+
+    def __init__(self) -> None:
+        self._parser = SseParser()
+        self._together: list[TaskEvent] = []
+
+    def feed(self, data: bytes) -> Iterator[list[TaskEvent]]:
+        """What is complete. Raises Broken where the gateway itself does not know any more."""
+        for sent in self._parser.feed(data):
+            event = _event(sent)
+            if event.event == "end" and event.data.get("status") == "Unknown":
+                raise Broken("The gateway has lost the engine, whose task may still run", can_retry=True)
+            self._together.append(event)
+            if event.id is not None or event.event == "end":
+                yield self._together
+                self._together = []
 
 
 def _ended(plan: Plan[NoAnswer], terms: Terms) -> Talk[TaskEvent]:
@@ -157,7 +171,7 @@ def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None
             yield from refuse(head, terms, plan=plan, expected={200: ""})
             streams = True
             if offset is None:
-                offset = int(head.headers.get("x-log-offset", "0"))
+                offset = _number(head, "x-log-offset")
             while data := (yield from read()):
                 offset += len(data)
                 tries.progress()
@@ -168,6 +182,7 @@ def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None
             return
         except EcmError as error:
             if streams and isinstance(error, Silent):
+                tries.progress()
                 continue
             wait = tries.wait(error, began=began)
             if wait is None:
@@ -236,7 +251,7 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[Non
                     raise EcmError(f"The log was another one each time it broke off, {BEGINNINGS} times: try later")
                 if begun > 1:
                     yield Emit(Piece(b"", again=True))
-                got, total, tag = 0, _length(head), head.headers.get("etag", "")
+                got, total, tag = 0, _number(head, "content-length"), head.headers.get("etag", "")
             else:
                 _continues(head, got)
             while data := (yield from read()):
@@ -252,11 +267,12 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[Non
             yield Sleep(wait)
 
 
-def _length(head: Head) -> int:
-    length = head.headers.get("content-length", "")
-    if not (length.isascii() and length.isdigit()):
-        raise EcmError("The log came without its length: something between here and the gateway has changed it")
-    return int(length)
+def _number(head: Head, name: str) -> int:
+    """The header that counts the log's bytes, as they are."""
+    text = head.headers.get(name, "")
+    if not (text.isascii() and text.isdigit()) or "content-encoding" in head.headers:
+        raise EcmError(f"The log came without {name}, or packed: something between here and the gateway has changed it")
+    return int(text)
 
 
 def _continues(head: Head, got: int) -> None:
@@ -266,4 +282,6 @@ def _continues(head: Head, got: int) -> None:
 
 
 def _tries(terms: Terms) -> Tries:
-    return Tries(terms.policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)
+    """The tries of a stream, which may take for ever: what was held without a byte has got no further."""
+    policy = replace(terms.policy, alive=float("inf"))
+    return Tries(policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)

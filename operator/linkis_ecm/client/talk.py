@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from linkis_ecm.client.errors import EcmError, EngineFailed, TimedOut
+from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, TimedOut
 from linkis_ecm.client.methods import get_engine_status
 from linkis_ecm.client.plan import Plan
 from linkis_ecm.client.retry import Tries
@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_ANSWER_BYTES = 128 << 20
 # An engine starts within seconds, or it waits for a node.
 LOOK_FIRST, LOOK_LAST = 0.25, 2.0
+# What was just made is known to every replica of the gateway by then: their watches are behind by milliseconds.
+UNKNOWN_SECONDS = 3.0
 _FINAL = frozenset(map(str, RECORD_FINAL))
 
 
@@ -86,10 +88,17 @@ def refuse(head: Head, terms: Terms, *, plan: Plan[Model], expected: Mapping[int
 
 def wait_until_ready(terms: Terms, engine_id: str, *, timeout: float = 300.0) -> Talk[EngineInfo]:
     """The engine once it takes code. Raises EngineFailed where it ends before, TimedOut after `timeout` seconds."""
-    ends = terms.clock() + timeout
+    began = terms.clock()
+    ends = began + timeout
     pause = LOOK_FIRST
     while True:
-        info = yield from ask(get_engine_status(engine_id), terms)
+        try:
+            info = yield from ask(get_engine_status(engine_id), terms)
+        except BadRequest:
+            if terms.clock() + pause > min(ends, began + UNKNOWN_SECONDS):
+                raise
+            yield Sleep(pause)
+            continue
         if info.available:
             return info
         why = info.message or info.reason or "no reason was given"
