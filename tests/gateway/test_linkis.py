@@ -129,6 +129,14 @@ async def test_an_engine_for_a_once_job_is_told_of_at_once(gw: Harness) -> None:
     assert not view.stop_requested
 
 
+async def test_a_killed_engine_is_no_success_to_linkis(gw: Harness) -> None:
+    ends = {"StoppedByUser": "ShuttingDown", "Deleted": "ShuttingDown", "IdleTimeout": "Success"}
+    for reason, word in ends.items():
+        ticket = gw.engine(name=reason.lower(), status={"engineState": "Success", "reason": reason})["metadata"]["uid"]
+        told = (await send(gw, "getEngineConn", {"ticketId": ticket})).data["engine"]
+        assert told["nodeStatus"] == word
+
+
 async def test_a_node_is_told_where_its_agent_does_not_answer(gw: Harness) -> None:
     ticket = gw.engine(name="dead")["metadata"]["uid"]
     told = (await send(gw, "getEngineConn", {"ticketId": ticket})).data

@@ -37,6 +37,7 @@ ENGINECONN, ECM, MANAGER = "linkis-cg-engineconn", "linkis-cg-engineconnmanager"
 # The once job's engine: its agent must know its token beforehand.
 UID = "5b3c36b4-7f0e-4e52-9f0a-3f4f6f6f0001"
 LINES = 250
+ENDED = "2026-11-24T06:00:00Z"
 USED = '{"instance":1,"memory":"1.0 GB","cpu":1}'
 Steps = dict[str, dict[str, Any]]
 
@@ -54,7 +55,11 @@ class Operator:
 
         async def patched(*given: Any, **more: Any) -> dict[str, Any]:
             item = await patch(*given, **more)
-            return self.stopped(item) if (item.get("spec") or {}).get("desiredState") == "Stopped" else item
+            if (item.get("spec") or {}).get("desiredState") == "Stopped":
+                item = self.stopped(item)
+            if item["metadata"].get("uid") == UID:
+                await gateway.archive.put(UID, 0, "stdout", agent.log("stdout").encode())
+            return item
 
         gateway.cluster.patch = patched  # type: ignore[method-assign]
 
@@ -83,7 +88,8 @@ class Operator:
         self.remember(spec["user"], spec["ticketId"], service_instance=instance, log_dir_suffix=suffix)
 
     def stopped(self, item: dict[str, Any]) -> dict[str, Any]:
-        status = {"engineState": "ShuttingDown", "reason": reasons.STOPPED_BY_USER.name, "message": "Stopped."}
+        why = reasons.STOPPED_BY_USER
+        status = {"engineState": "Success", "reason": why.name, "message": why.sentence, "finishedTime": ENDED}
         item = self.gateway.cluster.put(item | {"status": item.get("status", {}) | status})
         end = {"status": "ShuttingDown", "release_times": 1, "released_resource": USED, "release_time": _now()}
         with self.database.begin() as connection:
@@ -289,6 +295,13 @@ def test_a_killed_job_has_ended_without_success(steps: Steps) -> None:
     assert result(steps, "killOfNobody") == "Kill engineConn succeed."
 
 
+def test_the_log_of_an_ended_engine_is_read_on_and_nothing_else_of_it(steps: Steps) -> None:
+    last = [line for page in result(steps, "log") for line in page["logs"]][-2:]
+    assert result(steps, "logAfterEnd")["logs"] == last
+    assert steps["progressAfterEnd"]["error"] == "UJESJobException"
+    assert "has ended (Success, StoppedByUser)" in steps["progressAfterEnd"]["message"]
+
+
 def test_a_create_that_fails_says_why_and_whether_to_try_again(steps: Steps) -> None:
     failed = refusal(steps, "createThatFails")
     assert failed["message"] == f"Create engineConn failed, caused by {reasons.UNSCHEDULABLE.sentence}"
@@ -306,8 +319,8 @@ def test_an_engine_that_is_not_ready_in_time_is_stopped_for_its_client_cannot_na
     late = refusal(steps, "createThatIsLate")
     assert "being Starting after 1 s: it is stopped." in late["message"]
     assert late["data"]["canRetry"] is True
-    (left,) = [e for e in result(steps, "listAfterEnd") if e["ticketId"] == late["data"]["ticketId"]]
-    assert left["nodeStatus"] == "ShuttingDown"
+    left = {engine["ticketId"] for engine in result(steps, "listAfterEnd")}
+    assert left == {result(steps, name)["ticketId"] for name in ("create", "createOnce")}
 
 
 def test_another_users_engine_log_and_record_are_refused(steps: Steps) -> None:
@@ -342,5 +355,5 @@ def test_a_wrong_token_lets_nobody_in_and_ends_the_clients_retry(steps: Steps) -
 
 def test_every_step_was_judged_within_a_second_or_two(steps: Steps) -> None:
     """A call that takes longer would be a timeout in disguise: the longest wait here is 1 s, for `late`."""
-    assert len(steps) == 40
+    assert len(steps) == 42
     assert max(step["millis"] for step in steps.values()) < 5_000

@@ -20,8 +20,6 @@ from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.record import EngineRecord, Transition
 from linkis_ecm.model.states import FINAL, EngineState
 
-# Ends that Linkis's job statistics count as cancelled: the row's last word is ShuttingDown.
-_KILLED = {reasons.STOPPED_BY_USER.name, reasons.DELETED.name}
 # Linkis caps a start's reason near 60,000 bytes; a sentence needs less, and the column is a TEXT of 65,535.
 _REASON_MAX = 20000
 
@@ -88,7 +86,7 @@ def project(p: Projection) -> EngineRecord | None:
 
 
 def _word(p: Projection) -> EngineState:
-    if p.state is EngineState.SUCCESS and p.reason.name in _KILLED:
+    if p.state is EngineState.SUCCESS and p.reason.name in reasons.KILLED:
         return EngineState.SHUTTING_DOWN
     return p.state
 

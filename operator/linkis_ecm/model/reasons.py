@@ -61,6 +61,8 @@ LIFETIME_OVER = _reason(
     "LifetimeOver", "The engine reached its maxLifetime.", "Ask for a longer spec.maxLifetime.", can_retry=True
 )
 COMPLETED = _reason("Completed", "The engine ended by itself without an error.")
+# Ends on somebody's word: Linkis tells of them as ShuttingDown, and its job statistics count them as cancelled.
+KILLED = frozenset({STOPPED_BY_USER.name, DELETED.name})
 
 # Never started, or died.
 PLUGIN_MISSING = _reason(

@@ -8,6 +8,8 @@ from typing import Any
 
 from linkis_ecm.gateway.history import PastEngine, Record
 from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.model.reasons import KILLED
+from linkis_ecm.model.states import EngineState
 
 ENGINECONN = "linkis-cg-engineconn"
 ECM = "linkis-cg-engineconnmanager"
@@ -29,7 +31,12 @@ def service_instance(application: str, instance: str) -> dict[str, Any]:
 
 
 def status_of(engine: EngineView | PastEngine) -> str:
-    return str(engine.state) if isinstance(engine, EngineView) else engine.status or "Failed"
+    """Linkis's word; of a killed engine the record's, for its client takes Success for a job that is done."""
+    if not isinstance(engine, EngineView):
+        return engine.status or "Failed"
+    if engine.state is EngineState.SUCCESS and engine.reason in KILLED:
+        return str(EngineState.SHUTTING_DOWN)
+    return str(engine.state)
 
 
 def started(engine: EngineView, *, ecm: str) -> dict[str, Any]:

@@ -240,6 +240,12 @@ final class GatewayScript {
       return seen;
     });
     Judge.step("getAfterEnd", () -> node(get(job.getEcServiceInstance().getInstance(), job.getEcTicketId())));
+    Judge.step("logAfterEnd", () -> {
+      EngineConnLogOperator operator = (EngineConnLogOperator) job.getOperator("engineConnLog");
+      operator.setLastRows(2);
+      return shown((EngineConnLogs) operator.apply());
+    });
+    Judge.step("progressAfterEnd", () -> job.getOperator("engineConnProgress").apply());
     Judge.step("listAfterEnd", () ->
         manager.listEngineConn(ListEngineConnAction.newBuilder().setUser(user).build()).getEngines());
     Judge.step("recordAfterEnd", () -> record(job.getEcTicketId()));
