@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from linkis_ecm.gateway.executions import Found, settled
 from linkis_ecm.gateway.tasks import keyed
@@ -133,6 +134,32 @@ async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
     record = queries.execution(keyed(view_of(engine), key))
     assert record is not None
     assert record.status == "Succeed", "a final line stays"
+
+
+async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_ended_then(
+    gw: Harness, journal: tuple[Journal, Queries]
+) -> None:
+    answers = [
+        web.json_response({"error": "16 tasks wait already"}, status=429),
+        web.json_response({"taskId": "t", "status": "Succeed", "endedAt": 2.0, "outputs": []}),
+    ]
+
+    async def agent(_: web.Request) -> web.Response:
+        return answers.pop(0)
+
+    _, engine = await gw.served(agent, name="python-alice-full")
+    refused = await gw.execute(engine, "1", idempotencyKey="k")
+    assert refused.http == 429
+    writer, queries = journal
+    assert writer.flush(5)
+    record = queries.execution(keyed(view_of(engine), "k"))
+    assert record is not None
+    assert (record.status, record.reason) == ("Failed", "Refused")
+    assert (await gw.execute(engine, "1", idempotencyKey="k")).data["status"] == "Succeed"
+    assert writer.flush(5)
+    record = queries.execution(keyed(view_of(engine), "k"))
+    assert record is not None
+    assert (record.status, record.reason) == ("Succeed", "")
 
 
 async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(

@@ -52,6 +52,22 @@ def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
     assert Queries(engine).execution("t1") == done
 
 
+def test_what_was_refused_and_is_sent_again_is_told_as_it_ends_then(journal: Journal, engine: Engine) -> None:
+    refused = replace(LINE, status="Failed", reason="Refused", ended=1000.5)
+    done = replace(LINE, status="Succeed", ended=1002.0)
+    journal.offer(refused)
+    journal.offer(LINE)  # still waiting to be written
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == LINE
+    journal.offer(refused)
+    assert journal.flush(5)
+    journal.offer(done)  # over a row
+    assert journal.flush(5)
+    journal.offer(refused)  # another gateway's late word
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == done
+
+
 def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine) -> None:
     journals = [Journal(engine) for _ in range(2)]
     together = threading.Barrier(2)

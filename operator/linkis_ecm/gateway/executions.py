@@ -19,7 +19,7 @@ from linkis_ecm.gateway.agentlink import NotThere, has_agent
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.history import History, PastEngine
 from linkis_ecm.gateway.views import EngineView
-from linkis_ecm.model.record import ExecutionRecord
+from linkis_ecm.model.record import REFUSED, ExecutionRecord
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Executions:
     def refused(self, record: ExecutionRecord, why: Refused) -> None:
         """Note a request that its engine did not take: it has not run."""
         now = self._clock()
-        self.note(replace(record, status="Failed", reason="Refused", message=why.sentence, ended=now))
+        self.note(replace(record, status="Failed", reason=REFUSED, message=why.sentence, ended=now))
 
     def note(self, record: ExecutionRecord) -> None:
         if self._writer is not None:

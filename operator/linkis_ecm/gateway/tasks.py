@@ -97,7 +97,7 @@ async def _ended_before(call: Call, engine: EngineView | PastEngine, task_id: st
     if record is None or (isinstance(engine, EngineView) and live and record.attempt == engine.attempt):
         return None
     after = settled(record, Found(engine), call.gateway.executions.now())
-    return _info(after) if after.final else None
+    return _info(after) if after.stays or (after.final and not live) else None
 
 
 async def get_task(call: Call, request: TaskRequest) -> Answer:

@@ -88,6 +88,8 @@ class PostMortemRecord:
 
 # How a request to run code can end: Linkis's words, and one for what was under way when its engine went.
 ENDED = frozenset({"Succeed", "Failed", "Cancelled", "Timeout", "Lost"})
+# The reason of a request that its engine did not take.
+REFUSED = "Refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,3 +114,8 @@ class ExecutionRecord:
     @property
     def final(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def stays(self) -> bool:
+        """It has ended for good. What its engine refused has not run: sent again with its key, it may yet."""
+        return self.final and self.reason != REFUSED

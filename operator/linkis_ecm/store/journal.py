@@ -1,7 +1,8 @@
 """The execution journal's way into the database: coalesced by task, written in batches by one thread.
 
 `offer` never blocks and never raises: code waits on no database. What does not fit while the database is down is
-counted and found again by whoever asks the engine's agent. A row that is final never changes. Must not decide.
+counted and found again by whoever asks the engine's agent. A row that is final never changes, but for one that was
+refused and is sent again. Must not decide.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, or_, select, update
 from sqlalchemy import bindparam as bind
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from linkis_ecm.model.record import ExecutionRecord
+from linkis_ecm.model.record import REFUSED, ExecutionRecord
 from linkis_ecm.store.schema import execution
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ ERRORS = Counter("ecm_journal_errors_total", "Failed tries to write a batch", ["
 
 _UPDATE = (
     update(execution)
-    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(False))
+    .where(execution.c.task_id == bind("b_task_id"), or_(execution.c.final.is_(False), execution.c.reason == REFUSED))
     .values({name: bind(f"b_{name}") for name in ("status", "final", "reason", "message", "started", "ended")})
 )
 
@@ -58,10 +59,10 @@ class Journal:
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Takes a line; of one task the last counts, and a final one stays."""
+        """Takes a line; of one task the last counts, and one that stays, stays."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
-            if waiting is None or not waiting.final:
+            if waiting is None or not waiting.stays:
                 self._pending[record.task_id] = record
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
@@ -132,7 +133,7 @@ class Journal:
         with self._lock:
             for record in reversed(batch):
                 newer = self._pending.get(record.task_id)
-                if newer is None or record.final:
+                if newer is None or record.stays:
                     self._pending[record.task_id] = record
                 self._pending.move_to_end(record.task_id, last=False)
             self._lock.wait_for(lambda: self._closing, wait)
