@@ -141,8 +141,8 @@ def life(session: Session) -> None:
     say("# A console's session in curl")
     say()
     say(
-        "Made by `python -m e2e.session URL TOKEN` from one run against a real gateway: each command was run by bash as it\n"
-        "stands here, and what follows it is its answer, cut where it is long."
+        "Made by `python -m e2e.session URL TOKEN` from one run against a real gateway: each command was run by bash as"
+        "\nit stands here, and what follows it is its answer, cut where it is long."
     )
     say()
     say(f"```console\n$ GATEWAY={session.gateway}\n$ ECM=$GATEWAY/api/rest_j/v1/engineconnManager")

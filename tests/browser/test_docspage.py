@@ -184,6 +184,48 @@ async def test_a_stream_is_shown_as_it_comes_and_can_be_stopped(tab: Tab, gw: Ha
     more.set()
 
 
+async def test_of_a_long_answer_the_end_is_shown_and_says_so(tab: Tab, gw: Harness) -> None:
+    log = b"".join(b"line %07d\n" % n for n in range(100_000))
+
+    async def agent(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=log, headers={"X-Log-Size": str(len(log)), "X-Log-File": "1"})
+
+    _, engine = await gw.served(agent, name="python-alice-long")
+    await tab.open("downloadEngineLog")
+    await login(tab)
+    for name, value in gw.download_query(engine).items():
+        await tab.page.locator(f"#parameter-{name}").fill(value)
+    await tab.page.get_by_role("button", name="Send").click()
+    await tab.page.locator("section.answer pre", has_text="line 0099999").wait_for()
+    shown = await tab.text("section.answer pre")
+    assert shown.startswith("… the earlier part is left out here\n")
+    assert len(shown) < 300_000
+    assert f"{len(log)} bytes" in await tab.text(".figures")
+
+
+async def test_behind_a_proxy_with_a_path_of_its_own_everything_is_found(tab: Tab, gw: Harness) -> None:
+    async def forward(request: web.Request) -> web.Response:
+        headers = {name: value for name, value in request.headers.items() if name.startswith("Token")}
+        to = gw.url + request.path_qs.removeprefix("/team/ecm")
+        async with gw.session.request(request.method, to, headers=headers) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.startswith("Content-")}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+    proxy = web.ServerRunner(web.Server(forward))
+    await proxy.setup()
+    await web.TCPSite(proxy, "127.0.0.1", 0).start()
+    try:
+        origin = f"http://127.0.0.1:{proxy.addresses[0][1]}"
+        await tab.page.goto(f"{origin}/team/ecm/docs#listEngines")
+        await login(tab)
+        assert await send(tab) == "status 0: OK"
+        assert all(url.startswith(f"{origin}/team/ecm/") for url in tab.seen.requests), tab.seen.requests
+        tab.seen.requests.clear()
+    finally:
+        await tab.page.goto("about:blank")
+        await proxy.cleanup()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_all_text_can_be_read_in_both_colour_schemes(tab: Tab, gw: Harness, scheme: Any) -> None:
     await tab.page.emulate_media(color_scheme=scheme)
