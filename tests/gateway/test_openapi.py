@@ -29,6 +29,14 @@ def test_it_is_openapi_3_1_and_every_method_is_in_it_once() -> None:
     assert all(re.fullmatch("[A-Za-z]+", one) for one in ids), ids
 
 
+def test_every_operation_stands_under_a_tag_that_says_what_it_is() -> None:
+    document = openapi.document()
+    told = {tag["name"] for tag in document["tags"]}
+    under = {one["operationId"]: one["tags"] for verbs in document["paths"].values() for one in verbs.values()}
+    assert {name: tags for name, tags in under.items() if not set(tags) <= told} == {}, "add its module to _TAGS"
+    assert told == {tag for tags in under.values() for tag in tags}
+
+
 async def test_it_is_served_without_a_login(gw: Harness) -> None:
     answer = await gw.call("GET", "/openapi.json", token=None, user=None)
     body: dict[str, Any] = answer.body

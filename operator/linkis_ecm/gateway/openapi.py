@@ -121,7 +121,7 @@ def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
     words = (method.handler.__doc__ or method.name).strip()
     found: dict[str, Any] = {
         "operationId": re.sub(r"\W+(\w)", lambda part: part.group(1).upper(), method.name),
-        "tags": [_TAG_OF[method.handler.__module__]],
+        "tags": [_TAG_OF.get(method.handler.__module__, "More")],
         "summary": words.split("\n")[0],
         "responses": {"200": _success(method), **_refusals()},
     }
