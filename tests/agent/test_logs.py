@@ -259,7 +259,8 @@ def log4j(tmp_path: Path) -> Path:
         ("WARN,ERROR", "", ["ERROR] broken", "WARN ] slow"]),
         # A stack trace goes with the entry that is left out; what prints without a time does too.
         ("", "ERROR", ["INFO ] started", "WARN ] slow", "plain"]),
-        ("line 2", "", []),
+        ("line 2", "", ["at line 2"]),
+        ("line", "line 1", ["at line 2"]),
         (" , ", "", ["INFO ] started", "ERROR] broken", "at line 1", "at line 2", "WARN ] slow", "plain"]),
     ],
 )

@@ -231,10 +231,13 @@ def last_rows(read_at: ReadAt, size: int, index: LineIndex, *, rows: int) -> Pag
 
 
 def _judge(line: bytes, following: int, wanted: Filter) -> tuple[bool, int]:
-    """Whether the line stays, and how many that are no entries are left out after it."""
+    """Whether the line stays, and how many that are no entries are left out after it.
+
+    A line that has a wanted word stays wherever it stands: what code prints and what a traceback says has no time.
+    """
     is_entry = _ENTRY.match(line) is not None
     if following and not is_entry:
-        return False, following - 1
+        return bool(wanted.only) and wanted.wants(line), following - 1
     keep = wanted.wants(line)
     return keep, MAX_FOLLOWING if is_entry and not keep else 0
 
