@@ -13,6 +13,7 @@ from aiohttp import StreamReader
 
 from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
 from linkis_ecm.gateway.logs import Engine, Followed, LogMissing, LogQuery, OpenLog
+from linkis_ecm.gateway.splicing import Spliceable
 from linkis_ecm.gateway.views import EngineView
 
 DOWNLOADS_PER_ENGINE = 4
@@ -86,6 +87,7 @@ class AgentLogSource:
                     length=answer.content_length,
                     identity=f"{live.uid}-{live.attempt}-{file}",
                     chunks=answer.content.iter_any(),
+                    direct=Spliceable(answer, self._link.settings.agent_seconds),
                 )
         except NotThere:
             raise LogMissing from None

@@ -206,7 +206,7 @@ async def _send(
     response.content_length = opened.length
     sender = call.sender(response)
     await sender.begin()
-    sent = await sender.relay(opened.chunks, opened.length)
+    sent = await sender.relay(opened.chunks, opened.length, direct=opened.direct)
     call.gateway.metrics.download_bytes.inc(sent)
     return await sender.end()
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from linkis_ecm.gateway.errors import Refused, bad_request
 from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.splicing import Spliceable
 from linkis_ecm.gateway.views import EngineView
 
 Engine = EngineView | PastEngine
@@ -46,6 +47,8 @@ class OpenLog:
     length: int
     identity: str
     chunks: AsyncIterator[bytes]
+    # The same bytes where they come over a socket; either is used.
+    direct: Spliceable | None = None
 
 
 @dataclass(frozen=True, slots=True)

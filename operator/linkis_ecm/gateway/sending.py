@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, web
 
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.packing import Packer
+from linkis_ecm.gateway.splicing import WORTH, SourceGoneError, Spliceable, plain, splice, writable
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,18 @@ class Sender:
                 return False
         return True
 
-    async def relay(self, chunks: AsyncIterator[bytes], size: int, *, packed: Packer | None = None) -> int:
-        """Pass on exactly `size` bytes; how many were sent. Less: the answer is cut, by either side."""
+    async def relay(
+        self,
+        chunks: AsyncIterator[bytes],
+        size: int,
+        *,
+        packed: Packer | None = None,
+        direct: Spliceable | None = None,
+    ) -> int:
+        """Pass on exactly `size` bytes, inside the kernel where they may come `direct`; how many were sent. Less: the
+        answer is cut, by either side."""
+        if direct is not None and size >= WORTH and (sent := await self._splice(direct, size)) is not None:
+            return sent
         sent = 0
         while sent < size:
             try:
@@ -66,6 +78,36 @@ class Sender:
             sent += len(chunk)
         if packed is not None:
             await self.write(packed.finish())
+        return sent
+
+    async def _splice(self, direct: Spliceable, size: int) -> int | None:
+        """The same from socket to socket; None where it cannot be done so."""
+        target = plain(self._request.transport)
+        taken = None if target is None else direct.take()
+        if target is None or taken is None:
+            if target is not None:
+                os.close(target)
+            return None
+        begun, source = taken
+        sent = 0
+        try:
+            if not await self.write(begun[:size]):
+                return 0
+            sent = len(begun[:size])
+            # What aiohttp has not got rid of yet comes first.
+            while self._request.transport is not None and self._request.transport.get_write_buffer_size():
+                await writable(target, self._patience)
+            return sent + await splice(
+                source, target, size - sent, source_patience=direct.patience, target_patience=self._patience
+            )
+        except SourceGoneError as error:
+            log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
+            self.abort("engine")
+        except (OSError, TimeoutError):
+            self.abort("client")
+        finally:
+            os.close(source)
+            os.close(target)
         return sent
 
     async def stream(self, chunks: AsyncIterator[bytes]) -> None:

@@ -1,0 +1,281 @@
+"""`python -m bench.logs`: logs through a real gateway and a real agent on loopback, outside any cluster.
+
+Download against aiohttp's own file response from the same file, in turns; the memory of agent and gateway over 10 GiB;
+a page at line 5,000,000 of 2 GB once the index is warm. Files are made in a temporary folder whose room is looked at
+first, and go with it. Prints numbers and ratios of one run; exits 1 where a goal was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from linkis_ecm.gateway.app import build_app, new_runner
+from linkis_ecm.gateway.auth import TokenFile
+from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.views import view_of
+from linkis_ecm.model.token import engine_token
+
+GIB = 1 << 30
+MIB = 1 << 20
+KEY = b"k" * 32
+UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
+TOKEN = "LINKIS-BENCH-0123456789"
+INSTANCE = "python-bench-0.engines.linkis:9105"
+SUFFIX = f"bench/20261124/python/{UID}/logs"
+BASE = "/api/rest_j/v1/engineconnManager"
+HEADERS = {"Token-Code": TOKEN, "Token-User": "bench"}
+PATIENCE = 60.0
+# Names of Linkis's logs; nothing is written to any of them here.
+LINES, DOWNLOAD, LONG = "yarnApp", "gc", "stderr"
+LINE = 400
+COUNT = 2 * 10**9 // LINE + 500_000
+WANTED = 5_000_000
+PAGES = 60
+
+
+# -- the three processes ---------------------------------------------------------------------------------------------
+
+
+async def serve_gateway(folder: str, agent_port: int) -> None:
+    """The gateway over a cluster of one engine, whose agent is on loopback."""
+    tokens = Path(folder, "tokens.json")
+    tokens.write_text(json.dumps({TOKEN: {"users": ["bench"]}}))
+    settings = Settings(namespace="linkis", instance="ecm:9102", tokens_file=str(tokens), token_key=KEY)
+    engines, plugins = EngineCache(), PluginCache()
+    engines.synced = plugins.synced = True
+    item = {
+        "metadata": {"namespace": "linkis", "name": "python-bench", "uid": UID, "resourceVersion": "1"},
+        "spec": {"engineType": "python", "user": "bench", "creator": "IDE", "desiredState": "Running"},
+        "status": {
+            "engineState": "Idle", "attempt": 0, "serviceInstance": INSTANCE, "address": f"127.0.0.1:{agent_port}",
+            "logDirSuffix": SUFFIX, "ecmInstance": "ecm:9102", "engineType": "python", "engineVersion": "3.11",
+        },
+    }  # fmt: skip
+    engines.on_event("ADDED", view_of(item))
+    app = build_app(
+        settings=settings,
+        authenticator=TokenFile(str(tokens), admins=frozenset()),
+        cluster=cast(Any, None),  # no call of these asks the API server
+        engines=engines,
+        plugins=plugins,
+        find=None,
+    )
+    await _serve(new_runner(app, settings))
+
+
+async def serve_floor(path: str) -> None:
+    """What aiohttp does with a file by itself."""
+
+    async def file(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(path)
+
+    app = web.Application()
+    app.router.add_get("/", file)
+    await _serve(web.AppRunner(app, access_log=None))
+
+
+async def _serve(runner: web.AppRunner) -> None:
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the benchmark lets go
+    await runner.cleanup()
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[tuple[int, int]]:
+    """One of the two above as a process: its port and its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.logs", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        yield int(process.stdout.readline()), process.pid
+    finally:
+        process.stdin.close()
+        process.wait(PATIENCE)
+
+
+@contextmanager
+def agent(folder: Path) -> Iterator[tuple[int, int]]:
+    """A real agent with its log folder: port and pid."""
+    environment = os.environ | {
+        "ECM_TOKEN": engine_token(KEY, UID, 0), "ECM_LOG_DIR": str(folder), "ECM_AGENT_PORT": "0",
+        "ECM_AGENT_HOST": "127.0.0.1",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linkis_ecm.agent"], env=environment, stdout=subprocess.DEVNULL, cwd=folder
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        found = None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            log = folder / "stdout"
+            found = re.search(r"listens on port (\d+)", log.read_text()) if log.exists() else None
+        if found is None:
+            raise SystemExit("the agent did not come up")
+        yield int(found[1]), process.pid
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+# -- the client ------------------------------------------------------------------------------------------------------
+
+
+def download(port: int, target: str, watched: tuple[int, ...] = ()) -> tuple[int, float, list[int]]:
+    """Bytes of the body, seconds, and by how much each process of `watched` grew; the same client for both sides."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    buffer = memoryview(bytearray(MIB))
+    before = [resident(pid) for pid in watched]
+    peaks = list(before)
+    began = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(f"GET {target} HTTP/1.1\r\nHost: bench\r\n{headers}Connection: close\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(4096)
+        told, _, rest = head.partition(b"\r\n\r\n")
+        if not told.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"no log: {head[:500]!r}")
+        expected = int(re.search(rb"(?i)content-length: (\d+)", told)[1])  # type: ignore[index]
+        got, looked = len(rest), 0
+        while got < expected and (count := client.recv_into(buffer)):
+            got += count
+            if watched and got - looked > 64 * MIB:
+                looked = got
+                peaks = [max(peak, resident(pid)) for peak, pid in zip(peaks, watched, strict=True)]
+    took = time.perf_counter() - began
+    if got != expected:
+        raise SystemExit(f"the log broke off at {got} of {expected} bytes")
+    return got, took, [peak - first for peak, first in zip(peaks, before, strict=True)]
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def of(log_type: str) -> str:
+    """Where a log is downloaded."""
+    query = {"emInstance": "ecm:9102", "instance": INSTANCE, "logDirSuffix": SUFFIX, "logType": log_type}
+    return f"{BASE}/downloadEngineLog?{urlencode(query)}"
+
+
+def page(connection: http.client.HTTPConnection, from_line: int) -> tuple[dict[str, Any], float]:
+    """100 lines from there, and the seconds."""
+    query = urlencode({"engineId": UID, "logType": LINES, "fromLine": from_line, "lines": 100})
+    began = time.perf_counter()
+    connection.request("GET", f"{BASE}/getEngineLogs?{query}", headers=HEADERS)
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    took = time.perf_counter() - began
+    if answer.status != 200 or body["data"]["logs"][0][:9] != f"{from_line:09d}":
+        raise SystemExit(f"not that line: {str(body)[:300]}")
+    return body["data"], took
+
+
+# -- the files -------------------------------------------------------------------------------------------------------
+
+
+def make_files(folder: Path, size: int, long: int) -> None:
+    """2 GB of numbered lines; a file for the ratio, and a sparse one of 10 GiB, whose holes are read as pages too."""
+    room = shutil.disk_usage(folder).free
+    if room < COUNT * LINE + size + 4 * GIB:
+        raise SystemExit(f"{folder} has {room // GIB} GiB left: give --folder one with {COUNT * LINE // GIB + 6} GiB")
+    tail = b" " + b"." * (LINE - 11) + b"\n"
+    with (folder / LINES).open("wb") as file:
+        for start in range(1, COUNT + 1, 50_000):
+            file.write(b"".join(b"%09d" % number + tail for number in range(start, start + 50_000)))
+    with (folder / DOWNLOAD).open("wb") as file:
+        for _ in range(size // MIB):
+            file.write((b"x" * 127 + b"\n") * 8192)
+    with (folder / LONG).open("wb") as file:
+        file.truncate(long)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", help="where the files are made (default: the system's)")
+    parser.add_argument("--runs", type=int, default=9, help="downloads of each kind, in turns (default 9)")
+    parser.add_argument("--gateway", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--floor", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.gateway:
+        asyncio.run(serve_gateway(options.gateway[0], int(options.gateway[1])))
+        return 0
+    if options.floor:
+        asyncio.run(serve_floor(options.floor))
+        return 0
+    missed = 0
+
+    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
+        nonlocal missed
+        missed += not met
+        print(f"{what:<52} {value:>14} {goal:>10}{'' if met else '  MISSED'}", flush=True)
+
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecm-bench-", dir=options.folder)))
+        (folder / "log").mkdir()
+        make_files(folder / "log", GIB, 10 * GIB)
+        agent_port, agent_pid = stack.enter_context(agent(folder / "log"))
+        port, gateway_pid = stack.enter_context(served("--gateway", str(folder), str(agent_port)))
+        floor_port, _ = stack.enter_context(served("--floor", str(folder / "log" / DOWNLOAD)))
+
+        ours, floor = [], []
+        download(floor_port, "/"), download(port, of(DOWNLOAD))  # files into the page cache
+        for _ in range(options.runs):
+            size, took, _ = download(floor_port, "/")
+            floor.append(size / took / MIB)
+            size, took, _ = download(port, of(DOWNLOAD))
+            ours.append(size / took / MIB)
+        tell("aiohttp's file response, 1 GiB, p50", f"{statistics.median(floor):.0f} MiB/s")
+        tell("downloadEngineLog, 1 GiB, p50", f"{statistics.median(ours):.0f} MiB/s")
+        ratio = statistics.median(mine / bare for mine, bare in zip(ours, floor, strict=True))
+        tell("ratio, p50 of the pairs", f"{ratio:.2f}", "≥ 0.7", met=ratio >= 0.7)
+        spread = max(floor) / min(floor)
+        tell("the floor's fastest to its slowest", f"{spread:.2f}", "noisy" if spread > 1.5 else "")
+
+        size, took, grown = download(port, of(LONG), (gateway_pid, agent_pid))
+        tell("log of 10 GiB, downloaded in", f"{took:.1f} s")
+        tell("  the gateway grew by", f"{grown[0] / MIB:.1f} MiB", "< 32", met=grown[0] < 32 * MIB)
+        tell("  the agent grew by", f"{grown[1] / MIB:.1f} MiB", "< 32", met=grown[1] < 32 * MIB)
+
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        _, cold = page(connection, WANTED)
+        tell(f"lines from {WANTED:,} of 2 GB, first time", f"{cold * 1000:.0f} ms")
+        near, far = [], []
+        for _ in range(PAGES):
+            near.append(page(connection, 1)[1] * 1000)
+            far.append(page(connection, WANTED)[1] * 1000)
+        tell("  from line 1, p50", f"{statistics.median(near):.2f} ms")
+        tell("  index warm, p50", f"{statistics.median(far):.2f} ms", "< 20", met=statistics.median(far) < 20)
+        tell("  index warm, p95", f"{statistics.quantiles(far, n=20)[-1]:.2f} ms")
+        connection.close()
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
