@@ -311,6 +311,27 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(make: Make, p
     assert got == 64 * MIB
 
 
+async def test_long_logs_come_whole_on_one_connection_and_leave_nothing_open(place: Place) -> None:
+    data = os.urandom(MIB) * 12
+    await place.put(data)
+    before = len(os.listdir("/proc/self/fd"))
+    async with connect(place.gw, limit=MIB) as raw:
+        for asked, begin in (("", 0), ("", 0), ("Range: bytes=1000003-\r\n", 1_000_003), ("", 0)):
+            await raw.send(head_of("GET", "downloadEngineLog", place.query(), headers=asked))
+            status, headers = await raw.head()
+            assert status == (206 if asked else 200)
+            got = await raw.reader.readexactly(int(headers["content-length"]))
+            assert got == data[begin:]
+        await raw.send(head_of("GET", "getEngineStatus", {"engineId": place.engine["metadata"]["uid"]}))
+        assert (await raw.head())[0] == 200
+    for _ in range(5):
+        async with connect(place.gw) as raw:
+            await raw.send(head_of("GET", "downloadEngineLog", place.query()))
+            await raw.head()
+            raw.vanish()
+    await asyncio.to_thread(until, lambda: len(os.listdir("/proc/self/fd")) <= before + 4)
+
+
 # -- a live log grows, and drops its beginning ------------------------------------------------------------------------
 
 

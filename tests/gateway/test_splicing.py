@@ -1,0 +1,97 @@
+"""Bytes from socket to socket inside the kernel: exactly so many, and what happens when either side stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from linkis_ecm.gateway.splicing import PIPE, SourceGoneError, splice, writable
+
+Ends = tuple[socket.socket, socket.socket, socket.socket, socket.socket]
+
+
+def tcp() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    return one, other
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Who sends, where it is taken, where it is put, who receives; the middle two do not block."""
+    sender, source = tcp()
+    target, receiver = tcp()
+    for middle in (source, target):
+        middle.setblocking(False)
+    before = len(os.listdir("/proc/self/fd"))
+    yield sender, source, target, receiver
+    assert len(os.listdir("/proc/self/fd")) == before, "no descriptor is left open"
+    for end in (sender, source, target, receiver):
+        end.close()
+
+
+@pytest.mark.parametrize("size", [1, 1000, PIPE, PIPE + 1, 20 * PIPE + 17])
+async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, size: int) -> None:
+    sender, source, target, receiver = ends
+    data = os.urandom(1000) * (size // 1000 + 1)
+    got = bytearray()
+
+    def receive() -> None:
+        while len(got) < size:
+            got.extend(receiver.recv(1 << 16))
+
+    threads = [threading.Thread(target=sender.sendall, args=(data[:size] + b"next",)), threading.Thread(target=receive)]
+    for thread in threads:
+        thread.start()
+    moved = await splice(source.fileno(), target.fileno(), size, source_patience=5, target_patience=5)
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert moved == size
+    assert bytes(got) == data[:size]
+    assert source.recv(100) == b"next"
+
+
+async def test_a_source_that_breaks_off_or_stands_still_is_told_from_a_target_that_does(ends: Ends) -> None:
+    sender, source, target, receiver = ends
+    sender.sendall(b"half")
+    with pytest.raises(SourceGoneError, match=r"nothing for 0\.05 s"):
+        await splice(source.fileno(), target.fileno(), 1000, source_patience=0.05, target_patience=5)
+    assert receiver.recv(100) == b"half"
+    sender.sendall(b"more")
+    sender.shutdown(socket.SHUT_WR)
+    with pytest.raises(SourceGoneError, match="the agent broke off after 4 of 1000 bytes"):
+        await splice(source.fileno(), target.fileno(), 1000, source_patience=5, target_patience=5)
+
+
+async def test_a_target_that_takes_nothing_is_given_up(ends: Ends) -> None:
+    sender, source, target, _ = ends
+    threading.Thread(target=_send_much, args=(sender,), daemon=True).start()
+    with pytest.raises(TimeoutError):
+        await splice(source.fileno(), target.fileno(), 1 << 30, source_patience=5, target_patience=0.1)
+    with pytest.raises(TimeoutError):
+        await writable(target.fileno(), 0.05)
+    source.shutdown(socket.SHUT_RDWR)
+
+
+async def test_a_target_that_has_left_ends_it(ends: Ends) -> None:
+    sender, source, target, receiver = ends
+    threading.Thread(target=_send_much, args=(sender,), daemon=True).start()
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    receiver.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        await splice(source.fileno(), target.fileno(), 1 << 30, source_patience=5, target_patience=5)
+    source.shutdown(socket.SHUT_RDWR)
+
+
+def _send_much(sender: socket.socket) -> None:
+    try:
+        while True:
+            sender.sendall(b"x" * (1 << 16))
+    except OSError:
+        return
