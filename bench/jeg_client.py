@@ -41,7 +41,9 @@ class Kernels:
         )
 
     async def close(self) -> None:
-        await self.session.close()
+        """Also where nothing is open."""
+        if self._session is not None:
+            await self._session.close()
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -96,7 +98,8 @@ class Channels:
         asked = uuid.uuid4().hex
         header = {"msg_id": asked, "msg_type": "execute_request", "version": "5.3", "username": "",
                   "session": self._who}  # fmt: skip
-        content: dict[str, Any] = {"code": code, "silent": False, "store_history": False, "user_expressions": {},
+        # jupyter_client's own defaults, but that nobody is there to be asked.
+        content: dict[str, Any] = {"code": code, "silent": False, "store_history": True, "user_expressions": {},
                                    "allow_stdin": False, "stop_on_error": True}  # fmt: skip
         await self._websocket.send_str(json.dumps({
             "header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell",
