@@ -2,8 +2,8 @@
 
 Measured in turn, so that what else the machine does falls on all alike. Cold: from nothing to the result of 1+1, ours
 until the whole answer is here, theirs until the result's message is. Round trip: 1+1 on a live kernel until the whole
-answer is here; theirs is when reply and idle have come, and jupyter_client waits for both. Theirs runs in two ways, as it
-ships and tuned (bench/jeg_setup.py). Exit code 1 where ours is slower than the faster of the two in either. What was
+answer is here; theirs is when reply and idle have come, and jupyter_client waits for both. Theirs runs in two ways, as
+it ships and tuned (bench/jeg_setup.py). Exit code 1 where ours is slower than the faster of the two in either. What was
 found, and why: docs/design/jeg.md.
 """
 
