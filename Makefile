@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench bench-jeg clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench bench-jeg bench-logs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
 
 bench-jeg: $(SETUP) ## Jupyter Enterprise Gateway beside ours: first result, cold, and round trip
 	$(PY) -m bench.jeg
+
+bench-logs: $(SETUP) ## The benchmark of logs on loopback: no cluster, 4 GiB of disk for a minute
+	$(PY) -m bench.logs
 
 # One resolution for everything, so that tests run what the images hold.
 LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --no-annotate --generate-hashes

@@ -1,0 +1,29 @@
+"""What an engine's pod is told about its logs fits the volume that they are on."""
+
+from __future__ import annotations
+
+from linkis_ecm.agent.growing import STEP
+from linkis_ecm.agent.loglines import BLOCK
+from linkis_ecm.agent.settings import read_settings
+from linkis_ecm.agent.tasks import JOURNAL_BYTES
+from linkis_ecm.engine import podspec
+from linkis_ecm.model.formats import parse_quantity
+
+MIB = 1 << 20
+
+
+def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
+    volume = int(parse_quantity(podspec.LOG_VOLUME))
+    assert podspec.LOG_TOTAL_MIB * MIB <= volume // 2
+    # Also where a filesystem keeps as much again ready behind each file's end.
+    assert 2 * (2 * podspec.LOG_FILE_MIB * MIB + JOURNAL_BYTES) < volume
+
+
+def test_an_agent_that_is_told_nothing_keeps_the_same() -> None:
+    settings = read_settings({"ECM_TOKEN": "t"})
+    assert settings.log_file_bytes == podspec.LOG_FILE_MIB * MIB
+    assert settings.log_total_bytes == podspec.LOG_TOTAL_MIB * MIB
+
+
+def test_what_is_dropped_at_once_is_whole_blocks_of_the_index() -> None:
+    assert STEP % BLOCK == 0
