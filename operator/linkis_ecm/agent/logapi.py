@@ -1,4 +1,5 @@
-"""What the agent's paths about logs mean: a page of lines, the bytes or a part of them, and what comes next.
+"""What the agent's paths about logs mean: a page of lines, the bytes or a part of them, and what comes next. The bytes
+of a spilled result are served the same way.
 
 One index of line ends is kept per log. Must not know of tasks.
 """
@@ -12,6 +13,7 @@ from collections.abc import AsyncGenerator
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
 from linkis_ecm.agent.loglines import MAX_LINES, Filter, LineIndex, Page, last_rows, page, tail
+from linkis_ecm.agent.results import open_result
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
 from linkis_ecm.agent.wire import only, whole
 
@@ -48,20 +50,8 @@ class LogApi:
 
     def _download(self, name: str, query: dict[str, str]) -> Response:
         """The file's bytes from `offset` on, `length` of them; where the file ends is decided now."""
-        offset, length = whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
-        descriptor = self._open(name)
-        found = os.fstat(descriptor)
-        begin = min(offset, found.st_size)
-        self._engine.attach("download")
-        return Response(
-            200,
-            content_type=TEXT,
-            headers=((b"x-log-size", b"%d" % found.st_size), (b"x-log-file", b"%x" % found.st_ino)),
-            file=descriptor,
-            offset=begin,
-            size=min(length, found.st_size - begin),
-            done=lambda: self._engine.detach("download"),
-        )
+        part = _part(query)
+        return _bytes(self._engine, self._open(name), part, TEXT)
 
     async def _lines(self, name: str, query: dict[str, str]) -> Response:
         from_line = whole(query, "fromLine", 1, top=TOP)
@@ -127,6 +117,36 @@ class LogApi:
                 f"this engine has written no log {name}" if known else f"no such log: ask for {', '.join(LOG_NAMES)}",
             )
         return descriptor
+
+
+def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, str]) -> Response:
+    """A spilled result's bytes, as a log's. Raises HttpError."""
+    part = _part(query)
+    descriptor = open_result(log_dir, result_id)
+    if descriptor is None:
+        raise HttpError(404, "this engine keeps no such result (any more)")
+    return _bytes(engine, descriptor, part, b"application/vnd.apache.arrow.file")
+
+
+def _part(query: dict[str, str]) -> tuple[int, int]:
+    return whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
+
+
+def _bytes(engine: Engine, descriptor: int, part: tuple[int, int], content_type: bytes) -> Response:
+    """The open file's bytes from an offset on, so many of them at most."""
+    offset, length = part
+    found = os.fstat(descriptor)
+    begin = min(offset, found.st_size)
+    engine.attach("download")
+    return Response(
+        200,
+        content_type=content_type,
+        headers=((b"x-log-size", b"%d" % found.st_size), (b"x-log-file", b"%x" % found.st_ino)),
+        file=descriptor,
+        offset=begin,
+        size=min(length, found.st_size - begin),
+        done=lambda: engine.detach("download"),
+    )
 
 
 def _read(

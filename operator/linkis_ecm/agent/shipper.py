@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import h11
 
 from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
+from linkis_ecm.agent.resultship import Results
 from linkis_ecm.agent.settings import Settings
 
 RESULT = "result.json"
@@ -37,7 +38,7 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     for _ in range(JOB_TRIES):
         try:
             async with asyncio.timeout(10):
-                status, body = await _exchange(settings, b"GET", f"/v1/job?{_who(settings)}")
+                status, body = await exchange(settings, b"GET", f"/v1/job?{who(settings)}")
             if status == 200:
                 job: dict[str, Any] = json.loads(body)
                 return job
@@ -48,8 +49,9 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     raise ShippingError(problem)
 
 
-async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], None]) -> None:
-    """Sends every log file that there is, the smaller ones first, and the result of a `once` engine."""
+async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], None], results: Results) -> None:
+    """Sends every log file that there is, the smaller ones first, and the result of a `once` engine; then the spilled
+    results that are still to be sent."""
     if not settings.report_host:
         return
     files: list[tuple[int, str, int]] = []
@@ -64,13 +66,14 @@ async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], 
         async with asyncio.timeout(seconds):
             for size, name, descriptor in sorted(files):
                 try:
-                    target = f"/v1/archive/{name}?{_who(settings)}"
-                    status, body = await _exchange(settings, b"PUT", target, descriptor, size)
+                    target = f"/v1/archive/{name}?{who(settings)}"
+                    status, body = await exchange(settings, b"PUT", target, descriptor, size)
                 except (OSError, EOFError, h11.ProtocolError) as error:
                     log("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue
                 if status != 200:
                     log("WARN", f"log {name} was not archived: {status} {body[:200].decode(errors='replace')}")
+            await results.flush()
     except TimeoutError:
         log("WARN", f"not all logs were archived within {seconds:g} s")
     finally:
@@ -78,7 +81,8 @@ async def ship(settings: Settings, *, seconds: float, log: Callable[[str, str], 
             os.close(descriptor)
 
 
-def _who(settings: Settings) -> str:
+def who(settings: Settings) -> str:
+    """The query that names this engine and attempt."""
     return urlencode(
         {
             "namespace": settings.namespace,
@@ -90,7 +94,7 @@ def _who(settings: Settings) -> str:
     )
 
 
-async def _exchange(
+async def exchange(
     settings: Settings, method: bytes, target: str, descriptor: int | None = None, size: int = 0
 ) -> tuple[int, bytes]:
     """One request on a connection of its own; the file's `size` bytes as its body."""

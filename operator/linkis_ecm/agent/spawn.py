@@ -15,6 +15,9 @@ from contextlib import suppress
 
 # The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
 PRIVATE_PREFIX = "ECM_"
+DEFAULT_LOG_DIR = "/var/log/engine"
+# Where results that are too big to be shown are written, below the log folder
+RESULTS = "results"
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
 PIPE_BYTES = 1 << 20
@@ -82,7 +85,8 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     code = "from linkis_ecm.agent.kernel_main import main; main()"
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-P", "-c", code, path],
+        # The folder by the command line: no ECM_ variable reaches the kernel.
+        [sys.executable, "-P", "-c", code, path, f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS}"],
         kernel_environment(environment, directory),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

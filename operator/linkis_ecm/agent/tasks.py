@@ -105,6 +105,8 @@ class TaskBook:
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
         self._journal: int | None = None
+        # Told of each task that has ended.
+        self.on_over: Callable[[Task], None] = lambda _: None
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -134,6 +136,7 @@ class TaskBook:
     def over(self, task: Task) -> None:
         """The task has ended: note it, and forget what is over the bounds."""
         self.note(task, "ended", status=task.status, error=_error(task))
+        self.on_over(task)
         self._kept_bytes += task.outputs.size if task.outputs is not None else 0
         ended = [other for other in self._tasks.values() if other.is_over]
         for other in ended:
