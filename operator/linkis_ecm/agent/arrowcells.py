@@ -57,10 +57,15 @@ def cells(column: Any, name: str = "") -> list[Any]:
         if t.is_duration(kind):
             return [_span(value, kind.unit) for value in column.cast(pa.int64()).to_pylist()]
         if t.is_decimal(kind) and kind.scale == 0 and name in _HUGE:
-            return [None if value is None else int(value) for value in column.to_pylist()]
+            return [_huge(value) for value in column.to_pylist()]
         return [cell(value) for value in column.to_pylist()]
     except (ValueError, OverflowError):  # such as a time of day inside a list that Python does not have
         return [cell(value) for value in column.cast(pa.string()).to_pylist()]
+
+
+def _huge(value: Any) -> int | str | None:
+    """A number where JSON's readers have one, which is up to 64 bits."""
+    return None if value is None else int(value) if abs(value) < 1 << 63 else str(value)
 
 
 def _moment(value: int | None, unit: str, zone: tzinfo | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.logfiles import LOG_NAMES, open_log
@@ -51,7 +51,9 @@ class LogApi:
     def _download(self, name: str, query: dict[str, str]) -> Response:
         """The file's bytes from `offset` on, `length` of them; where the file ends is decided now."""
         part = _part(query)
-        return _bytes(self._engine, self._open(name), part, TEXT)
+        descriptor = self._open(name)
+        self._engine.attach("download")
+        return _bytes(descriptor, part, TEXT, lambda: self._engine.detach("download"))
 
     async def _lines(self, name: str, query: dict[str, str]) -> Response:
         from_line = whole(query, "fromLine", 1, top=TOP)
@@ -125,19 +127,19 @@ def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, s
     descriptor = open_result(log_dir, result_id)
     if descriptor is None:
         raise HttpError(404, "this engine keeps no such result (any more)")
-    return _bytes(engine, descriptor, part, b"application/vnd.apache.arrow.file")
+    # One reader makes many of these calls.
+    return _bytes(descriptor, part, b"application/vnd.apache.arrow.file", engine.touch)
 
 
 def _part(query: dict[str, str]) -> tuple[int, int]:
     return whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
 
 
-def _bytes(engine: Engine, descriptor: int, part: tuple[int, int], content_type: bytes) -> Response:
+def _bytes(descriptor: int, part: tuple[int, int], content_type: bytes, done: Callable[[], None]) -> Response:
     """The open file's bytes from an offset on, so many of them at most."""
     offset, length = part
     found = os.fstat(descriptor)
     begin = min(offset, found.st_size)
-    engine.attach("download")
     return Response(
         200,
         content_type=content_type,
@@ -145,7 +147,7 @@ def _bytes(engine: Engine, descriptor: int, part: tuple[int, int], content_type:
         file=descriptor,
         offset=begin,
         size=min(length, found.st_size - begin),
-        done=lambda: engine.detach("download"),
+        done=done,
     )
 
 

@@ -53,6 +53,13 @@ class Reader:
         self._file.seek(offset)
         return bytes(self._file.read(min(count, self.size - offset)))
 
+    async def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes; one caller at a time. Raises OSError where there are fewer."""
+        data = await asyncio.get_running_loop().run_in_executor(self._threads, self.read_at, offset, count)
+        if len(data) != count:
+            raise OSError(f"the file ends before {offset + count}")
+        return data
+
     async def chunks(self, offset: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """What follows on `offset`, piece by piece, before `end`."""
         loop = asyncio.get_running_loop()
