@@ -59,7 +59,7 @@ def cells(column: Any, name: str = "") -> list[Any]:
         if t.is_decimal(kind) and kind.scale == 0 and name in _HUGE:
             return [_huge(value) for value in column.to_pylist()]
         return [cell(value) for value in column.to_pylist()]
-    except (ValueError, OverflowError):  # such as a time of day inside a list that Python does not have
+    except (ValueError, OverflowError):  # such as a date inside a list that Python's calendar does not have
         return [cell(value) for value in column.cast(pa.string()).to_pylist()]
 
 
@@ -118,5 +118,5 @@ def _zone(name: str | None) -> tzinfo | None:
             return timezone(-offset if name[0] == "-" else offset)
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):  # no such zone, or no name of one
+    except (KeyError, ValueError, OSError):  # no such zone, or no name of one
         return UTC

@@ -25,6 +25,7 @@ MAX_COLUMNS = 10_000
 # Rows of a batch: as many as make BATCH_BYTES by the first ones, and the same number in each, so that a row's batch is
 # known by division. A reader holds one batch at a time; one over MAX_BATCH_BYTES ends the file before it.
 BATCH_ROWS = 8192
+BATCH_CELLS = 1 << 20
 BATCH_BYTES = 2 << 20
 MAX_BATCH_BYTES = 32 << 20
 SAMPLE_ROWS = 256
@@ -52,7 +53,7 @@ def frame(table: Any, columns: list[Column], folder: str) -> dict[str, Any]:
         read = _reader(table, as_text)
         sample = read(0, min(SAMPLE_ROWS, len(table)))
         schema = _schema(columns, [array.type for array in sample])
-        rows = batch_rows(sum(array.nbytes for array in sample), len(sample[0]) if sample else 0)
+        rows = batch_rows(sample)
 
         def chunks(read: Slice = read, rows: int = rows) -> Iterator[list[Any]]:
             for start in range(0, len(table), rows):
@@ -80,18 +81,18 @@ def relation(columns: list[Column], batches: Iterable[Any], folder: str) -> dict
         for batch in found:
             yield _plain(batch)
 
-    rows = batch_rows(sum(array.nbytes for array in head), first.num_rows)
+    rows = batch_rows(head)
     try:
         return write(folder, schema, chunks(), rows=rows, deadline=deadline)
     except NotKeptError:
         return {}
 
 
-def batch_rows(size: int, rows: int) -> int:
-    """How many rows make a batch, by the bytes of the first ones."""
-    if not size or not rows:
-        return BATCH_ROWS
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // size))
+def batch_rows(sample: list[Any]) -> int:
+    """How many rows make a batch, by the first ones."""
+    size = sum(array.nbytes for array in sample) or 1
+    by_size = BATCH_BYTES * len(sample[0]) // size if sample else BATCH_ROWS
+    return max(1, min(BATCH_ROWS, BATCH_CELLS // (len(sample) or 1), by_size))
 
 
 def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, deadline: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ user's work. pyarrow works in threads, and is imported when the first result is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +18,21 @@ from linkis_ecm.agent.arrowcells import TYPE_KEY, is_plain
 from linkis_ecm.gateway.arrowmeta import MAGIC, Batch, Block, MalformedError, batch, blocks, message
 from linkis_ecm.gateway.budget import ByteBudget
 
+log = logging.getLogger(__name__)
+
 # What engines write (agent.spill) is less in every respect.
 FILE_MAX = 512 << 20
 FOOTER_MAX = 8 << 20
 METADATA_MAX = 4 << 20
-BODY_MAX = 64 << 20
-PLAIN_MAX = 64 << 20
+BODY_MAX = 40 << 20
+PLAIN_MAX = 40 << 20
 ROWS_MAX = 1 << 16
 COLUMNS_MAX = 10_000
-# Of a list's values within one batch.
-LONGEST_MAX = 1 << 24
+CELLS_MAX = 1 << 22
+# Of the values of lists within one batch.
+LONGEST_MAX = 8 << 20
+# What a batch's bytes may become on the way to an answer; lists and structs become objects of Python's.
+TIMES, TIMES_NESTED = 2, 10
 # Of a column's name and type.
 NAME_MAX = 1000
 # Read at once from both ends, for in most files this is all but the batches.
@@ -47,6 +53,7 @@ class ArrowFile:
         self._head = self._tail = b""
         self._blocks: list[Block] = []
         self._batch_rows = 0
+        self._times = TIMES
         self.schema: Any = None
         self.columns: list[dict[str, str]] = []
         self.rows = 0
@@ -93,20 +100,26 @@ class ArrowFile:
             plain = told.plain_bytes(memoryview(data)[block.metadata :])
             if plain > PLAIN_MAX:
                 raise MalformedError(f"a batch of {plain} bytes is over the limit")
-            # Packed, unpacked, and what is made of it.
-            async with self._budget.hold(block.body + 2 * plain):
+            async with self._budget.hold(block.body + self._times * plain):
                 found = await self.work(_decode, data, self.schema, told.rows)
                 count = min(found.num_rows - skip, end - begin)
                 yield found.slice(skip, count)
             begin += count
 
     async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A blocking call in one of the threads for results."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        """A blocking call on what the file holds, in one of the threads for results. Raises MalformedError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        except MalformedError:
+            raise
+        except Exception as error:  # a time in no zone, a number with no digits: values that are none are many
+            log.warning("a spilled result: %r", error)
+            raise MalformedError(f"a value cannot be read ({type(error).__name__})") from None
 
     async def _read_schema(self, length: int) -> None:
         data = await self._read(8, length - 8)
         self.schema = await self.work(_schema, bytes(message(data)), data)
+        self._times = TIMES_NESTED if any(field.type.num_fields for field in self.schema) else TIMES
         self.columns = [
             {"name": field.name[:NAME_MAX], "type": _type_name(field)[:NAME_MAX]} for field in self.schema
         ]  # fmt: skip
@@ -118,7 +131,8 @@ class ArrowFile:
     def _checked(self, index: int, data: bytes, *, first: bool = False) -> Batch:
         """What a batch's metadata says, if it may be. Raises MalformedError."""
         told = batch(message(data[: self._blocks[index].metadata]))
-        if told.rows > ROWS_MAX or told.longest > LONGEST_MAX:
+        cells = told.rows * len(self.columns)
+        if told.rows > ROWS_MAX or cells > CELLS_MAX or told.longest > LONGEST_MAX:
             raise MalformedError("a batch has too many rows")
         expected = min(self._batch_rows, self.rows - index * self._batch_rows)
         if not first and told.rows != expected:

@@ -51,7 +51,7 @@ def _array(name: str, values: list[Any]) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - see above
 
     try:
-        return _typed(name.lower(), values)
+        return _typed(name, values)
     except (pa.ArrowException, ValueError, TypeError, OverflowError, ArithmeticError):
         return pa.array([None if value is None else _word(value) for value in values], pa.string())
 
@@ -60,6 +60,8 @@ def _typed(name: str, values: list[Any]) -> Any:
     """Raises what says that the values are no such values."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
+    moment = _MOMENT.fullmatch(name)  # in which the zone's name has capitals
+    name = name.lower()
     arrow = _NAMES.get(name)
     if arrow in ("float32", "float64"):
         # JSON has no infinities: they came as text.
@@ -73,8 +75,8 @@ def _typed(name: str, values: list[Any]) -> Any:
     if (found := _DECIMAL.fullmatch(name)) is not None:
         kind = pa.decimal128(int(found[1]), int(found[2]))
         return pa.array([None if value is None else Decimal(value) for value in values], kind)
-    if (found := _MOMENT.fullmatch(name)) is not None:
-        return pa.array(values, pa.string()).cast(pa.timestamp(found[1], found[2]))
+    if moment is not None:
+        return pa.array(values, pa.string()).cast(pa.timestamp(moment[1], moment[2]))
     if name == "timestamp":
         return pa.array(values, pa.string()).cast(pa.timestamp("us"))
     if name == "timestamp with time zone":

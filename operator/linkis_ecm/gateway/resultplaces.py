@@ -6,7 +6,7 @@ Both were made on the user's ground: shapes are checked here, values by whoever 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -80,11 +80,15 @@ class ResultPlaces:
         self._link = link
         self._archive = archive
         self._budget = budget
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
         self._streams: dict[str, int] = {}
 
     def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A blocking call in one of the threads for results."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     @contextmanager
     def stream(self, user: str) -> Iterator[None]:
@@ -175,7 +179,7 @@ class ResultPlaces:
             except NotThere:
                 raise GoneError from None
 
-        return await ArrowFile(read, size, threads=self.threads, budget=self._budget).open()
+        return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
 
     async def _live_size(self, engine: EngineView, result_id: str) -> tuple[int, str]:
         path = f"/v1/results/{result_id}?length=0"
@@ -211,7 +215,7 @@ class ResultPlaces:
         if content is None:
             return None
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self.threads, orjson.loads, content)
+            found = await self.work(orjson.loads, content)
         except orjson.JSONDecodeError:
             found = None
         if not isinstance(found, dict):
@@ -225,7 +229,7 @@ class ResultPlaces:
             reader = await self._archive.open(engine.uid, attempt, file_name(result_id))
             if reader is not None:
                 stack.push_async_callback(reader.close)
-                return await ArrowFile(reader.read, reader.size, threads=self.threads, budget=self._budget).open()
+                return await ArrowFile(reader.read, reader.size, threads=self._threads, budget=self._budget).open()
         return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -146,20 +146,21 @@ async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSet
         return
     begin = (request.from_row or 1) - 1
     end = 1 << 60 if request.rows is None else begin + request.rows
-    work = call.gateway.results
+    places = call.gateway.results
     if output.result_id is None:
         rows = output.rows[begin:end]
-        loop = asyncio.get_running_loop()
-        schema, batches = await loop.run_in_executor(work.threads, inlinetables.batches, output.columns, rows)
+        schema, batches = await places.work(inlinetables.batches, output.columns, rows)
         yield _head(schema, arrow)
         for batch in batches:
-            for piece in await loop.run_in_executor(work.threads, _encoded, batch, arrow):
+            encoded = _encoded(batch, arrow)
+            while (piece := await places.work(next, encoded, None)) is not None:
                 yield piece
     else:
-        async with work.file(engine, output.result_id) as file:
+        async with places.file(engine, output.result_id) as file:
             head = _head(file.schema, arrow)
             async for batch in file.slices(begin, end):
-                for piece in await file.work(_encoded, batch, arrow):
+                encoded = _encoded(batch, arrow)
+                while (piece := await file.work(next, encoded, None)) is not None:
                     # With the first rows: what cannot be read at all is refused in words.
                     yield head + bytes(piece) if head else piece
                     head = b""
@@ -173,11 +174,13 @@ def _head(schema: Any, arrow: bool) -> bytes:
     return bytes(schema.serialize()) if arrow else dolphin.columns(schema)
 
 
-def _encoded(batch: Any, arrow: bool) -> list[Any]:
-    """Blocking. A batch's bytes."""
+def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:
+    """A batch's bytes, in pieces, each of which blocks."""
     if arrow:
-        return [memoryview(batch.serialize())]
-    return [piece if isinstance(piece, bytes) else memoryview(piece) for piece in dolphin.rows(batch)]
+        yield memoryview(batch.serialize())
+        return
+    for piece in dolphin.rows(batch):
+        yield piece if isinstance(piece, bytes) else memoryview(piece)
 
 
 def _other(output: Output) -> list[bytes]:
