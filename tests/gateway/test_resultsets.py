@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
 from linkis_ecm.model.token import engine_token
-from tests.agent.harness import AgentProcess
+from tests.agent.harness import AgentProcess, until
 from tests.dolphin import dolphin
-from tests.gateway.support import BOB_TOKEN, KEY, Answer, Harness, engine_item
+from tests.gateway.support import BASE, BOB_TOKEN, KEY, Answer, Harness, engine_item
+from tests.gateway.support import TOKEN as ALL
 
 NAME = "python-alice-results"
 UID = engine_item(name=NAME)["metadata"]["uid"]
@@ -221,3 +225,122 @@ async def test_a_result_that_the_engine_has_dropped_comes_from_the_archive_else_
         gone = await ask(gw, task, format=form)
         assert gone.http == 410
         assert "not kept any more" in gone.message
+
+
+async def test_a_jobs_outputs_are_all_in_the_archive(gw: Harness) -> None:
+    gw.engine(
+        name=NAME, spec={"mode": "once"}, status={"engineState": "Success", "finishedTime": "2026-11-24T04:10:00Z"}
+    )
+    table = {"type": "table", "columns": [{"name": "n", "type": "int64"}], "rows": [[1], [2]], "totalRows": 2}
+    outputs = [{"type": "text", "stream": "stdout", "text": "a\n"}, table | {"truncated": False}]
+    await gw.archive.put(UID, 0, "result.json", json.dumps({"status": "Succeed", "outputs": outputs}).encode())
+    job = {"taskId": "job"}
+    page = (await ask(gw, job)).data
+    assert (page["output"], page["outputs"], page["rows"], page["totalRows"]) == (1, 2, [[1], [2]], 2)
+    assert dolphin((await ask(gw, job, output=0, format="dolphin")).raw) == (1, "NULL", ["a"])
+    assert (await ask(gw, job, output=2)).http == 400
+
+
+FORGED = "0" * 20
+
+
+@pytest.fixture
+def forged(agent: AgentProcess) -> Iterator[Path]:
+    """A result's file that is the user's own work, and no table of it: the test writes it."""
+    path = Path(agent.log_dir, "results", f"result-{FORGED}.arrow")
+    path.parent.mkdir(exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+async def shown(agent: AgentProcess, **table: Any) -> dict[str, Any]:
+    """A task that displays what it calls a table."""
+    content = {"columns": [{"name": "n", "type": "int64"}], "rows": [], "totalRows": None, "truncated": True} | table
+    code = f"display({{'application/vnd.linkis.table+json': {content!r}}}, raw=True)"
+    return await asyncio.to_thread(run, agent, code)
+
+
+def arrow_file(*counts: int) -> bytes:
+    sink = BytesIO()
+    with ipc.new_file(sink, pa.schema({"n": pa.int64()})) as writer:
+        for count in counts:
+            writer.write_batch(pa.RecordBatch.from_pydict({"n": pa.array(range(count), pa.int64())}))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"ARROW1", b"x" * 100_000, arrow_file(10)[:-20], b"ARROW1\0\0" + b"\xff" * 200 + b"\x10\0\0\0ARROW1"],
+)
+async def test_a_file_that_is_none_is_refused_in_words(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, forged: Path, content: bytes
+) -> None:
+    await asyncio.to_thread(forged.write_bytes, content)
+    task = await shown(agent, resultId=FORGED)
+    for form in ("json", "arrow", "dolphin"):
+        answer = await ask(gw, task, format=form)
+        assert answer.http == 502
+        assert "cannot be read" in answer.message
+
+
+async def test_a_file_that_is_broken_in_the_middle_is_never_taken_for_whole(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, forged: Path
+) -> None:
+    await asyncio.to_thread(forged.write_bytes, arrow_file(10_000, 10_000, 9_000, 10_000))
+    task = await shown(agent, resultId=FORGED)
+    assert (await ask(gw, task, fromRow=10_001)).data["rows"][0] == [0]
+    assert (await ask(gw, task, fromRow=20_001)).http == 502
+    for form in ("arrow", "dolphin"):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ask(gw, task, format=form)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"resultId": 5}, {"resultId": "../../etc/passwd"}, {"columns": 5}, {"columns": [5]}, {"rows": 5}, {"rows": [5]},
+     {"rows": [[{"a": [1]}, 2, 3], []], "columns": [{"name": 5}, {"type": {}}]}, {"type": "picture"}],
+)  # fmt: skip
+async def test_a_table_that_user_code_made_up_breaks_nothing(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, table: dict[str, Any]
+) -> None:
+    task = await shown(agent, **table)
+    for form in ("json", "arrow", "dolphin"):
+        assert (await ask(gw, task, format=form)).http in (200, 400, 502)
+
+
+BIG = "import duckdb\nduckdb.sql('select ' + ', '.join(f'random() as c{n}' for n in range(4)) + ' from range(3000000)')"
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+async def test_memory_does_not_grow_with_the_result_and_a_user_has_so_many_at_a_time(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess
+) -> None:
+    task = await asyncio.to_thread(run, agent, BIG)
+    assert task["outputs"][0]["resultRows"] == 3_000_000
+    await ask(gw, task, format="dolphin", rows=1)
+    before = await asyncio.to_thread(resident)
+    url = f"{gw.url}{BASE}/getResultSet"
+    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    query = {"engineId": UID, "taskId": task["taskId"]}
+    most = 0
+    for form, least in (("arrow", 96_000_000), ("dolphin", 250_000_000)):
+        async with gw.session.get(url, params=query | {"format": form}, headers=headers) as answer:
+            seen = 0
+            async for chunk in answer.content.iter_chunked(1 << 20):
+                seen += len(chunk)
+                most = max(most, resident())
+        assert seen > least
+    assert most - before < 64 << 20
+    async with AsyncExitStack() as readers:
+        for _ in range(4):
+            await readers.enter_async_context(gw.session.get(url, params=query | {"format": "arrow"}, headers=headers))
+        fifth = await ask(gw, task, format="arrow")
+        assert fifth.http == 429
+        assert "4 result sets of alice are being sent already" in fifth.message
+        assert len((await ask(gw, task)).data["rows"]) == 1000
+    # Readers that have left make room.
+    await asyncio.to_thread(until, lambda: not gw.gateway.results.under_way)
+    assert (await ask(gw, task, format="arrow", rows=1)).http == 200

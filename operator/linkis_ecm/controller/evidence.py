@@ -33,10 +33,11 @@ COLLECT_SECONDS = 10.0
 # Of the kubelet's log, which by default has 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
-# Spilled results of one engine: how many, and of how many bytes together; the oldest go first. An agent's own bounds
-# are less (agent.spill): what comes from an engine is its user's.
+# Spilled results of one engine: how many, and of how many bytes together (a sixteenth of all that the archive keeps by
+# default, so that one user's results push out few others' logs); the oldest go first. One is at most what an engine's
+# kernel writes (agent.spill) and a batch.
 RESULTS_MAX = 64
-RESULTS_BYTES = 1 << 30
+RESULTS_BYTES = 512 << 20
 RESULT_BYTES = 300 << 20
 # uids of deleted engines whose pods may still send their logs.
 GONE_MAX = 10_000

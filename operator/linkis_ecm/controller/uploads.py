@@ -85,6 +85,8 @@ class Uploads:
             if spilled:
                 self._spilling.discard(uid)
         metrics.UPLOADS.labels("cut" if cut else "whole").inc()
+        if cut and spilled:
+            return _refusal(413, f"half of a result is none: {cut}")
         metrics.UPLOAD_BYTES.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
 

@@ -90,13 +90,18 @@ class ResultPlaces:
         """A blocking call in one of the threads for results."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
+    @property
+    def under_way(self) -> int:
+        """Result sets that are being sent."""
+        return sum(self._streams.values())
+
     @contextmanager
     def stream(self, user: str) -> Iterator[None]:
         """One of so many result sets that are sent at a time. Raises Refused."""
         mine = self._streams.get(user, 0)
         if mine >= STREAMS_PER_USER:
             raise too_many(f"{mine} result sets of {user} are being sent already: try again when one has ended")
-        if sum(self._streams.values()) >= STREAMS:
+        if self.under_way >= STREAMS:
             raise too_many(f"{STREAMS} result sets are being sent already: try again when one has ended")
         self._streams[user] = mine + 1
         try:
