@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from io import BytesIO
@@ -298,7 +299,8 @@ async def test_a_file_that_is_broken_in_the_middle_is_never_taken_for_whole(
 @pytest.mark.parametrize(
     "table",
     [{"resultId": 5}, {"resultId": "../../etc/passwd"}, {"columns": 5}, {"columns": [5]}, {"rows": 5}, {"rows": [5]},
-     {"rows": [[{"a": [1]}, 2, 3], []], "columns": [{"name": 5}, {"type": {}}]}, {"type": "picture"}],
+     {"rows": [[{"a": [1]}, 2, 3], []], "columns": [{"name": 5}, {"type": {}}]}, {"type": "picture"},
+     {"rows": [[]] * 3000, "columns": [{}] * 9000}],
 )  # fmt: skip
 async def test_a_table_that_user_code_made_up_breaks_nothing(
     gw: Harness, engine: dict[str, Any], agent: AgentProcess, table: dict[str, Any]
@@ -306,6 +308,19 @@ async def test_a_table_that_user_code_made_up_breaks_nothing(
     task = await shown(agent, **table)
     for form in ("json", "arrow", "dolphin"):
         assert (await ask(gw, task, format=form)).http in (200, 400, 502)
+
+
+async def test_nothing_of_arrow_is_loaded_before_a_result_is_asked_for() -> None:
+    code = "import sys, linkis_ecm.gateway.main, linkis_ecm.controller.uploads; print('pyarrow' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert await process.communicate() == (b"False\n", None)
+
+
+async def test_a_key_finds_its_tasks_result(gw: Harness, engine: dict[str, Any]) -> None:
+    code = "import pandas as pd; pd.DataFrame({'n': range(3)})"
+    await gw.execute(engine, code, idempotencyKey="mine")
+    page = (await gw.get("getResultSet", {"engineId": UID, "idempotencyKey": "mine"})).data
+    assert page["rows"] == [[0], [1], [2]]
 
 
 BIG = "import duckdb\nduckdb.sql('select ' + ', '.join(f'random() as c{n}' for n in range(4)) + ' from range(3000000)')"

@@ -42,6 +42,10 @@ def test_texts_pages_and_pictures_byte_by_byte() -> None:
     assert b"".join(made.lines("a\n\nzwölf\n")) == (
         b"dolphin00000000010000000004NULL0000000001a00000000000000000006zw\xc3\xb6lf"
     )
+    assert b"".join(made.lines("\n")) == b"dolphin00000000010000000004NULL0000000000"
+    many = list(made.lines("x\n" * 100_000))
+    assert dolphin(b"".join(many)) == (1, "NULL", ["x"] * 100_000)
+    assert max(map(len, many)) < 300 << 10
     assert b"".join(made.lines("")) == b"dolphin00000000010000000004NULL"
     assert made.single(made.HTML, "<b>") == b"dolphin00000000050000000004NULL0000000003<b>"
     picture = made.picture("image/png", "QUJD")

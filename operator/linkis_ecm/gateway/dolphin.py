@@ -17,6 +17,10 @@ LINE_NULL = b"NULL"
 # Linkis's writer refuses a longer record, and its reader one of ten times that: above it long cells are cut.
 RECORD_MAX = 2 << 20
 CELL_MAX = 10_000
+# Characters, each of four bytes at most.
+LINE_MAX = RECORD_MAX // 4
+# Of a text's records, at a time.
+PIECE = 256 << 10
 # Cells that are made into text at a time, which is some 30 bytes for each that is short.
 CELLS = 1 << 18
 
@@ -39,11 +43,19 @@ def row(values: list[str | None]) -> bytes:
 
 
 def lines(text: str) -> Iterator[bytes]:
-    """A text, whole: a record for each line."""
-    yield header(TEXT) + record(LINE_NULL)
-    for line in text.removesuffix("\n").split("\n") if text else ():
-        for start in range(0, max(1, len(line)), RECORD_MAX // 4):
-            yield record(line[start : start + RECORD_MAX // 4].encode(errors="replace"))
+    """A text, in pieces: a record for each line, and for each part of one that is too long."""
+    waiting = bytearray(header(TEXT) + record(LINE_NULL))
+    begin, end = 0, len(text.removesuffix("\n"))
+    while begin <= end and text:
+        line_end = text.find("\n", begin, end)
+        line_end = end if line_end < 0 else line_end
+        for start in range(begin, max(begin + 1, line_end), LINE_MAX):
+            waiting += record(text[start : min(start + LINE_MAX, line_end)].encode(errors="replace"))
+            if len(waiting) > PIECE:
+                yield bytes(waiting)
+                waiting.clear()
+        begin = line_end + 1
+    yield bytes(waiting)
 
 
 def single(kind: int, content: str) -> bytes:

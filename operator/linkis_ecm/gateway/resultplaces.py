@@ -28,6 +28,8 @@ Engine = EngineView | PastEngine
 
 # One output: its bound at the agent is 16 MiB, of which JSON escapes a few characters.
 MAX_OUTPUT_BYTES = 40 << 20
+# Of a table that is shown: more than the agent lets through (500 columns of 5000 rows).
+MAX_COLUMNS, MAX_CELLS = 10_000, 4_000_000
 # Result sets that are sent at a time, each with a batch in memory; and those of one user.
 STREAMS, STREAMS_PER_USER = 16, 4
 # Arrow's work is copying and unpacking: more threads would only take turns.
@@ -292,6 +294,8 @@ def _checked(output: Any) -> dict[str, Any]:
             raise TypeError("columns")
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise TypeError("rows")
+        if len(columns) > MAX_COLUMNS or len(rows) * max(1, len(columns)) > MAX_CELLS:
+            raise ValueError("cells")
     elif kind not in texts or not all(isinstance(output[name], str) for name in texts[kind]):
         raise TypeError("type")
     if kind == "error" and not all(isinstance(line, str) for line in output["traceback"]):

@@ -135,18 +135,18 @@ async def _send(call: Call, name: str, first: Any, pieces: AsyncIterator[Any]) -
 
 async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
     """The result set's bytes. Raises what the reading raises, before its first piece where that tells it."""
-    arrow = request.format == "arrow"
+    arrow, places = request.format == "arrow", call.gateway.results
     if output.kind != "table":
         if arrow:
             raise bad_request(
                 f"output {output.index} of the task is {_a(output.kind)} and no table: ask for format json or dolphin"
             )
-        for piece in _other(output):
+        other = _other(output)
+        while (piece := await places.work(next, other, None)) is not None:
             yield piece
         return
     begin = (request.from_row or 1) - 1
     end = 1 << 60 if request.rows is None else begin + request.rows
-    places = call.gateway.results
     if output.result_id is None:
         rows = output.rows[begin:end]
         schema, batches = await places.work(inlinetables.batches, output.columns, rows)
@@ -183,18 +183,17 @@ def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:
         yield piece if isinstance(piece, bytes) else memoryview(piece)
 
 
-def _other(output: Output) -> list[bytes]:
+def _other(output: Output) -> Iterator[bytes]:
     """What is no table, as a result set."""
     content = output.content
     match output.kind:
         case "html":
-            return [dolphin.single(dolphin.HTML, content["text"])]
+            return iter([dolphin.single(dolphin.HTML, content["text"])])
         case "picture":
-            return [dolphin.picture(content["mime"], content["data"])]
+            return iter([dolphin.picture(content["mime"], content["data"])])
         case "error":
-            traceback = "\n".join(content["traceback"])
-            return [b"".join(dolphin.lines(traceback or f"{content['name']}: {content['value']}"))]
-    return [b"".join(dolphin.lines(content["text"]))]
+            return dolphin.lines("\n".join(content["traceback"]) or f"{content['name']}: {content['value']}")
+    return dolphin.lines(content["text"])
 
 
 def _a(kind: str) -> str:
