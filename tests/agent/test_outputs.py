@@ -142,6 +142,23 @@ def test_a_cells_text_is_bounded() -> None:
     assert len(cell("x" * 1_000_000)) == MAX_CELL_CHARS + 1
 
 
+@pytest.mark.parametrize(
+    "table", [5, {}, {"columns": 5, "rows": []}, {"columns": [], "rows": [5]}, {"columns": [5], "rows": []}]
+)
+def test_what_is_displayed_as_a_table_and_is_none_is_shown_otherwise(table: Any) -> None:
+    outputs = Outputs()
+    outputs.message("display_data", {"data": {TABLE_MIME: table, "text/plain": "words"}})
+    assert outputs.result() == [{"type": "text", "stream": "stdout", "text": "words"}]
+
+
+def test_a_table_is_one_whatever_it_calls_itself_and_its_cells_count() -> None:
+    outputs = Outputs(max_bytes=1000)
+    table = {"type": "picture", "columns": [], "rows": [[{"a": "x" * 500}]]}
+    outputs.message("display_data", {"data": {TABLE_MIME: table}})
+    assert outputs.result()[0]["type"] == "table"
+    assert outputs.size > 500
+
+
 def test_a_table_of_unknown_length_counts_as_cut() -> None:
     assert table([], [[1]], total=None, cut=False) == {
         "columns": [], "rows": [[1]], "totalRows": None, "truncated": True,

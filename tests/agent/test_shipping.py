@@ -16,6 +16,7 @@ from aiohttp import web
 
 from linkis_ecm.agent.loglines import said
 from linkis_ecm.archive.bundles import Archive
+from linkis_ecm.controller import evidence
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.uploads import Uploads
@@ -52,6 +53,8 @@ class Operator:
         self.index = Index()
         self.cache = Cache(epoch=datetime.now(UTC))
         self.hang = False
+        # So many files are refused before one is taken.
+        self.busy = 0
         client: Any = None  # no pod is looked at here
         keeper = EvidenceKeeper(
             client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
@@ -66,6 +69,9 @@ class Operator:
     async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.hang and request.method == "PUT":
             await asyncio.sleep(60)
+        if self.busy and request.method == "PUT":
+            self.busy -= 1
+            return web.Response(status=503, text="in a moment")
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -246,3 +252,75 @@ async def test_a_download_under_way_is_told_as_activity(start: Start, operator: 
     answer.close()
     await asyncio.to_thread(until, lambda: agent.status()["active"] == "")
     assert agent.status()["lastActivity"] > 0
+
+
+SPILLS = "import duckdb\nduckdb.sql('select * from range(20000)')"
+
+
+async def in_archive(operator: Operator, task_id: str) -> dict[str, Any]:
+    """What the list says of the task, once it is there."""
+    async with asyncio.timeout(20):
+        while True:
+            listed = json.loads(await operator.archive.get(UID, 0, "results.json") or b"{}")
+            if found := listed.get("tasks", {}).get(task_id):
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def test_a_spilled_result_is_in_the_archive_while_its_engine_lives(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    operator.busy = 2  # it is sent again
+    result = await asyncio.to_thread(agent.execute, SPILLS)
+    told = await in_archive(operator, result["taskId"])
+    (shown,) = result["outputs"]
+    assert told["outputs"] == {"0": {name: value for name, value in shown.items() if name != "rows"}}
+    assert (told["count"], told["status"]) == (1, "Succeed")
+    name = f"result-{shown['resultId']}.arrow"
+    assert (await operator.archive.files(UID, 0))[name] == shown["resultBytes"]
+    assert agent.status()["state"] == "Idle"
+    assert operator.index.entries[-1].files[name] == shown["resultBytes"]
+
+
+async def test_a_result_that_could_not_be_sent_yet_is_sent_on_the_way_out(start: Start, operator: Operator) -> None:
+    agent = await started(start, operator)
+    operator.hang = True
+    first = await asyncio.to_thread(agent.execute, SPILLS)
+    second = await asyncio.to_thread(agent.execute, SPILLS)
+    await asyncio.to_thread(agent.execute, "print('printed')")
+    assert await operator.archive.attempts(UID) == []
+    operator.hang = False
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    for result in (first, second):
+        told = await in_archive(operator, result["taskId"])
+        assert f"result-{told['outputs']['0']['resultId']}.arrow" in await operator.archive.files(UID, 0)
+    assert b"printed" in (await operator.archive.get(UID, 0, "stdout") or b"")
+
+
+async def test_of_too_many_results_the_archive_keeps_the_latest(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "RESULTS_MAX", 3)
+    query = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    names = [f"result-{n:020x}.arrow" for n in range(5)]
+    async with aiohttp.ClientSession(operator.url) as session:
+
+        async def put(name: str, data: bytes) -> tuple[int, str]:
+            async with session.put(f"/v1/archive/{name}", params=query, data=data, headers=headers) as answer:
+                return answer.status, await answer.text()
+
+        await put("stdout", b"log")
+        for name in names:
+            assert (await put(name, b"x" * 100))[0] == 200
+        assert sorted(await operator.archive.files(UID, 0)) == [*names[2:], "stdout"]
+        # By bytes, too; and half of a result is none.
+        monkeypatch.setattr(evidence, "RESULT_BYTES", 150)
+        monkeypatch.setattr(evidence, "RESULTS_BYTES", 350)
+        assert (await put(names[0], b"x" * 150))[0] == 200
+        assert sorted(await operator.archive.files(UID, 0)) == [names[0], *names[3:], "stdout"]
+        status, text = await put(names[1], b"x" * 200)
+        assert (status, "cut at 150 bytes" in text) == (413, True)
+        assert names[1] not in await operator.archive.files(UID, 0)
+        for name in ("result-x.arrow", "result-00000000000000000000.arrow.part", "results-0.json"):
+            assert (await put(name, b"x"))[0] == 404

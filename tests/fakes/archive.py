@@ -13,7 +13,7 @@ class MemoryArchive:
         self.broken = False
 
     async def save(
-        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, whole: bool = False
     ) -> tuple[int, str]:
         data = b"".join([chunk async for chunk in chunks])
         await self.put(uid, attempt, name, data[:limit])
@@ -29,6 +29,12 @@ class MemoryArchive:
 
     async def files(self, uid: str, attempt: int) -> dict[str, int]:
         return {name: len(data) for name, data in self.bundles.get((uid, attempt), {}).items()}
+
+    async def attempts(self, uid: str) -> list[int]:
+        return sorted({attempt for known, attempt in self.bundles if known == uid})
+
+    async def discard(self, uid: str, attempt: int, name: str) -> None:
+        self.bundles.get((uid, attempt), {}).pop(name, None)
 
     async def remove(self, uid: str) -> None:
         for key in [key for key in self.bundles if key[0] == uid]:

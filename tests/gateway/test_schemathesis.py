@@ -50,6 +50,9 @@ async def agent(request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"2\na\n" if frames else b"a\n", headers={"X-Log-Size": "2", "X-Log-File": "1"})
     if request.path.endswith("/events"):
         return web.Response(text=json.dumps({"event": "end", **task}) + "\n", content_type="application/x-ndjson")
+    if "/outputs/" in request.path:
+        table = {"type": "table", "columns": [{"name": "a", "type": "int64"}], "rows": [[1]], "totalRows": 1}
+        return web.json_response({"taskId": "t", "index": 0, "outputs": 1, "output": table})
     if request.path.endswith(("/execute", "/result")):
         return web.json_response(task | {"outputs": []})
     if request.path == "/v1/tasks":

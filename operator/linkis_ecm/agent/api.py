@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError
-from linkis_ecm.agent.logapi import LogApi
+from linkis_ecm.agent.logapi import LogApi, send_result
 from linkis_ecm.agent.logfiles import LogFiles
 from linkis_ecm.agent.taskapi import TaskApi
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
@@ -32,6 +32,7 @@ class Api:
         self._status = status
         self._tasks = TaskApi(engine)
         self._logs = LogApi(engine, logs)
+        self._log_dir = logs.directory
 
     async def handle(self, request: Request) -> Response:
         """Answer one request. Raises HttpError."""
@@ -54,6 +55,9 @@ class Api:
                 return await self._tasks.tasks(path, request)
             case ["v1", "logs", *path]:
                 return await self._logs.logs(path, request)
+            case ["v1", "results", result_id]:
+                only("GET", request)
+                return send_result(self._engine, self._log_dir, result_id, request.query)
             case ["v1", "interrupt"]:
                 only("POST", request)
                 self._engine.interrupt()

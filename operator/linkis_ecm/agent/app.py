@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.kernel import Kernel
 from linkis_ecm.agent.logfiles import LogFiles
 from linkis_ecm.agent.reporter import Reporter
+from linkis_ecm.agent.resultship import Results
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
 from linkis_ecm.agent.spawn import SpawnedKernel, spawn_kernel
 from linkis_ecm.agent.usage import Usage
@@ -109,6 +111,8 @@ class _Agent:
             on_change=reporter.changed,
         )
         self._engine = engine
+        results = Results(settings, logs.event, rng=random.Random())  # noqa: S311 - jitter
+        engine.tasks.on_over = results.task_over
 
         def reap() -> None:
             """Every child that ended: the kernel, or an orphan of its that was handed to us."""
@@ -140,6 +144,7 @@ class _Agent:
         logs.event("INFO", f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket "
                            f"{settings.ticket_id}: the agent listens on port {port}")  # fmt: skip
         reporting = loop.create_task(reporter.run())
+        sending = loop.create_task(results.run())
         reporter.changed()
         living = loop.create_task(engine.run() if settings.mode != "once" else self._run_job(engine))
         reap()  # a kernel that died before the handler was there
@@ -149,7 +154,7 @@ class _Agent:
         code = await engine.ended
         # The tasks' callers first, then the operator: both want what only this process knows.
         await asyncio.gather(
-            server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE), self._ship()
+            server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE), self._ship(results, sending)
         )  # fmt: skip
         for task in (living, reporting):
             task.cancel()
@@ -160,10 +165,12 @@ class _Agent:
             shutil.rmtree(folder, ignore_errors=True)
         return code
 
-    async def _ship(self) -> None:
+    async def _ship(self, results: Results, sending: asyncio.Task[None]) -> None:
         from linkis_ecm.agent.shipper import ship  # noqa: PLC0415 - no start waits for it
 
-        await ship(self._settings, self._logs, seconds=SHIP_PATIENCE)
+        sending.cancel()
+        await asyncio.wait((sending,), timeout=1.0)
+        await ship(self._settings, self._logs, seconds=SHIP_PATIENCE, results=results)
 
     async def _run_job(self, engine: Engine) -> None:
         """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""

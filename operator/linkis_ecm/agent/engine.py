@@ -176,6 +176,10 @@ class Engine:
             del self._attached[what]
             self._on_change()
 
+    def touch(self) -> None:
+        """Something of the engine was read, too short to be told at once: the next report has it."""
+        self.last_activity = self._clock()
+
     def report(self) -> dict[str, Any]:
         """The engine's part of the report: all but who it is."""
         spent = dict(self._spent)

@@ -31,7 +31,8 @@ def _import_ipykernel() -> Any:
 
 
 def main() -> None:
-    """Serve the connection file named by the first argument until told to shut down."""
+    """Serve the connection file named by the first argument until told to shut down; the second is the folder for
+    results that are too big to be shown."""
     # Imports make many objects and no garbage: 14 ms of collector for nothing.
     gc.disable()
     base = _import_ipykernel()
@@ -80,12 +81,13 @@ def main() -> None:
     config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel_bounds.BoundedOutStream"
     # Tracebacks go into JSON and log files, where escape sequences are noise.
     config.InteractiveShell.colors = "nocolor"
+    folder = sys.argv.pop(2)
     app = EngineKernelApp.instance(config=config, default_extensions=[], connection_file=sys.argv[1])
     app.initialize([])
     # IPython drops the oldest of 1000 results then, as it should; said within a user's task, it looks like the task's.
     warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)
-    register(app.shell.display_formatter)
+    register(app.shell.display_formatter, folder)
     # What was loaded stays: later collections need not look at it.
     gc.freeze()
     gc.enable()

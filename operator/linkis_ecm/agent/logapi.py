@@ -1,4 +1,5 @@
-"""What the agent's paths about logs mean: a page of lines, the bytes or a part of them, and what comes next.
+"""What the agent's paths about logs mean: a page of lines, the bytes or a part of them, and what comes next. The bytes
+of a spilled result are served the same way.
 
 One index of line ends is kept per log. Must not know of tasks, nor of how a log is kept.
 """
@@ -6,11 +7,13 @@ One index of line ends is kept per log. Must not know of tasks, nor of how a log
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog, Overtaken
 from linkis_ecm.agent.loglines import MAX_LINES, Filter, LineIndex, Page, last_rows, page, tail
+from linkis_ecm.agent.results import open_result
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
 from linkis_ecm.agent.wire import only, whole
 
@@ -153,6 +156,26 @@ class LogApi:
                 f"this engine has written no log {name}" if known else f"no such log: ask for {', '.join(LOG_NAMES)}",
             )
         return log
+
+
+def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, str]) -> Response:
+    """A spilled result's bytes from `offset` on, `length` of them at most. Raises HttpError."""
+    offset, length = whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
+    descriptor = open_result(log_dir, result_id)
+    if descriptor is None:
+        raise HttpError(404, "this engine keeps no such result (any more)")
+    found = os.fstat(descriptor)
+    begin = min(offset, found.st_size)
+    return Response(
+        200,
+        content_type=b"application/vnd.apache.arrow.file",
+        headers=((b"x-log-size", b"%d" % found.st_size), (b"x-log-file", b"%x" % found.st_ino)),
+        file=descriptor,
+        offset=begin,
+        size=min(length, found.st_size - begin),
+        # One reader makes many of these calls.
+        done=engine.touch,
+    )
 
 
 def _read(

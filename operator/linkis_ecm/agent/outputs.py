@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 TABLE_MIME = "application/vnd.linkis.table+json"
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
@@ -229,8 +229,8 @@ class Outputs:
 
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
     """The richest form of what was displayed: table, picture, html, text."""
-    if isinstance(table := data.get(TABLE_MIME), dict):
-        return {"type": "table", **table}
+    if _is_table(table := data.get(TABLE_MIME)):
+        return {**table, "type": "table"}
     for mime in PICTURES:
         if isinstance(picture := data.get(mime), str):
             return {"type": "picture", "mime": mime, "data": _picture(mime, picture)}
@@ -239,6 +239,19 @@ def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
     if isinstance(text := data.get("text/plain"), str):
         return {"type": "text", "stream": stream, "text": plain(text)}
     return None
+
+
+def _is_table(table: Any) -> TypeGuard[dict[str, Any]]:
+    """User code may display anything as a table."""
+    if not isinstance(table, dict):
+        return False
+    columns, rows = table.get("columns"), table.get("rows")
+    return (
+        isinstance(columns, list)
+        and isinstance(rows, list)
+        and all(isinstance(column, dict) for column in columns)
+        and all(isinstance(row, list) for row in rows)
+    )
 
 
 def _picture(mime: str, data: str) -> str:
@@ -250,5 +263,12 @@ def _picture(mime: str, data: str) -> str:
 
 def _size(item: dict[str, Any]) -> int:
     if item["type"] == "table":
-        return sum(8 if not isinstance(value, str) else len(value) + 3 for row in item["rows"] for value in row)
+        return sum(_length(value) for row in item["rows"] for value in row)
     return len(item.get("text") or item.get("data") or "")
+
+
+def _length(value: Any) -> int:
+    """Of a cell; 8 characters for a number and its comma are near enough for a bound."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return 8
+    return len(value if isinstance(value, str) else str(value)) + 3

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from linkis_ecm.agent.spawn import LOG_DIR
+from linkis_ecm.agent.spawn import DEFAULT_LOG_DIR
 
 MIB = 1 << 20
 
@@ -64,7 +64,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         report_period=_seconds(environment, "ECM_REPORT_PERIOD", 10.0),
         host=environment.get("ECM_AGENT_HOST", ""),
         port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
-        log_dir=environment.get("ECM_LOG_DIR", LOG_DIR),
+        log_dir=environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR,
         engine_type=engine_type,
         # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),

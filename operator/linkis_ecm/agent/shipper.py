@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import h11
 
 from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog
+from linkis_ecm.agent.resultship import Results
 from linkis_ecm.agent.settings import Settings
 
 RESULT = "result.json"
@@ -36,7 +37,7 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     for _ in range(JOB_TRIES):
         try:
             async with asyncio.timeout(10):
-                status, body = await _exchange(settings, b"GET", f"/v1/job?{_who(settings)}")
+                status, body = await exchange(settings, b"GET", f"/v1/job?{who(settings)}")
             if status == 200:
                 job: dict[str, Any] = json.loads(body)
                 return job
@@ -47,8 +48,9 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     raise ShippingError(problem)
 
 
-async def ship(settings: Settings, logs: LogFiles, *, seconds: float) -> None:
-    """Sends what is kept of every log file, the smaller ones first, and the result of a `once` engine."""
+async def ship(settings: Settings, logs: LogFiles, *, seconds: float, results: Results) -> None:
+    """Sends what is kept of every log file, the smaller ones first, and the result of a `once` engine; then the spilled
+    results that are still to be sent."""
     if not settings.report_host:
         return
     files = [(name, log) for name in LOG_NAMES if (log := logs.open(name)) is not None]
@@ -59,12 +61,13 @@ async def ship(settings: Settings, logs: LogFiles, *, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             for name, log in sorted(files, key=lambda entry: entry[1].size - entry[1].start.first):
                 try:
-                    status, body = await _exchange(settings, b"PUT", f"/v1/archive/{name}?{_who(settings)}", log)
+                    status, body = await exchange(settings, b"PUT", f"/v1/archive/{name}?{who(settings)}", log)
                 except (OSError, EOFError, h11.ProtocolError) as error:
                     logs.event("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue
                 if status != 200:
                     logs.event("WARN", f"log {name} was not archived: {status} {body[:200].decode(errors='replace')}")
+            await results.flush()
     except TimeoutError:
         logs.event("WARN", f"not all logs were archived within {seconds:g} s")
     finally:
@@ -72,7 +75,8 @@ async def ship(settings: Settings, logs: LogFiles, *, seconds: float) -> None:
             log.close()
 
 
-def _who(settings: Settings) -> str:
+def who(settings: Settings) -> str:
+    """The query that names this engine and attempt."""
     return urlencode(
         {
             "namespace": settings.namespace,
@@ -84,8 +88,8 @@ def _who(settings: Settings) -> str:
     )
 
 
-async def _exchange(settings: Settings, method: bytes, target: str, log: OpenLog | None = None) -> tuple[int, bytes]:
-    """One request on a connection of its own; what there is of the log as its body."""
+async def exchange(settings: Settings, method: bytes, target: str, log: OpenLog | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own; what there is of the log, or of another file, as its body."""
     size = 0 if log is None else log.size - log.start.first
     reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=_READ)
     try:

@@ -15,7 +15,9 @@ from contextlib import suppress
 
 # The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
 PRIVATE_PREFIX = "ECM_"
-LOG_DIR = "/var/log/engine"
+DEFAULT_LOG_DIR = "/var/log/engine"
+# Where results that are too big to be shown are written, below the log folder
+RESULTS = "results"
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
 PIPE_BYTES = 1 << 20
@@ -49,7 +51,7 @@ def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[s
     """What the kernel process sees: the container's environment without the agent's part of it."""
     kept = {name: value for name, value in environment.items() if not name.startswith(PRIVATE_PREFIX)}
     # As Linkis gives them to its engines: where code puts logs such as gc, and what need not last.
-    kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR", LOG_DIR)
+    kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR
     kept["TEMP_DIRS"] = environment.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
     # Pictures come inline without importing matplotlib at start; its cache and IPython's folder must be writable
     # where the root filesystem is not.
@@ -86,7 +88,8 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     code = "from linkis_ecm.agent.kernel_main import main; main()"
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-P", "-c", code, path],
+        # The folder by the command line: no ECM_ variable reaches the kernel.
+        [sys.executable, "-P", "-c", code, path, f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS}"],
         kernel_environment(environment, directory),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

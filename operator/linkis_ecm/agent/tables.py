@@ -1,14 +1,16 @@
 """Tables as results: a display formatter for pandas frames and series and for duckdb relations.
 
 Runs in the kernel. It names the classes instead of importing them, so a kernel whose user never imports pandas never
-pays for it. Rows, cells and bytes are bounded here, before anything is sent.
+pays for it. Rows, cells and bytes are bounded here, before anything is sent; what is cut is written whole beside the
+logs (`spill`), to be read page by page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
 from typing import Any
 
 MIME = "application/vnd.linkis.table+json"
@@ -18,10 +20,13 @@ MAX_COLUMNS = 500
 # Characters of all cells together: about 4 MiB of JSON.
 MAX_CHARS = 4 << 20
 MAX_CELL_CHARS = 10_000
+# Types of duckdb that Arrow or Python has in no good form: as duckdb itself writes them.
+_AS_TEXT = ("BIGNUM", "BIT", "ENUM(", "INTERVAL", "MAP(", "TIME WITH TIME ZONE", "UNION(", "VARIANT")
+_FETCH_ROWS = 2048
 
 
-def register(display_formatter: Any) -> None:
-    """Teach IPython's display formatter the table type."""
+def register(display_formatter: Any, folder: str = "") -> None:
+    """Teach IPython's display formatter the table type; tables that are cut are kept whole in `folder`."""
     # The kernel has them loaded; the agent and the tests of cells do without.
     from IPython.core.formatters import BaseFormatter  # noqa: PLC0415
     from traitlets import ObjectName, Unicode  # noqa: PLC0415
@@ -44,44 +49,117 @@ def register(display_formatter: Any) -> None:
         ("duckdb", "DuckDBPyRelation", relation_table),
         ("duckdb.duckdb", "DuckDBPyRelation", relation_table),
     ):
-        formatter.for_type_by_name(module, name, function)
+        formatter.for_type_by_name(module, name, _kept_in(folder, function))
     display_formatter.formatters[MIME] = formatter
 
 
-def frame_table(frame: Any) -> dict[str, Any]:
+def _kept_in(folder: str, function: Callable[[Any, str], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: function(value, folder)
+
+
+def frame_table(frame: Any, folder: str = "") -> dict[str, Any]:
     """A pandas DataFrame; an index that is more than row numbers becomes the first columns."""
     total = len(frame)
-    head = frame.iloc[:MAX_ROWS, :MAX_COLUMNS]
     columns = []
-    values: list[Iterable[Any]] = []
-    index = head.index
+    index = frame.index
     if type(index).__name__ != "RangeIndex" or index.name is not None:
         for level in range(index.nlevels):
-            part = index.get_level_values(level)
+            part = index[:0].get_level_values(level)
             label = part.name if part.name is not None else "index" if index.nlevels == 1 else f"level_{level}"
             columns.append({"name": _label(label), "type": str(part.dtype)})
-            values.append(part)
-    for position, label in enumerate(head.columns):
-        column = head.iloc[:, position]
-        columns.append({"name": _label(label), "type": str(column.dtype)})
-        values.append(column.array)
+    levels = len(columns)
+    columns += [
+        {"name": _label(label), "type": str(kind)} for label, kind in zip(frame.columns, frame.dtypes, strict=True)
+    ]  # fmt: skip
+    head = frame.iloc[:MAX_ROWS, :MAX_COLUMNS]
+    values: list[Iterable[Any]] = [head.index.get_level_values(level) for level in range(levels)]
+    values += [head.iloc[:, position].array for position in range(head.shape[1])]
     rows: Iterable[Any] = zip(*values, strict=True) if values else ([] for _ in range(len(head)))
-    return table(columns, rows, total=total, cut=frame.shape[1] > MAX_COLUMNS)
+    shown = table(columns[: len(values)], rows, total=total, cut=frame.shape[1] > MAX_COLUMNS)
+    if folder and shown["truncated"]:
+        with suppress(Exception):  # a full disk, values that nobody can convert: what is shown is shown as ever
+            from linkis_ecm.agent import spill  # noqa: PLC0415 - pyarrow, for those who need it
+
+            shown |= _told(spill.frame(frame, columns, folder))
+    return shown
 
 
-def series_table(series: Any) -> dict[str, Any]:
+def series_table(series: Any, folder: str = "") -> dict[str, Any]:
     """A pandas Series, as the frame of its one column."""
     name = series.name if series.name is not None else "value"
-    return frame_table(series.to_frame(name=name))
+    return frame_table(series.to_frame(name=name), folder)
 
 
-def relation_table(relation: Any) -> dict[str, Any]:
-    """A duckdb relation. One row more than shown is fetched: counting all would run the query a second time."""
+def relation_table(relation: Any, folder: str = "") -> dict[str, Any]:
+    """A duckdb relation. Its query runs once: the first rows of its record batches are shown, and where there are more
+    all go to the file. Without pyarrow one row more than shown is fetched, and none is kept."""
     columns = [{"name": name, "type": str(kind)} for name, kind in zip(relation.columns, relation.types, strict=True)]
+    batches = _batches(relation, columns)
+    if batches is None:
+        return _fetched(relation, columns)
+    try:
+        return _streamed(columns, batches, folder)
+    finally:
+        batches.close()
+
+
+def _batches(relation: Any, columns: list[dict[str, str]]) -> Any:
+    """The relation's reader of record batches; None where there is no Arrow."""
+    try:
+        import pyarrow  # noqa: F401, PLC0415 - duckdb itself needs it for this
+    except ImportError:
+        return None
+    if any(column["type"].startswith(_AS_TEXT) for column in columns):
+        quoted = [
+            f'CAST({name} AS VARCHAR) AS {name}' if column["type"].startswith(_AS_TEXT) else name
+            for column, name in ((column, '"' + column["name"].replace('"', '""') + '"') for column in columns)
+        ]  # fmt: skip
+        relation = relation.project(", ".join(quoted))
+    read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    return read(_FETCH_ROWS)
+
+
+def _streamed(columns: list[dict[str, str]], batches: Iterator[Any], folder: str) -> dict[str, Any]:
+    head: list[Any] = []
+    count = 0
+    for batch in batches:
+        head.append(batch)
+        count += batch.num_rows
+        if count > MAX_ROWS:
+            break
+    total = count if count <= MAX_ROWS else None
+    shown = table(columns[:MAX_COLUMNS], _rows(head, columns), total=total, cut=len(columns) > MAX_COLUMNS)
+    if folder and shown["truncated"]:
+        with suppress(Exception):  # as above
+            from linkis_ecm.agent import spill  # noqa: PLC0415 - as above
+
+            kept = spill.relation(columns, chain(head, batches), folder)
+            if kept.get("whole"):
+                shown["totalRows"] = kept["resultRows"]
+            shown |= _told(kept)
+    return shown
+
+
+def _rows(batches: list[Any], columns: list[dict[str, str]]) -> Iterator[list[Any]]:
+    from linkis_ecm.agent.arrowcells import cells  # noqa: PLC0415 - it imports from here
+
+    for batch in batches:
+        shown = zip(batch.columns[:MAX_COLUMNS], columns, strict=False)
+        values = [cells(array, column["type"]) for array, column in shown]
+        yield from (list(row) for row in zip(*values, strict=True))
+
+
+def _fetched(relation: Any, columns: list[dict[str, str]]) -> dict[str, Any]:
+    """Without Arrow. One row more than shown is fetched: counting all would run the query a second time."""
     found = relation.limit(MAX_ROWS + 1).fetchall()
     total = len(found) if len(found) <= MAX_ROWS else None
     rows = (row[:MAX_COLUMNS] for row in found)
     return table(columns[:MAX_COLUMNS], rows, total=total, cut=len(columns) > MAX_COLUMNS)
+
+
+def _told(kept: dict[str, Any]) -> dict[str, Any]:
+    """Of a result's file, what goes to the caller."""
+    return {name: value for name, value in kept.items() if name != "whole"}
 
 
 def table(columns: list[Any], rows: Iterable[Any], *, total: int | None, cut: bool) -> dict[str, Any]:
@@ -91,9 +169,11 @@ def table(columns: list[Any], rows: Iterable[Any], *, total: int | None, cut: bo
     for row in islice(rows, MAX_ROWS):
         cells = [cell(value) for value in row]
         # 8 characters for a number and its comma are near enough for a bound.
-        chars += sum(len(value) + 3 if isinstance(value, str) else 8 for value in cells)
+        lengths = [len(value) + 3 if isinstance(value, str) else 8 for value in cells]
+        chars += sum(lengths)
         if chars > MAX_CHARS:
             break
+        cut = cut or max(lengths, default=0) > MAX_CELL_CHARS + 3
         kept.append(cells)
     truncated = cut or total is None or len(kept) < total
     return {"columns": columns, "rows": kept, "totalRows": total, "truncated": truncated}

@@ -13,6 +13,7 @@ from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError, QueueFullError
 from linkis_ecm.agent.outputs import Cursor
+from linkis_ecm.agent.results import is_id
 from linkis_ecm.agent.tasks import OtherTaskError, Task
 from linkis_ecm.agent.web import HttpError, Request, Response, json_response
 from linkis_ecm.agent.wire import boolean, json_body, number, only, text
@@ -20,6 +21,7 @@ from linkis_ecm.agent.wire import boolean, json_body, number, only, text
 RUN_TYPES = ("python", "py", "python3", "py3")
 MAX_TIMEOUT_SECONDS = 7 * 86400
 MAX_ID = 128
+NOT_KEPT = "the task's outputs are not kept any more: its status is; ask sooner, or fetch less"
 # Followers are told what is new so often at most: code that prints in a loop is no reason for a packet a line.
 FOLLOW_PAUSE = 0.05
 # With nothing new, a blank line: whoever stands between keeps the connection open, and a reader that left is noticed.
@@ -75,6 +77,9 @@ class TaskApi:
                 if not task.is_over:
                     raise HttpError(409, f"the task is {task.status}: ask again when it has ended")
                 return await self._result(task)
+            case ["outputs", which]:
+                only("GET", request)
+                return _output(task, which)
             case ["cancel"]:
                 only("POST", request)
                 self._engine.cancel(task)
@@ -87,7 +92,7 @@ class TaskApi:
     async def _result(self, task: Task) -> Response:
         await asyncio.shield(task.done)
         if task.outputs is None:
-            raise HttpError(410, "the task's outputs are not kept any more: its status is; ask sooner, or fetch less")
+            raise HttpError(410, NOT_KEPT)
         return json_response(200, task.result())
 
     def _events(self, task: Task, request: Request) -> Response:
@@ -102,6 +107,29 @@ class TaskApi:
             stream=_follow(task, seen),
             done=lambda: self._engine.detach("client"),
         )
+
+
+def _output(task: Task, which: str) -> Response:
+    """One output of a task that has ended: by its index, or `first`, which is the first table where there is one. The
+    rows of a table that is kept as a file are left out."""
+    if not task.is_over:
+        raise HttpError(409, f"the task is {task.status}: ask again when it has ended")
+    if task.outputs is None:
+        raise HttpError(410, NOT_KEPT)
+    outputs = task.outputs.result()
+    if which == "first":
+        index = next((n for n, output in enumerate(outputs) if output["type"] == "table"), 0)
+    elif which.isascii() and which.isdigit() and len(which) < 8:
+        index = int(which)
+    else:
+        raise HttpError(404, "no such path: see the agent's API in docs/design/interfaces.md")
+    if index >= len(outputs):
+        raise HttpError(400, f"output is {index}: the task has {len(outputs)} outputs, counted from 0")
+    output = outputs[index]
+    if is_id(output.get("resultId")):
+        output = {name: value for name, value in output.items() if name != "rows"}
+    told = {"taskId": task.id, "index": index, "outputs": len(outputs), "output": output}
+    return json_response(200, told)
 
 
 async def _follow(task: Task, seen: Cursor) -> AsyncGenerator[bytes]:

@@ -107,6 +107,8 @@ class TaskBook:
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
         self._journal: GrowingFile | None = None
+        # Told of each task that has ended.
+        self.on_over: Callable[[Task], None] = lambda _: None
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
             self._journal = GrowingFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
@@ -135,6 +137,7 @@ class TaskBook:
     def over(self, task: Task) -> None:
         """The task has ended: note it, and forget what is over the bounds."""
         self.note(task, "ended", status=task.status, error=_error(task))
+        self.on_over(task)
         self._kept_bytes += task.outputs.size if task.outputs is not None else 0
         ended = [other for other in self._tasks.values() if other.is_over]
         for other in ended:

@@ -1,7 +1,7 @@
 """Bundles of files by engine uid and attempt, on anything that fsspec reaches: a folder or volume, or an object store.
 
-A path is made of an engine's uid, a number and a name of a fixed list, each checked here. fsspec's calls block, so they
-run in threads. Must not know what the files mean.
+A path is made of an engine's uid, a number and a name of a fixed list or a spilled result's, each checked here. The
+calls of fsspec block, so they run in threads. Must not know what the files mean.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ LOGS = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
 CONTAINER_LOG = "container.log"
 RESULT = "result.json"
 BUNDLE = "bundle.json"
-NAMES = frozenset({*LOGS, CONTAINER_LOG, RESULT, BUNDLE})
+# Which task had which spilled result, and the name of such a result's file.
+RESULTS = "results.json"
+SPILLED = re.compile(r"result-[0-9a-f]{20}\.arrow")
+NAMES = frozenset({*LOGS, CONTAINER_LOG, RESULT, RESULTS, BUNDLE})
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # Bytes moved at a time: big enough for an object store, small enough for memory.
 PIECE = 1 << 20
 # Calls of fsspec at a time, for a disk or an object store that is slow: more would wait there instead.
 THREADS = 8
+
+
+def is_name(name: str) -> bool:
+    """Whether a bundle may have a file of that name."""
+    return name in NAMES or SPILLED.fullmatch(name) is not None
 
 
 class ArchiveError(Exception):
@@ -44,6 +52,13 @@ class Reader:
         """Blocking; one caller at a time."""
         self._file.seek(offset)
         return bytes(self._file.read(min(count, self.size - offset)))
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes; one caller at a time. Raises OSError where there are fewer."""
+        data = await asyncio.get_running_loop().run_in_executor(self._threads, self.read_at, offset, count)
+        if len(data) != count:
+            raise OSError(f"the file ends before {offset + count}")
+        return data
 
     async def chunks(self, offset: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """What follows on `offset`, piece by piece, before `end`."""
@@ -77,11 +92,12 @@ class Archive:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
 
     async def save(
-        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, whole: bool = False
     ) -> tuple[int, str]:
         """Writes what comes, `limit` bytes at most, over an earlier file of the name; (bytes, why it is cut or "").
 
-        What came before a break is kept. Raises OSError where the archive takes nothing.
+        What came before a break is kept, but not where only the whole is of use. Raises OSError where the archive takes
+        nothing.
         """
         path = self._path(uid, attempt, name)
         part = f"{path}.part"
@@ -100,6 +116,9 @@ class Archive:
             cut = f"cut at {size} bytes: {type(error).__name__}"
         finally:
             await self._run(file.close)
+        if cut and whole:
+            await self._run(self._fs.rm_file, part)
+            return 0, cut
         await self._run(self._fs.mv, part, path)
         return size, cut
 
@@ -123,7 +142,7 @@ class Archive:
         except FileNotFoundError:
             return {}
         named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
-        return {name: int(entry["size"] or 0) for name, entry in sorted(named, key=lambda p: p[0]) if name in NAMES}
+        return {name: int(entry["size"] or 0) for name, entry in sorted(named, key=lambda p: p[0]) if is_name(name)}
 
     async def attempts(self, uid: str) -> list[int]:
         """Of which attempts something is kept, in their order."""
@@ -144,6 +163,11 @@ class Archive:
             return None
         return Reader(file, size, self._threads)
 
+    async def discard(self, uid: str, attempt: int, name: str) -> None:
+        """Takes one file away; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            await self._run(self._fs.rm_file, self._path(uid, attempt, name))
+
     async def remove(self, uid: str) -> None:
         """Takes everything of an engine away; nothing where there is nothing."""
         with suppress(FileNotFoundError):
@@ -158,7 +182,7 @@ class Archive:
         return f"{self._root}/{uid}" if attempt is None else f"{self._root}/{uid}/{int(attempt)}"
 
     def _path(self, uid: str, attempt: int, name: str) -> str:
-        if name not in NAMES:
+        if not is_name(name):
             raise ValueError(f"{name!r} is no file of a bundle")
         return f"{self._folder(uid, attempt)}/{name}"
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
+from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG, SPILLED
 from linkis_ecm.controller import metrics
 from linkis_ecm.engine.decision import Collect, Evidence
 from linkis_ecm.engine.facts import ticket_id
@@ -33,6 +33,12 @@ COLLECT_SECONDS = 10.0
 # Of the kubelet's log, which by default has 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
+# Spilled results of one engine: how many, and of how many bytes together (a sixteenth of all that the archive keeps by
+# default, so that one user's results push out few others' logs); the oldest go first. One is at most what an engine's
+# kernel writes (agent.spill) and a batch.
+RESULTS_MAX = 64
+RESULTS_BYTES = 512 << 20
+RESULT_BYTES = 300 << 20
 # uids of deleted engines whose pods may still send their logs.
 GONE_MAX = 10_000
 # Expired bundles are looked for this often.
@@ -51,11 +57,13 @@ class Bundles(Protocol):
     """The archive's side (`archive.bundles.Archive`)."""
 
     async def save(
-        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int
+        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, whole: bool = False
     ) -> tuple[int, str]: ...
     async def put(self, uid: str, attempt: int, name: str, data: bytes) -> None: ...
     async def get(self, uid: str, attempt: int, name: str) -> bytes | None: ...
     async def files(self, uid: str, attempt: int) -> dict[str, int]: ...
+    async def attempts(self, uid: str) -> list[int]: ...
+    async def discard(self, uid: str, attempt: int, name: str) -> None: ...
     async def remove(self, uid: str) -> None: ...
 
 
@@ -212,11 +220,37 @@ class EvidenceKeeper:
         while len(self._gone) > GONE_MAX:
             self._gone.popitem(last=False)
 
-    async def take(
+    async def take_result(
         self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, ticket: str
     ) -> tuple[int, str]:
+        """A spilled result, once there is room for it; as `take`, but half of one is none."""
+        limit = min(limit, RESULT_BYTES)
+        kept = [
+            (earlier, file, size)
+            for earlier in await self._archive.attempts(uid)
+            for file, size in (await self._archive.files(uid, earlier)).items()
+            if SPILLED.fullmatch(file) and (earlier, file) != (attempt, name)
+        ]  # in the order in which they were made: attempt, then the time in the name
+        total = sum(size for _, _, size in kept)
+        while kept and (len(kept) >= RESULTS_MAX or total > RESULTS_BYTES - limit):
+            earlier, file, size = kept.pop(0)
+            await self._archive.discard(uid, earlier, file)
+            total -= size
+        return await self.take(uid, attempt, name, chunks, limit=limit, ticket=ticket, whole=True)
+
+    async def take(
+        self,
+        uid: str,
+        attempt: int,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        limit: int,
+        ticket: str,
+        whole: bool = False,
+    ) -> tuple[int, str]:
         """A file that an agent sends; (bytes, why it is cut or ""). Raises OSError where the archive takes nothing."""
-        size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit)
+        size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit, whole=whole)
         await self._reindex(uid, attempt, self._gone.get(uid) or ticket, f"{name}: {cut}" if cut else "")
         return size, cut
 

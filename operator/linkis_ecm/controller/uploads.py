@@ -1,4 +1,4 @@
-"""What agents fetch and send besides reports: the code of a `once` engine, and their log files on the way out.
+"""What agents fetch and send besides reports: a `once` engine's code, spilled results, and on the way out log files.
 
 `GET /v1/job` and `PUT /v1/archive/{name}`, each with the engine's token. A file is streamed to the archive as it comes,
 so memory does not grow with it. Must not decide.
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from linkis_ecm.archive.bundles import LOGS, PIECE, RESULT
+from linkis_ecm.archive.bundles import LOGS, PIECE, RESULT, RESULTS, SPILLED
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
@@ -24,7 +24,9 @@ UPLOADS = 16
 # A sender that gives nothing for so long is gone; its pod has less time than that.
 STALL_SECONDS = 15.0
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_TAKEN = frozenset({*LOGS, RESULT})
+_TAKEN = frozenset({*LOGS, RESULT, RESULTS})
+# One engine's spilled results come one at a time; of their list, more than any agent sends.
+LIST_BYTES = 16 << 20
 
 
 class Uploads:
@@ -36,6 +38,7 @@ class Uploads:
         self._token_key = token_key
         self._file_max = file_max
         self._under_way = 0
+        self._spilling: set[str] = set()
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_get("/v1/job", self._job)
@@ -53,23 +56,37 @@ class Uploads:
     async def _take(self, request: web.Request) -> web.Response:
         uid, attempt = self._check(request)
         name = request.match_info["name"]
-        if name not in _TAKEN:
+        spilled = SPILLED.fullmatch(name) is not None
+        if name not in _TAKEN and not spilled:
             return _refusal(404, f"{name[:50]!r} is no file of a bundle: send {', '.join(sorted(_TAKEN))}")
         if self._under_way >= UPLOADS:
             return _refusal(503, f"{UPLOADS} files are being taken: send it again in a moment")
+        if spilled and uid in self._spilling:
+            return _refusal(503, "another result of this engine is being taken: send one after the other")
         ticket = request.query.get("ticket", "")
+        ticket = ticket if _UUID.fullmatch(ticket) else uid
         self._under_way += 1
         try:
-            size, cut = await self._keeper.take(
-                uid, attempt, name, _patient(request), limit=self._file_max,
-                ticket=ticket if _UUID.fullmatch(ticket) else uid,
-            )  # fmt: skip
+            if spilled:
+                self._spilling.add(uid)
+                size, cut = await self._keeper.take_result(
+                    uid, attempt, name, _patient(request), limit=self._file_max, ticket=ticket
+                )
+            else:
+                limit = LIST_BYTES if name == RESULTS else self._file_max
+                size, cut = await self._keeper.take(
+                    uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS
+                )
         except OSError as error:
             metrics.UPLOADS.labels("failed").inc()
             return _refusal(507, f"the archive takes nothing now ({error.strerror or type(error).__name__})")
         finally:
             self._under_way -= 1
+            if spilled:
+                self._spilling.discard(uid)
         metrics.UPLOADS.labels("cut" if cut else "whole").inc()
+        if cut and spilled:
+            return _refusal(413, f"half of a result is none: {cut}")
         metrics.UPLOAD_BYTES.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
 

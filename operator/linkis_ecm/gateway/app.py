@@ -36,6 +36,7 @@ from linkis_ecm.gateway.limits import Limits
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.reported import Reported
+from linkis_ecm.gateway.resultplaces import ResultPlaces
 from linkis_ecm.gateway.sending import BEGUN
 from linkis_ecm.gateway.settings import MIB, Settings
 from linkis_ecm.gateway.table import METHODS, Handler, Method
@@ -81,6 +82,7 @@ def build_app(
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     executions = Executions(history, writer=journal, store=store)
     agents = Agents(link, engines)
+    results = ResultPlaces(link, archive, budget)
     app[GATEWAY] = Gateway(
         settings=settings,
         authenticator=authenticator,
@@ -93,6 +95,7 @@ def build_app(
         records=records,
         reported=Reported(),
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
+        results=results,
         archive=archive,
         em=EmStore(cluster, settings.namespace),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
@@ -109,6 +112,7 @@ def build_app(
     async def close(_: web.Application) -> None:
         await session.close()
         history.close()
+        results.close()
         if archive is not None:
             archive.close()
 

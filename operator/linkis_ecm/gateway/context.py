@@ -25,6 +25,7 @@ from linkis_ecm.gateway.limits import Limits
 from linkis_ecm.gateway.logs import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.reported import Reported
+from linkis_ecm.gateway.resultplaces import ResultPlaces
 from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.views import EngineView, view_of
@@ -51,6 +52,7 @@ class Gateway:
     records: Records | None
     reported: Reported
     logs: Logs
+    results: ResultPlaces
     # None: nothing outlives a pod.
     archive: Archive | None
     em: EmStore

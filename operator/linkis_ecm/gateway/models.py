@@ -27,6 +27,8 @@ from linkis_ecm.model.engineconn import (
 # Linkis's own bound: "Cannot fetch more than 5000 lines of logs".
 MAX_LINES = 5000
 MAX_PAGE_SIZE = 500
+# Of a table, in one page of JSON.
+RESULT_ROWS, RESULT_ROWS_MAX = 1000, 5000
 # How long createEngineConnection waits unless asked otherwise: Linkis's default and, with the gateway in front, its
 # clients' patience.
 CREATE_SECONDS = 40
@@ -173,6 +175,35 @@ class TaskEventsRequest(TaskRequest):
     """taskEvents; `lastEventId`, or the header Last-Event-ID, is where an earlier stream ended."""
 
     last_event_id: Annotated[str, StringConstraints(pattern=r"^[0-9.]{0,64}$")] | None = None
+
+
+class ResultSetRequest(TaskRequest):
+    """getResultSet: one output of an ended task. `json` is a page of rows, `arrow` an Arrow IPC stream, `dolphin`
+    Linkis's result set; the last two are whole unless `fromRow` or `rows` is given."""
+
+    output: int | None = Field(
+        None, ge=0, le=1_000_000, description="Its place in the task's outputs; else the first table, else the first."
+    )
+    format: Literal["json", "arrow", "dolphin"] = "json"
+    from_row: int | None = Field(None, ge=1, le=1 << 53, description="Counted from 1.")
+    rows: int | None = Field(None, ge=1, le=1 << 53, description="json: 1000 where absent, at most 5000.")
+
+
+class ResultSetAnswer(Response):
+    """A page. `endRow` + 1 is where the next begins; a page of wide rows may end early. `truncated`: the table has more
+    than the `totalRows` that are kept. An output that is no table is in `content`."""
+
+    task_id: str
+    output: int
+    outputs: int
+    type: Literal["text", "table", "picture", "html", "error"]
+    columns: list[dict[str, str]]
+    rows: list[list[Any]]
+    from_row: int
+    end_row: int
+    total_rows: int | None
+    truncated: bool
+    content: dict[str, Any] | None
 
 
 class ListTasksRequest(Request):

@@ -20,6 +20,8 @@ from linkis_ecm.gateway.table import METHODS, Method
 
 REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+):[^}]*\}")
+# Answers that are a Message or, by a parameter, something else.
+_BESIDES = {"getResultSet": ("application/vnd.apache.arrow.stream", "application/octet-stream")}
 # Answers that are no Message: their content type.
 _STREAMS = {
     "downloadEngineLog": "text/plain",
@@ -171,7 +173,9 @@ def _success(method: Method) -> dict[str, Any]:
         schema = {} if stream == "text/event-stream" else {"type": "string"}
         return {"description": "As it comes.", "content": {stream: {"schema": schema}}}
     data = {"$ref": REF.format(model=method.response.__name__)} if method.response is not None else None
-    return {"description": "Done.", "content": {"application/json": {"schema": _message(data)}}}
+    content = {"application/json": {"schema": _message(data)}}
+    content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _BESIDES.get(method.name, ())}
+    return {"description": "Done.", "content": content}
 
 
 def _refusals() -> dict[str, Any]:

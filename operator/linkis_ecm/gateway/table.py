@@ -22,6 +22,7 @@ from linkis_ecm.gateway.envelope import PREFIX
 from linkis_ecm.gateway.explain import explain_engine, get_post_mortem, preview_cull
 from linkis_ecm.gateway.linkis import ems, engines, operations, records
 from linkis_ecm.gateway.linkis import requests as asked
+from linkis_ecm.gateway.resultsets import get_result_set
 from linkis_ecm.gateway.tasks import cancel_task, execute_code, get_task, get_task_result, list_tasks, task_events
 from linkis_ecm.gateway.usage import get_engine_metrics, get_resource_usage, report_resource_usage, update_resource
 
@@ -146,6 +147,14 @@ OURS: tuple[Method, ...] = (
         request=models.TaskRequest,
         response=models.ExecuteAnswer,
         handler=get_task_result,
+        seconds=None,
+    ),
+    Method(
+        name="getResultSet",
+        verb="GET",
+        request=models.ResultSetRequest,
+        response=models.ResultSetAnswer,
+        handler=get_result_set,
         seconds=None,
     ),
     Method(

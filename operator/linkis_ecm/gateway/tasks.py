@@ -102,14 +102,14 @@ async def _ended_before(call: Call, engine: EngineView | PastEngine, task_id: st
 
 async def get_task(call: Call, request: TaskRequest) -> Answer:
     """How far the task is, or how it ended."""
-    engine, task_id = await _which(call, request)
-    info = await _look(call, engine, task_id)
+    engine, task_id = await which_task(call, request)
+    info = await look(call, engine, task_id)
     if info is None:
-        raise _no_task(engine, task_id)
+        raise no_task(engine, task_id)
     return Answer(info)
 
 
-async def _look(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
+async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
     """The agent's word where there is an agent, else the journal's, settled."""
     gateway = call.gateway
     asked, told = False, None
@@ -153,11 +153,11 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
 
 async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.StreamResponse:
     """The result of a task that has ended."""
-    engine, task_id = await _which(call, request)
+    engine, task_id = await which_task(call, request)
     if not has_agent(engine):
-        info = await _look(call, engine, task_id)
+        info = await look(call, engine, task_id)
         if info is None:
-            raise _no_task(engine, task_id)
+            raise no_task(engine, task_id)
         raise Refused(
             f"{engine.title} has ended, and the task's outputs with it: the task is {info.status}; its log is in"
             " getEngineLogs",
@@ -170,12 +170,12 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
                 return Answer(orjson.Fragment(result.content))
             return await _pass_on(call, result)
     except NotThere:
-        raise _no_task(engine, task_id) from None
+        raise no_task(engine, task_id) from None
 
 
 async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     """End the task: at once where it waits, by an interrupt where it runs; again, or after its end, nothing happens."""
-    engine, task_id = await _which(call, request)
+    engine, task_id = await which_task(call, request)
     if has_agent(engine):
         try:
             told = await call.gateway.agents.cancel(engine, task_id)
@@ -183,15 +183,15 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
             pass
         else:
             return Answer(_info(_unwritten(engine, task_id), told))
-    info = await _look(call, engine, task_id)
+    info = await look(call, engine, task_id)
     if info is None:
-        raise _no_task(engine, task_id)
+        raise no_task(engine, task_id)
     return Answer(info)
 
 
 async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamResponse:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
-    engine, task_id = await _which(call, request)
+    engine, task_id = await which_task(call, request)
     if not has_agent(engine):
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
     cursor = str(request.last_event_id or call.request.headers.get("Last-Event-ID") or "")
@@ -205,7 +205,7 @@ async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamRespo
             await sender.stream(_sse(call, engine, task_id, answer))
             return await sender.end()
     except NotThere:
-        raise _no_task(engine, task_id) from None
+        raise no_task(engine, task_id) from None
 
 
 async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -222,7 +222,7 @@ async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.Cli
     except (aiohttp.ClientError, OSError, TimeoutError):
         pass
     view = await call.gateway.agents.obituary(engine)
-    info = await _look(call, view or engine, task_id) if view is None or view.is_final else None
+    info = await look(call, view or engine, task_id) if view is None or view.is_final else None
     told = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
     yield b"event: end\ndata: " + orjson.dumps({"event": "end", **told}) + b"\n\n"
 
@@ -242,14 +242,16 @@ def _event(line: bytes) -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(told) + b"\n\n"
 
 
-async def _which(call: Call, request: TaskRequest) -> tuple[EngineView | PastEngine, str]:
+async def which_task(call: Call, request: TaskRequest) -> tuple[EngineView | PastEngine, str]:
+    """The engine and the task's id. Raises Refused."""
     engine = await call.engine(request.engine_id)
     if (request.task_id is None) == (request.idempotency_key is None):
         raise bad_request("Parameter taskId cannot be empty: give taskId, or the idempotencyKey that it was sent with")
     return engine, request.task_id or keyed(engine, request.idempotency_key or "")
 
 
-def _no_task(engine: EngineView | PastEngine, task_id: str) -> Refused:
+def no_task(engine: EngineView | PastEngine, task_id: str) -> Refused:
+    """Nobody knows such a task of the engine."""
     return bad_request(f"taskId {task_id} is no task of {engine.title}: take it from executeCode or listTasks")
 
 

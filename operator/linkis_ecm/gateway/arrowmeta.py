@@ -1,0 +1,145 @@
+"""Reads the few fields of Arrow's IPC metadata that say how much will come: blocks of a file, sizes of a record batch.
+
+A file was written on its user's ground, and Arrow's own reader believes what it says: it would make room for a buffer
+of any size that is announced. So the sizes are looked at first, here. Pure; raises MalformedError for what is no such
+metadata (format: https://arrow.apache.org/docs/format/Columnar.html, flatbuffers: https://flatbuffers.dev/internals).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+MAGIC = b"ARROW1"
+CONTINUATION = b"\xff\xff\xff\xff"
+_RECORD_BATCH = 3
+_BLOCK = struct.Struct("<qi4xq")
+_PAIR = struct.Struct("<qq")
+
+
+class MalformedError(Exception):
+    """The file is no Arrow file, or none of those that engines write; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Where a message is in its file: its metadata, with the 8 bytes before it, and its body."""
+
+    offset: int
+    metadata: int
+    body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A record batch before it is read: its rows, and the longest of its columns' parts; its buffers, and whether they
+    are packed."""
+
+    rows: int
+    longest: int
+    buffers: tuple[tuple[int, int], ...]
+    packed: bool
+
+    def plain_bytes(self, body: memoryview) -> int:
+        """How many bytes its buffers are, unpacked. Raises MalformedError."""
+        total = 0
+        for offset, length in self.buffers:
+            if offset < 0 or length < 0 or offset + length > len(body):
+                raise MalformedError("a buffer is not within its batch")
+            if not self.packed or not length:
+                total += length
+                continue
+            if length < 8:
+                raise MalformedError("a packed buffer has no length")
+            (size,) = struct.unpack_from("<q", body, offset)
+            if size < -1:
+                raise MalformedError("a packed buffer has a length below 0")
+            total += length - 8 if size == -1 else size
+        return total
+
+
+class _Table:
+    """A flatbuffers table."""
+
+    def __init__(self, data: memoryview, position: int) -> None:
+        self._data = data
+        self._position = position
+        self._vtable = position - _number("<i", data, position)
+        self._size = _number("<H", data, self._vtable)
+
+    @classmethod
+    def root(cls, data: memoryview) -> _Table:
+        return cls(data, _number("<I", data, 0))
+
+    def number(self, field: int, kind: str) -> int:
+        """A number, 0 where it is not there."""
+        position = self._field(field)
+        return _number(kind, self._data, position) if position else 0
+
+    def has(self, field: int) -> bool:
+        return self._field(field) != 0
+
+    def table(self, field: int) -> _Table:
+        position = self._field(field)
+        if not position:
+            raise MalformedError("a part of the metadata is not there")
+        return _Table(self._data, position + _number("<I", self._data, position))
+
+    def vector(self, field: int, each: int) -> memoryview:
+        """A vector of structs of `each` bytes, as its bytes."""
+        position = self._field(field)
+        if not position:
+            return self._data[:0]
+        start = position + _number("<I", self._data, position)
+        length = _number("<I", self._data, start) * each
+        found = self._data[start + 4 : start + 4 + length]
+        if len(found) != length:
+            raise MalformedError("a list in the metadata is longer than the metadata")
+        return found
+
+    def _field(self, field: int) -> int:
+        slot = 4 + 2 * field
+        offset = _number("<H", self._data, self._vtable + slot) if slot + 2 <= self._size else 0
+        return self._position + offset if offset else 0
+
+
+def blocks(footer: bytes) -> list[Block]:
+    """The record batches of a file by its footer. Raises MalformedError."""
+    table = _Table.root(memoryview(footer))
+    if len(table.vector(2, _BLOCK.size)):
+        raise MalformedError("it has dictionaries")
+    return [Block(*found) for found in _BLOCK.iter_unpack(table.vector(3, _BLOCK.size))]
+
+
+def message(data: bytes) -> memoryview:
+    """The flatbuffer of a message that begins at `data`, which may go on after it. Raises MalformedError."""
+    if data[:4] != CONTINUATION or len(data) < 8:
+        raise MalformedError("a message does not begin where one should")
+    (length,) = struct.unpack_from("<i", data, 4)
+    if length <= 0 or length > len(data) - 8:
+        raise MalformedError("a message's metadata is not as long as it says")
+    return memoryview(data)[8 : 8 + length]
+
+
+def batch(metadata: memoryview) -> Batch:
+    """What a message tells of its record batch. Raises MalformedError."""
+    table = _Table.root(metadata)
+    if table.number(1, "<B") != _RECORD_BATCH:
+        raise MalformedError("a message is no record batch")
+    header = table.table(2)
+    rows = header.number(0, "<q")
+    nodes = list(_PAIR.iter_unpack(header.vector(1, _PAIR.size)))
+    lengths = [length for length, _ in nodes]
+    if rows < 0 or min(lengths, default=0) < 0:
+        raise MalformedError("a length is below 0")
+    buffers = tuple(_PAIR.iter_unpack(header.vector(2, _PAIR.size)))
+    return Batch(rows, max(lengths, default=0), buffers, header.has(3))
+
+
+def _number(kind: str, data: memoryview, position: int) -> int:
+    try:
+        if position < 0:
+            raise MalformedError("the metadata points before its beginning")
+        return int(struct.unpack_from(kind, data, position)[0])
+    except struct.error:
+        raise MalformedError("the metadata points behind its end") from None

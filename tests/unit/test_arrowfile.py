@@ -1,0 +1,197 @@
+"""Spilled results as the gateway reads them: any rows at the same cost, and files that somebody has made to do harm."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import ipc
+
+from linkis_ecm.gateway import arrowfile, dolphin
+from linkis_ecm.gateway.arrowfile import ArrowFile
+from linkis_ecm.gateway.arrowmeta import MalformedError
+from linkis_ecm.gateway.budget import ByteBudget
+
+Open = Callable[[bytes], Awaitable[ArrowFile]]
+
+
+def file_of(table: pa.Table, rows: int = 20, compression: str | None = "lz4") -> bytes:
+    sink = BytesIO()
+    with ipc.new_file(sink, table.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        for batch in table.to_batches(max_chunksize=rows):
+            writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def numbers(count: int) -> pa.Table:
+    return pa.table(
+        {"n": pa.array(range(count), pa.int64()), "s": pa.array([f"s{n}" for n in range(count)], pa.string())}
+    )
+
+
+class Source:
+    """A file's bytes, and which of them were asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.asked: list[tuple[int, int]] = []
+
+    async def read(self, offset: int, length: int) -> bytes:
+        self.asked.append((offset, length))
+        found = self.data[offset : offset + length]
+        if len(found) != length:
+            raise MalformedError("beyond the end")
+        return found
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def opened(threads: ThreadPoolExecutor) -> Open:
+    async def make(data: bytes) -> ArrowFile:
+        return await ArrowFile(Source(data).read, len(data), threads=threads, budget=ByteBudget(64 << 20)).open()
+
+    return make
+
+
+async def rows(file: ArrowFile, begin: int = 0, end: int = 1 << 60) -> list[Any]:
+    return [row for batch in [part async for part in file.slices(begin, end)] for row in batch.to_pylist()]
+
+
+async def test_any_rows_are_those_rows(opened: Open) -> None:
+    file = await opened(file_of(numbers(95)))
+    assert file.rows == 95
+    assert [column["name"] for column in file.columns] == ["n", "s"]
+    everything = numbers(95).to_pylist()
+    for begin, end in ((0, 95), (0, 1), (19, 21), (40, 60), (94, 200), (95, 200), (7, 88)):
+        assert await rows(file, begin, end) == everything[begin:end]
+
+
+async def test_the_last_page_reads_no_more_than_the_first(threads: ThreadPoolExecutor) -> None:
+    data = file_of(pa.table({"x": [random.Random(n).random() for n in range(200_000)]}), rows=8192)
+    asked = []
+    for begin in (0, 199_000):
+        source = Source(data)
+        file = await ArrowFile(source.read, len(data), threads=threads, budget=ByteBudget(64 << 20)).open()
+        assert len(await rows(file, begin, begin + 1000)) == 1000
+        asked.append(sum(length for _, length in source.asked))
+    assert asked[1] < 2 * asked[0] < len(data) / 2
+
+
+async def test_an_empty_table_is_one(opened: Open) -> None:
+    file = await opened(file_of(numbers(0)))
+    assert (file.rows, await rows(file)) == (0, [])
+
+
+def odd(kind: str) -> pa.Table:
+    """Types that let a few bytes say much."""
+    strings = pa.array(["a", "b"] * 5)
+    return pa.table(
+        {
+            "dictionary": {"c": strings.dictionary_encode()},
+            "view": {"c": strings.cast(pa.string_view())},
+            "runs": {"c": pa.RunEndEncodedArray.from_arrays([5, 10], ["a", "b"])},
+            "list view": {"c": pa.ListViewArray.from_arrays([0] * 10, [5] * 10, pa.array(range(5)))},
+            "union": {"c": pa.UnionArray.from_dense(pa.array([0] * 10, pa.int8()), pa.array([0] * 10, pa.int32()),
+                                                    [pa.array([1])])},
+            "map": {"c": pa.array([[("a", 1)]] * 10, pa.map_(pa.string(), pa.int64()))},
+        }[kind]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "view", "runs", "list view", "union", "map"])
+async def test_types_that_say_much_in_few_bytes_are_refused(opened: Open, kind: str) -> None:
+    with pytest.raises(MalformedError, match=r"dictionaries|not one that engines keep"):
+        await opened(file_of(odd(kind)))
+
+
+async def test_a_batch_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_unpacked(opened: Open) -> None:
+    data = file_of(pa.table({"x": [b"\0" * 60_000_000]}),
+                   compression="zstd")  # fmt: skip
+    assert len(data) < 1 << 20
+    file = await opened(data)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(MalformedError, match="over the limit"):
+        await rows(file)
+    assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+async def test_an_announced_length_is_not_believed(opened: Open) -> None:
+    data = file_of(pa.table({"x": [0] * 1000}), rows=1000, compression="zstd")
+    at = data.index(struct.pack("<q", 8000))
+    for lie in (1 << 40, (1 << 63) - 1):
+        file = await opened(data[:at] + struct.pack("<q", lie) + data[at + 8 :])
+        with pytest.raises(MalformedError, match="over the limit"):
+            await rows(file)
+
+
+async def test_rows_that_take_no_bytes_are_bounded_too(opened: Open) -> None:
+    with pytest.raises(MalformedError, match="too many rows"):
+        await opened(file_of(pa.table({"x": pa.nulls(arrowfile.ROWS_MAX + 1)}), rows=1 << 20))
+    wide = pa.table({f"c{n}": pa.nulls(arrowfile.ROWS_MAX) for n in range(65)})
+    with pytest.raises(MalformedError, match="too many rows"):
+        await opened(file_of(wide, rows=1 << 20))
+    inner = pa.FixedSizeListArray.from_arrays(pa.nulls(arrowfile.LONGEST_MAX + 8), arrowfile.LONGEST_MAX // 8 + 1)
+    with pytest.raises(MalformedError, match="too many rows"):
+        await opened(file_of(pa.table({"x": inner})))
+
+
+async def test_batches_of_other_lengths_than_the_first_are_refused(opened: Open) -> None:
+    sink = BytesIO()
+    with ipc.new_file(sink, numbers(0).schema) as writer:
+        for count in (20, 10, 20):
+            writer.write_table(numbers(count))
+    file = await opened(sink.getvalue())
+    with pytest.raises(MalformedError, match="equal length"):
+        await rows(file)
+
+
+async def test_text_and_offsets_that_are_none_are_refused(opened: Open) -> None:
+    good = file_of(pa.table({"s": ["aaaa", "bbbb", "cccc"]}), compression=None)
+    assert len(await rows(await opened(good))) == 3
+    offsets = struct.pack("<4i", 0, 4, 8, 12), struct.pack("<4i", 0, 1 << 30, 8, 12)
+    for there, wrong in ((b"bbbb", b"b\xffbb"), offsets):
+        assert good.count(there) == 1
+        with pytest.raises(MalformedError, match="cannot be read"):
+            await rows(await opened(good.replace(there, wrong)))
+
+
+@pytest.mark.parametrize("data", [b"", b"ARROW1", b"ARROW1" * 10, b"\0" * 100, b"PAR1" + b"\0" * 100 + b"PAR1"])
+async def test_what_is_no_arrow_file_is_told(opened: Open, data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        await opened(data)
+
+
+async def test_a_file_that_was_spoilt_anywhere_is_read_or_refused(opened: Open) -> None:
+    """Whatever is read can be used in every format; there is no third way."""
+    table = numbers(50).append_column("l", pa.array([[n] * (n % 4) for n in range(50)]))
+    table = table.append_column("t", pa.array([0] * 50, pa.timestamp("ns", "Europe/Berlin")))
+    whole = [file_of(table, compression=compression) for compression in ("lz4", "zstd", None)]
+    rng = random.Random(7)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(rng.choice(whole))
+        for _ in range(rng.choice((1, 2, 8))):
+            at = rng.randrange(len(data) - 8)
+            flipped = bytes((data[at] ^ 1,)) + bytes(data[at + 1 : at + 8])
+            data[at : at + 8] = rng.choice((struct.pack("<q", 1 << 40), b"\xff" * 8, bytes(8), flipped))
+        try:
+            file = await opened(bytes(data))
+            async for batch in file.slices(0, 1 << 60):
+                for piece in await file.work(list, dolphin.rows(batch)):
+                    bytes(piece)
+        except MalformedError:
+            refused += 1
+        await asyncio.sleep(0)
+    assert 100 < refused < 400
