@@ -202,7 +202,40 @@ async def test_an_agent_that_cannot_be_reached_says_that_the_code_has_not_run(gw
     assert "could take the code, which has not run" in answer.message
 
 
-async def test_a_connection_that_breaks_under_the_code_is_not_sent_again_and_tells_why_the_engine_died(
+async def test_a_connection_that_breaks_under_the_code_is_made_again_for_the_same_task(gw: Harness) -> None:
+    broken = False
+
+    async def break_once(request: web.Request) -> web.StreamResponse:
+        nonlocal broken
+        if broken:
+            return await succeed(request)
+        broken = True
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
+
+    agent, engine = await gw.served(break_once)
+    assert (await gw.execute(engine)).data["status"] == "Succeed"
+    (first, again) = [json.loads(body) for _, _, _, body in agent.requests]
+    assert first == again, "the agent joins a task of the same id to the first"
+
+
+async def test_a_connection_that_breaks_again_is_given_up(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linkis_ecm.gateway.agents.OBITUARY_SECONDS", 0.05)
+
+    async def broken(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
+
+    agent, engine = await gw.served(broken)
+    answer = await gw.execute(engine)
+    assert answer.http == 502
+    assert "broke while the code was under way, which may have run" in answer.message
+    assert len(agent.requests) == 2
+
+
+async def test_a_connection_that_breaks_with_its_engine_is_not_made_again_and_tells_why_the_engine_died(
     gw: Harness,
 ) -> None:
     async def die(request: web.Request) -> web.StreamResponse:

@@ -121,10 +121,15 @@ class Server:
         self._connections.add(task)
         # drain() then waits until the system has every byte, so what was answered survives the close.
         writer.transport.set_write_buffer_limits(high=0)
+        connection = _Connection(self._handler, reader, writer, self._on_error, self._mark)
         try:
-            await _Connection(self._handler, reader, writer, self._on_error, self._mark).serve()
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the peer is gone or too slow, or the server stops
+            await connection.serve()
+        except asyncio.CancelledError:
+            pass  # the server stops
+        except (OSError, TimeoutError) as error:
+            # The peer is gone or too slow. Between requests that is nobody's loss.
+            if connection.under_way:
+                self._on_error(f"{connection.under_way}: the connection broke: {type(error).__name__}: {error}")
         finally:
             self._mark(False)
             self._connections.discard(task)
@@ -156,6 +161,8 @@ class _Connection:
         self._on_error = on_error
         self._mark = mark
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        # What is being answered, "" between requests.
+        self.under_way = ""
 
     async def serve(self) -> None:
         while True:
@@ -167,6 +174,9 @@ class _Connection:
             if not isinstance(event, h11.Request):
                 return
             self._mark(True)
+            self.under_way = (
+                f"{event.method.decode('ascii')} {event.target.decode('ascii', 'replace').partition('?')[0]}"
+            )
             response = await self._answer(event)
             try:
                 await self._send(response)
@@ -174,6 +184,7 @@ class _Connection:
                 if response.done is not None:
                     response.done()
             open_for_more = self._mark(False)
+            self.under_way = ""
             if self._h11.their_state is h11.SEND_BODY:
                 await self._linger()  # its body was not wanted
             if not open_for_more or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
@@ -212,7 +223,7 @@ class _Connection:
             return _error_response(error)
         except h11.RemoteProtocolError as error:
             return _error_response(HttpError(error.error_status_hint, f"the body is not of HTTP/1.1: {error}"))
-        except (OSError, TimeoutError):
+        except (ConnectionError, TimeoutError):
             raise
         except Exception as error:  # the peer gets no detail, the log does
             self._on_error(f"{request.method} {request.path}: {type(error).__name__}: {error}")

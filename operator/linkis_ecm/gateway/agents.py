@@ -1,12 +1,13 @@
 """Has code run by the agents in engine pods, and asks what became of it (docs/design/interfaces.md, "Gateway → agent").
 
-Nothing here executes code a second time: a request that may have reached its engine is not sent again. Must not know of
-callers or Linkis.
+Nothing here executes code a second time: a request that may have reached its engine is sent again with its task's id
+alone, by which the agent joins it to the first. Must not know of callers or Linkis.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from linkis_ecm.gateway.agentlink import AgentLink, NotThere, let_go
 from linkis_ecm.gateway.caches import EngineCache
 from linkis_ecm.gateway.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.views import EngineView
+
+log = logging.getLogger(__name__)
 
 # The agent runs one task and lets 16 wait: more calls than that would only be refused there.
 EXECUTES_PER_ENGINE = 17
@@ -72,10 +75,29 @@ class Agents:
                 let_go(answer)
 
     async def _run(self, engine: EngineView, body: bytes, limit: float) -> aiohttp.ClientResponse:
-        """Send the code, once, and wait for the answer's head."""
+        """Have the code run and wait for the answer's head; a connection that breaks under it is made again, once."""
+        deadline = asyncio.get_running_loop().time() + limit
+        try:
+            return await self._send(engine, body, deadline)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            self._link.metrics.agent_errors.labels("connect").inc()
+            raise await self._broken(engine, "before it could take the code, which has not run") from None
+        except (aiohttp.ClientError, OSError) as error:
+            self._link.metrics.agent_errors.labels("broken").inc()
+            log.warning("%s: the connection broke under its code: %r", engine.title, error)
+        view = self._cache.get(engine.key)
+        if view is not None and view.uid == engine.uid and not view.is_final and view.attempt == engine.attempt:
+            try:
+                return await self._send(engine, body, deadline)
+            except (aiohttp.ClientError, OSError) as error:
+                log.warning("%s: the connection broke again: %r", engine.title, error)
+        raise await self._broken(engine, "while the code was under way, which may have run")
+
+    async def _send(self, engine: EngineView, body: bytes, deadline: float) -> aiohttp.ClientResponse:
+        """One request. Raises Refused where the time is over or the engine ends, and what breaks as it is."""
         ended = False
         try:
-            async with asyncio.timeout(limit) as patience:
+            async with asyncio.timeout_at(deadline) as patience:
 
                 def listener(view: EngineView | None) -> None:
                     nonlocal ended
@@ -91,20 +113,16 @@ class Agents:
                         timeout=self._execute,
                         allow_redirects=False,
                     )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            self._link.metrics.agent_errors.labels("connect").inc()
-            raise await self._broken(engine, "before it could take the code, which has not run") from None
+        except aiohttp.ConnectionTimeoutError:
+            raise
         except TimeoutError:
             self._link.metrics.agent_errors.labels("timeout").inc()
             if ended:
                 raise await self._broken(engine, "while the code was under way") from None
             raise timed_out(
-                f"{engine.title} has not answered within {limit:g} s and the code may still run or wait there:"
-                " give a longer timeoutSeconds, or run less at a time"
+                f"{engine.title} has not answered within the time that was given and the code may still run or wait"
+                " there: give a longer timeoutSeconds, or run less at a time"
             ) from None
-        except (aiohttp.ClientError, OSError):
-            self._link.metrics.agent_errors.labels("broken").inc()
-            raise await self._broken(engine, "while the code was under way, which may have run") from None
 
     async def _result(self, engine: EngineView, answer: aiohttp.ClientResponse) -> TaskResult:
         """A small result whole and checked; of a big one the length, and its bytes as they come."""
