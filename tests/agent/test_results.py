@@ -244,3 +244,10 @@ def test_a_relation_of_every_type_is_shown_and_kept(tmp_path: Path) -> None:
         "2026-11-24", "2026-11-24T10:00:00", None, "101",
     ]  # fmt: skip
     assert (shown["totalRows"], shown["resultRows"]) == (6000, 6000)
+
+
+def test_all_results_of_an_engine_leave_room_for_its_logs() -> None:
+    from linkis_ecm.engine.podspec import LOG_VOLUME
+    from linkis_ecm.model.formats import parse_quantity
+
+    assert parse_quantity(LOG_VOLUME) / 4 >= spill.MAX_ENGINE_BYTES

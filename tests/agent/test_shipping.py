@@ -6,93 +6,16 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from linkis_ecm.agent.loglines import said
-from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import evidence
-from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.evidence import EvidenceKeeper
-from linkis_ecm.controller.uploads import Uploads
-from linkis_ecm.model.record import PostMortemRecord
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
-
-KEY = b"k" * 32
-UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
-TICKET = "11111111-2222-3333-4444-555555555555"
-TOKEN = engine_token(KEY, UID, 0)
-
-
-class Index:
-    """The store's side of the keeper."""
-
-    def __init__(self) -> None:
-        self.entries: list[PostMortemRecord] = []
-
-    def offer_post_mortem(self, entry: PostMortemRecord) -> None:
-        self.entries.append(entry)
-
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
-        return []
-
-    def forget_post_mortems(self, uid: str) -> None: ...
-
-
-class Operator:
-    """The operator's port for agents, over a folder."""
-
-    def __init__(self, folder: Path, file_max: int) -> None:
-        self.archive = Archive(f"file://{folder}/archive")
-        self.index = Index()
-        self.cache = Cache(epoch=datetime.now(UTC))
-        self.hang = False
-        # So many files are refused before one is taken.
-        self.busy = 0
-        client: Any = None  # no pod is looked at here
-        keeper = EvidenceKeeper(
-            client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
-            retention=timedelta(days=7), total=1 << 40,
-        )  # fmt: skip
-        self.reports: list[dict[str, Any]] = []
-        self.app = web.Application(middlewares=[self._around])
-        Uploads(cache=self.cache, keeper=keeper, token_key=KEY, file_max=file_max).add_routes(self.app)
-        self.app.router.add_post("/v1/report", self._report)
-
-    @web.middleware
-    async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if self.hang and request.method == "PUT":
-            await asyncio.sleep(60)
-        if self.busy and request.method == "PUT":
-            self.busy -= 1
-            return web.Response(status=503, text="in a moment")
-        answer: web.StreamResponse = await handler(request)
-        return answer
-
-    async def _report(self, request: web.Request) -> web.Response:
-        self.reports.append(json.loads(await request.read()))
-        return web.Response(status=204)
-
-    async def start(self) -> str:
-        self.runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=0.1)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
-        return self.url
-
-    def engine(self, **spec: Any) -> None:
-        self.cache.apply_engine(
-            {
-                "metadata": {"namespace": "lab", "name": "first", "uid": UID, "resourceVersion": "1"},
-                "spec": {"engineType": "python", "user": "hadoop"} | spec,
-            }
-        )
+from tests.agent.operator import TICKET, TOKEN, UID, Operator
 
 
 @pytest.fixture

@@ -38,8 +38,9 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
     """Starts gateways with other settings: `await make(max_requests=1)`."""
     started: list[Harness] = []
 
-    async def start(find: Any = None, database: Any = None, **changes: Any) -> Harness:
+    async def start(find: Any = None, database: Any = None, archive: Any = None, **changes: Any) -> Harness:
         harness = Harness(replace(settings, **changes), find, database)
+        harness.archive = archive or harness.archive
         await harness.start()
         started.append(harness)
         return harness

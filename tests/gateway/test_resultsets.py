@@ -357,5 +357,5 @@ async def test_memory_does_not_grow_with_the_result_and_a_user_has_so_many_at_a_
         assert "4 result sets of alice are being sent already" in fifth.message
         assert len((await ask(gw, task)).data["rows"]) == 1000
     # Readers that have left make room.
-    await asyncio.to_thread(until, lambda: not gw.gateway.results.under_way)
+    await asyncio.to_thread(until, lambda: not gw.gateway.results.under_way and not gw.gateway.budget.held)
     assert (await ask(gw, task, format="arrow", rows=1)).http == 200

@@ -102,6 +102,27 @@ async def test_what_came_before_a_break_is_kept_and_says_so(archive: Archive, er
     assert type(error).__name__ in cut
 
 
+async def test_what_is_of_use_as_a_whole_only_is_not_kept_in_part(archive: Archive) -> None:
+    name = "result-0123456789abcdef0123.arrow"
+    assert await archive.save(UID, 0, name, chunks(b"whole"), limit=5, whole=True) == (5, "")
+    for broken in (chunks(b"half", ConnectionResetError()), chunks(b"longer")):
+        size, cut = await archive.save(UID, 0, name, broken, limit=5, whole=True)
+        assert size == 0
+        assert cut.startswith("cut at")
+        assert await archive.get(UID, 0, name) == b"whole"
+    await archive.put(UID, 0, "results.json", b"{}")
+    assert await archive.files(UID, 0) == {name: 5, "results.json": 2}
+    reader = await archive.open(UID, 0, name)
+    assert reader is not None
+    assert await reader.read(1, 3) == b"hol"
+    with pytest.raises(OSError, match="ends before"):
+        await reader.read(3, 3)
+    await reader.close()
+    await archive.discard(UID, 0, name)
+    await archive.discard(UID, 0, name)
+    assert await archive.files(UID, 0) == {"results.json": 2}
+
+
 async def test_attempts_are_told_in_order_and_removed_together(archive: Archive) -> None:
     for attempt in (10, 2, 0):
         await archive.put(UID, attempt, "stdout", b"x")
@@ -120,7 +141,20 @@ async def test_no_uid_leads_out_of_the_archive(archive: Archive, uid: str) -> No
         await archive.put(uid, 0, "stdout", b"x")
 
 
-@pytest.mark.parametrize("name", ["..", "../stdout", "/etc/passwd", "stdout/x", "", "other", "stdout.part"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "../stdout",
+        "/etc/passwd",
+        "stdout/x",
+        "",
+        "other",
+        "stdout.part",
+        "result-0.arrow",
+        "result-0123456789abcdef0123.arrow.part",
+    ],
+)
 async def test_only_the_names_of_a_bundle_are_taken(archive: Archive, name: str) -> None:
     with pytest.raises(ValueError, match="no file of a bundle"):
         await archive.put(UID, 0, name, b"x")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -88,8 +88,9 @@ class ArrowFile:
             self.rows = self._batch_rows * (len(self._blocks) - 1) + last
         return self
 
-    async def slices(self, begin: int, end: int) -> AsyncIterator[Any]:
-        """The rows from `begin` to `end` (not included, counted from 0) as record batches, one in memory at a time."""
+    async def slices(self, begin: int, end: int) -> AsyncGenerator[Any]:
+        """The rows from `begin` to `end` (not included, counted from 0) as record batches, one in memory at a time; its
+        bytes are held until the next is asked for, so it must be closed."""
         end = min(end, self.rows)
         while begin < end:
             index, skip = divmod(begin, self._batch_rows)

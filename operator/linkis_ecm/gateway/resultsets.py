@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import orjson
@@ -84,11 +84,12 @@ async def _page(call: Call, engine: Engine, task_id: str, output: Output, reques
     async with call.gateway.results.file(engine, output.result_id) as file:
         count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
         rows, chars = [], 0
-        async for batch in file.slices(first, first + count):
-            part, chars = await file.work(_rows, batch, file.columns, chars)
-            rows += part
-            if len(part) < batch.num_rows:
-                break
+        async with aclosing(file.slices(first, first + count)) as batches:
+            async for batch in batches:
+                part, chars = await file.work(_rows, batch, file.columns, chars)
+                rows += part
+                if len(part) < batch.num_rows:
+                    break
         told |= {
             "columns": file.columns, "rows": rows, "endRow": first + len(rows), "totalRows": file.rows,
             "truncated": total != file.rows,
@@ -158,12 +159,13 @@ async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSet
     else:
         async with places.file(engine, output.result_id) as file:
             head = _head(file.schema, arrow)
-            async for batch in file.slices(begin, end):
-                encoded = _encoded(batch, arrow)
-                while (piece := await file.work(next, encoded, None)) is not None:
-                    # With the first rows: what cannot be read at all is refused in words.
-                    yield head + bytes(piece) if head else piece
-                    head = b""
+            async with aclosing(file.slices(begin, end)) as kept:
+                async for batch in kept:
+                    encoded = _encoded(batch, arrow)
+                    while (piece := await file.work(next, encoded, None)) is not None:
+                        # With the first rows: what cannot be read at all is refused in words.
+                        yield head + bytes(piece) if head else piece
+                        head = b""
             if head:
                 yield head
     if arrow:
