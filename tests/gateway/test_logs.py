@@ -6,6 +6,7 @@ The agent is scripted where it misbehaves; test_agent.py has the real one.
 from __future__ import annotations
 
 import asyncio
+import os
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -180,6 +181,43 @@ async def test_a_log_that_breaks_off_never_looks_whole(gw: Harness) -> None:
     _, engine = await gw.served(half)
     with pytest.raises(aiohttp.ClientError):
         await gw.get("downloadEngineLog", gw.download_query(engine))
+    text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
+    assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
+
+
+@pytest.mark.parametrize("pause_at", [0, 1, 300_000])
+async def test_a_long_log_is_whole_wherever_its_agent_pauses(gw: Harness, pause_at: int) -> None:
+    data = os.urandom(1 << 20) * 6
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(data)), "X-Log-Size": str(len(data))})
+        await response.prepare(request)
+        for part in (data[:pause_at], data[pause_at:]):
+            await response.write(part)
+            await asyncio.sleep(0.1)
+        return response
+
+    _, engine = await gw.served(send)
+    for _ in range(2):
+        answer = await gw.get("downloadEngineLog", gw.download_query(engine))
+        assert (answer.http, answer.raw == data) == (200, True)
+
+
+async def test_an_agent_that_stalls_in_the_middle_of_a_long_log_is_cut(make: Make) -> None:
+    gw = await make(agent_seconds=0.2)
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(8 << 20), "X-Log-Size": str(8 << 20)})
+        await response.prepare(request)
+        await response.write(b"x" * (5 << 20))
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    agent, engine = await gw.served(half)
+    with pytest.raises(aiohttp.ClientError):
+        await gw.get("downloadEngineLog", gw.download_query(engine))
+    async with asyncio.timeout(5):
+        await agent.left.wait()
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
     assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
 

@@ -47,7 +47,9 @@ async def agent(request: web.Request) -> web.StreamResponse:
         return web.json_response({"logs": ["a"], "endLine": 1, "rows": 1})
     if "/logs/" in request.path:
         frames = request.path.endswith("/follow")
-        return web.Response(body=b"2\na\n" if frames else b"a\n", headers={"X-Log-Size": "2", "X-Log-File": "1"})
+        return web.Response(
+            body=b"2\na\n" if frames else b"a\n", headers={"X-Log-Size": "2", "X-Log-File": "1", "X-Log-Offset": "0"}
+        )
     if request.path.endswith("/events"):
         return web.Response(text=json.dumps({"event": "end", **task}) + "\n", content_type="application/x-ndjson")
     if "/outputs/" in request.path:

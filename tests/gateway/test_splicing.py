@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -22,6 +23,12 @@ def tcp() -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
+async def move(source: socket.socket, target: socket.socket, size: int, **patience: float) -> list[int]:
+    moved: list[int] = []
+    await splice(source.fileno(), target.fileno(), size, moved=moved.append, **patience)
+    return moved
+
+
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """Who sends, where it is taken, where it is put, who receives; the middle two do not block."""
@@ -31,7 +38,7 @@ def ends() -> Iterator[Ends]:
         middle.setblocking(False)
     before = len(os.listdir("/proc/self/fd"))
     yield sender, source, target, receiver
-    assert len(os.listdir("/proc/self/fd")) == before, "no descriptor is left open"
+    assert len(os.listdir("/proc/self/fd")) <= before, "no descriptor is left open"
     for end in (sender, source, target, receiver):
         end.close()
 
@@ -49,10 +56,10 @@ async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, si
     threads = [threading.Thread(target=sender.sendall, args=(data[:size] + b"next",)), threading.Thread(target=receive)]
     for thread in threads:
         thread.start()
-    moved = await splice(source.fileno(), target.fileno(), size, source_patience=5, target_patience=5)
+    moved = await move(source, target, size, source_patience=5, target_patience=5)
     for thread in threads:
         await asyncio.to_thread(thread.join)
-    assert moved == size
+    assert sum(moved) == size
     assert bytes(got) == data[:size]
     assert source.recv(100) == b"next"
 
@@ -61,19 +68,27 @@ async def test_a_source_that_breaks_off_or_stands_still_is_told_from_a_target_th
     sender, source, target, receiver = ends
     sender.sendall(b"half")
     with pytest.raises(SourceGoneError, match=r"nothing for 0\.05 s"):
-        await splice(source.fileno(), target.fileno(), 1000, source_patience=0.05, target_patience=5)
+        await move(source, target, 1000, source_patience=0.05, target_patience=5)
     assert receiver.recv(100) == b"half"
     sender.sendall(b"more")
     sender.shutdown(socket.SHUT_WR)
-    with pytest.raises(SourceGoneError, match="the agent broke off after 4 of 1000 bytes"):
-        await splice(source.fileno(), target.fileno(), 1000, source_patience=5, target_patience=5)
+    with pytest.raises(SourceGoneError, match="the agent broke off with 996 bytes to come"):
+        await move(source, target, 1000, source_patience=5, target_patience=5)
+
+
+async def test_an_agent_that_is_killed_is_no_fault_of_the_client(ends: Ends) -> None:
+    sender, source, target, _ = ends
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sender.close()
+    with pytest.raises(SourceGoneError):
+        await move(source, target, 1000, source_patience=5, target_patience=5)
 
 
 async def test_a_target_that_takes_nothing_is_given_up(ends: Ends) -> None:
     sender, source, target, _ = ends
     threading.Thread(target=_send_much, args=(sender,), daemon=True).start()
     with pytest.raises(TimeoutError):
-        await splice(source.fileno(), target.fileno(), 1 << 30, source_patience=5, target_patience=0.1)
+        await move(source, target, 1 << 30, source_patience=5, target_patience=0.1)
     with pytest.raises(TimeoutError):
         await writable(target.fileno(), 0.05)
     source.shutdown(socket.SHUT_RDWR)
@@ -82,10 +97,10 @@ async def test_a_target_that_takes_nothing_is_given_up(ends: Ends) -> None:
 async def test_a_target_that_has_left_ends_it(ends: Ends) -> None:
     sender, source, target, receiver = ends
     threading.Thread(target=_send_much, args=(sender,), daemon=True).start()
-    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     receiver.shutdown(socket.SHUT_RDWR)
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
-        await splice(source.fileno(), target.fileno(), 1 << 30, source_patience=5, target_patience=5)
+        await move(source, target, 1 << 30, source_patience=5, target_patience=5)
     source.shutdown(socket.SHUT_RDWR)
 
 

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
     volume = int(parse_quantity(podspec.LOG_VOLUME))
-    assert volume // 2 >= podspec.LOG_TOTAL_MIB * MIB
+    assert volume >= 2 * podspec.LOG_TOTAL_MIB * MIB
     # Also where a filesystem keeps as much again ready behind each file's end.
     assert volume > 2 * (2 * podspec.LOG_FILE_MIB * MIB + JOURNAL_BYTES)
 

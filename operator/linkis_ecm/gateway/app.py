@@ -263,7 +263,7 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
 def _audit(request: web.Request, method: str, http: int, took: float) -> None:
     """A line of who did what: of each call that changes something, and of each that was not allowed. No body, no token:
     code and settings are the user's."""
-    if request.method == "GET" and http not in (401, 403):
+    if request.method in ("GET", "HEAD") and http not in (401, 403):
         return
     caller = request.get(CALLER)
     line = {

@@ -90,15 +90,25 @@ class Sender:
             return None
         begun, source = taken
         sent = 0
+
+        def moved(count: int) -> None:
+            nonlocal sent
+            sent += count
+
         try:
             if not await self.write(begun[:size]):
                 return 0
-            sent = len(begun[:size])
+            moved(len(begun[:size]))
             # What aiohttp has not got rid of yet comes first.
             while self._request.transport is not None and self._request.transport.get_write_buffer_size():
                 await writable(target, self._patience)
-            return sent + await splice(
-                source, target, size - sent, source_patience=direct.patience, target_patience=self._patience
+            await splice(
+                source,
+                target,
+                size - sent,
+                source_patience=direct.patience,
+                target_patience=self._patience,
+                moved=moved,
             )
         except SourceGoneError as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)

@@ -38,14 +38,16 @@ class Spliceable:
         """What has been read of the body, and a descriptor with the rest, the caller's to close; None where there is no
         plain socket. The connection cannot be used for anything else afterwards."""
         connection = self.answer.connection
-        found = None if connection is None else plain(connection.transport)
-        if connection is None or connection.protocol is None or found is None:
+        if connection is None or connection.protocol is None or self.answer.content.exception() is not None:
+            return None
+        rest = plain(connection.transport)
+        if rest is None:
             return None
         connection.protocol.pause_reading()
         data = self.answer.content.read_nowait(-1)
         # Taking it out may have made room in aiohttp's eyes.
         connection.protocol.pause_reading()
-        return data, found
+        return data, rest
 
 
 def plain(transport: asyncio.BaseTransport | None) -> int | None:
@@ -56,30 +58,39 @@ def plain(transport: asyncio.BaseTransport | None) -> int | None:
     return None if socket is None else os.dup(socket.fileno())
 
 
-async def splice(source: int, target: int, size: int, *, source_patience: float, target_patience: float) -> int:
-    """Move exactly `size` bytes; how many. Raises SourceGoneError, and OSError and TimeoutError of the target."""
+async def splice(
+    source: int,
+    target: int,
+    size: int,
+    *,
+    source_patience: float,
+    target_patience: float,
+    moved: Callable[[int], object],
+) -> None:
+    """Move exactly `size` bytes; `moved` is told of each piece. Raises SourceGoneError, and the target's OSError and
+    TimeoutError."""
+    loop = asyncio.get_running_loop()
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # over the user's pipe quota: a smaller one does
             fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, PIPE)
-        sent = held = since = 0
-        while sent < size:
-            taken = _move(source, write_end, size - sent - held) if sent + held < size else None
-            if taken == 0:
-                raise SourceGoneError(f"the agent broke off after {sent + held} of {size} bytes")
-            held += taken or 0
+        left, held, since = size, 0, 0
+        while left or held:
+            taken = _take(source, write_end, left) if left else None
+            if taken is not None:
+                left, held = left - taken, held + taken
             if not held:
-                await _ready(asyncio.get_running_loop().add_reader, source, source_patience, SourceGoneError)
+                await _ready(loop.add_reader, source, source_patience, SourceGoneError)
                 continue
-            moved = _move(read_end, target, held)
-            if moved is None:
-                await _ready(asyncio.get_running_loop().add_writer, target, target_patience, TimeoutError)
+            count = _move(read_end, target, held)
+            if count is None:
+                await _ready(loop.add_writer, target, target_patience, TimeoutError)
                 continue
-            held, sent, since = held - moved, sent + moved, since + moved
+            moved(count)
+            held, since = held - count, since + count
             if since >= PIPE:
                 since = 0
                 await asyncio.sleep(0)  # others want the loop, too
-        return sent
     finally:
         os.close(read_end)
         os.close(write_end)
@@ -88,6 +99,17 @@ async def splice(source: int, target: int, size: int, *, source_patience: float,
 async def writable(target: int, patience: float) -> None:
     """Return when the socket takes bytes. Raises TimeoutError."""
     await _ready(asyncio.get_running_loop().add_writer, target, patience, TimeoutError)
+
+
+def _take(source: int, pipe: int, count: int) -> int | None:
+    """What the agent's socket gives; None where it would wait. Raises SourceGoneError."""
+    try:
+        taken = _move(source, pipe, count)
+    except OSError as error:
+        raise SourceGoneError(str(error)) from None
+    if taken == 0:
+        raise SourceGoneError(f"the agent broke off with {count} bytes to come")
+    return taken
 
 
 def _move(source: int, target: int, count: int) -> int | None:
