@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,6 +139,42 @@ async def test_a_peer_that_leaves_in_the_middle_harms_nobody() -> None:
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await answer(reader))[0] == 200
         assert errors == []
+
+
+async def test_who_asked_for_a_change_and_left_before_its_answer_is_in_the_log() -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        asked.set()
+        await go_on.wait()
+        return json_response(200, {"path": request.path})
+
+    async with served(slow) as (port, errors):
+        for method, said in (("GET", []), ("POST", ["POST /v1/execute: the connection broke: "])):
+            asked.clear(), go_on.clear()
+            async with peer(port) as (_, writer):
+                writer.write(f"{method} /v1/execute HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                async with asyncio.timeout(PATIENCE):
+                    await asked.wait()
+                # A reset, not an end.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            go_on.set()
+            async with peer(port) as (reader, writer):
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await answer(reader))[0] == 200
+            assert [error[: len(text)] for error, text in zip(errors, said, strict=True)] == said
+
+
+async def test_an_error_of_the_system_inside_is_answered_and_logged_like_any_other() -> None:
+    async def full(_: Request) -> Response:
+        raise OSError(28, "No space left on device")
+
+    async with served(full) as (port, errors), peer(port) as (reader, writer):
+        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, _, body = await answer(reader)
+        assert status == 500
+        assert b"space" not in body
+        assert errors == ["GET /x: OSError: [Errno 28] No space left on device"]
 
 
 async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

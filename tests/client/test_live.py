@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import ipc
 
 from linkis_ecm.client import BadRequest, EngineFailed, Forbidden, NotLoggedIn, tables_of, text_of
 from linkis_ecm.model.token import engine_token
@@ -215,6 +216,22 @@ async def test_a_starting_engine_is_waited_for(gw: Harness, client: Both, agent:
     with pytest.raises(EngineFailed, match="the limit was 1Gi") as failure:
         await client("wait_until_ready", UID)
     assert failure.value.data["reason"] == "OOMKilled"
+
+
+async def test_a_long_table_comes_in_pages_and_as_a_file(client: Both, engine_id: str, tmp_path: Path) -> None:
+    code = "import pandas as pd; pd.DataFrame({'n': range(12_000)})"
+    task = await client("execute_code", engine_id, code)
+    assert len(tables_of(task)[0]) == 5000
+    page = await client("get_result_set", engine_id, task.task_id, from_row=11_999, rows=5000)
+    assert (page.total_rows, page.end_row) == (12_000, 12_000)
+    assert [row[-1] for row in page.rows] == [11_998, 11_999]
+    await client("download_result_set", engine_id, tmp_path / "table.arrow", task.task_id)
+    with ipc.open_stream(str(tmp_path / "table.arrow")) as stream:
+        assert stream.read_all().column("n").to_pylist() == list(range(12_000))
+    size = await client("download_result_set", engine_id, tmp_path / "table.dolphin", task.task_id, format="dolphin")
+    content = (tmp_path / "table.dolphin").read_bytes()
+    assert len(content) == size
+    assert content.startswith(b"dolphin0000000002")
 
 
 async def test_the_readmes_example_runs_as_it_stands(

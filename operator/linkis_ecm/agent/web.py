@@ -127,7 +127,7 @@ class Server:
         except asyncio.CancelledError:
             pass  # the server stops
         except (OSError, TimeoutError) as error:
-            # The peer is gone or too slow. Between requests that is nobody's loss.
+            # The peer is gone or too slow. Who only reads may leave; who asked for something wonders what became of it.
             if connection.under_way:
                 self._on_error(f"{connection.under_way}: the connection broke: {type(error).__name__}: {error}")
         finally:
@@ -161,7 +161,7 @@ class _Connection:
         self._on_error = on_error
         self._mark = mark
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
-        # What is being answered, "" between requests.
+        # The request for a change that is being answered, "" where there is none.
         self.under_way = ""
 
     async def serve(self) -> None:
@@ -174,9 +174,8 @@ class _Connection:
             if not isinstance(event, h11.Request):
                 return
             self._mark(True)
-            self.under_way = (
-                f"{event.method.decode('ascii')} {event.target.decode('ascii', 'replace').partition('?')[0]}"
-            )
+            if event.method != b"GET":
+                self.under_way = f"{event.method.decode('ascii')} {event.target.decode('ascii', 'replace')[:200]}"
             response = await self._answer(event)
             try:
                 await self._send(response)

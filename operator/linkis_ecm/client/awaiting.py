@@ -136,6 +136,7 @@ class AsyncEcmClient:
     get_engine_logs = _method(methods.get_engine_logs)
     get_task = _method(methods.get_task)
     get_task_result = _method(methods.get_task_result)
+    get_result_set = _method(methods.get_result_set)
     list_tasks = _method(methods.list_tasks)
     cancel_task = _method(methods.cancel_task)
     explain_engine = _method(methods.explain_engine)
@@ -164,9 +165,40 @@ class AsyncEcmClient:
 
         A download that is cut goes on where it was. A path has the whole log in the end, or stays as it was.
         """
+        return await self._fill(target, streams.downloaded(self.terms, engine, log_type))
+
+    async def download_result_set(
+        self,
+        engine_id: str,
+        target: Target,
+        task_id: str | None = None,
+        *,
+        format: streams.ResultFormat = "arrow",
+        idempotency_key: str | None = None,
+        output: int | None = None,
+        from_row: int | None = None,
+        rows: int | None = None,
+    ) -> int:
+        """getResultSet into a file, whole unless rows are named: an Arrow IPC stream, or Linkis's result set (dolphin).
+
+        How many bytes it has. A download that is cut begins again; a path has all of it in the end, or stays as it was.
+        """
+        stream = streams.result_downloaded(
+            self.terms,
+            engine_id,
+            task_id,
+            format=format,
+            idempotency_key=idempotency_key,
+            output=output,
+            from_row=from_row,
+            rows=rows,
+        )
+        return await self._fill(target, stream)
+
+    async def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
         sink = Sink(target)
         try:
-            async for piece in self.iterate(streams.downloaded(self.terms, engine, log_type)):
+            async for piece in self.iterate(stream):
                 await asyncio.to_thread(sink.take, piece)
             return await asyncio.to_thread(sink.done)
         except BaseException:
@@ -305,6 +337,7 @@ class AsyncEngine:
     logs = _of_engine(methods.get_engine_logs)
     task = _of_engine(methods.get_task)
     result = _of_engine(methods.get_task_result)
+    result_set = _of_engine(methods.get_result_set)
     cancel = _of_engine(methods.cancel_task)
     events = _stream_of_engine(streams.task_events)
     follow_log = _stream_of_engine(streams.follow_engine_log)

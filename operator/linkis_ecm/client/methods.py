@@ -268,6 +268,33 @@ def get_task_result(
     )
 
 
+def get_result_set(
+    engine_id: str,
+    task_id: str | None = None,
+    *,
+    idempotency_key: str | None = None,
+    output: int | None = None,
+    from_row: int | None = None,
+    rows: int | None = None,
+) -> Plan[models.ResultSetAnswer]:
+    """getResultSet: a page of one output of an ended task, the first table unless `output` names another; `from_row`
+    counts from 1. A table that was too long to be shown is whole here; download_result_set has it as a file."""
+    return Plan(
+        method="getResultSet",
+        verb="GET",
+        answer=models.ResultSetAnswer,
+        fields=given(
+            engine_id=engine_id,
+            task_id=task_id,
+            idempotency_key=idempotency_key,
+            output=output,
+            from_row=from_row,
+            rows=rows,
+        ),
+        seconds=120.0,
+    )
+
+
 def list_tasks(engine_id: str, *, page_size: int | None = None) -> Plan[models.TasksAnswer]:
     """listTasks: the engine's tasks, the newest first."""
     fields = given(engine_id=engine_id, page_size=page_size)

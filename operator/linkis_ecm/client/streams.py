@@ -9,7 +9,7 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json
 
@@ -29,6 +29,7 @@ LOG_SILENCE = 60.0
 DOWNLOAD_SILENCE = 60.0
 # A log that is another one each time it breaks off is not read for ever.
 BEGINNINGS = 3
+ResultFormat = Literal["arrow", "dolphin"]
 _IDENTITY = {"Accept-Encoding": "identity"}
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
@@ -265,6 +266,51 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[Non
             if wait is None:
                 raise
             yield Sleep(wait)
+
+
+def result_downloaded(
+    terms: Terms,
+    engine_id: str,
+    task_id: str | None = None,
+    *,
+    format: ResultFormat = "arrow",
+    idempotency_key: str | None = None,
+    output: int | None = None,
+    from_row: int | None = None,
+    rows: int | None = None,
+) -> Stream[Piece]:
+    """getResultSet as bytes: an Arrow IPC stream, or Linkis's result set."""
+    fields = given(
+        engine_id=engine_id,
+        task_id=task_id,
+        idempotency_key=idempotency_key,
+        output=output,
+        from_row=from_row,
+        rows=rows,
+        format=format,
+    )
+    return Stream(_download_result(Plan(method="getResultSet", verb="GET", answer=NoAnswer, fields=fields), terms))
+
+
+def _download_result(plan: Plan[NoAnswer], terms: Terms) -> Talk[None]:
+    tries = _tries(terms)
+    again = False
+    while True:
+        began = terms.clock()
+        try:
+            head = yield from opened(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=_IDENTITY))
+            yield from refuse(head, terms, plan=plan, expected={200: ""})
+            if again:
+                yield Emit(Piece(b"", again=True))
+            again = True  # it is made anew each time: what came before a break is void
+            while data := (yield from read()):
+                yield Emit(Piece(data))
+            return
+        except EcmError as error:
+            wait = tries.wait(error, began=began)
+            if wait is None:
+                raise
+        yield Sleep(wait)
 
 
 def _number(head: Head, name: str) -> int:

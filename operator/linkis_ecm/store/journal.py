@@ -48,11 +48,11 @@ class Journal:
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._lock = threading.Condition()
         self._pending: OrderedDict[str, ExecutionRecord] = OrderedDict()
-        self._writing = 0
+        self._writing: dict[str, ExecutionRecord] = {}
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ecm-journal", daemon=True)
-        DEPTH.set_function(lambda: float(len(self._pending) + self._writing))
+        DEPTH.set_function(lambda: float(len(self._pending) + len(self._writing)))
 
     def start(self) -> None:
         """Starts the one thread that writes."""
@@ -85,7 +85,7 @@ class Journal:
     def pending(self, task_id: str) -> ExecutionRecord | None:
         """What is not written yet."""
         with self._lock:
-            return self._pending.get(task_id)
+            return self._pending.get(task_id) or self._writing.get(task_id)
 
     def flush(self, timeout: float) -> bool:
         """Waits until everything offered is written; False where the time is over first."""
@@ -111,7 +111,7 @@ class Journal:
                 if len(self._pending) < BATCH:
                     self._lock.wait_for(lambda: len(self._pending) >= BATCH or self._closing, LINGER)
                 batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
-                self._writing = len(batch)
+                self._writing = {record.task_id: record for record in batch}
             try:
                 with self._engine.begin() as connection:
                     write(connection, batch)
@@ -120,7 +120,7 @@ class Journal:
             else:
                 self._failures = 0
             with self._lock:
-                self._writing = 0
+                self._writing = {}
                 self._lock.notify_all()
 
     def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
