@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.archive.bundles import Archive, Reader
+from linkis_ecm.gateway import agentlogs
 from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
 from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
@@ -165,9 +166,8 @@ async def test_a_part_is_given_only_to_who_has_the_beginning_of_this_log(place: 
         assert "Content-Range" not in answer.headers
 
 
+@pytest.mark.parametrize("place", ["live"], indirect=True)
 async def test_a_download_that_broke_goes_on_though_the_log_has_grown(place: Place) -> None:
-    if place.kind == "archive":
-        return  # nothing grows there
     first = await place.get()
     place.agent.write(LOG_TYPE, b"and more\n")
     again = await place.get(If_Range=first.headers["ETag"], Range="bytes=1000-")
@@ -309,6 +309,16 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(make: Make, p
             got += len(await raw.reader.read(4 * MIB))
         got += len(await raw.rest())
     assert got == 64 * MIB
+
+
+@pytest.mark.parametrize("place", ["live"], indirect=True)
+async def test_a_download_among_too_many_goes_the_slower_way_and_is_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agentlogs, "DIRECT", 0)
+    data = os.urandom(MIB) * 6
+    await place.put(data)
+    assert (await place.get()).raw == data
 
 
 async def test_long_logs_come_whole_on_one_connection_and_leave_nothing_open(place: Place) -> None:

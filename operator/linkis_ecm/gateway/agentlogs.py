@@ -12,12 +12,14 @@ import orjson
 from aiohttp import StreamReader
 
 from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
+from linkis_ecm.gateway.direct import Direct
 from linkis_ecm.gateway.logs import Engine, Followed, LogMissing, LogQuery, OpenLog
-from linkis_ecm.gateway.splicing import Spliceable
 from linkis_ecm.gateway.views import EngineView
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
+# Downloads at a time that may have a buffer of 1 MiB; others go through aiohttp's, of half of that.
+DIRECT = 64
 # An agent's word goes into an entity tag: with these characters alone.
 _NO_TAG = re.compile("[^0-9a-f-]")
 # An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
@@ -29,6 +31,7 @@ class AgentLogSource:
 
     def __init__(self, link: AgentLink) -> None:
         self._link = link
+        self._open = 0
 
     def has(self, engine: Engine) -> bool:
         """While the pod has an address and has not ended."""
@@ -82,13 +85,17 @@ class AgentLogSource:
                 # The file, where it begins, and which of the engine's pods wrote it: bytes once written stay as they
                 # are.
                 file = _NO_TAG.sub("", answer.headers.get("X-Log-File", ""))[:40]
-                yield OpenLog(
-                    total=total,
-                    length=answer.content_length,
-                    identity=f"{live.uid}-{live.attempt}-{file}",
-                    chunks=answer.content.iter_any(),
-                    direct=Spliceable(answer, self._link.settings.agent_seconds),
-                )
+                self._open += 1
+                try:
+                    yield OpenLog(
+                        total=total,
+                        length=answer.content_length,
+                        identity=f"{live.uid}-{live.attempt}-{file}",
+                        chunks=answer.content.iter_any(),
+                        direct=Direct(answer, self._link.settings.agent_seconds) if self._open <= DIRECT else None,
+                    )
+                finally:
+                    self._open -= 1
         except NotThere:
             raise LogMissing from None
 

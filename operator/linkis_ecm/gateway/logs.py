@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from linkis_ecm.gateway.direct import Direct
 from linkis_ecm.gateway.errors import Refused, bad_request
 from linkis_ecm.gateway.history import PastEngine
-from linkis_ecm.gateway.splicing import Spliceable
 from linkis_ecm.gateway.views import EngineView
 
 Engine = EngineView | PastEngine
@@ -48,7 +48,7 @@ class OpenLog:
     identity: str
     chunks: AsyncIterator[bytes]
     # The same bytes where they come over a socket; either is used.
-    direct: Spliceable | None = None
+    direct: Direct | None = None
 
 
 @dataclass(frozen=True, slots=True)

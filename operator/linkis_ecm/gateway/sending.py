@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, web
 
+from linkis_ecm.gateway.direct import WORTH, Direct, SourceGoneError, plain, transfer
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.packing import Packer
-from linkis_ecm.gateway.splicing import WORTH, SourceGoneError, Spliceable, plain, splice, writable
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +56,11 @@ class Sender:
         size: int,
         *,
         packed: Packer | None = None,
-        direct: Spliceable | None = None,
+        direct: Direct | None = None,
     ) -> int:
-        """Pass on exactly `size` bytes, inside the kernel where they may come `direct`; how many were sent. Less: the
-        answer is cut, by either side."""
-        if direct is not None and size >= WORTH and (sent := await self._splice(direct, size)) is not None:
+        """Pass on exactly `size` bytes, past aiohttp's streams where they may come `direct`; how many were sent. Less:
+        the answer is cut, by either side."""
+        if direct is not None and size >= WORTH and (sent := await self._pass(direct, size)) is not None:
             return sent
         sent = 0
         while sent < size:
@@ -80,13 +79,16 @@ class Sender:
             await self.write(packed.finish())
         return sent
 
-    async def _splice(self, direct: Spliceable, size: int) -> int | None:
+    async def _pass(self, direct: Direct, size: int) -> int | None:
         """The same from socket to socket; None where it cannot be done so."""
-        target = plain(self._request.transport)
+        transport = self._request.transport
+        if transport is None or transport.get_write_buffer_size():
+            return None  # what aiohttp still has of the head would come behind
+        target = plain(transport)
         taken = None if target is None else direct.take()
         if target is None or taken is None:
             if target is not None:
-                os.close(target)
+                target.close()
             return None
         begun, source = taken
         sent = 0
@@ -96,16 +98,11 @@ class Sender:
             sent += count
 
         try:
-            if not await self.write(begun[:size]):
-                return 0
-            moved(len(begun[:size]))
-            # What aiohttp has not got rid of yet comes first.
-            while self._request.transport is not None and self._request.transport.get_write_buffer_size():
-                await writable(target, self._patience)
-            await splice(
+            await transfer(
+                begun,
                 source,
                 target,
-                size - sent,
+                size,
                 source_patience=direct.patience,
                 target_patience=self._patience,
                 moved=moved,
@@ -116,8 +113,8 @@ class Sender:
         except (OSError, TimeoutError):
             self.abort("client")
         finally:
-            os.close(source)
-            os.close(target)
+            source.close()
+            target.close()
         return sent
 
     async def stream(self, chunks: AsyncIterator[bytes]) -> None:

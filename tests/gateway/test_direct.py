@@ -1,4 +1,4 @@
-"""Bytes from socket to socket inside the kernel: exactly so many, and what happens when either side stands still."""
+"""Bytes from socket to socket beside aiohttp's streams: exactly so many; and where either side stands still."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from linkis_ecm.gateway.splicing import PIPE, SourceGoneError, splice, writable
+from linkis_ecm.gateway.direct import BUFFER, SourceGoneError, transfer
 
 Ends = tuple[socket.socket, socket.socket, socket.socket, socket.socket]
 
@@ -23,9 +23,11 @@ def tcp() -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
-async def move(source: socket.socket, target: socket.socket, size: int, **patience: float) -> list[int]:
+async def move(
+    source: socket.socket, target: socket.socket, size: int, begun: bytes = b"", **patience: float
+) -> list[int]:
     moved: list[int] = []
-    await splice(source.fileno(), target.fileno(), size, moved=moved.append, **patience)
+    await transfer(begun, source, target, size, moved=moved.append, **patience)
     return moved
 
 
@@ -43,7 +45,7 @@ def ends() -> Iterator[Ends]:
         end.close()
 
 
-@pytest.mark.parametrize("size", [1, 1000, PIPE, PIPE + 1, 20 * PIPE + 17])
+@pytest.mark.parametrize("size", [1, 1000, BUFFER, BUFFER + 1, 20 * BUFFER + 17])
 async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, size: int) -> None:
     sender, source, target, receiver = ends
     data = os.urandom(1000) * (size // 1000 + 1)
@@ -62,6 +64,15 @@ async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, si
     assert sum(moved) == size
     assert bytes(got) == data[:size]
     assert source.recv(100) == b"next"
+
+
+@pytest.mark.parametrize("size", [3, 5, 1000])
+async def test_what_is_here_already_comes_first(ends: Ends, size: int) -> None:
+    sender, source, target, receiver = ends
+    sender.sendall(b"y" * 995)
+    assert sum(await move(source, target, size, begun=b"begun", source_patience=5, target_patience=5)) == size
+    assert receiver.recv(2000, socket.MSG_PEEK)[:5] == b"begun"[:size]
+    assert len(receiver.recv(2000)) == size
 
 
 async def test_a_source_that_breaks_off_or_stands_still_is_told_from_a_target_that_does(ends: Ends) -> None:
@@ -89,8 +100,6 @@ async def test_a_target_that_takes_nothing_is_given_up(ends: Ends) -> None:
     threading.Thread(target=_send_much, args=(sender,), daemon=True).start()
     with pytest.raises(TimeoutError):
         await move(source, target, 1 << 30, source_patience=5, target_patience=0.1)
-    with pytest.raises(TimeoutError):
-        await writable(target.fileno(), 0.05)
     source.shutdown(socket.SHUT_RDWR)
 
 
