@@ -32,7 +32,7 @@ _DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
 # Groups of methods, by the module that handles them.
 _TAGS = (
     ("Engines", "From the wish for an engine to what is known of it after its end.", ("create", "engines", "explain")),
-    ("Code", "What an engine runs: at once, or as a task that can be followed.", ("tasks", "commands")),
+    ("Code", "What an engine runs: at once, or as a task that can be followed.", ("tasks", "resultsets", "commands")),
     ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("enginelogs",)),
     ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("usage",)),
     ("Linkis: engines", "As Linkis's LinkisManager has it, for its SDK and console.", ("linkis.engines",)),
