@@ -18,8 +18,8 @@ from linkis_ecm.gateway.views import EngineView
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
-# Downloads at a time that may have a buffer of 1 MiB; others go through aiohttp's, of half of that.
-DIRECT = 64
+# Downloads at a time that may have a buffer of 4 MiB; others go through aiohttp's, of an eighth of that.
+DIRECT = 16
 # An agent's word goes into an entity tag: with these characters alone.
 _NO_TAG = re.compile("[^0-9a-f-]")
 # An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
