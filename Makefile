@@ -20,10 +20,10 @@ $(SETUP): requirements/dev.txt pyproject.toml
 demo: $(SETUP) ## The main job on a real cluster: install, an engine, code, its states, its row, its log
 	$(PY) -m e2e.demo
 
-test: $(SETUP) ## Everything: lint, types, unit, simulation, store, gateway, agent, and e2e on a real cluster
+test: $(SETUP) ## Everything: lint, types, unit, simulation, store, agent, gateway, client, judges, and e2e on a real cluster
 	$(PY) -m e2e.checks all
 
-test-fast: $(SETUP) ## Everything but the cluster
+test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
 	$(PY) -m e2e.checks fast
 
 lint: $(SETUP) ## ruff, mypy --strict, import-linter

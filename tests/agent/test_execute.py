@@ -53,10 +53,9 @@ def test_what_is_printed_stands_once_in_the_file_and_in_the_containers_stream(ag
     agent.outputs("import os; print('marked-by-print'); os.system('echo marked-by-child >&2'); None")
     assert agent.log("stdout").count("marked-by-print") == 1
     assert agent.log("stderr").count("marked-by-child") == 1
-    agent.outputs("None")  # the container's stream is fed by a thread: by the next answer it has caught up
-    deadline = time.monotonic() + 5
-    while "marked-by-print" not in agent.container_out.read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    # The container's streams are fed by threads.
+    until(lambda: "marked-by-print" in agent.container_out.read_text())
+    until(lambda: "marked-by-child" in agent.container_err.read_text())
     assert agent.container_out.read_text().count("marked-by-print") == 1
     assert agent.container_err.read_text().count("marked-by-child") == 1
 
