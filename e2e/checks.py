@@ -70,7 +70,7 @@ def _fast(steps: Steps) -> None:
     if shutil.which("mariadbd") is None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "e2e.cluster", "packages", "mariadb-server")
     steps.run("helm", sys.executable, "-m", "e2e.cluster", "binaries", "helm")
-    # Two processes a core: half of the time a test waits. Files stay together: a module shares its server or its kernel.
+    # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
     folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client")]
     _pytest(steps, "unit, simulation, store, agent, gateway, client", "-n", "4", "--dist", "loadfile", *folders)
 
