@@ -109,6 +109,7 @@ class Direct:
     async def _read(self, channel: object) -> None:
         while True:
             message = await channel.get_msg()  # type: ignore[attr-defined]
+            await asyncio.sleep(0)  # a message that is there already gives nobody else a turn
             waiting = self._waiting.get(message["parent_header"].get("msg_id"))
             if waiting is None:
                 continue
