@@ -89,6 +89,21 @@ async def test_each_change_is_told_at_once_over_one_connection() -> None:
         assert log == []
 
 
+async def test_changes_in_a_row_are_told_once_a_gap_and_the_last_is_always_told() -> None:
+    operator = Operator()
+    async with await operator.serve(), reporting(operator, gap=0.2) as (reporter, state, _):
+        for number in range(100):
+            state["state"] = f"state {number}"
+            reporter.changed()
+            await asyncio.sleep(0.001)
+        await eventually(lambda: operator.reports and operator.reports[-1]["state"] == "state 99")
+        assert operator.reports[0]["state"] == "state 0", "the first is told at once"
+        assert len(operator.reports) <= 4
+        begun = time.monotonic()
+        assert await reporter.flush(5)
+        assert time.monotonic() - begun < 0.15, "the last word waits for no gap"
+
+
 async def test_without_a_change_it_reports_each_period() -> None:
     operator = Operator()
     async with await operator.serve(), reporting(operator, period=0.05):
