@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ import pytest
 from e2e import kubectl
 from e2e.conftest import NAMESPACE, pods, until
 from e2e.gateway import BASE, Gateway
+from linkis_ecm.client import EcmClient
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 LINKIS = "/api/rest_j/v1/linkisManager"
@@ -133,3 +135,26 @@ def test_a_job_runs_once_and_its_result_outlives_its_pod(gateway: Gateway) -> No
     kept = gateway.request("GET", f"{BASE}/getPostMortem?{urlencode({'engineId': ticket})}").data
     (table,) = [output for output in kept["result"]["outputs"] if output["type"] == "table"]
     assert table["rows"] == [[45]]
+
+
+def test_a_long_table_is_read_in_pages_and_outlives_its_engine(installation: Any, tmp_path: Path) -> None:
+    with (
+        installation.forward() as port,
+        EcmClient(f"http://127.0.0.1:{port}", token=installation.token, user="hadoop") as client,
+    ):
+        with client.engine("python") as engine:
+            task = engine.execute(
+                "import duckdb; duckdb.sql('select range as n, range * 2 as twice from range(20000)')"
+            )
+            live = engine.result_set(task.task_id, from_row=19_999)
+            assert (live.total_rows, live.rows) == (20_000, [[19_998, 39_996], [19_999, 39_998]])
+
+        def over() -> bool:
+            return client.get_engine_status(engine.engine_id).status in ("Success", "ShuttingDown")
+
+        until("the engine has ended", over, 60)
+        kept = client.get_result_set(engine.engine_id, task.task_id, from_row=19_999)
+        assert kept.rows == live.rows
+        size = client.download_result_set(engine.engine_id, tmp_path / "r.dolphin", task.task_id, format="dolphin")
+        assert (tmp_path / "r.dolphin").read_bytes()[:17] == b"dolphin0000000002"
+        assert size > 20_000 * 20

@@ -165,6 +165,15 @@ async def test_what_is_no_table_is_a_result_set_too(gw: Harness, engine: dict[st
     assert (refused.http, "is a text and no table" in refused.message) == (400, True)
 
 
+async def test_a_table_without_columns_is_no_result_set_of_linkiss(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess
+) -> None:
+    task = await asyncio.to_thread(run, agent, "import pandas as pd; display(pd.DataFrame())")
+    refused = await ask(gw, task, format="dolphin")
+    assert (refused.http, "has no columns" in refused.message) == (400, True), refused.message
+    assert (await ask(gw, task)).data["rows"] == []
+
+
 @pytest.mark.parametrize(
     ("more", "http", "words"),
     [
