@@ -175,7 +175,7 @@ async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSet
 def _head(schema: Any, arrow: bool) -> bytes:
     if not arrow and not len(schema):
         # Linkis's reader fails on such a one ("Parsing metadata failed").
-        raise bad_request("The table has no columns, which Linkis's result sets cannot say: ask for format json or arrow")
+        raise bad_request("The table has no columns, which Linkis cannot read: ask for format json or arrow")
     return bytes(schema.serialize()) if arrow else dolphin.columns(schema)
 
 
