@@ -140,6 +140,20 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
      "OOMKilled", ()),
     ("clean", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
      "Completed", ()),
+    ("clean, never seen ready", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.FAILED, "AgentExited", ()),
+    ("clean, ready between two looks", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(terminated=clean), evidence=COLLECTED,
+        report=report(S.SHUTTING_DOWN, timings={"kernelReady": at(2).timestamp()})), 9, S.SUCCESS, "Completed", ()),
+    ("a job, done before anybody looked", lambda: snapshot(
+        engine=engine(STARTING, mode="once", code="1"), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
+     "Completed", ()),
+    ("a job, failed before anybody looked", lambda: snapshot(
+        engine=engine(STARTING, mode="once", code="1"), pod=pod(terminated=ended), evidence=COLLECTED), 9, S.FAILED,
+     "AgentExited", ()),
+    ("a job that is done, its pod still there", lambda: snapshot(
+        engine=engine(STARTING, mode="once", code="1"), pod=pod(), report=report(S.SUCCESS)), 9, S.SHUTTING_DOWN,
+     "Completed", ()),
     ("evicted", lambda: snapshot(engine=engine(IDLE), pod=pod(phase="Failed", reason="Evicted"), evidence=COLLECTED),
      9, S.FAILED, "Evicted", ()),
     ("preempted", lambda: snapshot(
@@ -359,3 +373,13 @@ def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -
         return
     again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
     assert again.patch == {}
+
+
+def test_an_engine_that_was_ready_between_two_looks_has_its_address_and_times_in_the_end() -> None:
+    done = report(S.SUCCESS, timings={"processStarted": at(1.5).timestamp(), "kernelReady": at(2).timestamp()})
+    job = engine(STARTING, mode="once", code="1")
+    status = decided(snapshot(engine=job, pod=pod(terminated=clean), evidence=COLLECTED, report=done), 9).patch
+    assert status["engineState"] == "Success"
+    assert status["readyTime"] == status["startup"]["kernelReady"] == "2026-11-24T12:00:02.000000Z"
+    assert status["serviceInstance"].endswith(":9105")
+    assert status["timesReady"] == 1

@@ -132,7 +132,8 @@ def _delete_all(s: Snapshot) -> tuple[Action, ...]:
 def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
     if stop is not None and stop.reason is not reasons.KERNEL_DIED:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop)
-    state, verdict = ends.end(pod, s.report, was_ready=facts.was_ready(s))
+    once = s.engine.spec is not None and s.engine.spec.mode == "once"
+    state, verdict = ends.end(pod, s.report, was_ready=facts.was_ready(s), once=once)
     return Outcome(state=state, verdict=verdict, since=now)
 
 

@@ -51,8 +51,11 @@ def trouble(pod: PodView) -> Verdict | None:
     return None
 
 
-def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[EngineState, Verdict]:
-    """The final state of an engine whose pod ended by itself, and why."""
+def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> tuple[EngineState, Verdict]:
+    """The final state of an engine whose pod ended by itself, and why.
+
+    A job (`once`) may be over before anybody has seen it run; its agent exits with 0 only where it succeeded.
+    """
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
         peak = int(report.usage.get("memoryPeakBytes", 0)) if report is not None else 0
@@ -72,7 +75,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool) -> tuple[Engine
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
     if ended is None:
         return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
-    if ended.exit_code == 0 and was_ready:
+    if ended.exit_code == 0 and (was_ready or once):
         return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
     return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
 

@@ -44,7 +44,10 @@ def attempt(engine: EngineView) -> int:
 
 
 def was_ready(s: Snapshot) -> bool:
-    return bool(s.engine.text("readyTime")) or (s.report is not None and s.report.state in AVAILABLE)
+    """It answers, or has answered, though that may have passed between two looks."""
+    if s.engine.text("readyTime"):
+        return True
+    return s.report is not None and (s.report.state in AVAILABLE or s.report.timings.get("kernelReady", 0.0) > 0)
 
 
 def stopping(engine: EngineView) -> bool:

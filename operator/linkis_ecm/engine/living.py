@@ -60,7 +60,9 @@ def living(s: Snapshot, pod: PodView, now: datetime, settings: Settings) -> Outc
         return _ends_by_itself(report, ends.told(report), exit_due)
     if report is not None and report.state in (EngineState.SHUTTING_DOWN, EngineState.SUCCESS):
         limit = timedelta(seconds=facts.stop_grace(s) + podspec.AFTER_GRACE)
-        return _ends_by_itself(report, Verdict(reasons.STOP_REQUESTED), report.changed + limit)
+        # A job that is done was not asked to stop.
+        reason = reasons.COMPLETED if report.state is EngineState.SUCCESS else reasons.STOP_REQUESTED
+        return _ends_by_itself(report, Verdict(reason), report.changed + limit)
     if report is not None and report.state in AVAILABLE:
         return _silent(s, pod, now, settings) or _ready(s, report, now, settings)
     if s.engine.state in AVAILABLE:

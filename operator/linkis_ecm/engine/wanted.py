@@ -65,7 +65,7 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
     wanted |= _on_cull(s, state, now)
     if s.evidence is not None and s.evidence.attempt == facts.attempt(engine):
         wanted["postMortem"] = s.evidence.summary
-    if state in AVAILABLE and not engine.text("readyTime"):
+    if not engine.text("readyTime") and (state in AVAILABLE or (state in FINAL and facts.was_ready(s))):
         wanted |= _on_ready(s, startup, outcome, settings, name)
     if state in FINAL:
         wanted["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
@@ -80,15 +80,18 @@ def _on_ready(
     """What is known from the moment on which the engine answers: its addresses and how its start went."""
     pod, report = s.pod, s.report
     timings = report.timings if report is not None else {}
+    answered = from_unix(timings.get("kernelReady", 0.0))
+    # One that has ended before anybody saw it ready was so when its kernel answered.
+    ready_at = outcome.since if outcome.state in AVAILABLE else answered or outcome.since
     phases = {
         "scheduled": _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None),
         "containerStarted": _finer(s.seen.get("containerStarted"), pod.started if pod is not None else None),
         "agentStarted": from_unix(timings.get("processStarted", 0.0)),
-        "kernelReady": from_unix(timings.get("kernelReady", 0.0)),
-        "ready": outcome.since,
+        "kernelReady": answered,
+        "ready": ready_at,
     }
     ready: dict[str, Any] = {
-        "readyTime": format_time(outcome.since),
+        "readyTime": format_time(ready_at),
         "timesReady": _times_ready(s) + 1,
         "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace),
         "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
