@@ -300,5 +300,5 @@ def _held_until(s: Snapshot, outcome: Outcome, settings: Settings) -> datetime |
     brief = AVAILABLE | {EngineState.SHUTTING_DOWN}
     flips = outcome.state is not s.engine.state
     if flips and s.engine.state in AVAILABLE and outcome.state in brief:
-        return outcome.since + settings.hold
+        return outcome.since + (settings.hold_end if outcome.state is EngineState.SHUTTING_DOWN else settings.hold)
     return None

@@ -23,8 +23,10 @@ class Settings:
 
     ecm_instance: str
     pod: podspec.PodSettings
-    # A flip between Idle and Busy, or a drain, that is over within this never becomes a write to the API.
+    # A flip between Idle and Busy that is over within this never becomes a write to the API.
     hold: timedelta = timedelta(seconds=1)
+    # Nor does a drain: a kubelet looks for ended containers once a second, so a quick one is over after up to 1.5 s.
+    hold_end: timedelta = timedelta(seconds=2)
     # An engine that has said nothing for so long is asked; three of the agent's periods.
     silent_after: timedelta = timedelta(seconds=30)
     # One that does not answer either for so long is lost: Kubernetes calls a dead node NotReady after 50 s and up to 5
