@@ -1,0 +1,158 @@
+"""getEngineStatus, listEngines, terminateEngine, getResourceUsage: what is told, to whom, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.kube.errors import NotFound, Unreachable
+from tests.gateway.support import BOB_TOKEN, EM, Harness
+
+Make = Callable[..., Awaitable[Harness]]
+PAST = PastEngine(
+    ticket_id="11111111-2222-3333-4444-555555555555", label_value="alice-IDE,python-3.11", user="alice",
+    service_instance="gone-0.linkis-engines.linkis:9105", ecm_instance=EM, status="Failed",
+    log_dir_suffix="alice/20261124/python/x/logs", create_time=datetime(2026, 11, 24, 4, tzinfo=UTC), used_time=None,
+    release_time=datetime(2026, 11, 24, 5, tzinfo=UTC), reason="OOMKilled", message="Memory ran out.",
+)  # fmt: skip
+
+
+def some(gw: Harness) -> None:
+    """Five engines of two users; their times tell their order."""
+    for number, (user, state, kind) in enumerate(
+        [("alice", "Idle", "python"), ("alice", "Busy", "python"), ("bob", "Idle", "python"),
+         ("alice", "Idle", "shell"), ("alice", "Failed", "python")]
+    ):  # fmt: skip
+        gw.engine(
+            name=f"e{number}",
+            spec={"user": user, "engineType": kind},
+            status={"engineState": state, "engineType": kind},
+            metadata={"creationTimestamp": f"2026-11-24T04:00:0{number}Z"},
+        )
+
+
+async def names(gw: Harness, query: dict[str, Any], **more: Any) -> list[str]:
+    return [engine["name"] for engine in (await gw.get("listEngines", query, **more)).data["engines"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["e4", "e3", "e1", "e0"]),
+        ({"status": "Idle"}, ["e3", "e0"]),
+        ({"engineType": "shell"}, ["e3"]),
+        ({"status": "Busy", "engineType": "python", "user": "alice"}, ["e1"]),
+        ({"status": "Unlock"}, []),
+    ],
+)
+async def test_users_list_their_own_the_newest_first_by_what_they_ask(
+    gw: Harness, query: dict[str, str], expected: list[str]
+) -> None:
+    some(gw)
+    assert await names(gw, query) == expected
+
+
+async def test_admins_list_everybodys_or_one_users(gw: Harness) -> None:
+    some(gw)
+    assert await names(gw, {}, user="root") == ["e4", "e3", "e2", "e1", "e0"]
+    assert await names(gw, {"user": "bob"}, user="root") == ["e2"]
+
+
+async def test_pages_put_together_are_the_list_and_each_knows_how_many_there_are(gw: Harness) -> None:
+    some(gw)
+    found = []
+    for page in (1, 2, 3):
+        told = (await gw.get("listEngines", {"pageNow": page, "pageSize": 2})).data
+        assert (told["total"], told["pageNow"], told["pageSize"]) == (4, page, 2)
+        found += [engine["name"] for engine in told["engines"]]
+    assert found == ["e4", "e3", "e1", "e0"]
+
+
+@pytest.mark.parametrize(
+    ("query", "http", "words"),
+    [
+        ({"user": "bob"}, 403, "leave user out"),
+        ({"status": "Sleeping"}, 400, "give one of Starting, Unlock"),
+        ({"status": "Idle", "pageSize": 501}, 400, "pageSize is '501': give 500 or less"),
+        ({"pageNow": 0}, 400, "pageNow is '0': give 1 or more"),
+        ({"owner": "bob"}, 400, "Unknown parameter 'owner'"),
+    ],
+)
+async def test_what_cannot_be_listed_is_refused(gw: Harness, query: dict[str, Any], http: int, words: str) -> None:
+    some(gw)
+    answer = await gw.get("listEngines", query)
+    assert answer.http == http
+    assert words in answer.message
+
+
+async def test_an_engine_is_known_by_ticket_instance_and_name(gw: Harness) -> None:
+    engine = gw.engine()
+    for engine_id in (engine["metadata"]["uid"], engine["status"]["serviceInstance"], "linkis/python-alice-abc123"):
+        told = (await gw.get("getEngineStatus", {"engineId": engine_id})).data
+        assert (told["status"], told["available"], told["ticketId"]) == ("Idle", True, engine["metadata"]["uid"])
+    others = await gw.get("getEngineStatus", {"engineId": engine["metadata"]["uid"]}, user="bob", token=BOB_TOKEN)
+    assert others.http == 403
+    unknown = await gw.get("getEngineStatus", {"engineId": "nobody"})
+    assert "is no engine that is known here" in unknown.message
+
+
+async def test_an_ended_engine_is_told_of_from_its_record_with_the_reason_and_the_remedy(make: Make) -> None:
+    gw = await make(find=lambda engine_id: PAST if engine_id == PAST.ticket_id else None)
+    told = (await gw.get("getEngineStatus", {"engineId": PAST.ticket_id})).data
+    assert (told["status"], told["reason"], told["message"]) == ("Failed", "OOMKilled", "Memory ran out.")
+    assert told["remedy"]
+    assert (told["engineType"], told["creator"], told["available"]) == ("python", "IDE", False)
+    usage = await gw.get("getResourceUsage", {"engineId": PAST.ticket_id})
+    assert "uses nothing" in usage.message
+
+
+async def test_a_stop_is_asked_for_once_and_is_a_success_each_time(gw: Harness) -> None:
+    engine = gw.engine()
+    body = {"engineId": engine["metadata"]["uid"]}
+    for _ in range(2):
+        answer = await gw.post("terminateEngine", body)
+        assert answer.body["message"] == "Kill engineConn succeed."
+        assert answer.data["engine"]["stopRequested"] is True
+    assert gw.cluster.writes == [("patch", engine["metadata"]["name"], {"spec": {"desiredState": "Stopped"}})]
+    assert (await gw.post("terminateEngine", {"engineId": "nobody"})).data["engine"] is None
+
+
+async def test_another_users_engine_is_not_stopped(gw: Harness) -> None:
+    engine = gw.engine()
+    answer = await gw.post("terminateEngine", {"engineId": engine["metadata"]["uid"]}, user="bob", token=BOB_TOKEN)
+    assert answer.http == 403
+    assert not gw.cluster.writes
+    assert (await gw.post("terminateEngine", {"engineId": engine["metadata"]["uid"]}, user="root")).http == 200
+
+
+async def test_a_stop_that_the_api_server_does_not_take_says_so_and_one_of_a_gone_engine_is_done(gw: Harness) -> None:
+    body = {"engineId": gw.engine()["metadata"]["uid"]}
+    gw.cluster.fail["patch"] = Unreachable("reset")
+    refused = await gw.post("terminateEngine", body)
+    assert (refused.http, "try again" in refused.message) == (503, True)
+    gw.cluster.fail["patch"] = NotFound(404, "NotFound", "gone")
+    assert (await gw.post("terminateEngine", body)).http == 200
+
+
+async def test_usage_is_measured_now_where_the_agent_answers(gw: Harness) -> None:
+    async def agent(_: web.Request) -> web.Response:
+        usage = {"memoryBytes": 100, "memoryPeakBytes": 200, "cpuSeconds": 1.5}
+        return web.json_response({"state": "Idle", "attempt": 0, "sequence": 1, "usage": usage})
+
+    _, engine = await gw.served(agent, spec={"resources": {"cpu": "250m", "memory": "2Gi"}})
+    told = (await gw.get("getResourceUsage", {"engineId": engine["metadata"]["uid"]})).data
+    assert told["requested"] == {"cpu": "250m", "cpuLimit": None, "memory": "2Gi"}
+    assert told["used"]["source"] == "agent"
+    assert (told["used"]["memoryBytes"], told["used"]["cpuSeconds"]) == (100, 1.5)
+
+
+async def test_usage_of_a_silent_agent_is_the_operators_last_word(gw: Harness) -> None:
+    engine = gw.engine(status={"usage": {"memoryBytes": 7, "memoryPeakBytes": 9}, "address": ""})
+    told = (await gw.get("getResourceUsage", {"engineId": engine["metadata"]["uid"]})).data
+    assert (told["used"]["source"], told["used"]["memoryPeakBytes"]) == ("operator", 9)
+    assert told["requested"] == {"cpu": "500m", "cpuLimit": None, "memory": "1Gi"}, "the catalogue's"
