@@ -432,8 +432,8 @@ async def test_a_followed_log_goes_on_by_its_bytes_and_silence_is_no_fault(kind:
     script, clock = Script(
         status, following(100, "zwö".encode()[:-1], GONE),
         status, following(103, "zwö".encode()[-1:] + b"lf\r\nnext", silence),
-        status, following(0, silence),
-        status, following(0, b"\nlast"),
+        status, following(112, silence),
+        status, following(112, b"\nlast"),
     ), Clock()  # fmt: skip
     assert await script.client(kind, clock)("follow_engine_log", "e", tail_bytes=7) == ["zwölf", "next", "last"]
     asked = [one.url.params for one in script.requests if one.url.path.endswith("followEngineLog")]

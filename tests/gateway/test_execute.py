@@ -332,3 +332,19 @@ async def test_calls_one_after_the_other_share_one_connection(gw: Harness) -> No
     for _ in range(3):
         assert (await gw.execute(engine)).http == 200
     assert len(peers) == 1
+
+
+async def test_an_agent_that_begins_an_answer_and_stalls_holds_no_call(make: Make) -> None:
+    gw = await make(agent_seconds=0.2)
+
+    async def stall(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await asyncio.sleep(30)
+        return response
+
+    _, engine = await gw.served(stall)
+    async with asyncio.timeout(10):
+        answer = await gw.execute(engine)
+    assert answer.http == 502
+    assert "while it answered: the code has run" in answer.message

@@ -82,8 +82,17 @@ async def test_who_did_what_is_logged_without_code_or_token(gw: Harness, caplog:
     assert [(line["user"], line["method"], line["http"]) for line in lines] == [
         ("alice", "executeCode", 403), ("root", "terminateEngine", 200),
     ]  # fmt: skip
-    assert lines[0]["engine"] == engine["metadata"]["uid"]
+    assert {line["engine"] for line in lines} == {engine["metadata"]["uid"]}
     assert lines[1]["admin"] is True
     told = " ".join(line.message for line in caplog.records)
     assert "a secret thing" not in told
     assert TOKEN not in told
+
+
+async def test_of_several_engines_each_is_named(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "linkis_ecm.audit")
+    engines = [gw.engine(name=f"python-alice-{number}") for number in range(2)]
+    body = [{"engineInstance": engine["status"]["serviceInstance"]} for engine in engines]
+    await gw.call("POST", "/api/rest_j/v1/linkisManager/rm/enginekill", json=body)
+    (line,) = [json.loads(one.message) for one in caplog.records if one.name == "linkis_ecm.audit"]
+    assert line["engine"].split() == [engine["metadata"]["uid"] for engine in engines]

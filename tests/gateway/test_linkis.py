@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ from aiohttp import web
 from sqlalchemy import insert
 
 from linkis_ecm.gateway.main import finder
+from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from tests.gateway.support import EM, Answer, Harness
 
+Make = Callable[..., Awaitable[Harness]]
 LINKIS = "/api/rest_j/v1/linkisManager"
 ECM = "linkis-cg-engineconnmanager"
 LABELS = {"engineType": "python-3.11", "userCreator": "alice-IDE"}
@@ -142,6 +145,17 @@ async def test_a_node_is_told_where_its_agent_does_not_answer(gw: Harness) -> No
     told = (await send(gw, "getEngineConn", {"ticketId": ticket})).data
     assert (told["engine"]["nodeStatus"], told["ecMetrics"]) == ("Idle", "{}")
     assert told["engine"]["ecmServiceInstance"]["instance"] == EM
+
+
+async def test_a_token_with_a_name_like_an_admins_makes_nobody_an_admin(settings: Settings, make: Make) -> None:
+    """Linkis takes any token with ADMIN- in it for an admin's; ours are admins by name alone."""
+    Path(settings.tokens_file).write_text(json.dumps({"TEAM-ADMIN-7": {"users": ["alice"]}}))  # noqa: ASYNC240
+    gw = await make()
+    engine = gw.engine(name="python-bob-1", spec={"user": "bob"})
+    body = {"instances": [engine["status"]["serviceInstance"]]}
+    refused = await gw.call("POST", f"{LINKIS}/rm/enginekillAsyn", json=body, token="TEAM-ADMIN-7")
+    assert "has no permission to asyn kill engines" in refused.message
+    assert not gw.cluster.writes
 
 
 @pytest.mark.parametrize("path", ["rm/enginekill", "rm/enginekillAsyn"])

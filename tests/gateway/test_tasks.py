@@ -6,13 +6,15 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.executions import Found, settled
+from linkis_ecm.gateway.executions import Executions, Found, Settler, by_agent, settled
+from linkis_ecm.gateway.history import History
 from linkis_ecm.gateway.tasks import keyed
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.model.record import ExecutionRecord
@@ -144,8 +146,8 @@ async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_e
         web.json_response({"taskId": "t", "status": "Succeed", "endedAt": 2.0, "outputs": []}),
     ]
 
-    async def agent(_: web.Request) -> web.Response:
-        return answers.pop(0)
+    async def agent(request: web.Request) -> web.Response:
+        return answers.pop(0) if request.path == "/v1/execute" else web.Response(status=404)
 
     _, engine = await gw.served(agent, name="python-alice-full")
     refused = await gw.execute(engine, "1", idempotencyKey="k")
@@ -309,3 +311,84 @@ async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harn
     assert "Parameter resources cannot be empty" in empty.message
     gone = await gw.post("updateResource", body)
     assert "cannot be resized: it is gone" in gone.message
+
+
+# -- the journal, whatever an agent says -------------------------------------------------------------------------------
+
+LINE = ExecutionRecord(
+    task_id="t", ticket_id="e", uid="u", attempt=0, caller="alice", run_type="python", code_sha256="", code_chars=1,
+    status="Accepted", accepted=1.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": "Lost"},
+        {"status": ["Succeed"]},
+        {"status": "Running", "outputs": [1, None, "x"]},
+        {"status": "Running", "outputs": 7, "startedAt": 1e300, "endedAt": "soon"},
+        {"status": "Running", "startedAt": float("nan"), "endedAt": -5},
+    ],
+)
+def test_what_is_no_word_of_an_agent_changes_no_line(told: dict[str, Any]) -> None:
+    after = by_agent(LINE, told)
+    assert after.status in ("Accepted", "Running")
+    assert (after.started, after.ended, after.reason) == (0.0, 0.0, "")
+
+
+async def test_one_line_that_cannot_be_settled_leaves_no_other_open() -> None:
+    lines = {name: replace(LINE, task_id=name) for name in ("bad", "good")}
+    noted: list[ExecutionRecord] = []
+
+    class Journal(Executions):
+        async def open(self) -> list[ExecutionRecord]:
+            return list(lines.values())
+
+        def note(self, record: ExecutionRecord) -> None:
+            noted.append(record)
+
+    async def engine(_: str) -> Any:
+        return view_of(engine_item(uid="u", status={"address": "127.0.0.1:1"}))
+
+    async def ask(_: Any, task_id: str) -> dict[str, Any]:
+        if task_id == "bad":
+            raise RuntimeError("nobody foresaw this")
+        return {"status": "Succeed"}
+
+    settler = Settler(Journal(History(None)), engine=engine, ask=ask)
+    assert await settler.once() == 1
+    assert [(record.task_id, record.status) for record in noted] == [("good", "Succeed")]
+
+
+async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_once(
+    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+) -> None:
+    task = (await gw.execute(engine, "print('kept')", wait=False)).data
+    query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
+    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
+        assert b"event: end" in await stream.read()
+    writer, queries = journal
+    assert writer.flush(5)
+    record = queries.execution(task["taskId"])
+    assert record is not None
+    assert (record.status, record.caller) == ("Succeed", "alice")
+    stopped = {"engineState": "Success", "reason": "StoppedByUser", "address": ""}
+    gw.engine(name=NAME, status=stopped)
+    assert (await gw.get("getTask", query)).data["status"] == "Succeed"
+
+
+async def test_other_code_under_a_running_tasks_key_leaves_its_line_alone(
+    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+) -> None:
+    key = uuid.uuid4().hex
+    task = (await gw.execute(engine, "import time; time.sleep(1)", wait=False, idempotencyKey=key)).data
+    refused = await gw.execute(engine, "2", idempotencyKey=key)
+    assert "was given to other code before" in refused.message
+    writer, queries = journal
+    assert writer.flush(5)
+    record = queries.execution(task["taskId"])
+    assert record is not None
+    assert (record.final, record.reason) == (False, "")
+    assert (await over(gw, engine, task["taskId"]))["status"] == "Succeed"

@@ -68,6 +68,38 @@ def test_what_was_refused_and_is_sent_again_is_told_as_it_ends_then(journal: Jou
     assert Queries(engine).execution("t1") == done
 
 
+def test_what_was_refused_is_another_request_when_another_pod_takes_it(journal: Journal, engine: Engine) -> None:
+    journal.offer(replace(LINE, status="Failed", reason="Refused", ended=1000.5))
+    assert journal.flush(5)
+    again = replace(LINE, attempt=1, accepted=2000.0, caller="alice", code_chars=9)
+    journal.offer(again)
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == again
+
+
+def test_a_word_on_a_task_changes_its_line_and_makes_none(journal: Journal, engine: Engine) -> None:
+    word = replace(LINE, status="Succeed", accepted=0.0, caller="", code_chars=0, ended=1003.0)
+    journal.offer(word)
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") is None
+    journal.offer(LINE)
+    journal.offer(word)  # while the first one waits
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == replace(LINE, status="Succeed", ended=1003.0)
+
+
+def test_a_line_that_cannot_be_a_row_stops_no_other(journal: Journal, engine: Engine) -> None:
+    journal.offer(replace(LINE, task_id="bad", started=1e300))
+    journal.offer(LINE)
+    assert journal.flush(5)
+    assert Queries(engine).execution("t1") == LINE
+    journal.offer(replace(LINE, status="Succeed"))
+    assert journal.flush(5)
+    found = Queries(engine).execution("t1")
+    assert found is not None
+    assert found.status == "Succeed"
+
+
 def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine) -> None:
     journals = [Journal(engine) for _ in range(2)]
     together = threading.Barrier(2)

@@ -130,9 +130,10 @@ class Agents:
         if size is None or "Content-Encoding" in answer.headers:
             raise self._link.garbage(engine, "a result without its length")
         if size > WHOLE_RESULT:
-            return TaskResult(size=size, chunks=answer.content.iter_any())
+            return TaskResult(size=size, chunks=self._patient(answer))
         try:
-            content = await answer.read()
+            async with asyncio.timeout(self._link.settings.agent_seconds):
+                content = await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._link.metrics.agent_errors.labels("broken").inc()
             raise await self._broken(engine, "while it answered: the code has run") from None
@@ -143,6 +144,15 @@ class Agents:
         if not isinstance(result, dict) or not isinstance(result.get("status"), str):
             raise self._link.garbage(engine, "a result without a status")
         return TaskResult(size=size, content=content, told=result)
+
+    async def _patient(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The answer's bytes, as long as some come now and then."""
+        while True:
+            async with asyncio.timeout(self._link.settings.agent_seconds):
+                piece = await answer.content.readany()
+            if not piece:
+                return
+            yield piece
 
     async def _broken(self, engine: EngineView, when: str) -> Refused:
         """The connection is gone; the cluster may know why, in a moment."""

@@ -76,6 +76,11 @@ class Call:
     request: web.Request
     held: AsyncExitStack
 
+    def about(self, engine: EngineView | PastEngine) -> None:
+        """The audit log is to name the engine; of several, each."""
+        named = str(self.request.get(ENGINE) or "").split()
+        self.request[ENGINE] = " ".join(named if engine.ticket_id in named else [*named, engine.ticket_id])
+
     async def engine(self, engine_id: str) -> EngineView | PastEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
         found = await self.gateway.find(engine_id)
@@ -83,7 +88,7 @@ class Call:
             found = await self._behind(found)
         if found is None:
             raise unknown(engine_id)
-        self.request[ENGINE] = found.ticket_id
+        self.about(found)
         owned(found, self.caller)
         return found
 

@@ -66,6 +66,7 @@ async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
         _offered(gateway, request)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
+    call.about(engine)
     if request.wait:
         engine = await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
     return engine

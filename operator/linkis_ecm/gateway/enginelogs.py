@@ -100,6 +100,7 @@ async def _part(
     if not ranges.still_valid(call.request.headers.get("If-Range"), identity, total):
         return None
     begin, end = wanted.within(total)
+    _within_limit(call, end - begin)
     async with read(offset=begin, length=end - begin) as opened:
         if opened.identity != identity or opened.length != end - begin:
             return None  # its beginning was dropped between the two
@@ -175,12 +176,7 @@ def file_name(instance: str, log_type: str) -> str:
 
 async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
     """All of the log, packed where the client asks for that; nothing where it has it already."""
-    limit = call.gateway.settings.max_download_bytes
-    if limit and opened.total > limit:
-        megabytes = limit >> 20
-        raise bad_request(
-            f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with getEngineLogs"
-        )
+    _within_limit(call, opened.total)
     headers = call.request.headers
     if ranges.matches(headers.get("If-None-Match"), opened.identity, opened.total):
         return _not_modified(opened.identity, opened.total)
@@ -189,6 +185,16 @@ async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
     if packed and opened.total > packing.WORTH:
         return await _send_packed(call, opened, name)
     return await _send(call, opened, name)
+
+
+def _within_limit(call: Call, size: int) -> None:
+    """Refuse more than may be downloaded at once, if there is a limit."""
+    limit = call.gateway.settings.max_download_bytes
+    if limit and size > limit:
+        megabytes = limit >> 20
+        raise bad_request(
+            f"Download file has exceeded {megabytes}MB(下载文件已超过{megabytes}M): read it in pages with getEngineLogs"
+        )
 
 
 def _not_modified(identity: str, total: int) -> web.Response:

@@ -33,12 +33,14 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     view = gateway.engines.resolve(request.engine_id)
     if view is None:
         return Answer(TerminateAnswer(engine=None), message=done)
+    call.about(view)
     owned(view, caller)
     return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
 
 
 async def stop(call: Call, view: EngineView) -> EngineView:
     """Ask for an engine's end, once; the engine as it is then. Raises Refused."""
+    call.about(view)
     if view.stop_requested or view.is_final:
         return view
     try:

@@ -29,6 +29,9 @@ EVERY = 15.0
 BATCH = 200
 # How long ended tasks are remembered in the database.
 KEPT_DAYS = 30
+# What an agent may say of a task; that it is lost is for us to say.
+TOLD = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout"})
+_LAST_SECOND = 1e11
 
 
 class Store(Protocol):
@@ -136,12 +139,19 @@ class Executions:
 
 
 def by_agent(record: ExecutionRecord, told: dict[str, Any]) -> ExecutionRecord:
-    """The line with what the agent says of the task."""
-    status = str(told.get("status") or record.status)
-    error = next((part for part in reversed(told.get("outputs") or []) if part.get("type") == "error"), None)
+    """The line with what the agent says of the task. The engine's pod is its user's ground: words that are none of an
+    agent's are left out."""
+    status = told.get("status")
+    outputs = told.get("outputs")
+    errors = (
+        [part for part in outputs if isinstance(part, dict) and part.get("type") == "error"]
+        if (isinstance(outputs, list))
+        else []
+    )
+    error = errors[-1] if errors else None
     return replace(
         record,
-        status=status,
+        status=status if isinstance(status, str) and status in TOLD else record.status,
         reason=str(error.get("name") or "")[:100] if error else record.reason,
         message=str(error.get("value") or "")[:500] if error else record.message,
         started=_seconds(told.get("startedAt")) or record.started,
@@ -175,7 +185,9 @@ def _lost(record: ExecutionRecord, now: float, reason: str, message: str) -> Exe
 
 
 def _seconds(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    """A time of an agent's; 0 for what is none that a row can hold."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND
+    return float(value) if usable else 0.0
 
 
 class Settler:
@@ -208,7 +220,14 @@ class Settler:
         """One pass; how many lines have changed. Raises Refused where the database does not answer."""
         changed = 0
         for record in await self._executions.open():
-            after = settled(record, await self.look(record), self._executions.now())
+            try:
+                after = settled(record, await self.look(record), self._executions.now())
+            except Refused:
+                raise
+            except Exception:
+                # One line that nobody foresaw must not leave all others open.
+                log.exception("task %s cannot be settled", record.task_id)
+                continue
             if after != record:
                 self._executions.note(after)
                 changed += after.final

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -71,16 +72,37 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.Stre
                 gateway.executions.ended(record, result.told)
             if result.content is not None:
                 return Answer(orjson.Fragment(result.content))
-            return await _pass_on(call, result)
+            return await _pass_on(call, engine, task_id, result)
     except Refused as why:
-        _not_taken(gateway, record, why)
+        await _not_taken(gateway, engine, record, why, keyed=request.idempotency_key is not None)
         raise
 
 
-def _not_taken(gateway: Gateway, record: ExecutionRecord, why: Refused) -> None:
-    """What the engine has refused has not run. What broke on the way may have: the journal's settler finds out."""
-    if why.http in (None, 413, 429):
-        gateway.executions.refused(record, why)
+async def _not_taken(
+    gateway: Gateway, engine: EngineView, record: ExecutionRecord, why: Refused, *, keyed: bool
+) -> None:
+    """What the engine has refused has not run. What broke on the way may have: the journal's settler finds out.
+
+    With a key, an earlier request of the same key may run: its line is not this refusal's.
+    """
+    if why.http not in (None, 413, 429):
+        return
+    if keyed:
+        try:
+            told = await gateway.agents.task(engine, record.task_id)
+        except NotThere:
+            pass
+        except Refused:
+            return
+        else:
+            heard(gateway, engine, record.task_id, told)
+            return
+    gateway.executions.refused(record, why)
+
+
+def heard(gateway: Gateway, engine: EngineView | PastEngine, task_id: str, told: dict[str, Any]) -> None:
+    """Note the agent's word on a task of which the journal has the beginning."""
+    gateway.executions.note(by_agent(_unwritten(engine, task_id), told))
 
 
 def keyed(engine: EngineView | PastEngine, key: str) -> str:
@@ -166,9 +188,11 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
         )
     try:
         async with call.gateway.agents.result(engine, task_id) as result:
+            if result.told is not None:
+                heard(call.gateway, engine, task_id, result.told)
             if result.content is not None:
                 return Answer(orjson.Fragment(result.content))
-            return await _pass_on(call, result)
+            return await _pass_on(call, engine, task_id, result)
     except NotThere:
         raise no_task(engine, task_id) from None
 
@@ -217,7 +241,10 @@ async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.Cli
             if len(left) > MAX_EVENT_BYTES:
                 raise ConnectionResetError("the agent sent a line over the limit")
             yield b"".join(_event(line) for line in lines)
-            if any(b'"event": "end"' in line[:20] for line in lines):
+            if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
+                with suppress(orjson.JSONDecodeError):
+                    told = orjson.loads(end)
+                    heard(call.gateway, engine, task_id, told if isinstance(told, dict) else {})
                 return
     except (aiohttp.ClientError, OSError, TimeoutError):
         pass
@@ -287,7 +314,7 @@ def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskIn
     )
 
 
-async def _pass_on(call: Call, result: TaskResult) -> web.StreamResponse:
+async def _pass_on(call: Call, engine: EngineView, task_id: str, result: TaskResult) -> web.StreamResponse:
     """A big result: the Message around it, and its bytes as they come."""
     assert result.chunks is not None  # noqa: S101 - it has no content
     before, after = envelope.around(call.request.path)
@@ -301,6 +328,9 @@ async def _pass_on(call: Call, result: TaskResult) -> web.StreamResponse:
     await sender.begin()
     if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
         await sender.write(after)
+    with suppress(NotThere, Refused):
+        # It is not read here: how it ended is asked.
+        heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
     return await sender.end()
 
 

@@ -116,6 +116,11 @@ class ExecutionRecord:
         return self.status in ENDED
 
     @property
+    def whole(self) -> bool:
+        """It says when and by whom; what is heard of a task later, from its agent alone, does not."""
+        return self.accepted > 0
+
+    @property
     def stays(self) -> bool:
         """It has ended for good. What its engine refused has not run: sent again with its key, it may yet."""
         return self.final and self.reason != REFUSED

@@ -12,12 +12,13 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Connection, Engine, delete, insert, or_, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy import bindparam as bind
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from linkis_ecm.model.record import REFUSED, ExecutionRecord
 from linkis_ecm.store.schema import execution
@@ -33,10 +34,24 @@ DEPTH = Gauge("ecm_journal_depth", "Executions whose line waits for the database
 DROPPED = Counter("ecm_journal_dropped_total", "Lines that did not fit the backlog")
 ERRORS = Counter("ecm_journal_errors_total", "Failed tries to write a batch", ["kind"])
 
+# A line that cannot be a row, by its database's word or its driver's: the others of its batch are not at fault.
+_UNFIT = (DataError, ArithmeticError, TypeError, ValueError)
+_CHANGES = ("status", "final", "reason", "message", "started", "ended")
 _UPDATE = (
     update(execution)
-    .where(execution.c.task_id == bind("b_task_id"), or_(execution.c.final.is_(False), execution.c.reason == REFUSED))
-    .values({name: bind(f"b_{name}") for name in ("status", "final", "reason", "message", "started", "ended")})
+    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(False))
+    .values({name: bind(f"b_{name}") for name in _CHANGES})
+)
+# What was refused and is sent again is another request, of another pod of the engine perhaps.
+_AGAIN = (
+    update(execution)
+    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(True), execution.c.reason == REFUSED)
+    .values(
+        {
+            name: bind(f"b_{name}")
+            for name in (*_CHANGES, "uid", "attempt", "caller", "run_type", "code_sha256", "code_chars", "accepted")
+        }
+    )
 )
 
 
@@ -63,7 +78,7 @@ class Journal:
         with self._lock:
             waiting = self._pending.get(record.task_id)
             if waiting is None or not waiting.stays:
-                self._pending[record.task_id] = record
+                self._pending[record.task_id] = record if waiting is None else joined(waiting, record)
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
                 DROPPED.inc()
@@ -115,6 +130,9 @@ class Journal:
             try:
                 with self._engine.begin() as connection:
                     write(connection, batch)
+            except _UNFIT as error:
+                log.warning("a batch of the journal is refused, each of its lines alone: %r", error)
+                self._each_alone(batch)
             except SQLAlchemyError as error:
                 self._wait_after(error, batch)
             else:
@@ -122,6 +140,19 @@ class Journal:
             with self._lock:
                 self._writing = {}
                 self._lock.notify_all()
+
+    def _each_alone(self, batch: list[ExecutionRecord]) -> None:
+        """One that cannot be written is left out; an outage in between lets the rest wait."""
+        for number, record in enumerate(batch):
+            try:
+                with self._engine.begin() as connection:
+                    write(connection, [record])
+            except _UNFIT as error:
+                DROPPED.inc()
+                log.error("task %s: its line cannot be written: %r", record.task_id, error)
+            except SQLAlchemyError as error:
+                self._wait_after(error, batch[number:])
+                return
 
     def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
         """The batch waits again, before what came meanwhile."""
@@ -135,15 +166,30 @@ class Journal:
                 newer = self._pending.get(record.task_id)
                 if newer is None or record.stays:
                     self._pending[record.task_id] = record
+                else:
+                    self._pending[record.task_id] = joined(record, newer)
                 self._pending.move_to_end(record.task_id, last=False)
             self._lock.wait_for(lambda: self._closing, wait)
 
 
+def joined(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
+    """The newer line; where it does not say whose request it is, as the older one does."""
+    if newer.whole:
+        return newer
+    return replace(
+        newer, caller=older.caller, run_type=older.run_type, code_sha256=older.code_sha256,
+        code_chars=older.code_chars, accepted=older.accepted, uid=older.uid, attempt=older.attempt,
+    )  # fmt: skip
+
+
 def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
-    """New rows, and changes of those that are not final. Two gateways may write the same task at once."""
+    """New rows, and changes of those that are not final. Two gateways may write the same task at once.
+
+    A line that is not whole changes a row and makes none.
+    """
     ids = [record.task_id for record in batch]
     known = set(connection.scalars(select(execution.c.task_id).where(execution.c.task_id.in_(ids))))
-    fresh = [_row(record) for record in batch if record.task_id not in known]
+    fresh = [_row(record) for record in batch if record.task_id not in known and record.whole]
     try:
         if fresh:
             with connection.begin_nested():
@@ -152,11 +198,11 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
         known = set(ids)  # another gateway was faster with one of them
         for row in fresh:
             _insert_alone(connection, row)
-    changed = [
-        {f"b_{name}": value for name, value in _row(record).items()} for record in batch if record.task_id in known
-    ]
-    if changed:
-        connection.execute(_UPDATE, changed)
+    changed = [record for record in batch if record.task_id in known]
+    for statement, records in ((_AGAIN, [record for record in changed if record.whole]), (_UPDATE, changed)):
+        if records:
+            rows = [{f"b_{name}": value for name, value in _row(record).items()} for record in records]
+            connection.execute(statement, rows)
 
 
 def _insert_alone(connection: Connection, row: dict[str, Any]) -> None:

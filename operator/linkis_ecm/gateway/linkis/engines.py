@@ -9,7 +9,6 @@ import json
 import logging
 from typing import Any
 
-from linkis_ecm.gateway.auth import TOKEN_HEADER
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.create import FAILED, NotReadyInTime, make_engine
 from linkis_ecm.gateway.engines import stop
@@ -216,7 +215,7 @@ async def engine_kill(call: Call, request: Kills) -> Answer:
 async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
     """rm/enginekillAsyn: for admins, and only engines without a task."""
     caller = call.caller
-    if not caller.is_admin and "ADMIN-" not in call.request.headers.get(TOKEN_HEADER, "").upper():
+    if not caller.is_admin:
         raise bad_request(f"User:{caller.user} has no permission to asyn kill engines.")
     for instance in request.instances:
         view = call.gateway.engines.resolve(instance)
@@ -229,6 +228,7 @@ async def _kill(call: Call, instance: str) -> None:
     view = call.gateway.engines.resolve(instance)
     if view is None:
         return
+    call.about(view)
     if not call.caller.may_use(view.user):
         raise forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
     await stop(call, view)

@@ -47,6 +47,7 @@ async def _log_engine(
             found = await call.gateway.find(engine_id)
     if found is None:
         raise bad_request(f"EC instance: {shown(str(instance))} not exist ")
+    call.about(found)
     suffix = parameters.pop("logDirSuffix", None)
     if not call.caller.may_use(found.user) or (suffix and str(suffix).rstrip("/") != found.log_dir_suffix):
         folder = shown(str(suffix or found.log_dir_suffix))
@@ -60,6 +61,7 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
     found = await call.gateway.find(instance)
     if found is None:
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
+    call.about(found)
     if not call.caller.may_use(found.user):
         raise bad_request(f"You have no permission to execute Engine Operation {instance}")
     name = str(request.parameters.get(OPERATOR) or "")
