@@ -142,6 +142,8 @@ async def test_a_limit_where_one_is_set_is_kept_and_names_the_way_round(make: Ma
     assert answer.http == 400
     assert answer.message.startswith("Download file has exceeded 1MB(下载文件已超过1M)")
     assert "getEngineLogs" in answer.message
+    all_of_it = await gw.get("downloadEngineLog", gw.download_query(engine), headers={"Range": "bytes=0-"})
+    assert (all_of_it.http, all_of_it.message) == (400, answer.message)
 
 
 async def test_200_mib_pass_through_with_memory_flat_though_the_client_is_slow(gw: Harness) -> None:

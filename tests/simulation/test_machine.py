@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
@@ -39,6 +40,8 @@ class SqlRows(Rows):
 
     def __init__(self) -> None:
         super().__init__()
+        # One connection for all, also for the threads of audit and resync: nobody may look into another's transaction.
+        self.lock = threading.Lock()
         self.engine = create_engine(
             "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
         )  # fmt: skip
@@ -47,27 +50,27 @@ class SqlRows(Rows):
         self.finals: dict[str, tuple[Any, ...]] = {}
 
     def offer(self, record: EngineRecord) -> None:
-        with self.engine.begin() as connection:
+        with self.lock, self.engine.begin() as connection:
             rows.write(connection, [record], loop_now())
 
     def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
-        with self.engine.begin() as connection:
+        with self.lock, self.engine.begin() as connection:
             return rows.end_absent(connection, live_tickets, now, started=now)
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
-        with self.engine.connect() as connection:
+        with self.lock, self.engine.connect() as connection:
             return rows.differing(connection, expected)
 
     def repair(self, record: EngineRecord) -> None:
-        with self.engine.begin() as connection:
+        with self.lock, self.engine.begin() as connection:
             rows.repair(connection, record, loop_now())
 
     def all(self) -> dict[str, Any]:
-        with self.engine.connect() as connection:
+        with self.lock, self.engine.connect() as connection:
             return {row.ticket_id: row for row in connection.execute(select(linkis.record))}
 
     def final_tickets(self) -> set[str]:
-        with self.engine.connect() as connection:
+        with self.lock, self.engine.connect() as connection:
             return set(connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(True))))
 
 
