@@ -14,6 +14,7 @@ import pytest
 
 from linkis_ecm.controller.canary import Canary, CanaryError
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PODS
+from linkis_ecm.model.engineconn import PostMortem
 from linkis_ecm.model.states import EngineState
 from tests.fakes.cluster import loop_now
 from tests.fakes.faults import Fault
@@ -237,6 +238,20 @@ async def test_a_pod_that_went_with_its_namespace_is_a_deletion(world: World) ->
     row = world.row("e")
     assert row is not None
     assert (row.status.value, row.reason) == ("ShuttingDown", "Deleted")
+
+
+async def test_an_engine_with_many_spilled_results_ends_with_a_status_that_the_crd_takes(world: World) -> None:
+    uid = world.create("e")
+    await world.until_state("e", "Idle")
+    for number in range(64):
+        await world.archive.put(uid, 0, f"result-{number:020x}.arrow", b"x" * 100)
+    world.edit("e", desiredState="Stopped")
+    await world.until_state("e", "Success")
+    told = PostMortem.model_validate(world.status("e")["postMortem"])
+    assert told.files == ["bundle.json", "stderr", "stdout"]
+    assert told.size_bytes is not None
+    assert told.size_bytes > 6400
+    assert len(world.rows.post_mortems[uid, 0].files) == 67
 
 
 async def test_a_broken_archive_stops_no_engine(world: World) -> None:

@@ -33,6 +33,8 @@ COLLECT_SECONDS = 10.0
 # Of the kubelet's log, which by default has 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
+# Of both lists in an engine's status (model.engineconn.PostMortem).
+FILES_MAX = 16
 # Spilled results of one engine: how many, and of how many bytes together (a sixteenth of all that the archive keeps by
 # default, so that one user's results push out few others' logs); the oldest go first. One is at most what an engine's
 # kernel writes (agent.spill) and a batch.
@@ -138,10 +140,12 @@ class EvidenceKeeper:
             )
         )  # fmt: skip
         summary: dict[str, Any] = {
-            "files": sorted(files), "sizeBytes": sum(files.values()), "expires": format_time(expires),
+            # Of spilled results there may be RESULTS_MAX, the CRD takes FILES_MAX names: the archive lists them all.
+            "files": sorted(name for name in files if SPILLED.fullmatch(name) is None)[:FILES_MAX],
+            "sizeBytes": sum(files.values()), "expires": format_time(expires),
         }  # fmt: skip
         if missing:
-            summary["missing"] = missing[:16]
+            summary["missing"] = missing[:FILES_MAX]
         return Evidence(action.attempt, summary, namespace_ending=ending)
 
     async def _namespace_ends(self, name: str) -> bool:
