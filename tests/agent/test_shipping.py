@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from linkis_ecm.agent.loglines import said
@@ -161,6 +162,48 @@ async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start
     assert "ValueError: no data" in last["message"]
     result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
     assert result["status"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "shown"),
+    [
+        (r"print('\ud800')", 0, "?\n"),
+        (r"from IPython.display import display; display({'text/plain': 'a\ud800'}, raw=True)", 0, "a?"),
+        (r"raise ValueError('\ud800')", 1, "?"),
+    ],
+)
+async def test_a_job_that_tells_characters_that_are_none_ends_and_is_kept_as_utf8(
+    start: Start, operator: Operator, code: str, exit_code: int, shown: str
+) -> None:
+    operator.engine(mode="once", code=code)
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == exit_code
+    assert operator.reports[-1]["state"] == ("Failed" if exit_code else "Success")
+    (output,) = orjson.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")["outputs"]
+    assert shown in (output.get("text"), output.get("value"))
+    orjson.dumps(operator.reports)
+
+
+@pytest.mark.parametrize("made", ["os.mkdir", "os.mkfifo", "lambda name: os.symlink('/dev/stdin', name)"])
+async def test_what_a_job_puts_in_the_place_of_its_result_holds_nothing_up(
+    start: Start, operator: Operator, made: str
+) -> None:
+    operator.engine(mode="once", code=f"import os; ({made})(os.environ['LOG_DIRS'] + '/result.json')")
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 0
+    assert operator.reports[-1]["state"] == "Success"
+    assert "the job's result could not be kept: " in agent.log("stdout")
+    assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
+
+
+async def test_a_pipe_in_the_place_of_a_result_holds_no_engine_up_on_its_way_out(
+    start: Start, operator: Operator
+) -> None:
+    agent = await started(start, operator)
+    await asyncio.to_thread(agent.execute, "import os; os.mkfifo(os.environ['LOG_DIRS'] + '/result.json')")
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
 
 
 async def test_a_download_under_way_is_told_as_activity(start: Start, operator: Operator) -> None:

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import sys
 import time
 from typing import Any
@@ -182,11 +183,14 @@ class _Agent:
             engine.fail("JobFailed", f"the code could not be fetched: {error}", 1)
             return
         result = await engine.run_job(str(job.get("code") or ""))
-        if result is not None:
-            await asyncio.to_thread(
-                _write, f"{self._settings.log_dir}/{RESULT}", json.dumps(result, ensure_ascii=False)
-            )
-            engine.end_job(result)
+        if result is None:
+            return
+        try:
+            text = json.dumps(result, ensure_ascii=False)
+            await asyncio.to_thread(_write, f"{self._settings.log_dir}/{RESULT}", text)
+        except Exception as error:  # whatever keeps it from being kept, the job is over
+            self._logs.event("WARN", f"the job's result could not be kept: {type(error).__name__}: {error}")
+        engine.end_job(result)
 
     def _report(self) -> dict[str, Any]:
         settings = self._settings
@@ -202,5 +206,10 @@ class _Agent:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    """The folder is the user's code's to write in: what it put there under that name is neither followed nor waited
+    for."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o640), "wb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no file")
+        file.write(text.encode(errors="replace"))

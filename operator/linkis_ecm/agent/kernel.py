@@ -7,7 +7,9 @@ nothing here polls. Must not know of HTTP, of tasks' queues or of the operator.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +38,8 @@ SECOND_HALF_TIMEOUT = 2.0
 # it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
 EARLY, EARLY_AGAIN = 0.5, 1.0
 _READ_BYTES = 256 << 10
+# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel_bounds sends it so).
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
 
@@ -224,7 +228,10 @@ class Kernel:
                     return  # closed
                 idle = False
                 _, frames = self._session.feed_identities(frames)
-                handle(self._session.deserialize(frames))
+                message = self._session.deserialize(frames)
+                if any(map(_HALF.search, frames)):
+                    message["content"] = _whole(message["content"])
+                handle(message)
             if idle:
                 return
         self._loop.call_soon(self._read_sockets)
@@ -309,6 +316,12 @@ class Kernel:
         if descriptor is not None:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _whole(content: dict[str, Any]) -> dict[str, Any]:
+    """A message's content with a question mark for each character that UTF-8 cannot hold."""
+    whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return whole
 
 
 def _answers(message: dict[str, Any], execution: _Execution) -> bool:

@@ -121,7 +121,7 @@ class LogFiles:
         """Write a line about the engine's own life to stdout, in the pattern of Linkis's log4j."""
         now = datetime.fromtimestamp(time.time(), UTC)
         line = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} [{level:<5}] {text}\n"
-        self.write("stdout", (line if self._at_line_start else "\n" + line).encode())
+        self.write("stdout", (line if self._at_line_start else "\n" + line).encode(errors="replace"))
 
     def last_stderr_lines(self, count: int) -> list[str]:
         """The end of stderr, for telling what a kernel said before it died."""
@@ -171,14 +171,17 @@ class OpenLog:
 
 
 def open_log(directory: str, name: str) -> int | None:
-    """A descriptor of log `name`, None where there is none.
+    """A descriptor of log `name`, None where there is none."""
+    return open_file(f"{directory}/{name}") if name in LOG_NAMES else None
 
-    The folder is the user's code's to write in: a symbolic link or a FIFO that it put there is not a log.
+
+def open_file(path: str) -> int | None:
+    """A descriptor of a file of the folder, None where there is none.
+
+    The folder is the user's code's to write in: a symbolic link or a FIFO that it put there is not a file.
     """
-    if name not in LOG_NAMES:
-        return None
     try:
-        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

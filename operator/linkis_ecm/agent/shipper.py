@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import h11
 
-from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog
+from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog, open_file
 from linkis_ecm.agent.resultship import Results
 from linkis_ecm.agent.settings import Settings
 
@@ -54,8 +54,7 @@ async def ship(settings: Settings, logs: LogFiles, *, seconds: float, results: R
     if not settings.report_host:
         return
     files = [(name, log) for name in LOG_NAMES if (log := logs.open(name)) is not None]
-    with suppress(OSError):
-        descriptor = os.open(f"{logs.directory}/{RESULT}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if (descriptor := open_file(f"{logs.directory}/{RESULT}")) is not None:
         files.append((RESULT, OpenLog(descriptor, None)))
     try:
         async with asyncio.timeout(seconds):
