@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from linkis_ecm.gateway import arrowfile, dolphin
+from linkis_ecm.agent import spill
+from linkis_ecm.gateway import arrowfile, arrowmeta, dolphin
 from linkis_ecm.gateway.arrowfile import ArrowFile
 from linkis_ecm.gateway.arrowmeta import MalformedError
 from linkis_ecm.gateway.budget import ByteBudget
@@ -142,9 +146,74 @@ async def test_rows_that_take_no_bytes_are_bounded_too(opened: Open) -> None:
     wide = pa.table({f"c{n}": pa.nulls(arrowfile.ROWS_MAX) for n in range(65)})
     with pytest.raises(MalformedError, match="too many rows"):
         await opened(file_of(wide, rows=1 << 20))
-    inner = pa.FixedSizeListArray.from_arrays(pa.nulls(arrowfile.LONGEST_MAX + 8), arrowfile.LONGEST_MAX // 8 + 1)
+    inner = pa.FixedSizeListArray.from_arrays(pa.nulls(arrowfile.CELLS_MAX + 8), arrowfile.CELLS_MAX // 8 + 1)
     with pytest.raises(MalformedError, match="too many rows"):
         await opened(file_of(pa.table({"x": inner})))
+
+
+def struct_of_nulls(fields: int, count: int, name: str = "f") -> pa.Table:
+    names = [f"{name}{n}" for n in range(fields)]
+    return pa.table({"x": pa.StructArray.from_arrays([pa.nulls(count) for _ in names], names)})
+
+
+async def test_values_within_structs_count_though_no_one_column_is_long(opened: Open) -> None:
+    with pytest.raises(MalformedError, match="too many values within them"):
+        await opened(file_of(struct_of_nulls(1000, arrowfile.CELLS_MAX // 1000 + 1), rows=1 << 20))
+    # A name that is in the text of each row is as many bytes as there are rows.
+    with pytest.raises(MalformedError, match="too many values within them"):
+        await opened(file_of(struct_of_nulls(10, 1000, name="n" * 30_000), rows=1 << 20))
+    assert len(await rows(await opened(file_of(struct_of_nulls(10, 40))))) == 40
+
+
+async def test_values_that_take_no_bytes_are_held_as_what_they_become(threads: ThreadPoolExecutor) -> None:
+    budget = ByteBudget(192 << 20)
+    data = file_of(struct_of_nulls(1000, 2000), rows=1 << 20)
+    file = await ArrowFile(Source(data).read, len(data), threads=threads, budget=budget).open()
+    async with aclosing(file.slices(0, 1)) as batches:
+        await anext(batches)
+        # Measured: 88 MiB of dicts.
+        assert budget.held > 88 << 20
+    assert not budget.held
+
+
+def with_blocks(data: bytes, change: Callable[[list[tuple[int, int, int]]], None]) -> bytes:
+    """An uncompressed file whose footer was written by hand: the same places in another order, as often as before."""
+    places = [(block.offset, block.metadata, block.body) for block in blocks_of(data)]
+    packed = b"".join(struct.pack("<qi4xq", *place) for place in places)
+    assert data.count(packed) == 1
+    change(places)
+    return data.replace(packed, b"".join(struct.pack("<qi4xq", *place) for place in places))
+
+
+def blocks_of(data: bytes) -> arrowmeta.Blocks:
+    (length,) = struct.unpack_from("<i", data, len(data) - 10)
+    return arrowmeta.blocks(data[-10 - length : -10], 1 << 20)
+
+
+async def test_a_batch_that_is_named_twice_is_refused(opened: Open) -> None:
+    def twice(places: list[tuple[int, int, int]]) -> None:
+        places[1] = places[0]
+
+    data = file_of(numbers(60))
+    assert len(await rows(await opened(data))) == 60
+    with pytest.raises(MalformedError, match="behind the one before it"):
+        await opened(with_blocks(data, twice))
+
+
+async def test_so_many_batches_are_read_and_no_more(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spill.MAX_BATCHES <= arrowfile.BLOCKS_MAX
+    monkeypatch.setattr(arrowfile, "BLOCKS_MAX", 3)
+    assert len(await rows(await opened(file_of(numbers(60))))) == 60
+    with pytest.raises(MalformedError, match="it has 4 batches"):
+        await opened(file_of(numbers(61)))
+
+
+async def test_engines_write_no_more_batches_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "MAX_BATCHES", 3)
+    table = numbers(100)
+    chunks = ([batch.column(0), batch.column(1)] for batch in table.to_batches(max_chunksize=20))
+    told = spill.write(str(tmp_path), table.schema, chunks, rows=20, deadline=time.monotonic() + 10)
+    assert (told["resultRows"], told["whole"]) == (60, False)
 
 
 async def test_batches_of_other_lengths_than_the_first_are_refused(opened: Open) -> None:

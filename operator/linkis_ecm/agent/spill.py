@@ -28,6 +28,8 @@ BATCH_ROWS = 8192
 BATCH_CELLS = 1 << 20
 BATCH_BYTES = 2 << 20
 MAX_BATCH_BYTES = 32 << 20
+# As the gateway takes (gateway.arrowfile): 268 million rows.
+MAX_BATCHES = 1 << 15
 SAMPLE_ROWS = 256
 _PART = "part-"
 
@@ -111,8 +113,8 @@ def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, d
         with pa.OSFile(part, "wb") as sink:
             options = ipc.IpcWriteOptions(compression="lz4")
             with ipc.new_file(sink, schema, options=options) as writer:
-                for batch in _equal(schema, chunks, rows):
-                    over = time.monotonic() > deadline or sink.tell() > MAX_RESULT_BYTES
+                for number, batch in enumerate(_equal(schema, chunks, rows)):
+                    over = time.monotonic() > deadline or sink.tell() > MAX_RESULT_BYTES or number == MAX_BATCHES
                     if over or batch.nbytes > MAX_BATCH_BYTES:
                         whole = False
                         break

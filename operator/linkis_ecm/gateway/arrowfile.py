@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from linkis_ecm.agent.arrowcells import TYPE_KEY, is_plain
-from linkis_ecm.gateway.arrowmeta import MAGIC, Batch, Block, MalformedError, batch, blocks, message
+from linkis_ecm.gateway.arrowmeta import MAGIC, Batch, Blocks, MalformedError, batch, blocks, message
 from linkis_ecm.gateway.budget import ByteBudget
 
 log = logging.getLogger(__name__)
@@ -26,11 +26,14 @@ FOOTER_MAX = 8 << 20
 METADATA_MAX = 4 << 20
 BODY_MAX = 40 << 20
 PLAIN_MAX = 40 << 20
+BLOCKS_MAX = 1 << 15
 ROWS_MAX = 1 << 16
 COLUMNS_MAX = 10_000
+# Of one batch, with those within lists and structs, which may take no bytes at all.
 CELLS_MAX = 1 << 22
-# Of the values of lists within one batch.
-LONGEST_MAX = 8 << 20
+# What one of these within is as an object of Python's and as text, besides its field's name; and all of a batch.
+CELL_BYTES = 64
+NESTED_MAX = 256 << 20
 # What a batch's bytes may become on the way to an answer; lists and structs become objects of Python's.
 TIMES, TIMES_NESTED = 2, 10
 # Of a column's name and type.
@@ -51,9 +54,10 @@ class ArrowFile:
         self._threads = threads
         self._budget = budget
         self._head = self._tail = b""
-        self._blocks: list[Block] = []
+        self._blocks = Blocks(b"")
         self._batch_rows = 0
         self._times = TIMES
+        self._cell_bytes = CELL_BYTES
         self.schema: Any = None
         self.columns: list[dict[str, str]] = []
         self.rows = 0
@@ -69,15 +73,18 @@ class ArrowFile:
         (length,) = struct.unpack_from("<i", self._tail, len(self._tail) - len(MAGIC) - 4)
         if not self._head.startswith(MAGIC) or not self._tail.endswith(MAGIC) or not 0 < length <= min(FOOTER_MAX, end):
             raise MalformedError("it is no Arrow file")
-        self._blocks = blocks(await self._read(end - length, length))
+        self._blocks = blocks(await self._read(end - length, length), BLOCKS_MAX)
+        behind = 0
         for block in self._blocks:
             if (
-                min(block.offset, block.body) < 0
+                block.body < 0
+                or block.offset < behind
                 or not 8 < block.metadata <= METADATA_MAX
                 or block.body > BODY_MAX
                 or block.offset + block.metadata + block.body > end - length
             ):
-                raise MalformedError("a batch is not within the file, or too big")
+                raise MalformedError("a batch is not within the file behind the one before it, or too big")
+            behind = block.offset + block.metadata + block.body
         first = self._blocks[0].offset if self._blocks else end - length
         await self._read_schema(min(first, METADATA_MAX))
         if self._blocks:
@@ -101,7 +108,7 @@ class ArrowFile:
             plain = told.plain_bytes(memoryview(data)[block.metadata :])
             if plain > PLAIN_MAX:
                 raise MalformedError(f"a batch of {plain} bytes is over the limit")
-            async with self._budget.hold(block.body + self._times * plain):
+            async with self._budget.hold(block.body + self._times * plain + self._nested(told)):
                 found = await self.work(_decode, data, self.schema, told.rows)
                 count = min(found.num_rows - skip, end - begin)
                 yield found.slice(skip, count)
@@ -121,6 +128,7 @@ class ArrowFile:
         data = await self._read(8, length - 8)
         self.schema = await self.work(_schema, bytes(message(data)), data)
         self._times = TIMES_NESTED if any(field.type.num_fields for field in self.schema) else TIMES
+        self._cell_bytes = CELL_BYTES + max((_longest_name(field.type) for field in self.schema), default=0)
         self.columns = [
             {"name": field.name[:NAME_MAX], "type": _type_name(field)[:NAME_MAX]} for field in self.schema
         ]  # fmt: skip
@@ -132,13 +140,17 @@ class ArrowFile:
     def _checked(self, index: int, data: bytes, *, first: bool = False) -> Batch:
         """What a batch's metadata says, if it may be. Raises MalformedError."""
         told = batch(message(data[: self._blocks[index].metadata]))
-        cells = told.rows * len(self.columns)
-        if told.rows > ROWS_MAX or cells > CELLS_MAX or told.longest > LONGEST_MAX:
-            raise MalformedError("a batch has too many rows")
+        cells = max(told.cells, told.rows * len(self.columns))
+        if told.rows > ROWS_MAX or cells > CELLS_MAX or self._nested(told) > NESTED_MAX:
+            raise MalformedError("a batch has too many rows, or too many values within them")
         expected = min(self._batch_rows, self.rows - index * self._batch_rows)
         if not first and told.rows != expected:
             raise MalformedError("its batches are not of equal length")
         return told
+
+    def _nested(self, told: Batch) -> int:
+        """What the values within lists and structs may become, however few bytes they take in the file."""
+        return max(0, told.cells - told.rows * len(self.columns)) * self._cell_bytes
 
     async def _read(self, offset: int, length: int) -> bytes:
         """From what is known of both ends, else from the file."""
@@ -164,7 +176,7 @@ def _schema(_: bytes, data: bytes) -> Any:
     try:
         odd = [field.type for field in found if not is_plain(field.type)]
         # Names and types are text, or Arrow would tell only when they are used.
-        [(field.name, _type_name(field)) for field in found]
+        [(field.name, _type_name(field), _longest_name(field.type)) for field in found]
     except UnicodeDecodeError:
         raise MalformedError("a column's name is not in UTF-8") from None
     if odd:
@@ -192,6 +204,12 @@ def _type_name(field: Any) -> str:
     """The name that pandas or duckdb has for it; Arrow's own where none is told."""
     told = (field.metadata or {}).get(TYPE_KEY)
     return told.decode(errors="replace") if told else str(field.type)
+
+
+def _longest_name(kind: Any) -> int:
+    """Of the fields within a type: a struct's text has them again for each of its rows."""
+    inner = [kind.field(n) for n in range(kind.num_fields)]
+    return max((max(len(field.name), _longest_name(field.type)) for field in inner), default=0)
 
 
 def _short(error: Exception) -> str:

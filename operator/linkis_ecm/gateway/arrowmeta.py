@@ -8,6 +8,7 @@ metadata (format: https://arrow.apache.org/docs/format/Columnar.html, flatbuffer
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = b"ARROW1"
@@ -30,13 +31,29 @@ class Block:
     body: int
 
 
+class Blocks:
+    """A file's record batches, packed as its footer has them: as objects they would be six times as big."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed) // _BLOCK.size
+
+    def __getitem__(self, index: int) -> Block:
+        return Block(*_BLOCK.unpack_from(self._packed, index * _BLOCK.size))
+
+    def __iter__(self) -> Iterator[Block]:
+        return (Block(*found) for found in _BLOCK.iter_unpack(self._packed))
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A record batch before it is read: its rows, and the longest of its columns' parts; its buffers, and whether they
-    are packed."""
+    """A record batch before it is read: its rows, and how many values its columns and what is within them have; its
+    buffers, and whether they are packed."""
 
     rows: int
-    longest: int
+    cells: int
     buffers: tuple[tuple[int, int], ...]
     packed: bool
 
@@ -103,12 +120,15 @@ class _Table:
         return self._position + offset if offset else 0
 
 
-def blocks(footer: bytes) -> list[Block]:
-    """The record batches of a file by its footer. Raises MalformedError."""
+def blocks(footer: bytes, most: int) -> Blocks:
+    """The record batches of a file by its footer, `most` at most. Raises MalformedError."""
     table = _Table.root(memoryview(footer))
     if len(table.vector(2, _BLOCK.size)):
         raise MalformedError("it has dictionaries")
-    return [Block(*found) for found in _BLOCK.iter_unpack(table.vector(3, _BLOCK.size))]
+    packed = table.vector(3, _BLOCK.size)
+    if len(packed) > most * _BLOCK.size:
+        raise MalformedError(f"it has {len(packed) // _BLOCK.size} batches")
+    return Blocks(bytes(packed))
 
 
 def message(data: bytes) -> memoryview:
@@ -128,12 +148,11 @@ def batch(metadata: memoryview) -> Batch:
         raise MalformedError("a message is no record batch")
     header = table.table(2)
     rows = header.number(0, "<q")
-    nodes = list(_PAIR.iter_unpack(header.vector(1, _PAIR.size)))
-    lengths = [length for length, _ in nodes]
+    lengths = [length for length, _ in _PAIR.iter_unpack(header.vector(1, _PAIR.size))]
     if rows < 0 or min(lengths, default=0) < 0:
         raise MalformedError("a length is below 0")
     buffers = tuple(_PAIR.iter_unpack(header.vector(2, _PAIR.size)))
-    return Batch(rows, max(lengths, default=0), buffers, header.has(3))
+    return Batch(rows, sum(lengths), buffers, header.has(3))
 
 
 def _number(kind: str, data: memoryview, position: int) -> int:
