@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -121,6 +124,101 @@ async def test_what_is_of_use_as_a_whole_only_is_not_kept_in_part(archive: Archi
     await archive.discard(UID, 0, name)
     await archive.discard(UID, 0, name)
     assert await archive.files(UID, 0) == {"results.json": 2}
+
+
+async def left(archive: Archive) -> list[str]:
+    """Names of all files there are."""
+    found = await asyncio.to_thread(archive._fs.find, archive._root)
+    return [path.rpartition("/")[2] for path in found]
+
+
+@pytest.fixture
+def removed(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once what broke off was taken away, which a thread does."""
+    event = threading.Event()
+    remove = archive._fs.rm_file
+
+    def told(path: str) -> None:
+        remove(path)
+        event.set()
+
+    monkeypatch.setattr(archive._fs, "rm_file", told)
+    return event
+
+
+async def nothing_is_left(archive: Archive, removed: threading.Event) -> None:
+    assert await asyncio.to_thread(removed.wait, 10)
+    assert await left(archive) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("a bug")])
+async def test_a_save_that_fails_leaves_nothing(archive: Archive, removed: threading.Event, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        await archive.save(UID, 0, "stdout", chunks(b"half", error), limit=100)
+    await nothing_is_left(archive, removed)
+
+
+async def test_a_small_file_that_fails_leaves_nothing(
+    archive: Archive, removed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive._fs, "mv", full)
+    with pytest.raises(OSError, match="No space"):
+        await archive.put(UID, 0, "bundle.json", b"{}")
+    await nothing_is_left(archive, removed)
+
+
+async def test_a_save_that_is_cancelled_leaves_nothing(archive: Archive, removed: threading.Event) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"half"
+        begun.set()
+        await asyncio.Event().wait()
+
+    saving = asyncio.create_task(archive.save(UID, 0, "stdout", endless(), limit=100))
+    await asyncio.wait_for(begun.wait(), 10)
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await nothing_is_left(archive, removed)
+
+
+async def test_a_save_that_is_cancelled_while_its_thread_is_at_work_leaves_nothing(
+    archive: Archive, removed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, go = threading.Event(), threading.Event()
+    opened = archive._fs.open
+
+    def slow(*arguments: object, **options: object) -> object:
+        opens.set()
+        assert go.wait(10)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(archive._fs, "open", slow)
+    saving = asyncio.create_task(archive.save(UID, 0, "stdout", chunks(b"x"), limit=100))
+    assert await asyncio.to_thread(opens.wait, 10)
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    go.set()
+    await nothing_is_left(archive, removed)
+
+
+async def test_of_two_saves_at_once_one_is_kept_whole(archive: Archive) -> None:
+    turn = asyncio.Barrier(2)
+
+    async def parts(letter: bytes) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            await asyncio.wait_for(turn.wait(), 10)
+            yield letter * 100
+
+    saves = (archive.save(UID, 0, "stdout", parts(letter), limit=1000) for letter in (b"a", b"b"))
+    assert await asyncio.gather(*saves) == [(300, ""), (300, "")]
+    assert await archive.get(UID, 0, "stdout") in (b"a" * 300, b"b" * 300)
+    assert await left(archive) == ["stdout"]
 
 
 async def test_attempts_are_told_in_order_and_removed_together(archive: Archive) -> None:

@@ -7,9 +7,10 @@ calls of fsspec block, so they run in threads. Must not know what the files mean
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -75,6 +76,52 @@ class Reader:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._file.close)
 
 
+class _Part:
+    """A file under a name of its own until it is whole: two writers of one file do not meet, and what ends with an
+    exception leaves nothing behind."""
+
+    def __init__(self, fs: Any, path: str, threads: ThreadPoolExecutor) -> None:
+        self.name = f"{path}.{os.urandom(8).hex()}.part"
+        self._fs = fs
+        self._threads = threads
+        self._file: Any = None
+        self._last: Future[Any] | None = None
+
+    async def __aenter__(self) -> _Part:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._last is not None:
+            # A call that was given up may still be at work in its thread, and nobody waits here for a slow disk.
+            self._last.add_done_callback(self._remove_later)
+
+    async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """In a thread; one call at a time."""
+        self._last = self._threads.submit(call, *arguments)
+        return await asyncio.wrap_future(self._last)
+
+    def open(self) -> None:
+        self._file = self._fs.open(self.name, "wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def remove(self) -> None:
+        """What there is of it; an object store's file is there once it is closed, and may be refused then."""
+        if self._file is not None:
+            with suppress(Exception):
+                self._file.close()
+        with suppress(Exception):
+            self._fs.rm_file(self.name)
+
+    def _remove_later(self, _: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the process ends
+            self._threads.submit(self.remove)
+
+
 class Archive:
     """The bundles under one URL, such as file:///data/archive, memory://, s3://bucket/ecm."""
 
@@ -100,33 +147,33 @@ class Archive:
         nothing.
         """
         path = self._path(uid, attempt, name)
-        part = f"{path}.part"
-        file = await self._run(self._fs.open, part, "wb")
         size, cut = 0, ""
-        try:
-            async for chunk in chunks:
-                piece = chunk[: limit - size]
-                if piece:
-                    await self._run(file.write, piece)
-                    size += len(piece)
-                if len(piece) < len(chunk):
-                    cut = f"cut at {limit} bytes, the archive's bound for a file"
-                    break
-        except (ConnectionError, TimeoutError, EOFError) as error:
-            cut = f"cut at {size} bytes: {type(error).__name__}"
-        finally:
-            await self._run(file.close)
-        if cut and whole:
-            await self._run(self._fs.rm_file, part)
-            return 0, cut
-        await self._run(self._fs.mv, part, path)
+        async with _Part(self._fs, path, self._threads) as part:
+            await part.run(part.open)
+            try:
+                async for chunk in chunks:
+                    piece = chunk[: limit - size]
+                    if piece:
+                        await part.run(part.write, piece)
+                        size += len(piece)
+                    if len(piece) < len(chunk):
+                        cut = f"cut at {limit} bytes, the archive's bound for a file"
+                        break
+            except (ConnectionError, TimeoutError, EOFError) as error:
+                cut = f"cut at {size} bytes: {type(error).__name__}"
+            if cut and whole:
+                await part.run(part.remove)
+                return 0, cut
+            await part.run(part.close)
+            await part.run(self._fs.mv, part.name, path)
         return size, cut
 
     async def put(self, uid: str, attempt: int, name: str, data: bytes) -> None:
         """Writes a small file."""
         path = self._path(uid, attempt, name)
-        await self._run(self._fs.pipe_file, f"{path}.part", data)
-        await self._run(self._fs.mv, f"{path}.part", path)
+        async with _Part(self._fs, path, self._threads) as part:
+            await part.run(self._fs.pipe_file, part.name, data)
+            await part.run(self._fs.mv, part.name, path)
 
     async def get(self, uid: str, attempt: int, name: str) -> bytes | None:
         """A small file, None where there is none."""
