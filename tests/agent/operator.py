@@ -51,13 +51,13 @@ class Operator:
         # A list of results has been taken.
         self.listed = asyncio.Event()
         client: Any = None  # no pod is looked at here
-        keeper = EvidenceKeeper(
+        self.keeper = EvidenceKeeper(
             client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
             retention=timedelta(days=7), total=1 << 40,
         )  # fmt: skip
         self.reports: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self._around])
-        Uploads(cache=self.cache, keeper=keeper, token_key=KEY, file_max=file_max).add_routes(self.app)
+        Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max).add_routes(self.app)
         self.app.router.add_post("/v1/report", self._report)
 
     @web.middleware

@@ -286,7 +286,39 @@ async def test_of_too_many_results_the_archive_keeps_the_latest(
         assert (await put(names[0], b"x" * 150))[0] == 200
         assert sorted(await operator.archive.files(UID, 0)) == [names[0], *names[3:], "stdout"]
         status, text = await put(names[1], b"x" * 200)
-        assert (status, "cut at 150 bytes" in text) == (413, True)
+        assert (status, "it has 200 bytes, and the archive's bound for a result is 150" in text) == (413, True)
         assert names[1] not in await operator.archive.files(UID, 0)
         for name in ("result-x.arrow", "result-00000000000000000000.arrow.part", "results-0.json"):
             assert (await put(name, b"x"))[0] == 404
+
+
+async def test_a_result_makes_room_for_what_it_announces_and_no_more(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "RESULT_BYTES", 300)
+    monkeypatch.setattr(evidence, "RESULTS_BYTES", 500)
+    query = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    names = [f"result-{n:020x}.arrow" for n in range(6)]
+    async with aiohttp.ClientSession(operator.url) as session:
+
+        async def put(name: str, data: bytes) -> int:
+            async with session.put(f"/v1/archive/{name}", params=query, data=data, headers=headers) as answer:
+                return answer.status
+
+        async def breaks() -> AsyncIterator[bytes]:
+            yield b"x" * 50
+            raise ConnectionResetError
+
+        for name in names[:5]:
+            assert await put(name, b"x" * 100) == 200
+        assert sorted(await operator.archive.files(UID, 0)) == names[:5]
+        # Too long: refused before anything is dropped or read.
+        assert await put(names[5], b"x" * 301) == 413
+        assert sorted(await operator.archive.files(UID, 0)) == names[:5]
+        # Broken off: it has cost no more than the 100 bytes that it announced.
+        size, cut = await operator.keeper.take_result(
+            UID, 0, names[5], breaks(), limit=1000, ticket=TICKET, announced=100
+        )
+        assert (size, cut) == (0, "cut at 50 bytes: ConnectionResetError")
+        assert sorted(await operator.archive.files(UID, 0)) == names[1:5]

@@ -225,10 +225,22 @@ class EvidenceKeeper:
             self._gone.popitem(last=False)
 
     async def take_result(
-        self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, ticket: str
+        self,
+        uid: str,
+        attempt: int,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        limit: int,
+        ticket: str,
+        announced: int | None,
     ) -> tuple[int, str]:
-        """A spilled result, once there is room for it; as `take`, but half of one is none."""
+        """A spilled result, once there is room for the bytes that its sender has announced; as `take`, but half of one
+        is none, and nothing is read of one that is too long."""
         limit = min(limit, RESULT_BYTES)
+        room = limit if announced is None else announced
+        if room > limit:
+            return 0, f"it has {room} bytes, and the archive's bound for a result is {limit}"
         kept = [
             (earlier, file, size)
             for earlier in await self._archive.attempts(uid)
@@ -236,7 +248,7 @@ class EvidenceKeeper:
             if SPILLED.fullmatch(file) and (earlier, file) != (attempt, name)
         ]  # in the order in which they were made: attempt, then the time in the name
         total = sum(size for _, _, size in kept)
-        while kept and (len(kept) >= RESULTS_MAX or total > RESULTS_BYTES - limit):
+        while kept and (len(kept) >= RESULTS_MAX or total > RESULTS_BYTES - room):
             earlier, file, size = kept.pop(0)
             await self._archive.discard(uid, earlier, file)
             total -= size

@@ -70,8 +70,9 @@ class Uploads:
             if spilled:
                 self._spilling.add(uid)
                 size, cut = await self._keeper.take_result(
-                    uid, attempt, name, _patient(request), limit=self._file_max, ticket=ticket
-                )
+                    uid, attempt, name, _patient(request), limit=self._file_max, ticket=ticket,
+                    announced=request.content_length,
+                )  # fmt: skip
             else:
                 limit = LIST_BYTES if name == RESULTS else self._file_max
                 size, cut = await self._keeper.take(
