@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -193,6 +195,21 @@ def test_a_result_over_a_bound_ends_there_and_leaves_nothing_half(
     monkeypatch.setattr(spill, "MAX_SECONDS", -1.0)
     assert "resultId" not in frame_table(table, str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [file_name(shown["resultId"])]
+
+
+def test_a_query_that_gives_its_rows_one_by_one_is_kept_to_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(spill, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(spill, "MAX_SECONDS", 100.0)
+    rows = iter(range(1000))
+    batches = (pa.RecordBatch.from_pydict({"n": [n]}) for n in rows)
+    kept = spill.relation([{"name": "n", "type": "BIGINT"}], batches, str(tmp_path))
+    assert (kept["resultRows"], kept["whole"]) == (100, False)
+    assert next(rows) == 101  # no more of the query was run
+    with pa.OSFile(str(tmp_path / file_name(kept["resultId"]))) as file:
+        assert ipc.open_file(file).read_all()["n"].to_pylist() == list(range(100))
 
 
 def test_what_a_dead_kernel_left_half_is_taken_away(tmp_path: Path) -> None:

@@ -109,13 +109,22 @@ def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, d
     result_id = new_id()
     part = f"{folder}/{_PART}{os.getpid()}-{result_id}"
     written, whole = 0, True
+
+    def in_time() -> Iterator[list[Any]]:
+        """A query may give its rows one by one, and slowly: looked at with each, and what has come is kept."""
+        nonlocal whole
+        for arrays in chunks:
+            if time.monotonic() > deadline:
+                whole = False
+                return
+            yield arrays
+
     try:
         with pa.OSFile(part, "wb") as sink:
             options = ipc.IpcWriteOptions(compression="lz4")
             with ipc.new_file(sink, schema, options=options) as writer:
-                for number, batch in enumerate(_equal(schema, chunks, rows)):
-                    over = time.monotonic() > deadline or sink.tell() > MAX_RESULT_BYTES or number == MAX_BATCHES
-                    if over or batch.nbytes > MAX_BATCH_BYTES:
+                for number, batch in enumerate(_equal(schema, in_time(), rows)):
+                    if sink.tell() > MAX_RESULT_BYTES or number == MAX_BATCHES or batch.nbytes > MAX_BATCH_BYTES:
                         whole = False
                         break
                     writer.write_batch(batch)
