@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.agent.outputs import TABLE_MIME, Outputs
+from linkis_ecm.agent.outputs import TABLE_MIME, Cursor, Outputs
 from linkis_ecm.agent.tables import MAX_CELL_CHARS, cell, table
 
 
@@ -105,6 +105,29 @@ def test_an_error_is_kept_even_where_the_outputs_are_full() -> None:
     assert outputs.result()[-1] == {"type": "error", "name": "E", "value": "v", "traceback": ["line"]}
 
 
+def test_errors_count_and_of_those_beyond_the_bounds_the_last_is_kept() -> None:
+    outputs = Outputs(max_bytes=10_000)
+    for number in range(100):
+        outputs.error("E" * 5000, str(number), ["x" * 990])
+    errors = [item for item in outputs.result() if item["type"] == "error"]
+    assert len(errors) == 6
+    assert [error["value"] for error in errors] == ["0", "1", "2", "3", "4", "99"]
+    assert {len(error["name"]) for error in errors} == {1000}
+    assert 10_000 < outputs.size < 12_100
+    outputs.message("clear_output", {"wait": False})
+    assert (outputs.size, outputs.result()) == (0, [])
+
+
+def test_an_error_that_takes_the_place_of_another_is_told_to_who_follows() -> None:
+    outputs = Outputs(max_bytes=1)
+    outputs.stream("stdout", "full")
+    outputs.error("E", "first", [])
+    _, seen = outputs.since(Cursor())
+    outputs.error("E", "second", [])
+    (told,), _ = outputs.since(seen)
+    assert (told["replaces"], told["output"]["value"]) == (True, "second")
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -157,6 +180,27 @@ def test_a_table_is_one_whatever_it_calls_itself_and_its_cells_count() -> None:
     outputs.message("display_data", {"data": {TABLE_MIME: table}})
     assert outputs.result()[0]["type"] == "table"
     assert outputs.size > 500
+
+
+def test_of_a_table_made_by_hand_nothing_goes_uncounted() -> None:
+    outputs = Outputs(max_bytes=1000)
+    known = {"totalRows": None, "truncated": True, "resultId": "0" * 20, "resultBytes": 5, "resultRows": 7}
+    table = {"columns": [{"name": "n", "type": "t"}], "rows": [[1]], **known}
+    outputs.message("display_data", {"data": {TABLE_MIME: {**table, "more": "x" * 5000}}})
+    assert outputs.result() == [{"type": "table", **table}]
+    odd = {"columns": [], "rows": [], "totalRows": "x" * 5000, "truncated": ["x" * 5000], "resultId": "x" * 5000}
+    outputs.message("display_data", {"data": {TABLE_MIME: odd}})
+    assert outputs.result()[-1] == {"type": "table", "columns": [], "rows": []}
+
+
+@pytest.mark.parametrize(
+    "table", [{"columns": [{"name": "x" * 5000}], "rows": []}, {"columns": [], "rows": [[]] * 400}]
+)
+def test_a_table_of_nothing_but_columns_or_empty_rows_is_bounded_too(table: dict[str, Any]) -> None:
+    outputs = Outputs(max_bytes=1000)
+    outputs.message("display_data", {"data": {TABLE_MIME: table}})
+    (note,) = outputs.result()
+    assert "output cut here" in note["text"]
 
 
 def test_a_table_of_unknown_length_counts_as_cut() -> None:

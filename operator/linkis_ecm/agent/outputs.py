@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from linkis_ecm.agent.results import is_id
+
 TABLE_MIME = "application/vnd.linkis.table+json"
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"
@@ -16,6 +18,11 @@ MAX_BYTES = 16 << 20
 MAX_OUTPUTS = 1000
 # Changes of earlier displays that a follower can be told one by one; after more it is told everything again.
 MAX_UPDATES = 10_000
+# What a table may say of itself beside its columns and rows (tables.py, spill.py); whatever else user code adds is left
+# out.
+_TABLE_FACTS = ("totalRows", "truncated", "resultBytes", "resultRows")
+# Of an error: the value and each line of the traceback, and the name.
+_ERROR_CHARS, _ERROR_LINES, _NAME_CHARS = 64 << 10, 200, 1000
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -59,6 +66,7 @@ class Outputs:
         self._max_bytes = max_bytes
         self._max_outputs = max_outputs
         self._full = False
+        self._last_error: int | None = None  # which output is an error that came when they were full
         self._clear_next = False
         self._displays: dict[str, int] = {}
 
@@ -99,12 +107,17 @@ class Outputs:
                 self._clear_if_due()
 
     def error(self, name: str, value: str, traceback: list[str]) -> None:
-        """An error ends a task, so it is kept even where the outputs are full; it has a bound of its own."""
+        """An error ends a task, so the last one is kept even where the outputs are full; it has a bound of its own."""
         self._end_text()
-        lines = [plain(line)[: 64 << 10] for line in traceback][-200:]
-        self._items.append(
-            {"type": "error", "name": name, "value": plain(value)[: 64 << 10], "traceback": lines},
-        )
+        lines = [plain(line)[:_ERROR_CHARS] for line in traceback][-_ERROR_LINES:]
+        item = {"type": "error", "name": name[:_NAME_CHARS], "value": plain(value)[:_ERROR_CHARS], "traceback": lines}
+        if self._room() and self._fits(item):
+            self._items.append(item)
+        elif self._last_error is None:
+            self._last_error = len(self._items)
+            self._items.append(item)
+        else:
+            self._replace(self._last_error, item)
 
     def result(self) -> list[dict[str, Any]]:
         """The outputs, as the interface has them."""
@@ -114,7 +127,8 @@ class Outputs:
     @property
     def size(self) -> int:
         """Bytes that they take, as the bounds count them."""
-        return self._max_bytes - self._left
+        beyond = 0 if self._last_error is None else _size(self._items[self._last_error])
+        return self._max_bytes - self._left + beyond
 
     def since(self, seen: Cursor) -> tuple[list[dict[str, Any]], Cursor]:
         """What a follower at `seen` has to be told, and where it is then.
@@ -165,10 +179,13 @@ class Outputs:
         item = _display(content.get("data", {}), "stdout")
         if position is not None and item is not None and self._fits(item):
             self._left += _size(self._items[position])
-            self._items[position] = item
-            self._updates.append(position)
-            if len(self._updates) > MAX_UPDATES:
-                self._start_over()
+            self._replace(position, item)
+
+    def _replace(self, position: int, item: dict[str, Any]) -> None:
+        self._items[position] = item
+        self._updates.append(position)
+        if len(self._updates) > MAX_UPDATES:
+            self._start_over()
 
     def _clear_if_due(self) -> None:
         if self._clear_next:
@@ -180,6 +197,7 @@ class Outputs:
             self._start_over()
             self._left = self._max_bytes
             self._full = False
+            self._last_error = None
 
     def _take(self, text: str) -> str:
         if self._full:
@@ -230,7 +248,7 @@ class Outputs:
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
     """The richest form of what was displayed: table, picture, html, text."""
     if _is_table(table := data.get(TABLE_MIME)):
-        return {**table, "type": "table"}
+        return {"type": "table", "columns": table["columns"], "rows": table["rows"]} | _facts(table)
     for mime in PICTURES:
         if isinstance(picture := data.get(mime), str):
             return {"type": "picture", "mime": mime, "data": _picture(mime, picture)}
@@ -254,6 +272,11 @@ def _is_table(table: Any) -> TypeGuard[dict[str, Any]]:
     )
 
 
+def _facts(table: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: table[name] for name in _TABLE_FACTS if isinstance(table.get(name, ""), (int, type(None)))}
+    return facts | ({"resultId": table["resultId"]} if is_id(table.get("resultId")) else {})
+
+
 def _picture(mime: str, data: str) -> str:
     """Base64 without line ends. Jupyter sends SVG as text, the interface has base64 for every picture."""
     if mime == "image/svg+xml":
@@ -261,9 +284,16 @@ def _picture(mime: str, data: str) -> str:
     return data.replace("\n", "")
 
 
+# Brackets and comma of a row, however empty.
+_LIST = 3
+
+
 def _size(item: dict[str, Any]) -> int:
     if item["type"] == "table":
-        return sum(_length(value) for row in item["rows"] for value in row)
+        cells = sum(_length(value) for row in item["rows"] for value in row)
+        return cells + _LIST * len(item["rows"]) + sum(map(_length, item["columns"]))
+    if item["type"] == "error":
+        return sum(map(_length, (item["name"], item["value"], *item["traceback"])))
     return len(item.get("text") or item.get("data") or "")
 
 
