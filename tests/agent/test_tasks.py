@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -9,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from linkis_ecm.agent import tasks
 from tests.agent.harness import AgentProcess
 
 
@@ -184,3 +188,27 @@ def test_each_task_is_in_the_journal_with_its_end(start: Callable[..., AgentProc
     ]  # fmt: skip
     assert (lines[-1]["status"], lines[-1]["error"]) == ("Failed", "ZeroDivisionError: division by zero")
     assert "1/0" not in json.dumps(lines), "the code itself is not told"
+
+
+async def test_outputs_that_grow_after_the_answer_do_not_shift_what_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_KEPT_BYTES", 1000)
+    book = tasks.TaskBook(str(tmp_path), lambda: 0.0)
+
+    def answered(task_id: str) -> tasks.Task:
+        done = asyncio.get_running_loop().create_future()
+        task = tasks.Task(id=task_id, code="", timeout=None, accepted=0.0, done=done)
+        assert task.outputs is not None
+        task.outputs.stream("stdout", "x" * 400)
+        book.add(task)
+        task.settle(tasks.TIMEOUT, 0.0)
+        book.over(task)
+        return task
+
+    for number in range(20):
+        late = answered(str(number)).outputs
+        assert late is not None
+        late.stream("stdout", "y" * 4000)  # code that ignores its interrupt
+    kept = [task_id for task_id in map(str, range(20)) if (task := book.find(task_id)) and task.outputs is not None]
+    assert kept == ["18", "19"]

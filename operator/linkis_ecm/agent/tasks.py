@@ -51,6 +51,8 @@ class Task:
     interrupted: bool = False
     timed_out: bool = False
     execution_count: int | None = None
+    # Bytes of its outputs as they were counted when it was answered: code that goes on after that adds to them.
+    kept: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -138,7 +140,8 @@ class TaskBook:
         """The task has ended: note it, and forget what is over the bounds."""
         self.note(task, "ended", status=task.status, error=_error(task))
         self.on_over(task)
-        self._kept_bytes += task.outputs.size if task.outputs is not None else 0
+        task.kept = task.outputs.size if task.outputs is not None else 0
+        self._kept_bytes += task.kept
         ended = [other for other in self._tasks.values() if other.is_over]
         for other in ended:
             if self._kept_bytes <= MAX_KEPT_BYTES:
@@ -159,7 +162,7 @@ class TaskBook:
 
     def _drop_outputs(self, task: Task) -> None:
         if task.outputs is not None:
-            self._kept_bytes -= task.outputs.size
+            self._kept_bytes -= task.kept
             task.outputs = None
 
 
