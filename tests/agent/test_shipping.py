@@ -140,8 +140,12 @@ async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: 
 
 
 async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operator: Operator) -> None:
-    operator.engine(mode="once", code="print('the job'); 6*7")
+    # It ends once the operator was told that it runs: of changes within 50 ms the last alone is told.
+    code = "import os, time\nwhile not os.path.exists('told'): time.sleep(0.01)\nprint('the job'); 6*7"
+    operator.engine(mode="once", code=code)
     agent = await started(start, operator, ECM_MODE="once")
+    await asyncio.to_thread(until, lambda: any(report["state"] == "Running" for report in operator.reports))
+    (agent.log_dir.parent / "told").touch()
     assert await ended(agent) == 0
     states = [report["state"] for report in operator.reports]
     assert "Running" in states
@@ -204,6 +208,27 @@ async def test_a_pipe_in_the_place_of_a_result_holds_no_engine_up_on_its_way_out
     agent.process.terminate()
     assert await ended(agent) == 0
     assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
+
+
+async def test_a_job_that_is_stopped_before_its_end_exits_as_no_success(start: Start, operator: Operator) -> None:
+    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    agent = await started(start, operator, ECM_MODE="once", ECM_STOP_GRACE="0.1")
+    await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
+    agent.process.terminate()
+    assert await ended(agent) == 143
+    assert operator.reports[-1]["state"] == "ShuttingDown"
+
+
+async def test_a_job_that_ends_within_the_grace_of_a_stop_or_by_exit_is_a_success(
+    start: Start, operator: Operator
+) -> None:
+    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(0.5)")
+    agent = await started(start, operator, ECM_MODE="once")
+    await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    operator.engine(mode="once", code="exit()")
+    assert await ended(await started(start, operator, ECM_MODE="once")) == 0
 
 
 async def test_a_download_under_way_is_told_as_activity(start: Start, operator: Operator) -> None:

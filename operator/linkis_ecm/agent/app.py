@@ -110,6 +110,7 @@ class _Agent:
             usage=usage,
             timings=self._timings,
             on_change=reporter.changed,
+            once=settings.mode == "once",
         )
         self._engine = engine
         results = Results(settings, logs.event, rng=random.Random())  # noqa: S311 - jitter

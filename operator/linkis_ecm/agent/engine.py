@@ -33,6 +33,8 @@ START_TIMEOUT = 120.0
 INTERRUPT_PATIENCE = 3.0
 # How long a stopping kernel may run its exit handlers.
 KERNEL_EXIT_PATIENCE = 2.0
+# The exit code of a `once` engine that was stopped before its job had succeeded: as a shell tells of SIGTERM.
+JOB_STOPPED = 128 + signal.SIGTERM
 LAST_LINES = 20
 # Of stderr, in the word to the operator that a kernel died: what a person reads in a status.
 TOLD_LINES, TOLD_CHARACTERS = 5, 1000
@@ -58,6 +60,7 @@ class Engine:
         usage: Usage,
         timings: dict[str, float],
         on_change: Callable[[], None],
+        once: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kernel = kernel
@@ -67,6 +70,7 @@ class Engine:
         self._logs = logs
         self.tasks = TaskBook(logs.directory, clock)
         self._usage = usage
+        self._once = once
         self._on_change = on_change
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -408,7 +412,9 @@ class Engine:
             await self._kernel.gone(KERNEL_EXIT_PATIENCE)
         self._logs.event("INFO", "the engine has stopped")
         if not self.ended.done():
-            self.ended.set_result(0)
+            # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
+            undone = self._once and not self.counters["tasksSucceeded"]
+            self.ended.set_result(JOB_STOPPED if undone else 0)
 
     async def _within(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
