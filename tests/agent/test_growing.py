@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import re
@@ -238,6 +239,34 @@ def test_a_disk_that_is_full_loses_lines_and_nothing_else(tmp_path: Path) -> Non
     log = Log(tmp_path)
     log.files._files["stdout"].descriptor = os.open("/dev/full", os.O_RDWR)
     log.files.write("stdout", b"lost\n")
+
+
+def test_a_log_on_a_disk_that_is_full_gives_half_of_itself_for_what_comes(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = 12 * MIB
+    log.files._files["stdout"].keep = 1 << 40
+    descriptor = log.files._files["stdout"].descriptor
+    write = os.write
+
+    def bounded(target: int, data: bytes) -> int:
+        if target == descriptor:
+            free = disk - log.blocks()
+            if free <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            data = data[:free]  # a part of it, first, as a real one
+        return write(target, data)
+
+    monkeypatch.setattr(os, "write", bounded)
+    log.write(500_000)
+    expected = sum(len(line(number)) for number in range(1, 500_001))
+    assert log.path.stat().st_size == expected > 2 * disk
+    assert log.blocks() <= disk + MIB
+    with log.path.open("rb") as file:
+        file.seek(log.files._files["stdout"].start.begin)
+        kept = [int(text[:9]) for text in file]
+    assert kept == list(range(kept[0], 500_001))
+    assert len(kept) * 64 > 3 * MIB
 
 
 @pytest.mark.parametrize(

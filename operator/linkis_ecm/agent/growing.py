@@ -7,6 +7,7 @@ Must not know what is written.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from contextlib import suppress
 
@@ -39,7 +40,18 @@ class GrowingFile:
             return False
         if self.start.at and os.fstat(self.descriptor).st_size < self.start.begin:
             self.start = WHOLE  # the user's code has cut it
-        write_all(self.descriptor, data)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self.descriptor, left) :]
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Others have filled the disk: what comes now is of more use than the half that came first.
+            self.shorten(self.kept // 2)
+            if self._full:
+                return False
+            write_all(self.descriptor, left)
         self._unlooked += len(data)
         if self._unlooked < STEP:
             return False
@@ -75,7 +87,10 @@ class GrowingFile:
         try:
             punch(self.descriptor, before.at, STEP)
         except OSError as error:
-            self.start, self._full = before, True
+            self.start = before
+            if error.errno == errno.ENOSPC:
+                return False  # a hole may need a block, too: it can be made later
+            self._full = True
             with suppress(OSError):
                 write_all(
                     self.descriptor,
@@ -93,7 +108,7 @@ def punch(descriptor: int, offset: int, length: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """os.write until nothing is left."""
     view = memoryview(data)
     while view:
