@@ -243,6 +243,8 @@ def test_each_name_of_python_is_accepted(agent: AgentProcess, run_type: str) -> 
         ({"code": " \n\t"}, "code is blank: send at least one statement"),
         ({}, "code is blank: send at least one statement"),
         ({"code": 5}, "code is not a string: send it as JSON text"),
+        ({"code": "'\ud800'"}, "code has half of a surrogate pair: send characters that UTF-8 can hold"),
+        ({"code": "1", "taskId": "\udc80"}, "taskId has half of a surrogate pair: send characters that UTF-8 can hold"),
         ({"code": "1", "timeoutSeconds": -1}, "timeoutSeconds is -1: send a number of seconds from 0"),
         ({"code": "1", "timeoutSeconds": "9"}, "timeoutSeconds is '9': send a number of seconds from 0"),
         ([1], "the body is not a JSON object: send one in UTF-8"),

@@ -43,6 +43,8 @@ def text(body: dict[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise HttpError(400, f"{name} is not a string: send it as JSON text")
+    if value != value.encode(errors="replace").decode():
+        raise HttpError(400, f"{name} has half of a surrogate pair: send characters that UTF-8 can hold")
     return value
 
 
