@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +11,9 @@ import orjson
 import pytest
 from aiohttp import web
 
+from linkis_ecm.archive.bundles import Reader
 from linkis_ecm.gateway.history import PastEngine
+from tests.agent.harness import until
 from tests.gateway.support import BASE, BOB_TOKEN, EM, Harness
 
 LINES = b"".join(b"line %d\n" % n for n in range(1, 201))
@@ -39,6 +43,51 @@ async def test_the_log_of_an_ended_engine_is_read_and_downloaded_from_the_archiv
     answer = await gw.get("downloadEngineLog", gw.download_query(engine))
     assert (answer.http, answer.raw) == (200, LINES)
     assert answer.headers["Content-Length"] == str(len(LINES))
+
+
+async def test_a_page_whose_caller_has_left_keeps_the_log_until_its_thread_is_done(
+    gw: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads at one index of lines would number them wrongly."""
+    uid = ended(gw)["metadata"]["uid"]
+    lines = b"".join(b"line %d\n" % n for n in range(1, 200_001))
+    await gw.archive.put(uid, 0, "stdout", lines)
+    reads, closed = threading.Semaphore(0), []
+    begun = threading.Event()
+    read_at, close = Reader.read_at, Reader.close
+    inside: list[int] = []
+    most = 0
+
+    def slow(self: Reader, offset: int, count: int) -> bytes:
+        nonlocal most
+        inside.append(1)
+        most = max(most, len(inside))
+        begun.set()
+        assert reads.acquire(timeout=10)
+        reads.release()
+        inside.pop()
+        return read_at(self, offset, count)
+
+    async def closing(self: Reader) -> None:
+        closed.append(1)
+        await close(self)
+
+    monkeypatch.setattr(Reader, "read_at", slow)
+    monkeypatch.setattr(Reader, "close", closing)
+    query = {"engineId": uid, "fromLine": "150000", "lines": "2"}
+    first = asyncio.create_task(gw.get("getEngineLogs", query))
+    assert await asyncio.to_thread(begun.wait, 10)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(gw.get("getEngineLogs", query))
+    # Both hold their bytes, one of them reads.
+    await asyncio.to_thread(until, lambda: gw.gateway.budget.held > 4 * len(lines))
+    assert (most, closed) == (1, [])
+    reads.release()
+    assert (await second).data["logs"] == ["line 150000", "line 150001"]
+    assert most == 1
+    await asyncio.to_thread(until, lambda: len(closed) == 2 and not gw.gateway.budget.held)
 
 
 async def test_the_log_of_an_engine_whose_resource_is_gone_is_found_by_its_row(make: Any) -> None:

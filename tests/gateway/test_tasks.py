@@ -23,7 +23,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
-from tests.agent.harness import AgentProcess
+from tests.agent.harness import AgentProcess, until
 from tests.gateway.support import BASE, KEY, Harness, engine_item
 from tests.gateway.support import TOKEN as ALL
 
@@ -311,6 +311,26 @@ async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harn
     assert "Parameter resources cannot be empty" in empty.message
     gone = await gw.post("updateResource", body)
     assert "cannot be resized: it is gone" in gone.message
+
+
+async def test_a_big_event_is_held_until_it_is_sent(gw: Harness) -> None:
+    big = b'{"event": "output", "id": "1", "text": "' + b"x" * (4 << 20) + b'"}\n'
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(big + b'{"event": "end"}\n')
+        return response
+
+    _, item = await gw.served(handler)
+    url = f"{gw.url}{BASE}/taskEvents"
+    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    query = {"engineId": item["metadata"]["uid"], "taskId": "t"}
+    async with gw.session.get(url, params=query, headers=headers) as answer:
+        # Nobody reads it yet: more than sockets take.
+        await asyncio.to_thread(until, lambda: gw.gateway.budget.held >= 3 * (4 << 20))
+        assert (await answer.read()).count(b"event: ") == 2
+    await asyncio.to_thread(until, lambda: not gw.gateway.budget.held)
 
 
 # -- the journal, whatever an agent says -------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def build_app(
         executions=executions,
         records=records,
         reported=Reported(),
-        logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive),) if archive is not None else ()))),
+        logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive, budget),) if archive is not None else ()))),
         results=results,
         archive=archive,
         em=EmStore(cluster, settings.namespace),

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from linkis_ecm.agent.loglines import Filter, LineIndex, Page, last_rows, page, said, tail
+from linkis_ecm.agent.loglines import (
+    MAX_LINE_BYTES,
+    MAX_PAGE_BYTES,
+    Filter,
+    LineIndex,
+    Page,
+    last_rows,
+    page,
+    said,
+    tail,
+)
 from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
+from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.errors import bad_request
 from linkis_ecm.gateway.logs import Engine, Followed, LogMissing, LogQuery, OpenLog
 from linkis_ecm.gateway.views import EngineView
@@ -19,6 +30,9 @@ _IN_CONTAINER = ("stdout", "stderr")
 # Logs whose line index is kept: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
 
+# A page ends with the line that goes over its bound; as bytes of the log, as lines, and as the answer's text.
+PAGE_TIMES = 4
+PAGE_BYTES = MAX_PAGE_BYTES + MAX_LINE_BYTES
 # Longer than the sentence at the beginning of a log that has lost it.
 _SENTENCE = 256
 Found = tuple[int, str]
@@ -27,8 +41,11 @@ Found = tuple[int, str]
 class ArchiveLogSource:
     """Logs of ended engines, until their retention is over."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, budget: ByteBudget) -> None:
         self._archive = archive
+        self._budget = budget
+        # A thread cannot be stopped.
+        self._going_on: set[asyncio.Task[Any]] = set()
         self._indexes: OrderedDict[tuple[str, int, str], tuple[LineIndex, asyncio.Lock]] = OrderedDict()
 
     def has(self, engine: Engine) -> bool:
@@ -40,11 +57,26 @@ class ArchiveLogSource:
     async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
         (attempt, name), reader = await self._reader(engine, log_type)
         index, lock = self._index((engine.uid, attempt, name))
-        try:
-            async with lock:
-                found = await asyncio.to_thread(_read, reader, index, query)
-        finally:
-            await reader.close()
+        at_hand = AsyncExitStack()
+        at_hand.push_async_callback(reader.close)
+        async with AsyncExitStack() as holding:
+            try:
+                size = PAGE_TIMES * min(reader.size, PAGE_BYTES)
+                # Before the lock: who waits for bytes keeps nobody from the log.
+                shrink = await holding.enter_async_context(self._budget.hold(size))
+                await at_hand.enter_async_context(lock)
+            except BaseException:
+                await at_hand.aclose()
+                raise
+            # The lock, the reader and the bytes are the thread's until it is done, also where its caller has left.
+            task = self._kept(_read_and_close(at_hand, reader, index, query))
+            try:
+                found: Page = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                self._kept(_until(task, holding.pop_all()))
+                raise
+            shrink(PAGE_TIMES * sum(len(line) for line in found.logs))
+            held.push_async_exit(holding.pop_all())
         return found.as_json()
 
     @asynccontextmanager
@@ -75,6 +107,19 @@ class ArchiveLogSource:
         finally:
             await reader.close()
 
+    def _kept(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that goes on though nobody waits for it."""
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._going_on.discard(task)
+            if not task.cancelled():
+                task.exception()  # or asyncio complains that nobody has looked at it
+
+        task = asyncio.create_task(work)
+        self._going_on.add(task)
+        task.add_done_callback(done)
+        return task
+
     def _index(self, key: tuple[str, int, str]) -> tuple[LineIndex, asyncio.Lock]:
         found = self._indexes.pop(key, None) or (LineIndex(), asyncio.Lock())
         self._indexes[key] = found
@@ -96,6 +141,16 @@ class ArchiveLogSource:
                 if reader is not None:
                     return (attempt, name), reader
         raise LogMissing
+
+
+async def _read_and_close(at_hand: AsyncExitStack, reader: Reader, index: LineIndex, query: LogQuery) -> Page:
+    async with at_hand:
+        return await asyncio.to_thread(_read, reader, index, query)
+
+
+async def _until(task: asyncio.Task[Any], holding: AsyncExitStack) -> None:
+    async with holding:
+        await asyncio.wait((task,))
 
 
 def _read(reader: Reader, index: LineIndex, query: LogQuery) -> Page:

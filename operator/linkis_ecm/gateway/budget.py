@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 # What is smaller is not worth a turn: a thousand of these are 64 MiB.
@@ -28,15 +28,24 @@ class ByteBudget:
         return self._total - self._free
 
     @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes (the whole budget where it is more) for the block, once they are free."""
+    async def hold(self, size: int) -> AsyncIterator[Callable[[int], None]]:
+        """Hold `size` bytes (the whole budget where it is more) for the block, once they are free; what it gives is
+        called with what is left to be held, once that is known to be less."""
         if size <= SMALL:
-            yield
+            yield _nothing
             return
         size = min(size, self._total)
         await self._take(size)
+
+        def shrink(left: int) -> None:
+            nonlocal size
+            if left < size:
+                self._free += size - left
+                size = left
+                self._wake()
+
         try:
-            yield
+            yield shrink
         finally:
             self._free += size
             self._wake()
@@ -62,3 +71,7 @@ class ByteBudget:
             size, turn = self._waiting.popleft()
             self._free -= size
             turn.set_result(None)
+
+
+def _nothing(_: int) -> None:
+    """What was small is not counted."""

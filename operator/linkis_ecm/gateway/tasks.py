@@ -240,7 +240,9 @@ async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.Cli
             *lines, left = (left + chunk).split(b"\n")
             if len(left) > MAX_EVENT_BYTES:
                 raise ConnectionResetError("the agent sent a line over the limit")
-            yield b"".join(_event(line) for line in lines)
+            # As the agent's bytes, as objects, and as events.
+            async with call.gateway.budget.hold(3 * sum(map(len, lines))):
+                yield b"".join(_event(line) for line in lines)
             if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
                 with suppress(orjson.JSONDecodeError):
                     told = orjson.loads(end)
