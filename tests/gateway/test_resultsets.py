@@ -322,6 +322,25 @@ async def test_a_table_that_user_code_made_up_breaks_nothing(
         assert (await ask(gw, task, format=form)).http in (200, 400, 502)
 
 
+async def test_so_many_pages_are_made_at_a_time_and_others_wait_their_turn(
+    gw: Harness, engine: dict[str, Any], frame: dict[str, Any]
+) -> None:
+    places = gw.gateway.results
+    async with AsyncExitStack() as others:
+        for n in range(resultplaces.PAGES - resultplaces.PAGES_PER_USER):
+            await others.enter_async_context(places.page(f"user{n}"))
+        async with AsyncExitStack() as mine:
+            for _ in range(resultplaces.PAGES_PER_USER):
+                await mine.enter_async_context(places.page("alice"))
+            waiting = [asyncio.create_task(ask(gw, frame)) for _ in range(4)]
+            # Who asks for no page does not wait.
+            assert (await ask(gw, frame, format="arrow", rows=1)).http == 200
+            assert not any(task.done() for task in waiting)
+        for answer in await asyncio.gather(*waiting):
+            assert (answer.http, len(answer.data["rows"])) == (200, 1000)
+    assert not gw.gateway.budget.held
+
+
 @pytest.mark.parametrize(
     ("content", "least"),
     [(b"[" + b"[]," * 20_000 + b"1]", 56 * 20_000), (b"[" + b'{"a":1},' * 20_000 + b"1]", 184 * 20_000),

@@ -6,6 +6,7 @@ import asyncio
 import random
 import struct
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -174,6 +175,44 @@ async def test_values_that_take_no_bytes_are_held_as_what_they_become(threads: T
         # Measured: 88 MiB of dicts.
         assert budget.held > 88 << 20
     assert not budget.held
+
+
+async def test_who_waits_for_bytes_has_none_in_the_hand(threads: ThreadPoolExecutor) -> None:
+    values = pa.Array.from_buffers(pa.int64(), 50_000, [None, pa.py_buffer(random.Random(1).randbytes(400_000))])
+    noise, zeros = (
+        file_of(pa.table(dict.fromkeys("abcde", x)), rows=1 << 20) for x in (values, pa.array([0] * 50_000, pa.int64()))
+    )
+    for data in (noise, zeros):
+        budget = ByteBudget(9_600_000)
+        sources = [Source(data) for _ in range(60)]
+        files = [await ArrowFile(s.read, len(data), threads=threads, budget=budget).open() for s in sources]
+        opened = [len(source.asked) for source in sources]
+        tracemalloc.start()
+        async with budget.hold(9_600_000):
+            readers = [asyncio.create_task(rows(file, 0, 1)) for file in files]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if data is noise:
+                assert [len(source.asked) for source in sources] == opened
+        await asyncio.gather(*readers)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 9_600_000
+        assert not budget.held
+
+
+async def test_a_batch_that_is_more_than_was_thought_is_read_again_once_it_is_held(threads: ThreadPoolExecutor) -> None:
+    data = file_of(pa.table({"x": pa.array([0] * 2_000_000, pa.int64()).slice(0, 60_000)}), rows=60_000,
+                   compression="zstd")  # fmt: skip
+    text = file_of(pa.table({"x": ["a" * 1000] * 10_000}), rows=5_000)
+    budget = ByteBudget(64 << 20)
+    for content, plain in ((data, 480_000), (text, 5_000_000)):
+        file = await ArrowFile(Source(content).read, len(content), threads=threads, budget=budget).open()
+        async with aclosing(file.slices(0, 1 << 60)) as batches:
+            async for batch in batches:
+                assert 2 * plain < budget.held < 3 * plain
+                assert batch.num_rows in (60_000, 5_000)
+        assert not budget.held
 
 
 def with_blocks(data: bytes, change: Callable[[list[tuple[int, int, int]]], None]) -> bytes:

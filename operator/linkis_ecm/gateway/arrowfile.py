@@ -36,6 +36,8 @@ CELL_BYTES = 64
 NESTED_MAX = 256 << 20
 # What a batch's bytes may become on the way to an answer; lists and structs become objects of Python's.
 TIMES, TIMES_NESTED = 2, 10
+# How many times as big as in the file a batch is taken to be before anything is known of it.
+PACKED = 3
 # Of a column's name and type.
 NAME_MAX = 1000
 # Read at once from both ends, for in most files this is all but the batches.
@@ -58,6 +60,8 @@ class ArrowFile:
         self._batch_rows = 0
         self._times = TIMES
         self._cell_bytes = CELL_BYTES
+        # Of the batch before: they are much alike.
+        self._need = 0
         self.schema: Any = None
         self.columns: list[dict[str, str]] = []
         self.rows = 0
@@ -102,16 +106,28 @@ class ArrowFile:
         while begin < end:
             index, skip = divmod(begin, self._batch_rows)
             block = self._blocks[index]
-            async with self._budget.hold(block.body):
-                data = await self._read(block.offset, block.metadata + block.body)
-            told = self._checked(index, data)
-            plain = told.plain_bytes(memoryview(data)[block.metadata :])
-            if plain > PLAIN_MAX:
-                raise MalformedError(f"a batch of {plain} bytes is over the limit")
-            async with self._budget.hold(block.body + self._times * plain + self._nested(told)):
-                found = await self.work(_decode, data, self.schema, told.rows)
-                count = min(found.num_rows - skip, end - begin)
-                yield found.slice(skip, count)
+            size = block.metadata + block.body
+            held = max(self._need, size + self._times * PACKED * block.body)
+            for _ in range(2):
+                async with self._budget.hold(held) as shrink:
+                    data = await self._read(block.offset, size)
+                    told = self._checked(index, data)
+                    plain = told.plain_bytes(memoryview(data)[block.metadata :])
+                    if plain > PLAIN_MAX:
+                        raise MalformedError(f"a batch of {plain} bytes is over the limit")
+                    self._need = size + self._times * plain + self._nested(told)
+                    if self._need <= held:
+                        shrink(self._need)
+                        found = await self.work(_decode, data, self.schema, told.rows)
+                        count = min(found.num_rows - skip, end - begin)
+                        yield found.slice(skip, count)
+                        del data, found
+                        break
+                # Nobody waits for bytes with bytes in the hand: so much is held first, and the batch read again.
+                del data
+                held = self._need
+            else:
+                raise MalformedError("a batch has changed while it was read")
             begin += count
 
     async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -41,6 +42,8 @@ _WINDOW = 1 << 20
 MAX_COLUMNS, MAX_CELLS = 10_000, 4_000_000
 # Result sets that are sent at a time, each with a batch in memory; and those of one user.
 STREAMS, STREAMS_PER_USER = 16, 4
+# Pages of files that are made at a time, each with its rows in memory (16 MiB or so); and those of one user.
+PAGES, PAGES_PER_USER = 8, 2
 # Arrow's work is copying and unpacking: more threads would only take turns.
 THREADS = 4
 # A column's name and type.
@@ -101,6 +104,8 @@ class ResultPlaces:
         self._budget = budget
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
         self._streams: dict[str, int] = {}
+        self._pages = asyncio.Semaphore(PAGES)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -129,6 +134,16 @@ class ResultPlaces:
             self._streams[user] -= 1
             if not self._streams[user]:
                 del self._streams[user]
+
+    @asynccontextmanager
+    async def page(self, user: str) -> AsyncIterator[None]:
+        """One of so many pages that are made at a time. A page is soon over, so others wait their turn; who has one may
+        wait for bytes of the budget, so nobody waits for a turn with such."""
+        mine = self._turns.get(user)
+        if mine is None:
+            mine = self._turns[user] = asyncio.Semaphore(PAGES_PER_USER)
+        async with mine, self._pages:
+            yield
 
     async def output(self, engine: Engine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
         """The output at `index`, or the first table, or the first output; `held` holds what must live until it is sent.

@@ -49,7 +49,7 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.
                 stack.enter_context(places.stream(call.caller.user))
                 pieces = _pieces(call, engine, output, request)
                 stack.push_async_callback(pieces.aclose)
-                first = await anext(pieces)
+                first = [await anext(pieces)]
             return await _send(call, f"{task_id}_{output.index}.{request.format}", first, pieces)
     except NotThere:
         raise await _unknown(call, engine, task_id) from None
@@ -81,26 +81,33 @@ async def _page(call: Call, engine: Engine, task_id: str, output: Output, reques
         rows = output.rows[first : first + count]
         more = {"columns": output.columns, "totalRows": total, "truncated": bool(output.content.get("truncated"))}
         return Answer(told | more | {"rows": rows, "endRow": first + len(rows)})
-    async with call.gateway.results.file(engine, output.result_id) as file:
+    places = call.gateway.results
+    async with places.page(call.caller.user), places.file(engine, output.result_id) as file:
         count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
-        rows, chars = [], 0
+        # As JSON while their batch is held: rows as objects are many times as big.
+        parts: list[bytes] = []
+        taken, chars = 0, 0
         async with aclosing(file.slices(first, first + count)) as batches:
             async for batch in batches:
-                part, chars = await file.work(_rows, batch, file.columns, chars)
-                rows += part
-                if len(part) < batch.num_rows:
+                part, length, chars = await file.work(_rows, batch, file.columns, chars)
+                parts += [part] if length else []
+                taken += length
+                if length < batch.num_rows:
                     break
+                del batch  # who waits for the next has none in the hand
         told |= {
-            "columns": file.columns, "rows": rows, "endRow": first + len(rows), "totalRows": file.rows,
-            "truncated": total != file.rows,
+            "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"), "endRow": first + taken,
+            "totalRows": file.rows, "truncated": total != file.rows,
         }  # fmt: skip
-    content = await file.work(orjson.dumps, told)
-    await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
+        del parts
+        content = await file.work(orjson.dumps, told)
+        await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
     return Answer(orjson.Fragment(content))
 
 
-def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[list[list[Any]], int]:
-    """Blocking. A batch's rows, and the characters of all so far; fewer rows where there are too many of these."""
+def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes, int, int]:
+    """Blocking. A batch's rows as JSON, without the brackets around them, and how many; the characters of all so far.
+    Fewer rows where there are too many of these."""
     values = [cells(array, column["type"]) for array, column in zip(batch.columns, columns, strict=True)]
     rows: list[list[Any]] = []
     for row in zip(*values, strict=True) if values else ([] for _ in range(batch.num_rows)):
@@ -108,11 +115,12 @@ def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[list[l
         if chars > PAGE_CHARS and (rows or chars > 2 * PAGE_CHARS):
             break
         rows.append(list(row))
-    return rows, chars
+    return orjson.dumps(rows)[1:-1], len(rows), chars
 
 
-async def _send(call: Call, name: str, first: Any, pieces: AsyncIterator[Any]) -> web.StreamResponse:
-    """The bytes as they come. A source that breaks, or turns out to be no table, breaks the connection."""
+async def _send(call: Call, name: str, first: list[Any], pieces: AsyncIterator[Any]) -> web.StreamResponse:
+    """The bytes as they come, `first` before `pieces`; none is kept once it is sent. A source that breaks, or turns out
+    to be no table, breaks the connection."""
     response = web.StreamResponse(
         headers={
             "Content-Type": ARROW_TYPE if name.endswith(".arrow") else "application/octet-stream",
@@ -122,10 +130,11 @@ async def _send(call: Call, name: str, first: Any, pieces: AsyncIterator[Any]) -
     sender = call.sender(response)
 
     async def rest() -> AsyncIterator[bytes]:
-        yield first
+        yield first.pop()
         try:
             async for piece in pieces:
                 yield piece
+                del piece
         except (MalformedError, GoneError, Refused) as why:
             raise ConnectionResetError(f"the result cannot be read on: {why}") from None
 
@@ -166,6 +175,8 @@ async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSet
                         # With the first rows: what cannot be read at all is refused in words.
                         yield head + bytes(piece) if head else piece
                         head = b""
+                        del piece
+                    del batch, encoded
             if head:
                 yield head
     if arrow:

@@ -123,6 +123,7 @@ class Sender:
             async for chunk in chunks:
                 if not await self.write(chunk):
                     return
+                del chunk  # it may be big, and the next long in coming
         except (ClientError, OSError, TimeoutError) as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
             self.abort("engine")
