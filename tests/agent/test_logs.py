@@ -290,9 +290,11 @@ def test_a_page_of_a_filter_says_where_to_go_on(log4j: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 7, 50])
 @pytest.mark.parametrize("only", ["", "1"])
+@pytest.mark.parametrize("page_bytes", [8 << 20, 20, 1])
 def test_pages_from_the_end_put_together_are_the_log(
-    tmp_path: Path, size: int, only: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, size: int, only: str, page_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loglines, "MAX_PAGE_BYTES", page_bytes)
     monkeypatch.setattr(loglines, "BLOCK", 16)
     monkeypatch.setattr(loglines, "MAX_LINES", 5)
     path = tmp_path / "stdout"
@@ -303,6 +305,8 @@ def test_pages_from_the_end_put_together_are_the_log(
     while seen < 47:
         got = tail(*opened(path), from_line=seen + 1, count=size, wanted=Filter.parse(only, ""))
         assert seen < got.end_line <= 47
+        if only:
+            assert sum(len(line) + 1 for line in got.logs) <= page_bytes or len(got.logs) == 1
         found, seen = got.logs + found, got.end_line
     assert found == [line for line in whole if only in line]
 

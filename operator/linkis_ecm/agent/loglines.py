@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -197,31 +198,29 @@ def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
 def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
     """The same counted from the end: page 1 holds the newest `count` lines, in the order in which they were written."""
     total, oldest = index.count(read_at, size), index.start.line
-    first = max(from_line, 1)
-    if not wanted:
-        last = total - (first - 1)
-        if last < oldest:
-            return Page([], total)
-        begin = max(oldest, last - count + 1)
-        found = page(read_at, size, index, from_line=begin, count=last - begin + 1, wanted=wanted)
-        return Page(found.logs, first - 1 + last - begin + 1)
-    # A filter goes through the log from its end, in runs of lines; each run is judged from its first line on.
+    # It goes through the log from its end, in runs of lines; each run is judged from its first line on.
     logs: list[str] = []
-    seen, looked, all_seen = first - 1, 0, total - oldest + 1
-    while seen < all_seen and len(logs) < count and looked < MAX_SCAN_BYTES:
-        run = min(MAX_LINES, all_seen - seen)
+    seen, looked, taken, all_seen = max(from_line, 1) - 1, 0, 0, total - oldest + 1
+    full = False
+    while seen < all_seen and not full and looked < MAX_SCAN_BYTES:
+        run = min(MAX_LINES if wanted else count - len(logs), all_seen - seen)
         at = index.offset_of(read_at, size, total - seen - run + 1) or 0
-        kept: list[tuple[int, str]] = []
-        following = 0
+        # The last ones of the run, as many and as long as the page has room for.
+        kept: deque[tuple[int, str, int]] = deque()
+        following, left_out = 0, 0
         for number, (_, line, length) in zip(range(run), _lines(read_at, at, size), strict=False):
             looked += length + 1
             keep, following = _judge(line, following, wanted)
             if keep:
-                kept.append((number, _text(line, length)))
-        room = count - len(logs)
+                kept.append((number, _text(line, length), len(line) + 1))
+                taken += len(line) + 1
+            while len(kept) > count - len(logs) or (taken > MAX_PAGE_BYTES and len(kept) + len(logs) > 1):
+                number_out, _, size_out = kept.popleft()
+                taken, left_out, full = taken - size_out, number_out + 1, True
         # Where the page is full, what lies before its first line has not been looked at.
-        seen += run - kept[-room][0] if len(kept) > room else run
-        logs[:0] = [text for _, text in kept[-room:]]
+        seen += run - (kept[0][0] if kept else left_out) if full else run
+        logs[:0] = [text for _, text, _ in kept]
+        full = full or len(logs) >= count
     return Page(logs, seen if seen < all_seen else max(total, seen))
 
 
