@@ -36,10 +36,11 @@ def test_variables_live_on_and_executions_are_counted(agent: AgentProcess) -> No
 
 
 def test_old_results_are_dropped_without_a_word_in_somebodys_task(agent: AgentProcess) -> None:
-    agent.outputs("shell = get_ipython(); shell.displayhook.cache_size = 1")
+    agent.outputs("shell = get_ipython(); shell.displayhook.cache_size = 1; shell.user_ns['_oh'].clear()")
     try:
-        assert [agent.outputs(str(number)) for number in range(3)] == [[text("result", str(n))] for n in range(3)]
-        assert agent.outputs("len(shell.user_ns['_oh']) < 3") == [text("result", "True")]
+        for number in range(5):
+            assert agent.outputs(str(number)) == [text("result", str(number))]
+        assert agent.outputs("len(shell.user_ns['_oh']) < 4") == [text("result", "True")]
     finally:
         agent.outputs("shell.displayhook.cache_size = 1000")
 
