@@ -17,6 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from bench.table import Table
 from e2e import kubectl
 from e2e.cluster import tools
 from e2e.gateway import Gateway
@@ -208,13 +209,9 @@ def main() -> int:
     release = install(NAMESPACE, "canary=false")
     kubectl.run("delete", "namespace", FLOORS, "--ignore-not-found", "--timeout=60s")
     kubectl.must("create", "namespace", FLOORS)
-    missed = 0
+    table = Table(46, 12, 10)
+    tell = table.tell
     print("what                                             measured       goal", flush=True)
-
-    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
-        nonlocal missed
-        missed += not met
-        print(f"{what:<46} {value:>12} {goal:>10}{'' if met else '  MISSED'}", flush=True)
 
     try:
         raw = raw_pods(tags["engine-python"])
@@ -249,7 +246,7 @@ def main() -> int:
         # With the release goes its cluster-scoped plugin, which another release could not take over.
         uninstall(NAMESPACE)
         kubectl.run("delete", "namespace", FLOORS, "--wait=false")
-    return 1 if missed else 0
+    return table.exit_code
 
 
 if __name__ == "__main__":

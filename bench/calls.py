@@ -24,6 +24,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
 from bench.loopback import HEADERS, Gateway, agents, engine_id, gateway
+from bench.table import Table
 from linkis_ecm.gateway.table import BASE
 
 ENGINES, AT_ONCE = 10, 50
@@ -200,12 +201,8 @@ def status_rate(gateway: Gateway) -> tuple[float, float]:
 
 
 def main() -> int:
-    missed = 0
-
-    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
-        nonlocal missed
-        missed += not met
-        print(f"{what:<52} {value:>14} {goal:>8}{'' if met else '  MISSED'}", flush=True)
+    table = Table(52, 14, 8)
+    tell = table.tell
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -228,7 +225,7 @@ def main() -> int:
     tell("getEngineStatus, requests a second", f"{wall:.0f}")
     tell("getEngineStatus, requests a second of one core", f"{core:.0f}", "≥ 800", met=core >= 800)
     print(json.dumps({"medians": median, "p99": {"direct": straight, "ours": through}}), flush=True)
-    return 1 if missed else 0
+    return table.exit_code
 
 
 if __name__ == "__main__":

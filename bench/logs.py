@@ -29,6 +29,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from bench.table import Table
 from linkis_ecm.gateway.app import build_app, new_runner
 from linkis_ecm.gateway.auth import TokenFile
 from linkis_ecm.gateway.caches import EngineCache, PluginCache
@@ -229,12 +230,8 @@ def main() -> int:
     if options.floor:
         asyncio.run(serve_floor(options.floor))
         return 0
-    missed = 0
-
-    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
-        nonlocal missed
-        missed += not met
-        print(f"{what:<52} {value:>14} {goal:>10}{'' if met else '  MISSED'}", flush=True)
+    table = Table(52, 14, 10)
+    tell = table.tell
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecm-bench-", dir=options.folder)))
@@ -276,7 +273,7 @@ def main() -> int:
         tell("  index warm, p50", f"{statistics.median(far):.2f} ms", "< 20", met=statistics.median(far) < 20)
         tell("  index warm, p95", f"{statistics.quantiles(far, n=20)[-1]:.2f} ms")
         connection.close()
-    return 1 if missed else 0
+    return table.exit_code
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 
 import aiohttp
 
+from bench.table import Table
 from e2e import kubectl
 from e2e.cluster import binaries, tools
 from linkis_ecm.kube.client import ApiError, KubeClient
@@ -249,12 +250,8 @@ async def raw_rate(client: KubeClient, count: int) -> float:
 
 
 async def measure(count: int) -> int:
-    missed = 0
-
-    def tell(what: str, value: str, goal: str = "", *, met: bool = True) -> None:
-        nonlocal missed
-        missed += not met
-        print(f"{what:<58} {value:>14} {goal:>12}{'' if met else '  MISSED'}", flush=True)
+    table = Table(58, 14, 12)
+    tell = table.tell
 
     key = base64.b64encode(secrets.token_bytes(48))
     agents = Agents(master_key(key))
@@ -315,7 +312,7 @@ async def measure(count: int) -> int:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 print(Path(name, "operator.log").read_text()[-3000:], file=sys.stderr)
-    return 1 if missed else 0
+    return table.exit_code
 
 
 async def _created(client: KubeClient, resource: Any, body: dict[str, Any]) -> None:

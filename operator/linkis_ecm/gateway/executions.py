@@ -143,12 +143,8 @@ def by_agent(record: ExecutionRecord, told: dict[str, Any]) -> ExecutionRecord:
     agent's are left out."""
     status = told.get("status")
     outputs = told.get("outputs")
-    errors = (
-        [part for part in outputs if isinstance(part, dict) and part.get("type") == "error"]
-        if (isinstance(outputs, list))
-        else []
-    )
-    error = errors[-1] if errors else None
+    parts = [part for part in outputs if isinstance(part, dict)] if isinstance(outputs, list) else []
+    error = next((part for part in reversed(parts) if part.get("type") == "error"), None)
     return replace(
         record,
         status=status if isinstance(status, str) and status in TOLD else record.status,
