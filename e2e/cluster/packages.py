@@ -54,7 +54,9 @@ def install(names: Iterable[str]) -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # No policy-rc.d is written: none of these packages is a service that we would not start ourselves, except database
     # servers, which their users start with their own settings.
-    install_them = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted]
+    # Another installation may hold the lock, as a new machine's own upgrade does: waited for, within the step's time.
+    waits = ["-o", "DPkg::Lock::Timeout=300"]
+    install_them = ["apt-get", "install", *waits, "-y", "-q", "--no-install-recommends", *wanted]
     with step(f"Debian packages: {listed}"):
         simulated = subprocess.run(
             ["apt-get", "install", "-s", "-q", *wanted], capture_output=True, check=False, timeout=120, env=env
