@@ -1,10 +1,11 @@
-"""Finds and kills a process of a pod, as kill -9 on the node does. Only on the node built from source.
+"""Finds and signals the processes of a pod, as kill on the node does. Only on the node built from source.
 
 By pod uid: the cgroup of a container's process names it. Must kill nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -26,9 +27,16 @@ def of_pod(uid: str, command: bytes) -> list[int]:
     return found
 
 
+def send(uid: str, command: bytes, number: signal.Signals) -> int:
+    """That signal to those; how many took it. One that ended since it was seen takes none."""
+    taken = 0
+    for pid in of_pod(uid, command):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            taken += 1
+    return taken
+
+
 def kill(uid: str, command: bytes) -> int:
     """SIGKILL to those; how many there were."""
-    pids = of_pod(uid, command)
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    return len(pids)
+    return send(uid, command, signal.SIGKILL)
