@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from e2e import kubectl
-from e2e.conftest import NAMESPACE, pods, record
+from e2e.conftest import NAMESPACE, Gate, pods, record
 from e2e.gateway import Gateway
 from e2e.operators import kill_operator
 from tests.behaviours import BEHAVIOURS, Row
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ENGINE = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn"}
-# Long enough for any behaviour; its engine is deleted at the end whatever it does.
-TASK = "import os, time\nwhile not os.path.exists('/tmp/end'): time.sleep(0.1)"
 NO_IMAGE = {
     "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin", "metadata": {"name": "e2e-no-image"},
     "spec": {
@@ -35,7 +33,7 @@ class Real:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._names: set[str] = set()
-        self._tasks: dict[str, threading.Thread] = {}
+        self._tasks: dict[str, tuple[Gate, threading.Thread]] = {}
 
     async def create(self, name: str, trouble: str = "", **spec: Any) -> str:
         body: dict[str, Any] = {"engineType": "python", "user": "hadoop"} | spec
@@ -64,19 +62,23 @@ class Real:
     async def begin_task(self, name: str) -> None:
         found = await self.engine(name)
         assert found is not None
-        caller = self._gateway.as_user("hadoop")
+        caller, gate = self._gateway.as_user("hadoop"), Gate()
+        ticket = found["status"]["ticketId"]
 
         def run() -> None:
             with caller:
-                caller.execute(found["status"]["ticketId"], TASK)
+                caller.execute(ticket, gate.code)
 
-        self._tasks[name] = threading.Thread(target=run, daemon=True)
-        self._tasks[name].start()
+        # A daemon: its engine is deleted at the end whatever it does.
+        thread = threading.Thread(target=run, daemon=True)
+        self._tasks[name] = gate, thread
+        thread.start()
 
     async def end_task(self, name: str) -> None:
-        (pod,) = pods(name)
-        kubectl.must("exec", "-n", NAMESPACE, pod["metadata"]["name"], "--", "touch", "/tmp/end")
-        await asyncio.to_thread(self._tasks.pop(name).join, 30)
+        gate, thread = self._tasks.pop(name)
+        gate.open(name)
+        await asyncio.to_thread(thread.join, 60)
+        assert not thread.is_alive(), "the task was not answered within 60 s of its end"
 
     async def kill_operator(self) -> None:
         kill_operator()
@@ -93,12 +95,9 @@ class Real:
         return pods(name)
 
     async def row(self, ticket: str) -> Row | None:
-        try:
-            found = record(ticket)
-        except RuntimeError as error:
-            if "no record has the ticket" in str(error):
-                return None
-            raise
+        found = record(ticket)
+        if found is None:
+            return None
         row = found["record"]
         times = (row["request_times"], row["used_times"], row["release_times"])
         states: list[str] = []
@@ -115,9 +114,9 @@ class Real:
         return answer
 
     def clean(self) -> None:
-        kubectl.run("delete", "ec", *self._names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-        for task in self._tasks.values():
-            task.join(30)
+        kubectl.must("delete", "ec", *self._names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+        for _, thread in self._tasks.values():
+            thread.join(30)
 
 
 @pytest.fixture(scope="module", autouse=True)
