@@ -14,7 +14,8 @@ from e2e.installation import OURS, RELEASE
 from linkis_ecm.kube.client import KubeClient
 from tests.contract import BEHAVIOURS
 
-pytestmark = pytest.mark.cluster
+# The first one's time has an operator's end and the CRDs' beginning in it.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CRDS = Path(__file__).parents[1] / "crds"
 
 
@@ -28,11 +29,11 @@ def no_operator() -> Iterator[None]:
         resting.append(home)
         kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=0")
         kubectl.must("wait", "pod", "-n", home, "-l", "linkis.apache.org/operator=true", "--for=delete",
-                     "--timeout=60s")  # fmt: skip
+                     "--timeout=90s")  # fmt: skip
     yield
     for home in resting:
         kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=1")
-        kubectl.must("rollout", "status", "-n", home, f"deployment/{RELEASE}", "--timeout=90s")
+        kubectl.must("rollout", "status", "-n", home, f"deployment/{RELEASE}", "--timeout=120s", seconds=150)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def namespace(no_operator: None) -> Iterator[str]:
     name = f"ecm-contract-{uuid.uuid4().hex[:6]}"
     kubectl.must("create", "namespace", name)
     # Pods are refused until their namespace has one.
-    kubectl.must("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+    kubectl.must("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
     yield name
     kubectl.must("delete", "namespace", name, "--wait=false")
 

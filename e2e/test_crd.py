@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from e2e import kubectl
 from tests.corpus import cases
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 CRDS = Path(__file__).parents[1] / "crds"
-NAMESPACE = "ecm-crd-test"
+# Of this run alone: the last run's may still be on its way out.
+NAMESPACE = f"ecm-crd-test-{uuid.uuid4().hex[:6]}"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -484,10 +484,10 @@ async def a_field_selector_chooses(client: KubeClient, namespace: str) -> None:
 async def _watched(
     client: KubeClient, resource: Resource, namespace: str, version: str, selector: str, count: int
 ) -> list[tuple[str, Object]]:
-    """The first `count` changes after that version, within 15 s."""
+    """The first `count` changes after that version, within 60 s."""
     told: list[tuple[str, Object]] = []
     watch = client.watch(resource, resource_version=version, namespace=namespace, label_selector=selector)
-    async with asyncio.timeout(15), aclosing(watch):
+    async with asyncio.timeout(60), aclosing(watch):
         async for event in watch:
             if event.type != "BOOKMARK":
                 told.append((event.type, event.object))
@@ -546,10 +546,11 @@ async def a_watch_ends_by_itself_after_its_time(client: KubeClient, namespace: s
     watch = client.watch(
         LEASES, resource_version=start, namespace=namespace, label_selector=nothing, timeout_seconds=2
     )  # fmt: skip
-    async with asyncio.timeout(10), aclosing(watch):
+    async with asyncio.timeout(60), aclosing(watch):
         told = [event async for event in watch if event.type != "BOOKMARK"]
     assert told == []
-    assert 1.5 <= loop.time() - begun <= 5
+    # The server's own time for a watch that names none is half an hour and more.
+    assert 1.5 <= loop.time() - begun <= 30
 
 
 # The garbage collector
@@ -566,13 +567,14 @@ async def a_pod_goes_with_the_engine_that_owns_it(client: KubeClient, namespace:
             }  # fmt: skip
             pods.append(await made.create(PODS, made.body(PODS, ownerReferences=[reference])))
         await client.delete(ENGINECONNS, name_of(owner), namespace=namespace)
-        deadline = asyncio.get_running_loop().time() + 30
+        # A collector that does not know the engines' kind yet looks for new ones twice a minute.
+        deadline = asyncio.get_running_loop().time() + 90
         while True:
             found = await client.list(PODS, namespace=namespace, label_selector=made.selector)
             left = {name_of(pod) for pod in found.items}
             if name_of(pods[0]) not in left:
                 break
-            assert asyncio.get_running_loop().time() < deadline, "the pod outlived its engine by 30 s"
+            assert asyncio.get_running_loop().time() < deadline, "the pod outlived its engine by 90 s"
             await asyncio.sleep(0.2)
         assert left == {name_of(pods[1])}
 
