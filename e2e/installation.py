@@ -45,6 +45,8 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
     make_room(namespace)
     # Helm installs a chart's CRDs, and never changes them after that.
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    # It waits for those that it has installed, and not for ours: it would know no such kind.
+    kubectl.must("wait", "--for=condition=Established", "-f", str(ROOT / "crds"), "--timeout=60s")
     repository, _, tag = tags["ecm"].rpartition(":")
     values = [
         f"image.repository={repository}",
