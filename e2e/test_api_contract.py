@@ -24,7 +24,7 @@ def no_operator() -> Iterator[None]:
     """An operator watches every namespace: where one is installed it rests, so that the API server is alone."""
     resting = []
     for home in OURS:
-        if not kubectl.run("get", "deployment", RELEASE, "-n", home, "--ignore-not-found", "-o", "name").out.strip():
+        if not kubectl.must("get", "deployment", RELEASE, "-n", home, "--ignore-not-found", "-o", "name").strip():
             continue
         resting.append(home)
         kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=0")

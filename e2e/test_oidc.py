@@ -34,7 +34,7 @@ from linkis_ecm.gateway.kubeauth import user_name
 from linkis_ecm.gateway.oidc import LEEWAY_SECONDS, OidcAuthenticator
 
 # The release of the run brings the CRDs, the catalogue and the operator.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.usefixtures("installation")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]
 NAMESPACE = "ecm-oidc"
 AUDIENCE = "linkis-ecm"
 # The least that the API server issues a token for.
@@ -67,7 +67,7 @@ class Issuer:
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
     folder = tmp_path_factory.mktemp("issuer")
-    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    kubectl.must("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=150s", seconds=180)
     kubectl.must("create", "namespace", NAMESPACE)
     for account in ("ana", "ben", "gateway"):
         kubectl.must("create", "serviceaccount", account, "-n", NAMESPACE)
@@ -81,8 +81,8 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
     # Every service account may read the issuer's keys, and nobody without a login.
     found.token_file.write_text(kubectl.must("create", "token", "gateway", "-n", NAMESPACE))
     yield found
-    kubectl.run("delete", "ec", "--all", "-n", NAMESPACE, "--timeout=60s")
-    kubectl.run("delete", "namespace", NAMESPACE, "--timeout=60s")
+    kubectl.must("delete", "ec", "--all", "-n", NAMESPACE, "--timeout=90s")
+    kubectl.must("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def port(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
             return False
 
     try:
-        until("the gateway listens and has read the cluster", ready, 30)
+        until("the gateway listens and has read the cluster", ready)
         yield local
         told = (folder / "log").read_text()
         assert "Traceback" not in told, told
