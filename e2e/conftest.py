@@ -59,63 +59,68 @@ def until_holds(what: str, look: Callable[[], Any], holds: Callable[[Any], Any],
     return seen
 
 
-def status(name: str) -> dict[str, Any]:
+def status(name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
     """An EngineConn's status."""
-    found: dict[str, Any] = kubectl.get("ec", name, "-n", NAMESPACE).get("status", {})
+    found: dict[str, Any] = kubectl.get("ec", name, "-n", namespace).get("status", {})
     return found
 
 
-def until_state(name: str, *states: str, seconds: float = 90) -> dict[str, Any]:
+def until_state(name: str, *states: str, seconds: float = 90, namespace: str = NAMESPACE) -> dict[str, Any]:
     """The engine's status once it is in one of the states."""
     found: dict[str, Any] = until_holds(
-        f"{name} is {' or '.join(states)}", lambda: status(name), lambda s: s.get("engineState") in states, seconds
+        f"{name} is {' or '.join(states)}",
+        lambda: status(name, namespace),
+        lambda s: s.get("engineState") in states,
+        seconds,
     )
     return found
 
 
-def record(ticket: str) -> dict[str, Any] | None:
+def record(ticket: str, namespace: str = NAMESPACE) -> dict[str, Any] | None:
     """The engine's row and transitions, read by the operator's own image from the database.
 
     None where there is no row yet, and while nobody can look: between two pods or containers of the operator, or two
     kubelets.
     """
-    pod = _running_operator()
+    pod = _running_operator(namespace)
     if pod is None:
         return None
     answer = kubectl.run(
-        "exec", "-n", NAMESPACE, pod, "-c", "operator", "--", "python", "-m", "linkis_ecm", "record", ticket
+        "exec", "-n", namespace, pod, "-c", "operator", "--", "python", "-m", "linkis_ecm", "record", ticket
     )
     if answer.code == 0:
         loaded: dict[str, Any] = json.loads(answer.out)
         return loaded
     if "no record has the ticket" in answer.err or any(words in answer.err for words in NO_EXEC):
         return None
-    if pod != _running_operator():
+    if pod != _running_operator(namespace):
         return None  # it went while it was asked
     raise RuntimeError(f"the record of {ticket} cannot be read: {answer.err.strip()}")
 
 
-def until_row(ticket: str, *words: str, final: bool | None = None, seconds: float = 90) -> dict[str, Any]:
+def until_row(
+    ticket: str, *words: str, final: bool | None = None, seconds: float = 90, namespace: str = NAMESPACE
+) -> dict[str, Any]:
     """The record once its row has one of the words as status and, where that is asked, is final or is not."""
 
     def holds(found: dict[str, Any] | None) -> bool:
         return found is not None and found["record"]["status"] in words and (final is None or found["final"] is final)
 
     found: dict[str, Any] = until_holds(
-        f"the row of {ticket} says {' or '.join(words)}", lambda: record(ticket), holds, seconds
+        f"the row of {ticket} says {' or '.join(words)}", lambda: record(ticket, namespace), holds, seconds
     )
     return found
 
 
-def operator_pods() -> list[dict[str, Any]]:
+def operator_pods(namespace: str = NAMESPACE) -> list[dict[str, Any]]:
     """The release's operator pods that are not on their way out."""
-    items: list[dict[str, Any]] = kubectl.get("pods", "-n", NAMESPACE, "-l", "linkis.apache.org/operator=true")["items"]
+    items: list[dict[str, Any]] = kubectl.get("pods", "-n", namespace, "-l", "linkis.apache.org/operator=true")["items"]
     return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
 
-def _running_operator() -> str | None:
-    """The pod whose operator runs: not `deployment/…`, for that may be the one that is just being replaced."""
-    for pod in operator_pods():
+def _running_operator(namespace: str) -> str | None:
+    """A pod whose operator runs: not `deployment/…`, for that may be the one that is just being replaced."""
+    for pod in operator_pods(namespace):
         for container in pod["status"].get("containerStatuses", []):
             if container["name"] == "operator" and "running" in container["state"]:
                 return str(pod["metadata"]["name"])

@@ -22,13 +22,15 @@ PASSWORD = "s3cret-word"
 
 
 class MariaDB:
-    """A server at `address`; `inside` puts its command into the network namespace where that is."""
+    """A server at `address`; `inside` puts its command into the network namespace where that is, in which `port` is
+    free: one of the machine's own is looked for where none is given."""
 
     def __init__(
         self,
         folder: Path,
         *,
         address: str = "127.0.0.1",
+        port: int | None = None,
         inside: Callable[[list[str]], list[str]] = lambda command: command,
     ) -> None:
         self.folder = folder
@@ -36,7 +38,7 @@ class MariaDB:
         self._inside = inside
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+            self.port: int = port or probe.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
 
     def install(self) -> None:
@@ -49,7 +51,7 @@ class MariaDB:
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db",
              "--auth-root-authentication-method=normal", *user],
-            check=True, capture_output=True, timeout=60,
+            check=True, capture_output=True, timeout=180,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -62,7 +64,7 @@ class MariaDB:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("ab")
         )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self.admin("SELECT 1")
