@@ -320,6 +320,21 @@ async def test_a_failed_engine_is_restarted_by_its_policy_with_a_growing_pause(w
     assert len(set(world.pods_made)) == 3
 
 
+async def test_an_evicted_pod_that_goes_while_its_evidence_is_collected_was_evicted(world: World) -> None:
+    """The kubelet takes the object away right after its last word; every look of the operator takes longer."""
+    uid = world.create("e")
+    await world.until_state("e", "Idle")
+    key = NAMESPACE, world.pods("e")[0]["metadata"]["name"]
+    world.server.latency = lambda: 0.2
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    world.cluster.change(PODS, key, lambda item: item["status"].setdefault("conditions", []).append(target))
+    world.delete_pod("e", grace=30)
+    await world.until_state("e", "Failed")
+    assert world.status("e")["reason"] == "Evicted"
+    await world.until(lambda: (row := world.row("e")) is not None and row.reason == "Evicted")
+    assert bundle(world, uid)["reason"] == "Evicted"
+
+
 async def test_only_infrastructure_failures_are_restarted_where_the_policy_says_so(world: World) -> None:
     policy = {"type": "OnInfrastructureFailure", "maxAttempts": 2}
     world.create("evicted", restartPolicy=policy)

@@ -177,6 +177,17 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("pod missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "KernelReady", (ConfirmPod,)),
     ("pod gone", lambda: snapshot(engine=engine(IDLE), pod_gone=True, evidence=COLLECTED), 9, S.FAILED, "PodDeleted",
      ()),
+    ("evicted, and gone while the evidence was collected", lambda: snapshot(
+        engine=engine(IDLE), pod_gone=True, evidence=COLLECTED,
+        last_pod=pod(terminated=clean, disrupted="EvictionByEvictionAPI", **gone)), 9, S.FAILED, "Evicted", ()),
+    ("deleted by hand, and gone with its last word", lambda: snapshot(
+        engine=engine(IDLE), pod_gone=True, evidence=COLLECTED, last_pod=pod(terminated=clean, **gone)), 9, S.FAILED,
+     "PodDeleted", ()),
+    ("gone while it ran", lambda: snapshot(
+        engine=engine(IDLE), pod_gone=True, evidence=COLLECTED, last_pod=pod(**gone)), 9, S.FAILED, "PodDeleted", ()),
+    ("gone, and what is known of a pod is of an earlier one", lambda: snapshot(
+        engine=engine(IDLE), pod_gone=True, evidence=COLLECTED, last_pod=pod(name="e-pod-9", terminated=oom)), 9,
+     S.FAILED, "PodDeleted", ()),
     ("pod gone with its namespace", lambda: snapshot(
         engine=engine(IDLE), pod_gone=True, evidence=Evidence(0, {}, namespace_ending=True)), 9, S.SUCCESS, "Deleted",
      ()),

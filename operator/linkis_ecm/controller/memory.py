@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from linkis_ecm.engine.decision import CreateFailure, Evidence, Silence, Stop
-from linkis_ecm.engine.view import Report
+from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model.record import EngineRecord
 
 
@@ -24,6 +24,7 @@ class Memory:
     stop: Stop | None = None
     evidence: Evidence | None = None
     pod_gone: bool = False
+    last_pod: PodView | None = None
     seen: dict[str, datetime] = field(default_factory=dict)
     errors: int = 0
     offered: EngineRecord | None = None
@@ -39,7 +40,7 @@ class Memory:
     def next_attempt(self, now: datetime) -> None:
         """Another pod follows: what was known of the old one is of no use."""
         self.report = self.failure = self.stop = self.evidence = None
-        self.pod_gone = False
+        self.pod_gone, self.last_pod = False, None
         self.seen = {}
         self.hear(now)
 

@@ -229,8 +229,10 @@ class Operator:
         self.synced = True
 
     def _pod(self, kind: str, pod: PodView) -> None:
-        changed = self.cache.drop_pod(pod) if kind == "DELETED" else self.cache.apply_pod(pod)
-        if changed:
+        if kind == "DELETED":
+            if self.cache.drop_pod(pod):
+                self.reconciler.notice_gone(pod)
+        elif self.cache.apply_pod(pod):
             self.reconciler.notice_pod(pod)
 
     def _relist_pods(self) -> None:

@@ -122,9 +122,16 @@ class Reconciler:
             self.queue.add(key)
 
     def notice_pod(self, pod: PodView) -> None:
-        """A pod came, changed or went: its engine is looked at."""
+        """A pod came or changed: its engine is looked at."""
         if pod.owner_name:
             self.queue.add((pod.namespace, pod.owner_name))
+
+    def notice_gone(self, pod: PodView) -> None:
+        """A pod went; it is as the watch told it last."""
+        engine = self._cache.engines.get((pod.namespace, pod.owner_name))
+        if engine is not None and engine.uid == pod.owner_uid:
+            self._of(engine).last_pod = pod
+        self.notice_pod(pod)
 
     def take_report(self, engine: EngineView, report: Report) -> None:
         """The agent's word, checked by `reports`; the last one counts."""
@@ -351,6 +358,7 @@ class Reconciler:
             failure=memory.failure,
             stop=memory.stop,
             pod_gone=memory.pod_gone,
+            last_pod=memory.last_pod,
             others=self._cache.other_pods(engine, pod),
             silence=memory.silence,
             evidence=memory.evidence,

@@ -86,10 +86,19 @@ def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
             state = s.engine.state or EngineState.STARTING
             return living.as_told(s, state, now, stop=stop, actions=(ConfirmPod(name),))
         if stop is None:
-            return living.failed(s, Verdict(reasons.POD_DELETED), now)
+            return _gone(s, now)
     if stop is not None:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop)
     return _wanted(s, now)
+
+
+def _gone(s: Snapshot, now: datetime) -> Outcome:
+    """Nobody asked for its pod's end. A kubelet takes a pod away moments after it has told how it ended, which may be
+    while evidence is collected: what was told last counts."""
+    last = s.last_pod
+    if last is not None and last.ended and last.name == s.engine.text("podName"):
+        return _ended(s, last, None, now)
+    return living.failed(s, Verdict(reasons.POD_DELETED), now)
 
 
 def _wanted(s: Snapshot, now: datetime) -> Outcome:

@@ -98,6 +98,8 @@ class Snapshot:
     stop: Stop | None = None
     # The API server itself said that the pod is gone: a cache alone is not believed.
     pod_gone: bool = False
+    # As it was when it went, where the watch has told of that.
+    last_pod: PodView | None = None
     # Pods of the engine's other attempts that are still there.
     others: tuple[PodView, ...] = ()
     silence: Silence | None = None
