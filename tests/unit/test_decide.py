@@ -115,6 +115,8 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("deleted before its pod", lambda: snapshot(engine=engine(deleting=True)), 1, S.SUCCESS, "StoppedByUser", ()),
     ("starting", lambda: snapshot(engine=engine(STARTING), pod=pod()), 3, S.STARTING, "PodCreated", ()),
     ("ready", lambda: snapshot(engine=engine(STARTING), pod=pod(), report=report()), 3, S.IDLE, "KernelReady", ()),
+    ("ready, and nobody could reach it yet", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(ip="", started=None), report=report()), 3, S.STARTING, "PodCreated", ()),
     ("busy", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report(S.BUSY)), 9, S.BUSY, "Executing", ()),
     ("running", lambda: snapshot(engine=engine(STARTING), pod=pod(), report=report(S.RUNNING)), 3, S.RUNNING,
      "JobRunning", ()),
@@ -384,6 +386,29 @@ def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -
         return
     again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
     assert again.patch == {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        # When this process saw the node and the container, and the whole seconds that the API tells of them.
+        ({"scheduled": at(0.9), "containerStarted": at(1.6)}, {"scheduled": T0, "started": at(1)}),
+        ({"scheduled": at(1.9), "containerStarted": at(1.9)}, {"scheduled": T0, "started": at(1)}),
+        ({"scheduled": at(1.4), "containerStarted": at(2.6)}, {"scheduled": T0, "started": at(1)}),
+        ({"scheduled": at(1.4), "containerStarted": at(2.4)}, {"scheduled": T0, "started": at(1)}),
+        ({}, {"scheduled": T0, "started": T0}),
+    ],
+    ids=["seen at once", "seen late", "the container seen late", "seen after the report", "never seen"],
+)
+def test_the_phases_of_a_start_stand_in_their_order(seen: dict[str, datetime], told: dict[str, datetime]) -> None:
+    accepted = "2026-11-24T12:00:00.700000Z"
+    s = snapshot(
+        engine=engine(STARTING | {"startup": {"accepted": accepted}}), pod=pod(**told), report=report(changed=2),
+        seen=seen,
+    )  # fmt: skip
+    startup = decided(s).patch["startup"]
+    times = [startup.get("accepted", accepted), *(startup[name] for name in ("scheduled", "containerStarted", "ready"))]
+    assert times == sorted(times)
 
 
 def test_an_engine_that_was_ready_between_two_looks_has_its_address_and_times_in_the_end() -> None:

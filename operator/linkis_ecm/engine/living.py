@@ -63,7 +63,8 @@ def living(s: Snapshot, pod: PodView, now: datetime, settings: Settings) -> Outc
         # A job that is done was not asked to stop.
         reason = reasons.COMPLETED if report.state is EngineState.SUCCESS else reasons.STOP_REQUESTED
         return _ends_by_itself(report, Verdict(reason), report.changed + limit)
-    if report is not None and report.state in AVAILABLE:
+    # An agent may report before the API has its pod's address: until then nobody could reach it.
+    if report is not None and report.state in AVAILABLE and (pod.ip or s.engine.state in AVAILABLE):
         return _silent(s, pod, now, settings) or _ready(s, report, now, settings)
     if s.engine.state in AVAILABLE:
         # This operator is new and has no report yet: what was written stands.

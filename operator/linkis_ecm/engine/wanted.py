@@ -9,7 +9,7 @@ from linkis_ecm.engine import facts
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import AGENT_PORT, pod_name, service_instance
 from linkis_ecm.engine.status import conditions
-from linkis_ecm.engine.times import format_time, from_unix
+from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.formats import log_dir_suffix
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
@@ -83,9 +83,14 @@ def _on_ready(
     answered = from_unix(timings.get("kernelReady", 0.0))
     # One that has ended before anybody saw it ready was so when its kernel answered.
     ready_at = outcome.since if outcome.state in AVAILABLE else answered or outcome.since
+    accepted = parse_time(str(startup["accepted"]))
+    scheduled = _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, ready_at)
+    started = _finer(
+        s.seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, ready_at
+    )
     phases = {
-        "scheduled": _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None),
-        "containerStarted": _finer(s.seen.get("containerStarted"), pod.started if pod is not None else None),
+        "scheduled": scheduled,
+        "containerStarted": started,
         "agentStarted": from_unix(timings.get("processStarted", 0.0)),
         "kernelReady": answered,
         "ready": ready_at,
@@ -97,7 +102,7 @@ def _on_ready(
         "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
     }
     if pod is not None:
-        ready |= {"address": f"{pod.ip}:{AGENT_PORT}", "nodeName": pod.node}
+        ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{AGENT_PORT}"} if pod.ip else {})
     return ready
 
 
@@ -136,11 +141,21 @@ def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: date
     return wanted
 
 
-def _finer(seen: datetime | None, told: datetime | None) -> datetime | None:
-    """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart)."""
-    if seen is None or told is None:
-        return seen or told
-    return seen if seen < told + timedelta(seconds=1.5) else told
+def _finer(
+    seen: datetime | None, told: datetime | None, before: datetime | None, after: datetime
+) -> datetime | None:  # fmt: skip
+    """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart).
+
+    It was between the phase before it and the engine's readiness, though the second began sooner, and though an agent's
+    report may be here before the watch of pods has shown its container.
+    """
+    moment = seen or told
+    if seen is not None and told is not None and seen >= told + timedelta(seconds=1.5):
+        moment = told
+    if moment is None:
+        return None
+    moment = min(moment, after)
+    return moment if before is None else max(moment, before)
 
 
 def _usage(report: Report) -> dict[str, int]:
