@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.gateway import create
 from linkis_ecm.gateway.create import engine_name
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
@@ -99,7 +100,10 @@ async def test_the_same_ticket_makes_one_engine_however_often_it_is_sent(gw: Har
     assert len(gw.cluster.writes) == 1
 
 
-async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(gw: Harness) -> None:
+async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(
+    gw: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "SHOWN_SECONDS", 0.1)
     body = {"engineType": "python", "ticketId": TICKET, "wait": False}
     first = await gw.post("createEngineConnection", body)
     item = next(iter(gw.cluster.items.values()))
@@ -108,6 +112,24 @@ async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(gw: Harne
     again = await gw.post("createEngineConnection", body)
     assert again.data["name"] == first.data["name"]
     assert [verb for verb, *_ in gw.cluster.writes] == ["create"]
+
+
+async def test_what_was_made_can_be_asked_for_and_ended_at_once_though_the_watch_tells_of_it_later(gw: Harness) -> None:
+    class Late:
+        """A watch that takes its time."""
+
+        def on_event(self, kind: Any, view: Any) -> None:
+            asyncio.get_running_loop().call_later(0.3, gw.engines.on_event, kind, view)
+
+    gw.cluster.cache = Late()  # type: ignore[assignment]
+    made = (await gw.post("createEngineConnection", {"engineType": "python", "wait": False})).data
+    named = {"engineId": made["ticketId"]}
+    assert (await gw.get("getEngineStatus", named)).data["status"] == "Starting"
+    refused = await gw.post("executeCode", named | {"code": "1", "runType": "python"})
+    assert "Starting" in refused.message
+    assert (await gw.post("terminateEngine", named)).http == 200
+    (item,) = gw.cluster.items.values()
+    assert item["spec"]["desiredState"] == "Stopped"
 
 
 @pytest.mark.parametrize("error", [Unreachable("reset"), ServerError(500, "InternalError", "x")])

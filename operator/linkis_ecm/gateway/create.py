@@ -35,6 +35,8 @@ NAMES_TRIED = 3
 # The parts of a name, so that with its suffix it stays under the 63 characters of a label and mostly under the 30 that
 # a pod takes over.
 _TYPE_CHARS, _USER_CHARS = 20, 30
+# A watch tells within milliseconds; one that is broken is replaced after longer than a caller should wait.
+SHOWN_SECONDS = 5.0
 # Linkis's own words around the reason of a failed start.
 FAILED = "Create engineConn failed, caused by {}"
 # A `once` engine's job runs, or has run: how it ended is told by the engine's state, not by its creation.
@@ -68,7 +70,8 @@ async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     call.about(engine)
     if request.wait:
-        engine = await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+        return await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+    await _shown(gateway, engine)
     return engine
 
 
@@ -235,6 +238,20 @@ def _api_refusal(error: ApiError) -> Refused:
         return bad_request(f"The API server does not know where to put the engine: {text}: check namespace")
     log.warning("an engine cannot be created: %s", error)
     return unavailable("The API server does not take the engine now: try again with the same ticketId")
+
+
+async def _shown(gateway: Gateway, engine: EngineView) -> None:
+    """Waits until our own watch has told of the engine: the caller's next call may be about it, and would find nobody,
+    or end nothing."""
+    told = asyncio.Event()
+    with gateway.engines.listen(engine.key, lambda _: told.set()):
+        try:
+            async with asyncio.timeout(SHOWN_SECONDS):
+                while (known := gateway.engines.get(engine.key)) is None or known.uid != engine.uid:
+                    told.clear()
+                    await told.wait()
+        except TimeoutError:
+            log.warning("%s is made, and the watch has not told of it within %g s", engine.title, SHOWN_SECONDS)
 
 
 async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: bool) -> EngineView:
