@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiohttp import web
+
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.kube.errors import Unreachable
@@ -43,3 +45,22 @@ async def test_an_engine_that_is_nowhere_but_in_an_open_row_is_told_as_the_row_h
     gw: Harness = await make(find=lambda engine_id: row_of(item))
     told = (await gw.get("getEngineStatus", {"engineId": item["metadata"]["uid"]})).data
     assert (told["status"], told["available"]) == ("Idle", False)
+
+
+async def test_code_for_an_engine_that_only_the_watch_calls_starting_is_run(gw: Harness) -> None:
+    async def succeed(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"taskId": "t", "status": "Succeed", "outputs": []})
+
+    _, engine = await gw.served(succeed)
+    # As the watch had it before: the caller has seen the engine ready elsewhere.
+    gw.engines.on_event("MODIFIED", view_of(engine | {"status": {"engineState": "Starting"}}))
+    assert (await gw.execute(engine, "1+1")).data["status"] == "Succeed"
+    told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
+    assert told["engine"]["status"] == "Idle"
+
+
+async def test_without_an_api_server_an_engine_that_starts_is_told_as_the_watch_has_it(gw: Harness) -> None:
+    engine = gw.engine(status={"engineState": "Starting", "address": ""})
+    gw.cluster.fail["get"] = Unreachable("gone")
+    answer = await gw.execute(engine, "1+1")
+    assert (answer.http, "is Starting" in answer.message) == (400, True)

@@ -107,6 +107,16 @@ class Call:
         view = view_of(item)
         return view if view.uid == past.uid else past
 
+    async def current(self, engine: EngineView) -> EngineView:
+        """The engine as the API server has it now, where that answers: the caller may have been shown more than our own
+        watch has told, by kubectl or by another replica."""
+        try:
+            item = await self.gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
+        except ApiError:
+            return engine
+        view = view_of(item)
+        return view if view.uid == engine.uid else engine
+
     def sender(self, response: web.StreamResponse) -> Sender:
         """Sends `response` to the caller in pieces."""
         return Sender(

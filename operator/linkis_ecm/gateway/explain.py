@@ -46,6 +46,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     if isinstance(engine, PastEngine):
         return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
+    engine = await call.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
     now = datetime.now(UTC)
     return Answer(

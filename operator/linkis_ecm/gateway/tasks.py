@@ -46,6 +46,8 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.Stre
     if not request.code.strip():
         raise bad_request("Parameter code cannot be empty: send at least one statement")
     engine = await call.engine(request.engine_id)
+    if isinstance(engine, EngineView) and not (engine.takes_code or engine.ending or engine.is_final):
+        engine = await call.current(engine)
     task_id = gateway.new_id()
     if request.idempotency_key is not None:
         task_id = keyed(engine, request.idempotency_key)
