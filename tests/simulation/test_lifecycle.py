@@ -97,6 +97,16 @@ async def test_a_silent_engine_on_a_dead_node_is_told_as_node_lost_and_its_pod_t
     await world.until(lambda: not world.pods("e"), 5)
 
 
+async def test_a_node_that_is_called_ready_until_just_before_the_verdict_is_lost_all_the_same(world: World) -> None:
+    world.create("e")
+    await world.until_state("e", "Idle")
+    world.cut_off.add("e")
+    await asyncio.sleep(69)  # a second before an engine may be called lost
+    set_node(world, "Unknown")
+    await world.until_state("e", "Failed", 60)
+    assert world.status("e")["reason"] == "NodeLost"
+
+
 async def test_when_most_agents_fall_silent_at_once_nobody_is_called_lost(world: World) -> None:
     names = [f"e{n}" for n in range(8)]
     for name in names:

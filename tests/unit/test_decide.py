@@ -230,10 +230,13 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
      ()),
     ("lost agent", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
-        silence=Silence(at(0), 5, at(69), "ready")), 71, S.FAILED, "AgentLost", (DeletePod,)),
+        silence=Silence(at(0), 5, at(70), "ready")), 71, S.FAILED, "AgentLost", (DeletePod,)),
+    ("lost, but its node was asked too early", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
+        silence=Silence(at(0), 5, at(66), "ready")), 71, S.IDLE, "KernelReady", (AskAgent, AskNode)),
     ("lost node", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
-        silence=Silence(at(0), 5, at(69), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
+        silence=Silence(at(0), 5, at(70), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
     ("deaf", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), deaf=True, silence=Silence(at(0), 9, at(69), "ready")), 900,
      S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),

@@ -112,7 +112,9 @@ def _silent(s: Snapshot, pod: PodView, now: datetime, settings: Settings) -> Out
     if s.deaf:
         return replace(as_told(s, state, now), look_again=now + settings.silent_after)
     quiet = now - silence.heard
-    if quiet >= settings.lost_after and silence.asks >= ASKS_MIN and (silence.node or not pod.node):
+    # What was said of the node counts from then on alone: just before, a dead one may still be called ready.
+    asked_late = silence.asked is not None and silence.asked >= silence.heard + settings.lost_after
+    if asked_late and silence.asks >= ASKS_MIN and (silence.node or not pod.node):
         words = f"It was last heard {quiet.total_seconds():.0f} s ago and did not answer {silence.asks} questions."
         lost = silence.node and silence.node != "ready"
         reason = reasons.NODE_LOST if lost else reasons.AGENT_LOST
