@@ -77,6 +77,11 @@ def up() -> None:
         write_settings(place, Machine.detect(), shim=built["containerd-shim-runc-v2"])
     with step(f"network namespace {namespace()}"):
         _network()
+        # Before all else, so that nobody is given its port meanwhile.
+        forward = [sys.executable, "-m", "e2e.cluster.forwarder", "--listen", str(outside_port)]
+        forward += ["--namespace", namespace(), "--address", NODE_ADDRESS, "--port", str(API_PORT)]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        ledger().start("forwarder", forward, log=place.logs / "forwarder.log", env=env)
     lines = commands(place, built)
     with step("etcd, containerd"):
         _start(place, "etcd", lines["etcd"], lambda: _answers("http://127.0.0.1:2379/health"))
@@ -84,11 +89,12 @@ def up() -> None:
         _pause_image()
     with step("kube-apiserver"):
         _start(place, "kube-apiserver", lines["kube-apiserver"], lambda: _ready(place))
-        forward = [sys.executable, "-m", "e2e.cluster.forwarder", "--listen", str(outside_port)]
-        forward += ["--namespace", namespace(), "--address", NODE_ADDRESS, "--port", str(API_PORT)]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        ledger().start("forwarder", forward, log=place.logs / "forwarder.log", env=env)
-        _wait("the way in from outside", lambda: _reached(place), place.logs / "forwarder.log")
+        _wait(
+            "the way in from outside",
+            lambda: _reached(place),
+            place.logs / "forwarder.log",
+            alive=lambda: ledger().find("forwarder") is not None,
+        )
     with step("controllers, scheduler, kubelet, proxy, DNS"):
         _apply(place, _objects())
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
