@@ -26,9 +26,15 @@ def installation() -> Iterator[Installation]:
     uninstall(NAMESPACE)
 
 
-# For each test its own: a forward leads to one pod, and tests kill pods.
+# For each test its own: a forward leads to one pod, and tests kill pods; so one is waited for that stays.
 @pytest.fixture
 def port(installation: Installation) -> Iterator[int]:
+    until_holds(
+        "one pod of operator and gateway, and that is ready",
+        lambda: operator_pods(leaving=True),
+        lambda pods: len(pods) == 1 and is_ready(pods[0]),
+        120,
+    )
     with installation.forward() as local:
         yield local
 
@@ -112,10 +118,15 @@ def until_row(
     return found
 
 
-def operator_pods(namespace: str = NAMESPACE) -> list[dict[str, Any]]:
-    """The release's operator pods that are not on their way out."""
+def operator_pods(namespace: str = NAMESPACE, *, leaving: bool = False) -> list[dict[str, Any]]:
+    """The release's operator pods, those on their way out only if asked for."""
     items: list[dict[str, Any]] = kubectl.get("pods", "-n", namespace, "-l", "linkis.apache.org/operator=true")["items"]
-    return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in items if leaving or "deletionTimestamp" not in pod["metadata"]]
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """It listens and has read the cluster, by its own probes."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 
 
 def _running_operator(namespace: str) -> str | None:

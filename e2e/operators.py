@@ -6,7 +6,7 @@ from typing import Any
 
 from e2e import kubectl, processes
 from e2e.cluster.tools import backend
-from e2e.conftest import NAMESPACE, operator_pods, until_holds
+from e2e.conftest import NAMESPACE, is_ready, operator_pods, until_holds
 
 # On two busy cores: a kubelet's look at ended containers, a new container or pod, and two Python processes that start.
 BACK_SECONDS = 120
@@ -28,11 +28,6 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 def restarts() -> int:
     return int(container(operator_pod()).get("restartCount", 0))
-
-
-def is_ready(pod: dict[str, Any]) -> bool:
-    """Operator and gateway listen and have read the cluster."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 
 
 def renew_operator() -> None:

@@ -21,11 +21,10 @@ import pytest
 from e2e import kubectl, processes
 from e2e.cluster import node, tools
 from e2e.cluster.layout import NODE_ADDRESS
-from e2e.conftest import operator_pods, status, until_holds, until_row, until_state
+from e2e.conftest import is_ready, operator_pods, status, until_holds, until_row, until_state
 from e2e.faulttable import TABLE
 from e2e.gateway import Gateway
 from e2e.installation import Installation, install, uninstall
-from e2e.operators import is_ready
 from linkis_ecm.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD
 from tests.mariadb import MariaDB
 
