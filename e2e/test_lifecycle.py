@@ -80,7 +80,7 @@ def test_logs_are_downloaded_after_the_engine_was_stopped_and_its_resource_delet
     assert {"stdout", "stderr", "bundle.json"} <= set(ended["postMortem"]["files"])
     assert "missing" not in ended["postMortem"]
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
-    until("the resource is gone", lambda: not kubectl.run("get", "ec", name, "-n", NAMESPACE, "-o", "name").out)
+    until_holds("the gateway knows its end", lambda: gateway.status(found["ticketId"]).data, lambda s: s["finishedTime"])
     reply = gateway.download(
         emInstance=found["ecmInstance"], instance=found["serviceInstance"],
         logDirSuffix=found["logDirSuffix"], logType="stdout",
