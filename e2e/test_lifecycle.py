@@ -80,7 +80,8 @@ def test_logs_are_downloaded_after_the_engine_was_stopped_and_its_resource_delet
     assert {"stdout", "stderr", "bundle.json"} <= set(ended["postMortem"]["files"])
     assert "missing" not in ended["postMortem"]
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
-    until_holds("the gateway knows its end", lambda: gateway.status(found["ticketId"]).data, lambda s: s["finishedTime"])
+    ticket = found["ticketId"]
+    until_holds("the gateway knows its end", lambda: gateway.status(ticket).data, lambda told: told["finishedTime"])
     reply = gateway.download(
         emInstance=found["ecmInstance"], instance=found["serviceInstance"],
         logDirSuffix=found["logDirSuffix"], logType="stdout",

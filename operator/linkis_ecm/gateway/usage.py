@@ -42,8 +42,9 @@ from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
-# The kubelet resizes within a second or two where the node has room; what is not done by then is told as pending.
-RESIZE_SECONDS, RESIZE_LOOK = 15.0, 0.5
+# The kubelet resizes within a second or two where the node has room, later where it is busy with other pods;
+# what is not done by then is taken back and told as pending. Half of what the call may take.
+RESIZE_SECONDS, RESIZE_LOOK = 30.0, 0.5
 
 
 async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
