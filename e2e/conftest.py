@@ -16,8 +16,9 @@ from e2e.gateway import Gateway
 from e2e.installation import Installation, install, uninstall
 
 NAMESPACE = "ecm-e2e"
-# What kubectl exec says while the kubelet is on its way back after a test has killed it.
-NO_EXEC = ("unable to upgrade connection", "error dialing backend")
+# What kubectl exec says while the kubelet is on its way back after a test has killed it: the API server's words where
+# it passes a connection on, and where it translates one (streamtranslator.go, which has them of client-go's spdy.go).
+NO_EXEC = ("unable to upgrade connection", "error dialing backend", "error sending request")
 
 
 @pytest.fixture(scope="session")
