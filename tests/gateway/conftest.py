@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from linkis_ecm.gateway.settings import Settings
-from tests.gateway.support import BOB_TOKEN, EM, KEY, TOKEN, Harness
+from tests.gateway.clock import LoopClock
+from tests.gateway.support import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
 
 
 @pytest.fixture
@@ -24,13 +25,19 @@ def settings(tmp_path: Path) -> Settings:
         tokens_file=str(tokens),
         admins=frozenset({"root"}),
         token_key=KEY,
-        connect_seconds=2.0,
-        agent_seconds=2.0,
-        client_seconds=2.0,
+        connect_seconds=PATIENCE,
+        agent_seconds=PATIENCE,
+        client_seconds=PATIENCE,
         shutdown_seconds=1.0,
         # Tests of other things call as fast as they can.
         user_per_second=0,
     )
+
+
+@pytest.fixture
+async def clock() -> LoopClock:
+    """The clock of the test's loop, to be put forward."""
+    return LoopClock()
 
 
 @pytest.fixture

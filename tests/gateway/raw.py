@@ -8,9 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from tests.gateway.support import BASE, TOKEN, Harness
-
-PATIENCE = 10.0
+from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness
 
 
 @dataclass
@@ -33,10 +31,10 @@ class Raw:
         assert len(names) == len(set(names)), "no header comes twice"
         return int(lines[0].split()[1]), {name.lower(): value.strip() for name, _, value in fields}
 
-    async def rest(self) -> bytes:
+    async def rest(self, seconds: float = PATIENCE) -> bytes:
         """All until the other side closes; a broken connection is an end, too."""
         got = bytearray()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             try:
                 while data := await self.reader.read(1 << 20):
                     got += data

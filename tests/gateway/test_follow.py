@@ -11,11 +11,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from linkis_ecm.gateway import agentlogs
 from linkis_ecm.gateway.agentlogs import FOLLOWERS_PER_ENGINE
 from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
+from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.support import BASE, KEY, TOKEN, Harness, engine_item
+from tests.gateway.support import BASE, KEY, PATIENCE, TOKEN, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 NAME = "python-alice-real"
@@ -50,14 +52,14 @@ class Follower:
         return int(self.answer.headers["X-Log-Offset"])
 
     async def until(self, text: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while text not in self.got:
                 data = await self.answer.content.readany()
                 assert data, self.got[-500:]
                 self.got += data
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             self.got += await self.answer.content.read()
         return self.got
 
@@ -206,32 +208,61 @@ async def test_a_client_that_takes_nothing_is_cut(make: Make, agent: AgentProces
 # -- scripted agents -------------------------------------------------------------------------------------------------
 
 
+async def at_once() -> None:
+    """The next part follows at once."""
+
+
 def frames(
-    *parts: bytes, offset: str = "0", pause: float = 0.0
+    *parts: bytes, offset: str = "0", between: Callable[[], Awaitable[object]] = at_once
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def send(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"X-Log-Offset": offset})
         await response.prepare(request)
         for part in parts:
             await response.write(part)
-            await asyncio.sleep(pause)
+            await between()
         return response
 
     return send
 
 
-async def test_an_agents_heartbeat_keeps_a_quiet_follower_and_is_no_text(make: Make) -> None:
-    gw = await make(agent_seconds=0.4)
-    _, engine = await gw.served(frames(b"4\nold\n", *[b"0\n"] * 8, b"4\nnew\n", pause=0.15))
+class Heard:
+    """An agent's answer, and an event for each line of it that the gateway has read."""
+
+    def __init__(self, content: aiohttp.StreamReader, lines: asyncio.Semaphore) -> None:
+        self._lines = lines
+        self._content = content
+        self.read = content.read
+
+    async def readline(self) -> bytes:
+        line = await self._content.readline()
+        self._lines.release()
+        return line
+
+
+async def test_an_agents_heartbeat_keeps_a_quiet_follower_and_is_no_text(
+    gw: Harness, clock: LoopClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, unframed = asyncio.Semaphore(0), agentlogs._unframed
+    monkeypatch.setattr(agentlogs, "_unframed", lambda content: unframed(Heard(content, lines)))  # type: ignore[arg-type]
+
+    async def quiet() -> None:
+        await asyncio.wait_for(lines.acquire(), PATIENCE)
+        clock.forward(0.6 * gw.settings.agent_seconds)
+
+    _, engine = await gw.served(frames(b"4\nold\n", *[b"0\n"] * 8, b"4\nnew\n", between=quiet))
     answer = await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
     assert (answer.http, answer.raw) == (200, b"old\nnew\n")
 
 
-async def test_an_agent_that_is_silent_for_too_long_is_given_up(make: Make) -> None:
-    gw = await make(agent_seconds=0.3)
-    _, engine = await gw.served(frames(b"4\nold\n", b"4\nnew\n", pause=5))
-    with pytest.raises(aiohttp.ClientError):
-        await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+async def test_an_agent_that_is_silent_for_too_long_is_given_up(gw: Harness, clock: LoopClock) -> None:
+    _, engine = await gw.served(frames(b"4\nold\n", b"4\nnew\n", between=asyncio.Event().wait))
+    async with following(gw, engine) as follower:
+        await follower.until(b"old\n")
+        rest = asyncio.create_task(follower.rest())
+        await clock.until_over(rest, gw.settings.agent_seconds)
+        with pytest.raises(aiohttp.ClientError):
+            await rest
 
 
 @pytest.mark.parametrize("bad", [b"x\n", b"-1\n", b"9999999999\n", b"5\nabc", b"\n", b"5", b"4\nabc\nabcd"])

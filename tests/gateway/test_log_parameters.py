@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from linkis_ecm.gateway import app
+from linkis_ecm.gateway.app import KEEPALIVE_SECONDS
 from linkis_ecm.gateway.history import PastEngine
+from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
 from tests.gateway.support import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent
 from tests.gateway.test_logs import LOG, ONLY, Make, log
@@ -271,24 +273,21 @@ async def test_half_a_body_is_waited_for_so_long_and_then_refused(make: Make) ->
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /", b"GET /api HTTP/1.1\r\nHost: x\r\nToken-Code: "])
-async def test_a_head_in_dribbles_is_cut_after_its_time(
-    make: Make, monkeypatch: pytest.MonkeyPatch, head: bytes
-) -> None:
-    monkeypatch.setattr(app, "KEEPALIVE_SECONDS", 0.5)
-    gw = await make()
+async def test_a_head_in_dribbles_is_cut_after_its_time(gw: Harness, clock: LoopClock, head: bytes) -> None:
     _, engine = await gw.served(log)
     begun = asyncio.get_running_loop().time()
     async with connect(gw) as raw:
         await raw.send(head)
-        ended = asyncio.create_task(raw.rest())
-        while not ended.done() and asyncio.get_running_loop().time() - begun < 5:
-            try:
+        ended = asyncio.create_task(raw.rest(3 * KEEPALIVE_SECONDS))
+        # Ten pieces in all of that time.
+        while not ended.done():
+            clock.forward(KEEPALIVE_SECONDS / 10)
+            with suppress(ConnectionError):
                 await raw.send(b"A" if head else b"")
-            except ConnectionError:
-                break
-            await asyncio.sleep(0.05)
+            await asyncio.wait((ended,), timeout=0.01)
         assert await ended == b""
-    assert asyncio.get_running_loop().time() - begun < 3
+    took = asyncio.get_running_loop().time() - begun
+    assert KEEPALIVE_SECONDS <= took < 2 * KEEPALIVE_SECONDS
     await alive(gw, engine)
 
 

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
-from tests.gateway.support import BASE, EM, Harness
+from tests.gateway.clock import LoopClock
+from tests.gateway.support import BASE, EM, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 LOG = "".join(f"line {n}\n" for n in range(1, 101)).encode()
@@ -205,21 +206,25 @@ async def test_a_long_log_is_whole_wherever_its_agent_pauses(gw: Harness, pause_
         assert (answer.http, answer.raw == data) == (200, True)
 
 
-async def test_an_agent_that_stalls_in_the_middle_of_a_long_log_is_cut(make: Make) -> None:
-    gw = await make(agent_seconds=0.2)
+async def test_an_agent_that_stalls_in_the_middle_of_a_long_log_is_cut(make: Make, clock: LoopClock) -> None:
+    gw = await make(client_seconds=1e6)
+    stalled = asyncio.Event()
 
     async def half(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(8 << 20), "X-Log-Size": str(8 << 20)})
         await response.prepare(request)
         await response.write(b"x" * (5 << 20))
-        await asyncio.sleep(3600)
+        stalled.set()
+        await asyncio.Event().wait()
         raise AssertionError
 
     agent, engine = await gw.served(half)
+    call = asyncio.create_task(gw.get("downloadEngineLog", gw.download_query(engine)))
+    await asyncio.wait_for(stalled.wait(), PATIENCE)
+    await clock.until_over(call, gw.settings.agent_seconds)
     with pytest.raises(aiohttp.ClientError):
-        await gw.get("downloadEngineLog", gw.download_query(engine))
-    async with asyncio.timeout(5):
-        await agent.left.wait()
+        await call
+    await asyncio.wait_for(agent.left.wait(), PATIENCE)
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
     assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
 
@@ -248,7 +253,7 @@ async def test_a_client_that_vanishes_frees_its_place_and_stops_the_agent(gw: Ha
         assert answer.status == 200
         await answer.content.readany()
         answer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await agent.left.wait()
 
 
@@ -261,7 +266,7 @@ async def test_a_client_that_takes_nothing_is_cut(make: Make) -> None:
     writer.write(f"{head}Token-User: alice\r\n\r\n".encode())
     try:
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await agent.left.wait()
     finally:
         writer.close()

@@ -32,7 +32,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
-from tests.gateway.support import EM, KEY, TOKEN, Harness
+from tests.gateway.support import EM, KEY, PATIENCE, TOKEN, Harness
 
 # For each of the operations; some 1000 calls in all.
 EXAMPLES = 25
@@ -73,7 +73,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     journal.start()
     gateway = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
-        token_key=KEY, connect_seconds=1.0, agent_seconds=2.0, client_seconds=5.0, user_per_second=0,
+        token_key=KEY, connect_seconds=PATIENCE, agent_seconds=PATIENCE, client_seconds=PATIENCE, user_per_second=0,
     )  # fmt: skip
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
