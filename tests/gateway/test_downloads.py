@@ -7,17 +7,20 @@ import gzip
 import os
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from linkis_ecm.archive.bundles import Archive, Reader
-from linkis_ecm.gateway import agentlogs
+from linkis_ecm.gateway import agentlogs, direct
 from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
+from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
+from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.support import KEY, Answer, Harness, engine_item
+from tests.gateway.support import KEY, PATIENCE, Answer, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 NAME = "python-alice-real"
@@ -295,18 +298,33 @@ async def test_a_client_that_takes_nothing_is_cut_after_its_time_and_costs_a_buf
         assert len(await raw.rest()) < 64 * MIB, "half a log does not look whole"
 
 
-async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(make: Make, place: Place) -> None:
-    gw = await make(client_seconds=1.0)
-    place.at(gw)
-    await place.put(TEXT)
+async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(
+    place: Place, clock: LoopClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = 0
+
+    def counted(wait: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        def begin(*arguments: Any) -> Awaitable[Any]:
+            nonlocal waits
+            waits += 1
+            return wait(*arguments)
+
+        return begin
+
+    monkeypatch.setattr(Sender, "write", counted(Sender.write))
+    monkeypatch.setattr(direct, "_until", counted(direct._until))
     await big(place)
     got = 0
-    async with connect(gw, limit=2 * MIB) as raw:
+    async with connect(place.gw, limit=2 * MIB) as raw:
         await raw.send(head_of("GET", "downloadEngineLog", place.query(), headers="Connection: close\r\n"))
         await raw.head()
-        for _ in range(6):  # longer than any one piece may take
-            await asyncio.sleep(0.25)
-            got += len(await raw.reader.read(4 * MIB))
+        for _ in range(6):  # together longer than any one piece may take
+            clock.forward(0.6 * place.gw.settings.client_seconds)
+            before = waits
+            while waits == before:
+                data = await raw.reader.read(MIB)
+                assert data
+                got += len(data)
         got += len(await raw.rest())
     assert got == 64 * MIB
 
@@ -350,17 +368,25 @@ def download_stdout(gw: Harness, engine: dict[str, Any], **headers: str) -> Awai
     return gw.get("downloadEngineLog", gw.download_query(engine), headers=sent)
 
 
-async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(gw: Harness, agent: AgentProcess) -> None:
+async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(
+    gw: Harness, agent: AgentProcess, tmp_path: Path
+) -> None:
     engine = gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
-    code = "import time\nfor n in range(100):\n    print('x' * 1000, n); time.sleep(0.005)"
+    enough = tmp_path / "enough"
+    code = (
+        "import os, time\n"
+        f"while not os.path.exists({str(enough)!r}):\n    print('x' * 1000); time.sleep(0.005)"
+    )  # fmt: skip
     running = asyncio.create_task(gw.execute(engine, code))
-    sizes = []
-    while not running.done():
-        answer = await download_stdout(gw, engine)
-        assert answer.http == 200
-        assert len(answer.raw) == int(answer.headers["Content-Length"])
-        assert answer.headers["ETag"].endswith(f'-{len(answer.raw)}"')
-        sizes.append(len(answer.raw))
+    sizes: list[int] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(set(sizes)) < 4 and not running.done():
+            answer = await download_stdout(gw, engine)
+            assert answer.http == 200
+            assert len(answer.raw) == int(answer.headers["Content-Length"])
+            assert answer.headers["ETag"].endswith(f'-{len(answer.raw)}"')
+            sizes.append(len(answer.raw))
+    enough.touch()
     assert (await running).data["status"] == "Succeed"
     assert sizes == sorted(sizes)
     assert sizes[-1] > sizes[0]
