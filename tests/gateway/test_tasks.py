@@ -15,6 +15,7 @@ from aiohttp import web
 
 from linkis_ecm.gateway.executions import Executions, Found, Settler, by_agent, settled
 from linkis_ecm.gateway.history import History
+from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.tasks import keyed
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.model.record import ExecutionRecord
@@ -24,7 +25,7 @@ from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from tests.agent.harness import AgentProcess, until
-from tests.gateway.support import BASE, KEY, Harness, engine_item
+from tests.gateway.support import BASE, KEY, PATIENCE, Harness, engine_item
 from tests.gateway.support import TOKEN as ALL
 
 NAME = "python-alice-tasks"
@@ -62,12 +63,14 @@ def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
 
 
 async def over(gw: Harness, engine: dict[str, Any], task_id: str) -> dict[str, Any]:
-    for _ in range(400):
-        task = (await gw.get("getTask", {"engineId": engine["metadata"]["uid"], "taskId": task_id})).data
-        if task["final"]:
-            return task
-        await asyncio.sleep(0.05)
-    raise AssertionError(task)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            task: dict[str, Any] = (
+                await gw.get("getTask", {"engineId": engine["metadata"]["uid"], "taskId": task_id})
+            ).data
+            if task["final"]:
+                return task
+            await asyncio.sleep(0.02)
 
 
 async def test_a_submitted_task_is_followed_by_its_id_to_its_result(gw: Harness, engine: dict[str, Any]) -> None:
@@ -132,7 +135,7 @@ async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
     await gw.execute(engine, "1", idempotencyKey=key)
     writer, queries = journal
     await gw.execute(engine, "2", idempotencyKey=key)
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(keyed(view_of(engine), key))
     assert record is not None
     assert record.status == "Succeed", "a final line stays"
@@ -153,32 +156,34 @@ async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_e
     refused = await gw.execute(engine, "1", idempotencyKey="k")
     assert refused.http == 429
     writer, queries = journal
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(keyed(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Failed", "Refused")
     assert (await gw.execute(engine, "1", idempotencyKey="k")).data["status"] == "Succeed"
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(keyed(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Succeed", "")
 
 
 async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(
-    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, journal: tuple[Journal, Queries]
 ) -> None:
-    task = (await gw.execute(engine, "import time; time.sleep(2)", wait=False)).data
+    task = (await gw.execute(engine, "import time; time.sleep(30)", wait=False)).data
     ended = {"address": "", "engineState": "Failed", "reason": "OOMKilled", "message": "the limit was 1Gi"}
     gone = gw.engine(name=NAME, status=ended)
     told = await over(gw, gone, task["taskId"])
     assert (told["status"], told["reason"]) == ("Lost", "OOMKilled")
     assert "the limit was 1Gi" in told["message"]
     writer, queries = journal
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(task["taskId"])
     assert record is not None
     assert record.status == "Lost"
-    await asyncio.sleep(2)  # the engine's kernel is other tests' too
+    # The engine's kernel is other tests' too.
+    assert (await asyncio.to_thread(agent.call, "POST", f"/v1/tasks/{task['taskId']}/cancel", {}))[0] == 202
+    await asyncio.to_thread(agent.wait_for_state, "Idle")
 
 
 async def test_neither_id_nor_key_is_refused_and_so_are_both(gw: Harness, engine: dict[str, Any]) -> None:
@@ -313,7 +318,17 @@ async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harn
     assert "cannot be resized: it is gone" in gone.message
 
 
-async def test_a_big_event_is_held_until_it_is_sent(gw: Harness) -> None:
+async def test_a_big_event_is_held_until_it_is_sent(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    write = Sender.write
+
+    async def watched(self: Sender, data: bytes | memoryview) -> bool:
+        sent = await write(self, data)
+        if len(data) > 4 << 20:
+            held.append(gw.gateway.budget.held)
+        return sent
+
+    monkeypatch.setattr(Sender, "write", watched)
     big = b'{"event": "output", "id": "1", "text": "' + b"x" * (4 << 20) + b'"}\n'
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -327,9 +342,8 @@ async def test_a_big_event_is_held_until_it_is_sent(gw: Harness) -> None:
     headers = {"Token-Code": ALL, "Token-User": "alice"}
     query = {"engineId": item["metadata"]["uid"], "taskId": "t"}
     async with gw.session.get(url, params=query, headers=headers) as answer:
-        # Nobody reads it yet: more than sockets take.
-        await asyncio.to_thread(until, lambda: gw.gateway.budget.held >= 3 * (4 << 20))
         assert (await answer.read()).count(b"event: ") == 2
+    assert [size >= 3 * (4 << 20) for size in held] == [True]
     await asyncio.to_thread(until, lambda: not gw.gateway.budget.held)
 
 
@@ -390,7 +404,7 @@ async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_on
     async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
         assert b"event: end" in await stream.read()
     writer, queries = journal
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(task["taskId"])
     assert record is not None
     assert (record.status, record.caller) == ("Succeed", "alice")
@@ -400,15 +414,17 @@ async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_on
 
 
 async def test_other_code_under_a_running_tasks_key_leaves_its_line_alone(
-    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries], tmp_path: Path
 ) -> None:
-    key = uuid.uuid4().hex
-    task = (await gw.execute(engine, "import time; time.sleep(1)", wait=False, idempotencyKey=key)).data
+    key, go = uuid.uuid4().hex, tmp_path / "go"
+    code = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    task = (await gw.execute(engine, code, wait=False, idempotencyKey=key)).data
     refused = await gw.execute(engine, "2", idempotencyKey=key)
     assert "was given to other code before" in refused.message
     writer, queries = journal
-    assert writer.flush(5)
+    assert writer.flush(PATIENCE)
     record = queries.execution(task["taskId"])
     assert record is not None
     assert (record.final, record.reason) == (False, "")
+    go.touch()
     assert (await over(gw, engine, task["taskId"]))["status"] == "Succeed"
