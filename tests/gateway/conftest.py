@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,13 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
     """Starts gateways with other settings: `await make(max_requests=1)`."""
     started: list[Harness] = []
 
-    async def start(find: Any = None, database: Any = None, archive: Any = None, **changes: Any) -> Harness:
+    async def start(
+        find: Any = None, database: Any = None, archive: Any = None, now: datetime | None = None, **changes: Any
+    ) -> Harness:
         harness = Harness(replace(settings, **changes), find, database)
         harness.archive = archive or harness.archive
+        if now is not None:
+            harness.clock = lambda: now
         await harness.start()
         started.append(harness)
         return harness

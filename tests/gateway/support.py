@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -241,6 +242,7 @@ class Harness:
         self.settings = settings
         self.database = database or {}
         self.archive = Archive(f"memory://{uuid.uuid4()}")
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.engines = EngineCache()
         self.plugins = PluginCache()
         self.cluster = FakeCluster(self.engines)
@@ -258,6 +260,7 @@ class Harness:
             plugins=self.plugins,
             find=self._find,
             archive=self.archive,
+            clock=self.clock,
             **self.database,
         )
         self.gateway = self.app[GATEWAY]

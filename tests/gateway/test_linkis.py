@@ -19,13 +19,14 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
+from linkis_ecm.store.rows import naive
 from tests.gateway.support import EM, Answer, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 LINKIS = "/api/rest_j/v1/linkisManager"
 ECM = "linkis-cg-engineconnmanager"
 LABELS = {"engineType": "python-3.11", "userCreator": "alice-IDE"}
-NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 USED = '{"instance":1,"memory":"512.0 MB","cpu":2}'
 
 
@@ -34,8 +35,8 @@ def row(ticket: str, user: str = "alice", **more: Any) -> dict[str, Any]:
         "label_value": f"{user}-IDE,python-3.11", "create_user": user, "service_instance": f"{ticket}.engines:9105",
         "ecm_instance": EM, "ticket_id": ticket, "status": "Success", "log_dir_suffix": f"{user}/python/{ticket}/logs",
         "request_times": 1, "request_resource": USED, "used_times": 1, "used_resource": USED,
-        "metrics": '{"ticketId":"t"}', "release_times": 1, "released_resource": None, "release_time": NOW,
-        "used_time": NOW, "create_time": NOW,
+        "metrics": '{"ticketId":"t"}', "release_times": 1, "released_resource": None, "release_time": naive(NOW),
+        "used_time": naive(NOW), "create_time": naive(NOW),
     } | more  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def queries(tmp_path: Path) -> Iterator[Queries]:
     url = f"sqlite:///{tmp_path}/history.sqlite3"
     upgrade(url)
     database = open_engine(url)
-    old = row("t-old", create_time=NOW - timedelta(days=40))
+    old = row("t-old", create_time=naive(NOW - timedelta(days=40)))
     with database.begin() as connection:
         connection.execute(insert(record), [row("t-1"), row("t-2", status="Failed"), row("t-bob", "bob"), old])
     yield Queries(database)
@@ -53,7 +54,7 @@ def queries(tmp_path: Path) -> Iterator[Queries]:
 
 @pytest.fixture
 async def gw(make: Callable[..., Awaitable[Harness]], queries: Queries) -> Harness:
-    return await make(find=finder(queries), database={"records": queries})
+    return await make(find=finder(queries), database={"records": queries}, now=NOW)
 
 
 async def send(gw: Harness, path: str, body: Any, *, verb: str = "POST", **more: Any) -> Answer:

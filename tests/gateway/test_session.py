@@ -21,6 +21,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
+from linkis_ecm.store.rows import naive
 from tests.agent.harness import AgentProcess
 from tests.gateway.support import EM, KEY, TOKEN, Harness
 
@@ -56,7 +57,7 @@ class Operator:
         self.agent = await asyncio.to_thread(AgentProcess, self.folder, ECM_TOKEN=token)
         suffix = f"hadoop/20261124/python/{ticket}/logs"
         instance = f"{item['metadata']['name']}-0.linkis-engines.linkis:9105"
-        now = datetime.now(UTC).replace(tzinfo=None)
+        now = naive(self.gw.clock())
         with self.database.begin() as connection:
             connection.execute(
                 insert(record).values(
@@ -99,7 +100,9 @@ def database(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture
 async def operator(make: Any, database: Any, tmp_path: Path) -> AsyncIterator[Operator]:
     queries = Queries(database)
-    gw: Harness = await make(find=finder(queries), database={"records": queries}, agent_seconds=20.0)
+    # The history page is today's: the session must not run over midnight.
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    gw: Harness = await make(find=finder(queries), database={"records": queries}, now=noon)
     operator = Operator(gw, database, tmp_path)
     yield operator
     await asyncio.gather(*operator.work)
@@ -110,14 +113,15 @@ async def operator(make: Any, database: Any, tmp_path: Path) -> AsyncIterator[Op
 async def session(gw: Harness, token: str = TOKEN) -> tuple[int, str, str]:
     """The exit code, what was printed, and the errors."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "e2e.session", gw.url, token, "--seconds", "20",
+        sys.executable, "-m", "e2e.session", gw.url, token, "--seconds", "60",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 50)
+    out, err = await asyncio.wait_for(process.communicate(), 150)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.timeout(180)  # two interpreters and a kernel start, and some 20 shells, one after the other
 async def test_a_whole_session_is_run_and_written_down(operator: Operator) -> None:
     code, page, errors = await session(operator.gw)
     assert errors == ""

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
@@ -68,6 +69,7 @@ def build_app(
     store: Store | None = None,
     journal: Writer | None = None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
     """The application over its parts; to be called where an event loop runs.
 
@@ -102,6 +104,7 @@ def build_app(
         metrics=metrics,
         budget=budget,
         new_id=new_id,
+        clock=clock,
     )
 
     async def settle(_: web.Application) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -61,6 +62,7 @@ class Gateway:
     budget: ByteBudget
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
+    clock: Callable[[], datetime]
 
     async def find(self, engine_id: str) -> EngineView | PastEngine | None:
         """The engine of that id, whosever it is: as the cluster has it, else its record. Raises Refused."""

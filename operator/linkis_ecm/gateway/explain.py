@@ -6,7 +6,7 @@ The same pure functions that the operator decides by (`engine.facts`) answer her
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -48,7 +48,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
         return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
     engine = await call.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
-    now = datetime.now(UTC)
+    now = call.gateway.clock()
     return Answer(
         ExplainAnswer(
             engine=info_of(engine),
@@ -74,7 +74,7 @@ async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
         raise bad_request(f"{engine.title} was just deleted: ask for it by its ticket") from None
     except ApiError as error:
         raise unavailable(f"The API server does not tell of {engine.title} now ({error.reason}): try again") from None
-    view = engine_view(body, epoch=datetime.now(UTC))
+    view = engine_view(body, epoch=gateway.clock())
     plugin = None
     if (entry := gateway.plugins.of(engine)) is not None:
         try:
@@ -85,7 +85,7 @@ async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
     if engine.takes_code:
         try:
             told = await gateway.agents.status(engine)
-            report = report_of(told, view, None, datetime.now(UTC))
+            report = report_of(told, view, None, gateway.clock())
         except (Refused, BadReport):
             report = None
     return Snapshot(engine=view, pod=None, plugin=plugin, report=report)
@@ -124,7 +124,7 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     mine = [view for view in gateway.engines if view.takes_code and (caller.is_admin or view.user == caller.user)]
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
     asked = asyncio.Semaphore(ASKED_AT_ONCE)
-    now = datetime.now(UTC)
+    now = gateway.clock()
 
     async def look(view: EngineView) -> CullCandidate | None:
         async with asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.errors import bad_request, shown, unavailable
@@ -53,7 +53,7 @@ async def list_records(call: Call, request: Records) -> Answer:
     if request.creator and not _CREATOR.fullmatch(request.creator):
         raise bad_request("Invalid creator : " + shown(request.creator, 128))
     store = _store(call)
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = call.gateway.clock().replace(tzinfo=None)
     start = _time("startDate", request.start_date) or now.replace(hour=0, minute=0, second=0, microsecond=0)
     end = _time("endDate", request.end_date) or now
     user = (request.creator or None) if call.caller.is_admin else call.caller.user
