@@ -15,7 +15,7 @@ from linkis_ecm.gateway.create import engine_name
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.model.engineconn import EngineConnSpec
-from tests.gateway.support import Harness
+from tests.gateway.support import PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"
@@ -343,12 +343,12 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_listener_behind(gw:
     made = asyncio.Event()
     gw.cluster.on_create = lambda _: made.set()
     task = asyncio.create_task(gw.post("createEngineConnection", {"engineType": "python"}))
-    await asyncio.wait_for(made.wait(), 5)
+    await asyncio.wait_for(made.wait(), PATIENCE)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     (item,) = gw.cluster.items.values()
     key = "linkis", item["metadata"]["name"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while key in gw.engines._listeners or gw.gateway.metrics.calls:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

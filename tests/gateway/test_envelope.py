@@ -14,7 +14,7 @@ from aiohttp import web
 from linkis_ecm.gateway import envelope
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.table import BASE, METHODS
-from tests.gateway.support import TOKEN, Harness
+from tests.gateway.support import PATIENCE, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 
@@ -171,7 +171,7 @@ async def test_calls_over_the_bound_are_refused_and_counted_off_again(make: Make
 
     agent, engine = await gw.served(slow)
     first = asyncio.create_task(gw.execute(engine))
-    await asyncio.wait_for(agent.asked.wait(), 5)
+    await asyncio.wait_for(agent.asked.wait(), PATIENCE)
     refused = await gw.get("listEngines")
     assert refused.http == 503
     assert refused.headers["Retry-After"] == "1"
@@ -189,7 +189,7 @@ async def test_a_body_that_trickles_is_cut_off_in_time(make: Make) -> None:
             f"POST {BASE}/terminateEngine HTTP/1.1\r\nHost: x\r\nToken-Code: {TOKEN}\r\nToken-User: alice\r\n"
             "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{".encode()
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             head = await reader.readline()
         assert b"408" in head
     finally:

@@ -16,7 +16,7 @@ from aiohttp import web
 from linkis_ecm.gateway.agents import EXECUTES_PER_ENGINE, WHOLE_RESULT
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.model.token import engine_token
-from tests.gateway.support import KEY, Harness, engine_item
+from tests.gateway.support import KEY, PATIENCE, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 RESULT = {
@@ -261,7 +261,7 @@ async def test_an_engine_that_ends_while_its_agent_is_silent_ends_the_call(
     call = asyncio.create_task(gw.execute(engine))
     await agent.asked.wait()
     gw.cluster.put(engine | {"status": engine["status"] | {"engineState": "Failed", "message": "The node is gone."}})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         answer = await call
     assert answer.http == 502
     assert "The node is gone." in answer.message
@@ -273,7 +273,7 @@ async def test_an_engine_deleted_under_its_code_ends_the_call(gw: Harness, monke
     call = asyncio.create_task(gw.execute(engine))
     await agent.asked.wait()
     gw.cluster.drop(engine)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         answer = await call
     assert answer.http == 502
     assert "was deleted while the code was under way" in answer.message
@@ -294,7 +294,7 @@ async def test_a_client_that_leaves_takes_its_call_with_it(gw: Harness) -> None:
     call = asyncio.create_task(gw.execute(engine))
     await agent.asked.wait()
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await agent.left.wait()
 
 
@@ -310,7 +310,7 @@ async def test_more_calls_than_an_engine_can_queue_are_refused_at_once(gw: Harne
 
     _, engine = await gw.served(count)
     calls = [asyncio.create_task(gw.execute(engine)) for _ in range(EXECUTES_PER_ENGINE)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await full.wait()
     answer = await gw.execute(engine)
     assert answer.http == 429
@@ -334,7 +334,10 @@ async def test_calls_one_after_the_other_share_one_connection(gw: Harness) -> No
     assert len(peers) == 1
 
 
-async def test_an_agent_that_begins_an_answer_and_stalls_holds_no_call(make: Make) -> None:
+async def test_an_agent_that_begins_an_answer_and_stalls_holds_no_call(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linkis_ecm.gateway.agents.OBITUARY_SECONDS", 0.05)
     gw = await make(agent_seconds=0.2)
 
     async def stall(request: web.Request) -> web.StreamResponse:
@@ -344,7 +347,7 @@ async def test_an_agent_that_begins_an_answer_and_stalls_holds_no_call(make: Mak
         return response
 
     _, engine = await gw.served(stall)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         answer = await gw.execute(engine)
     assert answer.http == 502
     assert "while it answered: the code has run" in answer.message
