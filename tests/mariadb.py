@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -17,28 +16,32 @@ from typing import Any
 import pymysql
 import pytest
 
+from tests.ports import reserved
+
 MARIADBD = "/usr/sbin/mariadbd"
 PASSWORD = "s3cret-word"
+# A server's files are made in 2 s, and it starts within one: on a machine with much else to do it may be a minute.
+START_SECONDS = 180
 
 
 class MariaDB:
     """A server at `address`; `inside` puts its command into the network namespace where that is, in which `port` is
-    free: one of the machine's own is looked for where none is given."""
+    free: one of the machine's own is found and held where none is given."""
 
     def __init__(
         self,
         folder: Path,
         *,
         address: str = "127.0.0.1",
-        port: int | None = None,
+        port: int = 0,
         inside: Callable[[list[str]], list[str]] = lambda command: command,
     ) -> None:
         self.folder = folder
         self._address = address
         self._inside = inside
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = port or probe.getsockname()[1]
+        # Until `close`: the server comes up seconds after this, and again after an outage.
+        self._held = None if port else reserved()
+        self.port: int = self._held.getsockname()[1] if self._held else port
         self._process: subprocess.Popen[bytes] | None = None
 
     def install(self) -> None:
@@ -51,7 +54,7 @@ class MariaDB:
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db",
              "--auth-root-authentication-method=normal", *user],
-            check=True, capture_output=True, timeout=180,
+            check=True, capture_output=True, timeout=START_SECONDS,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -64,7 +67,7 @@ class MariaDB:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("ab")
         )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 self.admin("SELECT 1")
@@ -78,8 +81,14 @@ class MariaDB:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(START_SECONDS)
             self._process = None
+
+    def close(self) -> None:
+        """Stops it for good."""
+        self.stop()
+        if self._held is not None:
+            self._held.close()
 
     def kill(self) -> None:
         """kill -9 of the server itself."""

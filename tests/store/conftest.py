@@ -15,8 +15,15 @@ from sqlalchemy import Engine
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
-from tests.mariadb import MariaDB
-from tests.store.records import at
+from tests.mariadb import START_SECONDS, MariaDB
+from tests.store.records import PATIENCE, at
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test needs the server first waits for its start."""
+    for item in items:
+        if item.get_closest_marker("mariadb") is not None:
+            item.add_marker(pytest.mark.timeout(3 * START_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +37,7 @@ def mariadb() -> Iterator[MariaDB]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -59,4 +66,4 @@ def sink(engine: Engine) -> Iterator[Sink]:
     made = Sink(engine, clock=lambda: at(100), rng=random.Random(1))
     made.start()
     yield made
-    made.close(5)
+    made.close(PATIENCE)

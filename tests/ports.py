@@ -1,0 +1,16 @@
+"""A port for a server that has to be told one: chosen here, and nobody else's until the server has it, and after."""
+
+from __future__ import annotations
+
+import socket
+
+
+def reserved(address: str = "127.0.0.1") -> socket.socket:
+    """A socket that holds a free port while it is open: the system gives it to nobody who asks for any.
+
+    A server that names it can bind it still, and again after its end, for both allow the address to be used again.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((address, 0))
+    return held
