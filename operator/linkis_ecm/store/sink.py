@@ -91,6 +91,12 @@ class Sink:
 
     @property
     def depth(self) -> int:
+        """What is not in the database yet."""
+        # Within the lock: a batch that is being taken is neither here nor there, and 0 says that nothing is on its way.
+        with self._lock:
+            return self._depth()
+
+    def _depth(self) -> int:
         return len(self._pending) + len(self._materials) + len(self._post_mortems) + self._writing
 
     @property
@@ -107,7 +113,7 @@ class Sink:
     def flush(self, timeout: float) -> bool:
         """Waits until everything offered is written; False where the time is over first."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self.depth, timeout)
+            return self._lock.wait_for(lambda: not self._depth(), timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Writes what can be written in that time, then ends the thread."""
