@@ -14,6 +14,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
+from tests.store.records import PATIENCE
 
 LINE = ExecutionRecord(
     task_id="t1", ticket_id="engine", uid="u", attempt=0, caller="alice", run_type="python", code_sha256="0" * 64,
@@ -32,13 +33,13 @@ def journal(engine: Engine) -> Iterator[Journal]:
 def test_a_line_arrives_as_it_was_told_and_grows_to_its_end(journal: Journal, engine: Engine) -> None:
     queries = Queries(engine)
     journal.offer(LINE)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert queries.execution("t1") == LINE
     done = replace(
         LINE, status="Failed", reason="ZeroDivisionError", message="durch 0 除", started=1001.5, ended=1002.0
     )
     journal.offer(done)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert queries.execution("t1") == done
 
 
@@ -46,9 +47,9 @@ def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
     done = replace(LINE, status="Succeed", ended=1002.0)
     journal.offer(done)
     journal.offer(replace(LINE, status="Lost", reason="late"))
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     journal.offer(replace(LINE, status="Lost", reason="later"))
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == done
 
 
@@ -57,44 +58,44 @@ def test_what_was_refused_and_is_sent_again_is_told_as_it_ends_then(journal: Jou
     done = replace(LINE, status="Succeed", ended=1002.0)
     journal.offer(refused)
     journal.offer(LINE)  # still waiting to be written
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == LINE
     journal.offer(refused)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     journal.offer(done)  # over a row
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     journal.offer(refused)  # another gateway's late word
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == done
 
 
 def test_what_was_refused_is_another_request_when_another_pod_takes_it(journal: Journal, engine: Engine) -> None:
     journal.offer(replace(LINE, status="Failed", reason="Refused", ended=1000.5))
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     again = replace(LINE, attempt=1, accepted=2000.0, caller="alice", code_chars=9)
     journal.offer(again)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == again
 
 
 def test_a_word_on_a_task_changes_its_line_and_makes_none(journal: Journal, engine: Engine) -> None:
     word = replace(LINE, status="Succeed", accepted=0.0, caller="", code_chars=0, ended=1003.0)
     journal.offer(word)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") is None
     journal.offer(LINE)
     journal.offer(word)  # while the first one waits
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == replace(LINE, status="Succeed", ended=1003.0)
 
 
 def test_a_line_that_cannot_be_a_row_stops_no_other(journal: Journal, engine: Engine) -> None:
     journal.offer(replace(LINE, task_id="bad", started=1e300))
     journal.offer(LINE)
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     assert Queries(engine).execution("t1") == LINE
     journal.offer(replace(LINE, status="Succeed"))
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     found = Queries(engine).execution("t1")
     assert found is not None
     assert found.status == "Succeed"
@@ -105,7 +106,7 @@ def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine
     together = threading.Barrier(2)
 
     def write(journal: Journal) -> None:
-        together.wait(10)
+        together.wait(PATIENCE)
         for number in range(300):
             journal.offer(replace(LINE, task_id=f"t{number}"))
 
@@ -117,7 +118,7 @@ def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine
     for thread in threads:
         thread.join()
     for journal in journals:
-        assert journal.flush(20)
+        assert journal.flush(2 * PATIENCE)
         journal.close()
     assert len(Queries(engine).executions("engine", 1000)) == 300
 
@@ -126,7 +127,7 @@ def test_open_lines_are_found_oldest_first_and_old_ones_go(journal: Journal, eng
     journal.offer(replace(LINE, task_id="old", accepted=10.0))
     journal.offer(replace(LINE, task_id="young", accepted=20.0))
     journal.offer(replace(LINE, task_id="done", accepted=5.0, status="Succeed"))
-    assert journal.flush(5)
+    assert journal.flush(PATIENCE)
     queries = Queries(engine)
     assert [line.task_id for line in queries.open_executions(30.0, 10)] == ["old", "young"]
     assert [line.task_id for line in queries.open_executions(15.0, 10)] == ["old"]
@@ -145,7 +146,7 @@ def test_an_outage_of_the_database_delays_lines_and_loses_none(new_url: Callable
     assert not journal.flush(0.5)
     assert journal.pending("t49") is not None
     upgrade(url)
-    assert journal.flush(20)
+    assert journal.flush(2 * PATIENCE)
     assert len(Queries(engine).executions("engine", 100)) == 50
     journal.close()
     engine.dispose()

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select, update
 from linkis_ecm.model.record import PostMortemRecord
 from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.sink import Sink
-from tests.store.records import T0, life
+from tests.store.records import PATIENCE, T0, life
 
 
 def entry(uid: str = "u1", attempt: int = 0, *, size: int = 10, days: float = 7) -> PostMortemRecord:
@@ -22,9 +22,9 @@ def entry(uid: str = "u1", attempt: int = 0, *, size: int = 10, days: float = 7)
 def test_an_entry_is_written_once_per_attempt_and_replaced(engine: Engine, sink: Sink) -> None:
     sink.offer_post_mortem(entry())
     sink.offer_post_mortem(entry(attempt=1))
-    assert sink.flush(5)
+    assert sink.flush(PATIENCE)
     sink.offer_post_mortem(entry(size=99))
-    assert sink.flush(5)
+    assert sink.flush(PATIENCE)
     with engine.connect() as connection:
         found = connection.execute(select(schema.post_mortem).order_by(schema.post_mortem.c.attempt)).all()
     assert [(row.attempt, row.bytes, row.message) for row in found] == [
@@ -38,7 +38,7 @@ def test_what_has_had_its_time_or_is_too_much_is_told_oldest_first(sink: Sink) -
         sink.offer_post_mortem(entry(uid, days=days, size=100))
     # One attempt over, another not: the engine's bundles stay together.
     sink.offer_post_mortem(entry("old", attempt=1, days=2, size=100))
-    assert sink.flush(5)
+    assert sink.flush(PATIENCE)
     assert sink.expired_post_mortems(T0 + timedelta(days=1.5), total=10_000) == []
     assert sink.expired_post_mortems(T0 + timedelta(days=2), total=10_000) == ["old"]
     assert sink.expired_post_mortems(T0, total=250) == ["old"]
@@ -52,7 +52,7 @@ def test_the_audit_finds_what_differs_and_mends_it_even_where_it_was_final(engin
     missing = life("t2")[-1]
     for record in (final, missing):
         sink.offer(record)
-    assert sink.flush(5)
+    assert sink.flush(PATIENCE)
     assert sink.differing([final, missing]) == {}
     with engine.begin() as connection:
         connection.execute(
@@ -70,7 +70,7 @@ def test_the_canarys_rows_are_taken_away_and_no_others(engine: Engine, sink: Sin
     canary, other = life("t1")[-1], life("t2")[-1]
     sink.offer(canary)
     sink.offer(other)
-    assert sink.flush(5)
+    assert sink.flush(PATIENCE)
     assert sink.has_final(canary.ticket_id)
     sink.forget_engine(canary.ticket_id)
     assert not sink.has_final(canary.ticket_id)

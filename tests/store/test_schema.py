@@ -17,6 +17,7 @@ from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 from linkis_ecm.store.migrate import upgrade
 from tests.mariadb import PASSWORD, MariaDB
+from tests.store.records import PATIENCE
 
 # Linkis's own DDL, word for word.
 DDL = [
@@ -126,7 +127,7 @@ def test_migrating_twice_and_twice_at_once_is_harmless(new_url: Callable[[], str
     together = threading.Barrier(8)
 
     def migrate() -> None:
-        together.wait(10)
+        together.wait(PATIENCE)
         try:
             upgrade(url)
         except Exception as error:
