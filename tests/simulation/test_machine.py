@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
 import looptime
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -40,8 +40,7 @@ class SqlRows(Rows):
 
     def __init__(self) -> None:
         super().__init__()
-        # One connection for all, also for the threads of audit and resync: nobody may look into another's transaction.
-        self.lock = threading.Lock()
+        # One connection for all; the simulation has no threads.
         self.engine = create_engine(
             "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
         )  # fmt: skip
@@ -50,27 +49,27 @@ class SqlRows(Rows):
         self.finals: dict[str, tuple[Any, ...]] = {}
 
     def offer(self, record: EngineRecord) -> None:
-        with self.lock, self.engine.begin() as connection:
+        with self.engine.begin() as connection:
             rows.write(connection, [record], loop_now())
 
     def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
-        with self.lock, self.engine.begin() as connection:
+        with self.engine.begin() as connection:
             return rows.end_absent(connection, live_tickets, now, started=now)
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
-        with self.lock, self.engine.connect() as connection:
+        with self.engine.connect() as connection:
             return rows.differing(connection, expected)
 
     def repair(self, record: EngineRecord) -> None:
-        with self.lock, self.engine.begin() as connection:
+        with self.engine.begin() as connection:
             rows.repair(connection, record, loop_now())
 
     def all(self) -> dict[str, Any]:
-        with self.lock, self.engine.connect() as connection:
+        with self.engine.connect() as connection:
             return {row.ticket_id: row for row in connection.execute(select(linkis.record))}
 
     def final_tickets(self) -> set[str]:
-        with self.lock, self.engine.connect() as connection:
+        with self.engine.connect() as connection:
             return set(connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(True))))
 
 
@@ -299,7 +298,8 @@ class Engines(RuleBasedStateMachine):
         return any(agent.state in ("Busy", "Running", "Starting") for agent in self._agents(name))
 
 
-TestEngines = Engines.TestCase
+# It computes for 6 s on an idle machine.
+TestEngines = pytest.mark.timeout(300)(Engines.TestCase)
 TestEngines.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
