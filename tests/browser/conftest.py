@@ -25,7 +25,7 @@ ARGUMENTS = (
     "--no-first-run",
 )
 # The longest that any single wait of these tests takes before it fails, in milliseconds.
-PATIENCE = 10_000
+PATIENCE = 30_000
 _TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", (event) =>
     console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`))"""
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from playwright.async_api import expect
 
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.table import METHODS
-from tests.browser.conftest import Tab
+from tests.browser.conftest import PATIENCE, Tab
 from tests.gateway.support import TOKEN, Harness
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# Some of them open each operation, in seconds on an idle machine.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+expect.set_options(timeout=PATIENCE)
 OPERATIONS = [one for verbs in openapi.document()["paths"].values() for one in verbs.values()]
 LINKS = "nav li:not([hidden]) a"
 # Every element that has text of its own, with its text, size and colours; what it stands on is found upwards.
@@ -57,7 +60,8 @@ async def test_every_operation_of_the_document_is_listed_by_tag_and_opens(tab: T
     assert await tab.page.locator("nav h2").all_inner_texts() == [tag["name"] for tag in openapi.document()["tags"]]
     for one in OPERATIONS:
         await tab.page.locator(f"nav a[href='#{one['operationId']}']").click()
-        await tab.page.locator("main .lead", has_text=one["summary"].replace("`", "")[:60]).wait_for()
+        await tab.shows(one["operationId"])
+        assert one["summary"].replace("`", "")[:60] in await tab.text("main .lead")
         named = {parameter["name"] for parameter in one.get("parameters", ())}
         assert named <= set(await tab.page.locator(".sides .name").all_inner_texts())
         assert await tab.page.get_by_role("button", name="Send").is_visible()
@@ -65,18 +69,20 @@ async def test_every_operation_of_the_document_is_listed_by_tag_and_opens(tab: T
 
 async def test_search_narrows_the_list(tab: Tab) -> None:
     await tab.open()
+    count = tab.page.locator("#count")
     await tab.page.get_by_label("Search").fill("engineLog get")
+    await expect(count).to_contain_text(" of ")
     names = await tab.page.locator(f"{LINKS} span:last-child").all_inner_texts()
     assert "getEngineLogs" in names
     assert "createEngineConnection" not in names
-    assert await tab.text("#count") == f"{len(names)} of {len(OPERATIONS)} operations"
+    await expect(count).to_have_text(f"{len(names)} of {len(OPERATIONS)} operations")
     await tab.page.get_by_label("Search").fill("taskId")
-    assert "taskEvents" in await tab.page.locator(f"{LINKS} span:last-child").all_inner_texts(), "by a parameter's name"
+    await tab.page.locator(f"{LINKS} span:last-child", has_text="taskEvents").wait_for()  # by a parameter's name
     await tab.page.get_by_label("Search").fill("no such words")
-    assert await tab.page.locator(LINKS).count() == 0
-    assert await tab.page.locator("nav h2:visible").count() == 0
+    await expect(tab.page.locator(LINKS)).to_have_count(0)
+    await expect(tab.page.locator("nav h2:visible")).to_have_count(0)
     await tab.page.keyboard.press("Escape")
-    assert await tab.page.locator(LINKS).count() == len(OPERATIONS)
+    await expect(tab.page.locator(LINKS)).to_have_count(len(OPERATIONS))
 
 
 async def test_an_operation_is_found_opened_and_sent_by_keyboard_alone(tab: Tab, gw: Harness) -> None:
@@ -89,14 +95,14 @@ async def test_an_operation_is_found_opened_and_sent_by_keyboard_alone(tab: Tab,
     await press("Enter")
     await tab.page.locator("h1", has_text="getEngineStatus").wait_for()
     # Reading goes on at the operation's title; the form's fields follow.
-    assert await tab.page.evaluate("document.activeElement.tagName") == "H1"
+    await expect(tab.page.locator("h1")).to_be_focused()
     for text in (TOKEN, "alice", "", engine["metadata"]["uid"]):
         await press("Tab")
         await kind(text)
     await press("Enter")
     assert await tab.text(".sentence") == "status 0: OK"
-    await press("/")
-    assert await tab.page.evaluate("document.activeElement.value") == engine["metadata"]["uid"] + "/", "a field's own"
+    await press("/")  # a field's own
+    await expect(tab.page.locator("input:focus")).to_have_value(engine["metadata"]["uid"] + "/")
 
 
 async def test_a_call_is_sent_with_the_token_and_shows_the_message(tab: Tab, gw: Harness) -> None:
@@ -109,6 +115,7 @@ async def test_a_call_is_sent_with_the_token_and_shows_the_message(tab: Tab, gw:
     assert f'"engineId": "{engine["metadata"]["uid"]}"' in shown
     assert "HTTP 200" in await tab.text(".figures")
     await tab.page.get_by_text("With curl").click()
+    await tab.page.locator("pre.curl").wait_for()
     curl = await tab.text("pre.curl")
     assert TOKEN not in curl
     assert '-H "Token-Code: $TOKEN_CODE"' in curl
@@ -157,7 +164,7 @@ async def test_a_path_parameter_is_asked_for_and_escaped(tab: Tab, gw: Harness) 
     assert await send(tab) == "ticketid is empty: fill it in, it is a part of the path"
     await tab.page.locator("#parameter-ticketid").fill("a/../b?c#d")
     await tab.page.get_by_text("With curl").click()
-    assert "/ecinfo/delete/a%2F..%2Fb%3Fc%23d'" in await tab.text("pre.curl")
+    await expect(tab.page.locator("pre.curl")).to_contain_text("/ecinfo/delete/a%2F..%2Fb%3Fc%23d'")
 
 
 async def test_a_stream_is_shown_as_it_comes_and_can_be_stopped(tab: Tab, gw: Harness) -> None:
@@ -179,7 +186,7 @@ async def test_a_stream_is_shown_as_it_comes_and_can_be_stopped(tab: Tab, gw: Ha
     await tab.page.locator("section.answer pre", has_text="<b>early</b>").wait_for()
     await tab.page.get_by_role("button", name="Stop").click()
     await tab.page.get_by_text("Stopped.").wait_for()
-    await asyncio.wait_for(scripted.left.wait(), 10)
+    await asyncio.wait_for(scripted.left.wait(), PATIENCE / 1000)
     more.set()
 
 
