@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from joserfc.jws import JWSRegistry
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.oidc import OidcAuthenticator
+from tests.ports import reserved
 
 AUDIENCE = "linkis-ecm"
 NOW = 1_800_000_000
@@ -47,8 +49,10 @@ class Issuer:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
-        # Any at first; the same one after a stop.
-        self.port = 0
+        # The same one after a stop, and nobody else's meanwhile.
+        held = reserved()
+        weakref.finalize(self, held.close)
+        self.port = held.getsockname()[1]
         # The Authorization header of each request.
         self.shown: list[str | None] = []
         self.keys: list[Any] = [RSA.as_dict()]
@@ -68,7 +72,6 @@ class Issuer:
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
-        self.port = self._runner.addresses[0][1]
         self.origin = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         self.url = f"{self.origin}/realm"
         self.discovery = {"issuer": self.url, "jwks_uri": f"{self.origin}/keys"}
