@@ -1,15 +1,19 @@
-"""A gateway whose watch is behind: the database knows a live engine that the cache has not seen yet."""
+"""A gateway whose watch is behind: the database knows a live engine that the cache has not seen yet; and a database
+that is behind: it answers when nobody asks any more."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
+import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.history import History, PastEngine
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.kube.errors import Unreachable
-from tests.gateway.support import EM, Harness, engine_item
+from tests.gateway.support import EM, PATIENCE, Harness, engine_item
 
 
 def row_of(item: dict[str, Any], **changes: Any) -> PastEngine:
@@ -64,3 +68,25 @@ async def test_without_an_api_server_an_engine_that_starts_is_told_as_the_watch_
     gw.cluster.fail["get"] = Unreachable("gone")
     answer = await gw.execute(engine, "1+1")
     assert (answer.http, "is Starting" in answer.message) == (400, True)
+
+
+def test_a_database_that_answers_after_the_gateways_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def find(_: str) -> None:
+        asked.set()
+        assert answer.wait(PATIENCE)
+
+    history = History(find)
+
+    async def ended() -> None:
+        call = asyncio.create_task(history.find("t-1"))
+        assert await asyncio.to_thread(asked.wait, PATIENCE)
+        call.cancel()
+        await asyncio.wait((call,))
+        history.close()
+
+    asyncio.run(ended())
+    answer.set()
+    history._threads.shutdown(wait=True)
+    assert caplog.text == ""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -159,7 +160,7 @@ class History:
         self._under_way += 1
         future = self._threads.submit(question)
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        future.add_done_callback(lambda _: self._tell(loop))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
         except TimeoutError:
@@ -167,6 +168,11 @@ class History:
         except Exception as error:
             log.warning("the database cannot be asked: %s: %s", type(error).__name__, error)
             raise unavailable("the database cannot be asked now: try again later") from None
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread. The gateway may have ended before the database has answered."""
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._done)
 
     def _done(self) -> None:
         self._under_way -= 1
