@@ -15,8 +15,7 @@ from linkis_ecm.gateway.table import METHODS
 from tests.browser.conftest import PATIENCE, Tab
 from tests.gateway.support import TOKEN, Harness
 
-# Some of them open each operation, in seconds on an idle machine.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)
 OPERATIONS = [one for verbs in openapi.document()["paths"].values() for one in verbs.values()]
 LINKS = "nav li:not([hidden]) a"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.gateway import kubeauth
@@ -374,8 +374,6 @@ def test_nobody_can_take_the_name_that_another_is_mapped_to() -> None:
         assert user_name(user_name(name)) != user_name(name)
 
 
-# A machine under load needs longer for an example, or to make one, than hypothesis likes.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(min_size=1), unique=True, min_size=2, max_size=2))
 def test_every_name_becomes_a_linkis_user_and_different_ones_differ(names: list[str]) -> None:
     first, second = map(user_name, names)

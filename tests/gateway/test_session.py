@@ -121,7 +121,6 @@ async def session(gw: Harness, token: str = TOKEN) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-@pytest.mark.timeout(180)  # two interpreters and a kernel start, and some 20 shells, one after the other
 async def test_a_whole_session_is_run_and_written_down(operator: Operator) -> None:
     code, page, errors = await session(operator.gw)
     assert errors == ""
