@@ -14,10 +14,9 @@ import pytest
 
 from linkis_ecm.agent import web
 from linkis_ecm.agent.web import HttpError, Request, Response, Server, json_response
-from tests.agent.harness import TOKEN, AgentProcess
+from tests.agent.harness import PATIENCE, TOKEN, AgentProcess
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-PATIENCE = 5.0
 
 
 async def echo(request: Request) -> Response:
@@ -28,20 +27,52 @@ async def echo(request: Request) -> Response:
     return json_response(200, {"path": request.path, "body": len(await request.read_body())})
 
 
+class Watched(Server):
+    """The server, and what it knows of its peers."""
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self.errors: list[str] = []
+        self.peers: list[asyncio.StreamReader] = []
+        self.left = 0
+        super().__init__(handler, on_error=self.errors.append)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.peers.append(reader)
+        try:
+            await super()._accept(reader, writer)
+        finally:
+            self.left += 1
+
+
+@asynccontextmanager
+async def watched(handler: Callable[[Request], Awaitable[Response]] = echo) -> AsyncIterator[tuple[int, Watched]]:
+    server = Watched(handler)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        yield port, server
+    finally:
+        await server.stop(1.0)
+
+
 @asynccontextmanager
 async def served(handler: Callable[[Request], Awaitable[Response]] = echo) -> AsyncIterator[tuple[int, list[str]]]:
-    errors: list[str] = []
-    server = Server(handler, on_error=errors.append)
-    port = await server.start("127.0.0.1", 0)
-    yield port, errors
-    await server.stop(1.0)
+    async with watched(handler) as (port, server):
+        yield port, server.errors
 
 
 @asynccontextmanager
 async def peer(port: int) -> AsyncIterator[Peer]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    yield reader, writer
-    writer.transport.abort()
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def eventually(ready: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not ready():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0.005)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -131,14 +162,15 @@ async def test_a_peer_that_stops_in_the_middle_is_cut(sent: bytes, monkeypatch: 
 
 
 async def test_a_peer_that_leaves_in_the_middle_harms_nobody() -> None:
-    async with served() as (port, errors):
+    async with watched() as (port, server):
         async with peer(port) as (_, writer):
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
             await writer.drain()
+        await eventually(lambda: server.left == 1)
         async with peer(port) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await answer(reader))[0] == 200
-        assert errors == []
+        assert server.errors == []
 
 
 async def test_who_asked_for_a_change_and_left_before_its_answer_is_in_the_log() -> None:
@@ -149,7 +181,7 @@ async def test_who_asked_for_a_change_and_left_before_its_answer_is_in_the_log()
         await go_on.wait()
         return json_response(200, {"path": request.path})
 
-    async with served(slow) as (port, errors):
+    async with watched(slow) as (port, server):
         for method, said in (("GET", []), ("POST", ["POST /v1/execute: the connection broke: "])):
             asked.clear(), go_on.clear()
             async with peer(port) as (_, writer):
@@ -158,11 +190,13 @@ async def test_who_asked_for_a_change_and_left_before_its_answer_is_in_the_log()
                     await asked.wait()
                 # A reset, not an end.
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Known to the server before it answers: what is sent sooner is lost without a word.
+            await eventually(lambda: server.peers[-1].exception() is not None)
             go_on.set()
             async with peer(port) as (reader, writer):
                 writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert (await answer(reader))[0] == 200
-            assert [error[: len(text)] for error, text in zip(errors, said, strict=True)] == said
+            assert [error[: len(text)] for error, text in zip(server.errors, said, strict=True)] == said
 
 
 async def test_an_error_of_the_system_inside_is_answered_and_logged_like_any_other() -> None:
@@ -188,9 +222,9 @@ async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatc
 
         return Response(200, file=os.open(log, os.O_RDONLY), size=64 << 20)
 
-    async with served(send_log) as (port, _), peer(port) as (reader, writer):
+    async with watched(send_log) as (port, server), peer(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(0.6)  # not reading, three times the timeout
+        await eventually(lambda: server.left == 1)  # nothing is read meanwhile
         got = 0
         async with asyncio.timeout(PATIENCE):
             try:
