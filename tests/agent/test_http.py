@@ -9,6 +9,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -146,6 +148,26 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_is_sent() -> 
     async with served() as (port, _), peer(port) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert (await answer(reader))[0] == 413
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("pause", "lasts"), [(0.9, 9.0), (1.1, 1.0)])
+async def test_who_still_sends_after_an_early_answer_is_read_as_long_as_it_goes_on(pause: float, lasts: float) -> None:
+    reader = asyncio.StreamReader()
+    writer: Any = SimpleNamespace(write_eof=lambda: None)
+    connection = web._Connection(echo, reader, writer, lambda _: None, lambda _: True)
+
+    async def send() -> None:
+        for _ in range(10):
+            reader.feed_data(b"x" * 1000)
+            await asyncio.sleep(pause * web.LINGER)
+        reader.feed_eof()
+
+    sending = asyncio.create_task(send())
+    begun = asyncio.get_running_loop().time()
+    await connection._linger()
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(lasts * web.LINGER)
+    sending.cancel()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ BODY_TIMEOUT = 60.0
 # For each piece of an answer: a reader slower than 8 MiB a minute is cut.
 WRITE_TIMEOUT = 60.0
 FILE_PIECE = 8 << 20
-# What a peer still sends after an early answer is read for this long, or TCP's reset could destroy the answer.
+# What a peer still sends after an early answer is read until it has sent nothing for so long, and for BODY_TIMEOUT at
+# most, or TCP's reset could destroy the answer: 9 MiB of code take a busy machine more than two seconds.
 LINGER = 2.0
 _READ = 64 << 10
 _JSON = b"application/json"
@@ -331,8 +332,8 @@ class _Connection:
     async def _linger(self) -> None:
         with suppress(OSError, TimeoutError):
             self._writer.write_eof()
-            async with asyncio.timeout(LINGER):
-                while await self._reader.read(_READ):
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while await asyncio.wait_for(self._reader.read(_READ), LINGER):
                     pass
 
 
