@@ -140,7 +140,7 @@ class _Agent:
             port = await server.start(settings.host, settings.port)
         except OSError as error:
             sys.stderr.write(f"the agent cannot start: ECM_AGENT_PORT {settings.port} cannot be listened on: {error}\n")
-            kernel.kill()
+            kernel.close()
             return 2
         self._timings["listening"] = time.time()
         logs.event("INFO", f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket "
@@ -161,7 +161,6 @@ class _Agent:
         for task in (living, reporting):
             task.cancel()
         await asyncio.wait((living, reporting), timeout=1.0)
-        engine.kernel.kill()
         engine.kernel.close()
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)

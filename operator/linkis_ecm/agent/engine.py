@@ -94,6 +94,7 @@ class Engine:
         self._stop_by = float("inf")  # on the loop's clock
         self._stop_sooner = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._exiting: asyncio.Task[None] | None = None
 
     # -- what the API calls ------------------------------------------------------------------------------------------
 
@@ -230,7 +231,7 @@ class Engine:
                     while not self._waiting or self._restarting is not None:
                         self._arrived.clear()
                         await self._arrived.wait()
-                        if self._restarting is not None and self._kernel.exit_status is not None:
+                        if self._restarting is not None and self._kernel.is_over:
                             raise KernelGoneError
                     await self._run_task(self._waiting.popleft())
             except KernelGoneError:
@@ -294,8 +295,15 @@ class Engine:
 
     def kernel_exited(self, status: int) -> None:
         """To be called with waitpid's status when the kernel's process was reaped."""
-        running = self._running
         self._kernel.exited(status)
+        self._exiting = self._loop.create_task(self._kernel_exited(self._kernel, status))
+
+    async def _kernel_exited(self, kernel: Kernel, status: int) -> None:
+        await kernel.heard_out()
+        # A task that was answered before the end has its own end first, and an exit() its stop.
+        await asyncio.sleep(0)
+        running = self._running
+        kernel.over()
         if self._stopping is not None or self.state in (FAILED, SUCCESS):
             return
         if self._restarting is not None and self._killed == self._kernel.pid:

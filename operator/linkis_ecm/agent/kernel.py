@@ -32,8 +32,8 @@ zmq: Any = _zmq
 MAX_MESSAGE_BYTES = 64 << 20
 # Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
 # lost (the kernel sends no reply when an interrupt hits it between its own lines; a message over the limit takes its
-# channel along), the task ends without it.
-SECOND_HALF_TIMEOUT = 2.0
+# channel along), the task ends without it. "Idle" stands behind all that was printed: while that comes, it is not lost.
+SECOND_HALF_TIMEOUT, SECOND_HALF_LONGEST = 2.0, 60.0
 # Python drops a KeyboardInterrupt that rises in a destructor or a callback, such as those between a kernel's word that
 # it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
 EARLY, EARLY_AGAIN = 0.5, 1.0
@@ -42,6 +42,10 @@ _READ_BYTES = 256 << 10
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
+# What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
+# for: a process that it forked may hold it open.
+_ENDS = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+_END_PATIENCE = 1.0
 
 
 class OutputSink(Protocol):
@@ -65,6 +69,7 @@ class _Execution:
         self.done = done
         self.reply: dict[str, Any] | None = None
         self.idle = False
+        self.replied = 0.0  # on the loop's clock
         self.half_done: asyncio.TimerHandle | None = None
         # The kernel ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
         self.begun = 0.0  # on the loop's clock
@@ -87,6 +92,8 @@ class Kernel:
         self._execution: _Execution | None = None
         self._pipes = {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}
         self._iopub_seen = asyncio.Event()
+        self._iopub_heard = 0  # messages
+        self._monitors: dict[Any, asyncio.Future[None]] = {}
         self._info: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         for socket in (self._shell, self._iopub):
@@ -178,15 +185,39 @@ class Kernel:
         return self._gone.done()
 
     def exited(self, status: int) -> None:
-        """To be called with waitpid's status when the process was reaped."""
+        """To be called with waitpid's status when the process was reaped; after it `heard_out` and `over`."""
         self.exit_status = status
-        # What it published last may still wait in the sockets; what it wrote last, in the pipes.
-        self._read_sockets()
+
+    async def heard_out(self) -> None:
+        """Handle all that the ended process has sent: it may have answered before it ended.
+
+        ZeroMQ reads the connections in a thread of its own, which finds their ends behind the last message.
+        """
+        for socket in () if self._shell.closed else (self._iopub, self._shell):
+            monitor = socket.get_monitor_socket(_ENDS)
+            self._monitors[monitor] = self._loop.create_future()
+            self._loop.add_reader(monitor.FD, self._look, monitor)
+            self._look(monitor)
+        if self._monitors:
+            await asyncio.wait(self._monitors.values(), timeout=_END_PATIENCE)
+        self._close_monitors()
+        while self._read_sockets():
+            pass
+        # What it wrote last, in the pipes.
         self.drain_pipes()
+        if self._execution is not None and self._execution.reply is not None:
+            self._finish(self._execution)
+
+    def over(self) -> None:
+        """Nothing more is to be had from it: whoever waits for it is told."""
         if not self._gone.done():
             self._gone.set_result(None)
         if self._execution is not None and not self._execution.done.done():
             self._execution.done.set_exception(KernelGoneError())
+
+    @property
+    def is_over(self) -> bool:
+        return self._gone.done()
 
     def drain_pipes(self) -> None:
         """Take what the kernel has written to its file descriptors by now."""
@@ -195,7 +226,9 @@ class Kernel:
                 pass
 
     def close(self) -> None:
-        """Free the sockets and the folder."""
+        """End what is left of the process, and free the sockets and the pipes."""
+        self.kill()
+        self._close_monitors()
         for socket in (self._shell, self._iopub):
             self._loop.remove_reader(socket.FD)
             socket.close()
@@ -215,8 +248,21 @@ class Kernel:
         self._loop.call_soon(self._read_sockets)
         return str(message["msg_id"])
 
-    def _read_sockets(self) -> None:
-        """ZeroMQ's descriptor tells of a change once, so read until both sockets are empty."""
+    def _look(self, monitor: Any) -> None:
+        if monitor.poll(0) and not self._monitors[monitor].done():
+            self._monitors[monitor].set_result(None)
+
+    def _close_monitors(self) -> None:
+        for monitor, told in self._monitors.items():
+            self._loop.remove_reader(monitor.FD)
+            monitor.close(0)
+            if not told.done():
+                told.set_result(None)
+        self._monitors.clear()
+
+    def _read_sockets(self) -> bool:
+        """ZeroMQ's descriptor tells of a change once, so read until both sockets are empty; True where they may not be
+        and are read on later."""
         for _ in range(_BATCH):
             idle = True
             for socket, handle in ((self._iopub, self._on_iopub), (self._shell, self._on_shell)):
@@ -225,7 +271,7 @@ class Kernel:
                 except zmq.Again:
                     continue
                 except zmq.ZMQError:
-                    return  # closed
+                    return False  # closed
                 idle = False
                 _, frames = self._session.feed_identities(frames)
                 message = self._session.deserialize(frames)
@@ -233,8 +279,9 @@ class Kernel:
                     message["content"] = _whole(message["content"])
                 handle(message)
             if idle:
-                return
+                return False
         self._loop.call_soon(self._read_sockets)
+        return True
 
     def _on_shell(self, message: dict[str, Any]) -> None:
         kind = message["msg_type"]
@@ -247,11 +294,24 @@ class Kernel:
         if execution.idle:
             self._finish(execution)
         else:
-            execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish_without_idle, execution)
+            execution.replied = self._loop.time()
+            self._wait_for_idle(execution)
+
+    def _wait_for_idle(self, execution: _Execution) -> None:
+        execution.half_done = self._loop.call_later(
+            SECOND_HALF_TIMEOUT, self._no_idle_yet, execution, self._iopub_heard
+        )
+
+    def _no_idle_yet(self, execution: _Execution, heard: int) -> None:
+        if self._iopub_heard != heard and self._loop.time() < execution.replied + SECOND_HALF_LONGEST:
+            self._wait_for_idle(execution)
+        else:
+            self._finish_without_idle(execution)
 
     def _on_iopub(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
         self._iopub_seen.set()
+        self._iopub_heard += 1
         execution = self._execution
         if execution is not None and not _answers(message, execution):
             execution = None
