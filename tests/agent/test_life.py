@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from linkis_ecm.agent.spawn import process_started
 from tests.agent.harness import PATIENCE, AgentProcess, children, process_state, until
 
 Start = Callable[..., AgentProcess]
@@ -35,6 +36,17 @@ def test_the_phases_of_the_start_are_told_in_order(start: Start) -> None:
     assert phases == sorted(phases)
     assert before - 0.05 <= phases[0]  # the kernel counts process starts in ticks of 10 ms
     assert phases[-1] <= time.time()
+
+
+def test_a_process_put_off_between_two_clocks_tells_its_start_none_the_less() -> None:
+    real = process_started()
+    tries = iter(range(99))
+
+    def late() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) + (60 if next(tries) in (0, 2) else 0)
+
+    # Its start was told by so much too early where that came between them.
+    assert process_started(boot=late) == pytest.approx(real, abs=0.02)
 
 
 def test_a_stop_lets_the_running_task_end_and_takes_no_other(start: Start) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 
 from linkis_ecm.agent.spawn import process_started, spawn_kernel
 
 
 def main() -> int:
     """Run the engine until it is stopped (0) or its kernel died (its exit code, or 128 + its signal)."""
-    started = process_started(time.time())
+    started = process_started()
     # PID 1 ignores a SIGTERM that it has no handler for: remember one that comes before the loop runs.
     early: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: early.append(number))
