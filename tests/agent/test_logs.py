@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import threading
-import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,10 @@ from typing import Any, ClassVar
 import pytest
 
 from linkis_ecm.agent import logapi, loglines
-from linkis_ecm.agent.logfiles import LogFiles, Mirror, open_log
+from linkis_ecm.agent.logfiles import MIRROR_BYTES, LogFiles, Mirror, open_log
 from linkis_ecm.agent.loglines import Filter, LineIndex, page, tail
 from linkis_ecm.agent.web import Request
-from tests.agent.harness import AgentProcess
+from tests.agent.harness import PATIENCE, AgentProcess, until
 
 
 def lines(path: Path, from_line: int, count: int) -> tuple[list[str], int]:
@@ -122,33 +123,39 @@ def test_only_plain_files_of_known_names_are_logs(tmp_path: Path) -> None:
         assert open_log(str(tmp_path), name) is None, name
 
 
-def test_a_stream_that_stands_still_drops_and_says_so() -> None:
+@pytest.mark.parametrize("then", ["goes on", "ends"])
+def test_a_stream_that_stands_still_drops_and_says_so(then: str) -> None:
     read, write = os.pipe()
     mirror = Mirror(write)
-    block = b"z" * (1 << 20)
-    started = time.monotonic()
-    for _ in range(12):
-        mirror.write(block)
-    assert time.monotonic() - started < 2  # nobody reads the pipe, and nobody waits
+    mirror.write(b"z" * MIRROR_BYTES)
+    until(lambda: mirror._backlog == deque())  # the thread has it in the hand, and stands still
+    for _ in range(8):
+        mirror.write(b"z" * (1 << 20))  # nobody reads the pipe: who waited here would wait for ever
     received = b""
-    mirror_closed = False
-    os.set_blocking(read, False)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and not (mirror_closed and b"left out here" in received):
-        try:
+
+    def take(word: bytes) -> None:
+        nonlocal received
+        while word not in received:
+            assert select.select([read], [], [], PATIENCE)[0], "nothing comes"
             received += os.read(read, 1 << 20)
-        except BlockingIOError:
-            time.sleep(0.005)
-            if not mirror_closed and received.count(b"z") >= 4 << 20:
-                mirror.write(b"after")
-                mirror_closed = True
-    mirror.close(1.0)
+
+    if then == "ends":
+        closing = threading.Thread(target=mirror.close, args=(PATIENCE,))
+        closing.start()
+    take(b"left out here")
+    assert received.count(b"z") == MIRROR_BYTES
+    assert f"[{8 << 20} bytes left out here".encode() in received
+    if then == "goes on":
+        take(b"the log file has them]\n")
+        until(lambda: mirror._bytes == 0)
+        mirror.write(b"after")
+        take(b"after")
+        closing = threading.Thread(target=mirror.close, args=(PATIENCE,))
+        closing.start()
+    closing.join(PATIENCE)
+    assert not mirror._thread.is_alive()
     os.close(read)
     os.close(write)
-    assert 4 << 20 <= received.count(b"z") < 12 << 20
-    dropped = re.search(rb"\[(\d+) bytes left out here", received)
-    assert dropped is not None
-    assert int(dropped[1]) == (12 << 20) - received.count(b"z")
 
 
 # -- over HTTP -------------------------------------------------------------------------------------------------------
@@ -166,9 +173,11 @@ def test_the_log_tells_the_engines_life_in_linkis_pattern(agent: AgentProcess) -
 
 
 def test_lines_come_in_pages(agent: AgentProcess) -> None:
+    # Others have printed before, more than a page of it.
+    before = agent.log("stdout").count("\n")
     agent.outputs("for n in range(10): print('paged', n)")
-    every = agent.json("GET", "/v1/logs/stdout/lines?fromLine=1&lines=5000")[1]
-    first = every["logs"].index("paged 0") + 1
+    every = agent.json("GET", f"/v1/logs/stdout/lines?fromLine={before + 1}&lines=5000")[1]
+    first = before + every["logs"].index("paged 0") + 1
     status, page = agent.json("GET", f"/v1/logs/stdout/lines?fromLine={first}&lines=3")
     assert status == 200
     assert page == {
@@ -195,20 +204,29 @@ def test_what_is_no_log_is_404(agent: AgentProcess, name: str, tail: str) -> Non
     assert status == 404
 
 
-def test_a_download_is_the_file_as_it_was_when_it_was_opened(agent: AgentProcess) -> None:
+def test_a_download_is_the_file_as_it_was_when_it_was_opened(agent: AgentProcess, tmp_path: Path) -> None:
     agent.outputs("print('q' * (4 << 20))")
-    pending = agent.start_execute("import time\nfor n in range(200):\n    print('growing', n); time.sleep(0.005)")
-    agent.wait_for_state("Busy")
+    enough = tmp_path / "enough"
+    code = (
+        "import itertools, os, time\nfor n in itertools.count():\n"
+        f"    print('growing', n, flush=True); time.sleep(0.005)\n    if os.path.exists({str(enough)!r}): break"
+    )
+    pending = agent.start_execute(code)
+    until(lambda: "growing 0" in agent.log("stdout"))
     connection = agent.connection()
     sizes = []
-    for _ in range(5):
-        connection.request("GET", "/v1/logs/stdout", headers={"Authorization": "Bearer token-of-this-engine"})
-        answer = connection.getresponse()
-        body = answer.read()
-        assert len(body) == int(answer.headers["Content-Length"])
-        assert (agent.log_dir / "stdout").read_bytes().startswith(body)
-        sizes.append(len(body))
-    assert sizes == sorted(sizes)
+    try:
+        for _ in range(5):
+            connection.request("GET", "/v1/logs/stdout", headers={"Authorization": "Bearer token-of-this-engine"})
+            answer = connection.getresponse()
+            body = answer.read()
+            assert len(body) == int(answer.headers["Content-Length"])
+            assert (agent.log_dir / "stdout").read_bytes().startswith(body)
+            sizes.append(len(body))
+            until(lambda: (agent.log_dir / "stdout").stat().st_size > sizes[-1])
+    finally:
+        enough.touch()
+    assert sizes == sorted(set(sizes)), "it grew in between"
     assert pending.answer()[1]["status"] == "Succeed"
     connection.close()
 
@@ -370,9 +388,10 @@ def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
         done.set()
 
     threading.Thread(target=follow, daemon=True).start()
+    until(lambda: agent.status()["active"] == "1 follower under way")
     agent.execute("print('after')")
     assert agent.call("POST", "/v1/stop", {"graceSeconds": 0})[0] == 202
-    assert done.wait(20)
+    assert done.wait(PATIENCE)
     text = b"".join(frames).decode()
     assert text.index("before") < text.index("after") < text.index("the engine has stopped")
 

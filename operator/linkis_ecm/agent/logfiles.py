@@ -65,9 +65,9 @@ class Mirror:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._backlog and not self._closed:
+                while not (self._backlog or self._dropped or self._closed):
                     self._wake.wait()
-                if not self._backlog:
+                if not (self._backlog or self._dropped):
                     return
                 data = b"".join(self._backlog)
                 self._backlog.clear()
