@@ -189,19 +189,19 @@ def test_characters_that_are_none_come_back_as_question_marks(agent: AgentProces
 
 
 def test_a_task_over_its_timeout_is_interrupted_and_the_engine_goes_on(agent: AgentProcess) -> None:
-    result = agent.execute("import time\nprint('begun')\ntime.sleep(60)", timeoutSeconds=0.3)
+    # When, and what is kept of it: test_engine.py.
+    result = agent.execute("import time\ntime.sleep(600)", timeoutSeconds=0.3)
     assert result["status"] == "Timeout"
-    assert result["outputs"][0] == text("stdout", "begun\n")
-    assert result["endedAt"] - result["startedAt"] < 5
     assert agent.outputs("1") == [text("result", "1")]
 
 
-def test_an_interrupted_task_is_cancelled(agent: AgentProcess) -> None:
-    pending = agent.start_execute("import time\ntime.sleep(60)")
-    agent.wait_for_state("Busy")
+def test_an_interrupted_task_is_cancelled_and_keeps_what_it_has_printed(agent: AgentProcess) -> None:
+    pending = agent.start_execute("import time\nprint('begun to be interrupted', flush=True)\ntime.sleep(600)")
+    until(lambda: "begun to be interrupted" in agent.log("stdout"))
     assert agent.call("POST", "/v1/interrupt")[0] == 202
     status, result = pending.answer()
     assert (status, result["status"]) == (200, "Cancelled")
+    assert result["outputs"][0] == text("stdout", "begun to be interrupted\n")
     assert agent.outputs("1") == [text("result", "1")]
 
 
@@ -211,7 +211,7 @@ def test_an_interrupt_without_a_task_harms_nothing(agent: AgentProcess) -> None:
 
 
 def test_tasks_run_in_turn_and_the_seventeenth_waiting_one_is_refused(agent: AgentProcess) -> None:
-    running = agent.start_execute("import time\nturns = []\ntime.sleep(60)", taskId="running")
+    running = agent.start_execute("import time\nturns = []\ntime.sleep(600)", taskId="running")
     agent.wait_for_state("Busy")
     waiting = []
     for number in range(16):
@@ -227,7 +227,7 @@ def test_tasks_run_in_turn_and_the_seventeenth_waiting_one_is_refused(agent: Age
 
 
 def test_input_fails_with_an_error_and_does_not_hang(agent: AgentProcess) -> None:
-    result = agent.execute("input('name? ')", timeoutSeconds=10)
+    result = agent.execute("input('name? ')", timeoutSeconds=50)
     assert result["status"] == "Failed"
     assert result["outputs"][-1]["name"] == "StdinNotImplementedError"
 

@@ -16,15 +16,23 @@ from tests.agent.harness import PATIENCE, AgentProcess, children, process_state,
 Start = Callable[..., AgentProcess]
 
 
-def test_code_is_refused_while_starting_and_taken_once_idle(start: Start) -> None:
-    agent = start(wait=False)
-    kernel = agent.kernel_pid()
-    os.kill(kernel, signal.SIGSTOP)
+def until_there(path: Path) -> str:
+    """Code that ends once the file is there."""
+    return f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)\n"
+
+
+def test_code_is_refused_while_starting_and_taken_once_idle(start: Start, tmp_path: Path) -> None:
+    # The kernel's interpreter, and no other, waits before it boots.
+    go = tmp_path / "go"
+    held = "".join(f"    {line}\n" for line in until_there(go).splitlines())
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nif 'kernel_main' in str(sys.orig_argv):\n{held}")
+    path = ":".join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    agent = start(wait=False, PYTHONPATH=path)
     agent.wait_until_listening()
     assert agent.status()["state"] == "Starting"
     status, answer = agent.json("POST", "/v1/execute", {"code": "1"})
     assert (status, answer["error"]) == (409, "the engine is Starting: send the code again when its state is Idle")
-    os.kill(kernel, signal.SIGCONT)
+    go.touch()
     agent.wait_for_state("Idle")
     assert agent.execute("1")["status"] == "Succeed"
 
@@ -49,18 +57,19 @@ def test_a_process_put_off_between_two_clocks_tells_its_start_none_the_less() ->
     assert process_started(boot=late) == pytest.approx(real, abs=0.02)
 
 
-def test_a_stop_lets_the_running_task_end_and_takes_no_other(start: Start) -> None:
+def test_a_stop_lets_the_running_task_end_and_takes_no_other(start: Start, tmp_path: Path) -> None:
     agent = start()
-    running = agent.start_execute("import time\ntime.sleep(1)\n'done'")
+    running = agent.start_execute(until_there(tmp_path / "go") + "'done'")
     agent.wait_for_state("Busy")
     waiting = agent.start_execute("'never'", taskId="second")
     until(lambda: "task second waits" in agent.log("stdout"))
-    assert agent.call("POST", "/v1/stop", {"graceSeconds": 20, "reason": "a test"})[0] == 202
-    assert agent.call("POST", "/v1/stop", {"graceSeconds": 20})[0] == 202
+    assert agent.call("POST", "/v1/stop", {"graceSeconds": 100, "reason": "a test"})[0] == 202
+    assert agent.call("POST", "/v1/stop", {"graceSeconds": 100})[0] == 202
     status, answer = agent.json("POST", "/v1/execute", {"code": "1"})
     assert status == 409
     assert answer["error"].startswith("the engine is ShuttingDown")
     assert agent.status()["state"] == "ShuttingDown"
+    (tmp_path / "go").touch()
     assert running.answer()[1]["status"] == "Succeed"
     assert waiting.answer()[1]["status"] == "Cancelled"
     assert agent.exit_code() == 0
@@ -68,18 +77,16 @@ def test_a_stop_lets_the_running_task_end_and_takes_no_other(start: Start) -> No
 
 def test_a_stop_interrupts_the_task_when_the_grace_is_over(start: Start) -> None:
     agent = start()
-    running = agent.start_execute("import time\ntime.sleep(60)")
+    running = agent.start_execute("import time\ntime.sleep(600)")
     agent.wait_for_state("Busy")
-    started = time.monotonic()
     agent.call("POST", "/v1/stop", {"graceSeconds": 0.2})
     assert running.answer()[1]["status"] == "Cancelled"
     assert agent.exit_code() == 0
-    assert time.monotonic() - started < 5
 
 
 def test_a_later_stop_with_less_grace_wins(start: Start) -> None:
     agent = start()
-    running = agent.start_execute("import time\ntime.sleep(60)")
+    running = agent.start_execute("import time\ntime.sleep(600)")
     agent.wait_for_state("Busy")
     agent.call("POST", "/v1/stop", {"graceSeconds": 600})
     agent.call("POST", "/v1/stop", {"graceSeconds": 0})
@@ -90,7 +97,7 @@ def test_a_later_stop_with_less_grace_wins(start: Start) -> None:
 def test_code_that_ignores_interrupts_is_killed_at_the_end(start: Start) -> None:
     agent = start()
     code = (
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(60)"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)"
     )
     running = agent.start_execute(code)
     until(lambda: "deaf" in agent.log("stdout"))
@@ -99,20 +106,24 @@ def test_code_that_ignores_interrupts_is_killed_at_the_end(start: Start) -> None
     assert agent.exit_code() == 0
 
 
-def test_a_timeout_is_answered_even_if_the_code_ignores_its_interrupt(start: Start) -> None:
+def test_a_timeout_is_answered_even_if_the_code_ignores_its_interrupt(start: Start, tmp_path: Path) -> None:
     agent = start()
-    code = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(4)"
-    result = agent.execute(code, timeoutSeconds=0.2)
+    # From its first line on: the kernel leaves SIGINT ignored, as it is between tasks.
+    agent.execute("get_ipython().kernel.pre_handler_hook = lambda: None")
+    result = agent.execute(until_there(tmp_path / "go"), timeoutSeconds=0.2)
     assert result["status"] == "Timeout"
     assert agent.status()["state"] == "Busy"
+    (tmp_path / "go").touch()
     assert agent.execute("'next'")["status"] == "Succeed"
 
 
-def test_sigterm_drains_and_exits_with_0(start: Start) -> None:
-    agent = start()
-    running = agent.start_execute("import time\ntime.sleep(0.5)\n'drained'")
+def test_sigterm_drains_and_exits_with_0(start: Start, tmp_path: Path) -> None:
+    agent = start(ECM_STOP_GRACE="100")
+    running = agent.start_execute(until_there(tmp_path / "go") + "'drained'")
     agent.wait_for_state("Busy")
     agent.process.send_signal(signal.SIGTERM)
+    agent.wait_for_state("ShuttingDown")
+    (tmp_path / "go").touch()
     result = running.answer()[1]
     assert (result["status"], result["outputs"][0]["text"]) == ("Succeed", "'drained'")
     assert agent.exit_code() == 0
@@ -128,7 +139,7 @@ def test_sigterm_before_anything_runs_is_not_lost(start: Start) -> None:
 def test_the_kernels_exit_handlers_run_at_a_stop(start: Start) -> None:
     agent = start()
     agent.execute("import atexit\natexit.register(lambda: open('left-behind', 'w').write('bye'))")
-    agent.call("POST", "/v1/stop", {"graceSeconds": 5})
+    agent.call("POST", "/v1/stop", {"graceSeconds": 60})
     assert agent.exit_code() == 0
     assert (agent.log_dir.parent / "left-behind").read_text() == "bye"
 
@@ -162,12 +173,10 @@ def test_a_kernel_that_dies_fails_its_task_and_the_engine(start: Start, code: st
     assert f"KernelDied: {how}" in agent.log("stdout")
 
 
-def test_a_kernel_killed_while_idle_ends_the_engine_at_once(start: Start) -> None:
+def test_a_kernel_killed_while_idle_ends_the_engine(start: Start) -> None:
     agent = start()
-    started = time.monotonic()
     os.kill(agent.kernel_pid(), signal.SIGKILL)
     assert agent.exit_code() == 137
-    assert time.monotonic() - started < 3
 
 
 def test_a_kernel_that_dies_before_it_answers_ends_the_engine(start: Start) -> None:

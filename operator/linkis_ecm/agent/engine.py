@@ -31,8 +31,8 @@ MAX_WAITING = 16
 START_TIMEOUT = 120.0
 # How long an interrupted task may take to end before its caller is answered without it.
 INTERRUPT_PATIENCE = 3.0
-# How long a stopping kernel may run its exit handlers.
-KERNEL_EXIT_PATIENCE = 2.0
+# How long a stopping kernel may run its exit handlers; longer where the grace is not over, which a busy node may need.
+KERNEL_EXIT_PATIENCE, KERNEL_EXIT_LONGEST = 2.0, 10.0
 # The exit code of a `once` engine that was stopped before its job had succeeded: as a shell tells of SIGTERM.
 JOB_STOPPED = 128 + signal.SIGTERM
 LAST_LINES = 20
@@ -415,7 +415,8 @@ class Engine:
             self._kernel.interrupt()
             await self._within(self._nothing_runs, KERNEL_EXIT_PATIENCE)
         self._kernel.shut_down()
-        if not await self._kernel.gone(KERNEL_EXIT_PATIENCE if self._running is None else 0.0):
+        patience = max(KERNEL_EXIT_PATIENCE, min(KERNEL_EXIT_LONGEST, self._stop_by - self._loop.time()))
+        if not await self._kernel.gone(patience if self._running is None else 0.0):
             self._kernel.kill()
             await self._kernel.gone(KERNEL_EXIT_PATIENCE)
         self._logs.event("INFO", "the engine has stopped")

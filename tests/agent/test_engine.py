@@ -1,0 +1,200 @@
+"""When things happen to tasks and engines, by a clock that only sleeping moves: timeouts, graces, ends. The kernel is
+scripted; a real one does the same in test_execute.py and test_life.py, at times that a machine's load decides."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from linkis_ecm.agent import engine as engine_module
+from linkis_ecm.agent.engine import Engine
+from linkis_ecm.agent.kernel import KernelGoneError, OutputSink
+from linkis_ecm.agent.tasks import Task
+from linkis_ecm.agent.usage import Usage
+
+pytestmark = pytest.mark.looptime
+
+
+class Scripted:
+    """A kernel whose code goes on until `end`, or an interrupt that it does not ignore."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.deaf = False
+        self.interrupts: list[float] = []
+        self.patience: list[float] = []
+        self.sink: OutputSink | None = None
+        self._done: asyncio.Future[dict[str, Any]] | None = None
+
+    async def ready(self) -> None: ...
+
+    async def execute(self, code: str, sink: OutputSink, *, silent: bool = False) -> dict[str, Any]:
+        if silent:
+            return {"status": "ok"}
+        self.sink, self._done = sink, asyncio.get_running_loop().create_future()
+        return await self._done
+
+    def end(self, status: str = "ok", **more: Any) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result({"status": status, **more})
+
+    def interrupt(self) -> None:
+        self.interrupts.append(asyncio.get_running_loop().time())
+        if not self.deaf:
+            self.end("error")
+
+    def shut_down(self) -> None: ...
+    def kill(self) -> None: ...
+    def exited(self, status: int) -> None: ...
+    async def heard_out(self) -> None: ...
+
+    def over(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(KernelGoneError())
+
+    async def gone(self, timeout: float) -> bool:
+        self.patience.append(timeout)
+        return True
+
+
+async def turns(ready: Callable[[], bool]) -> None:
+    """Until it is so, within a few turns of the loop and no time."""
+    for _ in range(20):
+        if ready():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come so far")
+
+
+class Run:
+    """An Idle engine and its kernel; times count from when it became so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kernel = Scripted()
+        self.loop = asyncio.get_running_loop()
+        self.begun = self.loop.time()
+        logs: Any = SimpleNamespace(directory=str(folder), event=lambda *_: None, last_stderr_lines=lambda _: [])
+        kernel: Any = self.kernel
+        self.engine = Engine(
+            kernel=kernel, new_kernel=lambda: kernel, logs=logs, usage=Usage(str(folder), "/nowhere"),
+            timings={"kernelReady": 0.0}, on_change=lambda: None, clock=self.now,
+        )  # fmt: skip
+
+    def now(self) -> float:
+        return self.loop.time() - self.begun
+
+    async def task(self, timeout: float | None = None) -> Task:
+        """A task that runs."""
+        task = self.engine.submit(task_id="t", code="code", timeout=timeout)
+        await turns(lambda: self.engine.state == "Busy")
+        return task
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Run]:
+    """Not a fixture: in those time is the machine's."""
+    made = Run(folder)
+    living = asyncio.create_task(made.engine.run())
+    try:
+        await turns(lambda: made.engine.state == "Idle")
+        yield made
+    finally:
+        living.cancel()
+        await asyncio.wait((living,))
+
+
+async def test_a_task_is_interrupted_when_its_timeout_is_over_and_keeps_what_it_has_printed(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task(timeout=0.3)
+        await asyncio.sleep(0.1)
+        assert run.kernel.sink is not None
+        run.kernel.sink.stream("stdout", "begun\n")
+        await task.done
+        assert run.kernel.interrupts == pytest.approx([0.3])
+        assert (task.status, task.ended - task.started) == ("Timeout", pytest.approx(0.3))
+        assert task.result()["outputs"] == [{"type": "text", "stream": "stdout", "text": "begun\n"}]
+        assert run.engine.state == "Idle"
+
+
+async def test_code_that_ignores_its_interrupt_is_answered_soon_after_it_and_keeps_the_engine_busy(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as run:
+        run.kernel.deaf = True
+        task = await run.task(timeout=0.2)
+        await task.done
+        assert run.now() == pytest.approx(0.2 + engine_module.INTERRUPT_PATIENCE)
+        assert (task.status, task.result()["outputs"][-1]["name"]) == ("Timeout", "Timeout")
+        await asyncio.sleep(1000)
+        assert run.engine.state == "Busy"
+        run.kernel.end()
+        await turns(lambda: run.engine.state == "Idle")
+        assert task.status == "Timeout"
+
+
+@pytest.mark.parametrize(
+    ("stops", "interrupted"),
+    [
+        ([(0.0, 0.2)], 0.2),
+        ([(0.0, 600.0), (1.0, 2.0)], 3.0),
+        ([(0.0, 2.0), (1.0, 600.0)], 2.0),
+        ([(0.0, 600.0), (5.0, 0.0)], 5.0),
+    ],
+)
+async def test_a_stop_interrupts_the_task_when_the_soonest_grace_is_over(
+    tmp_path: Path, stops: list[tuple[float, float]], interrupted: float
+) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task()
+        for at, grace in stops:
+            await asyncio.sleep(at - run.now())
+            run.engine.stop(grace=grace, reason="")
+        assert await run.engine.ended == 0
+        assert run.kernel.interrupts == pytest.approx([interrupted])
+        assert task.status == "Cancelled"
+        assert run.now() == pytest.approx(interrupted)
+
+
+@pytest.mark.parametrize(("grace", "patience"), [(0.0, 2.0), (5.0, 5.0), (600.0, 10.0)])
+async def test_exit_handlers_have_what_is_left_of_the_grace_within_bounds(
+    tmp_path: Path, grace: float, patience: float
+) -> None:
+    async with running(tmp_path) as run:
+        run.engine.stop(grace=grace, reason="")
+        assert await run.engine.ended == 0
+        assert run.kernel.patience == pytest.approx([patience])
+
+
+async def test_a_kernel_killed_while_idle_ends_the_engine_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        await asyncio.sleep(7)
+        run.engine.kernel_exited(signal.SIGKILL)
+        assert await run.engine.ended == 137
+        assert run.now() == pytest.approx(7)
+        assert (run.engine.state, run.engine.reason) == ("Failed", "KernelDied")
+
+
+async def test_a_task_that_is_answered_as_its_kernel_ends_has_its_own_end_first(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task()
+        run.kernel.end(payload=[{"source": "ask_exit"}])
+        run.engine.kernel_exited(0)
+        assert await run.engine.ended == 0
+        assert task.status == "Succeed"
+        assert (run.engine.reason, run.engine.message) == ("Stopped", "the code called exit()")
+
+
+async def test_a_task_that_its_kernel_died_in_has_failed(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task()
+        run.engine.kernel_exited(signal.SIGSEGV)
+        assert await run.engine.ended == 139
+        assert (task.status, task.result()["outputs"][-1]["name"]) == ("Failed", "KernelDied")
