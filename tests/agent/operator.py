@@ -45,6 +45,7 @@ class Operator:
         self.archive = Archive(f"file://{folder}/archive")
         self.index = Index()
         self.cache = Cache(epoch=datetime.now(UTC))
+        self.version = 0
         self.hang = False
         # So many files are refused before one is taken.
         self.busy = 0
@@ -57,13 +58,14 @@ class Operator:
         )  # fmt: skip
         self.reports: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self._around])
-        Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max).add_routes(self.app)
+        self.uploads = Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max)
+        self.uploads.add_routes(self.app)
         self.app.router.add_post("/v1/report", self._report)
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.hang and request.method == "PUT":
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         if self.busy and request.method == "PUT":
             self.busy -= 1
             return web.Response(status=503, text="in a moment")
@@ -84,9 +86,10 @@ class Operator:
         return self.url
 
     def engine(self, **spec: Any) -> None:
+        self.version += 1  # the cache keeps the newest
         self.cache.apply_engine(
             {
-                "metadata": {"namespace": "lab", "name": "first", "uid": UID, "resourceVersion": "1"},
+                "metadata": {"namespace": "lab", "name": "first", "uid": UID, "resourceVersion": str(self.version)},
                 "spec": {"engineType": "python", "user": "hadoop"} | spec,
             }
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,21 @@ import aiohttp
 import orjson
 import pytest
 
+from linkis_ecm.agent.app import ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE, STREAMS_PATIENCE
+from linkis_ecm.agent.engine import KERNEL_EXIT_PATIENCE
 from linkis_ecm.agent.loglines import said
 from linkis_ecm.controller import evidence
-from tests.agent.harness import AgentProcess, until
+from linkis_ecm.engine import podspec
+from tests.agent.harness import PATIENCE, AgentProcess, until
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
+
+# The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
+FILE_MAX = 4 << 20
 
 
 @pytest.fixture
 async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
-    made = Operator(tmp_path, file_max=64 << 20)
+    made = Operator(tmp_path, file_max=FILE_MAX)
     await made.start()
     yield made
     await made.runner.cleanup()
@@ -34,6 +39,11 @@ async def started(start: Start, operator: Operator, **environment: str) -> Agent
     settings = {"ECM_REPORT_URL": operator.url, "ECM_UID": UID, "ECM_TICKET_ID": TICKET, "ECM_TOKEN": TOKEN}
     wait = environment.get("ECM_MODE") != "once"
     return await asyncio.to_thread(start, wait=wait, **(settings | environment))
+
+
+def until_told() -> str:
+    """Code that goes on once there is a file `told` in the agent's folder."""
+    return "import os, time\nwhile not os.path.exists('told'): time.sleep(0.01)\n"
 
 
 async def ended(agent: AgentProcess) -> int:
@@ -68,16 +78,16 @@ async def test_a_dead_kernels_last_words_are_kept_and_told(start: Start, operato
 
 async def test_a_log_over_the_bound_is_cut_and_the_agent_ends_in_time(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
-    await asyncio.to_thread(agent.execute, "import sys; [print('x' * 1_000_000) for _ in range(80)]")
+    await asyncio.to_thread(agent.execute, "[print('x' * 1_000_000) for _ in range(16)]; None")
     agent.process.terminate()
-    begun = time.monotonic()
     assert await ended(agent) == 0
-    assert time.monotonic() - begun < 12
-    assert (await operator.archive.files(UID, 0))["stdout"] == 64 << 20
+    assert (await operator.archive.files(UID, 0))["stdout"] == FILE_MAX
+    assert "not all logs were archived" not in agent.log("stdout"), "it did not wait for its bound"
     assert any("cut at" in line for entry in operator.index.entries for line in entry.missing)
 
 
 async def test_of_a_log_that_dropped_its_beginning_what_is_kept_is_archived(start: Start, operator: Operator) -> None:
+    operator.uploads._file_max = 64 << 20
     agent = await started(start, operator, ECM_LOG_FILE_MIB="8")
     code = "import os\nfor n in range(40): os.write(1, b'%d ' % n + b'y' * (1 << 20) + b'\\n')"
     await asyncio.to_thread(agent.execute, code)
@@ -111,10 +121,15 @@ async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start:
     agent = await started(start, operator)
     operator.hang = True
     agent.process.terminate()
-    begun = time.monotonic()
+    # It hangs for longer than this is waited for.
     assert await ended(agent) == 0
-    assert time.monotonic() - begun < 13
-    assert "not all logs were archived" in agent.log("stdout")
+    assert f"not all logs were archived within {SHIP_PATIENCE:g} s" in agent.log("stdout")
+
+
+def test_what_an_engines_end_may_take_is_within_what_its_pod_has_over_the_grace() -> None:
+    # A kernel may be interrupted, asked to end and killed.
+    kernel = 2 * KERNEL_EXIT_PATIENCE
+    assert kernel + max(ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE) + STREAMS_PATIENCE < podspec.AFTER_GRACE
 
 
 async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:
@@ -141,7 +156,7 @@ async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: 
 
 async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operator: Operator) -> None:
     # It ends once the operator was told that it runs: of changes within 50 ms the last alone is told.
-    code = "import os, time\nwhile not os.path.exists('told'): time.sleep(0.01)\nprint('the job'); 6*7"
+    code = f"{until_told()}print('the job'); 6*7"
     operator.engine(mode="once", code=code)
     agent = await started(start, operator, ECM_MODE="once")
     await asyncio.to_thread(until, lambda: any(report["state"] == "Running" for report in operator.reports))
@@ -211,7 +226,7 @@ async def test_a_pipe_in_the_place_of_a_result_holds_no_engine_up_on_its_way_out
 
 
 async def test_a_job_that_is_stopped_before_its_end_exits_as_no_success(start: Start, operator: Operator) -> None:
-    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(600)")
     agent = await started(start, operator, ECM_MODE="once", ECM_STOP_GRACE="0.1")
     await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
     agent.process.terminate()
@@ -222,18 +237,22 @@ async def test_a_job_that_is_stopped_before_its_end_exits_as_no_success(start: S
 async def test_a_job_that_ends_within_the_grace_of_a_stop_or_by_exit_is_a_success(
     start: Start, operator: Operator
 ) -> None:
-    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(0.5)")
-    agent = await started(start, operator, ECM_MODE="once")
+    operator.engine(mode="once", code=f"print('begun', flush=True)\n{until_told()}")
+    agent = await started(start, operator, ECM_MODE="once", ECM_STOP_GRACE="100")
     await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
     agent.process.terminate()
+    await asyncio.to_thread(until, lambda: operator.reports[-1]["state"] == "ShuttingDown")
+    (agent.log_dir.parent / "told").touch()
     assert await ended(agent) == 0
     operator.engine(mode="once", code="exit()")
-    assert await ended(await started(start, operator, ECM_MODE="once")) == 0
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 0
+    assert "the code called exit()" in agent.log("stdout")
 
 
 async def test_a_download_under_way_is_told_as_activity(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
-    await asyncio.to_thread(agent.execute, "print('x' * 200_000_000)")
+    await asyncio.to_thread(agent.execute, "print('x' * 64_000_000)")
     connection = agent.connection()
     connection.request("GET", "/v1/logs/stdout", headers={"Authorization": f"Bearer {TOKEN}"})
     answer = connection.getresponse()
@@ -250,7 +269,7 @@ SPILLS = "import duckdb\nduckdb.sql('select * from range(20000)')"
 
 async def in_archive(operator: Operator, task_id: str) -> dict[str, Any]:
     """What the list says of the task, once it is there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             listed = json.loads(await operator.archive.get(UID, 0, "results.json") or b"{}")
             if found := listed.get("tasks", {}).get(task_id):

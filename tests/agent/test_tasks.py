@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent import tasks
-from tests.agent.harness import AgentProcess
+from tests.agent.harness import AgentProcess, until
 
 
 def submit(agent: AgentProcess, task_id: str, code: str) -> dict[str, Any]:
@@ -24,14 +23,13 @@ def submit(agent: AgentProcess, task_id: str, code: str) -> dict[str, Any]:
 
 def over(agent: AgentProcess, task_id: str) -> dict[str, Any]:
     """The task once it has ended."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
+
+    def ended() -> dict[str, Any] | None:
         status, told = agent.json("GET", f"/v1/tasks/{task_id}")
         assert status == 200, told
-        if told["status"] not in ("Scheduled", "Running"):
-            return told
-        time.sleep(0.02)
-    raise AssertionError(f"{task_id} has not ended")
+        return None if told["status"] in ("Scheduled", "Running") else told
+
+    return until(ended)
 
 
 def events(agent: AgentProcess, task_id: str, cursor: str = "") -> list[dict[str, Any]]:
@@ -137,18 +135,21 @@ def test_progress_is_what_the_code_tells(agent: AgentProcess, tmp_path: Path) ->
         f"while not os.path.exists({str(go)!r}): time.sleep(0.01)"
     )
     submit(agent, "progress", code)
-    until = time.monotonic() + 10
-    told: dict[str, Any] = {}
-    while time.monotonic() < until and told.get("progress") != 0.5:
+
+    def half() -> dict[str, Any] | None:
         _, told = agent.json("GET", "/v1/tasks/progress")
-        time.sleep(0.02)
-    go.touch()
+        return told if told["progress"] == 0.5 else None
+
+    try:
+        told = until(half)
+    finally:
+        go.touch()
     assert (told["status"], told["progressMessage"]) == ("Running", "half")
     assert over(agent, "progress")["progress"] == 1.0
 
 
 def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_interrupted(agent: AgentProcess) -> None:
-    submit(agent, "runs", "import time; time.sleep(30)")
+    submit(agent, "runs", "import time; time.sleep(600)")
     submit(agent, "waits", "print('never')")
     status, told = agent.json("POST", "/v1/tasks/waits/cancel")
     assert (status, told["status"]) == (202, "Cancelled")
@@ -166,7 +167,7 @@ def test_a_restarted_kernel_forgets_and_goes_on(start: Callable[..., AgentProces
     agent = start()
     agent.execute("x = 1")
     before = agent.outputs("import os; os.getpid()")[0]["text"]
-    submit(agent, "busy", "import time; time.sleep(30)")
+    submit(agent, "busy", "import time; time.sleep(600)")
     submit(agent, "queued", "1")
     status, _ = agent.json("POST", "/v1/restart")
     assert status == 200
