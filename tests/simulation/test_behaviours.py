@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -81,15 +81,6 @@ class Simulated:
             assert asyncio.get_running_loop().time() < deadline, f"{what}: not within {seconds} s"
             await asyncio.sleep(0.01)
         return answer
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    await made.start()
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)

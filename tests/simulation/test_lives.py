@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,15 +11,6 @@ from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from tests.simulation.world import NAMESPACE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    await made.start()
-    yield made
-    await made.close()
 
 
 async def test_an_engine_gets_ready_with_its_addresses_and_phases(world: World) -> None:

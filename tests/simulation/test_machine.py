@@ -19,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import StaticPool
 
-from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
 from linkis_ecm.store import linkis, rows, schema
@@ -91,11 +91,6 @@ class Engines(RuleBasedStateMachine):
             self.world = World(seed)
             self.world.rows = self.rows = SqlRows()
             self.world.install_plugin(idleTimeout="60s", startTimeout="60s", ttlAfterFinished="24h")
-            node = {
-                "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"},
-                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-            }  # fmt: skip
-            self.world.cluster.create(NODES, node)
             self.world.cluster.listen(ENGINECONNS, self._watch_states)
             await self.world.start("0")
             await asyncio.sleep(3)

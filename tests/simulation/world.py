@@ -21,7 +21,7 @@ from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
-from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS, Resource
+from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.token import engine_token
 from tests.fakes.apiserver import FakeApiServer
@@ -31,6 +31,7 @@ from tests.fakes.rules import StatusError
 from tests.fakes.watches import Change
 
 NAMESPACE = "engines"
+NODE = "node"
 KEY = b"0123456789abcdef0123456789abcdef"
 PLUGIN_SPEC = {
     "engineType": "python", "engineVersion": "3.11", "default": True, "image": "engine:1", "runTypes": ["python"],
@@ -226,6 +227,8 @@ class World:
         self._seed = seed
         self._timers: list[asyncio.TimerHandle] = []
         self.cluster.listen(PODS, self._kubelet)
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.cluster.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": ready})
 
     # What a user does.
 
@@ -262,6 +265,11 @@ class World:
 
     def state(self, name: str) -> str:
         return str(self.status(name).get("engineState", ""))
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """Its condition of that type; empty where it has none."""
+        found = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
+        return found[0] if found else {}
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         found = self.cluster.all(PODS)
@@ -431,7 +439,7 @@ class World:
             return
 
         def edit(item: dict[str, Any]) -> None:
-            item["spec"]["nodeName"] = "node"
+            item["spec"]["nodeName"] = NODE
             scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(loop_now())}
             item["status"] = {"phase": "Pending", "conditions": [scheduled]}
 

@@ -1,0 +1,87 @@
+"""The operator looks after itself: a pass that fails, the audit of rows and pods, the canary."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from linkis_ecm.controller.canary import Canary, CanaryError
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.model.states import EngineState
+from tests.simulation.world import NAMESPACE, World
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_a_poison_engine_is_named_on_itself_and_mends(world: World) -> None:
+    running = world.operators[0]
+    process = running.parts.reconciler.process
+    poisoned = True
+
+    async def poison(key: tuple[str, str]) -> None:
+        if poisoned and key[1] == "poison":
+            raise RuntimeError("boom")
+        await process(key)
+
+    running.parts.reconciler.process = poison  # type: ignore[method-assign]
+    world.create("poison", startTimeout="1h")
+    await world.until(lambda: world.condition("poison", "Stalled").get("reason") == "PassFailed", 60)
+    assert "boom" in world.condition("poison", "Stalled")["message"]
+    writes = world.writes()
+    await asyncio.sleep(300)
+    assert world.writes() == writes, "said once"
+    poisoned = False
+    await world.until_state("poison", "Idle", 120)
+    assert world.condition("poison", "Stalled") == {}
+
+
+async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) -> None:
+    uid = world.create("e")
+    await world.until_state("e", "Idle")
+    audit = world.operators[0].parts.audit
+    assert await audit.once() == {}
+    del world.rows.rows[uid]
+    orphan = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "orphan", "namespace": NAMESPACE, "labels": world.pods("e")[0]["metadata"]["labels"]},
+        "spec": {"containers": [{"name": "engine", "image": "x"}]},
+    }  # fmt: skip
+    world.cluster.create(PODS, orphan, namespace=NAMESPACE)
+    await asyncio.sleep(1)
+    assert await audit.once() == {}, "what is in motion is left alone"
+    assert await audit.once() == {"orphan_pod": 1, "row_missing": 1}
+    assert world.rows.rows[uid].status is EngineState.IDLE
+    await world.until(lambda: [p["metadata"]["name"] for p in world.cluster.all(PODS)] != ["orphan"], 40)
+    assert await audit.once() == {}
+
+
+def canary(world: World) -> Canary:
+    async def deaf() -> None:
+        raise AssertionError("the watch is well")
+
+    parts = world.operators[0].parts
+    return Canary(
+        client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE, deaf=deaf,
+        rng=random.Random(1),
+    )  # fmt: skip
+
+
+async def test_a_canary_flies_end_to_end_and_leaves_nothing(world: World) -> None:
+    await world.until(world.operators[0].parts.reconciler.leading.is_set)
+    bird = canary(world)
+    assert await bird.round() < 5
+    assert world.rows.rows == {}
+    assert world.pods_made == []
+    await world.until(lambda: not world.cluster.all(ENGINECONNS), 10)
+
+
+async def test_a_canary_says_which_part_is_stuck(world: World) -> None:
+    await world.until(world.operators[0].parts.reconciler.leading.is_set)
+    bird = canary(world)
+    world.server.watches.lose(ENGINECONNS)
+    with pytest.raises(CanaryError) as stuck:
+        await bird.round()
+    assert stuck.value.phase == "watch"
+    await world.until(lambda: not world.cluster.all(ENGINECONNS), 60)
