@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from tests.client.support import Both, client_of
-from tests.gateway.conftest import gw, make, settings
+from tests.gateway.conftest import agent, engine, gw, make, settings
 
-__all__ = ["gw", "make", "settings"]
+__all__ = ["agent", "engine", "gw", "make", "settings"]
 
 
 @pytest.fixture(params=["blocking", "asynchronous"])
@@ -30,3 +31,9 @@ async def client_at(kind: str) -> AsyncIterator[Callable[..., Both]]:
     yield make_one
     for client in made:
         await client.close()
+
+
+@pytest.fixture
+def engine_id(engine: dict[str, Any]) -> str:
+    """An engine with a real agent behind it, as calls name it."""
+    return str(engine["metadata"]["uid"])

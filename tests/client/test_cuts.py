@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from linkis_ecm.client import text_of
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess
 from tests.client.proxy import CuttingProxy
 from tests.client.support import Both
-from tests.gateway.support import KEY, TOKEN, Harness, engine_item
+from tests.gateway.realagent import UID
+from tests.gateway.support import TOKEN, Harness
 
-NAME = "python-alice-cuts"
-UID = engine_item(name=NAME)["metadata"]["uid"]
 Through = Callable[..., Awaitable[tuple[Both, CuttingProxy]]]
 
 
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=engine_token(KEY, UID, 0))
-    yield process
-    process.close()
-
-
 @pytest.fixture
-async def through(gw: Harness, agent: AgentProcess, client_at: Callable[..., Both]) -> AsyncIterator[Through]:
-    """A client behind a proxy that cuts as asked."""
-    gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+async def through(gw: Harness, engine_id: str, client_at: Callable[..., Both]) -> AsyncIterator[Through]:
+    """A client of that engine behind a proxy that cuts as asked."""
     proxies: list[CuttingProxy] = []
 
     async def make(*cuts: int) -> tuple[Both, CuttingProxy]:

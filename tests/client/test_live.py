@@ -7,7 +7,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,17 @@ import pytest
 from pyarrow import ipc
 
 from linkis_ecm.client import BadRequest, EngineFailed, Forbidden, NotLoggedIn, tables_of, text_of
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess
 from tests.client.support import Both
-from tests.gateway.support import KEY, TOKEN, Harness, engine_item
+from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
+from tests.gateway.support import TOKEN, Harness, engine_item
 
-NAME = "python-alice-client"
-UID = engine_item(name=NAME)["metadata"]["uid"]
 LOOP = "print('begun', flush=True)\nimport time\nwhile True: time.sleep(0.05)"
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=engine_token(KEY, UID, 0))
-    yield process
-    process.close()
 
 
 @pytest.fixture
 def client(gw: Harness, client_at: Callable[..., Both]) -> Both:
     return client_at(gw.url, token=TOKEN)
-
-
-@pytest.fixture
-def engine_id(gw: Harness, agent: AgentProcess) -> str:
-    """An engine with this agent behind it."""
-    gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
-    return UID
 
 
 def made_by(gw: Harness, agent: AgentProcess) -> None:
@@ -199,7 +183,7 @@ async def test_an_error_in_the_block_still_ends_the_engine(gw: Harness, agent: A
 async def test_an_engine_reports_with_its_own_token(
     gw: Harness, client_at: Callable[..., Both], engine_id: str
 ) -> None:
-    engine = client_at(gw.url, token=None, user=None, bearer=lambda: engine_token(KEY, UID, 0))
+    engine = client_at(gw.url, token=None, user=None, bearer=lambda: AGENT_TOKEN)
     await engine("report_resource_usage", engine_id, memory_bytes=5 << 20, cpu_seconds=1.5)
     assert gw.gateway.reported.get(UID).memory_bytes == 5 << 20
     with pytest.raises(Forbidden, match="not that of this engine"):
@@ -210,7 +194,7 @@ async def test_a_starting_engine_is_waited_for(gw: Harness, client: Both, agent:
     gw.engine(name=NAME, status={"engineState": "Starting", "address": ""})
     waiting = asyncio.create_task(client("wait_until_ready", UID, timeout=20.0))
     await asyncio.sleep(0)
-    gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+    engine_at(gw, agent)
     assert (await waiting).available
     gw.engine(name=NAME, status={"engineState": "Failed", "reason": "OOMKilled", "message": "the limit was 1Gi"})
     with pytest.raises(EngineFailed, match="the limit was 1Gi") as failure:

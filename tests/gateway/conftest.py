@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from linkis_ecm.gateway.settings import Settings
+from tests.agent.harness import AgentProcess
 from tests.gateway.clock import LoopClock
+from tests.gateway.realagent import engine_at, start_agent
 from tests.gateway.support import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
+
+if TYPE_CHECKING:
+    from tests.gateway.issuer import Issuer, Setup
 
 
 @pytest.fixture
@@ -65,3 +72,43 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
 @pytest.fixture
 async def gw(make: Callable[..., Awaitable[Harness]]) -> Harness:
     return await make()
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """A real one for the tests of a file."""
+    process = start_agent(tmp_path_factory.mktemp("agent"))
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
+    """The engine in which it runs."""
+    return engine_at(gw, agent)
+
+
+@pytest.fixture
+def issuer_tls() -> ssl.SSLContext | None:
+    """What the issuer serves HTTPS with; plain HTTP where a file does not say otherwise."""
+    return None
+
+
+@pytest.fixture
+async def issuer(issuer_tls: ssl.SSLContext | None) -> AsyncIterator[Issuer]:
+    """An OpenID Connect issuer that runs."""
+    from tests.gateway.issuer import Issuer  # it makes RSA keys, 0.2 s: for those alone who ask
+
+    issuer = Issuer(issuer_tls)
+    await issuer.start()
+    yield issuer
+    await issuer.stop()
+
+
+@pytest.fixture
+async def setup(issuer: Issuer) -> AsyncIterator[Setup]:
+    """Makes authenticators that trust it."""
+    from tests.gateway.issuer import Setup
+
+    async with aiohttp.ClientSession() as session:
+        yield Setup(session, issuer)

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess
-from tests.gateway.support import KEY, Harness, engine_item
-
-NAME = "python-alice-real"
-TOKEN = engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0)
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=TOKEN)
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
-    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+from tests.gateway.support import Harness
 
 
 async def test_text_table_picture_and_error_come_back_typed(gw: Harness, engine: dict[str, Any]) -> None:

@@ -16,14 +16,13 @@ from linkis_ecm.archive.bundles import Archive, Reader
 from linkis_ecm.gateway import agentlogs, direct
 from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
 from linkis_ecm.gateway.sending import Sender
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.support import KEY, PATIENCE, Answer, Harness, engine_item
+from tests.gateway.realagent import NAME, engine_at, start_agent
+from tests.gateway.support import PATIENCE, Answer, Harness
 
 Make = Callable[..., Awaitable[Harness]]
-NAME = "python-alice-real"
 MIB = 1 << 20
 # A name of Linkis's that our agent does not write itself: the tests do.
 LOG_TYPE = "yarnApp"
@@ -33,8 +32,7 @@ SIZE = len(TEXT)
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    token = engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0)
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=token, ECM_LOG_FILE_MIB="8")
+    process = start_agent(tmp_path_factory.mktemp("agent"), ECM_LOG_FILE_MIB="8")
     yield process
     process.close()
 
@@ -371,7 +369,7 @@ def download_stdout(gw: Harness, engine: dict[str, Any], **headers: str) -> Awai
 async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(
     gw: Harness, agent: AgentProcess, tmp_path: Path
 ) -> None:
-    engine = gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+    engine = engine_at(gw, agent)
     enough = tmp_path / "enough"
     code = (
         "import os, time\n"
@@ -395,7 +393,7 @@ async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(
 async def test_a_log_that_dropped_its_beginning_is_another_file_to_who_had_the_old_one(
     gw: Harness, agent: AgentProcess
 ) -> None:
-    engine = gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
+    engine = engine_at(gw, agent)
     fill = "import os\nfor n in range(30): os.write(1, b'z' * 1023 * 1024 + b'\\n')"
     assert (await gw.execute(engine, fill)).data["status"] == "Succeed"
     before = await download_stdout(gw, engine)

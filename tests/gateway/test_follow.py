@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,31 +13,13 @@ from aiohttp import web
 
 from linkis_ecm.gateway import agentlogs
 from linkis_ecm.gateway.agentlogs import FOLLOWERS_PER_ENGINE
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.support import BASE, KEY, PATIENCE, TOKEN, Harness, engine_item
+from tests.gateway.realagent import engine_at, start_agent
+from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
-NAME = "python-alice-real"
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = started(tmp_path_factory.mktemp("agent"))
-    yield process
-    process.close()
-
-
-def started(folder: Any, **environment: str) -> AgentProcess:
-    return AgentProcess(
-        folder, ECM_TOKEN=engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0), **environment
-    )
-
-
-def known(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
-    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
 
 
 class Follower:
@@ -80,7 +62,7 @@ async def active(agent: AgentProcess, what: str) -> None:
 
 
 async def test_new_lines_come_while_the_log_grows(gw: Harness, agent: AgentProcess) -> None:
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     await gw.execute(engine, "print('before')")
     async with following(gw, engine) as follower:
         assert follower.answer.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -94,7 +76,7 @@ async def test_new_lines_come_while_the_log_grows(gw: Harness, agent: AgentProce
 
 
 async def test_it_begins_with_the_last_bytes_or_where_one_says(gw: Harness, agent: AgentProcess) -> None:
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     agent.write("gc", b"".join(b"%04d\n" % n for n in range(1000)))
     for asked, begins in (
         ({}, 5000 - 4096), ({"tailBytes": "10"}, 4990), ({"tailBytes": "0"}, 5000), ({"tailBytes": "99999"}, 0),
@@ -115,7 +97,7 @@ async def test_it_begins_with_the_last_bytes_or_where_one_says(gw: Harness, agen
 
 
 async def test_who_was_cut_off_goes_on_where_it_was(gw: Harness, agent: AgentProcess) -> None:
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     code = "import time\nfor n in range(200): print('piece', n); time.sleep(0.002)"
     running = asyncio.create_task(gw.execute(engine, code))
     got, at = b"", len(agent.log("stdout").encode())
@@ -130,9 +112,9 @@ async def test_who_was_cut_off_goes_on_where_it_was(gw: Harness, agent: AgentPro
 
 
 async def test_it_ends_with_the_engine(gw: Harness, tmp_path: Any) -> None:
-    agent = started(tmp_path)
+    agent = start_agent(tmp_path)
     try:
-        engine = known(gw, agent)
+        engine = engine_at(gw, agent)
         async with following(gw, engine, fromByte="0") as follower:
             await asyncio.to_thread(agent.call, "POST", "/v1/stop", {"graceSeconds": 0})
             text = await follower.rest()
@@ -144,9 +126,9 @@ async def test_it_ends_with_the_engine(gw: Harness, tmp_path: Any) -> None:
 async def test_an_engine_that_is_killed_breaks_it_off_and_nobody_takes_that_for_an_end(
     gw: Harness, tmp_path: Any
 ) -> None:
-    agent = started(tmp_path)
+    agent = start_agent(tmp_path)
     try:
-        engine = known(gw, agent)
+        engine = engine_at(gw, agent)
         async with following(gw, engine, fromByte="0") as follower:
             await follower.until(b"listens on port")
             agent.process.kill()
@@ -159,7 +141,7 @@ async def test_an_engine_that_is_killed_breaks_it_off_and_nobody_takes_that_for_
 async def test_one_follower_too_many_is_told_so_and_a_place_is_free_when_one_has_left(
     gw: Harness, agent: AgentProcess
 ) -> None:
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     query = {"engineId": engine["metadata"]["uid"]}
     opened = []
     try:
@@ -183,7 +165,7 @@ async def test_one_follower_too_many_is_told_so_and_a_place_is_free_when_one_has
 
 
 async def test_a_client_that_vanishes_while_nothing_is_written_is_noticed(gw: Harness, agent: AgentProcess) -> None:
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     async with connect(gw) as raw:
         await raw.send(head_of("GET", "followEngineLog", {"engineId": engine["metadata"]["uid"]}))
         assert (await raw.head())[0] == 200
@@ -194,7 +176,7 @@ async def test_a_client_that_vanishes_while_nothing_is_written_is_noticed(gw: Ha
 
 async def test_a_client_that_takes_nothing_is_cut(make: Make, agent: AgentProcess) -> None:
     gw = await make(client_seconds=0.3)
-    engine = known(gw, agent)
+    engine = engine_at(gw, agent)
     with open(agent.log_dir / "gc", "wb") as file:  # noqa: ASYNC230 - nothing is written
         file.truncate(64 << 20)
     async with connect(gw) as raw:

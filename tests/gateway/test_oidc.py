@@ -10,10 +10,9 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from joserfc import jwk
@@ -45,20 +44,6 @@ from tests.gateway.issuer import (
 
 # joserfc warns of RFC 9864's new names; issuers still write EdDSA.
 pytestmark = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    issuer = Issuer()
-    await issuer.start()
-    yield issuer
-    await issuer.stop()
-
-
-@pytest.fixture
-async def setup(issuer: Issuer) -> AsyncIterator[Setup]:
-    async with aiohttp.ClientSession() as session:
-        yield Setup(session, issuer)
 
 
 async def test_a_token_of_the_issuer_lets_its_user_in(setup: Setup, issuer: Issuer) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -27,17 +25,8 @@ def serving(folder: Path) -> tuple[Authority, ssl.SSLContext]:
 
 
 @pytest.fixture
-async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
-    issuer = Issuer(serving(tmp_path / "pki")[1])
-    await issuer.start()
-    yield issuer
-    await issuer.stop()
-
-
-@pytest.fixture
-async def setup(issuer: Issuer) -> AsyncIterator[Setup]:
-    async with aiohttp.ClientSession() as session:
-        yield Setup(session, issuer)
+def issuer_tls(tmp_path: Path) -> ssl.SSLContext:
+    return serving(tmp_path / "pki")[1]
 
 
 @pytest.fixture

@@ -19,15 +19,11 @@ from aiohttp import web
 from pyarrow import ipc
 
 from linkis_ecm.gateway import resultplaces
-from linkis_ecm.model.token import engine_token
 from tests.agent.harness import AgentProcess, until
 from tests.dolphin import dolphin
-from tests.gateway.support import BASE, BOB_TOKEN, KEY, Answer, Harness, engine_item
-from tests.gateway.support import TOKEN as ALL
+from tests.gateway.realagent import NAME, UID
+from tests.gateway.support import BASE, BOB_TOKEN, TOKEN, Answer, Harness
 
-NAME = "python-alice-results"
-UID = engine_item(name=NAME)["metadata"]["uid"]
-TOKEN = engine_token(KEY, UID, 0)
 ROWS = 200_000
 FRAME = (
     "import pandas as pd, numpy as np\n"
@@ -37,13 +33,6 @@ FRAME = (
 )
 QUERY = f"import duckdb\nduckdb.sql('select range as n, range * 0.5 as x, sum(range) over () as h from range({ROWS})')"
 LAST = [ROWS - 1, (ROWS - 1) / 2, f"s{ROWS - 1}", "2026-01-03T07:33:19"]
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=TOKEN)
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +49,6 @@ def run(agent: AgentProcess, code: str) -> dict[str, Any]:
     result = agent.execute(code)
     assert result["status"] in ("Succeed", "Failed")
     return result
-
-
-@pytest.fixture
-def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
-    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
 
 
 async def ask(gw: Harness, task: dict[str, Any], **more: Any) -> Answer:
@@ -441,7 +425,7 @@ async def test_memory_does_not_grow_with_the_result_and_a_user_has_so_many_at_a_
     await ask(gw, task, format="dolphin", rows=1)
     before = await asyncio.to_thread(resident)
     url = f"{gw.url}{BASE}/getResultSet"
-    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    headers = {"Token-Code": TOKEN, "Token-User": "alice"}
     query = {"engineId": UID, "taskId": task["taskId"]}
     most = 0
     for form, least in (("arrow", 96_000_000), ("dolphin", 250_000_000)):

@@ -19,24 +19,13 @@ from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.tasks import keyed
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.model.record import ExecutionRecord
-from linkis_ecm.model.token import engine_token
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from tests.agent.harness import AgentProcess, until
-from tests.gateway.support import BASE, KEY, PATIENCE, Harness, engine_item
-from tests.gateway.support import TOKEN as ALL
-
-NAME = "python-alice-tasks"
-TOKEN = engine_token(KEY, engine_item(name=NAME)["metadata"]["uid"], 0)
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=TOKEN)
-    yield process
-    process.close()
+from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
+from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness, engine_item
 
 
 @pytest.fixture
@@ -55,11 +44,6 @@ def journal(tmp_path: Path) -> Iterator[tuple[Journal, Queries]]:
 async def gw(make: Callable[..., Awaitable[Harness]], journal: tuple[Journal, Queries]) -> Harness:
     writer, queries = journal
     return await make(database={"journal": writer, "store": queries, "records": queries})
-
-
-@pytest.fixture
-def engine(gw: Harness, agent: AgentProcess) -> dict[str, Any]:
-    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"})
 
 
 async def over(gw: Harness, engine: dict[str, Any], task_id: str) -> dict[str, Any]:
@@ -111,7 +95,7 @@ async def test_a_task_is_told_while_it_runs_and_cancelled(gw: Harness, engine: d
     task = (await gw.execute(engine, code, wait=False)).data
     query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
     events: list[tuple[str, dict[str, Any]]] = []
-    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    headers = {"Token-Code": TOKEN, "Token-User": "alice"}
     async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         name = ""
@@ -201,7 +185,7 @@ async def test_neither_id_nor_key_is_refused_and_so_are_both(gw: Harness, engine
 
 EVICTED = {"engineState": "Failed", "reason": "Evicted"}
 RECORD = ExecutionRecord(
-    task_id="t", ticket_id="e", uid=engine_item(name=NAME)["metadata"]["uid"], attempt=0, caller="alice",
+    task_id="t", ticket_id="e", uid=UID, attempt=0, caller="alice",
     run_type="python", code_sha256="", code_chars=1, status="Accepted", accepted=100.0,
 )  # fmt: skip
 
@@ -271,12 +255,12 @@ async def test_an_engine_reports_of_itself_only(gw: Harness, engine: dict[str, A
     for headers, http in (
         ({}, 401),
         ({"Authorization": "Bearer not-its-token"}, 403),
-        ({"Authorization": f"Bearer {TOKEN}"}, 200),
+        ({"Authorization": f"Bearer {AGENT_TOKEN}"}, 200),
     ):
         answer = await gw.post("reportResourceUsage", body, headers=headers)
         assert answer.http == http, answer.raw
     other = body | {"engineId": gw.engine(name="another")["metadata"]["uid"]}
-    assert (await gw.post("reportResourceUsage", other, headers={"Authorization": f"Bearer {TOKEN}"})).http == 403
+    assert (await gw.post("reportResourceUsage", other, headers={"Authorization": f"Bearer {AGENT_TOKEN}"})).http == 403
 
 
 # -- updateResource: what a kubelet may say; the rest is e2e/test_gateway.py's -----------------------------------------
@@ -297,8 +281,7 @@ def sized_pod(memory: str, condition: str = "", message: str = "") -> dict[str, 
 
 
 async def test_a_resize_that_the_node_refuses_is_taken_back(gw: Harness, agent: AgentProcess) -> None:
-    status = {"address": f"127.0.0.1:{agent.port}", "podName": f"{NAME}-0"}
-    engine = gw.engine(name=NAME, status=status)
+    engine = engine_at(gw, agent, podName=f"{NAME}-0")
     pod = gw.cluster.others["pods", f"{NAME}-0"] = sized_pod("1Gi", "Infeasible", "node has 1Gi")
     body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
     answer = await gw.post("updateResource", body)
@@ -339,7 +322,7 @@ async def test_a_big_event_is_held_until_it_is_sent(gw: Harness, monkeypatch: py
 
     _, item = await gw.served(handler)
     url = f"{gw.url}{BASE}/taskEvents"
-    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    headers = {"Token-Code": TOKEN, "Token-User": "alice"}
     query = {"engineId": item["metadata"]["uid"], "taskId": "t"}
     async with gw.session.get(url, params=query, headers=headers) as answer:
         assert (await answer.read()).count(b"event: ") == 2
@@ -400,7 +383,7 @@ async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_on
 ) -> None:
     task = (await gw.execute(engine, "print('kept')", wait=False)).data
     query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
-    headers = {"Token-Code": ALL, "Token-User": "alice"}
+    headers = {"Token-Code": TOKEN, "Token-User": "alice"}
     async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
         assert b"event: end" in await stream.read()
     writer, queries = journal

@@ -1,0 +1,24 @@
+"""The engine behind which the tests of gateway and client put a real agent with a real kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from linkis_ecm.model.token import engine_token
+from tests.agent.harness import AgentProcess
+from tests.gateway.support import KEY, Harness, engine_item
+
+NAME = "python-alice-real"
+UID = engine_item(name=NAME)["metadata"]["uid"]
+AGENT_TOKEN = engine_token(KEY, UID, 0)
+
+
+def start_agent(folder: Path, **environment: str) -> AgentProcess:
+    """An agent that takes this engine's token, once its kernel has answered."""
+    return AgentProcess(folder, ECM_TOKEN=AGENT_TOKEN, **environment)
+
+
+def engine_at(gw: Harness, agent: AgentProcess, **status: Any) -> dict[str, Any]:
+    """The engine as this gateway knows it, with that agent behind it."""
+    return gw.engine(name=NAME, status={"address": f"127.0.0.1:{agent.port}"} | status)
