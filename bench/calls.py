@@ -23,7 +23,8 @@ import aiohttp
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
-from bench.loopback import HEADERS, Gateway, agents, engine_id, gateway
+from bench.loopback import HEADERS, agents, engine_id, gateway
+from bench.serving import Server
 from bench.table import Table
 from linkis_ecm.gateway.table import BASE
 
@@ -181,7 +182,7 @@ async def compare(port: int, folder: Path) -> dict[str, list[float]]:
     return found
 
 
-def status_rate(gateway: Gateway) -> tuple[float, float]:
+def status_rate(gateway: Server) -> tuple[float, float]:
     """getEngineStatus a second as wrk sees it, and a second of the gateway's own processor time."""
     wrk = shutil.which("wrk")
     if wrk is None:

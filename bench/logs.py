@@ -17,35 +17,24 @@ import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
+from bench.loopback import HEADERS, agents, engine_id, gateway, name_of
+from bench.serving import serving, until_let_go
 from bench.table import Table
-from linkis_ecm.gateway.app import build_app, new_runner
-from linkis_ecm.gateway.auth import TokenFile
-from linkis_ecm.gateway.caches import EngineCache, PluginCache
-from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.views import view_of
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.gateway.table import BASE
+from tests.gateway.support import engine_item
 
 GIB = 1 << 30
 MIB = 1 << 20
-KEY = b"k" * 32
-UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
-TOKEN = "LINKIS-BENCH-0123456789"
-INSTANCE = "python-bench-0.engines.linkis:9105"
-SUFFIX = f"bench/20261124/python/{UID}/logs"
-BASE = "/api/rest_j/v1/engineconnManager"
-HEADERS = {"Token-Code": TOKEN, "Token-User": "bench"}
+ENGINE = engine_item(name=name_of(0))
 PATIENCE = 60.0
 # Names of Linkis's logs; nothing is written to any of them here.
 LINES, DOWNLOAD, LONG = "yarnApp", "gc", "stderr"
@@ -53,36 +42,6 @@ LINE = 400
 COUNT = 2 * 10**9 // LINE + 500_000
 WANTED = 5_000_000
 PAGES = 60
-
-
-# -- the three processes ---------------------------------------------------------------------------------------------
-
-
-async def serve_gateway(folder: str, agent_port: int) -> None:
-    """The gateway over a cluster of one engine, whose agent is on loopback."""
-    tokens = Path(folder, "tokens.json")
-    tokens.write_text(json.dumps({TOKEN: {"users": ["bench"]}}))
-    settings = Settings(namespace="linkis", instance="ecm:9102", tokens_file=str(tokens), token_key=KEY)
-    engines, plugins = EngineCache(), PluginCache()
-    engines.synced = plugins.synced = True
-    item = {
-        "metadata": {"namespace": "linkis", "name": "python-bench", "uid": UID, "resourceVersion": "1"},
-        "spec": {"engineType": "python", "user": "bench", "creator": "IDE", "desiredState": "Running"},
-        "status": {
-            "engineState": "Idle", "attempt": 0, "serviceInstance": INSTANCE, "address": f"127.0.0.1:{agent_port}",
-            "logDirSuffix": SUFFIX, "ecmInstance": "ecm:9102", "engineType": "python", "engineVersion": "3.11",
-        },
-    }  # fmt: skip
-    engines.on_event("ADDED", view_of(item))
-    app = build_app(
-        settings=settings,
-        authenticator=TokenFile(str(tokens), admins=frozenset()),
-        cluster=cast(Any, None),  # no call of these asks the API server
-        engines=engines,
-        plugins=plugins,
-        find=None,
-    )
-    await _serve(new_runner(app, settings))
 
 
 async def serve_floor(path: str) -> None:
@@ -93,55 +52,11 @@ async def serve_floor(path: str) -> None:
 
     app = web.Application()
     app.router.add_get("/", file)
-    await _serve(web.AppRunner(app, access_log=None))
-
-
-async def _serve(runner: web.AppRunner) -> None:
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the benchmark lets go
+    await until_let_go(runner.addresses[0][1])
     await runner.cleanup()
-
-
-@contextmanager
-def served(*arguments: str) -> Iterator[tuple[int, int]]:
-    """One of the two above as a process: its port and its pid."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.logs", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        yield int(process.stdout.readline()), process.pid
-    finally:
-        process.stdin.close()
-        process.wait(PATIENCE)
-
-
-@contextmanager
-def agent(folder: Path) -> Iterator[tuple[int, int]]:
-    """A real agent with its log folder: port and pid."""
-    environment = os.environ | {
-        "ECM_TOKEN": engine_token(KEY, UID, 0), "ECM_LOG_DIR": str(folder), "ECM_AGENT_PORT": "0",
-        "ECM_AGENT_HOST": "127.0.0.1",
-    }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "linkis_ecm.agent"], env=environment, stdout=subprocess.DEVNULL, cwd=folder
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE
-        found = None
-        while found is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-            log = folder / "stdout"
-            found = re.search(r"listens on port (\d+)", log.read_text()) if log.exists() else None
-        if found is None:
-            raise SystemExit("the agent did not come up")
-        yield int(found[1]), process.pid
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 # -- the client ------------------------------------------------------------------------------------------------------
@@ -181,13 +96,17 @@ def resident(pid: int) -> int:
 
 def of(log_type: str) -> str:
     """Where a log is downloaded."""
-    query = {"emInstance": "ecm:9102", "instance": INSTANCE, "logDirSuffix": SUFFIX, "logType": log_type}
+    status = ENGINE["status"]
+    query = {
+        "emInstance": status["ecmInstance"], "instance": status["serviceInstance"],
+        "logDirSuffix": status["logDirSuffix"], "logType": log_type,
+    }  # fmt: skip
     return f"{BASE}/downloadEngineLog?{urlencode(query)}"
 
 
 def page(connection: http.client.HTTPConnection, from_line: int) -> tuple[dict[str, Any], float]:
     """100 lines from there, and the seconds."""
-    query = urlencode({"engineId": UID, "logType": LINES, "fromLine": from_line, "lines": 100})
+    query = urlencode({"engineId": engine_id(0), "logType": LINES, "fromLine": from_line, "lines": 100})
     began = time.perf_counter()
     connection.request("GET", f"{BASE}/getEngineLogs?{query}", headers=HEADERS)
     answer = connection.getresponse()
@@ -221,12 +140,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", help="where the files are made (default: the system's)")
     parser.add_argument("--runs", type=int, default=21, help="downloads of each kind, in turns (default 21)")
-    parser.add_argument("--gateway", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--floor", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.gateway:
-        asyncio.run(serve_gateway(options.gateway[0], int(options.gateway[1])))
-        return 0
     if options.floor:
         asyncio.run(serve_floor(options.floor))
         return 0
@@ -235,11 +150,11 @@ def main() -> int:
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecm-bench-", dir=options.folder)))
-        (folder / "log").mkdir()
-        make_files(folder / "log", GIB // 2, 10 * GIB)
-        agent_port, agent_pid = stack.enter_context(agent(folder / "log"))
-        port, gateway_pid = stack.enter_context(served("--gateway", str(folder), str(agent_port)))
-        floor_port, _ = stack.enter_context(served("--floor", str(folder / "log" / DOWNLOAD)))
+        (agent,) = stack.enter_context(agents(1, folder))
+        make_files(agent.log_dir, GIB // 2, 10 * GIB)
+        ours_at = stack.enter_context(gateway([f"127.0.0.1:{agent.port}"], folder))
+        port, pids = ours_at.port, (ours_at.pid, agent.process.pid)
+        floor_port = stack.enter_context(serving("bench.logs", "--floor", str(agent.log_dir / DOWNLOAD))).port
 
         ours: list[float] = []
         floor: list[float] = []
@@ -257,7 +172,7 @@ def main() -> int:
         spread = max(floor) / min(floor)
         tell("the floor's fastest to its slowest", f"{spread:.2f}", "noisy" if spread > 1.5 else "")
 
-        size, took, grown = download(port, of(LONG), (gateway_pid, agent_pid))
+        size, took, grown = download(port, of(LONG), pids)
         tell("log of 10 GiB, downloaded in", f"{took:.1f} s")
         tell("  the gateway grew by", f"{grown[0] / MIB:.1f} MiB", "< 32", met=grown[0] < 32 * MIB)
         tell("  the agent grew by", f"{grown[1] / MIB:.1f} MiB", "< 32", met=grown[1] < 32 * MIB)

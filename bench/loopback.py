@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import select
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.serving import Server, serving, until_let_go
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model.token import engine_token
@@ -30,7 +26,6 @@ from tests.agent.harness import AgentProcess
 from tests.gateway.support import EM, KEY, TOKEN, Harness, engine_item
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
-PATIENCE = 30.0
 
 
 def name_of(number: int) -> str:
@@ -41,23 +36,6 @@ def name_of(number: int) -> str:
 def engine_id(number: int) -> str:
     """As calls name it."""
     return f"linkis/{name_of(number)}"
-
-
-@dataclass(frozen=True)
-class Gateway:
-    """The process and where it listens."""
-
-    pid: int
-    port: int
-
-    def cpu_seconds(self) -> float:
-        """What the process has used of a core so far, in user and in system mode."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory_bytes(self) -> int:
-        """Its resident memory."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -78,19 +56,9 @@ def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
         yield started
 
 
-@contextmanager
-def gateway(addresses: list[str], folder: Path) -> Iterator[Gateway]:
+def gateway(addresses: list[str], folder: Path) -> AbstractContextManager[Server]:
     """A gateway whose engines have these addresses."""
-    told = json.dumps({"addresses": addresses, "folder": str(folder)})
-    process = subprocess.Popen([sys.executable, "-m", "bench.loopback", told], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        if not select.select([process.stdout], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"the gateway did not say its port within {PATIENCE:g} s")
-        yield Gateway(process.pid, int(process.stdout.readline()))
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+    return serving("bench.loopback", json.dumps({"addresses": addresses, "folder": str(folder)}))
 
 
 async def _serve(told: dict[str, Any]) -> None:
@@ -108,10 +76,7 @@ async def _serve(told: dict[str, Any]) -> None:
     await harness.start()
     for number, address in enumerate(told["addresses"]):
         harness.engine(name=name_of(number), status={"address": address})
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print(harness.port, flush=True)
-    await stop.wait()
+    await until_let_go(harness.port)
     await harness.stop()
     journal.close()
     database.dispose()
