@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from linkis_ecm.agent.results import is_id
+from linkis_ecm.agent.tables import MIME as TABLE_MIME
+from linkis_ecm.agent.tables import cell_chars
 
-TABLE_MIME = "application/vnd.linkis.table+json"
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -290,15 +291,8 @@ _LIST = 3
 
 def _size(item: dict[str, Any]) -> int:
     if item["type"] == "table":
-        cells = sum(_length(value) for row in item["rows"] for value in row)
-        return cells + _LIST * len(item["rows"]) + sum(map(_length, item["columns"]))
+        cells = sum(cell_chars(value) for row in item["rows"] for value in row)
+        return cells + _LIST * len(item["rows"]) + sum(map(cell_chars, item["columns"]))
     if item["type"] == "error":
-        return sum(map(_length, (item["name"], item["value"], *item["traceback"])))
+        return sum(map(cell_chars, (item["name"], item["value"], *item["traceback"])))
     return len(item.get("text") or item.get("data") or "")
-
-
-def _length(value: Any) -> int:
-    """Of a cell; 8 characters for a number and its comma are near enough for a bound."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return 8
-    return len(value if isinstance(value, str) else str(value)) + 3

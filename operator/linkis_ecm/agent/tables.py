@@ -1,8 +1,8 @@
 """Tables as results: a display formatter for pandas frames and series and for duckdb relations.
 
-Runs in the kernel. It names the classes instead of importing them, so a kernel whose user never imports pandas never
-pays for it. Rows, cells and bytes are bounded here, before anything is sent; what is cut is written whole beside the
-logs (`spill`), to be read page by page.
+Runs in the kernel; the agent has the type and the size of a cell from here. It names the classes instead of importing
+them, so a kernel whose user never imports pandas never pays for it. Rows, cells and bytes are bounded here, before
+anything is sent; what is cut is written whole beside the logs (`spill`), to be read page by page.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MAX_COLUMNS = 500
 # Characters of all cells together: about 4 MiB of JSON.
 MAX_CHARS = 4 << 20
 MAX_CELL_CHARS = 10_000
+# Two and a comma.
+_QUOTES = 3
 # Types of duckdb that Arrow or Python has in no good form: as duckdb itself writes them.
 _AS_TEXT = ("BIGNUM", "BIT", "ENUM(", "INTERVAL", "MAP(", "TIME WITH TIME ZONE", "UNION(", "VARIANT")
 _FETCH_ROWS = 2048
@@ -168,12 +170,11 @@ def table(columns: list[Any], rows: Iterable[Any], *, total: int | None, cut: bo
     chars = 0
     for row in islice(rows, MAX_ROWS):
         cells = [cell(value) for value in row]
-        # 8 characters for a number and its comma are near enough for a bound.
-        lengths = [len(value) + 3 if isinstance(value, str) else 8 for value in cells]
+        lengths = [cell_chars(value) for value in cells]
         chars += sum(lengths)
         if chars > MAX_CHARS:
             break
-        cut = cut or max(lengths, default=0) > MAX_CELL_CHARS + 3
+        cut = cut or max(lengths, default=0) > MAX_CELL_CHARS + _QUOTES
         kept.append(cells)
     truncated = cut or total is None or len(kept) < total
     return {"columns": columns, "rows": kept, "totalRows": total, "truncated": truncated}
@@ -196,6 +197,13 @@ def cell(value: Any) -> Any:
         item = value.item()
         return _cut(str(value)) if type(item) is type(value) else cell(item)
     return _cut(str(value))
+
+
+def cell_chars(value: Any) -> int:
+    """What the bounds count for a value of JSON; 8 for a number and its comma are near enough."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return 8
+    return len(value if isinstance(value, str) else str(value)) + _QUOTES
 
 
 def _label(label: Any) -> str:
