@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from pyarrow import ipc
 
-from linkis_ecm.gateway import resultplaces
+from linkis_ecm.gateway import jsonweight, resultplaces
 from tests.agent.harness import AgentProcess, until
 from tests.dolphin import dolphin
 from tests.gateway.realagent import NAME, UID
@@ -336,13 +336,13 @@ async def test_what_json_becomes_is_known_before_it_is_read(content: bytes, leas
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found) == 20_001
-    assert least <= taken <= resultplaces._weight(content)
+    assert least <= taken <= jsonweight.weight(content)
 
 
 async def test_brackets_and_commas_within_text_are_no_objects() -> None:
     text = "[,{" * 1_000_000 + '\\"' * 99 + "\\"
     content = json.dumps({"type": "text", "text": text, "more": [text, "x" * (1 << 20)]}).encode()
-    assert resultplaces._weight(content) < 1000
+    assert jsonweight.weight(content) < 1000
 
 
 def made_up(output: bytes, asked: list[int]) -> Any:
@@ -355,7 +355,7 @@ def made_up(output: bytes, asked: list[int]) -> Any:
 
 async def test_an_output_of_more_objects_than_memory_has_is_refused(gw: Harness) -> None:
     asked: list[int] = []
-    rows = b"[]," * (resultplaces.MAX_OBJECT_BYTES // 168 + 1)
+    rows = b"[]," * (jsonweight.MAX_OBJECT_BYTES // 168 + 1)
     table = b'{"type":"table","columns":[],"rows":[' + rows + b"[]]}"
     assert len(table) < resultplaces.MAX_OUTPUT_BYTES
     _, engine = await gw.served(made_up(table, asked))

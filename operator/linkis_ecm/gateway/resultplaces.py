@@ -6,38 +6,28 @@ Both were made on the user's ground: shapes are checked here, values by whoever 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-import orjson
-
 from linkis_ecm.agent.results import file_name, is_id
 from linkis_ecm.archive.bundles import RESULT, RESULTS, Archive
 from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
 from linkis_ecm.gateway.arrowfile import ArrowFile
 from linkis_ecm.gateway.arrowmeta import MalformedError
-from linkis_ecm.gateway.budget import SMALL, ByteBudget
+from linkis_ecm.gateway.budget import ByteBudget
 from linkis_ecm.gateway.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.jsonweight import objects
 from linkis_ecm.gateway.views import EngineView
 
 Engine = EngineView | PastEngine
 
 # One output: its bound at the agent is 16 MiB, of which JSON escapes a few characters.
 MAX_OUTPUT_BYTES = 40 << 20
-# JSON of a few bytes is an object of many: of CPython's, at most so many for each of these characters outside of text.
-WEIGHTS = ((b",", 64), (b"[", 104), (b"{", 240))
-# Of one byte: a brace's.
-WEIGHT_MAX = 240
-# Of one output; a table that is shown has 2.5 million cells at most.
-MAX_OBJECT_BYTES = 256 << 20
-# Held for them before anything is known; most outputs are less.
-FIRST_GUESS = 8 << 20
-_WINDOW = 1 << 20
 # Of a table that is shown: more than the agent lets through (500 columns of 5000 rows).
 MAX_COLUMNS, MAX_CELLS = 10_000, 4_000_000
 # Result sets that are sent at a time, each with a batch in memory; and those of one user.
@@ -81,14 +71,6 @@ class Output:
     def rows(self) -> list[list[Any]]:
         rows: list[list[Any]] = self.content.get("rows", [])
         return rows
-
-
-class _HeavyError(Exception):
-    """More is to be held before this is made into objects: drop the bytes, hold so much, and read them again."""
-
-    def __init__(self, weight: int) -> None:
-        super().__init__(weight)
-        self.weight = weight
 
 
 class GoneError(Exception):
@@ -179,51 +161,27 @@ class ResultPlaces:
     # -- with the agent ----------------------------------------------------------------------------------------------
 
     async def _live_output(self, engine: EngineView, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
-        try:
-            return await self._read_output(engine, task_id, index, held, FIRST_GUESS)
-        except _HeavyError as heavy:
-            weight = heavy.weight
-        try:
-            return await self._read_output(engine, task_id, index, held, weight)
-        except _HeavyError:
-            raise self._link.garbage(engine, "an output that grows while it is read") from None
-
-    async def _read_output(
-        self, engine: EngineView, task_id: str, index: int | None, held: AsyncExitStack, weight: int
-    ) -> Output:
         path = f"/v1/tasks/{task_id}/outputs/{'first' if index is None else index}"
-        async with AsyncExitStack() as reading:
-            answer = await reading.enter_async_context(
-                self._link.open(engine, path, kind="output", bound=READS_PER_ENGINE, what="outputs")
-            )
-            size = answer.content_length
-            if size is None or size > MAX_OUTPUT_BYTES:
-                raise self._link.garbage(engine, "an output over the limit")
-            holding = await reading.enter_async_context(AsyncExitStack())
-            await holding.enter_async_context(self._budget.hold(_room(size, weight)))
-            with self._link.faults(engine):
-                content = await answer.read()
+
+        async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
+            async with self._link.open(engine, path, kind="output", bound=READS_PER_ENGINE, what="outputs") as answer:
+                size = answer.content_length
+                if size is None or size > MAX_OUTPUT_BYTES:
+                    raise self._link.garbage(engine, "an output over the limit")
+                await hold(size)
+                with self._link.faults(engine):
+                    return await answer.read()
+
+        async with AsyncExitStack() as holding:
             try:
-                told = await self._loads(content, weight)
+                told = await objects(read, budget=self._budget, work=self.work, held=holding)
                 found = Output(_whole(told["index"]), _whole(told["outputs"]), _checked(told["output"]))
-            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError):
                 raise self._link.garbage(engine, "what is no output") from None
             if found.result_id is None:
                 # Who reads a file holds its batches instead: nobody waits for bytes with bytes in the hand.
                 held.push_async_exit(holding.pop_all())
             return found
-
-    async def _loads(self, content: bytes, room: int) -> Any:
-        """As objects, which `room` was held for. Raises _HeavyError, and ValueError for what is no JSON or over the
-        limit."""
-        if _room(len(content), room) <= SMALL:
-            return orjson.loads(content)
-        weight = await self.work(_weight, content)
-        if weight > MAX_OBJECT_BYTES:
-            raise ValueError("too many objects")
-        if weight > room:
-            raise _HeavyError(weight)
-        return await self.work(orjson.loads, content)
 
     async def _live_file(self, engine: EngineView, result_id: str) -> ArrowFile:
         size, identity = await self._live_size(engine, result_id)
@@ -264,7 +222,7 @@ class ResultPlaces:
         for attempt in reversed(await self._archive.attempts(engine.uid)):
             for name in (RESULT, RESULTS) if task_id == JOB else (RESULTS,):
                 async with AsyncExitStack() as holding:
-                    told = await self._json(engine, attempt, name, holding)
+                    told = await self._json(self._archive, engine, attempt, name, holding)
                     if told is None:
                         continue
                     found = _of_job(told, index) if name == RESULT else _listed(told, task_id, index)
@@ -275,32 +233,30 @@ class ResultPlaces:
                     return found
         return None
 
-    async def _json(self, engine: Engine, attempt: int, name: str, holding: AsyncExitStack) -> dict[str, Any] | None:
+    async def _json(
+        self, archive: Archive, engine: Engine, attempt: int, name: str, holding: AsyncExitStack
+    ) -> dict[str, Any] | None:
         """What is in a file; `holding` holds what it takes."""
-        assert self._archive is not None  # noqa: S101 - looked at by the caller
-        size = (await self._archive.files(engine.uid, attempt)).get(name, 0)
+        size = (await archive.files(engine.uid, attempt)).get(name, 0)
+        if not size:
+            return None
         if size > MAX_OUTPUT_BYTES:
             raise _garbage(engine, f"{name} is over the limit")
-        found: Any = None
-        weight = FIRST_GUESS
-        # At most twice, for the file does not change.
-        for _ in range(2 if size else 0):
-            try:
-                async with AsyncExitStack() as reading:
-                    await reading.enter_async_context(self._budget.hold(_room(size, weight)))
-                    content = await self._archive.get(engine.uid, attempt, name)
-                    if content is None:
-                        return None
-                    found = await self._loads(content, weight)
-                    holding.push_async_exit(reading.pop_all())
-                break
-            except _HeavyError as heavy:
-                content, weight = None, heavy.weight
-            except ValueError:  # JSONDecodeError is one
-                break
+
+        async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
+            await hold(size)
+            content = await archive.get(engine.uid, attempt, name)
+            if content is None:
+                raise NotThere
+            return content
+
+        try:
+            found = await objects(read, budget=self._budget, work=self.work, held=holding)
+        except NotThere:
+            return None
+        except ValueError:
+            found = None
         if not isinstance(found, dict):
-            if not size:
-                return None
             raise _garbage(engine, f"{name} is not what an agent writes")
         return found
 
@@ -313,31 +269,6 @@ class ResultPlaces:
                 stack.push_async_callback(reader.close)
                 return await ArrowFile(reader.read, reader.size, threads=self._threads, budget=self._budget).open()
         return None
-
-
-def _weight(content: bytes) -> int:
-    """Blocking. What its objects are at most, besides their text."""
-    weight = _weigh(content)
-    if weight <= len(content):
-        return weight
-    # A text may well be full of commas and brackets.
-    plain = content.replace(rb"\\", b"").replace(rb"\"", b"")
-    weight, inside = 0, False
-    for start in range(0, len(plain), _WINDOW):
-        parts = plain[start : start + _WINDOW].split(b'"')
-        weight += _weigh(b"".join(parts[inside::2]))
-        inside ^= len(parts) % 2 == 0
-    return weight
-
-
-def _weigh(plain: bytes) -> int:
-    return sum(plain.count(mark) * each for mark, each in WEIGHTS)
-
-
-def _room(size: int, weight: int) -> int:
-    """What is to be held for JSON of `size` bytes: as bytes, as text in objects, and as the answer's; and `weight` for
-    the objects, of which there cannot be more than the bytes say."""
-    return 3 * size + min(weight, WEIGHT_MAX * size)
 
 
 def _listed(told: dict[str, Any], task_id: str, index: int | None) -> Output | None:
