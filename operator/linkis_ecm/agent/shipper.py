@@ -18,6 +18,7 @@ import h11
 from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog, open_file
 from linkis_ecm.agent.resultship import Results
 from linkis_ecm.agent.settings import Settings
+from linkis_ecm.agent.web import count_sent
 
 RESULT = "result.json"
 _READ = 64 << 10
@@ -125,8 +126,7 @@ async def _send_file(writer: asyncio.StreamWriter, log: OpenLog) -> None:
 
 async def _answer(reader: asyncio.StreamReader, http: h11.Connection, size: int) -> tuple[int, bytes]:
     if size:
-        # h11 counts what passes through it: tell it, without the bytes.
-        http.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+        count_sent(http, size)
     http.send(h11.EndOfMessage())
     status, body = 0, b""
     while True:
@@ -143,13 +143,3 @@ async def _answer(reader: asyncio.StreamReader, http: h11.Connection, size: int)
             return status, body
         elif isinstance(event, h11.ConnectionClosed):
             raise EOFError("the operator closed the connection")
-
-
-class _Sent:
-    """Stands for bytes that sendfile has sent."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size

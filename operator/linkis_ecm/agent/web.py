@@ -268,8 +268,7 @@ class _Connection:
                 return
             self._writer.write(data + response.body)
         await self._send_file(response.file, response.offset, response.size, response.intact)
-        # h11 counts what passes through it: tell it, without the bytes.
-        self._h11.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+        count_sent(self._h11, size)
         self._h11.send(h11.EndOfMessage())
 
     async def _send_stream(self, response: Response, stream: AsyncGenerator[bytes]) -> None:
@@ -345,6 +344,11 @@ class _Sent:
 
     def __len__(self) -> int:
         return self._size
+
+
+def count_sent(http: h11.Connection, size: int) -> None:
+    """h11 counts what passes through it: tells it of bytes that sendfile has sent, without the bytes."""
+    http.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
 
 
 def _error_response(error: HttpError) -> Response:
