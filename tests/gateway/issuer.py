@@ -8,7 +8,6 @@ import json
 import ssl
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -20,6 +19,7 @@ from joserfc.jws import JWSRegistry
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.oidc import OidcAuthenticator
+from tests.gateway.callers import Clock, Sent
 from tests.ports import reserved
 
 AUDIENCE = "linkis-ecm"
@@ -28,20 +28,6 @@ RSA = jwk.generate_key("RSA", 2048, {"kid": "rsa"})
 OTHER = jwk.generate_key("RSA", 2048, {"kid": "other"})
 EC = jwk.generate_key("EC", "P-256", {"kid": "ec"})
 ED = jwk.generate_key("OKP", "Ed25519", {"kid": "ed"})
-
-
-@dataclass
-class Sent:
-    headers: dict[str, str] = field(default_factory=dict)
-    cookies: dict[str, str] = field(default_factory=dict)
-
-
-class Clock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Issuer:

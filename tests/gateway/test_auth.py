@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,10 @@ import pytest
 
 from linkis_ecm.gateway.auth import LOOK_EVERY, Caller, TokenFile
 from linkis_ecm.gateway.errors import Refused
+from tests.gateway.callers import Clock, Sent
 from tests.gateway.support import BOB_TOKEN, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
-
-
-@dataclass
-class Sent:
-    headers: dict[str, str] = field(default_factory=dict)
-    cookies: dict[str, str] = field(default_factory=dict)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def sent(code: str = TOKEN, user: str = "alice") -> Sent:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,14 +12,9 @@ from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.chain import Chain
 from linkis_ecm.gateway.errors import Refused, no_login
 from linkis_ecm.gateway.kubeauth import MAX_TOKEN
+from tests.gateway.callers import Sent
 
 ISSUER = "https://login.example.org"
-
-
-@dataclass
-class Sent:
-    headers: dict[str, str] = field(default_factory=dict)
-    cookies: dict[str, str] = field(default_factory=dict)
 
 
 class Way:

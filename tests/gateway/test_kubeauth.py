@@ -7,7 +7,6 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -27,25 +26,12 @@ from linkis_ecm.gateway.kubeauth import (
 )
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats
+from tests.gateway.callers import Clock, Sent
 from tests.gateway.clock import LoopClock
 from tests.gateway.support import PATIENCE
 
 TOKEN = "kube-token-secret-0123456789"
 ROBOT = "system:serviceaccount:team-a:note-book"
-
-
-@dataclass
-class Sent:
-    headers: dict[str, str] = field(default_factory=dict)
-    cookies: dict[str, str] = field(default_factory=dict)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class FakeReviews:
@@ -101,7 +87,7 @@ def sent(token: str = TOKEN) -> Sent:
 
 
 def new(client: FakeReviews, clock: Clock | None = None, **options: Any) -> KubernetesAuthenticator:
-    return KubernetesAuthenticator(client, namespace="linkis", clock=clock or Clock(), **options)
+    return KubernetesAuthenticator(client, namespace="linkis", clock=clock or Clock(1000.0), **options)
 
 
 async def refused(authenticator: KubernetesAuthenticator, request: Sent) -> Refused:
@@ -276,7 +262,7 @@ async def test_an_api_server_that_hangs_is_waited_for_no_longer_than_allowed(clo
 
 
 async def test_an_answer_counts_for_its_time_and_no_longer() -> None:
-    client, clock = FakeReviews(), Clock()
+    client, clock = FakeReviews(), Clock(1000.0)
     authenticator = new(client, clock)
     await authenticator.authenticate(sent())
     client.users.clear()

@@ -13,14 +13,8 @@ from aiohttp import web
 from linkis_ecm.gateway import limits
 from linkis_ecm.gateway.errors import Refused
 from linkis_ecm.gateway.limits import Limits
+from tests.gateway.callers import Clock
 from tests.gateway.support import TOKEN, Harness
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_user_over_the_rate_waits_and_others_do_not() -> None:
