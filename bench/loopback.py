@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving import Server, serving, until_let_go
-from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model.token import engine_token
-from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import Journal
-from linkis_ecm.store.migrate import upgrade
-from linkis_ecm.store.queries import Queries
 from tests.agent.harness import AgentProcess
+from tests.gateway.stored import store_in
 from tests.gateway.support import EM, KEY, TOKEN, Harness, engine_item
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
@@ -63,23 +59,18 @@ def gateway(addresses: list[str], folder: Path) -> AbstractContextManager[Server
 
 async def _serve(told: dict[str, Any]) -> None:
     folder = Path(told["folder"])
-    tokens, url = folder / "tokens.json", f"sqlite:///{folder}/ecm.sqlite3"
+    tokens = folder / "tokens.json"
     tokens.write_text(json.dumps({TOKEN: {"users": ["*"]}}))
-    upgrade(url)
-    database = open_engine(url)
-    queries, journal = Queries(database), Journal(database)
-    journal.start()
     settings = Settings(
         namespace="linkis", instance=EM, tokens_file=str(tokens), token_key=KEY, user_per_second=0, user_at_once=0
     )
-    harness = Harness(settings, finder(queries), {"journal": journal, "store": queries, "records": queries})
-    await harness.start()
-    for number, address in enumerate(told["addresses"]):
-        harness.engine(name=name_of(number), status={"address": address})
-    await until_let_go(harness.port)
-    await harness.stop()
-    journal.close()
-    database.dispose()
+    with store_in(folder) as store:
+        harness = Harness(settings, store.find, store.parts)
+        await harness.start()
+        for number, address in enumerate(told["addresses"]):
+            harness.engine(name=name_of(number), status={"address": address})
+        await until_let_go(harness.port)
+        await harness.stop()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from sqlalchemy import insert
 
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
-from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
+from tests.gateway.stored import database_in
 from tests.gateway.support import EM, Answer, Harness
 
 Make = Callable[..., Awaitable[Harness]]
@@ -42,14 +41,11 @@ def row(ticket: str, user: str = "alice", **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def queries(tmp_path: Path) -> Iterator[Queries]:
-    url = f"sqlite:///{tmp_path}/history.sqlite3"
-    upgrade(url)
-    database = open_engine(url)
     old = row("t-old", create_time=naive(NOW - timedelta(days=40)))
-    with database.begin() as connection:
-        connection.execute(insert(record), [row("t-1"), row("t-2", status="Failed"), row("t-bob", "bob"), old])
-    yield Queries(database)
-    database.dispose()
+    with database_in(tmp_path) as database:
+        with database.begin() as connection:
+            connection.execute(insert(record), [row("t-1"), row("t-2", status="Failed"), row("t-bob", "bob"), old])
+        yield Queries(database)
 
 
 @pytest.fixture

@@ -25,13 +25,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from linkis_ecm.gateway import openapi
-from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.gateway.table import METHODS
-from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import Journal
-from linkis_ecm.store.migrate import upgrade
-from linkis_ecm.store.queries import Queries
+from tests.gateway.stored import store_in
 from tests.gateway.support import EM, KEY, PATIENCE, TOKEN, Harness
 
 # For each of the operations; some 1000 calls in all.
@@ -66,31 +62,24 @@ async def agent(request: web.Request) -> web.StreamResponse:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("gateway")
     (folder / "tokens.json").write_text(json.dumps({TOKEN: {"users": ["*"]}}))
-    database_url = f"sqlite:///{folder}/ecm.sqlite3"
-    upgrade(database_url)
-    database = open_engine(database_url)
-    queries, journal = Queries(database), Journal(database)
-    journal.start()
     gateway = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
         token_key=KEY, connect_seconds=PATIENCE, agent_seconds=PATIENCE, client_seconds=PATIENCE, user_per_second=0,
     )  # fmt: skip
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
+    with store_in(folder) as store:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
 
-    async def start() -> Harness:
-        parts = {"journal": journal, "store": queries, "records": queries}
-        harness = Harness(gateway, finder(queries), parts)
-        await harness.start()
-        await harness.served(agent, name="python-root-1", spec={"user": "root"})
-        return harness
+        async def start() -> Harness:
+            harness = Harness(gateway, store.find, store.parts)
+            await harness.start()
+            await harness.served(agent, name="python-root-1", spec={"user": "root"})
+            return harness
 
-    harness = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
-    yield harness.url
-    asyncio.run_coroutine_threadsafe(harness.stop(), loop).result(20)
-    loop.call_soon_threadsafe(loop.stop)
-    journal.close()
-    database.dispose()
+        harness = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+        yield harness.url
+        asyncio.run_coroutine_threadsafe(harness.stop(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
 
 
 # Each with an id of its own: pytest-xdist takes tests of one id, as schemathesis's own parametrize makes them, for one.

@@ -17,12 +17,11 @@ from sqlalchemy import insert, update
 from e2e.session import ENTRIES, LINES, cut_lines, shortened
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.model.token import engine_token
-from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
-from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from tests.agent.harness import AgentProcess
+from tests.gateway.stored import database_in
 from tests.gateway.support import EM, KEY, TOKEN, Harness
 
 ROOT = Path(__file__).parents[2]
@@ -90,11 +89,8 @@ class Operator:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Any]:
-    url = f"sqlite:///{tmp_path}/records.sqlite3"
-    upgrade(url)
-    opened = open_engine(url)
-    yield opened
-    opened.dispose()
+    with database_in(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -19,31 +19,21 @@ from linkis_ecm.gateway.sending import Sender
 from linkis_ecm.gateway.tasks import keyed
 from linkis_ecm.gateway.views import view_of
 from linkis_ecm.model.record import ExecutionRecord
-from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import Journal
-from linkis_ecm.store.migrate import upgrade
-from linkis_ecm.store.queries import Queries
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
+from tests.gateway.stored import Store, store_in
 from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness, engine_item
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[tuple[Journal, Queries]]:
-    url = f"sqlite:///{tmp_path}/journal.sqlite3"
-    upgrade(url)
-    database = open_engine(url)
-    journal = Journal(database)
-    journal.start()
-    yield journal, Queries(database)
-    journal.close()
-    database.dispose()
+def store(tmp_path: Path) -> Iterator[Store]:
+    with store_in(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
-async def gw(make: Callable[..., Awaitable[Harness]], journal: tuple[Journal, Queries]) -> Harness:
-    writer, queries = journal
-    return await make(database={"journal": writer, "store": queries, "records": queries})
+async def gw(make: Callable[..., Awaitable[Harness]], store: Store) -> Harness:
+    return await make(database=store.parts)
 
 
 async def over(gw: Harness, engine: dict[str, Any], task_id: str) -> dict[str, Any]:
@@ -113,20 +103,19 @@ async def test_a_task_is_told_while_it_runs_and_cancelled(gw: Harness, engine: d
 
 
 async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
-    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+    gw: Harness, engine: dict[str, Any], store: Store
 ) -> None:
     key = uuid.uuid4().hex
     await gw.execute(engine, "1", idempotencyKey=key)
-    writer, queries = journal
     await gw.execute(engine, "2", idempotencyKey=key)
-    assert writer.flush(PATIENCE)
-    record = queries.execution(keyed(view_of(engine), key))
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(keyed(view_of(engine), key))
     assert record is not None
     assert record.status == "Succeed", "a final line stays"
 
 
 async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_ended_then(
-    gw: Harness, journal: tuple[Journal, Queries]
+    gw: Harness, store: Store
 ) -> None:
     answers = [
         web.json_response({"error": "16 tasks wait already"}, status=429),
@@ -139,20 +128,19 @@ async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_e
     _, engine = await gw.served(agent, name="python-alice-full")
     refused = await gw.execute(engine, "1", idempotencyKey="k")
     assert refused.http == 429
-    writer, queries = journal
-    assert writer.flush(PATIENCE)
-    record = queries.execution(keyed(view_of(engine), "k"))
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(keyed(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Failed", "Refused")
     assert (await gw.execute(engine, "1", idempotencyKey="k")).data["status"] == "Succeed"
-    assert writer.flush(PATIENCE)
-    record = queries.execution(keyed(view_of(engine), "k"))
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(keyed(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Succeed", "")
 
 
 async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(
-    gw: Harness, engine: dict[str, Any], agent: AgentProcess, journal: tuple[Journal, Queries]
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, store: Store
 ) -> None:
     task = (await gw.execute(engine, "import time; time.sleep(30)", wait=False)).data
     ended = {"address": "", "engineState": "Failed", "reason": "OOMKilled", "message": "the limit was 1Gi"}
@@ -160,9 +148,8 @@ async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(
     told = await over(gw, gone, task["taskId"])
     assert (told["status"], told["reason"]) == ("Lost", "OOMKilled")
     assert "the limit was 1Gi" in told["message"]
-    writer, queries = journal
-    assert writer.flush(PATIENCE)
-    record = queries.execution(task["taskId"])
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(task["taskId"])
     assert record is not None
     assert record.status == "Lost"
     # The engine's kernel is other tests' too.
@@ -379,16 +366,15 @@ async def test_one_line_that_cannot_be_settled_leaves_no_other_open() -> None:
 
 
 async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_once(
-    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries]
+    gw: Harness, engine: dict[str, Any], store: Store
 ) -> None:
     task = (await gw.execute(engine, "print('kept')", wait=False)).data
     query = {"engineId": engine["metadata"]["uid"], "taskId": task["taskId"]}
     headers = {"Token-Code": TOKEN, "Token-User": "alice"}
     async with gw.session.get(f"{gw.url}{BASE}/taskEvents", params=query, headers=headers) as stream:
         assert b"event: end" in await stream.read()
-    writer, queries = journal
-    assert writer.flush(PATIENCE)
-    record = queries.execution(task["taskId"])
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(task["taskId"])
     assert record is not None
     assert (record.status, record.caller) == ("Succeed", "alice")
     stopped = {"engineState": "Success", "reason": "StoppedByUser", "address": ""}
@@ -397,16 +383,15 @@ async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_on
 
 
 async def test_other_code_under_a_running_tasks_key_leaves_its_line_alone(
-    gw: Harness, engine: dict[str, Any], journal: tuple[Journal, Queries], tmp_path: Path
+    gw: Harness, engine: dict[str, Any], store: Store, tmp_path: Path
 ) -> None:
     key, go = uuid.uuid4().hex, tmp_path / "go"
     code = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
     task = (await gw.execute(engine, code, wait=False, idempotencyKey=key)).data
     refused = await gw.execute(engine, "2", idempotencyKey=key)
     assert "was given to other code before" in refused.message
-    writer, queries = journal
-    assert writer.flush(PATIENCE)
-    record = queries.execution(task["taskId"])
+    assert store.journal.flush(PATIENCE)
+    record = store.queries.execution(task["taskId"])
     assert record is not None
     assert (record.final, record.reason) == (False, "")
     go.touch()

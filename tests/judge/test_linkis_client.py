@@ -17,16 +17,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, update
 
-from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model import reasons
 from linkis_ecm.model.token import engine_token
-from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.linkis import record
-from linkis_ecm.store.migrate import upgrade
-from linkis_ecm.store.queries import Queries
 from tests.agent.harness import AgentProcess
+from tests.gateway.stored import store_in
 from tests.gateway.support import EM, KEY, TOKEN, Harness
 from tests.judge.build import BUILD_SECONDS, judge
 
@@ -129,37 +125,31 @@ def steps(agent: AgentProcess, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The script's steps by name."""
     folder: Path = tmp_path_factory.mktemp("gateway")
     (folder / "tokens.json").write_text(json.dumps({TOKEN: {"users": ["*"]}}))
-    url = f"sqlite:///{folder}/ecm.sqlite3"
-    upgrade(url)
-    database = open_engine(url)
-    queries, journal = Queries(database), Journal(database)
-    journal.start()
     settings = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
         token_key=KEY, connect_seconds=2.0, agent_seconds=5.0, client_seconds=5.0,
     )  # fmt: skip
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
+    with store_in(folder) as store:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
 
-    async def start() -> tuple[Harness, dict[str, Any]]:
-        harness = Harness(settings, finder(queries), {"journal": journal, "store": queries, "records": queries})
-        await harness.start()
-        operator = Operator(harness, database, agent)
-        stranger = harness.engine(name="python-bob-1", spec={"user": "bob", "ticketId": "ticket-of-bob"})
-        operator.remember("bob", "ticket-of-bob", service_instance=stranger["status"]["serviceInstance"])
-        return harness, stranger
+        async def start() -> tuple[Harness, dict[str, Any]]:
+            harness = Harness(settings, store.find, store.parts)
+            await harness.start()
+            operator = Operator(harness, store.database, agent)
+            stranger = harness.engine(name="python-bob-1", spec={"user": "bob", "ticketId": "ticket-of-bob"})
+            operator.remember("bob", "ticket-of-bob", service_instance=stranger["status"]["serviceInstance"])
+            return harness, stranger
 
-    harness, stranger = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
-    try:
-        yield judge(
-            "gateway", f"url={harness.url}", f"token={TOKEN}", "user=alice", "admin=root",
-            f"strangersInstance={stranger['status']['serviceInstance']}", "strangersTicket=ticket-of-bob",
-        )  # fmt: skip
-    finally:
-        asyncio.run_coroutine_threadsafe(harness.stop(), loop).result(20)
-        loop.call_soon_threadsafe(loop.stop)
-        journal.close()
-        database.dispose()
+        harness, stranger = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+        try:
+            yield judge(
+                "gateway", f"url={harness.url}", f"token={TOKEN}", "user=alice", "admin=root",
+                f"strangersInstance={stranger['status']['serviceInstance']}", "strangersTicket=ticket-of-bob",
+            )  # fmt: skip
+        finally:
+            asyncio.run_coroutine_threadsafe(harness.stop(), loop).result(20)
+            loop.call_soon_threadsafe(loop.stop)
 
 
 def result(steps: Steps, name: str) -> Any:
