@@ -10,7 +10,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,7 @@ from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.token import engine_token
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.archive import MemoryArchive
+from tests.fakes.atonce import AtOnce
 from tests.fakes.cluster import FakeCluster, loop_now, timestamp
 from tests.fakes.rules import StatusError
 from tests.fakes.watches import Change
@@ -167,18 +167,6 @@ class Agent:
     def end(self) -> None:
         if self._task is not None:
             self._task.cancel()
-
-
-class AtOnce(ThreadPoolExecutor):
-    """Calls "in a thread" are made at once: a real one takes real time, which virtual time would follow as it comes."""
-
-    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        made: Future[Any] = Future()
-        try:
-            made.set_result(fn(*arguments, **options))
-        except Exception as error:
-            made.set_exception(error)
-        return made
 
 
 @dataclass
