@@ -14,6 +14,8 @@ import s3fs
 
 from linkis_ecm.archive.bundles import Archive, ArchiveError
 
+# The longest any wait takes before its test fails.
+PATIENCE = 60.0
 UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
 
 
@@ -147,7 +149,7 @@ def removed(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> threading.Even
 
 
 async def nothing_is_left(archive: Archive, removed: threading.Event) -> None:
-    assert await asyncio.to_thread(removed.wait, 10)
+    assert await asyncio.to_thread(removed.wait, PATIENCE)
     assert await left(archive) == []
 
 
@@ -179,7 +181,7 @@ async def test_a_save_that_is_cancelled_leaves_nothing(archive: Archive, removed
         await asyncio.Event().wait()
 
     saving = asyncio.create_task(archive.save(UID, 0, "stdout", endless(), limit=100))
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     saving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await saving
@@ -194,12 +196,12 @@ async def test_a_save_that_is_cancelled_while_its_thread_is_at_work_leaves_nothi
 
     def slow(*arguments: object, **options: object) -> object:
         opens.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE)
         return opened(*arguments, **options)
 
     monkeypatch.setattr(archive._fs, "open", slow)
     saving = asyncio.create_task(archive.save(UID, 0, "stdout", chunks(b"x"), limit=100))
-    assert await asyncio.to_thread(opens.wait, 10)
+    assert await asyncio.to_thread(opens.wait, PATIENCE)
     saving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await saving
@@ -212,7 +214,7 @@ async def test_of_two_saves_at_once_one_is_kept_whole(archive: Archive) -> None:
 
     async def parts(letter: bytes) -> AsyncIterator[bytes]:
         for _ in range(3):
-            await asyncio.wait_for(turn.wait(), 10)
+            await asyncio.wait_for(turn.wait(), PATIENCE)
             yield letter * 100
 
     saves = (archive.save(UID, 0, "stdout", parts(letter), limit=1000) for letter in (b"a", b"b"))

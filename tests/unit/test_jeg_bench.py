@@ -49,7 +49,7 @@ class Gateway:
         return socket
 
 
-async def run(gateway: Gateway, *, quick: bool = False, seconds: float = 5) -> list[str]:
+async def run(gateway: Gateway, *, quick: bool = False, seconds: float = 60) -> list[str]:
     async with TestServer(gateway.app()) as server:
         assert server.port is not None
         kernels = Kernels(server.host, server.port, "secret", {"KERNEL_CPUS": "500m"}, quick, seconds)
