@@ -63,7 +63,7 @@ def _build(folder: Path) -> None:
         raise RuntimeError(f"These jars are not the ones of tests/judge/jars.sha256: {', '.join(wrong)}")
 
 
-def judge(*arguments: str, seconds: float = 90.0) -> dict[str, dict[str, Any]]:
+def judge(*arguments: str, seconds: float = 400.0) -> dict[str, dict[str, Any]]:
     """Runs it; what it printed, by the name of the step. Raises RuntimeError and TimeoutExpired."""
     folder = built()
     command = [*JAVA, "-cp", f"{folder / 'classes'}:{folder / 'jars'}/*", "Judge", *arguments]
