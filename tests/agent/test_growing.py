@@ -6,6 +6,7 @@ import errno
 import http.client
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -318,12 +319,14 @@ def test_parts_of_such_a_log_count_from_the_sentence_and_put_together_are_it(sma
 
 
 def test_a_download_that_is_overtaken_is_cut(start: Callable[..., AgentProcess]) -> None:
-    agent = start(ECM_LOG_FILE_MIB="64")  # more than the sockets between take at once
-    agent.execute(PRINT.format(120))
+    agent = start(ECM_LOG_FILE_MIB="24")  # more than the sockets between take at once
+    agent.execute(PRINT.format(40))
     connection = agent.connection()
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
     connection.request("GET", "/v1/logs/stdout", headers={"Authorization": f"Bearer {agent.token}"})
     answer = connection.getresponse()
-    agent.execute(PRINT.format(120))
+    agent.execute(PRINT.format(40))
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         answer.read()
     connection.close()
