@@ -270,7 +270,11 @@ class Harness:
         self.port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.session = aiohttp.ClientSession(
-            auto_decompress=False, headers={"Accept-Encoding": "identity"}, cookie_jar=aiohttp.DummyCookieJar()
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Limits are the gateway's: a clock that is put forward must not end the client's.
+            timeout=aiohttp.ClientTimeout(total=None),
         )
 
     async def stop(self) -> None:
