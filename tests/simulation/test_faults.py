@@ -116,7 +116,7 @@ async def test_an_operator_killed_at_any_moment_loses_nothing(world: World, seed
         running = await world.start(str(life))
     for name in stopped:
         await world.until_state(name, "Success", 120)
-    for name in set(names) - set(stopped):
+    for name in sorted(set(names) - set(stopped)):
         await world.until(lambda name=name: world.state(name) in ("Idle", "Busy"), 120)
         agent = world.agent(name)
         await world.until(lambda name=name, agent=agent: world.state(name) == agent.state, 60)

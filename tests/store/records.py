@@ -10,7 +10,7 @@ from linkis_ecm.model.record import EngineRecord, Transition
 from linkis_ecm.model.states import EngineState
 
 # The longest that any single wait of these tests takes before it fails.
-PATIENCE = 20.0
+PATIENCE = 60.0
 T0 = datetime(2026, 11, 24, 3, 0, 0, 250000, tzinfo=UTC)
 RESOURCE = '{"instance":1,"memory":"2.0 GB","cpu":1}'
 
