@@ -22,7 +22,7 @@ class CuttingProxy:
     async def stop(self) -> None:
         self._server.close()
         self.cut()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(*self._tasks)
 
     def cut(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.client import text_of
-from tests.agent.harness import AgentProcess
+from tests.agent.harness import AgentProcess, until
 from tests.client.proxy import CuttingProxy
 from tests.client.support import Both
 from tests.gateway.realagent import UID
@@ -36,31 +36,34 @@ async def through(gw: Harness, engine_id: str, client_at: Callable[..., Both]) -
 
 async def begun(agent: AgentProcess, mark: str) -> None:
     """Until the code has printed this."""
-    for _ in range(400):
-        if mark in agent.log("stdout"):
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{mark} is not in the log")
+    await asyncio.to_thread(until, lambda: mark in agent.log("stdout"))
+
+
+def held(step: str, folder: Path) -> str:
+    """Code that waits for the file of its step, so that what was printed before it is read and cut in time."""
+    return f"while not os.path.exists({str(folder)!r} + f'/{{{step}}}'): time.sleep(0.01)"
 
 
 async def test_code_whose_connection_breaks_runs_once_and_its_result_comes(
-    through: Through, agent: AgentProcess
+    through: Through, agent: AgentProcess, tmp_path: Path
 ) -> None:
     client, proxy = await through()
     mark = uuid.uuid4().hex
-    code = f"runs = globals().get('runs_{mark}', 0) + 1; runs_{mark} = runs\nprint('{mark}', flush=True)\n"
-    code += "import time; time.sleep(0.5)\nruns"
+    code = f"import os, time\nruns = globals().get('runs_{mark}', 0) + 1; runs_{mark} = runs\n"
+    code += f"print('{mark}', flush=True)\nstep = 0\n{held('step', tmp_path)}\nruns"
     call = asyncio.create_task(client("execute_code", UID, code))
     await begun(agent, mark)
     assert proxy.cut() == 1
+    (tmp_path / "0").touch()
     assert text_of(await call) == f"{mark}\n1"
     assert proxy.connections == 2
     assert agent.log("stdout").count(mark) == 1
 
 
-async def test_events_whose_connection_breaks_are_told_once_each(through: Through, agent: AgentProcess) -> None:
+async def test_events_whose_connection_breaks_are_told_once_each(through: Through, tmp_path: Path) -> None:
     client, proxy = await through()
-    code = "import time\nfor n in range(20): print('event', n, flush=True); time.sleep(0.06)"
+    code = "import os, time\nfor n in range(20):\n    print('event', n, flush=True)\n"
+    code += f"    if n % 6 == 5:\n        {held('n', tmp_path)}"
     task = await client("submit_code", UID, code)
     texts: list[str] = []
     cuts = 0
@@ -69,10 +72,12 @@ async def test_events_whose_connection_breaks_are_told_once_each(through: Throug
         events.append(event)
         if event.event == "output":
             texts.append(event.data["output"]["text"])
-            # What came together before the last cut is told first: nothing is open then.
-            cuts += proxy.cut() if cuts < 3 else 0
+            for step in (5, 11, 17):
+                if "".join(texts).endswith(f"event {step}\n"):
+                    cuts += proxy.cut() >= 1
+                    (tmp_path / str(step)).touch()
     assert "".join(texts) == "".join(f"event {n}\n" for n in range(20))
-    assert cuts >= 1
+    assert cuts == 3
     assert (events[-1].event, events[-1].data["status"]) == ("end", "Succeed")
 
 
@@ -91,11 +96,14 @@ async def test_a_download_whose_connection_breaks_is_whole(
     assert proxy.connections >= 4
 
 
-async def test_a_followed_log_whose_connection_breaks_loses_no_line(through: Through, agent: AgentProcess) -> None:
+async def test_a_followed_log_whose_connection_breaks_loses_no_line(
+    through: Through, agent: AgentProcess, tmp_path: Path
+) -> None:
     client, proxy = await through()
     mark = uuid.uuid4().hex
     at = len(agent.log("stdout").encode())
-    code = f"import time\nfor n in range(15): print('{mark}', n, flush=True); time.sleep(0.03)"
+    code = f"import os, time\nfor n in range(15):\n    print('{mark}', n, flush=True)\n"
+    code += f"    if n % 5 == 3:\n        {held('n', tmp_path)}"
     await client("submit_code", UID, code)
     seen: list[str] = []
     cuts = 0
@@ -103,11 +111,14 @@ async def test_a_followed_log_whose_connection_breaks_loses_no_line(through: Thr
         if mark not in line:
             continue
         seen.append(line)
-        cuts += proxy.cut() if cuts < 3 else 0
+        step = len(seen) - 1
+        if step % 5 == 3:
+            cuts += proxy.cut() >= 1
+            (tmp_path / str(step)).touch()
         if len(seen) == 15:
             break
     assert seen == [f"{mark} {n}" for n in range(15)]
-    assert cuts >= 1
+    assert cuts == 3
 
 
 async def test_a_gateway_that_is_away_for_a_moment_is_waited_for(through: Through) -> None:

@@ -20,7 +20,8 @@ from tests.client.support import Both
 from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
 from tests.gateway.support import TOKEN, Harness, engine_item
 
-LOOP = "print('begun', flush=True)\nimport time\nwhile True: time.sleep(0.05)"
+# Its end is a cancellation, or its own where a test fails before that: the engine is other tests' too.
+LOOP = "print('begun', flush=True)\nimport time\nfor _ in range(1200): time.sleep(0.05)"
 
 
 @pytest.fixture
@@ -129,11 +130,16 @@ async def test_a_log_is_followed_line_by_line(client: Both, engine_id: str, agen
     assert seen == [f"{mark} {n}" for n in range(3)]
 
 
-async def test_events_go_on_from_an_earlier_one(client: Both, engine_id: str) -> None:
-    task = await client(
-        "submit_code", engine_id, "print('one', flush=True)\nimport time; time.sleep(0.3)\nprint('two')"
-    )
-    told = await client("task_events", engine_id, task.task_id)
+async def test_events_go_on_from_an_earlier_one(client: Both, engine_id: str, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    code = "import os, time\nprint('one', flush=True)\n"
+    code += f"while not os.path.exists({str(heard)!r}): time.sleep(0.01)\nprint('two')"
+    task = await client("submit_code", engine_id, code)
+    told = []
+    async for event in client.stream("task_events", engine_id, task.task_id):
+        told.append(event)
+        if event.event == "output":
+            heard.touch()
     texts = [event.data["output"]["text"] for event in told if event.event == "output"]
     assert "".join(texts) == "one\ntwo\n"
     first = next(event for event in told if event.event == "output")
@@ -192,8 +198,15 @@ async def test_an_engine_reports_with_its_own_token(
 
 async def test_a_starting_engine_is_waited_for(gw: Harness, client: Both, agent: AgentProcess) -> None:
     gw.engine(name=NAME, status={"engineState": "Starting", "address": ""})
-    waiting = asyncio.create_task(client("wait_until_ready", UID, timeout=20.0))
-    await asyncio.sleep(0)
+    waiting = asyncio.create_task(client("wait_until_ready", UID, timeout=60.0))
+    asked = 'ecm_gateway_requests_total{code="200",method="getEngineStatus"}'
+    async with asyncio.timeout(60):
+        while True:
+            async with gw.session.get(f"{gw.url}/metrics") as metrics:
+                if asked in await metrics.text():
+                    break
+            await asyncio.sleep(0.01)
+    assert not waiting.done()
     engine_at(gw, agent)
     assert (await waiting).available
     gw.engine(name=NAME, status={"engineState": "Failed", "reason": "OOMKilled", "message": "the limit was 1Gi"})
