@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from linkis_ecm.kube.resources import EVENTS, NAMESPACES, NODES, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PODS
 from linkis_ecm.model.engineconn import PostMortem
 from tests.fakes.cluster import loop_now
 from tests.fakes.faults import Fault
@@ -73,6 +73,45 @@ async def test_a_silent_engine_on_a_dead_node_is_told_as_node_lost_and_its_pod_t
     assert world.status("e")["reason"] == "NodeLost"
     assert "gone quiet" in world.status("e")["message"]
     await world.until(lambda: not world.pods("e"), 5)
+
+
+async def test_an_end_whose_status_is_refused_once_is_told_all_the_same(world: World) -> None:
+    """Its pod may be gone only after what ended it is written."""
+    world.create("e")
+    await world.until_state("e", "Idle")
+    world.cut_off.add("e")
+    set_node(world, "Unknown")
+    refused = Fault(verb="patch", resource=ENGINECONNS, subresource="status", status=500, times=6)
+    world.server.faults.add(refused)
+    await world.until_state("e", "Failed", 180)
+    assert refused.played == 6
+    assert world.status("e")["reason"] == "NodeLost"
+    await world.until(lambda: not world.pods("e"), 5)
+
+
+@pytest.mark.parametrize("policy", ["Never", "OnFailure"])
+async def test_an_operator_killed_before_it_deletes_a_failed_engines_pod_leaves_that_to_the_next(
+    world: World, policy: str
+) -> None:
+    world.create("e", restartPolicy={"type": policy})
+    await world.until_state("e", "Idle")
+    (first,) = world.pods("e")
+    world.cut_off.add("e")
+    held = Fault(verb="delete", resource=PODS, latency=3600)
+    world.server.faults.add(held)
+    await world.until(lambda: held.played == 1, 120)
+    await world.crash(world.operators[0])
+    assert [pod["metadata"]["uid"] for pod in world.pods("e")] == [first["metadata"]["uid"]]
+    world.cut_off.clear()
+    await world.start("two")
+    if policy == "Never":
+        await world.until(lambda: not world.pods("e"))
+        assert (world.state("e"), world.status("e")["reason"]) == ("Failed", "AgentLost")
+    else:
+        await world.until_state("e", "Idle", 120)
+        (second,) = world.pods("e")
+        assert second["metadata"]["uid"] != first["metadata"]["uid"]
+        assert (world.status("e")["attempt"], world.status("e")["lastEnd"]["reason"]) == (1, "AgentLost")
 
 
 async def test_a_node_that_is_called_ready_until_just_before_the_verdict_is_lost_all_the_same(world: World) -> None:

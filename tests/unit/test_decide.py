@@ -30,7 +30,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.ends import Verdict
-from linkis_ecm.engine.podspec import PodSettings
+from linkis_ecm.engine.podspec import AFTER_GRACE, PodSettings
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
@@ -266,6 +266,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
         engine=engine({"engineState": "Success", "reason": "Completed"}), report=report()), 9, S.SUCCESS, "Completed",
      ()),
 ]  # fmt: skip
+AGAIN = {"engineState": "Starting", "reason": "Restarting", "attempt": 1, "nextAttemptAt": "2026-11-24T12:00:05Z"}
 
 
 @pytest.mark.parametrize(("what", "make", "seconds", "state", "reason", "actions"), ROWS, ids=[row[0] for row in ROWS])
@@ -275,6 +276,26 @@ def test_each_situation_has_its_answer(
     decision = decided(make(), seconds)
     assert (decision.state, decision.reason) == (state, reason), what
     assert tuple(type(action) for action in decision.actions) == actions
+
+
+@pytest.mark.parametrize(
+    ("status", "pods", "graces"),
+    [
+        ({"engineState": "Failed", "reason": "AgentLost"}, {"pod": pod()}, [AFTER_GRACE]),
+        ({"engineState": "Failed", "reason": "NodeLost"}, {"pod": pod()}, [0]),
+        ({"engineState": "Failed", "reason": "NodeLost"}, {"pod": pod(deleting=True, deleted_by=at(0))}, []),
+        ({"engineState": "Success", "reason": "Deleted"}, {"pod": pod(deleting=True, deleted_by=at(-60))}, [0]),
+        (AGAIN, {"others": (pod(),)}, [AFTER_GRACE]),
+        (AGAIN, {"others": (pod(terminated=ended),)}, [0]),
+        (AGAIN, {"others": (pod(deleting=True, deleted_by=at(0)),)}, []),
+        (AGAIN, {"others": (pod(deleting=True, deleted_by=at(-60)),)}, [0]),
+    ],
+)
+def test_a_pod_that_is_left_over_has_its_grace_and_is_taken_by_force_where_its_kubelet_is_dead(
+    status: dict[str, Any], pods: dict[str, Any], graces: list[int]
+) -> None:
+    actions = decided(snapshot(engine=engine(status), **pods), 9).actions
+    assert [action.grace for action in actions if isinstance(action, DeletePod)] == graces
 
 
 def test_evidence_is_asked_for_before_anything_final_is_written() -> None:

@@ -123,14 +123,19 @@ class Executor:
         self._cache.apply_engine(answer)
         return True
 
-    async def delete_pod(self, engine: EngineView, action: DeletePod) -> None:
-        """DELETEs that very pod; one that is gone already is fine."""
+    async def delete_pod(self, engine: EngineView, action: DeletePod) -> bool:
+        """DELETEs that very pod; one that is gone already is fine. Whether the answer showed the pod as it now is, and
+        the watch will tell nothing new of it."""
         try:
-            await self._client.delete(
+            answer = await self._client.delete(
                 PODS, action.name, namespace=engine.namespace, uid=action.uid, grace_seconds=action.grace
             )
         except (NotFound, Conflict) as error:
             log.info("%s: its pod %s is not there to delete: %s", engine.key, action.name, error)
+            return False
+        # At once gone is told by a Status, or by the pod as it was.
+        ending = answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp") is not None
+        return ending and action.grace > 0 and self._cache.apply_pod(pod_view(answer))
 
     async def confirm_pod(self, engine: EngineView, action: ConfirmPod) -> bool:
         """Whether the API server itself has the engine's pod; a found one goes into the cache."""

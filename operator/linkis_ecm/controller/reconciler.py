@@ -256,7 +256,8 @@ class Reconciler:
         self._set_deadline(key, decision.deadline)
         go_on = True
         for action in decision.actions:
-            go_on = await self._perform(engine, memory, snapshot, action) and go_on
+            if not isinstance(action, DeletePod):
+                go_on = await self._perform(engine, memory, snapshot, action) and go_on
         if not go_on:
             # What was learned changes the decision: nothing of this one is written.
             self.queue.add(key)
@@ -272,6 +273,11 @@ class Reconciler:
         if decision.record is not None and decision.record != memory.offered:
             memory.offered = decision.record
             self._sink.offer(decision.record)
+        # Last: a crash, or a refused write, after it would leave a pod that is gone and nobody who knows why. What is
+        # written asks for the deletion again.
+        for action in decision.actions:
+            if isinstance(action, DeletePod) and await self._executor.delete_pod(engine, action):
+                self.queue.add(key)
 
     async def _perform(self, engine: EngineView, memory: Memory, snapshot: Snapshot, action: Action) -> bool:
         """Does one action; False where the decision must be made anew before it is written down."""
@@ -281,8 +287,6 @@ class Reconciler:
                     raise ValueError(f"{engine.key}: a pod without a plugin")
                 memory.failure = await self._executor.create_pod(engine, snapshot.plugin, action)
                 return memory.failure is None
-            case DeletePod():
-                await self._executor.delete_pod(engine, action)
             case ConfirmPod():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False

@@ -72,7 +72,7 @@ def _outcome(s: Snapshot, now: datetime, settings: Settings) -> Outcome:
         return _without_pod(s, stop, now)
     if s.pod.ended:
         return _ended(s, s.pod, stop, now)
-    if s.pod.deleting and s.pod.deleted_by is not None and now >= s.pod.deleted_by + STUCK_AFTER:
+    if _is_stuck(s.pod, now):
         return _stuck(s, s.pod, stop, now)
     if stop is not None:
         return _stopping(s, s.pod, stop, now)
@@ -117,7 +117,7 @@ def _wanted(s: Snapshot, now: datetime) -> Outcome:
         return living.failed(s, s.failure.verdict, now)
     if now < begins or s.others:
         # Of one engine one pod lives at most: the old one goes before the next comes.
-        waiting = living.as_told(s, EngineState.STARTING, now, actions=_delete_all(s))
+        waiting = living.as_told(s, EngineState.STARTING, now, actions=_delete_others(s, now))
         return replace(waiting, look_again=max(begins, now + STOP_AGAIN) if s.others else begins)
     problem_now = s.failure.verdict if s.failure is not None else None
     if now >= due:
@@ -134,8 +134,17 @@ def _wanted(s: Snapshot, now: datetime) -> Outcome:
     )
 
 
-def _delete_all(s: Snapshot) -> tuple[Action, ...]:
-    return tuple(DeletePod(pod.name, pod.uid, 0) for pod in s.others if not pod.deleting or not pod.ended)
+def _delete_others(s: Snapshot, now: datetime) -> tuple[Action, ...]:
+    return tuple(
+        DeletePod(pod.name, pod.uid, 0 if pod.ended or pod.deleting else podspec.AFTER_GRACE)
+        for pod in s.others
+        if not pod.deleting or _is_stuck(pod, now)
+    )
+
+
+def _is_stuck(pod: PodView, now: datetime) -> bool:
+    """Whether its kubelet did not end a pod within its grace and a minute more."""
+    return pod.deleting and pod.deleted_by is not None and now >= pod.deleted_by + STUCK_AFTER
 
 
 def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
@@ -147,7 +156,7 @@ def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outco
 
 
 def _stuck(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
-    """Its kubelet did not end it within its grace and a minute more: the API's object is taken away by force."""
+    """The API's object is taken away by force."""
     force = (DeletePod(pod.name, pod.uid, 0),)
     if stop is not None:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop, actions=force)
@@ -186,17 +195,24 @@ def _stopping(s: Snapshot, pod: PodView, stop: Stop, now: datetime) -> Outcome:
 def _settled(s: Snapshot, now: datetime) -> Outcome:
     state = s.engine.state or EngineState.FAILED
     since = facts.since(s.engine, now)
+    told = facts.told(s.engine)
     actions: list[Action] = []
+    stuck_at: datetime | None = None
     for pod in (s.pod, *s.others):
-        if pod is not None and not pod.ended and not pod.deleting:
-            actions.append(DeletePod(pod.name, pod.uid, podspec.AFTER_GRACE))
+        if pod is None or pod.ended:
+            continue
+        if not pod.deleting:
+            actions.append(DeletePod(pod.name, pod.uid, 0 if told.reason is reasons.NODE_LOST else podspec.AFTER_GRACE))
+        elif _is_stuck(pod, now):
+            actions.append(DeletePod(pod.name, pod.uid, 0))
+        elif pod.deleted_by is not None:
+            stuck_at = pod.deleted_by + STUCK_AFTER
     gone_at = facts.removal(s, since)
     if gone_at is not None and now >= gone_at and not s.engine.deleting:
         actions.append(DeleteEngine(s.engine.uid))
         gone_at = None
-    return Outcome(
-        state=state, verdict=facts.told(s.engine), since=since, actions=tuple(actions), look_again=gone_at
-    )  # fmt: skip
+    look_again = min((at for at in (gone_at, stuck_at) if at is not None), default=None)
+    return Outcome(state=state, verdict=told, since=since, actions=tuple(actions), look_again=look_again)
 
 
 def _again(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
