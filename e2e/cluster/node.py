@@ -41,6 +41,7 @@ from e2e.cluster.progress import ClusterError, run, step
 # A component that is not up within this will not come up: on two busy cores each takes seconds.
 PART_SECONDS = 120.0
 VOLUMES = 8
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 # kubelet first, so that nothing is started again; the API server's data last.
 STOP_ORDER = ("kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver")
 
@@ -98,7 +99,7 @@ def up() -> None:
     with step("controllers, scheduler, kubelet, proxy, DNS"):
         _apply(place, _objects())
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
-            ledger().start(name, inside(lines[name]), log=place.logs / f"{name}.log")
+            ledger().start(name, inside(lines[name]), log=place.logs / f"{name}.log", env=_with_sbin())
         _wait("the node's Ready condition", lambda: _node_ready(place), place.logs / "kubelet.log")
         _wait("cluster DNS", lambda: _answers("http://127.0.0.1:8181/ready"), place.logs / "coredns.log")
         _wait(
@@ -183,13 +184,21 @@ def _network() -> None:
     run([*ip, "route", "replace", "default", "dev", "lo"], what="its route", remedy=remedy, seconds=10)
     forwarding = "echo 1 > /proc/sys/net/ipv4/ip_forward"
     run(inside(["sh", "-c", forwarding]), what="forwarding in the namespace", remedy=remedy, seconds=10)
+    # A pod that asks a Service of a pod beside it is answered only where frames on the bridge pass iptables, too.
+    if not BRIDGED.exists():
+        run(["modprobe", "br_netfilter"], what="the kernel's module br_netfilter", env=_with_sbin(), seconds=30,
+            remedy="load it by hand (Debian's package kmod has modprobe): no pod reaches a Service")  # fmt: skip
+    run(inside(["sh", "-c", f"echo 1 > {BRIDGED}"]), what="iptables on the bridge", remedy=remedy, seconds=10)
+
+
+def _with_sbin() -> dict[str, str]:
+    """The environment in which components find runc, iptables and modprobe, which Debian puts into sbin."""
+    return os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 def _start(place: Layout, name: str, command: list[str], ready: Callable[[], bool]) -> None:
     log = place.logs / f"{name}.log"
-    # kubelet and containerd find runc and iptables in sbin.
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    ledger().start(name, inside(command), log=log, env=os.environ | {"PATH": path})
+    ledger().start(name, inside(command), log=log, env=_with_sbin())
     _wait(name, ready, log, alive=lambda: ledger().find(name) is not None)
 
 
