@@ -319,6 +319,19 @@ def test_a_record_on_its_way_into_a_batch_is_counted(sink: Sink, monkeypatch: py
     assert sink.depth == 0
 
 
+def test_the_lag_counts_while_a_write_hangs(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what is alarmed on, and a database that hangs is worse than one that refuses."""
+    held = Held(sink, monkeypatch)
+    sink.offer(step(ticket(), EngineState.IDLE, 1))
+    held.go.set()
+    assert held.writing.wait(PATIENCE)
+    first = sink.lag_seconds
+    until(lambda: sink.lag_seconds > first > 0)
+    held.write.set()
+    assert sink.flush(PATIENCE)
+    assert sink.lag_seconds == 0
+
+
 def test_a_guard_that_was_lost_is_made_again(engine: Engine) -> None:
     name = ticket()
     with engine.begin() as connection:

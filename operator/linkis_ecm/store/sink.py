@@ -33,7 +33,7 @@ BACKOFF_BASE, BACKOFF_CAP = 0.2, 10.0
 TRANSITIONS_MAX = 1000
 
 DEPTH = Gauge("ecm_sink_depth", "Engines whose record waits for the database")
-LAG = Gauge("ecm_sink_lag_seconds", "Age of the oldest record that waits")
+LAG = Gauge("ecm_sink_lag_seconds", "Age of the oldest record that is not in the database")
 ROWS = Counter("ecm_sink_rows_total", "Records written that were news")
 ERRORS = Counter("ecm_sink_errors_total", "Failed tries to write a batch", ["kind"])
 POISON = Counter("ecm_sink_poison_total", "Records that the database refuses and that were set aside")
@@ -59,6 +59,7 @@ class Sink:
         self._materials: OrderedDict[tuple[str, str], Sequence[Material]] = OrderedDict()
         self._post_mortems: OrderedDict[tuple[str, int], PostMortemRecord] = OrderedDict()
         self._writing = 0
+        self._writing_since: float | None = None
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ecm-sink", daemon=True)
@@ -101,9 +102,11 @@ class Sink:
 
     @property
     def lag_seconds(self) -> float:
+        """Age of the oldest record that is not in the database; one that is being written counts until it is."""
         with self._lock:
             first = next(iter(self._pending.values()), None)
-        return 0.0 if first is None else time.monotonic() - first[0]
+            since = self._writing_since if first is None else min(first[0], self._writing_since or first[0])
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def healthy(self) -> bool:
@@ -180,6 +183,7 @@ class Sink:
                 bundles = list(self._post_mortems.values())
                 self._post_mortems.clear()
                 self._writing = len(batch) + len(files) + len(bundles)
+                self._writing_since = batch[0][0] if batch else None
             try:
                 written = self._write([record for _, record in batch], files, bundles)
             except SQLAlchemyError as error:
@@ -263,11 +267,11 @@ class Sink:
                 self._materials.setdefault(key, materials)
             for bundle in bundles:
                 self._post_mortems.setdefault((bundle.uid, bundle.attempt), bundle)
-            self._writing = 0
+            self._writing, self._writing_since = 0, None
 
     def _wrote(self) -> None:
         with self._lock:
-            self._writing = 0
+            self._writing, self._writing_since = 0, None
             self._lock.notify_all()
 
     def _wait_after(self, error: SQLAlchemyError) -> None:
