@@ -29,7 +29,7 @@ from linkis_ecm.engine.decision import (
     Stop,
     StopAgent,
 )
-from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.ends import Verdict, end
 from linkis_ecm.engine.podspec import AFTER_GRACE, PodSettings
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
@@ -276,6 +276,21 @@ def test_each_situation_has_its_answer(
     decision = decided(make(), seconds)
     assert (decision.state, decision.reason) == (state, reason), what
     assert tuple(type(action) for action in decision.actions) == actions
+
+
+@pytest.mark.parametrize(
+    ("limit", "peak", "words"),
+    [
+        ("256Mi", 250 << 20, "The limit is 256Mi, and its peak was 250 MiB."),
+        ("256Mi", 48 << 20, "The limit is 256Mi; the most that was measured before is 48 MiB, so it grew fast."),
+        ("256Mi", 0, "The limit is 256Mi."),
+        ("", 48 << 20, "The limit is unknown, and its peak was 48 MiB."),
+    ],
+)
+def test_a_peak_of_long_before_a_kill_for_memory_is_not_told_as_its_peak(limit: str, peak: int, words: str) -> None:
+    killed = pod(terminated=oom, memory_limit=limit)
+    _, verdict = end(killed, report(usage={"memoryPeakBytes": peak}), was_ready=True, once=False)
+    assert verdict.details == words
 
 
 @pytest.mark.parametrize(

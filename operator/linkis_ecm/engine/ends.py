@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.states import EngineState
 
 # A container's message may be 4 KiB of log; a person reads the last lines.
 LAST_LINES = 5
 LAST_CHARACTERS = 1000
+# A peak under this part of the limit was measured before the end: the agent looks each 10 s.
+NEAR_LIMIT = 0.9
 
 _IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"}
 # What no waiting mends.
@@ -51,6 +54,17 @@ def trouble(pod: PodView) -> Verdict | None:
     return None
 
 
+def _memory(pod: PodView, report: Report | None) -> str:
+    """The limit, and what was measured: with cgroup v2 the agent dies with its kernel, and its last figure is old."""
+    limit = pod.memory_limit
+    peak = int(report.usage.get("memoryPeakBytes", 0)) if report is not None else 0
+    if not peak:
+        return f"The limit is {limit or 'unknown'}."
+    if limit and peak < NEAR_LIMIT * int(parse_quantity(limit)):
+        return f"The limit is {limit}; the most that was measured before is {peak / 2**20:.0f} MiB, so it grew fast."
+    return f"The limit is {limit or 'unknown'}, and its peak was {peak / 2**20:.0f} MiB."
+
+
 def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> tuple[EngineState, Verdict]:
     """The final state of an engine whose pod ended by itself, and why.
 
@@ -58,9 +72,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
     """
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
-        peak = int(report.usage.get("memoryPeakBytes", 0)) if report is not None else 0
-        seen = f", and its peak was {peak / 2**20:.0f} MiB" if peak else ""
-        return EngineState.FAILED, Verdict(reasons.OOM_KILLED, f"The limit is {pod.memory_limit or 'unknown'}{seen}.")
+        return EngineState.FAILED, Verdict(reasons.OOM_KILLED, _memory(pod, report))
     for words in (pod.reason, pod.disrupted):
         if words in _EVICTED:
             return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {words}.")
