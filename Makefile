@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down bench bench-jeg bench-logs clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or
 
 cluster-down: $(SETUP) ## Stops it and leaves nothing behind
 	$(PY) -m e2e.cluster down
+
+test-elsewhere: $(SETUP) ## Node, chart and an engine in a virtual machine with cgroup v2 and every capability (10 minutes)
+	$(PY) -m e2e.elsewhere here
 
 bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
 	$(PY) -m bench

@@ -320,9 +320,9 @@ def images() -> set[str]:
     return set(listed.split())
 
 
-def load(archive: Path) -> None:
+def load(archive: Path, seconds: float = 300) -> None:
     """Imports an OCI archive."""
-    run(ctr("images", "import", str(archive)), what="importing an image", remedy=_LOGS, seconds=300)
+    run(ctr("images", "import", str(archive)), what="importing an image", remedy=_LOGS, seconds=seconds)
 
 
 def _pause_image() -> None:
