@@ -446,8 +446,23 @@ def test_the_phases_of_a_start_stand_in_their_order(seen: dict[str, datetime], t
         seen=seen,
     )  # fmt: skip
     startup = decided(s).patch["startup"]
-    times = [startup.get("accepted", accepted), *(startup[name] for name in ("scheduled", "containerStarted", "ready"))]
+    phases = [
+        name for name in ("scheduled", "containerStarted", "agentStarted", "kernelReady", "ready") if name in startup
+    ]
+    times = [startup.get("accepted", accepted), *(startup[name] for name in phases)]
+    assert len(phases) >= 3
     assert times == sorted(times)
+
+
+def test_a_container_that_the_watch_shows_late_began_before_its_agent() -> None:
+    timings = {"processStarted": at(1.2).timestamp(), "kernelReady": at(1.8).timestamp()}
+    s = snapshot(
+        engine=engine(STARTING | {"startup": {"accepted": "2026-11-24T12:00:00.100000Z"}}),
+        pod=pod(scheduled=T0, started=at(1)), report=report(changed=2, timings=timings),
+        seen={"scheduled": at(0.3), "containerStarted": at(1.6)},
+    )  # fmt: skip
+    startup = decided(s).patch["startup"]
+    assert startup["scheduled"] < startup["containerStarted"] == startup["agentStarted"] < startup["kernelReady"]
 
 
 def test_an_engine_that_was_ready_between_two_looks_has_its_address_and_times_in_the_end() -> None:

@@ -84,14 +84,17 @@ def _on_ready(
     # One that has ended before anybody saw it ready was so when its kernel answered.
     ready_at = outcome.since if outcome.state in AVAILABLE else answered or outcome.since
     accepted = parse_time(str(startup["accepted"]))
-    scheduled = _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, ready_at)
+    # The agent tells when its process began; the watch tells of its container later than that.
+    agent_started = from_unix(timings.get("processStarted", 0.0))
+    latest = min(agent_started or ready_at, ready_at)
+    scheduled = _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest)
     started = _finer(
-        s.seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, ready_at
+        s.seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, latest
     )
     phases = {
         "scheduled": scheduled,
         "containerStarted": started,
-        "agentStarted": from_unix(timings.get("processStarted", 0.0)),
+        "agentStarted": agent_started,
         "kernelReady": answered,
         "ready": ready_at,
     }
@@ -146,7 +149,7 @@ def _finer(
 ) -> datetime | None:  # fmt: skip
     """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart).
 
-    It was between the phase before it and the engine's readiness, though the second began sooner, and though an agent's
+    It was between the phase before it and the agent's start, though the second began sooner, and though an agent's
     report may be here before the watch of pods has shown its container.
     """
     moment = seen or told
