@@ -10,7 +10,6 @@ import asyncio
 import json
 import queue
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from jupyter_client.connect import write_connection_file
 from bench.loopback import HEADERS, agents, engine_id, gateway
 from bench.serving import Server
 from bench.table import Table
+from e2e.cluster import packages
 from linkis_ecm.gateway.table import BASE
 
 ENGINES, AT_ONCE = 10, 50
@@ -184,14 +184,12 @@ async def compare(port: int, folder: Path) -> dict[str, list[float]]:
 
 def status_rate(gateway: Server) -> tuple[float, float]:
     """getEngineStatus a second as wrk sees it, and a second of the gateway's own processor time."""
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise SystemExit("wrk is missing: install Debian's package wrk")
+    packages.install(["wrk"])
     headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
     url = f"http://127.0.0.1:{gateway.port}{BASE}/getEngineStatus?engineId={engine_id(0)}"
     before = gateway.cpu_seconds()
     told = subprocess.run(
-        [wrk, "-t1", "-c16", f"-d{SECONDS}s", *headers, url], capture_output=True, text=True, check=True, timeout=60
+        ["wrk", "-t1", "-c16", f"-d{SECONDS}s", *headers, url], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     used = gateway.cpu_seconds() - before
     if "Non-2xx" in told or "Socket errors" in told:
