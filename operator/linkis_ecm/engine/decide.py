@@ -135,16 +135,25 @@ def _wanted(s: Snapshot, now: datetime) -> Outcome:
 
 
 def _delete_others(s: Snapshot, now: datetime) -> tuple[Action, ...]:
-    return tuple(
-        DeletePod(pod.name, pod.uid, 0 if pod.ended or pod.deleting else podspec.AFTER_GRACE)
-        for pod in s.others
-        if not pod.deleting or _is_stuck(pod, now)
-    )
+    deletions = (_take_away(pod, now, 0 if pod.ended else podspec.AFTER_GRACE) for pod in s.others)
+    return tuple(one for one in deletions if one is not None)
+
+
+def _take_away(pod: PodView, now: datetime, grace: int) -> DeletePod | None:
+    """A pod that is left over is asked to go, and taken by force where its kubelet is dead; None while it is at it."""
+    if pod.deleting:
+        return DeletePod(pod.name, pod.uid, 0) if _is_stuck(pod, now) else None
+    return DeletePod(pod.name, pod.uid, grace)
+
+
+def _stuck_at(pod: PodView) -> datetime | None:
+    """When its kubelet will not have ended a pod within its grace and a minute more."""
+    return pod.deleted_by + STUCK_AFTER if pod.deleting and pod.deleted_by is not None else None
 
 
 def _is_stuck(pod: PodView, now: datetime) -> bool:
-    """Whether its kubelet did not end a pod within its grace and a minute more."""
-    return pod.deleting and pod.deleted_by is not None and now >= pod.deleted_by + STUCK_AFTER
+    at = _stuck_at(pod)
+    return at is not None and now >= at
 
 
 def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outcome:
@@ -171,7 +180,7 @@ def _stopping(s: Snapshot, pod: PodView, stop: Stop, now: datetime) -> Outcome:
     actions: tuple[Action, ...] = ()
     if pod.deleting:
         # The kubelet is at it.
-        again = pod.deleted_by + STUCK_AFTER if pod.deleted_by is not None else now + STOP_AGAIN
+        again = _stuck_at(pod) or now + STOP_AGAIN
     elif now >= limit or not (facts.was_ready(s) and pod.ip):
         # The agent had its time, or there is none that could be asked.
         actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else podspec.AFTER_GRACE),)
@@ -196,22 +205,15 @@ def _settled(s: Snapshot, now: datetime) -> Outcome:
     state = s.engine.state or EngineState.FAILED
     since = facts.since(s.engine, now)
     told = facts.told(s.engine)
-    actions: list[Action] = []
-    stuck_at: datetime | None = None
-    for pod in (s.pod, *s.others):
-        if pod is None or pod.ended:
-            continue
-        if not pod.deleting:
-            actions.append(DeletePod(pod.name, pod.uid, 0 if told.reason is reasons.NODE_LOST else podspec.AFTER_GRACE))
-        elif _is_stuck(pod, now):
-            actions.append(DeletePod(pod.name, pod.uid, 0))
-        elif pod.deleted_by is not None:
-            stuck_at = pod.deleted_by + STUCK_AFTER
+    living_on = [pod for pod in (s.pod, *s.others) if pod is not None and not pod.ended]
+    grace = 0 if told.reason is reasons.NODE_LOST else podspec.AFTER_GRACE
+    actions: list[Action] = [one for pod in living_on if (one := _take_away(pod, now, grace)) is not None]
     gone_at = facts.removal(s, since)
     if gone_at is not None and now >= gone_at and not s.engine.deleting:
         actions.append(DeleteEngine(s.engine.uid))
         gone_at = None
-    look_again = min((at for at in (gone_at, stuck_at) if at is not None), default=None)
+    stuck_at = [at for pod in living_on if (at := _stuck_at(pod)) is not None and at > now]
+    look_again = min((at for at in (gone_at, *stuck_at) if at is not None), default=None)
     return Outcome(state=state, verdict=told, since=since, actions=tuple(actions), look_again=look_again)
 
 
