@@ -47,18 +47,12 @@ def gateway(installation: Installation, port: int) -> Iterator[Gateway]:
 
 
 def until(what: str, probe: Callable[[], Any], seconds: float = 90) -> Any:
-    """Asks until the answer is truthy, every 0.2 s; fails with the last answer when the time is over."""
-    deadline = time.monotonic() + seconds
-    answer = probe()
-    while not answer:
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s; the last answer: {answer!r:.2000}"
-        time.sleep(0.2)
-        answer = probe()
-    return answer
+    """Asks until the answer is truthy."""
+    return until_holds(what, probe, bool, seconds)
 
 
 def until_holds(what: str, look: Callable[[], Any], holds: Callable[[Any], Any], seconds: float = 90) -> Any:
-    """As `until`, for what is looked at and what must hold of it: fails with what was seen last."""
+    """Looks every 0.2 s until something holds of what is seen; fails with what was seen last when the time is over."""
     deadline = time.monotonic() + seconds
     while not holds(seen := look()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s; seen last: {seen!r:.2000}"

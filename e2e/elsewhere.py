@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -20,6 +19,7 @@ from e2e.cluster import node, tools
 from e2e.cluster.layout import Machine
 from e2e.cluster.paths import cache
 from e2e.cluster.progress import ClusterError
+from e2e.conftest import until_state
 from e2e.gateway import BASE, Gateway, texts
 from e2e.installation import Installation, install
 from e2e.vm import boot
@@ -60,12 +60,7 @@ def _out_of_memory(gateway: Gateway) -> None:
     ticket = made["ticketId"]
     gateway.execute(ticket, "print('about to grow')")
     gateway.execute(ticket, "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])")
-    deadline = time.monotonic() + PATIENCE
-    found: dict[str, Any] = {}
-    while found.get("engineState") != "Failed":
-        assert time.monotonic() < deadline, found
-        time.sleep(1)
-        found = kubectl.get("ec", made["name"], "-n", NAMESPACE)["status"]
+    found = until_state(made["name"], "Failed", seconds=PATIENCE, namespace=NAMESPACE)
     assert found["reason"] == "OOMKilled", found
     assert "The limit is 256Mi" in found["message"], found
     say(f"one whose memory ran out: {found['message']}")
