@@ -26,7 +26,7 @@ from bench.loopback import HEADERS, agents, engine_id, gateway
 from bench.serving import Server
 from bench.table import Table
 from e2e.cluster import packages
-from linkis_ecm.gateway.table import BASE
+from linkis_ecm.api.paths import BASE
 
 ENGINES, AT_ONCE = 10, 50
 ROUNDS, CALLS = 6, 100  # one at a time

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from linkis_ecm.api.models import ExecuteAnswer, ResourceRequest
 from linkis_ecm.client import (
     BadRequest,
     EcmError,
@@ -31,7 +32,6 @@ from linkis_ecm.client.retry import RetryPolicy, Tries, Verdict, verdict
 from linkis_ecm.client.sse import SseEvent, SseParser
 from linkis_ecm.client.streams import _Lines
 from linkis_ecm.client.wire import Broken, NotReached
-from linkis_ecm.gateway.models import ExecuteAnswer, ResourceRequest
 from tests.client.support import TOKEN, URL, result_data, text
 
 # -- plans -----------------------------------------------------------------------------------------------------------

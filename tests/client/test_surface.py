@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
+from linkis_ecm.api import models
 from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, login, methods
 from linkis_ecm.client.plan import Plan
-from linkis_ecm.gateway import models, table
+from linkis_ecm.gateway import table
 from linkis_ecm.gateway.table import OURS, Method
 
 ELEVEN = (

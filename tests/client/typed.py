@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import assert_type
 
+from linkis_ecm.api.models import EngineInfo, ExecuteAnswer, TaskInfo
 from linkis_ecm.client import AsyncEcmClient, EcmClient, TaskEvent
-from linkis_ecm.gateway.models import EngineInfo, ExecuteAnswer, TaskInfo
 
 
 def blocking(client: EcmClient) -> None:

@@ -29,8 +29,8 @@ from linkis_ecm.engine.decision import (
     Stop,
     StopAgent,
 )
-from linkis_ecm.engine.ends import Verdict, end
 from linkis_ecm.engine.podspec import AFTER_GRACE, PodSettings
+from linkis_ecm.engine.verdicts import Verdict, end
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow

@@ -4,8 +4,7 @@ Of the rest of linkis-ecm it needs the gateway's models alone, so that it runs w
 anything else of the gateway, nor what that is made of.
 """
 
-from linkis_ecm.client.awaiting import AsyncEcmClient, AsyncEngine
-from linkis_ecm.client.blocking import EcmClient, Engine
+from linkis_ecm.client.async_client import AsyncEcmClient, AsyncEngine
 from linkis_ecm.client.errors import (
     BadRequest,
     EcmError,
@@ -19,6 +18,7 @@ from linkis_ecm.client.errors import (
 )
 from linkis_ecm.client.results import rows_of, tables_of, text_of
 from linkis_ecm.client.streams import TaskEvent
+from linkis_ecm.client.sync_client import EcmClient, Engine
 
 __all__ = [
     "AsyncEcmClient",

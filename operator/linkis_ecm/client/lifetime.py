@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from linkis_ecm.api.models import EngineInfo, TerminateAnswer
 from linkis_ecm.client.errors import BadRequest, EcmError, Forbidden, NotLoggedIn
 from linkis_ecm.client.methods import terminate_engine
 from linkis_ecm.client.plan import Plan
 from linkis_ecm.client.wire import Terms
-from linkis_ecm.gateway.models import EngineInfo, TerminateAnswer
 
 # Cleaning up after a failure must not keep the caller from hearing of it for long.
 _HASTE = 5.0

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from linkis_ecm.api.paths import PREFIX
+
 URL, TOKEN, USER = "LINKIS_ECM_URL", "LINKIS_ECM_TOKEN", "LINKIS_ECM_USER"
-PREFIX = "/api/rest_j/v1"
-BASE = f"{PREFIX}/engineconnManager"
 
 # A function is asked before each request: for tokens that end while the client lives.
 Bearer = str | Callable[[], str]

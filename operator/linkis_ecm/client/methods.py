@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from linkis_ecm.api import models
 from linkis_ecm.client.plan import Plan, given
-from linkis_ecm.gateway import models
 
 # Over a method's own bound in the gateway: the way there and back, and a turn to wait for.
 SLACK = 30.0

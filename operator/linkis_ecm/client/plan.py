@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from linkis_ecm.api.models import ExecuteAnswer
+from linkis_ecm.api.paths import BASE
 from linkis_ecm.client.errors import EcmError, ResultGone, error_of, message_of
-from linkis_ecm.client.login import BASE
 from linkis_ecm.client.wire import Open
-from linkis_ecm.gateway.models import ExecuteAnswer
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linkis_ecm.gateway.models import ExecuteAnswer
+from linkis_ecm.api.models import ExecuteAnswer
 
 # What a console shows of a table.
 _ROWS, _CELL = 20, 40

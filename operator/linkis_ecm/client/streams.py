@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from linkis_ecm.api.models import EngineInfo, NoAnswer
 from linkis_ecm.client.errors import BadRequest, EcmError
 from linkis_ecm.client.methods import get_engine_status, get_task
 from linkis_ecm.client.plan import Plan, given
@@ -20,7 +21,6 @@ from linkis_ecm.client.retry import Tries
 from linkis_ecm.client.sse import SseEvent, SseParser
 from linkis_ecm.client.talk import ask, refuse
 from linkis_ecm.client.wire import Broken, Emit, Head, Silent, Sleep, Stream, Talk, Terms, opened, read
-from linkis_ecm.gateway.models import EngineInfo, NoAnswer
 
 # An engine's agent sends something every 10 s: after three times that there is nobody.
 EVENTS_SILENCE = 30.0

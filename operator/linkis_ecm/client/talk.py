@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from linkis_ecm.api.models import EngineInfo
 from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, TimedOut
 from linkis_ecm.client.methods import get_engine_status
 from linkis_ecm.client.plan import Plan
 from linkis_ecm.client.retry import Tries
 from linkis_ecm.client.wire import Close, Head, Open, Sleep, Talk, Terms, opened, read
-from linkis_ecm.gateway.models import EngineInfo
 from linkis_ecm.model.states import RECORD_FINAL
 
 Model = TypeVar("Model", bound=BaseModel)

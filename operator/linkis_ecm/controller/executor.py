@@ -23,9 +23,9 @@ from linkis_ecm.engine.decision import (
     Settings,
     StopAgent,
 )
-from linkis_ecm.engine.ends import Verdict
 from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers, metrics
-from linkis_ecm.controller.agents import AgentClient
+from linkis_ecm.controller.agent_client import AgentClient
 from linkis_ecm.controller.audit import Audit
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.canary import Canary

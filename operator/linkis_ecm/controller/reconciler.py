@@ -15,11 +15,13 @@ from typing import Any, Literal, Protocol
 
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.deadline_heap import Deadlines
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.queue import WorkQueue
-from linkis_ecm.engine.deadlines import Deadlines
+from linkis_ecm.engine.agent_report import BadReport, report_of
+from linkis_ecm.engine.conditions import pass_failed, says_pass_failed
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
     Action,
@@ -36,8 +38,6 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.project import farewell
-from linkis_ecm.engine.reportbody import BadReport, report_of
-from linkis_ecm.engine.status import pass_failed, says_pass_failed
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError

@@ -17,7 +17,7 @@ from aiohttp import web
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.reportbody import BadReport, as_object, number, report_of, state, text
+from linkis_ecm.engine.agent_report import BadReport, as_object, number, report_of, state, text
 from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from linkis_ecm.engine import ends, facts, living, podspec, restart
+from linkis_ecm.engine import facts, live_pod, podspec, restart, verdicts
+from linkis_ecm.engine.conditions import merge_patch, says_pass_failed
 from linkis_ecm.engine.decision import (
     Action,
     Collect,
@@ -26,12 +27,11 @@ from linkis_ecm.engine.decision import (
     Stop,
     StopAgent,
 )
-from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.desired_status import message_of, status_of
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
 from linkis_ecm.engine.project import Projection, project
-from linkis_ecm.engine.status import merge_patch, says_pass_failed
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import PodView
-from linkis_ecm.engine.wanted import message_of, status_of
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState, may_follow
 
@@ -51,13 +51,13 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     before = s.engine.state
     if before is not None and not may_follow(before, outcome.state):
         # A late report, or a status edited by hand: an engine never goes back.
-        outcome = living.as_told(s, before, now, stop=outcome.stop)
+        outcome = live_pod.as_told(s, before, now, stop=outcome.stop)
     if outcome.state is EngineState.FAILED:
         outcome = _with_namespace(s, outcome) or _again(s, outcome, now)
     if (outcome.state in FINAL or outcome.restart) and (collect := _outstanding(s, outcome)) is not None:
         # Nothing is written before what can be had is kept; the outcome is found again with the next pass.
         state = before or EngineState.STARTING
-        outcome = living.as_told(s, state, now, stop=outcome.stop, actions=(collect,))
+        outcome = live_pod.as_told(s, state, now, stop=outcome.stop, actions=(collect,))
     return _decision(s, outcome, now, settings)
 
 
@@ -66,7 +66,7 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
 
 def _outcome(s: Snapshot, now: datetime, settings: Settings) -> Outcome:
     if s.engine.spec is None:
-        return living.failed(s, Verdict(reasons.INVALID_SPEC, s.engine.invalid), now)
+        return live_pod.failed(s, Verdict(reasons.INVALID_SPEC, s.engine.invalid), now)
     stop = s.stop or _stop_due(s, now)
     if s.pod is None:
         return _without_pod(s, stop, now)
@@ -76,7 +76,7 @@ def _outcome(s: Snapshot, now: datetime, settings: Settings) -> Outcome:
         return _stuck(s, s.pod, stop, now)
     if stop is not None:
         return _stopping(s, s.pod, stop, now)
-    return living.living(s, s.pod, now, settings)
+    return live_pod.living(s, s.pod, now, settings)
 
 
 def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
@@ -84,7 +84,7 @@ def _without_pod(s: Snapshot, stop: Stop | None, now: datetime) -> Outcome:
         if not s.pod_gone:
             name = s.engine.text("podName") or pod_name(s.engine.name, s.engine.uid, facts.attempt(s.engine))
             state = s.engine.state or EngineState.STARTING
-            return living.as_told(s, state, now, stop=stop, actions=(ConfirmPod(name),))
+            return live_pod.as_told(s, state, now, stop=stop, actions=(ConfirmPod(name),))
         if stop is None:
             return _gone(s, now)
     if stop is not None:
@@ -98,7 +98,7 @@ def _gone(s: Snapshot, now: datetime) -> Outcome:
     last = s.last_pod
     if last is not None and last.ended and last.name == s.engine.text("podName"):
         return _ended(s, last, None, now)
-    return living.failed(s, Verdict(reasons.POD_DELETED), now)
+    return live_pod.failed(s, Verdict(reasons.POD_DELETED), now)
 
 
 def _wanted(s: Snapshot, now: datetime) -> Outcome:
@@ -107,21 +107,21 @@ def _wanted(s: Snapshot, now: datetime) -> Outcome:
     if s.plugin is None:
         problem = Verdict(reasons.PLUGIN_MISSING, facts.what_was_asked(s.engine))
         if now >= due:
-            return living.failed(s, problem, now)
+            return live_pod.failed(s, problem, now)
         return Outcome(state=EngineState.STARTING, verdict=problem, since=s.engine.created, look_again=due)
     try:
         facts.check_pod(s.engine, s.plugin)
     except podspec.InvalidSpecError as error:
-        return living.failed(s, Verdict(reasons.INVALID_SPEC, str(error)), now)
+        return live_pod.failed(s, Verdict(reasons.INVALID_SPEC, str(error)), now)
     if s.failure is not None and s.failure.verdict.fatal:
-        return living.failed(s, s.failure.verdict, now)
+        return live_pod.failed(s, s.failure.verdict, now)
     if now < begins or s.others:
         # Of one engine one pod lives at most: the old one goes before the next comes.
-        waiting = living.as_told(s, EngineState.STARTING, now, actions=_delete_others(s, now))
+        waiting = live_pod.as_told(s, EngineState.STARTING, now, actions=_delete_others(s, now))
         return replace(waiting, look_again=max(begins, now + STOP_AGAIN) if s.others else begins)
     problem_now = s.failure.verdict if s.failure is not None else None
     if now >= due:
-        return living.failed(s, Verdict(reasons.START_TIMEOUT, ends.hung_phase(None, problem_now)), now)
+        return live_pod.failed(s, Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(None, problem_now)), now)
     if s.failure is not None and now < s.failure.retry_at:
         look = min(due, s.failure.retry_at)
         return Outcome(state=EngineState.STARTING, verdict=s.failure.verdict, since=begins, look_again=look)
@@ -160,7 +160,7 @@ def _ended(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outco
     if stop is not None and stop.reason is not reasons.KERNEL_DIED:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop)
     once = s.engine.spec is not None and s.engine.spec.mode == "once"
-    state, verdict = ends.end(pod, s.report, was_ready=facts.was_ready(s), once=once)
+    state, verdict = verdicts.end(pod, s.report, was_ready=facts.was_ready(s), once=once)
     return Outcome(state=state, verdict=verdict, since=now)
 
 
@@ -170,7 +170,7 @@ def _stuck(s: Snapshot, pod: PodView, stop: Stop | None, now: datetime) -> Outco
     if stop is not None:
         return Outcome(state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=now, stop=stop, actions=force)
     words = f"Its node {pod.node or 'unknown'} did not confirm the end of the pod."
-    return replace(living.failed(s, Verdict(reasons.NODE_LOST, words), now), actions=force)
+    return replace(live_pod.failed(s, Verdict(reasons.NODE_LOST, words), now), actions=force)
 
 
 def _stopping(s: Snapshot, pod: PodView, stop: Stop, now: datetime) -> Outcome:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import podspec
-from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.record import EngineRecord

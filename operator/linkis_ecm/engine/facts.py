@@ -10,8 +10,8 @@ from typing import Any
 
 from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
-from linkis_ecm.engine.ends import Verdict
 from linkis_ecm.engine.times import from_unix, parse_time
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import parse_duration

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from linkis_ecm.engine import facts
 from linkis_ecm.engine.decision import Restart, Snapshot
-from linkis_ecm.engine.ends import Verdict
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import RestartPolicy
 

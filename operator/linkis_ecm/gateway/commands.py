@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from linkis_ecm.api.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.enginelogs import EVERY_TYPE, LOG_TYPE_TEXT, read_page
 from linkis_ecm.gateway.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.logs import Engine, LogQuery
-from linkis_ecm.gateway.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
 from linkis_ecm.gateway.tasks import takes_no_code
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.model.reasons import by_name

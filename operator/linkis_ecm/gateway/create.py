@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from linkis_ecm.api.models import CreateEngineRequest
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
 from linkis_ecm.gateway.emstate import refuse_if_drained
 from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.info import info_of
-from linkis_ecm.gateway.models import CreateEngineRequest
 from linkis_ecm.gateway.validate import sentence
 from linkis_ecm.gateway.views import EngineView, view_of
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable

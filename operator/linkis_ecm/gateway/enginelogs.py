@@ -14,12 +14,12 @@ from typing import Any
 
 from aiohttp import web
 
+from linkis_ecm.api.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.gateway import packing, ranges
 from linkis_ecm.gateway.auth import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.logs import Engine, LogMissing, LogQuery, OpenLog, missing
-from linkis_ecm.gateway.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.model.formats import LOG_TYPES
 
 LOG_TYPE_TEXT = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout,stderr,gc,yarnApp)"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from linkis_ecm.gateway.context import Answer, Call, owned
-from linkis_ecm.gateway.errors import bad_request, forbidden, unavailable
-from linkis_ecm.gateway.info import info_of
-from linkis_ecm.gateway.models import (
+from linkis_ecm.api.models import (
     EngineRequest,
     EnginesAnswer,
     ListEnginesRequest,
     TerminateAnswer,
 )
+from linkis_ecm.gateway.context import Answer, Call, owned
+from linkis_ecm.gateway.errors import bad_request, forbidden, unavailable
+from linkis_ecm.gateway.info import info_of
 from linkis_ecm.gateway.views import EngineView, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS

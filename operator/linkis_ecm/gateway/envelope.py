@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from linkis_ecm.api.paths import PREFIX
 from linkis_ecm.gateway.errors import Refused
 
 # Message's status → HTTP status: not logged in, ok, error, validation failed, not allowed, warning.
 HTTP_STATUS = {-1: 401, 0: 200, 1: 400, 2: 412, 3: 403, 4: 206}
-PREFIX = "/api/rest_j/v1"
 JSON = "application/json"
 CONTENT_TYPE = f"{JSON}; charset=utf-8"
 

@@ -11,17 +11,7 @@ from typing import Any
 
 import orjson
 
-from linkis_ecm.archive.bundles import BUNDLE, RESULT
-from linkis_ecm.engine import facts, restart
-from linkis_ecm.engine.decision import Snapshot
-from linkis_ecm.engine.reportbody import BadReport, report_of
-from linkis_ecm.engine.times import format_time, parse_time
-from linkis_ecm.engine.view import engine_view, plugin_view
-from linkis_ecm.gateway.context import Answer, Call, Gateway
-from linkis_ecm.gateway.errors import Refused, bad_request, unavailable
-from linkis_ecm.gateway.history import PastEngine
-from linkis_ecm.gateway.info import info_of
-from linkis_ecm.gateway.models import (
+from linkis_ecm.api.models import (
     CullCandidate,
     Deadline,
     EngineRequest,
@@ -30,6 +20,16 @@ from linkis_ecm.gateway.models import (
     PreviewCullAnswer,
     PreviewCullRequest,
 )
+from linkis_ecm.archive.bundles import BUNDLE, RESULT
+from linkis_ecm.engine import facts, restart
+from linkis_ecm.engine.agent_report import BadReport, report_of
+from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.times import format_time, parse_time
+from linkis_ecm.engine.view import engine_view, plugin_view
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.errors import Refused, bad_request, unavailable
+from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.info import info_of
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from linkis_ecm.api.models import EngineInfo
 from linkis_ecm.gateway.history import PastEngine
-from linkis_ecm.gateway.models import EngineInfo
 from linkis_ecm.gateway.views import EngineView, startup_millis
 from linkis_ecm.model import reasons
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from linkis_ecm.gateway.models import Usage
+from linkis_ecm.api.models import Usage
 
 # Engines whose own report is remembered.
 REPORTS = 10_000

@@ -16,12 +16,12 @@ import orjson
 from aiohttp import web
 
 from linkis_ecm.agent.arrowcells import cells
+from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
 from linkis_ecm.gateway import dolphin, inlinetables
 from linkis_ecm.gateway.agentlink import NotThere
 from linkis_ecm.gateway.arrowmeta import MalformedError
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.errors import Refused, bad_request, timed_out, unavailable, upstream
-from linkis_ecm.gateway.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
 from linkis_ecm.gateway.resultplaces import Engine, GoneError, Output
 from linkis_ecm.gateway.tasks import look, no_task, which_task
 

@@ -12,21 +12,19 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
-from linkis_ecm.gateway import models
+from linkis_ecm.api import models
+from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.gateway.commands import send_engine_command
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.create import create_engine_connection
 from linkis_ecm.gateway.enginelogs import download_engine_log, follow_engine_log, get_engine_logs
 from linkis_ecm.gateway.engines import get_engine_status, list_engines, terminate_engine
-from linkis_ecm.gateway.envelope import PREFIX
 from linkis_ecm.gateway.explain import explain_engine, get_post_mortem, preview_cull
 from linkis_ecm.gateway.linkis import ems, engines, operations, records
 from linkis_ecm.gateway.linkis import requests as asked
 from linkis_ecm.gateway.resultsets import get_result_set
 from linkis_ecm.gateway.tasks import cancel_task, execute_code, get_task, get_task_result, list_tasks, task_events
 from linkis_ecm.gateway.usage import get_engine_metrics, get_resource_usage, report_resource_usage, update_resource
-
-BASE = f"{PREFIX}/engineconnManager"
 
 Handler = Callable[[Call, Any], Awaitable[Answer | web.StreamResponse]]
 

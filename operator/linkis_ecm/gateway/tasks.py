@@ -15,14 +15,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from linkis_ecm.gateway import envelope
-from linkis_ecm.gateway.agentlink import NotThere, has_agent
-from linkis_ecm.gateway.agents import TaskResult
-from linkis_ecm.gateway.context import Answer, Call, Gateway
-from linkis_ecm.gateway.errors import Refused, bad_request
-from linkis_ecm.gateway.executions import Found, by_agent, settled
-from linkis_ecm.gateway.history import PastEngine
-from linkis_ecm.gateway.models import (
+from linkis_ecm.api.models import (
     ExecuteRequest,
     ListTasksRequest,
     TaskEventsRequest,
@@ -30,6 +23,13 @@ from linkis_ecm.gateway.models import (
     TaskRequest,
     TasksAnswer,
 )
+from linkis_ecm.gateway import envelope
+from linkis_ecm.gateway.agentlink import NotThere, has_agent
+from linkis_ecm.gateway.agents import TaskResult
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.errors import Refused, bad_request
+from linkis_ecm.gateway.executions import Found, by_agent, settled
+from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 

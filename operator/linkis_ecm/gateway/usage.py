@@ -13,15 +13,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from linkis_ecm.engine import podspec
-from linkis_ecm.engine.decision import Snapshot
-from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
-from linkis_ecm.gateway.agentlink import has_agent
-from linkis_ecm.gateway.context import Answer, Call, Gateway
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, no_login, unavailable
-from linkis_ecm.gateway.explain import snapshot_of
-from linkis_ecm.gateway.history import PastEngine
-from linkis_ecm.gateway.models import (
+from linkis_ecm.api.models import (
     EngineMetricsAnswer,
     EngineRequest,
     NoAnswer,
@@ -32,6 +24,14 @@ from linkis_ecm.gateway.models import (
     UpdateResourceRequest,
     Usage,
 )
+from linkis_ecm.engine import podspec
+from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
+from linkis_ecm.gateway.agentlink import has_agent
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, no_login, unavailable
+from linkis_ecm.gateway.explain import snapshot_of
+from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.validate import sentence
 from linkis_ecm.gateway.views import EngineView, startup_millis
 from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, RootModel, ValidationError
 
-from linkis_ecm.gateway import models
+from linkis_ecm.api import models
 from linkis_ecm.gateway.errors import Refused, bad_request
 from linkis_ecm.model import engineconn, formats
 

@@ -9,6 +9,7 @@ import json
 import logging
 from typing import Any
 
+from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.create import FAILED, NotReadyInTime, make_engine
 from linkis_ecm.gateway.engines import stop
@@ -18,7 +19,6 @@ from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
 from linkis_ecm.gateway.linkis.sizes import sized
-from linkis_ecm.gateway.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
 from linkis_ecm.gateway.validate import validated
 from linkis_ecm.gateway.views import EngineView
 from linkis_ecm.model.states import EngineState

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.commands import COMMANDS, operate
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.enginelogs import EVERY_TYPE
@@ -15,7 +16,6 @@ from linkis_ecm.gateway.errors import bad_request, shown
 from linkis_ecm.gateway.history import PastEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
-from linkis_ecm.gateway.models import EngineCommandAnswer
 from linkis_ecm.gateway.views import EngineView
 
 OPERATOR = "__operator_name__"

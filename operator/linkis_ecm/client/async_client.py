@@ -1,20 +1,22 @@
-"""The blocking client, over httpx. It has no logic of its own: what is said is in methods, talk and streams."""
+"""The asynchronous client, over httpx: the blocking one with `await`. It has no logic of its own either."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
+from linkis_ecm.api.models import EngineInfo
 from linkis_ecm.client import http, methods, streams, talk
 from linkis_ecm.client.binding import as_method
 from linkis_ecm.client.errors import EcmError
@@ -24,40 +26,41 @@ from linkis_ecm.client.login import Bearer, Login, login_of
 from linkis_ecm.client.plan import Plan
 from linkis_ecm.client.retry import RetryPolicy
 from linkis_ecm.client.wire import Close, Done, Emit, Head, Open, Read, Sleep, Stream, Talk, Terms, Turns
-from linkis_ecm.gateway.models import EngineInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _method(recipe: Callable[P, Plan[Model]]) -> Callable[Concatenate[EcmClient, P], Model]:
-    def call(self: EcmClient, /, *args: P.args, **kwargs: P.kwargs) -> Model:
-        return self.run(talk.ask(recipe(*args, **kwargs), self.terms))
+def _method(recipe: Callable[P, Plan[Model]]) -> Callable[Concatenate[AsyncEcmClient, P], Coroutine[Any, Any, Model]]:
+    async def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> Model:
+        return await self.run(talk.ask(recipe(*args, **kwargs), self.terms))
 
     return as_method(call, recipe)
 
 
-def _talking(recipe: Callable[Concatenate[Terms, P], Talk[T]]) -> Callable[Concatenate[EcmClient, P], T]:
-    def call(self: EcmClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.run(recipe(self.terms, *args, **kwargs))
+def _talking(
+    recipe: Callable[Concatenate[Terms, P], Talk[T]],
+) -> Callable[Concatenate[AsyncEcmClient, P], Coroutine[Any, Any, T]]:
+    async def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(recipe(self.terms, *args, **kwargs))
 
     return as_method(call, recipe, drop=1)
 
 
 def _streaming(
     recipe: Callable[Concatenate[Terms, P], Stream[T]],
-) -> Callable[Concatenate[EcmClient, P], Generator[T, None, None]]:
-    def call(self: EcmClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+) -> Callable[Concatenate[AsyncEcmClient, P], AsyncGenerator[T, None]]:
+    def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         return self.iterate(recipe(self.terms, *args, **kwargs))
 
     return as_method(call, recipe, drop=1)
 
 
-def _engine(recipe: Callable[P, Plan[EngineInfo]]) -> Callable[Concatenate[EcmClient, P], Engine]:
-    def call(self: EcmClient, /, *args: P.args, **kwargs: P.kwargs) -> Engine:
-        """`with client.engine("python") as engine:` an engine by create_engine_connection, for the block."""
-        return Engine(self, Lifetime.of(recipe(*args, **kwargs), self.terms))
+def _engine(recipe: Callable[P, Plan[EngineInfo]]) -> Callable[Concatenate[AsyncEcmClient, P], AsyncEngine]:
+    def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncEngine:
+        """`async with client.engine("python") as engine:` an engine by create_engine_connection, for the block."""
+        return AsyncEngine(self, Lifetime.of(recipe(*args, **kwargs), self.terms))
 
     doc = call.__doc__
     bound = as_method(call, recipe)
@@ -65,15 +68,15 @@ def _engine(recipe: Callable[P, Plan[EngineInfo]]) -> Callable[Concatenate[EcmCl
     return bound
 
 
-class EcmClient:
-    """A gateway's methods, blocking. To be closed, or used as a context; may be shared by threads.
+class AsyncEcmClient:
+    """A gateway's methods, to be awaited. To be closed, or used as a context; belongs to one event loop.
 
     Arguments that are left out come from LINKIS_ECM_URL, LINKIS_ECM_TOKEN and LINKIS_ECM_USER. Who calls: `token` and
     `user` are Linkis's Token-Code and Token-User; `bearer` is a Kubernetes or OpenID Connect token, or a function that
     gives one, as is a token without a user.
 
     Methods have the wire's names in Python's form (create_engine_connection), and the eleven of the contract their own
-    too (createEngineConnection). They return the models of `linkis_ecm.gateway.models` and raise EcmError. What can be
+    too (createEngineConnection). They return the models of `linkis_ecm.api.models` and raise EcmError. What can be
     repeated without harm is, for `patience` seconds. `transport` is httpx's, to go through a proxy.
     """
 
@@ -86,10 +89,10 @@ class EcmClient:
         bearer: Bearer | None = None,
         patience: float = 30.0,
         verify: ssl.SSLContext | bool = True,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
@@ -101,21 +104,23 @@ class EcmClient:
             rng=rng or random.Random(),  # noqa: S311 - it spreads waits
             new_id=new_id,
         )
-        wire = transport or httpx.HTTPTransport(verify=verify, limits=http.LIMITS, socket_options=http.socket_options())
-        self._http = httpx.Client(transport=wire, **http.common())
+        wire = transport or httpx.AsyncHTTPTransport(
+            verify=verify, limits=http.LIMITS, socket_options=http.socket_options()
+        )
+        self._http = httpx.AsyncClient(transport=wire, **http.common())
 
     def __repr__(self) -> str:
-        return f"EcmClient({self._login!r})"
+        return f"AsyncEcmClient({self._login!r})"
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let its connections go."""
-        self._http.close()
+        await self._http.aclose()
 
     create_engine_connection = _method(methods.create_engine_connection)
     execute_code = _method(methods.execute_code)
@@ -155,14 +160,14 @@ class EcmClient:
     sendEngineCommand = send_engine_command  # noqa: N815
     getEngineLogs = get_engine_logs  # noqa: N815
 
-    def download_engine_log(self, engine: str | EngineInfo, target: Target, log_type: str = "stdout") -> int:
+    async def download_engine_log(self, engine: str | EngineInfo, target: Target, log_type: str = "stdout") -> int:
         """downloadEngineLog into a file, by its path or open for bytes; how many bytes it has.
 
         A download that is cut goes on where it was. A path has the whole log in the end, or stays as it was.
         """
-        return self._fill(target, streams.downloaded(self.terms, engine, log_type))
+        return await self._fill(target, streams.downloaded(self.terms, engine, log_type))
 
-    def download_result_set(
+    async def download_result_set(
         self,
         engine_id: str,
         target: Target,
@@ -188,112 +193,116 @@ class EcmClient:
             from_row=from_row,
             rows=rows,
         )
-        return self._fill(target, stream)
+        return await self._fill(target, stream)
 
-    def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
+    async def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
         sink = Sink(target)
         try:
-            for piece in self.iterate(stream):
-                sink.take(piece)
-            return sink.done()
+            async for piece in self.iterate(stream):
+                await asyncio.to_thread(sink.take, piece)
+            return await asyncio.to_thread(sink.done)
         except BaseException:
             sink.abandon()
             raise
 
-    def run(self, conversation: Talk[T]) -> T:
+    async def run(self, conversation: Talk[T]) -> T:
         """Have it and give what it comes to. Raises EcmError."""
-        with _Line(self._http, self._login, self._sleep) as line:
-            end = line.go(Turns(conversation))
+        async with _Line(self._http, self._login, self._sleep) as line:
+            end = await line.go(Turns(conversation))
         assert isinstance(end, Done)  # noqa: S101 - only streams emit
         return end.value
 
-    def iterate(self, stream: Stream[T]) -> Generator[T, None, None]:
+    async def iterate(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         """What it emits, as it comes. Raises EcmError."""
         turns = Turns(stream.talk)
-        with _Line(self._http, self._login, self._sleep) as line:
-            while isinstance(step := line.go(turns), Emit):
+        async with _Line(self._http, self._login, self._sleep) as line:
+            while isinstance(step := await line.go(turns), Emit):
                 yield step.item
 
 
 class _Line:
     """One conversation's connection."""
 
-    def __init__(self, http_client: httpx.Client, login: Login, sleep: Callable[[float], object]) -> None:
+    def __init__(
+        self, http_client: httpx.AsyncClient, login: Login, sleep: Callable[[float], Awaitable[object]]
+    ) -> None:
         self._http = http_client
         self._login = login
         self._sleep = sleep
         self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
 
-    def go(self, turns: Turns[T]) -> Emit | Done[T]:
+    async def go(self, turns: Turns[T]) -> Emit | Done[T]:
         """Do what it wants until it has something to tell."""
         step = turns.send(None)
         while not isinstance(step, Emit | Done):
             try:
-                came = self._do(step)
+                came = await self._do(step)
             except EcmError as error:
                 step = turns.throw(error)
             else:
                 step = turns.send(came)
         return step
 
-    def _do(self, step: Open | Read | Close | Sleep) -> Head | bytes | None:
+    async def _do(self, step: Open | Read | Close | Sleep) -> Head | bytes | None:
         try:
             match step:
                 case Open():
-                    return self._open(step)
+                    return await self._open(step)
                 case Read():
-                    return next(self._chunks, b"") if self._chunks is not None else b""
+                    return await anext(self._chunks, b"") if self._chunks is not None else b""
                 case Close():
-                    self._close()
+                    await self._close()
                 case Sleep():
-                    self._close()  # nobody waits with a connection of the pool
-                    self._sleep(step.seconds)
+                    await self._close()  # nobody waits with a connection of the pool
+                    await self._sleep(step.seconds)
         except http.FAULTS as error:
             raise http.fault_of(error, self._login) from None
         return None
 
-    def _open(self, request: Open) -> Head:
-        self._close()
+    async def _open(self, request: Open) -> Head:
+        await self._close()
         sent = self._http.build_request(**http.arguments(request, self._login))
-        self._response = self._http.send(sent, stream=True)
-        self._chunks = self._response.iter_bytes()
+        self._response = await self._http.send(sent, stream=True)
+        self._chunks = self._response.aiter_bytes()
         return http.head_of(self._response)
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._response is not None:
-            self._response.close()
+            await self._response.aclose()
             self._response, self._chunks = None, None
 
 
-def _of_engine(recipe: Callable[Concatenate[str, P], Plan[Model]]) -> Callable[Concatenate[Engine, P], Model]:
-    def call(self: Engine, /, *args: P.args, **kwargs: P.kwargs) -> Model:
-        return self.client.run(talk.ask(recipe(self.engine_id, *args, **kwargs), self.client.terms))
+def _of_engine(
+    recipe: Callable[Concatenate[str, P], Plan[Model]],
+) -> Callable[Concatenate[AsyncEngine, P], Coroutine[Any, Any, Model]]:
+    async def call(self: AsyncEngine, /, *args: P.args, **kwargs: P.kwargs) -> Model:
+        return await self.client.run(talk.ask(recipe(self.engine_id, *args, **kwargs), self.client.terms))
 
     return as_method(call, recipe, drop=1)
 
 
 def _stream_of_engine(
     recipe: Callable[Concatenate[Terms, str, P], Stream[T]],
-) -> Callable[Concatenate[Engine, P], Generator[T, None, None]]:
-    def call(self: Engine, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+) -> Callable[Concatenate[AsyncEngine, P], AsyncGenerator[T, None]]:
+    def call(self: AsyncEngine, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         return self.client.iterate(recipe(self.client.terms, self.engine_id, *args, **kwargs))
 
     return as_method(call, recipe, drop=2)
 
 
-class Engine:
-    """An engine for the time of a `with` block. `info` is how it was when it was ready."""
+class AsyncEngine:
+    """An engine for the time of an `async with` block. `info` is how it was when it was ready."""
 
     info: EngineInfo
 
-    def __init__(self, client: EcmClient, lifetime: Lifetime) -> None:
+    def __init__(self, client: AsyncEcmClient, lifetime: Lifetime) -> None:
         self.client = client
         self._lifetime = lifetime
 
@@ -302,21 +311,21 @@ class Engine:
         """Its ticket."""
         return self._lifetime.engine_id
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         try:
-            self.info = self.client.run(talk.ask(self._lifetime.begin, self.client.terms))
+            self.info = await self.client.run(talk.ask(self._lifetime.begin, self.client.terms))
         except BaseException as error:
             if self._lifetime.may_be_left(error):
                 with suppress(EcmError):
-                    self.client.run(talk.ask(self._lifetime.give_up, self._lifetime.in_haste(self.client.terms)))
+                    await self.client.run(talk.ask(self._lifetime.give_up, self._lifetime.in_haste(self.client.terms)))
             raise
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.client.run(talk.ask(self._lifetime.end, self.client.terms))
+            await self.client.run(talk.ask(self._lifetime.end, self.client.terms))
         except EcmError as failure:
             self._lifetime.not_ended(failure, during=error)
 
@@ -333,6 +342,6 @@ class Engine:
     events = _stream_of_engine(streams.task_events)
     follow_log = _stream_of_engine(streams.follow_engine_log)
 
-    def download_log(self, target: Target, log_type: str = "stdout") -> int:
-        """As EcmClient.download_engine_log."""
-        return self.client.download_engine_log(self.engine_id, target, log_type)
+    async def download_log(self, target: Target, log_type: str = "stdout") -> int:
+        """As AsyncEcmClient.download_engine_log."""
+        return await self.client.download_engine_log(self.engine_id, target, log_type)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import ends, facts, podspec
+from linkis_ecm.engine import facts, podspec, verdicts
 from linkis_ecm.engine.decision import Action, AskAgent, AskNode, DeletePod, Outcome, Settings, Snapshot, Stop
-from linkis_ecm.engine.ends import Verdict
 from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model import reasons
 from linkis_ecm.model.reasons import Reason
@@ -56,8 +56,8 @@ def living(s: Snapshot, pod: PodView, now: datetime, settings: Settings) -> Outc
     if report is not None and report.state is EngineState.FAILED:
         exit_due = report.changed + LAST_WORDS
         if now >= exit_due:
-            return failed(s, ends.told(report), now)
-        return _ends_by_itself(report, ends.told(report), exit_due)
+            return failed(s, verdicts.told(report), now)
+        return _ends_by_itself(report, verdicts.told(report), exit_due)
     if report is not None and report.state in (EngineState.SHUTTING_DOWN, EngineState.SUCCESS):
         limit = timedelta(seconds=facts.stop_grace(s) + podspec.AFTER_GRACE)
         # A job that is done was not asked to stop.
@@ -131,11 +131,11 @@ def _silent(s: Snapshot, pod: PodView, now: datetime, settings: Settings) -> Out
 
 
 def _starting(s: Snapshot, pod: PodView, now: datetime) -> Outcome:
-    problem = ends.trouble(pod)
+    problem = verdicts.trouble(pod)
     due = facts.start_due(s)
     if problem is not None and problem.fatal:
         return failed(s, problem, now)
     if now >= due:
-        return failed(s, Verdict(reasons.START_TIMEOUT, ends.hung_phase(pod, problem)), now)
+        return failed(s, Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(pod, problem)), now)
     verdict = problem or Verdict(reasons.POD_CREATED)
     return Outcome(state=EngineState.STARTING, verdict=verdict, since=facts.began(s.engine), look_again=due)

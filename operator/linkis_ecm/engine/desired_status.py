@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import facts
+from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import AGENT_PORT, pod_name, service_instance
-from linkis_ecm.engine.status import conditions
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.formats import log_dir_suffix
