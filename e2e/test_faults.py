@@ -215,7 +215,7 @@ def test_a_killed_agent_ends_the_engine_with_the_kubelets_log(engine: str, gatew
 
 def test_a_killed_kernel_ends_the_engine_with_its_logs(engine: str) -> None:
     began = time.monotonic()
-    assert processes.kill(pod_uid(engine), b"kernel_main") >= 1
+    assert processes.kill(pod_uid(engine), b"agent.kernel.main") >= 1
     found = ended_as("kernel killed -9", engine, "KernelDied", began)
     assert "SIGKILL" in found["message"]
     assert {"stdout", "stderr"} <= set(found["postMortem"]["files"])

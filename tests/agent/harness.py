@@ -140,7 +140,7 @@ class AgentProcess:
         """The kernel's process, once it runs its own program: until then its spawn holds the agent up."""
 
         def kernel() -> int:
-            return next((pid for pid in children(self.process.pid) if "kernel_main" in command_line(pid)), 0)
+            return next((pid for pid in children(self.process.pid) if "agent.kernel.main" in command_line(pid)), 0)
 
         return until(kernel)
 

@@ -15,7 +15,7 @@ import pytest
 
 from linkis_ecm.agent import engine as engine_module
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.kernel import KernelGoneError, OutputSink
+from linkis_ecm.agent.executors.ipython import KernelGoneError, OutputSink
 from linkis_ecm.agent.tasks import Task
 from linkis_ecm.agent.usage import Usage
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.agent import growing
-from linkis_ecm.agent.growing import STEP, GrowingFile
-from linkis_ecm.agent.logfiles import LogFiles, OpenLog, Overtaken
-from linkis_ecm.agent.loglines import Filter, LineIndex, Page, page, said, tail
+from linkis_ecm.agent.formats.log_pages import Filter, LineIndex, Page, page, said, tail
+from linkis_ecm.agent.logs import bounded_file
+from linkis_ecm.agent.logs.bounded_file import STEP, GrowingFile
+from linkis_ecm.agent.logs.files import LogFiles, OpenLog, Overtaken
 from linkis_ecm.agent.settings import SettingsError, read_settings
 from tests.agent.harness import AgentProcess, Pending
 
@@ -218,7 +218,7 @@ def test_a_filesystem_without_holes_ends_the_log_and_says_so(log: Log, monkeypat
     def cannot(*_: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(growing, "punch", cannot)
+    monkeypatch.setattr(bounded_file, "punch", cannot)
     log.write(400_000)
     size = log.path.stat().st_size
     assert size < KEEP + 2 * STEP

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.agent import web
-from linkis_ecm.agent.web import HttpError, Request, Response, Server, json_response
+from linkis_ecm.agent.http import server as http_server
+from linkis_ecm.agent.http.server import HttpError, Request, Response, Server, json_response
 from tests.agent.harness import PATIENCE, TOKEN, AgentProcess
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -129,7 +129,7 @@ async def test_a_peer_that_asks_before_sending_its_body_is_told_to_go_on() -> No
 async def test_a_body_over_the_limit_is_refused_and_the_answer_arrives(
     framing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(http_server, "MAX_BODY_BYTES", 100_000)
     async with served() as (port, _), peer(port) as (reader, writer):
         if framing == "length":
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000)
@@ -155,18 +155,18 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_is_sent() -> 
 async def test_who_still_sends_after_an_early_answer_is_read_as_long_as_it_goes_on(pause: float, lasts: float) -> None:
     reader = asyncio.StreamReader()
     writer: Any = SimpleNamespace(write_eof=lambda: None)
-    connection = web._Connection(echo, reader, writer, lambda _: None, lambda _: True)
+    connection = http_server._Connection(echo, reader, writer, lambda _: None, lambda _: True)
 
     async def send() -> None:
         for _ in range(10):
             reader.feed_data(b"x" * 1000)
-            await asyncio.sleep(pause * web.LINGER)
+            await asyncio.sleep(pause * http_server.LINGER)
         reader.feed_eof()
 
     sending = asyncio.create_task(send())
     begun = asyncio.get_running_loop().time()
     await connection._linger()
-    assert asyncio.get_running_loop().time() - begun == pytest.approx(lasts * web.LINGER)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(lasts * http_server.LINGER)
     sending.cancel()
 
 
@@ -177,7 +177,7 @@ async def test_who_still_sends_after_an_early_answer_is_read_as_long_as_it_goes_
 )
 async def test_a_peer_that_stops_in_the_middle_is_cut(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IDLE_TIMEOUT", "HEADER_TIMEOUT", "BODY_TIMEOUT"):
-        monkeypatch.setattr(web, name, 0.2)
+        monkeypatch.setattr(http_server, name, 0.2)
     async with served() as (port, _), peer(port) as (reader, writer):
         writer.write(sent)
         assert await closed(reader)
@@ -234,7 +234,7 @@ async def test_an_error_of_the_system_inside_is_answered_and_logged_like_any_oth
 
 
 async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(web, "WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_server, "WRITE_TIMEOUT", 0.2)
     log = tmp_path / "log"
     with log.open("wb") as file:
         file.truncate(64 << 20)

@@ -13,10 +13,10 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from linkis_ecm.agent import kernel as kernel_module
-from linkis_ecm.agent.kernel import Kernel, KernelGoneError
+from linkis_ecm.agent.executors import ipython as kernel_module
+from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
+from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.outputs import Outputs
-from linkis_ecm.agent.spawn import SpawnedKernel
 from tests.agent.harness import PATIENCE
 
 

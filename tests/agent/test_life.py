@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from linkis_ecm.agent.spawn import process_started
+from linkis_ecm.agent.executors.spawn import process_started
 from tests.agent.harness import PATIENCE, AgentProcess, children, process_state, until
 
 Start = Callable[..., AgentProcess]
@@ -25,7 +25,7 @@ def test_code_is_refused_while_starting_and_taken_once_idle(start: Start, tmp_pa
     # The kernel's interpreter, and no other, waits before it boots.
     go = tmp_path / "go"
     held = "".join(f"    {line}\n" for line in until_there(go).splitlines())
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nif 'kernel_main' in str(sys.orig_argv):\n{held}")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nif 'agent.kernel.main' in str(sys.orig_argv):\n{held}")
     path = ":".join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     agent = start(wait=False, PYTHONPATH=path)
     agent.wait_until_listening()

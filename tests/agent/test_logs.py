@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from linkis_ecm.agent import logapi, loglines
-from linkis_ecm.agent.logfiles import MIRROR_BYTES, LogFiles, Mirror, open_log
-from linkis_ecm.agent.loglines import Filter, LineIndex, page, tail
-from linkis_ecm.agent.web import Request
+from linkis_ecm.agent.formats import log_pages
+from linkis_ecm.agent.formats.log_pages import Filter, LineIndex, page, tail
+from linkis_ecm.agent.http import logs as log_routes
+from linkis_ecm.agent.http.server import Request
+from linkis_ecm.agent.logs.files import MIRROR_BYTES, LogFiles, Mirror, open_log
 from tests.agent.harness import PATIENCE, AgentProcess, until
 
 
@@ -71,7 +72,7 @@ def test_a_page_holds_the_lines_asked_for(
 def test_pages_put_together_are_the_file_whatever_the_chunks(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loglines, "BLOCK", chunk)
+    monkeypatch.setattr(log_pages, "BLOCK", chunk)
     path = tmp_path / "stdout"
     whole = [f"line {number} " + "x" * (number % 9) for number in range(50)]
     path.write_text("\n".join(whole) + "\n")
@@ -86,7 +87,7 @@ def test_pages_put_together_are_the_file_whatever_the_chunks(
 
 
 def test_a_page_ends_at_its_bytes_and_the_next_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loglines, "MAX_PAGE_BYTES", 100)
+    monkeypatch.setattr(log_pages, "MAX_PAGE_BYTES", 100)
     path = tmp_path / "stdout"
     path.write_text("".join(f"{number:030d}\n" for number in range(10)))
     first, end = lines(path, 1, 5000)
@@ -312,9 +313,9 @@ def test_a_page_of_a_filter_says_where_to_go_on(log4j: Path) -> None:
 def test_pages_from_the_end_put_together_are_the_log(
     tmp_path: Path, size: int, only: str, page_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loglines, "MAX_PAGE_BYTES", page_bytes)
-    monkeypatch.setattr(loglines, "BLOCK", 16)
-    monkeypatch.setattr(loglines, "MAX_LINES", 5)
+    monkeypatch.setattr(log_pages, "MAX_PAGE_BYTES", page_bytes)
+    monkeypatch.setattr(log_pages, "BLOCK", 16)
+    monkeypatch.setattr(log_pages, "MAX_LINES", 5)
     path = tmp_path / "stdout"
     whole = [f"line {number}" for number in range(47)]
     path.write_text("\n".join(whole))
@@ -332,7 +333,7 @@ def test_pages_from_the_end_put_together_are_the_log(
 def test_the_index_grows_with_the_log_and_starts_over_with_a_shorter_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loglines, "BLOCK", 32)
+    monkeypatch.setattr(log_pages, "BLOCK", 32)
     path = tmp_path / "stdout"
     index = LineIndex()
     whole = ""
@@ -363,7 +364,7 @@ def test_a_late_line_of_a_long_log_costs_one_block(tmp_path: Path) -> None:
 
     found = page(read_at, size, index, from_line=390_001, count=3, wanted=Filter())
     assert [line[:9] for line in found.logs] == ["000390000", "000390001", "000390002"]
-    assert sum(read) <= 3 * loglines.BLOCK
+    assert sum(read) <= 3 * log_pages.BLOCK
     assert index.nbytes < size / 20_000
 
 
@@ -397,8 +398,8 @@ def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
 
 
 async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logapi, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(logapi, "FOLLOW_PAUSE", 0.01)
+    monkeypatch.setattr(log_routes, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(log_routes, "FOLLOW_PAUSE", 0.01)
 
     class Engine:
         ended = asyncio.get_running_loop().create_future()
@@ -414,7 +415,7 @@ async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, mon
     engine: Any = Engine()
     (tmp_path / "gc").write_text("first\n")
     request = Request("GET", "/v1/logs/gc/follow", {}, {}, read_body=lambda: asyncio.sleep(0, b""))
-    response = await logapi.LogApi(engine, files).logs(["gc", "follow"], request)
+    response = await log_routes.LogApi(engine, files).logs(["gc", "follow"], request)
     assert engine.attached == ["follower"]
     assert response.stream is not None
     assert response.done is not None

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.agent.kernel.tables import MAX_CELL_CHARS, cell, table
 from linkis_ecm.agent.outputs import TABLE_MIME, Cursor, Outputs
-from linkis_ecm.agent.tables import MAX_CELL_CHARS, cell, table
 
 
 def text(value: str, stream: str = "stdout") -> dict[str, str]:

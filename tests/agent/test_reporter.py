@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.agent.reporter import Reporter
+from linkis_ecm.agent.operator_client.reporter import Reporter
 from tests.agent.harness import PATIENCE, AgentProcess, Pending, until
 
 

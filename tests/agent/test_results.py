@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from linkis_ecm.agent import spill
-from linkis_ecm.agent.arrowcells import cells
-from linkis_ecm.agent.results import file_name, is_id, make_room, new_id, open_result
-from linkis_ecm.agent.tables import frame_table, relation_table
+from linkis_ecm.agent.formats.cells import cells
+from linkis_ecm.agent.formats.result_files import file_name, is_id, make_room, new_id, open_result
+from linkis_ecm.agent.kernel import spill
+from linkis_ecm.agent.kernel.tables import frame_table, relation_table
 from tests.agent.harness import AgentProcess
 
-LIMIT = "import linkis_ecm.agent.spill\nlinkis_ecm.agent.spill.MAX_SECONDS = {}"
+LIMIT = "import linkis_ecm.agent.kernel.spill\nlinkis_ecm.agent.kernel.spill.MAX_SECONDS = {}"
 ROWS = 200_000
 FRAME = (
     "import pandas as pd, numpy as np\n"

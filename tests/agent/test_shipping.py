@@ -14,7 +14,7 @@ import pytest
 
 from linkis_ecm.agent.app import ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE, STREAMS_PATIENCE
 from linkis_ecm.agent.engine import KERNEL_EXIT_PATIENCE
-from linkis_ecm.agent.loglines import said
+from linkis_ecm.agent.formats.log_pages import said
 from linkis_ecm.controller import evidence
 from linkis_ecm.engine import podspec
 from tests.agent.harness import PATIENCE, AgentProcess, until

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from linkis_ecm.agent import spill
+from linkis_ecm.agent.kernel import spill
 from linkis_ecm.gateway import arrowfile, arrowmeta, dolphin
 from linkis_ecm.gateway.arrowfile import ArrowFile
 from linkis_ecm.gateway.arrowmeta import MalformedError

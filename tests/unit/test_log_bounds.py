@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from linkis_ecm.agent.growing import STEP
-from linkis_ecm.agent.loglines import BLOCK
+from linkis_ecm.agent.formats.log_pages import BLOCK
+from linkis_ecm.agent.logs.bounded_file import STEP
 from linkis_ecm.agent.settings import read_settings
 from linkis_ecm.agent.tasks import JOURNAL_BYTES
 from linkis_ecm.engine import podspec

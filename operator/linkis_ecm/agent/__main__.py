@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from linkis_ecm.agent.spawn import process_started, spawn_kernel
+from linkis_ecm.agent.executors.spawn import process_started, spawn_kernel
 
 
 def main() -> int:

@@ -18,16 +18,17 @@ import sys
 import time
 from typing import Any
 
-from linkis_ecm.agent.api import Api
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.kernel import Kernel
-from linkis_ecm.agent.logfiles import LogFiles
-from linkis_ecm.agent.reporter import Reporter
-from linkis_ecm.agent.resultship import Results
+from linkis_ecm.agent.executors.ipython import Kernel
+from linkis_ecm.agent.executors.spawn import SpawnedKernel, spawn_kernel
+from linkis_ecm.agent.formats.names import JOB_RESULT
+from linkis_ecm.agent.http.routes import Api
+from linkis_ecm.agent.http.server import Server
+from linkis_ecm.agent.logs.files import LogFiles
+from linkis_ecm.agent.operator_client.reporter import Reporter
+from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
-from linkis_ecm.agent.spawn import SpawnedKernel, spawn_kernel
 from linkis_ecm.agent.usage import Usage
-from linkis_ecm.agent.web import Server
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -167,7 +168,7 @@ class _Agent:
         return code
 
     async def _ship(self, results: Results, sending: asyncio.Task[None]) -> None:
-        from linkis_ecm.agent.shipper import ship  # noqa: PLC0415 - no start waits for it
+        from linkis_ecm.agent.operator_client.archive import ship  # noqa: PLC0415 - no start waits for it
 
         sending.cancel()
         await asyncio.wait((sending,), timeout=1.0)
@@ -175,7 +176,7 @@ class _Agent:
 
     async def _run_job(self, engine: Engine) -> None:
         """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""
-        from linkis_ecm.agent.shipper import RESULT, ShippingError, fetch_job  # noqa: PLC0415 - see above
+        from linkis_ecm.agent.operator_client.archive import ShippingError, fetch_job  # noqa: PLC0415 - see above
 
         try:
             job = await fetch_job(self._settings)
@@ -187,7 +188,7 @@ class _Agent:
             return
         try:
             text = json.dumps(result, ensure_ascii=False)
-            await asyncio.to_thread(_write, f"{self._settings.log_dir}/{RESULT}", text)
+            await asyncio.to_thread(_write, f"{self._settings.log_dir}/{JOB_RESULT}", text)
         except Exception as error:  # whatever keeps it from being kept, the job is over
             self._logs.event("WARN", f"the job's result could not be kept: {type(error).__name__}: {error}")
         engine.end_job(result)

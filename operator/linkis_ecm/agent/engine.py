@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from linkis_ecm.agent.kernel import Kernel, KernelGoneError
-from linkis_ecm.agent.logfiles import LogFiles
+from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
+from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from linkis_ecm.agent.results import is_id
-from linkis_ecm.agent.tables import MIME as TABLE_MIME
-from linkis_ecm.agent.tables import cell_chars
+from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
+from linkis_ecm.agent.formats.cells import cell_chars
+from linkis_ecm.agent.formats.result_files import is_id
 
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"

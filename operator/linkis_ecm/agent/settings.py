@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from linkis_ecm.agent.spawn import DEFAULT_LOG_DIR
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR
 
 MIB = 1 << 20
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from linkis_ecm.agent.growing import GrowingFile
+from linkis_ecm.agent.logs.bounded_file import GrowingFile
 from linkis_ecm.agent.outputs import Outputs
 
 SCHEDULED, RUNNING = "Scheduled", "Running"

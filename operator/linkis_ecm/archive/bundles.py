@@ -16,15 +16,13 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-LOGS = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
+from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
+from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
+
 # Both of a container's streams as the kubelet had them, where the agent could not send its files.
 CONTAINER_LOG = "container.log"
-RESULT = "result.json"
 BUNDLE = "bundle.json"
-# Which task had which spilled result, and the name of such a result's file.
-RESULTS = "results.json"
-SPILLED = re.compile(r"result-[0-9a-f]{20}\.arrow")
-NAMES = frozenset({*LOGS, CONTAINER_LOG, RESULT, RESULTS, BUNDLE})
+NAMES = frozenset({*LOG_NAMES, CONTAINER_LOG, JOB_RESULT, RESULTS_LIST, BUNDLE})
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # Bytes moved at a time: big enough for an object store, small enough for memory.
 PIECE = 1 << 20
@@ -34,7 +32,7 @@ THREADS = 8
 
 def is_name(name: str) -> bool:
     """Whether a bundle may have a file of that name."""
-    return name in NAMES or SPILLED.fullmatch(name) is not None
+    return name in NAMES or RESULT_FILE.fullmatch(name) is not None
 
 
 class ArchiveError(Exception):

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG, SPILLED
+from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
+from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
 from linkis_ecm.controller import metrics
 from linkis_ecm.engine.decision import Collect, Evidence
 from linkis_ecm.engine.facts import ticket_id
@@ -141,7 +142,7 @@ class EvidenceKeeper:
         )  # fmt: skip
         summary: dict[str, Any] = {
             # Of spilled results there may be RESULTS_MAX, the CRD takes FILES_MAX names: the archive lists them all.
-            "files": sorted(name for name in files if SPILLED.fullmatch(name) is None)[:FILES_MAX],
+            "files": sorted(name for name in files if RESULT_FILE.fullmatch(name) is None)[:FILES_MAX],
             "sizeBytes": sum(files.values()), "expires": format_time(expires),
         }  # fmt: skip
         if missing:
@@ -245,7 +246,7 @@ class EvidenceKeeper:
             (earlier, file, size)
             for earlier in await self._archive.attempts(uid)
             for file, size in (await self._archive.files(uid, earlier)).items()
-            if SPILLED.fullmatch(file) and (earlier, file) != (attempt, name)
+            if RESULT_FILE.fullmatch(file) and (earlier, file) != (attempt, name)
         ]  # in the order in which they were made: attempt, then the time in the name
         total = sum(size for _, _, size in kept)
         while kept and (len(kept) >= RESULTS_MAX or total > RESULTS_BYTES - room):

@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from linkis_ecm.archive.bundles import LOGS, PIECE, RESULT, RESULTS, SPILLED
+from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
+from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
+from linkis_ecm.archive.bundles import PIECE
 from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
@@ -24,7 +26,7 @@ UPLOADS = 16
 # A sender that gives nothing for so long is gone; its pod has less time than that.
 STALL_SECONDS = 15.0
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_TAKEN = frozenset({*LOGS, RESULT, RESULTS})
+_TAKEN = frozenset({*LOG_NAMES, JOB_RESULT, RESULTS_LIST})
 # One engine's spilled results come one at a time; of their list, more than any agent sends.
 LIST_BYTES = 16 << 20
 
@@ -56,7 +58,7 @@ class Uploads:
     async def _take(self, request: web.Request) -> web.Response:
         uid, attempt = self._check(request)
         name = request.match_info["name"]
-        spilled = SPILLED.fullmatch(name) is not None
+        spilled = RESULT_FILE.fullmatch(name) is not None
         if name not in _TAKEN and not spilled:
             return _refusal(404, f"{name[:50]!r} is no file of a bundle: send {', '.join(sorted(_TAKEN))}")
         if self._under_way >= UPLOADS:
@@ -74,9 +76,9 @@ class Uploads:
                     announced=request.content_length,
                 )  # fmt: skip
             else:
-                limit = LIST_BYTES if name == RESULTS else self._file_max
+                limit = LIST_BYTES if name == RESULTS_LIST else self._file_max
                 size, cut = await self._keeper.take(
-                    uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS
+                    uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS_LIST
                 )
         except OSError as error:
             metrics.UPLOADS.labels("failed").inc()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from linkis_ecm.agent.loglines import (
+from linkis_ecm.agent.formats.log_pages import (
     MAX_LINE_BYTES,
     MAX_PAGE_BYTES,
     Filter,

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from linkis_ecm.agent.arrowcells import TYPE_KEY, is_plain
+from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
 from linkis_ecm.gateway.arrowmeta import MAGIC, Batch, Blocks, MalformedError, batch, blocks, message
 from linkis_ecm.gateway.budget import ByteBudget
 

@@ -156,7 +156,7 @@ def _words(column: Any) -> Any:
     import pyarrow.compute as pc  # noqa: PLC0415
     import pyarrow.types as t  # noqa: PLC0415
 
-    from linkis_ecm.agent.arrowcells import cells  # noqa: PLC0415 - for what has no better form
+    from linkis_ecm.agent.formats.cells import cells  # noqa: PLC0415 - for what has no better form
 
     kind, text = column.type, pa.large_string()
     if t.is_timestamp(kind):

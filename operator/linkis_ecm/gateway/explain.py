@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from linkis_ecm.agent.formats.names import JOB_RESULT
 from linkis_ecm.api.models import (
     CullCandidate,
     Deadline,
@@ -20,7 +21,7 @@ from linkis_ecm.api.models import (
     PreviewCullAnswer,
     PreviewCullRequest,
 )
-from linkis_ecm.archive.bundles import BUNDLE, RESULT
+from linkis_ecm.archive.bundles import BUNDLE
 from linkis_ecm.engine import facts, restart
 from linkis_ecm.engine.agent_report import BadReport, report_of
 from linkis_ecm.engine.decision import Snapshot
@@ -164,7 +165,7 @@ async def get_post_mortem(call: Call, request: EngineRequest) -> Answer:
             f"Nothing of {engine.title} is in the archive: it has not ended yet, never had a pod, or its time is over"
         )
     last = attempts[-1]
-    bundle, result = await archive.get(engine.uid, last, BUNDLE), await archive.get(engine.uid, last, RESULT)
+    bundle, result = await archive.get(engine.uid, last, BUNDLE), await archive.get(engine.uid, last, JOB_RESULT)
     body: dict[str, Any] = orjson.loads(bundle) if bundle else {}
     return Answer(
         PostMortemAnswer(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from linkis_ecm.agent.arrowcells import TYPE_KEY
+from linkis_ecm.agent.formats.cells import TYPE_KEY
 
 BATCH_ROWS = 1000
 _MOMENT = re.compile(r"datetime64\[(s|ms|us|ns)(?:, ([A-Za-z0-9_+:/-]{1,64}))?\]")

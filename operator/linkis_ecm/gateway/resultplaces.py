@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from linkis_ecm.agent.results import file_name, is_id
-from linkis_ecm.archive.bundles import RESULT, RESULTS, Archive
+from linkis_ecm.agent.formats.names import JOB_RESULT, RESULTS_LIST
+from linkis_ecm.agent.formats.result_files import file_name, is_id
+from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agentlink import READS_PER_ENGINE, AgentLink, NotThere, has_agent
 from linkis_ecm.gateway.arrowfile import ArrowFile
 from linkis_ecm.gateway.arrowmeta import MalformedError
@@ -220,12 +221,12 @@ class ResultPlaces:
         if self._archive is None or not engine.uid:
             return None
         for attempt in reversed(await self._archive.attempts(engine.uid)):
-            for name in (RESULT, RESULTS) if task_id == JOB else (RESULTS,):
+            for name in (JOB_RESULT, RESULTS_LIST) if task_id == JOB else (RESULTS_LIST,):
                 async with AsyncExitStack() as holding:
                     told = await self._json(self._archive, engine, attempt, name, holding)
                     if told is None:
                         continue
-                    found = _of_job(told, index) if name == RESULT else _listed(told, task_id, index)
+                    found = _of_job(told, index) if name == JOB_RESULT else _listed(told, task_id, index)
                     if found is None:
                         continue
                     if found.result_id is None:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from linkis_ecm.agent.arrowcells import cells
+from linkis_ecm.agent.formats.cells import cells
 from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
 from linkis_ecm.gateway import dolphin, inlinetables
 from linkis_ecm.gateway.agentlink import NotThere

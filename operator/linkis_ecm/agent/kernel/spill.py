@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from linkis_ecm.agent.arrowcells import TYPE_KEY, is_plain
-from linkis_ecm.agent.results import file_name, make_room, new_id
+from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
+from linkis_ecm.agent.formats.result_files import file_name, make_room, new_id
 
 # A bound for one result, and for all of an engine: a quarter of the volume that the logs are on (podspec.LOG_VOLUME).
 MAX_RESULT_BYTES = 256 << 20

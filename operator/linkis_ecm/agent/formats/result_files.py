@@ -12,11 +12,12 @@ import stat
 import time
 from contextlib import suppress
 
-from linkis_ecm.agent.spawn import RESULTS
+from linkis_ecm.agent.formats.names import RESULTS_FOLDER
 
 # The time in milliseconds, so that names sort by age, and chance.
 RESULT_ID = re.compile(r"[0-9a-f]{20}")
-_FILE = re.compile(r"result-[0-9a-f]{20}\.arrow")
+# A result's file, in the folder and in the archive.
+FILE = re.compile(rf"result-{RESULT_ID.pattern}\.arrow")
 
 
 def new_id() -> str:
@@ -40,7 +41,7 @@ def open_result(log_dir: str, result_id: str) -> int | None:
         return None
     folder = descriptor = -1
     try:
-        folder = os.open(f"{log_dir}/{RESULTS}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(f"{log_dir}/{RESULTS_FOLDER}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(file_name(result_id), flags, dir_fd=folder)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -60,7 +61,7 @@ def make_room(folder: str, *, count: int, size: int) -> None:
     found: list[tuple[str, int]] = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if _FILE.fullmatch(entry.name):
+            if FILE.fullmatch(entry.name):
                 with suppress(OSError):
                     found.append((entry.path, entry.stat(follow_symlinks=False).st_size))
     total = sum(length for _, length in found)

@@ -11,11 +11,12 @@ import os
 from collections.abc import AsyncGenerator
 
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.logfiles import LOG_NAMES, LogFiles, OpenLog, Overtaken
-from linkis_ecm.agent.loglines import MAX_LINES, Filter, LineIndex, Page, last_rows, page, tail
-from linkis_ecm.agent.results import open_result
-from linkis_ecm.agent.web import HttpError, Request, Response, json_response
-from linkis_ecm.agent.wire import only, whole
+from linkis_ecm.agent.formats.log_pages import MAX_LINES, Filter, LineIndex, Page, last_rows, page, tail
+from linkis_ecm.agent.formats.names import LOG_NAMES
+from linkis_ecm.agent.formats.result_files import open_result
+from linkis_ecm.agent.http.requests import only, whole
+from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
+from linkis_ecm.agent.logs.files import LogFiles, OpenLog, Overtaken
 
 TEXT = b"text/plain; charset=utf-8"
 # Each page of log lines may be a scan of a big file in a thread: so many at once.

@@ -17,11 +17,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
-from linkis_ecm.agent.growing import STEP, GrowingFile, write_all
-from linkis_ecm.agent.loglines import WHOLE, Start
+from linkis_ecm.agent.formats.log_pages import WHOLE, Start
+from linkis_ecm.agent.formats.names import LOG_NAMES
+from linkis_ecm.agent.logs.bounded_file import STEP, GrowingFile, write_all
 
-# Linkis's log names (gc and udfLog belong to engines on the JVM, yarnApp to those on YARN).
-LOG_NAMES = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
 # Files of the folder that are looked at for what they take.

@@ -1,7 +1,7 @@
 """Sends spilled results to the archive after the task that made them, so that they outlive the pod however it ends.
 
 In the background, one at a time. A list beside them tells which task had which as which output. Must not hold up a task
-or the engine's end: what is not sent by then is tried once more within the time that is left (`shipper.ship`).
+or the engine's end: what is not sent by then is tried once more within the time that is left (`archive.ship`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 
 import h11
 
-from linkis_ecm.agent.growing import write_all
-from linkis_ecm.agent.logfiles import OpenLog
-from linkis_ecm.agent.results import file_name, is_id, open_result
+from linkis_ecm.agent.formats.names import RESULTS_LIST
+from linkis_ecm.agent.formats.result_files import file_name, is_id, open_result
+from linkis_ecm.agent.logs.bounded_file import write_all
+from linkis_ecm.agent.logs.files import OpenLog
+from linkis_ecm.agent.operator_client.client import exchange, who
 from linkis_ecm.agent.settings import Settings
 from linkis_ecm.agent.tasks import Task
 
-LIST = "results.json"
 # Results that wait to be sent, and tasks that the list names: as many as an engine keeps results (spill.MAX_RESULTS).
 WAITING_MAX = 64
 LISTED_MAX = 64
@@ -91,14 +92,12 @@ class Results:
         task["outputs"][str(index)] = told["output"]
         while len(self._tasks) > LISTED_MAX:
             self._tasks.popitem(last=False)
-        descriptor = os.memfd_create(LIST)
+        descriptor = os.memfd_create(RESULTS_LIST)
         write_all(descriptor, json.dumps({"tasks": self._tasks}, ensure_ascii=True).encode())
-        return await self._put(LIST, descriptor) not in _LATER
+        return await self._put(RESULTS_LIST, descriptor) not in _LATER
 
     async def _put(self, name: str, descriptor: int) -> int:
         """The operator's answer to the file, which is closed then; 0 where there was none."""
-        from linkis_ecm.agent.shipper import exchange, who  # noqa: PLC0415 - no start waits for it
-
         target = f"/v1/archive/{name}?{who(self._settings)}"
         file = OpenLog(descriptor, None)
         try:

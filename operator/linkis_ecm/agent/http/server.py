@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
+from linkis_ecm.agent.http.sent import count_sent
+
 MAX_HEADER_BYTES = 16 << 10
 MAX_BODY_BYTES = 8 << 20
 MAX_CONNECTIONS = 256
@@ -334,21 +336,6 @@ class _Connection:
             async with asyncio.timeout(BODY_TIMEOUT):
                 while await asyncio.wait_for(self._reader.read(_READ), LINGER):
                     pass
-
-
-class _Sent:
-    """Stands for bytes that sendfile has sent."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-
-def count_sent(http: h11.Connection, size: int) -> None:
-    """h11 counts what passes through it: tells it of bytes that sendfile has sent, without the bytes."""
-    http.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
 
 
 def _error_response(error: HttpError) -> Response:

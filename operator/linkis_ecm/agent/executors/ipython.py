@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import zmq as _zmq
 
+from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.lean import lean_package
-from linkis_ecm.agent.spawn import SpawnedKernel
 
 lean_package("jupyter_client")
 lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
@@ -27,7 +27,7 @@ from jupyter_client.session import Session  # noqa: E402
 # pyproject.toml tells mypy to skip the modules that its names come from.
 zmq: Any = _zmq
 
-# One message's part at most, where the kernel's own bounds (kernel_bounds.py) were got around: ZeroMQ refuses a longer
+# One message's part at most, where the kernel's own bounds (kernel/bounds.py) were got around: ZeroMQ refuses a longer
 # one before it is read into memory, and its connection with it.
 MAX_MESSAGE_BYTES = 64 << 20
 # Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
@@ -38,7 +38,7 @@ SECOND_HALF_TIMEOUT, SECOND_HALF_LONGEST = 2.0, 60.0
 # it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
 EARLY, EARLY_AGAIN = 0.5, 1.0
 _READ_BYTES = 256 << 10
-# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel_bounds sends it so).
+# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64

@@ -40,8 +40,8 @@ def main() -> None:
     from traitlets import Type  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
-    from linkis_ecm.agent.kernel_bounds import XPUB_NODROP, bounded  # noqa: PLC0415
-    from linkis_ecm.agent.tables import register  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
 
     class EngineKernelApp(base):  # type: ignore[misc, valid-type]
         """IPKernelApp without files, options and clients of its own."""
@@ -78,7 +78,7 @@ def main() -> None:
     config.IPKernelApp.exec_PYTHONSTARTUP = False
     # The agent reads the process's own file descriptors; a second reader inside would print everything twice.
     config.IPKernelApp.capture_fd_output = False
-    config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel_bounds.BoundedOutStream"
+    config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel.bounds.BoundedOutStream"
     # Tracebacks go into JSON and log files, where escape sequences are noise.
     config.InteractiveShell.colors = "nocolor"
     folder = sys.argv.pop(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from linkis_ecm.agent.web import HttpError, Request
+from linkis_ecm.agent.http.server import HttpError, Request
 
 
 def only(method: str, request: Request) -> None:

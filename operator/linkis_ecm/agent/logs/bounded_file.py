@@ -11,7 +11,7 @@ import errno
 import os
 from contextlib import suppress
 
-from linkis_ecm.agent.loglines import BLOCK, WHOLE, dropped
+from linkis_ecm.agent.formats.log_pages import BLOCK, WHOLE, dropped
 
 # A file's beginning is dropped in pieces of this; a multiple of the line index's blocks and of any filesystem's. 2 ms.
 STEP = 4 << 20

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError
-from linkis_ecm.agent.logapi import LogApi, send_result
-from linkis_ecm.agent.logfiles import LogFiles
-from linkis_ecm.agent.taskapi import TaskApi
-from linkis_ecm.agent.web import HttpError, Request, Response, json_response
-from linkis_ecm.agent.wire import json_body, number, only, text
+from linkis_ecm.agent.http.logs import LogApi, send_result
+from linkis_ecm.agent.http.requests import json_body, number, only, text
+from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
+from linkis_ecm.agent.http.tasks import TaskApi
+from linkis_ecm.agent.logs.files import LogFiles
 
 MAX_GRACE_SECONDS = 3600
 

@@ -13,11 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-# The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
-PRIVATE_PREFIX = "ECM_"
-DEFAULT_LOG_DIR = "/var/log/engine"
-# Where results that are too big to be shown are written, below the log folder
-RESULTS = "results"
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, PRIVATE_PREFIX, RESULTS_FOLDER
+
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
 PIPE_BYTES = 1 << 20
@@ -88,11 +85,12 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     err_read, err_write = _pipe()
     # -P: the working directory must not shadow the standard library while the kernel boots. ipykernel adds it to
     # sys.path afterwards, as users expect. -c and not -m: runpy costs 3 ms more.
-    code = "from linkis_ecm.agent.kernel_main import main; main()"
+    code = "from linkis_ecm.agent.kernel.main import main; main()"
+    results = f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS_FOLDER}"
     pid = os.posix_spawn(
         sys.executable,
         # The folder by the command line: no ECM_ variable reaches the kernel.
-        [sys.executable, "-P", "-c", code, path, f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS}"],
+        [sys.executable, "-P", "-c", code, path, results],
         kernel_environment(environment, directory),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

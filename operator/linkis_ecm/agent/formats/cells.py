@@ -1,16 +1,19 @@
-"""Arrow's values as JSON's cells, and which types a spilled result may have. For the kernel and for the gateway.
+"""Values as JSON's cells: Python's and Arrow's, and which types a spilled result may have. For kernel and gateway.
 
 Must not import pyarrow before it is called: neither process pays for it at its start.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from linkis_ecm.agent.tables import cell
-
+MIME = "application/vnd.linkis.table+json"
+MAX_CELL_CHARS = 10_000
+# Two and a comma.
+QUOTES = 3
 # A column's own type name, as pandas or duckdb has it, in its field's metadata.
 TYPE_KEY = b"linkis.type"
 # duckdb's sums of whole numbers: Arrow has no such integer, so they travel as decimals.
@@ -19,6 +22,36 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - for times without a zone
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # Levels of lists and structs within each other.
 MAX_DEPTH = 8
+
+
+def cell(value: Any) -> Any:
+    """A value as JSON has it: null for what is missing, numbers as numbers, times in ISO 8601, the rest as text."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return _cut(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    kind = type(value).__name__
+    if kind in ("NaTType", "NAType"):
+        return None
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        item = value.item()
+        return _cut(str(value)) if type(item) is type(value) else cell(item)
+    return _cut(str(value))
+
+
+def cell_chars(value: Any) -> int:
+    """What the bounds count for a value of JSON; 8 for a number and its comma are near enough."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return 8
+    return len(value if isinstance(value, str) else str(value)) + QUOTES
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CELL_CHARS else text[:MAX_CELL_CHARS] + "…"
 
 
 def is_plain(kind: Any, depth: int = 0) -> bool:
@@ -39,7 +72,7 @@ def is_plain(kind: Any, depth: int = 0) -> bool:
 
 
 def cells(column: Any, name: str = "") -> list[Any]:
-    """The values of an array of a plain type, as `tables.cell` has them; `name` is the column's own type name."""
+    """The values of an array of a plain type, as `cell` has them; `name` is the column's own type name."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     import pyarrow.types as t  # noqa: PLC0415
 

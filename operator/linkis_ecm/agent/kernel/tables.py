@@ -7,21 +7,18 @@ anything is sent; what is cut is written whole beside the logs (`spill`), to be 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
-MIME = "application/vnd.linkis.table+json"
+from linkis_ecm.agent.formats.cells import MAX_CELL_CHARS, MIME, QUOTES, cell, cell_chars, cells
+
 # What a console shows at most; Linkis's own result page stops at the same number.
 MAX_ROWS = 5000
 MAX_COLUMNS = 500
 # Characters of all cells together: about 4 MiB of JSON.
 MAX_CHARS = 4 << 20
-MAX_CELL_CHARS = 10_000
-# Two and a comma.
-_QUOTES = 3
 # Types of duckdb that Arrow or Python has in no good form: as duckdb itself writes them.
 _AS_TEXT = ("BIGNUM", "BIT", "ENUM(", "INTERVAL", "MAP(", "TIME WITH TIME ZONE", "UNION(", "VARIANT")
 _FETCH_ROWS = 2048
@@ -80,7 +77,7 @@ def frame_table(frame: Any, folder: str = "") -> dict[str, Any]:
     shown = table(columns[: len(values)], rows, total=total, cut=frame.shape[1] > MAX_COLUMNS)
     if folder and shown["truncated"]:
         with suppress(Exception):  # a full disk, values that nobody can convert: what is shown is shown as ever
-            from linkis_ecm.agent import spill  # noqa: PLC0415 - pyarrow, for those who need it
+            from linkis_ecm.agent.kernel import spill  # noqa: PLC0415 - pyarrow, for those who need it
 
             shown |= _told(spill.frame(frame, columns, folder))
     return shown
@@ -133,7 +130,7 @@ def _streamed(columns: list[dict[str, str]], batches: Iterator[Any], folder: str
     shown = table(columns[:MAX_COLUMNS], _rows(head, columns), total=total, cut=len(columns) > MAX_COLUMNS)
     if folder and shown["truncated"]:
         with suppress(Exception):  # as above
-            from linkis_ecm.agent import spill  # noqa: PLC0415 - as above
+            from linkis_ecm.agent.kernel import spill  # noqa: PLC0415 - as above
 
             kept = spill.relation(columns, chain(head, batches), folder)
             if kept.get("whole"):
@@ -143,8 +140,6 @@ def _streamed(columns: list[dict[str, str]], batches: Iterator[Any], folder: str
 
 
 def _rows(batches: list[Any], columns: list[dict[str, str]]) -> Iterator[list[Any]]:
-    from linkis_ecm.agent.arrowcells import cells  # noqa: PLC0415 - it imports from here
-
     for batch in batches:
         shown = zip(batch.columns[:MAX_COLUMNS], columns, strict=False)
         values = [cells(array, column["type"]) for array, column in shown]
@@ -174,41 +169,11 @@ def table(columns: list[Any], rows: Iterable[Any], *, total: int | None, cut: bo
         chars += sum(lengths)
         if chars > MAX_CHARS:
             break
-        cut = cut or max(lengths, default=0) > MAX_CELL_CHARS + _QUOTES
+        cut = cut or max(lengths, default=0) > MAX_CELL_CHARS + QUOTES
         kept.append(cells)
     truncated = cut or total is None or len(kept) < total
     return {"columns": columns, "rows": kept, "totalRows": total, "truncated": truncated}
 
 
-def cell(value: Any) -> Any:
-    """A value as JSON has it: null for what is missing, numbers as numbers, times in ISO 8601, the rest as text."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return _cut(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
-    kind = type(value).__name__
-    if kind in ("NaTType", "NAType"):
-        return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        item = value.item()
-        return _cut(str(value)) if type(item) is type(value) else cell(item)
-    return _cut(str(value))
-
-
-def cell_chars(value: Any) -> int:
-    """What the bounds count for a value of JSON; 8 for a number and its comma are near enough."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return 8
-    return len(value if isinstance(value, str) else str(value)) + _QUOTES
-
-
 def _label(label: Any) -> str:
     return ".".join(str(part) for part in label) if isinstance(label, tuple) else str(label)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CELL_CHARS else text[:MAX_CELL_CHARS] + "…"

@@ -1,0 +1,1 @@
+"""What runs inside the user's kernel process. Must not import the agent's other rooms but `formats`."""
