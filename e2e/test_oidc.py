@@ -28,10 +28,10 @@ from e2e import kubectl
 from e2e.cluster.tools import kubeconfig
 from e2e.conftest import until
 from e2e.gateway import BASE
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.errors import Refused
-from linkis_ecm.gateway.kubeauth import user_name
-from linkis_ecm.gateway.oidc import LEEWAY_SECONDS, OidcAuthenticator
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.kubernetes import user_name
+from linkis_ecm.gateway.auth.oidc import LEEWAY_SECONDS, OidcAuthenticator
+from linkis_ecm.gateway.http.errors import Refused
 
 # The release of the run brings the CRDs, the catalogue and the operator.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]

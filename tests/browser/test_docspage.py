@@ -11,7 +11,7 @@ from aiohttp import web
 from playwright.async_api import expect
 
 from linkis_ecm.gateway import openapi
-from linkis_ecm.gateway.table import METHODS
+from linkis_ecm.gateway.routes import METHODS
 from tests.browser.conftest import PATIENCE, Tab
 from tests.gateway.support import TOKEN, Harness
 

@@ -12,8 +12,8 @@ import pytest
 from linkis_ecm.api import models
 from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, login, methods
 from linkis_ecm.client.plan import Plan
-from linkis_ecm.gateway import table
-from linkis_ecm.gateway.table import OURS, Method
+from linkis_ecm.gateway import routes
+from linkis_ecm.gateway.routes import OURS, Method
 
 ELEVEN = (
     "createEngineConnection", "executeCode", "getEngineStatus", "terminateEngine", "listEngines", "getEngineMetrics",
@@ -86,11 +86,11 @@ def test_the_eleven_have_their_own_names_too(name: str, client: type) -> None:
 
 
 def test_the_paths_are_the_gateways() -> None:
-    assert (login.PREFIX, login.BASE) == (table.PREFIX, table.BASE)
+    assert (login.PREFIX, login.BASE) == (routes.PREFIX, routes.BASE)
 
 
 def test_importing_it_loads_nothing_of_a_gateway() -> None:
-    heavy = ("aiohttp", "kopf", "kubernetes", "sqlalchemy", "pyarrow", "s3fs", "linkis_ecm.gateway.table", "yaml")
+    heavy = ("aiohttp", "kopf", "kubernetes", "sqlalchemy", "pyarrow", "s3fs", "linkis_ecm.gateway.routes", "yaml")
     code = f"import linkis_ecm.client, sys; print([name for name in {heavy!r} if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert told.stdout.strip() == "[]"

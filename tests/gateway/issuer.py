@@ -16,9 +16,9 @@ from aiohttp import web
 from joserfc import jwk, jwt
 from joserfc.jws import JWSRegistry
 
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.errors import Refused
-from linkis_ecm.gateway.oidc import OidcAuthenticator
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
+from linkis_ecm.gateway.http.errors import Refused
 from tests.gateway.callers import Clock, Sent
 from tests.ports import reserved
 

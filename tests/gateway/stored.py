@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal

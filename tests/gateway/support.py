@@ -15,10 +15,10 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
-from linkis_ecm.gateway.auth import TokenFile
-from linkis_ecm.gateway.caches import EngineCache, PluginCache
+from linkis_ecm.gateway.auth.tokens import TokenFile
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.view import plugin_of, view_of
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.views import plugin_of, view_of
 from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, NotFound
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Reader
 from linkis_ecm.engine.times import format_time
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
 from tests.agent.harness import until
 from tests.gateway.support import BASE, BOB_TOKEN, EM, PATIENCE, Harness
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.auth import LOOK_EVERY, Caller, TokenFile
-from linkis_ecm.gateway.errors import Refused
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.tokens import LOOK_EVERY, TokenFile
+from linkis_ecm.gateway.http.errors import Refused
 from tests.gateway.callers import Clock, Sent
 from tests.gateway.support import BOB_TOKEN, TOKEN, Harness
 

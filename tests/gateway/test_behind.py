@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.history import History, PastEngine
-from linkis_ecm.gateway.views import view_of
+from linkis_ecm.gateway.inventory.history import History, PastEngine
+from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.kube.errors import Unreachable
 from tests.gateway.support import EM, PATIENCE, Harness, engine_item
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.chain import Chain
-from linkis_ecm.gateway.errors import Refused, no_login
-from linkis_ecm.gateway.kubeauth import MAX_TOKEN
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.chain import Chain
+from linkis_ecm.gateway.auth.kubernetes import MAX_TOKEN
+from linkis_ecm.gateway.http.errors import Refused, no_login
 from tests.gateway.callers import Sent
 
 ISSUER = "https://login.example.org"

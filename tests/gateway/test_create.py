@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway import create
-from linkis_ecm.gateway.create import engine_name
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.methods import create
+from linkis_ecm.gateway.methods.create import engine_name
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.model.engineconn import EngineConnSpec
 from tests.gateway.support import PATIENCE, Harness

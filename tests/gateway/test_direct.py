@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from linkis_ecm.gateway.direct import BUFFER, SourceGoneError, transfer
+from linkis_ecm.gateway.http.socket_relay import BUFFER, SourceGoneError, transfer
 from tests.gateway.support import PATIENCE
 
 Ends = tuple[socket.socket, socket.socket, socket.socket, socket.socket]

@@ -34,7 +34,7 @@ async def test_anyone_reads_the_page_and_it_may_load_nothing_from_elsewhere(gw: 
 
 
 async def test_every_file_of_the_page_is_served(gw: Harness) -> None:
-    names = [entry.name for entry in resources.files("linkis_ecm.gateway").joinpath("page").iterdir()]
+    names = [entry.name for entry in resources.files("linkis_ecm.gateway.pages").joinpath("docs").iterdir()]
     assert {f"/docs/{name}" for name in names if name != "index.html"} | {"/docs"} == set(FILES)
     page = (await gw.call("GET", "/docs")).raw.decode()
     scripts = "".join([(await gw.call("GET", path)).raw.decode() for path in FILES if path.endswith(".js")])

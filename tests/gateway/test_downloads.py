@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from linkis_ecm.archive.bundles import Archive, Reader
-from linkis_ecm.gateway import agentlogs, direct
-from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
-from linkis_ecm.gateway.sending import Sender
+from linkis_ecm.gateway.http import socket_relay
+from linkis_ecm.gateway.http.sender import Sender
+from linkis_ecm.gateway.logs import live as live_logs
+from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
@@ -310,7 +311,7 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(
         return begin
 
     monkeypatch.setattr(Sender, "write", counted(Sender.write))
-    monkeypatch.setattr(direct, "_until", counted(direct._until))
+    monkeypatch.setattr(socket_relay, "_until", counted(socket_relay._until))
     await big(place)
     got = 0
     async with connect(place.gw, limit=2 * MIB) as raw:
@@ -331,7 +332,7 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(
 async def test_a_download_among_too_many_goes_the_slower_way_and_is_whole(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agentlogs, "DIRECT", 0)
+    monkeypatch.setattr(live_logs, "DIRECT", 0)
     data = os.urandom(MIB) * 6
     await place.put(data)
     assert (await place.get()).raw == data

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.kube.errors import NotFound, Unreachable
 from tests.gateway.support import BOB_TOKEN, EM, Harness
 

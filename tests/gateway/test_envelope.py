@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.api.paths import BASE
-from linkis_ecm.gateway import envelope
-from linkis_ecm.gateway.errors import Refused
-from linkis_ecm.gateway.table import METHODS
+from linkis_ecm.gateway.http import envelope
+from linkis_ecm.gateway.http.errors import Refused
+from linkis_ecm.gateway.routes import METHODS
 from tests.gateway.support import PATIENCE, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]

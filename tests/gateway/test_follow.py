@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway import agentlogs
-from linkis_ecm.gateway.agentlogs import FOLLOWERS_PER_ENGINE
+from linkis_ecm.gateway.logs import live as live_logs
+from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
@@ -225,8 +225,8 @@ class Heard:
 async def test_an_agents_heartbeat_keeps_a_quiet_follower_and_is_no_text(
     gw: Harness, clock: LoopClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines, unframed = asyncio.Semaphore(0), agentlogs._unframed
-    monkeypatch.setattr(agentlogs, "_unframed", lambda content: unframed(Heard(content, lines)))  # type: ignore[arg-type]
+    lines, unframed = asyncio.Semaphore(0), live_logs._unframed
+    monkeypatch.setattr(live_logs, "_unframed", lambda content: unframed(Heard(content, lines)))  # type: ignore[arg-type]
 
     async def quiet() -> None:
         await asyncio.wait_for(lines.acquire(), PATIENCE)

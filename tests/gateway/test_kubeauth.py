@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkis_ecm.gateway import kubeauth
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.errors import Refused
-from linkis_ecm.gateway.kubeauth import (
+from linkis_ecm.gateway.auth import kubernetes as kubernetes_auth
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.kubernetes import (
     ADMITTED_SECONDS,
     CACHE_ENTRIES,
     MAX_TOKEN,
@@ -24,6 +23,7 @@ from linkis_ecm.gateway.kubeauth import (
     KubernetesAuthenticator,
     user_name,
 )
+from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats
 from tests.gateway.callers import Clock, Sent
@@ -307,7 +307,7 @@ async def test_a_flood_of_garbage_is_bounded_and_does_not_push_out_the_users() -
         garbage = (authenticator.authenticate(sent(f"garbage-{start + i}")) for i in range(500))
         results = await asyncio.gather(*garbage, return_exceptions=True)
         assert all(isinstance(result, Refused) for result in results)
-    assert client.most_at_once <= kubeauth.CALLS_AT_ONCE
+    assert client.most_at_once <= kubernetes_auth.CALLS_AT_ONCE
     assert len(authenticator._refused._entries) == CACHE_ENTRIES
     before = len(client.asked)
     assert await authenticator.authenticate(sent()) == Caller("alice")
@@ -315,7 +315,7 @@ async def test_a_flood_of_garbage_is_bounded_and_does_not_push_out_the_users() -
 
 
 async def test_more_lookups_than_are_bearable_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeauth, "LOOKUPS_AT_ONCE", 1)
+    monkeypatch.setattr(kubernetes_auth, "LOOKUPS_AT_ONCE", 1)
     client = FakeReviews()
     client.held = asyncio.Event()
     authenticator = new(client)

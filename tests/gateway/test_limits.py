@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway import limits
-from linkis_ecm.gateway.errors import Refused
-from linkis_ecm.gateway.limits import Limits
+from linkis_ecm.gateway.http import ratelimit
+from linkis_ecm.gateway.http.errors import Refused
+from linkis_ecm.gateway.http.ratelimit import Limits
 from tests.gateway.callers import Clock
 from tests.gateway.support import TOKEN, Harness
 
@@ -36,7 +36,7 @@ def test_a_user_over_the_rate_waits_and_others_do_not() -> None:
 
 
 def test_users_are_forgotten_but_not_while_they_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "USERS", 2)
+    monkeypatch.setattr(ratelimit, "USERS", 2)
     limited = Limits(per_second=0, burst=1, at_once=1)
     with limited.call("alice"):
         for name in "abcdef":

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from linkis_ecm.gateway.app import KEEPALIVE_SECONDS
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
 from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
 from tests.gateway.support import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent

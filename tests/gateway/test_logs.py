@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.agentlogs import DOWNLOADS_PER_ENGINE
+from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tests.gateway.clock import LoopClock
 from tests.gateway.support import BASE, EM, PATIENCE, Harness
 

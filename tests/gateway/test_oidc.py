@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 from joserfc import jwk
 
-from linkis_ecm.gateway import oidc
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.kubeauth import MAX_TOKEN
-from linkis_ecm.gateway.oidc import (
+from linkis_ecm.gateway.auth import oidc
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.kubernetes import MAX_TOKEN
+from linkis_ecm.gateway.auth.oidc import (
     FIRST_REFETCH_SECONDS,
     KEYS_FRESH_SECONDS,
     KEYS_KEPT_SECONDS,

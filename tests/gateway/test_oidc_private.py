@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from e2e.cluster.pki import Authority
-from linkis_ecm.gateway.auth import Caller
-from linkis_ecm.gateway.kubeauth import user_name
-from linkis_ecm.gateway.oidc import KEYS_FRESH_SECONDS
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.kubernetes import user_name
+from linkis_ecm.gateway.auth.oidc import KEYS_FRESH_SECONDS
 from tests.gateway.issuer import OTHER, Issuer, Setup, ask, refusal, refused
 
 

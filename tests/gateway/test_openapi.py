@@ -9,7 +9,7 @@ from typing import Any
 from openapi_spec_validator import validate
 
 from linkis_ecm.gateway import openapi
-from linkis_ecm.gateway.table import METHODS
+from linkis_ecm.gateway.routes import METHODS
 from tests.gateway.support import Harness
 
 COMMITTED = Path(__file__).parents[2] / "docs/openapi.json"

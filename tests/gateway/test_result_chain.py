@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.inventory.history import PastEngine
 from tests.agent.harness import AgentProcess
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
 from tests.dolphin import dolphin

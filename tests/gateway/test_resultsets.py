@@ -18,7 +18,8 @@ import pytest
 from aiohttp import web
 from pyarrow import ipc
 
-from linkis_ecm.gateway import jsonweight, resultplaces
+from linkis_ecm.gateway.results import json_budget
+from linkis_ecm.gateway.results import source as result_source
 from tests.agent.harness import AgentProcess, until
 from tests.dolphin import dolphin
 from tests.gateway.realagent import NAME, UID
@@ -311,10 +312,10 @@ async def test_so_many_pages_are_made_at_a_time_and_others_wait_their_turn(
 ) -> None:
     places = gw.gateway.results
     async with AsyncExitStack() as others:
-        for n in range(resultplaces.PAGES - resultplaces.PAGES_PER_USER):
+        for n in range(result_source.PAGES - result_source.PAGES_PER_USER):
             await others.enter_async_context(places.page(f"user{n}"))
         async with AsyncExitStack() as mine:
-            for _ in range(resultplaces.PAGES_PER_USER):
+            for _ in range(result_source.PAGES_PER_USER):
                 await mine.enter_async_context(places.page("alice"))
             waiting = [asyncio.create_task(ask(gw, frame)) for _ in range(4)]
             # Who asks for no page does not wait.
@@ -336,13 +337,13 @@ async def test_what_json_becomes_is_known_before_it_is_read(content: bytes, leas
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found) == 20_001
-    assert least <= taken <= jsonweight.weight(content)
+    assert least <= taken <= json_budget.weight(content)
 
 
 async def test_brackets_and_commas_within_text_are_no_objects() -> None:
     text = "[,{" * 1_000_000 + '\\"' * 99 + "\\"
     content = json.dumps({"type": "text", "text": text, "more": [text, "x" * (1 << 20)]}).encode()
-    assert jsonweight.weight(content) < 1000
+    assert json_budget.weight(content) < 1000
 
 
 def made_up(output: bytes, asked: list[int]) -> Any:
@@ -355,9 +356,9 @@ def made_up(output: bytes, asked: list[int]) -> Any:
 
 async def test_an_output_of_more_objects_than_memory_has_is_refused(gw: Harness) -> None:
     asked: list[int] = []
-    rows = b"[]," * (jsonweight.MAX_OBJECT_BYTES // 168 + 1)
+    rows = b"[]," * (json_budget.MAX_OBJECT_BYTES // 168 + 1)
     table = b'{"type":"table","columns":[],"rows":[' + rows + b"[]]}"
-    assert len(table) < resultplaces.MAX_OUTPUT_BYTES
+    assert len(table) < result_source.MAX_OUTPUT_BYTES
     _, engine = await gw.served(made_up(table, asked))
     answer = await gw.get("getResultSet", {"engineId": engine["metadata"]["uid"], "taskId": "t"})
     assert (answer.http, "what is no output" in answer.message) == (502, True)
@@ -375,13 +376,13 @@ async def test_an_output_is_held_as_what_it_becomes_from_its_engine_and_from_the
     gw: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[int] = []
-    checked = resultplaces._checked
+    checked = result_source._checked
 
     def watched(output: Any) -> dict[str, Any]:
         held.append(gw.gateway.budget.held)
         return checked(output)
 
-    monkeypatch.setattr(resultplaces, "_checked", watched)
+    monkeypatch.setattr(result_source, "_checked", watched)
     asked: list[int] = []
     table = b'{"type":"table","columns":[{}],"rows":[' + b"[1]," * 200_000 + b'[2]],"totalRows":200001}'
     _, engine = await gw.served(made_up(table, asked))

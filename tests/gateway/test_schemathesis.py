@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.routes import METHODS
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.table import METHODS
 from tests.gateway.stored import store_in
 from tests.gateway.support import EM, KEY, PATIENCE, TOKEN, Harness
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.executions import Executions, Found, Settler, by_agent, settled
-from linkis_ecm.gateway.history import History
-from linkis_ecm.gateway.sending import Sender
-from linkis_ecm.gateway.tasks import keyed
-from linkis_ecm.gateway.views import view_of
+from linkis_ecm.gateway.http.sender import Sender
+from linkis_ecm.gateway.inventory.history import History
+from linkis_ecm.gateway.inventory.view import view_of
+from linkis_ecm.gateway.journal import Executions, Found, Settler, by_agent, settled
+from linkis_ecm.gateway.methods.tasks import keyed
 from linkis_ecm.model.record import ExecutionRecord
 from tests.agent.harness import AgentProcess, until
 from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from linkis_ecm.gateway import dolphin
+from linkis_ecm.gateway.results import dolphin
 from tests.judge.build import BUILD_SECONDS, judge
 
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)

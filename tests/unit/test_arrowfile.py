@@ -18,10 +18,10 @@ import pytest
 from pyarrow import ipc
 
 from linkis_ecm.agent.kernel import spill
-from linkis_ecm.gateway import arrowfile, arrowmeta, dolphin
-from linkis_ecm.gateway.arrowfile import ArrowFile
-from linkis_ecm.gateway.arrowmeta import MalformedError
-from linkis_ecm.gateway.budget import ByteBudget
+from linkis_ecm.gateway.http.budget import ByteBudget
+from linkis_ecm.gateway.results import arrow_file, arrow_metadata, dolphin
+from linkis_ecm.gateway.results.arrow_file import ArrowFile
+from linkis_ecm.gateway.results.arrow_metadata import MalformedError
 
 Open = Callable[[bytes], Awaitable[ArrowFile]]
 
@@ -142,11 +142,11 @@ async def test_an_announced_length_is_not_believed(opened: Open) -> None:
 
 async def test_rows_that_take_no_bytes_are_bounded_too(opened: Open) -> None:
     with pytest.raises(MalformedError, match="too many rows"):
-        await opened(file_of(pa.table({"x": pa.nulls(arrowfile.ROWS_MAX + 1)}), rows=1 << 20))
-    wide = pa.table({f"c{n}": pa.nulls(arrowfile.ROWS_MAX) for n in range(65)})
+        await opened(file_of(pa.table({"x": pa.nulls(arrow_file.ROWS_MAX + 1)}), rows=1 << 20))
+    wide = pa.table({f"c{n}": pa.nulls(arrow_file.ROWS_MAX) for n in range(65)})
     with pytest.raises(MalformedError, match="too many rows"):
         await opened(file_of(wide, rows=1 << 20))
-    inner = pa.FixedSizeListArray.from_arrays(pa.nulls(arrowfile.CELLS_MAX + 8), arrowfile.CELLS_MAX // 8 + 1)
+    inner = pa.FixedSizeListArray.from_arrays(pa.nulls(arrow_file.CELLS_MAX + 8), arrow_file.CELLS_MAX // 8 + 1)
     with pytest.raises(MalformedError, match="too many rows"):
         await opened(file_of(pa.table({"x": inner})))
 
@@ -158,7 +158,7 @@ def struct_of_nulls(fields: int, count: int, name: str = "f") -> pa.Table:
 
 async def test_values_within_structs_count_though_no_one_column_is_long(opened: Open) -> None:
     with pytest.raises(MalformedError, match="too many values within them"):
-        await opened(file_of(struct_of_nulls(1000, arrowfile.CELLS_MAX // 1000 + 1), rows=1 << 20))
+        await opened(file_of(struct_of_nulls(1000, arrow_file.CELLS_MAX // 1000 + 1), rows=1 << 20))
     # A name that is in the text of each row is as many bytes as there are rows.
     with pytest.raises(MalformedError, match="too many values within them"):
         await opened(file_of(struct_of_nulls(10, 1000, name="n" * 30_000), rows=1 << 20))
@@ -223,9 +223,9 @@ def with_blocks(data: bytes, change: Callable[[list[tuple[int, int, int]]], None
     return data.replace(packed, b"".join(struct.pack("<qi4xq", *place) for place in places))
 
 
-def blocks_of(data: bytes) -> arrowmeta.Blocks:
+def blocks_of(data: bytes) -> arrow_metadata.Blocks:
     (length,) = struct.unpack_from("<i", data, len(data) - 10)
-    return arrowmeta.blocks(data[-10 - length : -10], 1 << 20)
+    return arrow_metadata.blocks(data[-10 - length : -10], 1 << 20)
 
 
 async def test_a_batch_that_is_named_twice_is_refused(opened: Open) -> None:
@@ -239,8 +239,8 @@ async def test_a_batch_that_is_named_twice_is_refused(opened: Open) -> None:
 
 
 async def test_so_many_batches_are_read_and_no_more(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert spill.MAX_BATCHES <= arrowfile.BLOCKS_MAX
-    monkeypatch.setattr(arrowfile, "BLOCKS_MAX", 3)
+    assert spill.MAX_BATCHES <= arrow_file.BLOCKS_MAX
+    monkeypatch.setattr(arrow_file, "BLOCKS_MAX", 3)
     assert len(await rows(await opened(file_of(numbers(60))))) == 60
     with pytest.raises(MalformedError, match="it has 4 batches"):
         await opened(file_of(numbers(61)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from linkis_ecm.gateway.budget import SMALL, ByteBudget
+from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
 
 
 async def test_what_turns_out_to_be_less_lets_the_next_in() -> None:

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from linkis_ecm.gateway import dolphin as made
-from linkis_ecm.gateway.inlinetables import batches
+from linkis_ecm.gateway.results import dolphin as made
+from linkis_ecm.gateway.results.arrow_inline import batches
 from tests.dolphin import dolphin
 
 

@@ -19,29 +19,31 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway import docspage, envelope, openapi
-from linkis_ecm.gateway.agentlink import AgentLink, new_session
-from linkis_ecm.gateway.agentlogs import AgentLogSource
-from linkis_ecm.gateway.agents import Agents
-from linkis_ecm.gateway.archived import ArchiveLogSource
-from linkis_ecm.gateway.auth import Authenticator, Caller
-from linkis_ecm.gateway.budget import SMALL, ByteBudget
-from linkis_ecm.gateway.caches import EngineCache, PluginCache
-from linkis_ecm.gateway.cluster import Cluster
+from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.agents.client import Agents
+from linkis_ecm.gateway.agents.link import AgentLink, new_session
+from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.context import ENGINE, Answer, Call, Gateway
-from linkis_ecm.gateway.emstate import EmStore
-from linkis_ecm.gateway.errors import Refused, no_such_path, timed_out, too_large, unavailable
-from linkis_ecm.gateway.executions import Executions, Settler, Store, Writer
-from linkis_ecm.gateway.history import Find, History, Records
-from linkis_ecm.gateway.limits import Limits
-from linkis_ecm.gateway.logs import Logs
+from linkis_ecm.gateway.http import envelope
+from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
+from linkis_ecm.gateway.http.errors import Refused, no_such_path, timed_out, too_large, unavailable
+from linkis_ecm.gateway.http.ratelimit import Limits
+from linkis_ecm.gateway.http.sender import BEGUN
+from linkis_ecm.gateway.http.validate import from_json, from_query
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.cluster import Cluster
+from linkis_ecm.gateway.inventory.ecm_state import EmStore
+from linkis_ecm.gateway.inventory.history import Find, History, Records
+from linkis_ecm.gateway.inventory.usage_reports import Reported
+from linkis_ecm.gateway.journal import Executions, Settler, Store, Writer
+from linkis_ecm.gateway.logs.archived import ArchiveLogSource
+from linkis_ecm.gateway.logs.live import AgentLogSource
+from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
-from linkis_ecm.gateway.reported import Reported
-from linkis_ecm.gateway.resultplaces import ResultPlaces
-from linkis_ecm.gateway.sending import BEGUN
+from linkis_ecm.gateway.pages import serve as pages
+from linkis_ecm.gateway.results.source import ResultPlaces
+from linkis_ecm.gateway.routes import METHODS, Handler, Method
 from linkis_ecm.gateway.settings import MIB, Settings
-from linkis_ecm.gateway.table import METHODS, Handler, Method
-from linkis_ecm.gateway.validate import from_json, from_query
 
 log = logging.getLogger(__name__)
 # A logger of its own, so that it can be sent elsewhere than the rest.
@@ -127,7 +129,7 @@ def build_app(
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/openapi.json", _openapi)
-    docspage.add_routes(app.router)
+    pages.add_routes(app.router)
     for method in METHODS:
         for verb in (method.verb, *(("HEAD",) if method.head else ())):
             app.router.add_route(verb, method.path, _endpoint(method, method.handler))

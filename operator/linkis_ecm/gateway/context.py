@@ -13,23 +13,23 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.agents import Agents
-from linkis_ecm.gateway.auth import Authenticator, Caller
-from linkis_ecm.gateway.budget import ByteBudget
-from linkis_ecm.gateway.caches import EngineCache, PluginCache
-from linkis_ecm.gateway.cluster import Cluster
-from linkis_ecm.gateway.emstate import EmStore
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden, shown, unavailable
-from linkis_ecm.gateway.executions import Executions
-from linkis_ecm.gateway.history import History, PastEngine, Records
-from linkis_ecm.gateway.limits import Limits
-from linkis_ecm.gateway.logs import Logs
+from linkis_ecm.gateway.agents.client import Agents
+from linkis_ecm.gateway.auth.base import Authenticator, Caller
+from linkis_ecm.gateway.http.budget import ByteBudget
+from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, shown, unavailable
+from linkis_ecm.gateway.http.ratelimit import Limits
+from linkis_ecm.gateway.http.sender import Sender
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.cluster import Cluster
+from linkis_ecm.gateway.inventory.ecm_state import EmStore
+from linkis_ecm.gateway.inventory.history import History, PastEngine, Records
+from linkis_ecm.gateway.inventory.usage_reports import Reported
+from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.journal import Executions
+from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
-from linkis_ecm.gateway.reported import Reported
-from linkis_ecm.gateway.resultplaces import ResultPlaces
-from linkis_ecm.gateway.sending import Sender
+from linkis_ecm.gateway.results.source import ResultPlaces
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.views import EngineView, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 

@@ -15,13 +15,13 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import build_app, new_runner
-from linkis_ecm.gateway.auth import TokenFile
-from linkis_ecm.gateway.caches import EngineCache, PluginCache
-from linkis_ecm.gateway.chain import Chain
-from linkis_ecm.gateway.feeds import Feeds
-from linkis_ecm.gateway.history import Find, PastEngine
-from linkis_ecm.gateway.kubeauth import KubernetesAuthenticator
-from linkis_ecm.gateway.oidc import OidcAuthenticator
+from linkis_ecm.gateway.auth.chain import Chain
+from linkis_ecm.gateway.auth.kubernetes import KubernetesAuthenticator
+from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
+from linkis_ecm.gateway.auth.tokens import TokenFile
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.feeds import Feeds
+from linkis_ecm.gateway.inventory.history import Find, PastEngine
 from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.store.database import open_engine

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from linkis_ecm.gateway.table import METHODS, Method
+from linkis_ecm.gateway.routes import METHODS, Method
 
 REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+):[^}]*\}")
@@ -31,10 +31,18 @@ _STREAMS = {
 _DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
 # Groups of methods, by the module that handles them.
 _TAGS = (
-    ("Engines", "From the wish for an engine to what is known of it after its end.", ("create", "engines", "explain")),
-    ("Code", "What an engine runs: at once, or as a task that can be followed.", ("tasks", "resultsets", "commands")),
-    ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("enginelogs",)),
-    ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("usage",)),
+    (
+        "Engines",
+        "From the wish for an engine to what is known of it after its end.",
+        ("methods.create", "methods.engines", "methods.explain"),
+    ),
+    (
+        "Code",
+        "What an engine runs: at once, or as a task that can be followed.",
+        ("methods.tasks", "methods.results", "methods.commands"),
+    ),
+    ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("methods.logs",)),
+    ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("methods.resources",)),
     ("Linkis: engines", "As Linkis's LinkisManager has it, for its SDK and console.", ("linkis.engines",)),
     ("Linkis: ECMs", "This ECM as Linkis's console lists it.", ("linkis.ems",)),
     ("Linkis: operations", "Linkis's operators, and its log viewer.", ("linkis.operations",)),

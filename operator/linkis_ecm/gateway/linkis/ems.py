@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.emstate import EmState
-from linkis_ecm.gateway.errors import bad_request
+from linkis_ecm.gateway.http.errors import bad_request
+from linkis_ecm.gateway.inventory.ecm_state import EmState
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import ListEms, ModifyEm, Names

@@ -11,16 +11,16 @@ from typing import Any
 
 from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.create import FAILED, NotReadyInTime, make_engine
-from linkis_ecm.gateway.engines import stop
-from linkis_ecm.gateway.errors import Refused, bad_request, forbidden
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
+from linkis_ecm.gateway.http.validate import validated
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
 from linkis_ecm.gateway.linkis.sizes import sized
-from linkis_ecm.gateway.validate import validated
-from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTime, make_engine
+from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.model.states import EngineState
 
 log = logging.getLogger(__name__)

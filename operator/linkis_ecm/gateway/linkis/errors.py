@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linkis_ecm.gateway.errors import Refused
+from linkis_ecm.gateway.http.errors import Refused
 
 
 def error_code(code: int, text: str) -> Refused:

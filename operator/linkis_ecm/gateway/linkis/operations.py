@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from linkis_ecm.api.models import EngineCommandAnswer
-from linkis_ecm.gateway.commands import COMMANDS, operate
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.enginelogs import EVERY_TYPE
-from linkis_ecm.gateway.errors import bad_request, shown
-from linkis_ecm.gateway.history import PastEngine
+from linkis_ecm.gateway.http.errors import bad_request, shown
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
-from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.gateway.methods.commands import COMMANDS, operate
+from linkis_ecm.gateway.methods.logs import EVERY_TYPE
 
 OPERATOR = "__operator_name__"
 ENGINE = "__engine_conn_instance__"

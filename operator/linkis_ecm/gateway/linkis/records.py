@@ -6,12 +6,12 @@ import re
 from datetime import datetime
 
 from linkis_ecm.gateway.context import Answer, Call
-from linkis_ecm.gateway.errors import bad_request, shown, unavailable
-from linkis_ecm.gateway.history import Records as Store
+from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
+from linkis_ecm.gateway.inventory.history import Records as Store
+from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
 from linkis_ecm.gateway.linkis.sizes import sized
-from linkis_ecm.gateway.views import EngineView
 
 _CREATOR = re.compile(r"[a-zA-Z\d_.]+", re.ASCII)
 _TIME = "%Y-%m-%d %H:%M:%S"

@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from linkis_ecm.gateway.history import PastEngine, Record
-from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.gateway.inventory.history import PastEngine, Record
+from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.model.reasons import KILLED
 from linkis_ecm.model.states import EngineState
 

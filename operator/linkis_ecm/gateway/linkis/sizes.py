@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from linkis_ecm.gateway.caches import PluginCache
-from linkis_ecm.gateway.views import EngineView
+from linkis_ecm.gateway.inventory.cache import PluginCache
+from linkis_ecm.gateway.inventory.view import EngineView
 
 
 def sized(plugins: PluginCache, view: EngineView) -> EngineView:

@@ -1,0 +1,1 @@
+"""Who is calling: Linkis's tokens, OpenID Connect, Kubernetes. Must not know what is called."""

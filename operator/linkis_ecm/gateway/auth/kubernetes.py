@@ -1,0 +1,278 @@
+"""Who is calling, by Kubernetes: a bearer token that the API server reviews. Must not log a token, or show it.
+
+A TokenReview says whose token it is; SubjectAccessReviews say whether RBAC lets that user create EngineConns in the
+gateway's namespace (then he may use the gateway) and impersonate there (then he is an admin). What cannot be asked is
+never admitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, unavailable
+from linkis_ecm.kube.errors import ApiError
+from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
+from linkis_ecm.model import formats
+
+log = logging.getLogger(__name__)
+
+AUTHORIZATION = "Authorization"
+# Service account tokens have about 1 KiB; one of a user with hundreds of groups has some more.
+MAX_TOKEN = 16 * 1024
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+# How long a withdrawn right still counts, and how long a mistake in a Role still shows after it is mended.
+ADMITTED_SECONDS = 60.0
+REFUSED_SECONDS = 10.0
+CACHE_ENTRIES = 1024
+# Garbage tokens cost one call each: no more than this many at a time go to the API server.
+CALLS_AT_ONCE = 16
+LOOKUPS_AT_ONCE = 1024
+
+_NO_RIGHT = "does not let the gateway ask: bind its service account to the ClusterRole system:auth-delegator"
+_SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]")
+# A name that looks like one of ours gets a suffix too, else a user could take the name of a service account.
+_LIKE_MAPPED = re.compile(r"_(?:[0-9a-f]{6}|[0-9a-f]{16})$")
+# Enough to tell names apart; where much of a name is lost, so much that another cannot be sought to fit.
+_SHORT, _LONG = 6, 16
+
+
+class ReviewClient(Protocol):
+    """What the authenticator asks of the API server. Raises kube's ApiError."""
+
+    async def create(
+        self, resource: Resource, body: dict[str, Any], *, namespace: str | None = None
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a lookup ended as; one that may not be kept is for those who waited for it."""
+
+    answer: Caller | Refused
+    keep_seconds: float = 0.0
+
+
+class KubernetesAuthenticator:
+    """The Authenticator of Kubernetes's users and service accounts."""
+
+    def __init__(
+        self,
+        client: ReviewClient,
+        *,
+        namespace: str,
+        audiences: Sequence[str] = (),
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`audiences`: a token must be meant for one of them; none: for the API server. `seconds`: of one lookup."""
+        self._client = client
+        self._namespace = namespace
+        self._audiences = list(audiences)
+        self._seconds = seconds
+        self._clock = clock
+        # Apart, so that a flood of garbage does not push out the users.
+        self._admitted = _Cache()
+        self._refused = _Cache()
+        self._under_way: dict[bytes, asyncio.Task[_Outcome]] = {}
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def authenticate(self, request: Credentials) -> Caller:
+        """The user of the bearer token, if RBAC lets him create EngineConns."""
+        token = bearer_token(request)
+        digest = hashlib.sha256(token.encode()).digest()
+        now = self._clock()
+        answer = self._admitted.get(digest, now) or self._refused.get(digest, now)
+        if answer is None:
+            # Shielded: who leaves does not take the lookup from the others who wait for it.
+            answer = (await asyncio.shield(self._lookup(digest, token))).answer
+        if isinstance(answer, Refused):
+            # Another one each time: an exception that is raised keeps what it was raised through.
+            raise Refused(answer.sentence, status=answer.status, http=answer.http, headers=answer.headers)
+        return answer
+
+    def _lookup(self, digest: bytes, token: str) -> asyncio.Task[_Outcome]:
+        """The one lookup of this token that is under way."""
+        if (running := self._under_way.get(digest)) is not None:
+            return running
+        if len(self._under_way) >= LOOKUPS_AT_ONCE:
+            raise unavailable("The gateway has too many tokens to look up: try again in a second")
+
+        def done(task: asyncio.Task[_Outcome]) -> None:
+            del self._under_way[digest]
+            if task.cancelled() or task.exception() is not None:
+                return
+            outcome = task.result()
+            if outcome.keep_seconds:
+                cache = self._admitted if isinstance(outcome.answer, Caller) else self._refused
+                cache.put(digest, outcome.answer, self._clock() + outcome.keep_seconds)
+
+        task = asyncio.create_task(self._ask(token))
+        self._under_way[digest] = task
+        task.add_done_callback(done)
+        return task
+
+    async def _ask(self, token: str) -> _Outcome:
+        """Never raises what is the API server's fault: nobody may be left to hear it."""
+        try:
+            async with asyncio.timeout(self._seconds), self._turns:
+                return _Outcome(await self._review(token), ADMITTED_SECONDS)
+        except Refused as refusal:
+            return _Outcome(refusal, REFUSED_SECONDS)
+        except TimeoutError:
+            log.warning("the API server did not review a token within %g s", self._seconds)
+            return _Outcome(_not_reviewed("did not answer in time"))
+        except ApiError as error:
+            # The number alone: a proxy's error page may repeat the request, and the request holds the token.
+            log.warning("the API server did not review a token: %s, status %d", type(error).__name__, error.status)
+            if error.status in (401, 403):
+                return _Outcome(_not_reviewed(_NO_RIGHT))
+            return _Outcome(_not_reviewed("did not answer"))
+        except _UnusableReviewError as error:
+            log.warning("the API server's review cannot be used: %s", error)
+            return _Outcome(_not_reviewed("sent an answer that cannot be used"))
+
+    async def _review(self, token: str) -> Caller:
+        """Raises Refused, ApiError, _UnusableReviewError."""
+        user = await self._user_of(token)
+        name = user["username"]
+        linkis_name = user_name(name)
+        if not await self._allowed(user, "create"):
+            raise forbidden(
+                f"The Kubernetes user of this token may not create engineconns in namespace {self._namespace}: ask for"
+                f" a Role with the verb create on {ENGINECONNS.plural}.{ENGINECONNS.group} there"
+            )
+        return Caller(linkis_name, await self._allowed(user, "impersonate"))
+
+    async def _user_of(self, token: str) -> dict[str, Any]:
+        """The reviewed token's user, as the SubjectAccessReview wants him."""
+        spec: dict[str, Any] = {"token": token}
+        if self._audiences:
+            spec["audiences"] = self._audiences
+        status = await self._create(TOKEN_REVIEWS, spec)
+        if status.get("authenticated") is not True:
+            raise no_login(
+                f"{AUTHORIZATION}: the Bearer token is not accepted by Kubernetes: it may have expired, get a new one"
+                + (f" for the audience {self._audiences[0]}" if self._audiences else "")
+            )
+        # An API server that knows nothing of audiences answers without: then the token was meant for anyone.
+        if self._audiences and not set(self._audiences) & set(_texts(status.get("audiences"), "audiences")):
+            raise no_login(
+                f"{AUTHORIZATION}: the Bearer token is not meant for this gateway: get one for the audience"
+                f" {self._audiences[0]}"
+            )
+        user = status.get("user")
+        if not isinstance(user, dict) or not isinstance(user.get("username"), str) or not user["username"]:
+            raise _UnusableReviewError("a TokenReview without a user name")
+        return user
+
+    async def _allowed(self, user: dict[str, Any], verb: str) -> bool:
+        spec: dict[str, Any] = {
+            "user": user["username"],
+            "groups": _texts(user.get("groups"), "groups"),
+            "resourceAttributes": {
+                "namespace": self._namespace,
+                "verb": verb,
+                "group": ENGINECONNS.group,
+                "resource": ENGINECONNS.plural,
+            },
+        }
+        for field in ("uid", "extra"):
+            if user.get(field):
+                spec[field] = user[field]
+        status = await self._create(ACCESS_REVIEWS, spec)
+        return status.get("allowed") is True and not status.get("denied")
+
+    async def _create(self, resource: Resource, spec: dict[str, Any]) -> dict[str, Any]:
+        """The status of the review."""
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, "spec": spec}
+        answer: Any = await self._client.create(resource, body)
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(status, dict):
+            raise _UnusableReviewError(f"a {resource.kind} without a status")
+        return status
+
+
+class _UnusableReviewError(Exception):
+    """The API server, or what stands in for it, answered with what is no review."""
+
+
+class _Cache:
+    """The newest answers, each until its time."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, tuple[float, Caller | Refused]] = OrderedDict()
+
+    def get(self, digest: bytes, now: float) -> Caller | Refused | None:
+        found = self._entries.get(digest)
+        if found is None:
+            return None
+        until, answer = found
+        if now >= until:
+            del self._entries[digest]
+            return None
+        self._entries.move_to_end(digest)
+        return answer
+
+    def put(self, digest: bytes, answer: Caller | Refused, until: float) -> None:
+        self._entries[digest] = (until, answer)
+        self._entries.move_to_end(digest)
+        if len(self._entries) > CACHE_ENTRIES:
+            self._entries.popitem(last=False)
+
+
+def bearer_token(request: Credentials) -> str:
+    """The token of `Authorization: Bearer`. Raises Refused."""
+    header = request.headers.get(AUTHORIZATION, "")
+    scheme, _, token = header.partition(" ")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise no_login(f"{AUTHORIZATION} has no Bearer token: send the header {AUTHORIZATION}: Bearer <token>")
+    if len(token) > MAX_TOKEN:
+        raise no_login(
+            f"{AUTHORIZATION}: the Bearer token has more than {MAX_TOKEN} characters: get one with fewer groups or"
+            " claims in it"
+        )
+    if not _TOKEN.fullmatch(token):
+        raise no_login(f"{AUTHORIZATION}: the Bearer token has characters that no token has: send it as it was issued")
+    return token
+
+
+def user_name(name: str) -> str:
+    """The Linkis user of a Kubernetes user: the same where it can be one, else one that is no other user's.
+
+    `system:serviceaccount:<namespace>:<name>` becomes `<namespace>.<name>_<hash>`, other names lose only what no Linkis
+    user may have; the hash is of the whole name.
+    """
+    account = _SERVICE_ACCOUNT.fullmatch(name)
+    wanted = _NOT_ALLOWED.sub("_", f"{account[1]}.{account[2]}" if account else name)
+    if wanted.startswith("."):
+        wanted = f"_{wanted[1:]}"
+    if wanted == name and len(name) <= formats.USER_MAX and not _LIKE_MAPPED.search(name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    fits = len(wanted) + 1 + _SHORT <= formats.USER_MAX and name.isascii()
+    suffix = digest[: _SHORT if fits else _LONG]
+    return f"{wanted[: formats.USER_MAX - 1 - len(suffix)]}_{suffix}"
+
+
+def _texts(value: Any, field: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise _UnusableReviewError(f"a TokenReview whose {field} is no list of texts")
+    return value
+
+
+def _not_reviewed(what: str) -> Refused:
+    return unavailable(f"The API server, which has to review the Bearer token, {what}; try again later")

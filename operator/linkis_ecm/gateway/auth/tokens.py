@@ -1,0 +1,131 @@
+"""Who is calling: Linkis's token authentication, `Token-Code` and `Token-User` in headers or cookies.
+
+The tokens stand in a JSON file, {"<token>": {"users": ["*"] or names}}, mounted from a Secret and read again when it
+changes. Closed by default: without a file that can be read nobody gets in. Must not log a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.http.errors import Refused, no_login
+from linkis_ecm.model import formats
+
+log = logging.getLogger(__name__)
+
+TOKEN_HEADER = "Token-Code"  # noqa: S105 - the header's name
+USER_HEADER = "Token-User"
+# The file is looked at this often at most: a kubelet takes up to a minute to bring a changed Secret anyway.
+LOOK_EVERY = 1.0
+# A Secret's own limit.
+MAX_FILE_BYTES = 1 << 20
+_USER = re.compile(formats.USER_PATTERN)
+
+
+class TokenFile:
+    """The Authenticator of Linkis's tokens."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        admins: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._admins = admins
+        self._clock = clock
+        self._looked = float("-inf")
+        self._mark: tuple[int, int, int] | None = None
+        self._users: dict[bytes, frozenset[str]] = {}
+        self._closed = "" if path else "the gateway has no tokens: set ECM_TOKENS_FILE to a file of tokens"
+
+    async def authenticate(self, request: Credentials) -> Caller:
+        """The user named by Token-User, if Token-Code may speak for him."""
+        self._reread()
+        if self._closed:
+            raise no_login(self._closed)
+        headers = request.headers
+        code = headers.get(TOKEN_HEADER) or request.cookies.get(TOKEN_HEADER)
+        user = headers.get(USER_HEADER) or request.cookies.get(USER_HEADER)
+        if not code or not user:
+            missing = TOKEN_HEADER if not code else USER_HEADER
+            raise no_login(
+                f"{missing} is missing: send the headers or cookies {TOKEN_HEADER} (a token of this gateway) and"
+                f" {USER_HEADER} (your user name)"
+            )
+        return self._admit(code, user)
+
+    def _admit(self, code: str, user: str) -> Caller:
+        # Looked up by hash, so that how long it takes says nothing of the tokens.
+        digest = hashlib.sha256(code.encode(errors="surrogateescape")).digest()
+        allowed = frozenset[str]()
+        for known, users in self._users.items():
+            if hmac.compare_digest(known, digest):
+                allowed = users
+        if not allowed or not ("*" in allowed or user in allowed):
+            raise _not_accepted()
+        if len(user) > formats.USER_MAX or not _USER.fullmatch(user):
+            raise no_login(
+                f"{USER_HEADER} is no user name: use letters, digits, '_' and '.', at most {formats.USER_MAX} of them"
+            )
+        return Caller(user, user in self._admins)
+
+    def _reread(self) -> None:
+        now = self._clock()
+        if not self._path or now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        try:
+            found = os.stat(self._path)
+            mark = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if mark == self._mark:
+                return
+            if found.st_size > MAX_FILE_BYTES:
+                raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
+            self._users = _parse(Path(self._path).read_bytes())
+            self._mark = mark
+            self._closed = ""
+            log.info("read %d tokens from %s", len(self._users), self._path)
+        except (OSError, ValueError) as error:
+            # Closed, not as it was: the change may have been to take a token away.
+            reason = (error.strerror or "") if isinstance(error, OSError) else str(error)
+            closed = f"the gateway's tokens file cannot be used ({reason}): mend the Secret behind ECM_TOKENS_FILE"
+            if closed != self._closed:
+                log.error("%s: %s", self._path, closed)
+            self._users, self._mark, self._closed = {}, None, closed
+
+
+def _not_accepted() -> Refused:
+    return no_login(
+        f"{TOKEN_HEADER} is not accepted for this {USER_HEADER}: check both, or ask an admin for a token that may speak"
+        " for you"
+    )
+
+
+def _parse(content: bytes) -> dict[bytes, frozenset[str]]:
+    """sha256 of each token → who may use it. Raises ValueError, without a token in its text."""
+    try:
+        tokens = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    if not isinstance(tokens, dict):
+        raise ValueError('it is not an object like {"<token>": {"users": ["*"]}}')
+    found = {}
+    for number, (token, entry) in enumerate(tokens.items(), 1):
+        users = entry.get("users") if isinstance(entry, dict) else None
+        if not isinstance(users, list) or not all(isinstance(user, str) and user for user in users):
+            raise ValueError(f'entry {number} has no list "users" of names or "*"')
+        if len(token) < 8:
+            raise ValueError(f"the token of entry {number} has fewer than 8 characters")
+        found[hashlib.sha256(token.encode()).digest()] = frozenset(users)
+    return found

@@ -1,0 +1,119 @@
+"""Turns what a caller sent into a request model, or into one sentence that names the field and the remedy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, RootModel, ValidationError
+
+from linkis_ecm.api import models
+from linkis_ecm.gateway.http.errors import Refused, bad_request
+from linkis_ecm.model import engineconn, formats
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NAMES = "letters, digits, '_' and '.', and begin with one of the first three"
+_REMEDIES = {
+    engineconn.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
+    engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
+    engineconn.UUID_PATTERN: "give a UUID in lower case",
+    formats.USER_PATTERN: f"use {_NAMES}",
+    formats.VERSION_PATTERN: f"use {_NAMES}",
+    formats.ENGINE_TYPE_PATTERN: "use lower-case letters, digits and '_', and begin with a letter",
+    models.LABEL_NAME_PATTERN: "use up to 63 letters, digits, '-', '_' and '.', without a prefix",
+    models.LABEL_VALUE_PATTERN: "use up to 63 letters, digits, '-', '_' and '.'",
+}
+# How much of a caller's value a sentence repeats.
+_SHOWN = 80
+
+
+def from_json(model: type[Model], body: bytes) -> Model:
+    """The request in a JSON body. Raises Refused."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise bad_request("The body is not JSON: send a JSON object in UTF-8") from None
+    if issubclass(model, RootModel):
+        return validated(model, content)
+    if not isinstance(content, dict):
+        raise bad_request(f"The body is not a JSON object: send one with {_fields(model)}")
+    return validated(model, content)
+
+
+def from_query(model: type[Model], query: Mapping[str, str], *, repeated: str | None) -> Model:
+    """The request in a query string; `repeated` names a parameter that came twice. Raises Refused."""
+    if repeated is not None:
+        raise bad_request(f"Parameter {_shown(repeated)} is given more than once: give it once")
+    return validated(model, query)
+
+
+def validated(model: type[Model], content: Mapping[str, Any]) -> Model:
+    """The request in `content`. Raises Refused with the first fault that was found."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise sentence(model, error) from None
+
+
+def sentence(model: type[BaseModel], error: ValidationError) -> Refused:
+    """A pydantic error as one sentence."""
+    faults = error.errors(include_url=False)
+    unknown = [_where(fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"]
+    if unknown:
+        shown = ", ".join(map(_shown, unknown[:5]))
+        return bad_request(f"Unknown parameter {shown}: this method takes {_fields(model)}")
+    fault = faults[0]
+    field = _where(fault["loc"])
+    if fault["type"] == "missing":
+        return bad_request(f"Parameter {field} is missing: this method takes {_fields(model)}")
+    value = fault.get("input")
+    if value == "" or value is None:
+        return bad_request(f"Parameter {field} cannot be empty: {_remedy(fault)}")
+    return bad_request(f"Parameter {field} is {_shown(value)}: {_remedy(fault)}")
+
+
+def _remedy(fault: Mapping[str, Any]) -> str:
+    context = fault.get("ctx") or {}
+    pattern = context.get("pattern")
+    if pattern in _REMEDIES:
+        return _REMEDIES[pattern]
+    match fault["type"]:
+        case "string_too_long":
+            return f"use {context['max_length']} characters at most"
+        case "string_too_short":
+            return f"use {context['min_length']} characters at least"
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "give a whole number"
+        case "greater_than_equal":
+            return f"give {context['ge']} or more"
+        case "less_than_equal":
+            return f"give {context['le']} or less"
+        case "bool_parsing" | "bool_type":
+            return "give true or false"
+        case "string_type":
+            return "give text"
+        case "string_pattern_mismatch":
+            return f"it must match {pattern}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "give a JSON object"
+        case "too_long":
+            return f"give {context['max_length']} entries at most"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    # pydantic marks a key of a mapping with "[key]" behind it.
+    return ".".join(str(part) for part in location if part != "[key]") or "body"
+
+
+def _fields(model: type[BaseModel]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
+def _shown(value: Any) -> str:
+    text = str(value) if isinstance(value, str | int | float | bool) else f"a {type(value).__name__}"
+    text = text.encode("utf-8", "replace").decode()
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if isinstance(value, str) else text[:_SHOWN]

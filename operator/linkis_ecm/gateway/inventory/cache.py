@@ -1,0 +1,137 @@
+"""What the gateway knows of the cluster: engines and catalogue, fed by reflectors, asked without a call to anybody.
+
+Each change of an engine wakes those who wait for it; nothing here polls. A feed (kube's Reflector) calls `on_event`
+from the event loop's thread and sets `synced` after its first list. Must not talk to Kubernetes itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from linkis_ecm.gateway.inventory.view import EngineView, Key, PluginView
+
+Listener = Callable[[EngineView | None], None]
+Kind = Literal["ADDED", "MODIFIED", "DELETED"]
+
+
+class EngineCache:
+    """Engines by namespace and name, by ticket and by service instance."""
+
+    def __init__(self) -> None:
+        self.synced = False
+        self._engines: dict[Key, EngineView] = {}
+        # An id of an engine → the engines that carry it. Several only where somebody gave a ticket twice.
+        self._ids: dict[str, set[Key]] = {}
+        self._listeners: dict[Key, set[Listener]] = {}
+
+    def __len__(self) -> int:
+        return len(self._engines)
+
+    def __iter__(self) -> Iterator[EngineView]:
+        return iter(tuple(self._engines.values()))
+
+    def states(self) -> Counter[str]:
+        """How many engines are in each state."""
+        return Counter(str(view.state) for view in self._engines.values())
+
+    def get(self, key: Key) -> EngineView | None:
+        """The engine of that namespace and name."""
+        return self._engines.get(key)
+
+    def resolve(self, engine_id: str) -> EngineView | None:
+        """The engine of a ticket id, a service instance (host:port) or `namespace/name`."""
+        keys = self._ids.get(engine_id)
+        if keys:
+            # The first that had a ticket keeps it: nobody takes an engine over by giving its ticket to his own.
+            return min((self._engines[key] for key in keys), key=lambda view: (view.created, view.uid))
+        namespace, slash, name = engine_id.partition("/")
+        return self._engines.get((namespace, name)) if slash else None
+
+    @contextmanager
+    def listen(self, key: Key, listener: Listener) -> Iterator[None]:
+        """Call `listener` with each new view of that engine, None when it is deleted, while the block runs."""
+        listeners = self._listeners.setdefault(key, set())
+        listeners.add(listener)
+        try:
+            yield
+        finally:
+            listeners.discard(listener)
+            if not listeners and self._listeners.get(key) is listeners:
+                del self._listeners[key]
+
+    def on_event(self, kind: Kind, view: EngineView) -> None:
+        """Take a change over."""
+        if kind == "DELETED":
+            self._forget(view.key)
+        else:
+            self._put(view)
+
+    def _put(self, view: EngineView) -> None:
+        before = self._engines.get(view.key)
+        if before == view:
+            return
+        if before is not None and before.uid != view.uid:
+            self._forget(view.key)
+            before = None
+        if before is not None:
+            self._unindex(before)
+        self._engines[view.key] = view
+        for engine_id in (view.ticket_id, view.service_instance):
+            self._ids.setdefault(engine_id, set()).add(view.key)
+        self._notify(view.key, view)
+
+    def _forget(self, key: Key) -> None:
+        view = self._engines.pop(key, None)
+        if view is not None:
+            self._unindex(view)
+            self._notify(key, None)
+
+    def _unindex(self, view: EngineView) -> None:
+        for engine_id in {view.ticket_id, view.service_instance}:
+            keys = self._ids[engine_id]
+            keys.discard(view.key)
+            if not keys:
+                del self._ids[engine_id]
+
+    def _notify(self, key: Key, view: EngineView | None) -> None:
+        for listener in tuple(self._listeners.get(key, ())):
+            listener(view)
+
+
+class PluginCache:
+    """The catalogue of engines."""
+
+    def __init__(self) -> None:
+        self.synced = False
+        self._plugins: dict[str, PluginView] = {}
+
+    def __iter__(self) -> Iterator[PluginView]:
+        return iter(tuple(self._plugins.values()))
+
+    def offered(self, engine_type: str) -> list[PluginView]:
+        """The entries of that type."""
+        return [plugin for plugin in self._plugins.values() if plugin.engine_type == engine_type]
+
+    def of(self, engine: EngineView) -> PluginView | None:
+        """The entry that the engine was made of."""
+        entries = self.offered(engine.engine_type)
+        return next((entry for entry in entries if entry.engine_version == engine.engine_version), None)
+
+    def catalogue(self) -> str:
+        """What is offered, in words for a refusal."""
+        entries = sorted({f"{plugin.engine_type} {plugin.engine_version}" for plugin in self._plugins.values()})
+        return ", ".join(entries[:20]) or "nothing yet"
+
+    def types(self) -> list[str]:
+        """The engine types that are offered."""
+        return sorted({plugin.engine_type for plugin in self._plugins.values()})
+
+    def on_event(self, kind: Kind, plugin: PluginView) -> None:
+        """Take a change over."""
+        if kind == "DELETED":
+            self._plugins.pop(plugin.name, None)
+        else:
+            self._plugins[plugin.name] = plugin

@@ -1,0 +1,77 @@
+"""What an admin has said of this ECM: its health, labels and description, kept in a ConfigMap.
+
+An ECM that is not healthy takes no new engines (Linkis's drain); those that run go on. Must not know of requests.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from linkis_ecm.gateway.http.errors import unavailable
+from linkis_ecm.gateway.inventory.cluster import Cluster
+from linkis_ecm.kube.errors import ApiError, NotFound
+from linkis_ecm.kube.resources import CONFIGMAPS
+
+CONFIGMAP = "linkis-ecm-em"
+_KEY = "em.json"
+# How old what is known of the ConfigMap may be when an engine is created.
+FRESH_SECONDS = 5.0
+# A healthy ECM takes engines; Linkis's NodeHealthy.isAvailable.
+AVAILABLE = ("Healthy", "WARN")
+
+
+@dataclass(frozen=True, slots=True)
+class EmState:
+    """What an admin has said of the ECM."""
+
+    health: str = "Healthy"
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    description: str = ""
+
+
+class EmStore:
+    """The ConfigMap of this ECM, read at most every FRESH_SECONDS."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._state = EmState()
+        self._read = float("-inf")
+
+    async def state(self) -> EmState:
+        """What was said last; where the API server does not answer, what is known."""
+        if time.monotonic() - self._read >= FRESH_SECONDS:
+            try:
+                found = await self._cluster.get(CONFIGMAPS, CONFIGMAP, namespace=self._namespace)
+                self._state = _parse((found.get("data") or {}).get(_KEY, ""))
+            except NotFound:
+                self._state = EmState()
+            except ApiError:
+                return self._state
+            self._read = time.monotonic()
+        return self._state
+
+    async def write(self, state: EmState) -> None:
+        """Raises Refused where the API server does not take it."""
+        text = json.dumps({"health": state.health, "labels": state.labels, "description": state.description})
+        data = {"data": {_KEY: text}}
+        try:
+            try:
+                await self._cluster.patch(CONFIGMAPS, CONFIGMAP, data, namespace=self._namespace)
+            except NotFound:
+                body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIGMAP}, **data}
+                await self._cluster.create(CONFIGMAPS, body, namespace=self._namespace)
+        except ApiError as error:
+            raise unavailable(f"The API server does not take the change now ({error.reason}): try again") from None
+        self._state, self._read = state, time.monotonic()
+
+
+def _parse(text: str) -> EmState:
+    try:
+        body = json.loads(text)
+        return EmState(str(body["health"]), list(body.get("labels") or []), str(body.get("description") or ""))
+    except (ValueError, KeyError, TypeError):
+        return EmState()

@@ -1,0 +1,45 @@
+"""Feeds the caches from the API server by kube's reflectors. Must not be imported where no cluster is needed: slow."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.view import EngineView, PluginView, plugin_of, view_of
+from linkis_ecm.kube.client import KubeClient
+from linkis_ecm.kube.reflector import Reflector
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
+
+
+class Feeds:
+    """The reflectors that keep both caches: one for each watched namespace, one for the catalogue."""
+
+    def __init__(
+        self, client: KubeClient, *, engines: EngineCache, plugins: PluginCache, namespaces: tuple[str, ...]
+    ) -> None:
+        self._waiting = {*(namespaces or ("",))}
+        self._engines = engines
+        self.reflectors: list[Reflector[EngineView] | Reflector[PluginView]] = [
+            Reflector(
+                client,
+                ENGINECONNS,
+                transform=view_of,
+                on_event=engines.on_event,
+                on_synced=partial(self._listed, namespace),
+                namespace=namespace or None,
+            )
+            for namespace in sorted(self._waiting)
+        ]
+        self.reflectors.append(
+            Reflector(
+                client,
+                PLUGINS,
+                transform=plugin_of,
+                on_event=plugins.on_event,
+                on_synced=lambda: setattr(plugins, "synced", True),
+            )
+        )
+
+    def _listed(self, namespace: str) -> None:
+        self._waiting.discard(namespace)
+        self._engines.synced = not self._waiting

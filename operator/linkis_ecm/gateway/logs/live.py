@@ -1,0 +1,139 @@
+"""Reads live logs from the agents in engine pods. A part of `gateway.logs`' one interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from aiohttp import StreamReader
+
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, NotThere, has_agent
+from linkis_ecm.gateway.http.socket_relay import Direct
+from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
+
+DOWNLOADS_PER_ENGINE = 4
+FOLLOWERS_PER_ENGINE = 8
+# Downloads at a time that may have a buffer of 4 MiB; others go through aiohttp's, of an eighth of that.
+DIRECT = 16
+# An agent's word goes into an entity tag: with these characters alone.
+_NO_TAG = re.compile("[^0-9a-f-]")
+# An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
+MAX_PAGE_BYTES = 64 << 20
+
+
+class AgentLogSource:
+    """Logs of engines whose pods live."""
+
+    def __init__(self, link: AgentLink) -> None:
+        self._link = link
+        self._open = 0
+
+    def has(self, engine: Engine) -> bool:
+        """While the pod has an address and has not ended."""
+        return has_agent(engine)
+
+    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
+        live = _live(engine)
+        asked: dict[str, int | str] = {"fromLine": query.from_line, "lines": query.lines}
+        more = {
+            "lastRows": query.last_rows,
+            "tail": "true" if query.tail else "",
+            "onlyKeywords": query.only,
+            "ignoreKeywords": query.ignore,
+        }
+        asked |= {name: value for name, value in more.items() if value}
+        path = f"/v1/logs/{log_type}/lines?{urlencode(asked)}"
+        try:
+            async with self._link.open(live, path, kind="lines", bound=READS_PER_ENGINE, what="log pages") as answer:
+                size = answer.content_length
+                if size is None or size > MAX_PAGE_BYTES:
+                    raise self._link.garbage(live, "a page of its log over the limit: ask for fewer lines")
+                # As the agent's text, as objects, and as the answer's text.
+                await held.enter_async_context(self._link.budget.hold(3 * size))
+                with self._link.faults(live):
+                    content = await answer.read()
+        except NotThere:
+            raise LogMissing from None
+        try:
+            page = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise self._link.garbage(live, "a page of its log that is not JSON") from None
+        logs, end_line = (page.get("logs"), page.get("endLine")) if isinstance(page, dict) else (None, None)
+        if not isinstance(logs, list) or not isinstance(end_line, int) or not all(isinstance(x, str) for x in logs):
+            raise self._link.garbage(live, "a page of its log without lines")
+        return {"logs": logs, "endLine": end_line, "rows": len(logs)}
+
+    @asynccontextmanager
+    async def open(
+        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[OpenLog]:
+        live = _live(engine)
+        asked = ({"offset": offset} if offset else {}) | ({} if length is None else {"length": length})
+        path = f"/v1/logs/{log_type}{'?' if asked else ''}{urlencode(asked)}"
+        try:
+            async with self._link.open(
+                live, path, kind="download", bound=DOWNLOADS_PER_ENGINE, what="downloads"
+            ) as answer:
+                total = _number(answer.headers.get("X-Log-Size", ""))
+                if answer.content_length is None or total is None:
+                    raise self._link.garbage(live, "a log without its length")
+                # The file, where it begins, and which of the engine's pods wrote it: bytes once written stay as they
+                # are.
+                file = _NO_TAG.sub("", answer.headers.get("X-Log-File", ""))[:40]
+                self._open += 1
+                try:
+                    yield OpenLog(
+                        total=total,
+                        length=answer.content_length,
+                        identity=f"{live.uid}-{live.attempt}-{file}",
+                        chunks=answer.content.iter_any(),
+                        direct=Direct(answer, self._link.settings.agent_seconds) if self._open <= DIRECT else None,
+                    )
+                finally:
+                    self._open -= 1
+        except NotThere:
+            raise LogMissing from None
+
+    @asynccontextmanager
+    async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
+        live = _live(engine)
+        path = f"/v1/logs/{log_type}/follow?" + (f"tail={tail}" if offset is None else f"offset={offset}")
+        try:
+            async with self._link.open(
+                live, path, kind="follow", bound=FOLLOWERS_PER_ENGINE, what="followers"
+            ) as answer:
+                begins = _number(answer.headers.get("X-Log-Offset", ""))
+                if begins is None:
+                    raise self._link.garbage(live, "a log without the place of its first byte")
+                yield Followed(begins, _unframed(answer.content))
+        except NotThere:
+            raise LogMissing from None
+
+
+async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
+    """The bytes out of the agent's frames; raises ConnectionResetError where one is cut or none."""
+    while line := await content.readline():
+        if len(line) > 9 or not line[:-1].isdigit():
+            raise ConnectionResetError("the agent sent what is no frame")
+        left = int(line)
+        while left:
+            data = await content.read(left)
+            if not data:
+                raise ConnectionResetError("the agent left in the middle of a frame")
+            left -= len(data)
+            yield data
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _live(engine: Engine) -> EngineView:
+    if not isinstance(engine, EngineView):
+        raise TypeError("only a live engine has an agent")
+    return engine

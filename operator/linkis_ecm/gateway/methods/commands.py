@@ -1,0 +1,164 @@
+"""sendEngineCommand: to the running engine, ours (interrupt, restartKernel, status) and Linkis's operators.
+
+Operators answer as Linkis's do: `result`, or `isError` with the reason (linkis-contract.md, 1.4 and 5.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from linkis_ecm.api.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
+from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
+from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.logs.source import Engine, LogQuery
+from linkis_ecm.gateway.methods.logs import EVERY_TYPE, LOG_TYPE_TEXT, read_page
+from linkis_ecm.gateway.methods.tasks import takes_no_code
+from linkis_ecm.model.reasons import by_name
+
+Command = Callable[[Call, Engine, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def send_engine_command(call: Call, request: EngineCommandRequest) -> Answer:
+    """Run the command; a refusal by the engine is Linkis's isError, one by the gateway is a refusal."""
+    command = COMMANDS.get(request.command)
+    if command is None:
+        raise bad_request(f"command is {request.command!r}: give one of {', '.join(COMMANDS)}")
+    engine = await call.engine(request.engine_id)
+    return Answer(await operate(call, engine, command, request.parameters))
+
+
+async def operate(call: Call, engine: Engine, command: Command, parameters: dict[str, Any]) -> EngineCommandAnswer:
+    """The operator's answer in Linkis's shape."""
+    try:
+        return EngineCommandAnswer(result=await command(call, engine, parameters))
+    except Refused as refusal:
+        return EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True)
+
+
+def _live(engine: Engine) -> EngineView:
+    if not isinstance(engine, EngineView) or not engine.takes_code:
+        raise takes_no_code(engine)
+    return engine
+
+
+async def _interrupt(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    await call.gateway.agents.interrupt(_live(engine))
+    return {}
+
+
+async def _restart(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    await call.gateway.agents.restart(_live(engine))
+    return {}
+
+
+async def _status(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    return await call.gateway.agents.status(_live(engine))
+
+
+async def _progress(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    """Linkis's engineConnProgress: of the running task, as its OnceExecutor tells it."""
+    tasks = await call.gateway.agents.tasks(_live(engine))
+    running = next((task for task in tasks if task.get("status") == "Running"), None)
+    # Always with a point: Linkis's client casts it to Double.
+    progress = float(running.get("progress", 0.0)) if running else 0.0
+    message = running.get("progressMessage", "") if running else ""
+    info = (
+        [{"id": running.get("taskId"), "totalTasks": 1, "runningTasks": 1, "failedTasks": 0, "succeedTasks": 0}]
+        if running
+        else []
+    )
+    return {"progress": progress, "progressMessage": message, "progressInfo": info}
+
+
+async def _metrics(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    """Linkis's engineConnMetrics."""
+    told = await call.gateway.agents.status(_live(engine))
+    return {"metrics": told.get("metrics", {}), "usage": told.get("usage", {})}
+
+
+async def _diagnosis(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+    """Linkis's engineConnDiagnosis: an object, on how the engine is; its client refuses a bare text."""
+    if isinstance(engine, EngineView):
+        state, verb = str(engine.state), "is"
+        why = engine.message or engine.reason or "nothing is wrong with it"
+    else:
+        state, verb = engine.status, "has ended as"
+        why = engine.message or engine.reason
+    known = by_name(engine.reason)
+    return {
+        "diagnosis": {
+            "state": state,
+            "reason": engine.reason,
+            "remedy": known.remedy if known else "",
+            "sentence": f"{engine.title} {verb} {state}: {why}",
+        }
+    }
+
+
+async def _log(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Linkis's engineConnLog, with its parameters. `lastRows` gives `logs` and `rows` only."""
+    log_type = parameters.get("logType") or "stdout"
+    if log_type not in EVERY_TYPE:
+        raise bad_request(LOG_TYPE_TEXT)
+    last_rows = whole(parameters, "lastRows", 0)
+    page = await read_page(
+        call,
+        engine,
+        log_type,
+        LogQuery(
+            from_line=whole(parameters, "fromLine", 1),
+            lines=whole(parameters, "pageSize", 100) or 1,
+            last_rows=last_rows,
+            tail=_switch(parameters, "enableTail"),
+            only=_keywords(parameters, "onlyKeywords"),
+            ignore=_keywords(parameters, "ignoreKeywords"),
+        ),
+    )
+    told = {"logs": page["logs"], "rows": page["rows"]}
+    return told if last_rows else told | {"logPath": page["log_path"], "endLine": page["end_line"]}
+
+
+def whole(parameters: dict[str, Any], name: str, default: int) -> int:
+    """A whole number, as JSON number or text. Raises Refused."""
+    value = parameters.get(name, default)
+    if value is None:
+        return default
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 53:
+        raise bad_request(f"{name} is {shown(str(value), 40)!r}: give a whole number of 0 or more")
+    return value
+
+
+def _switch(parameters: dict[str, Any], name: str) -> bool:
+    """True or false, as JSON or text; none is false. Raises Refused."""
+    value = parameters.get(name)
+    if value in (None, "", "true", "false") or isinstance(value, bool):
+        return value in (True, "true")
+    raise bad_request(f"{name} is {shown(str(value), 40)!r}: give true or false")
+
+
+def _keywords(parameters: dict[str, Any], name: str) -> str:
+    """Words with commas between them. Raises Refused."""
+    value = parameters.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_KEYWORDS:
+        raise bad_request(
+            f"{name} is {shown(str(value), 40)!r}: give text of {MAX_KEYWORDS} characters at most, words with commas"
+            " between them"
+        )
+    return value
+
+
+COMMANDS: dict[str, Command] = {
+    "interrupt": _interrupt,
+    "restartKernel": _restart,
+    "status": _status,
+    "engineConnProgress": _progress,
+    "engineConnMetrics": _metrics,
+    "engineConnDiagnosis": _diagnosis,
+    "engineConnLog": _log,
+}

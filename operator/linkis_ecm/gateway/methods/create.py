@@ -1,0 +1,326 @@
+"""createEngineConnection: makes an EngineConn and waits for it on the cache.
+
+A call can be repeated: the ticket decides the resource's name, so a second POST of the same ticket finds the first
+one's engine, whichever replica takes it. Nothing polls; nothing but the one create is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from base64 import b32encode
+from typing import Any
+
+from pydantic import ValidationError
+
+from linkis_ecm.api.models import CreateEngineRequest
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
+from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unavailable
+from linkis_ecm.gateway.http.validate import sentence
+from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
+from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
+from linkis_ecm.kube.resources import ENGINECONNS
+from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
+
+log = logging.getLogger(__name__)
+
+# Names of one ticket that are tried: two engines of one user and type share 30 bits of a hash once in a billion pairs.
+NAMES_TRIED = 3
+# The parts of a name, so that with its suffix it stays under the 63 characters of a label and mostly under the 30 that
+# a pod takes over.
+_TYPE_CHARS, _USER_CHARS = 20, 30
+# A watch tells within milliseconds; one that is broken is replaced after longer than a caller should wait.
+SHOWN_SECONDS = 5.0
+# Linkis's own words around the reason of a failed start.
+FAILED = "Create engineConn failed, caused by {}"
+# A `once` engine's job runs, or has run: how it ended is told by the engine's state, not by its creation.
+_JOB = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
+
+
+class NotReadyInTime(Refused):
+    """The engine goes on starting; `view` is how far it was."""
+
+    def __init__(self, view: EngineView, sentence: str, data: dict[str, Any]) -> None:
+        super().__init__(sentence, data=data)
+        self.view = view
+
+
+async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
+    """Make the engine, or find the one that this ticket made; wait if asked to."""
+    return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
+
+
+async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
+    """The engine that is asked for. Raises Refused."""
+    gateway, caller = call.gateway, call.caller
+    user = _owner(caller, request.user)
+    namespace = _namespace(gateway, caller, request.namespace)
+    ticket_id = request.ticket_id or gateway.new_id()
+    engine = await _known(gateway, caller, request, user)
+    if engine is None:
+        await refuse_if_drained(gateway)
+        _offered(gateway, request)
+        body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
+        engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
+    call.about(engine)
+    if request.wait:
+        return await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+    await _shown(gateway, engine)
+    return engine
+
+
+def _owner(caller: Caller, asked: str | None) -> str:
+    if asked is not None and not caller.may_use(asked):
+        raise forbidden(
+            f"user is {asked!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
+        )
+    return asked or caller.user
+
+
+def _namespace(gateway: Gateway, caller: Caller, asked: str | None) -> str:
+    settings = gateway.settings
+    offered = {settings.namespace, *settings.watch_namespaces}
+    if asked is None or asked in offered:
+        return asked or settings.namespace
+    # Where the operator watches every namespace, an admin may choose one; users may not write where they please.
+    if caller.is_admin and not settings.watch_namespaces:
+        return asked
+    raise bad_request(f"namespace is {asked!r}: engines of this gateway go to {', '.join(sorted(offered))}")
+
+
+def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
+    """Refuse what the catalogue does not have before anything is made."""
+    if not gateway.plugins.synced:
+        raise unavailable("The catalogue of engines is not read yet: try again in a second")
+    entries = gateway.plugins.offered(request.engine_type)
+    catalogue = gateway.plugins.catalogue()
+    if not entries:
+        raise bad_request(f"engineType is {request.engine_type!r}: the catalogue offers {catalogue}")
+    version = request.engine_version
+    if request.mode == "computation" and (request.code or request.run_type):
+        raise bad_request("code and runType belong to mode once: send them by executeCode, or set mode to once")
+    if version is not None and all(entry.engine_version != version for entry in entries):
+        raise bad_request(f"engineVersion is {version!r} of {request.engine_type}: the catalogue offers {catalogue}")
+
+
+async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView | None:
+    """The engine that the caller's ticket made before, if it did."""
+    if request.ticket_id is None:
+        return None
+    view = gateway.engines.resolve(request.ticket_id)
+    if view is not None:
+        return _same(view, caller, request, user)
+    try:
+        past = await gateway.history.find(request.ticket_id)
+    except Refused:
+        # The API server is the truth: a database that does not answer stops no engine.
+        return None
+    if past is not None and past.is_final:
+        owned(past, caller)
+        raise bad_request(
+            f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
+        )
+    return None
+
+
+def _same(view: EngineView, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView:
+    """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
+    owned(view, caller)
+    if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
+        raise bad_request(
+            f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"
+            " ticketId for another engine"
+        )
+    return view
+
+
+def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, ticket_id: str) -> dict[str, Any]:
+    """The resource that is asked for, but for its name. Raises Refused."""
+    spec: dict[str, Any] = {
+        "engineType": request.engine_type,
+        "engineVersion": request.engine_version,
+        "user": user,
+        "creator": request.creator,
+        "ticketId": ticket_id,
+        "mode": "once" if request.mode == "once" else None,  # a session is the resource's own default
+        "code": request.code,
+        "runType": request.run_type,
+        "idleTimeout": request.idle_timeout,
+        "startTimeout": request.start_timeout,
+        "maxLifetime": request.max_lifetime,
+        "ttlAfterFinished": request.ttl_after_finished,
+    }
+    if request.resources is not None:
+        spec["resources"] = request.resources.model_dump(by_alias=True, exclude_none=True)
+    if request.env:
+        spec["env"] = [{"name": name, "value": value} for name, value in request.env.items()]
+    spec = {name: value for name, value in spec.items() if value is not None}
+    try:
+        EngineConnSpec.model_validate(spec)
+    except ValidationError as error:
+        raise sentence(EngineConnSpec, error) from None
+    metadata: dict[str, Any] = {"namespace": namespace}
+    if request.labels:
+        metadata["labels"] = dict(request.labels)
+    return {"apiVersion": API_VERSION, "kind": "EngineConn", "metadata": metadata, "spec": spec}
+
+
+def engine_name(engine_type: str, user: str, ticket_id: str, number: int = 0) -> str:
+    """The name of a ticket's engine: `<type>-<user>-<six of a hash>`; `number` gives others of the same ticket."""
+    suffix = b32encode(hashlib.sha256(f"{ticket_id}/{number}".encode()).digest())[:6].decode().lower()
+    return f"{_plain(engine_type, _TYPE_CHARS)}-{_plain(user, _USER_CHARS)}-{suffix}"
+
+
+def _plain(text: str, length: int) -> str:
+    """`text` in the characters of a host name: a pod's name is one."""
+    return re.sub("[^a-z0-9]+", "-", text.lower())[:length].strip("-") or "x"
+
+
+async def _create(
+    gateway: Gateway, caller: Caller, request: CreateEngineRequest, *, user: str, namespace: str, body: dict[str, Any]
+) -> EngineView:
+    """The engine of `body`, made now or by an earlier call with its ticket."""
+    ticket_id = body["spec"]["ticketId"]
+    names = [request.name] if request.name else _names(request.engine_type, user, ticket_id)
+    for name in names:
+        body["metadata"]["name"] = name
+        try:
+            return view_of(await gateway.cluster.create(ENGINECONNS, body, namespace=namespace))
+        except (AlreadyExists, ServerError, Unreachable) as error:
+            # Taken, or nobody knows whether it was made: look.
+            found = await _look(gateway, namespace, name, error)
+        except ApiError as error:
+            raise _api_refusal(error) from None
+        if found.ticket_id == ticket_id:
+            return _same(found, caller, request, user)
+    if request.name:
+        raise bad_request(
+            f"name {request.name!r} is taken in namespace {namespace}: choose another, leave name out, or repeat the"
+            " ticketId of the call that made it"
+        )
+    raise unavailable("No free name was found for the engine: try again with a new ticketId")
+
+
+def _names(engine_type: str, user: str, ticket_id: str) -> list[str]:
+    return [engine_name(engine_type, user, ticket_id, number) for number in range(NAMES_TRIED)]
+
+
+async def _look(gateway: Gateway, namespace: str, name: str, why: ApiError) -> EngineView:
+    try:
+        return view_of(await gateway.cluster.get(ENGINECONNS, name, namespace=namespace))
+    except NotFound:
+        if isinstance(why, AlreadyExists):
+            # It was there a moment ago and is deleted now; its name is free for the caller's next try.
+            raise unavailable(f"The engine {namespace}/{name} of this ticket was just deleted: try again") from None
+        raise _api_refusal(why) from None
+    except ApiError as error:
+        raise _api_refusal(error) from None
+
+
+def _api_refusal(error: ApiError) -> Refused:
+    """The API server's refusal in a sentence."""
+    text = " ".join(error.message.split())[:500]
+    if isinstance(error, Invalid):
+        return bad_request(f"The API server refuses the engine: {text}")
+    if isinstance(error, Forbidden):
+        return bad_request(
+            f"The API server does not allow the engine: {text}: ask for less, or have an admin of the cluster allow it",
+            reason=error.reason,
+            canRetry=False,
+        )
+    if isinstance(error, NotFound):
+        return bad_request(f"The API server does not know where to put the engine: {text}: check namespace")
+    log.warning("an engine cannot be created: %s", error)
+    return unavailable("The API server does not take the engine now: try again with the same ticketId")
+
+
+async def _shown(gateway: Gateway, engine: EngineView) -> None:
+    """Waits until our own watch has told of the engine: the caller's next call may be about it, and would find nobody,
+    or end nothing."""
+    told = asyncio.Event()
+    with gateway.engines.listen(engine.key, lambda _: told.set()):
+        try:
+            async with asyncio.timeout(SHOWN_SECONDS):
+                while (known := gateway.engines.get(engine.key)) is None or known.uid != engine.uid:
+                    told.clear()
+                    await told.wait()
+        except TimeoutError:
+            log.warning("%s is made, and the watch has not told of it within %g s", engine.title, SHOWN_SECONDS)
+
+
+async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: bool) -> EngineView:
+    """The engine once it takes code or runs its job. Raises Refused where it ends before, or is not ready in time."""
+    views: asyncio.Queue[EngineView | None] = asyncio.Queue()
+    last = engine
+    with gateway.engines.listen(engine.key, views.put_nowait):
+        current = gateway.engines.get(engine.key)
+        if current is not None and current.uid == engine.uid:
+            last = current
+        try:
+            async with asyncio.timeout(seconds):
+                while not (last.takes_code or (once and last.reason in _JOB)):
+                    if last.is_final or last.ending:
+                        raise _failure(last)
+                    view = await views.get()
+                    if view is None or view.uid != engine.uid:
+                        raise _failure(last, reasons.DELETED)
+                    last = view
+        except TimeoutError:
+            raise _not_yet(last, seconds) from None
+    return last
+
+
+def _failure(view: EngineView, reason: reasons.Reason | None = None) -> Refused:
+    """Why the engine never became ready."""
+    known = reason or reasons.by_name(view.reason)
+    if known is None and view.ending:
+        known = reasons.STOPPED_BY_USER
+    text = known.sentence if known else "the engine ended before it was ready."
+    if view.message and not reason:
+        text = view.message
+    elif known and known.remedy:
+        text = f"{text} {known.remedy}"
+    return Refused(
+        FAILED.format(text),
+        data={
+            "reason": known.name if known else view.reason,
+            "remedy": known.remedy if known else "",
+            "canRetry": bool(known and known.can_retry),
+            "ticketId": view.ticket_id,
+            "engine": info_of(view).model_dump(by_alias=True),
+        },
+    )
+
+
+def _not_yet(view: EngineView, seconds: float) -> NotReadyInTime:
+    why = f" ({view.message or view.reason})" if view.message or view.reason else ""
+    return NotReadyInTime(
+        view,
+        FAILED.format(
+            f"{view.title} being {view.state}{why} after {seconds:g} s: it goes on starting, so ask again with ticketId"
+            f" {view.ticket_id}, or give a longer timeoutSeconds"
+        ),
+        data={
+            "reason": view.reason,
+            "remedy": "Repeat the call with the same ticketId.",
+            "canRetry": True,
+            "ticketId": view.ticket_id,
+            "engine": info_of(view).model_dump(by_alias=True),
+        },
+    )
+
+
+async def refuse_if_drained(gateway: Gateway) -> None:
+    """Raises Refused where an admin has taken this ECM out."""
+    state = await gateway.em.state()
+    if state.health not in AVAILABLE:
+        raise Refused(
+            f"this ECM is {state.health} and takes no new engines: wait, or ask an admin (modifyEMInfo)",
+            data={"reason": "EcmUnhealthy", "canRetry": True},
+        )

@@ -1,0 +1,94 @@
+"""getEngineStatus, terminateEngine, listEngines."""
+
+from __future__ import annotations
+
+import logging
+
+from linkis_ecm.api.models import (
+    EngineRequest,
+    EnginesAnswer,
+    ListEnginesRequest,
+    TerminateAnswer,
+)
+from linkis_ecm.gateway.context import Answer, Call, owned
+from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
+from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.kube.errors import ApiError, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS
+from linkis_ecm.model.states import ORDER, EngineState
+
+log = logging.getLogger(__name__)
+
+
+async def get_engine_status(call: Call, request: EngineRequest) -> Answer:
+    """The engine as it is, or as the database remembers it."""
+    return Answer(info_of(await call.engine(request.engine_id)))
+
+
+async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
+    """Ask for the engine's end. Twice, or for an unknown engine, is a success: it is not running, as was asked."""
+    gateway, caller = call.gateway, call.caller
+    done = "Kill engineConn succeed."
+    view = gateway.engines.resolve(request.engine_id)
+    if view is None:
+        return Answer(TerminateAnswer(engine=None), message=done)
+    call.about(view)
+    owned(view, caller)
+    return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
+
+
+async def stop(call: Call, view: EngineView) -> EngineView:
+    """Ask for an engine's end, once; the engine as it is then. Raises Refused."""
+    call.about(view)
+    if view.stop_requested or view.is_final:
+        return view
+    try:
+        wish = {"spec": {"desiredState": "Stopped"}}
+        view = view_of(await call.gateway.cluster.patch(ENGINECONNS, view.name, wish, namespace=view.namespace))
+    except NotFound:
+        pass  # gone is what was asked for
+    except ApiError as error:
+        log.warning("%s cannot be stopped: %s", view.title, error)
+        raise unavailable(f"The API server does not take the stop of {view.title} now: try again") from None
+    log.info("%s is stopped by %s", view.title, call.caller.user)
+    return view
+
+
+async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
+    """The caller's engines, an admin's of everybody, newest first."""
+    gateway, caller = call.gateway, call.caller
+    if request.user is not None and not caller.may_use(request.user):
+        raise forbidden(
+            f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines"
+        )
+    status = _status(request.status)
+    user = request.user or (None if caller.is_admin else caller.user)
+    found = [
+        view
+        for view in gateway.engines
+        if (user is None or view.user == user)
+        and (status is None or view.state is status)
+        and (request.engine_type is None or view.engine_type == request.engine_type)
+    ]
+    found.sort(key=lambda view: view.key)
+    found.sort(key=lambda view: view.created, reverse=True)
+    first = (request.page_now - 1) * request.page_size
+    page = found[first : first + request.page_size]
+    return Answer(
+        EnginesAnswer(
+            engines=[info_of(view) for view in page],
+            total=len(found),
+            page_now=request.page_now,
+            page_size=request.page_size,
+        )
+    )
+
+
+def _status(text: str | None) -> EngineState | None:
+    if not text:
+        return None
+    try:
+        return EngineState(text)
+    except ValueError:
+        raise bad_request(f"Parameter status is {text[:40]!r}: give one of {', '.join(ORDER)}") from None

@@ -1,0 +1,180 @@
+"""explainEngine, previewCull, getPostMortem: why an engine is as it is, what will become of it, what is left of it.
+
+The same pure functions that the operator decides by (`engine.facts`) answer here, over the same objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from linkis_ecm.agent.formats.names import JOB_RESULT
+from linkis_ecm.api.models import (
+    CullCandidate,
+    Deadline,
+    EngineRequest,
+    ExplainAnswer,
+    PostMortemAnswer,
+    PreviewCullAnswer,
+    PreviewCullRequest,
+)
+from linkis_ecm.archive.bundles import BUNDLE
+from linkis_ecm.engine import facts, restart
+from linkis_ecm.engine.agent_report import BadReport, report_of
+from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.times import format_time, parse_time
+from linkis_ecm.engine.view import engine_view, plugin_view
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.kube.errors import ApiError, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
+from linkis_ecm.model import reasons
+from linkis_ecm.model.states import AVAILABLE, EngineState
+
+# Agents asked at a time for a preview, and engines that it looks at.
+ASKED_AT_ONCE = 16
+PREVIEW_MAX = 500
+
+
+async def explain_engine(call: Call, request: EngineRequest) -> Answer:
+    """What the engine waits for, which deadlines it has, what blocks them."""
+    engine = await call.engine(request.engine_id)
+    if isinstance(engine, PastEngine):
+        return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
+    engine = await call.current(engine)
+    snapshot = await snapshot_of(call.gateway, engine)
+    now = call.gateway.clock()
+    return Answer(
+        ExplainAnswer(
+            engine=info_of(engine),
+            summary=_summary(str(engine.state), engine.reason),
+            deadlines=_deadlines(snapshot, engine.state, now),
+            cull_blocked_by=facts.cull_blocked_by(snapshot) or None,
+            attempts_allowed=restart.policy(snapshot).max_attempts,
+            restart_policy=restart.policy(snapshot).type,
+            last_end=snapshot.engine.status.get("lastEnd"),
+            conditions=list(snapshot.engine.status.get("conditions") or []),
+            heard=snapshot.report is not None,
+            execution=dict(snapshot.report.task) or None if snapshot.report is not None else None,
+            usage=dict(snapshot.report.usage) if snapshot.report is not None else {},
+        )
+    )
+
+
+async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
+    """The engine as the operator would see it, with its agent's own word."""
+    try:
+        body = await gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
+    except NotFound:
+        raise bad_request(f"{engine.title} was just deleted: ask for it by its ticket") from None
+    except ApiError as error:
+        raise unavailable(f"The API server does not tell of {engine.title} now ({error.reason}): try again") from None
+    view = engine_view(body, epoch=gateway.clock())
+    plugin = None
+    if (entry := gateway.plugins.of(engine)) is not None:
+        try:
+            plugin = plugin_view(await gateway.cluster.get(PLUGINS, entry.name))
+        except ApiError:
+            plugin = None
+    report = None
+    if engine.takes_code:
+        try:
+            told = await gateway.agents.status(engine)
+            report = report_of(told, view, None, gateway.clock())
+        except (Refused, BadReport):
+            report = None
+    return Snapshot(engine=view, pod=None, plugin=plugin, report=report)
+
+
+def _summary(status: str, reason: str) -> str:
+    known = reasons.by_name(reason)
+    return f"It is {status}. {known.sentence} {known.remedy}".strip() if known else f"It is {status}."
+
+
+def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]:
+    """What will happen when, the soonest first."""
+    found: list[tuple[str, datetime | None, str]] = []
+    if state is EngineState.STARTING:
+        found.append(("nextAttempt", parse_time(s.engine.text("nextAttemptAt")), "a pod is made for its next attempt"))
+        found.append(("startTimeout", facts.start_due(s), "it fails if it is not ready by then"))
+    if state in AVAILABLE:
+        found.append(("idleTimeout", facts.idle_over(s, now), "it ends for idleness unless something uses it"))
+        found.append(("maxLifetime", facts.life_over(s), "it ends by its age, whatever it does"))
+    if state is EngineState.SHUTTING_DOWN:
+        limit = facts.since(s.engine, now) + timedelta(seconds=facts.stop_grace(s))
+        found.append(("stopGrace", limit, "a running task is interrupted"))
+    if state.is_final:
+        found.append(("ttlAfterFinished", facts.removal(s, facts.since(s.engine, now)), "its resource is removed"))
+    coming = [
+        Deadline(name=name, at=format_time(at), in_seconds=round((at - now).total_seconds(), 1), what=what)
+        for name, at, what in found
+        if at is not None and (name != "nextAttempt" or at > now)
+    ]
+    return sorted(coming, key=lambda deadline: deadline.in_seconds)
+
+
+async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
+    """Who would be culled for idleness or age within that time, and what keeps the others."""
+    gateway, caller = call.gateway, call.caller
+    mine = [view for view in gateway.engines if view.takes_code and (caller.is_admin or view.user == caller.user)]
+    mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
+    asked = asyncio.Semaphore(ASKED_AT_ONCE)
+    now = gateway.clock()
+
+    async def look(view: EngineView) -> CullCandidate | None:
+        async with asked:
+            try:
+                snapshot = await snapshot_of(gateway, view)
+            except Refused:
+                return None
+        at, blocked = facts.next_cull(snapshot, now), facts.cull_blocked_by(snapshot)
+        within = at is not None and at <= now + timedelta(seconds=request.within_seconds)
+        return CullCandidate(
+            engine_id=view.ticket_id, namespace=view.namespace, name=view.name, user=view.user,
+            status=str(view.state), culled=within, at=format_time(at) if at is not None else None,
+            blocked_by=blocked or None,
+        )  # fmt: skip
+
+    seen = await asyncio.gather(*(look(view) for view in mine[:PREVIEW_MAX]))
+    found = [candidate for candidate in seen if candidate is not None]
+    return Answer(
+        PreviewCullAnswer(
+            culled=[candidate for candidate in found if candidate.culled],
+            kept=[candidate for candidate in found if not candidate.culled],
+            looked_at=len(found),
+            total=len(mine),
+        )
+    )
+
+
+async def get_post_mortem(call: Call, request: EngineRequest) -> Answer:
+    """What was kept of the engine's last attempt: why it ended, the pod's last state and events, which files."""
+    engine = await call.engine(request.engine_id)
+    archive = call.gateway.archive
+    if archive is None:
+        raise bad_request("This gateway has no archive: set ECM_ARCHIVE_URL (archive.url of the chart)")
+    attempts = await archive.attempts(engine.uid) if engine.uid else []
+    if not attempts:
+        raise bad_request(
+            f"Nothing of {engine.title} is in the archive: it has not ended yet, never had a pod, or its time is over"
+        )
+    last = attempts[-1]
+    bundle, result = await archive.get(engine.uid, last, BUNDLE), await archive.get(engine.uid, last, JOB_RESULT)
+    body: dict[str, Any] = orjson.loads(bundle) if bundle else {}
+    return Answer(
+        PostMortemAnswer(
+            engine=info_of(engine),
+            attempts=attempts,
+            attempt=last,
+            files=await archive.files(engine.uid, last),
+            missing=body.pop("missing", []) if bundle else ["the bundle: the operator has not collected it"],
+            bundle=body,
+            result=orjson.loads(result) if result else None,
+        )
+    )

@@ -1,0 +1,268 @@
+"""getEngineMetrics, getResourceUsage, updateResource, reportResourceUsage: what an engine has, uses, and may be given.
+
+The agent measures; the resource's status has its last word; the database keeps the last of an ended engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from linkis_ecm.api.models import (
+    EngineMetricsAnswer,
+    EngineRequest,
+    NoAnswer,
+    ReportResourceUsageRequest,
+    Resources,
+    ResourceUsageAnswer,
+    UpdateResourceAnswer,
+    UpdateResourceRequest,
+    Usage,
+)
+from linkis_ecm.engine import podspec
+from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
+from linkis_ecm.gateway.agents.link import has_agent
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
+from linkis_ecm.gateway.http.validate import sentence
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import EngineView, startup_millis
+from linkis_ecm.gateway.methods.explain import snapshot_of
+from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.token import engine_token
+
+log = logging.getLogger(__name__)
+
+# The kubelet resizes within a second or two where the node has room, later where it is busy with other pods;
+# what is not done by then is taken back and told as pending. Half of what the call may take.
+RESIZE_SECONDS, RESIZE_LOOK = 30.0, 0.5
+
+
+async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
+    """The engine's times and tasks, from its agent; of an ended engine what the database kept."""
+    engine = await call.engine(request.engine_id)
+    if has_agent(engine):
+        told = await call.gateway.agents.status(engine)
+        times: dict[str, Any] = told["metrics"] if isinstance(told.get("metrics"), dict) else {}
+        return Answer(
+            EngineMetricsAnswer(
+                engine_id=engine.ticket_id,
+                ticket_id=engine.ticket_id,
+                status=str(engine.state),
+                live=True,
+                **{name: int(value) for name, value in times.items() if name in _TIMES},
+                tasks_started=int(told.get("tasksStarted") or 0),
+                tasks_succeeded=int(told.get("tasksSucceeded") or 0),
+                tasks_failed=int(told.get("tasksFailed") or 0),
+                last_task_ended=float(told.get("lastTaskEnded") or 0.0),
+                startup_millis=startup_millis(engine.startup),
+            )
+        )
+    status = str(engine.state) if isinstance(engine, EngineView) else engine.status
+    kept = await _kept(call.gateway, engine.ticket_id)
+    return Answer(
+        EngineMetricsAnswer(
+            engine_id=engine.ticket_id,
+            ticket_id=engine.ticket_id,
+            status=status,
+            live=False,
+            **{name: int(kept[name]) for name in _TIMES if isinstance(kept.get(name), int)},
+            startup_millis=startup_millis(engine.startup) if isinstance(engine, EngineView) else {},
+            kept=kept,
+        )
+    )
+
+
+_TIMES = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
+
+
+async def _kept(gateway: Gateway, ticket: str) -> dict[str, Any]:
+    """The record's metrics, {} where there are none."""
+    records = gateway.records
+    row = await gateway.history.ask(lambda: records.record_by_ticket(ticket)) if records is not None else None
+    try:
+        kept = orjson.loads(row.metrics) if row is not None and row.metrics else {}
+    except orjson.JSONDecodeError:
+        kept = {}
+    return kept if isinstance(kept, dict) else {}
+
+
+async def get_resource_usage(call: Call, request: EngineRequest) -> Answer:
+    """What was asked for and what is used: measured now where the agent answers, else the last word."""
+    gateway = call.gateway
+    engine = await call.engine(request.engine_id)
+    if isinstance(engine, PastEngine):
+        raise bad_request(f"{engine.title} has ended and uses nothing: its last figures are in getEngineMetrics")
+    snapshot = await snapshot_of(gateway, engine)
+    used = None
+    if snapshot.report is not None and snapshot.report.usage:
+        used = _usage(snapshot.report.usage, "agent", gateway.executions.now())
+    elif (reported := gateway.reported.get(engine.uid)) is not None:
+        used = reported
+    elif isinstance(kept := snapshot.engine.status.get("usage"), dict):
+        used = _usage(kept, "operator", 0.0)
+    return Answer(ResourceUsageAnswer(engine_id=engine.ticket_id, requested=_requested(snapshot), used=used))
+
+
+def _usage(figures: Any, source: str, at: float) -> Usage:
+    return Usage(
+        memory_bytes=int(figures.get("memoryBytes") or 0),
+        memory_peak_bytes=int(figures.get("memoryPeakBytes") or 0),
+        cpu_seconds=float(figures.get("cpuSeconds") or 0.0),
+        source=source,
+        at=at,
+    )
+
+
+def _requested(snapshot: Snapshot) -> Resources:
+    """The engine's wishes over its plugin's defaults, as its pod has them."""
+    try:
+        size = _sizes(snapshot, snapshot.engine.spec)
+    except Refused:
+        return Resources()
+    return _resources(size)
+
+
+def _resources(size: Sizes) -> Resources:
+    return Resources(cpu=size.cpu, cpu_limit=size.cpu_limit, memory=size.memory)
+
+
+def _sizes(snapshot: Snapshot, spec: EngineConnSpec | None) -> Sizes:
+    """Resolved figures. Raises Refused over the plugin's bounds."""
+    if spec is None or snapshot.plugin is None:
+        raise unavailable("The engine's plugin cannot be read now: try again")
+    try:
+        return podspec.sizes(spec, snapshot.plugin.spec)
+    except InvalidSpecError as error:
+        raise bad_request(str(error)) from None
+
+
+async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
+    """Give a running engine more or less, in place: its pod is resized by the kubelet, nothing restarts.
+
+    The pod first: the API server's refusal (a quota, an older cluster) is the caller's answer and changes nothing.
+    """
+    gateway = call.gateway
+    engine = await call.engine(request.engine_id)
+    if isinstance(engine, PastEngine) or engine.is_final or engine.ending or not engine.pod_name:
+        raise bad_request(f"{engine.title} has no running pod: its resources are those that it was created with")
+    snapshot = await snapshot_of(gateway, engine)
+    spec = snapshot.engine.spec
+    before = _sizes(snapshot, spec)
+    wish = request.resources.model_dump(by_alias=True, exclude_none=True)
+    if not wish:
+        raise bad_request("Parameter resources cannot be empty: give cpu, cpuLimit or memory")
+    body = spec.model_dump(by_alias=True, exclude_none=True) if spec is not None else {}
+    body["resources"] = {**(body.get("resources") or {}), **wish}
+    try:
+        after = _sizes(snapshot, EngineConnSpec.model_validate(body))
+    except ValidationError as error:
+        raise sentence(EngineConnSpec, error) from None
+    await _resize(gateway, engine, after)
+    try:
+        change = {"spec": {"resources": body["resources"]}}
+        await gateway.cluster.patch(ENGINECONNS, engine.name, change, namespace=engine.namespace)
+    except ApiError as error:
+        raise unavailable(
+            f"The pod of {engine.title} is resized and its resource is not ({error.reason}): repeat the call, or its"
+            " next pod has the old size"
+        ) from None
+    log.info("%s was resized by %s", engine.title, call.caller.user)
+    return Answer(
+        UpdateResourceAnswer(engine_id=engine.ticket_id, before=_resources(before), after=_resources(after)),
+        message="the engine's resources are updated",
+    )
+
+
+async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
+    """The pod with `size`, once its kubelet has done it. Raises Refused."""
+    resources = size.as_container
+    name = engine.pod_name or ""
+    try:
+        pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
+        before = pod["spec"]["containers"]
+        # A merge patch replaces a list: the containers go back whole, with the one change.
+        after = [
+            container | {"resources": resources} if container.get("name") == "engine" else container
+            for container in before
+        ]
+        pod = await _patch(gateway, engine, after)
+        deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
+        while not _done(pod, resources):
+            why = _why_not(pod)
+            if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
+                await _patch(gateway, engine, before)  # a refusal changes nothing
+                raise bad_request(f"The node does not give {engine.title} the new resources: {why}", canRetry=True)
+            await asyncio.sleep(RESIZE_LOOK)
+            pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
+    except NotFound:
+        raise bad_request(
+            f"The pod of {engine.title} cannot be resized: it is gone, or this cluster's version does not resize pods"
+            " in place (Kubernetes 1.33 and later do): create another engine with the new resources"
+        ) from None
+    except (Invalid, Forbidden) as error:
+        text = " ".join(error.message.split())[:500]
+        raise bad_request(f"The API server refuses the new resources of {engine.title}: {text}") from None
+    except ApiError as error:
+        raise unavailable(f"The API server does not resize {engine.title} now ({error.reason}): try again") from None
+
+
+async def _patch(gateway: Gateway, engine: EngineView, containers: list[dict[str, Any]]) -> dict[str, Any]:
+    change = {"spec": {"containers": containers}}
+    name, namespace = engine.pod_name or "", engine.namespace
+    return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")
+
+
+def _done(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
+    """The kubelet says that the container has these very resources."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        if container.get("name") == "engine":
+            has = container.get("resources") or {}
+            return all(
+                parse_quantity(str((has.get(kind) or {}).get(name, "0"))) == parse_quantity(amount)
+                for kind, amounts in wanted.items()
+                for name, amount in amounts.items()
+            )
+    return False
+
+
+def _why_not(pod: dict[str, Any]) -> str:
+    """What the kubelet says of a resize that is not done."""
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") in ("PodResizePending", "PodResizeInProgress") and condition.get("status") == "True":
+            return f"{condition.get('reason') or condition['type']} {condition.get('message') or ''}".strip()
+    return "its kubelet has not answered in time"
+
+
+async def report_resource_usage(call: Call, request: ReportResourceUsageRequest) -> Answer:
+    """What an engine says of itself. Only with its own token: usage cannot be told for others, not even by an admin."""
+    gateway = call.gateway
+    view = gateway.engines.resolve(request.engine_id)
+    scheme, _, token = call.request.headers.get("Authorization", "").partition(" ")
+    if scheme != "Bearer" or not token:
+        raise no_login("Authorization is missing: an engine reports with its own token, as a Bearer token")
+    expected = engine_token(gateway.settings.token_key, view.uid, view.attempt) if view is not None else ""
+    if view is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
+        raise forbidden("the token is not that of this engine: an engine reports of itself only")
+    before = gateway.reported.get(view.uid)
+    peak = max(request.memory_bytes, before.memory_peak_bytes if before is not None else 0)
+    gateway.reported.put(
+        view.uid,
+        Usage(
+            memory_bytes=request.memory_bytes,
+            memory_peak_bytes=peak,
+            cpu_seconds=request.cpu_seconds,
+            source="reported",
+            at=gateway.executions.now(),
+        ),
+    )
+    return Answer(NoAnswer())

@@ -1,0 +1,234 @@
+"""getResultSet: one output of a task that has ended, as a page of JSON, as an Arrow stream or as Linkis's result set.
+
+A big table is read batch by batch from where it is kept, so neither its size nor the page's place matters to memory or
+time. Must not know where results are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from linkis_ecm.agent.formats.cells import cells
+from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
+from linkis_ecm.gateway.agents.link import NotThere
+from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
+from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
+from linkis_ecm.gateway.results import arrow_inline, dolphin
+from linkis_ecm.gateway.results.arrow_metadata import MalformedError
+from linkis_ecm.gateway.results.source import Engine, GoneError, Output
+
+log = logging.getLogger(__name__)
+
+# A page ends early at so many cells, or characters: some 8 MiB of JSON.
+PAGE_CELLS = 500_000
+PAGE_CHARS = 8 << 20
+# For a page, and for the beginning of a stream.
+SECONDS = 60.0
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.StreamResponse:
+    """An output of a task as a page of rows, an Arrow stream, or Linkis's result set (dolphin)."""
+    engine, task_id = await which_task(call, request)
+    places = call.gateway.results
+    try:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(SECONDS):
+                output = await places.output(engine, task_id, request.output, held=call.held)
+                if request.format == "json":
+                    return await _page(call, engine, task_id, output, request)
+                stack.enter_context(places.stream(call.caller.user))
+                pieces = _pieces(call, engine, output, request)
+                stack.push_async_callback(pieces.aclose)
+                first = [await anext(pieces)]
+            return await _send(call, f"{task_id}_{output.index}.{request.format}", first, pieces)
+    except NotThere:
+        raise await _unknown(call, engine, task_id) from None
+    except GoneError:
+        raise _gone(engine) from None
+    except MalformedError as why:
+        raise upstream(f"The result of {engine.title} cannot be read: {why}; run the code again") from None
+    except TimeoutError:
+        # Before OSError, which it is one of.
+        raise timed_out(f"The result of {engine.title} did not come within {SECONDS:g} s: try again later") from None
+    except OSError as error:
+        log.warning("the archive: %r", error)
+        raise unavailable("The archive does not answer: try again in a second") from None
+
+
+async def _page(call: Call, engine: Engine, task_id: str, output: Output, request: ResultSetRequest) -> Answer:
+    """`rows` rows from `fromRow` on; of an output that is no table, the output itself."""
+    first = (request.from_row or 1) - 1
+    count = RESULT_ROWS if request.rows is None else request.rows
+    if count > RESULT_ROWS_MAX:
+        raise bad_request(f"rows is {count}: a page has at most {RESULT_ROWS_MAX} rows; ask for the next by fromRow")
+    told: dict[str, Any] = {"taskId": task_id, "output": output.index, "outputs": output.count, "type": output.kind,
+                            "columns": [], "rows": [], "fromRow": first + 1, "endRow": first, "totalRows": 0,
+                            "truncated": False, "content": None}  # fmt: skip
+    if output.kind != "table":
+        return Answer(told | {"content": output.content})
+    total = output.content.get("totalRows")
+    if output.result_id is None:
+        rows = output.rows[first : first + count]
+        more = {"columns": output.columns, "totalRows": total, "truncated": bool(output.content.get("truncated"))}
+        return Answer(told | more | {"rows": rows, "endRow": first + len(rows)})
+    places = call.gateway.results
+    async with places.page(call.caller.user), places.file(engine, output.result_id) as file:
+        count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
+        # As JSON while their batch is held: rows as objects are many times as big.
+        parts: list[bytes] = []
+        taken, chars = 0, 0
+        async with aclosing(file.slices(first, first + count)) as batches:
+            async for batch in batches:
+                part, length, chars = await file.work(_rows, batch, file.columns, chars)
+                parts += [part] if length else []
+                taken += length
+                if length < batch.num_rows:
+                    break
+                del batch  # who waits for the next has none in the hand
+        told |= {
+            "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"), "endRow": first + taken,
+            "totalRows": file.rows, "truncated": total != file.rows,
+        }  # fmt: skip
+        del parts
+        content = await file.work(orjson.dumps, told)
+        await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
+    return Answer(orjson.Fragment(content))
+
+
+def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes, int, int]:
+    """Blocking. A batch's rows as JSON, without the brackets around them, and how many; the characters of all so far.
+    Fewer rows where there are too many of these."""
+    values = [cells(array, column["type"]) for array, column in zip(batch.columns, columns, strict=True)]
+    rows: list[list[Any]] = []
+    for row in zip(*values, strict=True) if values else ([] for _ in range(batch.num_rows)):
+        chars += sum(len(value) for value in row if isinstance(value, str))
+        if chars > PAGE_CHARS and (rows or chars > 2 * PAGE_CHARS):
+            break
+        rows.append(list(row))
+    return orjson.dumps(rows)[1:-1], len(rows), chars
+
+
+async def _send(call: Call, name: str, first: list[Any], pieces: AsyncIterator[Any]) -> web.StreamResponse:
+    """The bytes as they come, `first` before `pieces`; none is kept once it is sent. A source that breaks, or turns out
+    to be no table, breaks the connection."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": ARROW_TYPE if name.endswith(".arrow") else "application/octet-stream",
+            "Content-Disposition": f"attachment;filename={name}",
+        }
+    )
+    sender = call.sender(response)
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield first.pop()
+        try:
+            async for piece in pieces:
+                yield piece
+                del piece
+        except (MalformedError, GoneError, Refused) as why:
+            raise ConnectionResetError(f"the result cannot be read on: {why}") from None
+
+    await sender.begin()
+    await sender.stream(rest())
+    return await sender.end()
+
+
+async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
+    """The result set's bytes. Raises what the reading raises, before its first piece where that tells it."""
+    arrow, places = request.format == "arrow", call.gateway.results
+    if output.kind != "table":
+        if arrow:
+            raise bad_request(
+                f"output {output.index} of the task is {_a(output.kind)} and no table: ask for format json or dolphin"
+            )
+        other = _other(output)
+        while (piece := await places.work(next, other, None)) is not None:
+            yield piece
+        return
+    begin = (request.from_row or 1) - 1
+    end = 1 << 60 if request.rows is None else begin + request.rows
+    if output.result_id is None:
+        rows = output.rows[begin:end]
+        schema, batches = await places.work(arrow_inline.batches, output.columns, rows)
+        yield _head(schema, arrow)
+        for batch in batches:
+            encoded = _encoded(batch, arrow)
+            while (piece := await places.work(next, encoded, None)) is not None:
+                yield piece
+    else:
+        async with places.file(engine, output.result_id) as file:
+            head = _head(file.schema, arrow)
+            async with aclosing(file.slices(begin, end)) as kept:
+                async for batch in kept:
+                    encoded = _encoded(batch, arrow)
+                    while (piece := await file.work(next, encoded, None)) is not None:
+                        # With the first rows: what cannot be read at all is refused in words.
+                        yield head + bytes(piece) if head else piece
+                        head = b""
+                        del piece
+                    del batch, encoded
+            if head:
+                yield head
+    if arrow:
+        yield END_OF_STREAM
+
+
+def _head(schema: Any, arrow: bool) -> bytes:
+    if not arrow and not len(schema):
+        # Linkis's reader fails on such a one ("Parsing metadata failed").
+        raise bad_request("The table has no columns, which Linkis cannot read: ask for format json or arrow")
+    return bytes(schema.serialize()) if arrow else dolphin.columns(schema)
+
+
+def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:
+    """A batch's bytes, in pieces, each of which blocks."""
+    if arrow:
+        yield memoryview(batch.serialize())
+        return
+    for piece in dolphin.rows(batch):
+        yield piece if isinstance(piece, bytes) else memoryview(piece)
+
+
+def _other(output: Output) -> Iterator[bytes]:
+    """What is no table, as a result set."""
+    content = output.content
+    match output.kind:
+        case "html":
+            return iter([dolphin.single(dolphin.HTML, content["text"])])
+        case "picture":
+            return iter([dolphin.picture(content["mime"], content["data"])])
+        case "error":
+            return dolphin.lines("\n".join(content["traceback"]) or f"{content['name']}: {content['value']}")
+    return dolphin.lines(content["text"])
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "error" else f"a {kind}"
+
+
+async def _unknown(call: Call, engine: Engine, task_id: str) -> Refused:
+    """Why there is no such output: no such task, or nothing left of it."""
+    info = await look(call, engine, task_id)
+    if info is None:
+        return no_task(engine, task_id)
+    if not info.final:
+        return bad_request(f"the task is {info.status}: ask again when it has ended")
+    return _gone(engine)
+
+
+def _gone(engine: Engine) -> Refused:
+    return Refused(
+        f"The output is not kept any more: an engine keeps its latest results, and the archive those of {engine.title}"
+        " that were too big to be shown; run the code again",
+        http=410,
+    )

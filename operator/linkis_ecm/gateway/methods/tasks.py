@@ -1,0 +1,359 @@
+"""executeCode and what belongs to it: tasks by id, their results, what they print while they run, their cancellation.
+
+Code is sent to its engine once, whatever happens to the call; the execution journal is told beside it. A key given by
+the caller makes the task's id, so that the engine's agent itself knows a repetition.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from linkis_ecm.api.models import (
+    ExecuteRequest,
+    ListTasksRequest,
+    TaskEventsRequest,
+    TaskInfo,
+    TaskRequest,
+    TasksAnswer,
+)
+from linkis_ecm.gateway.agents.client import TaskResult
+from linkis_ecm.gateway.agents.link import NotThere, has_agent
+from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.http import envelope
+from linkis_ecm.gateway.http.errors import Refused, bad_request
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.journal import Found, by_agent, settled
+from linkis_ecm.model.record import ENDED, ExecutionRecord
+
+EVENT_STREAM = "text/event-stream"
+# The name space of ids made from keys; a constant of ours, made once.
+_KEYS = uuid.UUID("6f0a5c1e-52f1-4b7e-9d57-0f6f5b0f4c3a")
+# A line of the agent's events: one output, which its own bound keeps under 16 MiB.
+MAX_EVENT_BYTES = 40 << 20
+
+
+async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.StreamResponse:
+    """Run code in the engine and give its result, or the task where it is not waited for."""
+    gateway = call.gateway
+    if not request.code.strip():
+        raise bad_request("Parameter code cannot be empty: send at least one statement")
+    engine = await call.engine(request.engine_id)
+    if isinstance(engine, EngineView) and not (engine.takes_code or engine.ending or engine.is_final):
+        engine = await call.current(engine)
+    task_id = gateway.new_id()
+    if request.idempotency_key is not None:
+        task_id = keyed(engine, request.idempotency_key)
+        known = await _ended_before(call, engine, task_id)
+        if known is not None:
+            return Answer(known, message=f"the task of this idempotencyKey has ended: {known.status}")
+    if isinstance(engine, PastEngine) or not engine.takes_code:
+        raise takes_no_code(engine)
+    _run_type(gateway, engine, request.run_type)
+    seconds = request.timeout_seconds or gateway.settings.execute_seconds
+    record = gateway.executions.accepted(
+        engine, task_id=task_id, caller=call.caller.user, run_type=request.run_type, code=request.code
+    )
+    try:
+        if not request.wait:
+            told = await gateway.agents.submit(
+                engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
+            )
+            return Answer(_info(by_agent(record, told), told), message="the task is submitted")
+        async with gateway.agents.execute(
+            engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
+        ) as result:
+            if result.told is not None:
+                gateway.executions.ended(record, result.told)
+            if result.content is not None:
+                return Answer(orjson.Fragment(result.content))
+            return await _pass_on(call, engine, task_id, result)
+    except Refused as why:
+        await _not_taken(gateway, engine, record, why, keyed=request.idempotency_key is not None)
+        raise
+
+
+async def _not_taken(
+    gateway: Gateway, engine: EngineView, record: ExecutionRecord, why: Refused, *, keyed: bool
+) -> None:
+    """What the engine has refused has not run. What broke on the way may have: the journal's settler finds out.
+
+    With a key, an earlier request of the same key may run: its line is not this refusal's.
+    """
+    if why.http not in (None, 413, 429):
+        return
+    if keyed:
+        try:
+            told = await gateway.agents.task(engine, record.task_id)
+        except NotThere:
+            pass
+        except Refused:
+            return
+        else:
+            heard(gateway, engine, record.task_id, told)
+            return
+    gateway.executions.refused(record, why)
+
+
+def heard(gateway: Gateway, engine: EngineView | PastEngine, task_id: str, told: dict[str, Any]) -> None:
+    """Note the agent's word on a task of which the journal has the beginning."""
+    gateway.executions.note(by_agent(_unwritten(engine, task_id), told))
+
+
+def keyed(engine: EngineView | PastEngine, key: str) -> str:
+    """The id of the task that was sent to the engine with this key."""
+    return str(uuid.uuid5(_KEYS, f"{engine.ticket_id}/{key}"))
+
+
+async def _ended_before(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
+    """The task of a key that an earlier pod of the engine has had, or that ended with the engine."""
+    live = isinstance(engine, EngineView) and engine.takes_code
+    if live and isinstance(engine, EngineView) and engine.attempt == 0:
+        return None  # its agent knows all of its tasks
+    record = await call.gateway.executions.find(task_id)
+    if record is None or (isinstance(engine, EngineView) and live and record.attempt == engine.attempt):
+        return None
+    after = settled(record, Found(engine), call.gateway.executions.now())
+    return _info(after) if after.stays or (after.final and not live) else None
+
+
+async def get_task(call: Call, request: TaskRequest) -> Answer:
+    """How far the task is, or how it ended."""
+    engine, task_id = await which_task(call, request)
+    info = await look(call, engine, task_id)
+    if info is None:
+        raise no_task(engine, task_id)
+    return Answer(info)
+
+
+async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
+    """The agent's word where there is an agent, else the journal's, settled."""
+    gateway = call.gateway
+    asked, told = False, None
+    if has_agent(engine):
+        try:
+            told = await gateway.agents.task(engine, task_id)
+            asked = True
+        except NotThere:
+            asked = True
+    record = await gateway.executions.find(task_id)
+    if record is not None and record.ticket_id != engine.ticket_id:
+        return None
+    if record is None:
+        return None if told is None else _info(_unwritten(engine, task_id), told)
+    here = isinstance(engine, EngineView) and engine.attempt == record.attempt
+    after = settled(record, Found(engine, asked=asked and here, told=told), gateway.executions.now())
+    if after != record:
+        gateway.executions.note(after)
+    return _info(after, told)
+
+
+async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
+    """The engine's tasks: of a live engine those that its agent remembers, with what the journal has besides."""
+    engine = await call.engine(request.engine_id)
+    gateway = call.gateway
+    told = {}
+    if has_agent(engine):
+        told = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
+    records = {
+        record.task_id: record for record in await gateway.executions.of_engine(engine.ticket_id, request.page_size)
+    }
+    found = []
+    for task_id in [*told, *(task_id for task_id in records if task_id not in told)]:
+        record = records.get(task_id) or _unwritten(engine, task_id)
+        # Without the agent's word on this one task: asking for each would be a call for each.
+        after = settled(record, Found(engine, told=told.get(task_id)), gateway.executions.now())
+        found.append(_info(after, told.get(task_id)))
+    found.sort(key=lambda task: task.accepted_at, reverse=True)
+    return Answer(TasksAnswer(tasks=found[: request.page_size]))
+
+
+async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.StreamResponse:
+    """The result of a task that has ended."""
+    engine, task_id = await which_task(call, request)
+    if not has_agent(engine):
+        info = await look(call, engine, task_id)
+        if info is None:
+            raise no_task(engine, task_id)
+        raise Refused(
+            f"{engine.title} has ended, and the task's outputs with it: the task is {info.status}; its log is in"
+            " getEngineLogs",
+            http=410,
+            data={"task": info.model_dump(by_alias=True)},
+        )
+    try:
+        async with call.gateway.agents.result(engine, task_id) as result:
+            if result.told is not None:
+                heard(call.gateway, engine, task_id, result.told)
+            if result.content is not None:
+                return Answer(orjson.Fragment(result.content))
+            return await _pass_on(call, engine, task_id, result)
+    except NotThere:
+        raise no_task(engine, task_id) from None
+
+
+async def cancel_task(call: Call, request: TaskRequest) -> Answer:
+    """End the task: at once where it waits, by an interrupt where it runs; again, or after its end, nothing happens."""
+    engine, task_id = await which_task(call, request)
+    if has_agent(engine):
+        try:
+            told = await call.gateway.agents.cancel(engine, task_id)
+        except NotThere:
+            pass
+        else:
+            return Answer(_info(_unwritten(engine, task_id), told))
+    info = await look(call, engine, task_id)
+    if info is None:
+        raise no_task(engine, task_id)
+    return Answer(info)
+
+
+async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamResponse:
+    """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
+    engine, task_id = await which_task(call, request)
+    if not has_agent(engine):
+        raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
+    cursor = str(request.last_event_id or call.request.headers.get("Last-Event-ID") or "")
+    if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
+        raise bad_request("Last-Event-ID is none of this stream's: leave it out to see everything")
+    try:
+        async with call.gateway.agents.events(engine, task_id, cursor) as answer:
+            response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
+            sender = call.sender(response)
+            await sender.begin()
+            await sender.stream(_sse(call, engine, task_id, answer))
+            return await sender.end()
+    except NotThere:
+        raise no_task(engine, task_id) from None
+
+
+async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The agent's lines as events. Where it goes in the middle, the last event is what is known then."""
+    left = b""
+    try:
+        async for chunk in answer.content.iter_any():
+            *lines, left = (left + chunk).split(b"\n")
+            if len(left) > MAX_EVENT_BYTES:
+                raise ConnectionResetError("the agent sent a line over the limit")
+            # As the agent's bytes, as objects, and as events.
+            async with call.gateway.budget.hold(3 * sum(map(len, lines))):
+                yield b"".join(_event(line) for line in lines)
+            if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
+                with suppress(orjson.JSONDecodeError):
+                    told = orjson.loads(end)
+                    heard(call.gateway, engine, task_id, told if isinstance(told, dict) else {})
+                return
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        pass
+    view = await call.gateway.agents.obituary(engine)
+    info = await look(call, view or engine, task_id) if view is None or view.is_final else None
+    told = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
+    yield b"event: end\ndata: " + orjson.dumps({"event": "end", **told}) + b"\n\n"
+
+
+def _event(line: bytes) -> bytes:
+    """One server-sent event; a blank line of the agent's is a comment that keeps the connection open."""
+    if not line.strip():
+        return b": here\n\n"
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return b": here\n\n"
+    name = str(told.get("event", ""))
+    head = f"id: {told['id']}\n" if isinstance(told.get("id"), str) and told["id"].replace(".", "").isdigit() else ""
+    if not name.isalpha():
+        return b": here\n\n"
+    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(told) + b"\n\n"
+
+
+async def which_task(call: Call, request: TaskRequest) -> tuple[EngineView | PastEngine, str]:
+    """The engine and the task's id. Raises Refused."""
+    engine = await call.engine(request.engine_id)
+    if (request.task_id is None) == (request.idempotency_key is None):
+        raise bad_request("Parameter taskId cannot be empty: give taskId, or the idempotencyKey that it was sent with")
+    return engine, request.task_id or keyed(engine, request.idempotency_key or "")
+
+
+def no_task(engine: EngineView | PastEngine, task_id: str) -> Refused:
+    """Nobody knows such a task of the engine."""
+    return bad_request(f"taskId {task_id} is no task of {engine.title}: take it from executeCode or listTasks")
+
+
+def _unwritten(engine: EngineView | PastEngine, task_id: str) -> ExecutionRecord:
+    """A task that only the agent knows (yet)."""
+    attempt = engine.attempt if isinstance(engine, EngineView) else 0
+    return ExecutionRecord(
+        task_id=task_id, ticket_id=engine.ticket_id, uid=engine.uid, attempt=attempt, caller="", run_type="",
+        code_sha256="", code_chars=0, status="Accepted", accepted=0.0,
+    )  # fmt: skip
+
+
+def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskInfo:
+    """The task as callers see it."""
+    told = told or {}
+    status: Any = str(told.get("status") or record.status)
+    return TaskInfo.model_construct(
+        task_id=record.task_id,
+        engine_id=record.ticket_id,
+        status=status,
+        final=status in ENDED,
+        reason=record.reason,
+        message=record.message,
+        progress=1.0 if status in ENDED else told.get("progress", 0.0),
+        progress_message=told.get("progressMessage", ""),
+        execution_count=told.get("executionCount"),
+        accepted_at=record.accepted or told.get("acceptedAt", 0.0),
+        started_at=told.get("startedAt", record.started),
+        ended_at=told.get("endedAt", record.ended),
+        run_type=record.run_type,
+        caller=record.caller,
+        attempt=record.attempt,
+    )
+
+
+async def _pass_on(call: Call, engine: EngineView, task_id: str, result: TaskResult) -> web.StreamResponse:
+    """A big result: the Message around it, and its bytes as they come."""
+    assert result.chunks is not None  # noqa: S101 - it has no content
+    before, after = envelope.around(call.request.path)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": envelope.CONTENT_TYPE,
+            "Content-Length": str(len(before) + result.size + len(after)),
+        }
+    )
+    sender = call.sender(response)
+    await sender.begin()
+    if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
+        await sender.write(after)
+    with suppress(NotThere, Refused):
+        # It is not read here: how it ended is asked.
+        heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
+    return await sender.end()
+
+
+def takes_no_code(engine: EngineView | PastEngine) -> Refused:
+    """Why the engine runs nothing."""
+    if isinstance(engine, PastEngine):
+        return bad_request(f"{engine.title} has ended ({engine.status}): create another engine")
+    if engine.is_final:
+        why = f", {engine.reason}" if engine.reason else ""
+        return bad_request(f"{engine.title} has ended ({engine.state}{why}): create another engine")
+    if engine.ending:
+        return bad_request(f"{engine.title} is ShuttingDown and takes no more code: create another engine")
+    return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
+
+
+def _run_type(gateway: Gateway, engine: EngineView, run_type: str) -> None:
+    """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
+    plugin = gateway.plugins.of(engine)
+    if plugin is not None and run_type not in plugin.run_types:
+        raise bad_request(
+            f"runType is {run_type!r}: an engine of type {engine.engine_type} runs {', '.join(plugin.run_types)}"
+        )

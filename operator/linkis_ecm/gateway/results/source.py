@@ -1,0 +1,346 @@
+"""Where a task's outputs and spilled results are: with the engine's agent while it lives, else in the archive.
+
+Both were made on the user's ground: shapes are checked here, values by whoever reads them. Must not know of formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from linkis_ecm.agent.formats.names import JOB_RESULT, RESULTS_LIST
+from linkis_ecm.agent.formats.result_files import file_name, is_id
+from linkis_ecm.archive.bundles import Archive
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, NotThere, has_agent
+from linkis_ecm.gateway.http.budget import ByteBudget
+from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
+from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.results.arrow_file import ArrowFile
+from linkis_ecm.gateway.results.arrow_metadata import MalformedError
+from linkis_ecm.gateway.results.json_budget import objects
+
+Engine = EngineView | PastEngine
+
+# One output: its bound at the agent is 16 MiB, of which JSON escapes a few characters.
+MAX_OUTPUT_BYTES = 40 << 20
+# Of a table that is shown: more than the agent lets through (500 columns of 5000 rows).
+MAX_COLUMNS, MAX_CELLS = 10_000, 4_000_000
+# Result sets that are sent at a time, each with a batch in memory; and those of one user.
+STREAMS, STREAMS_PER_USER = 16, 4
+# Pages of files that are made at a time, each with its rows in memory (16 MiB or so); and those of one user.
+PAGES, PAGES_PER_USER = 8, 2
+# Arrow's work is copying and unpacking: more threads would only take turns.
+THREADS = 4
+# A column's name and type.
+NAME_MAX = 1000
+# A `once` engine's one task.
+JOB = "job"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a task, and of how many; the rows of a spilled table are not in it."""
+
+    index: int
+    count: int
+    content: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.content["type"])
+
+    @property
+    def result_id(self) -> str | None:
+        """Of a table that is kept as a file."""
+        found = self.content.get("resultId")
+        return found if self.kind == "table" and is_id(found) else None
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return [
+            {"name": str(column.get("name", ""))[:NAME_MAX], "type": str(column.get("type", ""))[:NAME_MAX]}
+            for column in self.content["columns"]
+        ]
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        rows: list[list[Any]] = self.content.get("rows", [])
+        return rows
+
+
+class GoneError(Exception):
+    """The result, or the task's outputs, are kept nowhere (any more)."""
+
+
+class ResultPlaces:
+    """Finds outputs and opens results; `close` at the end."""
+
+    def __init__(self, link: AgentLink, archive: Archive | None, budget: ByteBudget) -> None:
+        self._link = link
+        self._archive = archive
+        self._budget = budget
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
+        self._streams: dict[str, int] = {}
+        self._pages = asyncio.Semaphore(PAGES)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A blocking call in one of the threads for results."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    @property
+    def under_way(self) -> int:
+        """Result sets that are being sent."""
+        return sum(self._streams.values())
+
+    @contextmanager
+    def stream(self, user: str) -> Iterator[None]:
+        """One of so many result sets that are sent at a time. Raises Refused."""
+        mine = self._streams.get(user, 0)
+        if mine >= STREAMS_PER_USER:
+            raise too_many(f"{mine} result sets of {user} are being sent already: try again when one has ended")
+        if self.under_way >= STREAMS:
+            raise too_many(f"{STREAMS} result sets are being sent already: try again when one has ended")
+        self._streams[user] = mine + 1
+        try:
+            yield
+        finally:
+            self._streams[user] -= 1
+            if not self._streams[user]:
+                del self._streams[user]
+
+    @asynccontextmanager
+    async def page(self, user: str) -> AsyncIterator[None]:
+        """One of so many pages that are made at a time. A page is soon over, so others wait their turn; who has one may
+        wait for bytes of the budget, so nobody waits for a turn with such."""
+        mine = self._turns.get(user)
+        if mine is None:
+            mine = self._turns[user] = asyncio.Semaphore(PAGES_PER_USER)
+        async with mine, self._pages:
+            yield
+
+    async def output(self, engine: Engine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
+        """The output at `index`, or the first table, or the first output; `held` holds what must live until it is sent.
+        Raises NotThere where nobody who is left knows the task, GoneError where it is not kept, and Refused."""
+        if has_agent(engine):
+            try:
+                return await self._live_output(engine, task_id, index, held)
+            except NotThere:
+                pass  # of another of its pods
+            except Refused as why:
+                if why.http != 410:
+                    raise
+        found = await self._kept_output(engine, task_id, index, held)
+        if found is None:
+            raise NotThere
+        return found
+
+    @asynccontextmanager
+    async def file(self, engine: Engine, result_id: str) -> AsyncIterator[ArrowFile]:
+        """A spilled result, open. Raises GoneError, MalformedError and Refused."""
+        async with AsyncExitStack() as stack:
+            found = None
+            if has_agent(engine):
+                # Where it was dropped for later ones it may be in the archive.
+                with suppress(NotThere, GoneError):
+                    found = await self._live_file(engine, result_id)
+            if found is None:
+                found = await self._kept_file(engine, result_id, stack)
+            if found is None:
+                raise GoneError
+            yield found
+
+    # -- with the agent ----------------------------------------------------------------------------------------------
+
+    async def _live_output(self, engine: EngineView, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
+        path = f"/v1/tasks/{task_id}/outputs/{'first' if index is None else index}"
+
+        async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
+            async with self._link.open(engine, path, kind="output", bound=READS_PER_ENGINE, what="outputs") as answer:
+                size = answer.content_length
+                if size is None or size > MAX_OUTPUT_BYTES:
+                    raise self._link.garbage(engine, "an output over the limit")
+                await hold(size)
+                with self._link.faults(engine):
+                    return await answer.read()
+
+        async with AsyncExitStack() as holding:
+            try:
+                told = await objects(read, budget=self._budget, work=self.work, held=holding)
+                found = Output(_whole(told["index"]), _whole(told["outputs"]), _checked(told["output"]))
+            except (KeyError, TypeError, ValueError):
+                raise self._link.garbage(engine, "what is no output") from None
+            if found.result_id is None:
+                # Who reads a file holds its batches instead: nobody waits for bytes with bytes in the hand.
+                held.push_async_exit(holding.pop_all())
+            return found
+
+    async def _live_file(self, engine: EngineView, result_id: str) -> ArrowFile:
+        size, identity = await self._live_size(engine, result_id)
+
+        async def read(offset: int, length: int) -> bytes:
+            path = f"/v1/results/{result_id}?offset={offset}&length={length}"
+            try:
+                async with self._link.open(
+                    engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
+                ) as answer:
+                    if answer.headers.get("X-Log-File", "") != identity or answer.content_length != length:
+                        raise MalformedError("the file has changed while it was read")
+                    with self._link.faults(engine):
+                        return await answer.read()
+            except NotThere:
+                raise GoneError from None
+
+        return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
+
+    async def _live_size(self, engine: EngineView, result_id: str) -> tuple[int, str]:
+        path = f"/v1/results/{result_id}?length=0"
+        async with self._link.open(
+            engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
+        ) as head:
+            size = head.headers.get("X-Log-Size", "")
+            if not size.isascii() or not size.isdigit() or len(size) > 15:
+                raise self._link.garbage(engine, "a result without its length")
+            return int(size), head.headers.get("X-Log-File", "")
+
+    # -- in the archive ----------------------------------------------------------------------------------------------
+
+    async def _kept_output(
+        self, engine: Engine, task_id: str, index: int | None, held: AsyncExitStack
+    ) -> Output | None:
+        """From the list of spilled results; of a job, from its own result."""
+        if self._archive is None or not engine.uid:
+            return None
+        for attempt in reversed(await self._archive.attempts(engine.uid)):
+            for name in (JOB_RESULT, RESULTS_LIST) if task_id == JOB else (RESULTS_LIST,):
+                async with AsyncExitStack() as holding:
+                    told = await self._json(self._archive, engine, attempt, name, holding)
+                    if told is None:
+                        continue
+                    found = _of_job(told, index) if name == JOB_RESULT else _listed(told, task_id, index)
+                    if found is None:
+                        continue
+                    if found.result_id is None:
+                        held.push_async_exit(holding.pop_all())
+                    return found
+        return None
+
+    async def _json(
+        self, archive: Archive, engine: Engine, attempt: int, name: str, holding: AsyncExitStack
+    ) -> dict[str, Any] | None:
+        """What is in a file; `holding` holds what it takes."""
+        size = (await archive.files(engine.uid, attempt)).get(name, 0)
+        if not size:
+            return None
+        if size > MAX_OUTPUT_BYTES:
+            raise _garbage(engine, f"{name} is over the limit")
+
+        async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
+            await hold(size)
+            content = await archive.get(engine.uid, attempt, name)
+            if content is None:
+                raise NotThere
+            return content
+
+        try:
+            found = await objects(read, budget=self._budget, work=self.work, held=holding)
+        except NotThere:
+            return None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise _garbage(engine, f"{name} is not what an agent writes")
+        return found
+
+    async def _kept_file(self, engine: Engine, result_id: str, stack: AsyncExitStack) -> ArrowFile | None:
+        if self._archive is None or not engine.uid:
+            return None
+        for attempt in reversed(await self._archive.attempts(engine.uid)):
+            reader = await self._archive.open(engine.uid, attempt, file_name(result_id))
+            if reader is not None:
+                stack.push_async_callback(reader.close)
+                return await ArrowFile(reader.read, reader.size, threads=self._threads, budget=self._budget).open()
+        return None
+
+
+def _listed(told: dict[str, Any], task_id: str, index: int | None) -> Output | None:
+    tasks = told.get("tasks")
+    task = tasks.get(task_id) if isinstance(tasks, dict) else None
+    return _of_list(task, index) if isinstance(task, dict) else None
+
+
+def _of_job(told: dict[str, Any], index: int | None) -> Output:
+    outputs = told.get("outputs")
+    if not isinstance(outputs, list):
+        raise upstream("The job's result in the archive is not what an agent writes")
+    if index is None:
+        index = next((n for n, part in enumerate(outputs) if isinstance(part, dict) and part.get("type") == "table"), 0)
+    if index >= len(outputs):
+        raise no_output(index, len(outputs))
+    try:
+        return Output(index, len(outputs), _checked(outputs[index]))
+    except (KeyError, TypeError, ValueError):
+        raise upstream("The job's result in the archive is not what an agent writes") from None
+
+
+def _of_list(task: dict[str, Any], index: int | None) -> Output:
+    """Only what was spilled is in the list. Raises GoneError."""
+    try:
+        kept = {int(position): _checked(output) for position, output in task["outputs"].items()}
+        count = _whole(task["count"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise upstream("The list of results in the archive is not what an agent writes") from None
+    index = min(kept, default=0) if index is None else index
+    if index in kept:
+        return Output(index, count, kept[index])
+    if index >= count:
+        raise no_output(index, count)
+    raise GoneError
+
+
+def no_output(index: int, count: int) -> Refused:
+    """The task has fewer outputs."""
+    return bad_request(f"output is {index}: the task has {count} outputs, counted from 0")
+
+
+def _garbage(engine: Engine, what: str) -> Refused:
+    return upstream(f"In the archive of {engine.title}, {what}")
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("no number")
+    return value
+
+
+def _checked(output: Any) -> dict[str, Any]:
+    """An output whose parts have the types that they should. Raises KeyError, TypeError, ValueError."""
+    kind = output["type"]
+    texts = {"text": ("text",), "html": ("text",), "picture": ("mime", "data"), "error": ("name", "value")}
+    if kind == "table":
+        rows, columns = output.get("rows", []), output["columns"]
+        if not isinstance(columns, list) or not all(isinstance(column, dict) for column in columns):
+            raise TypeError("columns")
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise TypeError("rows")
+        if len(columns) > MAX_COLUMNS or len(rows) * max(1, len(columns)) > MAX_CELLS:
+            raise ValueError("cells")
+    elif kind not in texts or not all(isinstance(output[name], str) for name in texts[kind]):
+        raise TypeError("type")
+    if kind == "error" and not all(isinstance(line, str) for line in output["traceback"]):
+        raise TypeError("traceback")
+    if kind == "table" and is_id(output.get("resultId")):
+        # The rest is in the file, and nobody holds anything for it.
+        total = output.get("totalRows")
+        return {"type": kind, "resultId": output["resultId"], "totalRows": total if isinstance(total, int) else None}
+    found: dict[str, Any] = output
+    return found
