@@ -55,8 +55,8 @@ bench-logs: $(SETUP) ## The benchmark of logs on loopback: no cluster, 4 GiB of 
 # One resolution for everything, so that tests run what the images hold.
 LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --no-annotate --generate-hashes
 lock: ## The pins in requirements/, from pyproject.toml (needs uv)
-	$(LOCK) pyproject.toml --group dev --group agent --group python-engine -o requirements/dev.txt
-	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --extra server --group dev --group agent --group python-engine -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/runtime.txt
 	$(LOCK) --group agent --group python-engine -c requirements/dev.txt -o requirements/engine-python.txt
 	echo jupyter_enterprise_gateway==3.3.0 | $(LOCK) - -o bench/jeg-requirements.txt
 

@@ -9,10 +9,9 @@ import sys
 
 import pytest
 
-from linkis_ecm.api import models
-from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, login, methods
+from linkis_ecm.api import models, paths
+from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, methods
 from linkis_ecm.client.plan import Plan
-from linkis_ecm.gateway import routes
 from linkis_ecm.gateway.routes import OURS, Method
 
 ELEVEN = (
@@ -85,8 +84,10 @@ def test_the_eleven_have_their_own_names_too(name: str, client: type) -> None:
     assert getattr(client, name) is getattr(client, python_name(name))
 
 
-def test_the_paths_are_the_gateways() -> None:
-    assert (login.PREFIX, login.BASE) == (routes.PREFIX, routes.BASE)
+def test_each_path_is_one_that_the_gateway_serves() -> None:
+    served = {method.path for method in OURS}
+    assert {f"{paths.BASE}/{name}" for name in ELEVEN} <= served
+    assert (paths.PREFIX, paths.BASE) == ("/api/rest_j/v1", "/api/rest_j/v1/engineconnManager")
 
 
 def test_importing_it_loads_nothing_of_a_gateway() -> None:
