@@ -21,27 +21,27 @@ demo: $(SETUP) ## The main job on a real cluster: install, an engine, code, its 
 	$(PY) -m e2e.demo
 
 test: $(SETUP) ## Everything: lint, types, unit, simulation, store, agent, gateway, client, judges, and e2e on a real cluster
-	$(PY) -m e2e.checks all
+	$(PY) -m tools.checks all
 
 test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
-	$(PY) -m e2e.checks fast
+	$(PY) -m tools.checks fast
 
 lint: $(SETUP) ## ruff, mypy --strict, import-linter
-	$(PY) -m e2e.checks lint
+	$(PY) -m tools.checks lint
 
 generate: $(SETUP) ## CRDs, rendered manifests and the OpenAPI document from their sources
 	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
-	$(PY) -m e2e.render manifests/install.yaml
+	$(PY) -m tools.render manifests/install.yaml
 	$(PY) -m linkis_ecm.gateway.openapi docs/openapi.json
 
 cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or a node built from source
-	$(PY) -m e2e.cluster up
+	$(PY) -m tools.cluster up
 
 cluster-down: $(SETUP) ## Stops it and leaves nothing behind
-	$(PY) -m e2e.cluster down
+	$(PY) -m tools.cluster down
 
 test-elsewhere: $(SETUP) ## Node, chart and an engine in a virtual machine with cgroup v2 and every capability (10 minutes)
-	$(PY) -m e2e.elsewhere here
+	$(PY) -m tools.elsewhere here
 
 bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
 	$(PY) -m bench

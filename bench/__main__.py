@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import Table
-from e2e import kubectl
-from e2e.cluster import tools
-from e2e.gateway import Gateway
-from e2e.installation import RELEASE, install, uninstall
+from tools.cluster import tools
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.installation import RELEASE, install, uninstall
 
 NAMESPACE = "ecm-bench"
 FLOORS = "ecm-bench-floors"

@@ -20,7 +20,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
-from tests.simulation.world import Script, World
+from tools.testkit.world import Script, World
 
 ENGINES = 100
 GOAL_SECONDS = 2.0

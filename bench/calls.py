@@ -25,8 +25,8 @@ from jupyter_client.connect import write_connection_file
 from bench.loopback import HEADERS, agents, engine_id, gateway
 from bench.serving import Server
 from bench.table import Table
-from e2e.cluster import packages
 from linkis_ecm.api.paths import BASE
+from tools.cluster import packages
 
 ENGINES, AT_ONCE = 10, 50
 ROUNDS, CALLS = 6, 100  # one at a time

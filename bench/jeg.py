@@ -22,10 +22,10 @@ from typing import Any, Protocol
 
 from bench import jeg_setup
 from bench.jeg_client import Channels, Kernels
-from e2e import kubectl
-from e2e.cluster import tools
-from e2e.gateway import Gateway
-from e2e.installation import RELEASE, Installation, install, installed, uninstall
+from tools.cluster import tools
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.installation import RELEASE, Installation, install, installed, uninstall
 
 NAMESPACE = "ecm-bench"
 PLUGIN = "python-3.11"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e import kubectl
-from e2e.cluster import images
+from tools.cluster import images
+from tools.testkit import kubectl
 
 NAMESPACE = "ecm-bench-jeg"
 PORT = 8888

@@ -30,7 +30,7 @@ from bench.loopback import HEADERS, agents, engine_id, gateway, name_of
 from bench.serving import serving, until_let_go
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
-from tests.gateway.support import engine_item
+from tools.testkit.gateways import engine_item
 
 GIB = 1 << 30
 MIB = 1 << 20

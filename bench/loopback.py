@@ -17,9 +17,9 @@ from typing import Any
 from bench.serving import Server, serving, until_let_go
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model.token import engine_token
-from tests.agent.harness import AgentProcess
-from tests.gateway.stored import store_in
-from tests.gateway.support import EM, KEY, TOKEN, Harness, engine_item
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import EM, KEY, TOKEN, Harness, engine_item
+from tools.testkit.stores import store_in
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
 

@@ -25,12 +25,12 @@ from typing import Any
 import aiohttp
 
 from bench.table import Table
-from e2e import kubectl
-from e2e.cluster import binaries, tools
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS
 from linkis_ecm.model.token import engine_token, master_key
+from tools.cluster import binaries, tools
+from tools.testkit import kubectl
 
 STAGES = Path(__file__).parent / "kwok.yaml"
 NAMESPACE = "ecm-scale"

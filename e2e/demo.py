@@ -17,11 +17,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e import kubectl
-from e2e.cluster import tools
-from e2e.cluster.progress import ClusterError
-from e2e.gateway import Gateway, texts
-from e2e.installation import RELEASE, install, stopwatch
+from tools.cluster import tools
+from tools.cluster.progress import ClusterError
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway, texts
+from tools.testkit.installation import RELEASE, install, stopwatch
 
 NAMESPACE = "linkis"
 ENGINE = "first-light"

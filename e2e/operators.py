@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from e2e import kubectl, processes
-from e2e.cluster.tools import backend
-from e2e.conftest import NAMESPACE, is_ready, operator_pods, until_holds
+from tools.cluster.tools import backend
+from tools.testkit import kubectl, processes
+from tools.testkit.waiting import NAMESPACE, is_ready, operator_pods, until_holds
 
 # On two busy cores: a kubelet's look at ended containers, a new container or pod, and two Python processes that start.
 BACK_SECONDS = 120

@@ -1,4 +1,4 @@
-"""The API contract of `tests.contract` on the real API server; the simulation holds the fake one to the same."""
+"""The API contract of `tools.testkit.contract` on the real API server; the simulation holds the fake to it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e import kubectl
-from e2e.cluster.tools import kubeconfig
-from e2e.installation import OURS, RELEASE
 from linkis_ecm.kube.client import KubeClient
-from tests.contract import BEHAVIOURS
+from tools.cluster.tools import kubeconfig
+from tools.testkit import kubectl
+from tools.testkit.contract import BEHAVIOURS
+from tools.testkit.installation import OURS, RELEASE
 
 # The first one's time has an operator's end and the CRDs' beginning in it.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

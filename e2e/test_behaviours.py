@@ -1,4 +1,4 @@
-"""The behaviours of `tests.behaviours` on the real cluster; the simulation has them in virtual time."""
+"""The behaviours of `tools.testkit.behaviours` on the real cluster; the simulation has them in virtual time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl
-from e2e.conftest import NAMESPACE, Gate, pods, record
-from e2e.gateway import Gateway
 from e2e.operators import kill_operator
-from tests.behaviours import BEHAVIOURS, Row
+from tools.testkit import kubectl
+from tools.testkit.behaviours import BEHAVIOURS, Row
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.waiting import NAMESPACE, Gate, pods, record
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ENGINE = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn"}
@@ -28,7 +28,7 @@ NO_IMAGE = {
 
 
 class Real:
-    """`tests.behaviours.World` over kubectl, the gateway and the operator's own view of its database."""
+    """`tools.testkit.behaviours.World` over kubectl, the gateway and the operator's own view of its database."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl, processes
-from e2e.cluster.tools import backend
-from e2e.conftest import NAMESPACE, Gate, pods, until_row, until_state
-from e2e.gateway import Gateway, texts
 from e2e.operators import kill_operator, operator_pod, renew_operator, restarts, until_running_again
+from tools.cluster.tools import backend
+from tools.testkit import kubectl, processes
+from tools.testkit.gateway_client import Gateway, texts
+from tools.testkit.waiting import NAMESPACE, Gate, pods, until_row, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl
-from tests.corpus import cases
+from tools.testkit import kubectl
+from tools.testkit.corpus import cases
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 CRDS = Path(__file__).parents[1] / "crds"

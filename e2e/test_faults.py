@@ -21,12 +21,12 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl, processes
-from e2e.cluster import node, tools
-from e2e.conftest import NAMESPACE, Gate, pods, status, until, until_holds, until_row, until_state
 from e2e.faulttable import TABLE
-from e2e.gateway import Gateway, texts
 from e2e.operators import operator_pod, renew_operator
+from tools.cluster import node, tools
+from tools.testkit import kubectl, processes
+from tools.testkit.gateway_client import Gateway, texts
+from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until, until_holds, until_row, until_state
 
 pytestmark = [
     pytest.mark.cluster,
@@ -90,7 +90,7 @@ def kill_component(name: str) -> None:
 
 INSIDE = """
 import json, sys
-from e2e.gateway import Gateway
+from tools.testkit.gateway_client import Gateway
 address, token, ticket, code = sys.argv[1:]
 with Gateway(address, 9102, token) as gateway:
     print(json.dumps(gateway.execute(ticket, code).data))

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl
-from e2e.conftest import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state
-from e2e.gateway import BASE, Gateway, texts
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import BASE, Gateway, texts
+from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 SAMPLES = Path(__file__).parents[1] / "manifests/samples"

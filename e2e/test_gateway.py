@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from e2e import kubectl
-from e2e.conftest import NAMESPACE, pods, until, until_holds
-from e2e.gateway import BASE, Gateway
 from linkis_ecm.client import EcmClient
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import BASE, Gateway
+from tools.testkit.waiting import NAMESPACE, pods, until, until_holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 LINKIS = "/api/rest_j/v1/linkisManager"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl
-from e2e.conftest import NAMESPACE, pods, status, until, until_holds, until_row, until_state
-from e2e.gateway import BASE, Gateway, texts
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import BASE, Gateway, texts
+from tools.testkit.waiting import NAMESPACE, pods, status, until, until_holds, until_row, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 

@@ -24,14 +24,14 @@ import aiohttp
 import pytest
 import yaml
 
-from e2e import kubectl
-from e2e.cluster.tools import kubeconfig
-from e2e.conftest import until
-from e2e.gateway import BASE
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.kubernetes import user_name
 from linkis_ecm.gateway.auth.oidc import LEEWAY_SECONDS, OidcAuthenticator
 from linkis_ecm.gateway.http.errors import Refused
+from tools.cluster.tools import kubeconfig
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import BASE
+from tools.testkit.waiting import until
 
 # The release of the run brings the CRDs, the catalogue and the operator.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]

@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 
-from e2e import kubectl, processes
-from e2e.cluster import node, tools
-from e2e.cluster.layout import NODE_ADDRESS
-from e2e.conftest import is_ready, operator_pods, status, until_holds, until_row, until_state
 from e2e.faulttable import TABLE
-from e2e.gateway import Gateway
-from e2e.installation import Installation, install, uninstall
 from linkis_ecm.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD
-from tests.mariadb import MariaDB
+from tools.cluster import node, tools
+from tools.cluster.layout import NODE_ADDRESS
+from tools.testkit import kubectl, processes
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.installation import Installation, install, uninstall
+from tools.testkit.mariadb import MariaDB
+from tools.testkit.waiting import is_ready, operator_pods, status, until_holds, until_row, until_state
 
 # Engines start, run and end, one after another, while the database is away. A minute each time; ten by
 # ECM_E2E_OUTAGE_SECONDS=600 for the figure in docs/faults.md.

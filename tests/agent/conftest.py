@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.harness import AgentProcess
+from tools.testkit.agent_process import AgentProcess
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.agent.harness import TOKEN, AgentProcess, until
+from tools.testkit.agent_process import TOKEN, AgentProcess, until
 
 
 def text(stream: str, value: str) -> dict[str, str]:

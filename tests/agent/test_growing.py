@@ -18,7 +18,7 @@ from linkis_ecm.agent.logs import bounded_file
 from linkis_ecm.agent.logs.bounded_file import STEP, GrowingFile
 from linkis_ecm.agent.logs.files import LogFiles, OpenLog, Overtaken
 from linkis_ecm.agent.settings import SettingsError, read_settings
-from tests.agent.harness import AgentProcess, Pending
+from tools.testkit.agent_process import AgentProcess, Pending
 
 MIB = 1 << 20
 KEEP = 8 * MIB

@@ -16,7 +16,7 @@ import pytest
 
 from linkis_ecm.agent.http import server as http_server
 from linkis_ecm.agent.http.server import HttpError, Request, Response, Server, json_response
-from tests.agent.harness import PATIENCE, TOKEN, AgentProcess
+from tools.testkit.agent_process import PATIENCE, TOKEN, AgentProcess
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

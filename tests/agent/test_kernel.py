@@ -17,7 +17,7 @@ from linkis_ecm.agent.executors import ipython as kernel_module
 from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.outputs import Outputs
-from tests.agent.harness import PATIENCE
+from tools.testkit.agent_process import PATIENCE
 
 
 class Harmless(Kernel):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent.operator_client.reporter import Reporter
-from tests.agent.harness import PATIENCE, AgentProcess, Pending, until
+from tools.testkit.agent_process import PATIENCE, AgentProcess, Pending, until
 
 
 class Operator:

@@ -17,8 +17,8 @@ from linkis_ecm.agent.engine import KERNEL_EXIT_PATIENCE
 from linkis_ecm.agent.formats.log_pages import said
 from linkis_ecm.controller import evidence
 from linkis_ecm.engine import podspec
-from tests.agent.harness import PATIENCE, AgentProcess, until
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
+from tools.testkit.agent_process import PATIENCE, AgentProcess, until
 
 # The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
 FILE_MAX = 4 << 20

@@ -13,7 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from linkis_ecm.gateway.settings import Settings
-from tests.gateway.support import EM, KEY, TOKEN, Harness
+from tools.testkit.gateways import EM, KEY, TOKEN, Harness
 
 # Nothing of the browser's own may go out, and a container has no user namespaces for its sandbox.
 ARGUMENTS = (
@@ -33,7 +33,7 @@ _TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", (event) =>
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     found = shutil.which("chromium")
-    assert found is not None, "there is no chromium: python -m e2e.cluster packages chromium"
+    assert found is not None, "there is no chromium: python -m tools.cluster packages chromium"
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=found, args=[*ARGUMENTS])
         yield started

@@ -13,7 +13,7 @@ from playwright.async_api import expect
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.routes import METHODS
 from tests.browser.conftest import PATIENCE, Tab
-from tests.gateway.support import TOKEN, Harness
+from tools.testkit.gateways import TOKEN, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from linkis_ecm.client import text_of
-from tests.agent.harness import AgentProcess, until
 from tests.client.proxy import CuttingProxy
 from tests.client.support import Both
-from tests.gateway.realagent import UID
-from tests.gateway.support import TOKEN, Harness
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.real_agents import UID
 
 Through = Callable[..., Awaitable[tuple[Both, CuttingProxy]]]
 

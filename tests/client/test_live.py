@@ -15,10 +15,10 @@ import pytest
 from pyarrow import ipc
 
 from linkis_ecm.client import BadRequest, EngineFailed, Forbidden, NotLoggedIn, tables_of, text_of
-from tests.agent.harness import AgentProcess
 from tests.client.support import Both
-from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
-from tests.gateway.support import TOKEN, Harness, engine_item
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import TOKEN, Harness, engine_item
+from tools.testkit.real_agents import AGENT_TOKEN, NAME, UID, engine_at
 
 # Its end is a cancellation, or its own where a test fails before that: the engine is other tests' too.
 LOOP = "print('begun', flush=True)\nimport time\nfor _ in range(1200): time.sleep(0.05)"

@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 
 from linkis_ecm.gateway.settings import Settings
-from tests.agent.harness import AgentProcess
-from tests.gateway.clock import LoopClock
-from tests.gateway.realagent import engine_at, start_agent
-from tests.gateway.support import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.real_agents import engine_at, start_agent
 
 if TYPE_CHECKING:
     from tests.gateway.issuer import Issuer, Setup

@@ -14,8 +14,8 @@ from aiohttp import web
 from linkis_ecm.archive.bundles import Reader
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.history import PastEngine
-from tests.agent.harness import until
-from tests.gateway.support import BASE, BOB_TOKEN, EM, PATIENCE, Harness
+from tools.testkit.agent_process import until
+from tools.testkit.gateways import BASE, BOB_TOKEN, EM, PATIENCE, Harness
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LINES = b"".join(b"line %d\n" % n for n in range(1, 201))

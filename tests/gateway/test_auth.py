@@ -13,8 +13,8 @@ import pytest
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.tokens import LOOK_EVERY, TokenFile
 from linkis_ecm.gateway.http.errors import Refused
-from tests.gateway.callers import Clock, Sent
-from tests.gateway.support import BOB_TOKEN, TOKEN, Harness
+from tools.testkit.callers import Clock, Sent
+from tools.testkit.gateways import BOB_TOKEN, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 

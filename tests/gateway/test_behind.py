@@ -13,7 +13,7 @@ from aiohttp import web
 from linkis_ecm.gateway.inventory.history import History, PastEngine
 from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.kube.errors import Unreachable
-from tests.gateway.support import EM, PATIENCE, Harness, engine_item
+from tools.testkit.gateways import EM, PATIENCE, Harness, engine_item
 
 
 def row_of(item: dict[str, Any], **changes: Any) -> PastEngine:

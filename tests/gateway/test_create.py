@@ -15,7 +15,7 @@ from linkis_ecm.gateway.methods import create
 from linkis_ecm.gateway.methods.create import engine_name
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.model.engineconn import EngineConnSpec
-from tests.gateway.support import PATIENCE, Harness
+from tools.testkit.gateways import PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"

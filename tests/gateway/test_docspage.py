@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from tests.gateway.support import Harness
+from tools.testkit.gateways import Harness
 
 FILES = {
     "/docs": "text/html",

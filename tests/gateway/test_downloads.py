@@ -17,11 +17,11 @@ from linkis_ecm.gateway.http import socket_relay
 from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
-from tests.agent.harness import AgentProcess, until
-from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.realagent import NAME, engine_at, start_agent
-from tests.gateway.support import PATIENCE, Answer, Harness
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import PATIENCE, Answer, Harness
+from tools.testkit.real_agents import NAME, engine_at, start_agent
 
 Make = Callable[..., Awaitable[Harness]]
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.kube.errors import NotFound, Unreachable
-from tests.gateway.support import BOB_TOKEN, EM, Harness
+from tools.testkit.gateways import BOB_TOKEN, EM, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 PAST = PastEngine(

@@ -16,7 +16,7 @@ from aiohttp import web
 from linkis_ecm.gateway.agents.client import EXECUTES_PER_ENGINE, WHOLE_RESULT
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.model.token import engine_token
-from tests.gateway.support import KEY, PATIENCE, Harness, engine_item
+from tools.testkit.gateways import KEY, PATIENCE, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 RESULT = {

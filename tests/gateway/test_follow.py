@@ -13,11 +13,11 @@ from aiohttp import web
 
 from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
-from tests.agent.harness import AgentProcess, until
-from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.realagent import engine_at, start_agent
-from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.real_agents import engine_at, start_agent
 
 Make = Callable[..., Awaitable[Harness]]
 

@@ -26,9 +26,9 @@ from linkis_ecm.gateway.auth.kubernetes import (
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats
-from tests.gateway.callers import Clock, Sent
-from tests.gateway.clock import LoopClock
-from tests.gateway.support import PATIENCE
+from tools.testkit.callers import Clock, Sent
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import PATIENCE
 
 TOKEN = "kube-token-secret-0123456789"
 ROBOT = "system:serviceaccount:team-a:note-book"

@@ -13,8 +13,8 @@ from aiohttp import web
 from linkis_ecm.gateway.http import ratelimit
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.ratelimit import Limits
-from tests.gateway.callers import Clock
-from tests.gateway.support import TOKEN, Harness
+from tools.testkit.callers import Clock
+from tools.testkit.gateways import TOKEN, Harness
 
 
 def test_a_user_over_the_rate_waits_and_others_do_not() -> None:

@@ -18,8 +18,8 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from tests.gateway.stored import database_in
-from tests.gateway.support import EM, Answer, Harness
+from tools.testkit.gateways import EM, Answer, Harness
+from tools.testkit.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
 LINKIS = "/api/rest_j/v1/linkisManager"

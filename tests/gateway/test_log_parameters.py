@@ -13,10 +13,10 @@ import pytest
 
 from linkis_ecm.gateway.app import KEEPALIVE_SECONDS
 from linkis_ecm.gateway.inventory.history import PastEngine
-from tests.gateway.clock import LoopClock
 from tests.gateway.raw import connect, head_of
-from tests.gateway.support import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent
 from tests.gateway.test_logs import LOG, ONLY, Make, log
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent
 
 OPEN = "/api/rest_j/v1/linkisManager/openEngineLog"
 METHODS = ("downloadEngineLog", "getEngineLogs", "followEngineLog", "openEngineLog")

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
-from tests.gateway.clock import LoopClock
-from tests.gateway.support import BASE, EM, PATIENCE, Harness
+from tools.testkit.clocks import LoopClock
+from tools.testkit.gateways import BASE, EM, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 LOG = "".join(f"line {n}\n" for n in range(1, 101)).encode()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from e2e.cluster.pki import Authority
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.kubernetes import user_name
 from linkis_ecm.gateway.auth.oidc import KEYS_FRESH_SECONDS
 from tests.gateway.issuer import OTHER, Issuer, Setup, ask, refusal, refused
+from tools.cluster.pki import Authority
 
 
 def serving(folder: Path) -> tuple[Authority, ssl.SSLContext]:

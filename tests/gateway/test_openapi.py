@@ -10,7 +10,7 @@ from openapi_spec_validator import validate
 
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.routes import METHODS
-from tests.gateway.support import Harness
+from tools.testkit.gateways import Harness
 
 COMMITTED = Path(__file__).parents[2] / "docs/openapi.json"
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from linkis_ecm.gateway.inventory.history import PastEngine
-from tests.agent.harness import AgentProcess
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tests.dolphin import dolphin
-from tests.gateway.support import EM, Harness
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.dolphin import dolphin
+from tools.testkit.gateways import EM, Harness
 
 ROWS = 20_000
 CODE = (

@@ -20,10 +20,10 @@ from pyarrow import ipc
 
 from linkis_ecm.gateway.results import json_budget
 from linkis_ecm.gateway.results import source as result_source
-from tests.agent.harness import AgentProcess, until
-from tests.dolphin import dolphin
-from tests.gateway.realagent import NAME, UID
-from tests.gateway.support import BASE, BOB_TOKEN, TOKEN, Answer, Harness
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.dolphin import dolphin
+from tools.testkit.gateways import BASE, BOB_TOKEN, TOKEN, Answer, Harness
+from tools.testkit.real_agents import NAME, UID
 
 ROWS = 200_000
 FRAME = (

@@ -27,8 +27,8 @@ from schemathesis.specs.openapi.checks import (
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.routes import METHODS
 from linkis_ecm.gateway.settings import Settings
-from tests.gateway.stored import store_in
-from tests.gateway.support import EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.gateways import EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.stores import store_in
 
 # For each of the operations; some 1000 calls in all.
 EXAMPLES = 25

@@ -20,9 +20,9 @@ from linkis_ecm.model.token import engine_token
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from tests.agent.harness import AgentProcess
-from tests.gateway.stored import database_in
-from tests.gateway.support import EM, KEY, TOKEN, Harness
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import EM, KEY, TOKEN, Harness
+from tools.testkit.stores import database_in
 
 ROOT = Path(__file__).parents[2]
 NAME = "python-hadoop-session"

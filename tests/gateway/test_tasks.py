@@ -19,10 +19,10 @@ from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.gateway.journal import Executions, Found, Settler, by_agent, settled
 from linkis_ecm.gateway.methods.tasks import keyed
 from linkis_ecm.model.record import ExecutionRecord
-from tests.agent.harness import AgentProcess, until
-from tests.gateway.realagent import AGENT_TOKEN, NAME, UID, engine_at
-from tests.gateway.stored import Store, store_in
-from tests.gateway.support import BASE, PATIENCE, TOKEN, Harness, engine_item
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness, engine_item
+from tools.testkit.real_agents import AGENT_TOKEN, NAME, UID, engine_at
+from tools.testkit.stores import Store, store_in
 
 
 @pytest.fixture

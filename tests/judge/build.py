@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster.paths import cache
+from tools.cluster.paths import cache
 
 HERE = Path(__file__).parent
 # Goals, not the lifecycle: its other plugins would be fetched for nothing. Their versions are the pom's.
@@ -25,7 +25,7 @@ COPY = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
 BUILD_SECONDS = 600
 # A JVM that lives for seconds: no second compiler, no threads to collect garbage with.
 JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
-REMEDY = "install a JDK (17 or later) and Maven: python -m e2e.cluster packages default-jdk-headless maven"
+REMEDY = "install a JDK (17 or later) and Maven: python -m tools.cluster packages default-jdk-headless maven"
 
 
 def built() -> Path:

@@ -21,10 +21,10 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model import reasons
 from linkis_ecm.model.token import engine_token
 from linkis_ecm.store.linkis import record
-from tests.agent.harness import AgentProcess
-from tests.gateway.stored import store_in
-from tests.gateway.support import EM, KEY, TOKEN, Harness
 from tests.judge.build import BUILD_SECONDS, judge
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import EM, KEY, TOKEN, Harness
+from tools.testkit.stores import store_in
 
 # Cold, the first of these tests builds the judge.
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.simulation.world import World
+from tools.testkit.world import World
 
 
 @pytest.fixture

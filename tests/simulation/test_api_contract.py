@@ -1,4 +1,4 @@
-"""The API contract of `tests.contract` on the fake API server; e2e/test_api_contract.py holds it on the real one."""
+"""The API contract of `tools.testkit.contract` on the fake API server; e2e holds it on the real one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, LEASES, PODS
-from tests.contract import BEHAVIOURS
-from tests.fakes.apiserver import FakeApiServer
+from tools.testkit.contract import BEHAVIOURS
+from tools.testkit.fakes.apiserver import FakeApiServer
 
 pytestmark = pytest.mark.looptime
 

@@ -1,4 +1,4 @@
-"""The behaviours of `tests.behaviours` in virtual time; e2e/test_behaviours.py holds them on the real cluster."""
+"""The behaviours of `tools.testkit.behaviours` in virtual time; e2e holds them on the real cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS
-from tests.behaviours import BEHAVIOURS, Row
-from tests.fakes.rules import StatusError
-from tests.simulation.world import NAMESPACE, Script, World
+from tools.testkit.behaviours import BEHAVIOURS, Row
+from tools.testkit.fakes.rules import StatusError
+from tools.testkit.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 
@@ -27,7 +27,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
 
 
 class Simulated:
-    """`tests.behaviours.World` over the simulation."""
+    """`tools.testkit.behaviours.World` over the simulation."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -13,9 +13,9 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PODS
 from linkis_ecm.model.engineconn import PostMortem
-from tests.fakes.cluster import loop_now
-from tests.fakes.faults import Fault
-from tests.simulation.world import NAMESPACE, NODE, Script, World
+from tools.testkit.fakes.cluster import loop_now
+from tools.testkit.fakes.faults import Fault
+from tools.testkit.world import NAMESPACE, NODE, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -11,9 +11,9 @@ import pytest
 
 from linkis_ecm.kube.events import BURST, EventRecorder
 from linkis_ecm.kube.resources import EVENTS
-from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.cluster import loop_now
-from tests.fakes.faults import Fault
+from tools.testkit.fakes.apiserver import FakeApiServer
+from tools.testkit.fakes.cluster import loop_now
+from tools.testkit.fakes.faults import Fault
 
 pytestmark = pytest.mark.looptime
 

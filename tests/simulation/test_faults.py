@@ -10,8 +10,8 @@ import pytest
 
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
-from tests.fakes.faults import Fault
-from tests.simulation.world import NAMESPACE, Script, World
+from tools.testkit.fakes.faults import Fault
+from tools.testkit.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -28,8 +28,8 @@ from linkis_ecm.kube.errors import (
 )
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, PODS
 from linkis_ecm.kube.transport import Reply, Request, Stream
-from tests.fakes.apiserver import FakeApiServer, FakeTransport
-from tests.fakes.faults import Fault
+from tools.testkit.fakes.apiserver import FakeApiServer, FakeTransport
+from tools.testkit.fakes.faults import Fault
 
 pytestmark = pytest.mark.looptime
 NS = "engines"

@@ -9,8 +9,8 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PODS
 from linkis_ecm.model.states import EngineState
-from tests.fakes.cluster import loop_now
-from tests.simulation.world import NAMESPACE, Script, World
+from tools.testkit.fakes.cluster import loop_now
+from tools.testkit.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

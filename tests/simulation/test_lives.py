@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
-from tests.simulation.world import NAMESPACE, PLUGIN_SPEC, Script, World
+from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -23,11 +23,11 @@ from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
 from linkis_ecm.store import linkis, rows, schema
-from tests.fakes.cluster import loop_now
-from tests.fakes.faults import Fault
-from tests.fakes.rules import StatusError
-from tests.fakes.watches import Change
-from tests.simulation.world import NAMESPACE, Rows, Script, World
+from tools.testkit.fakes.cluster import loop_now
+from tools.testkit.fakes.faults import Fault
+from tools.testkit.fakes.rules import StatusError
+from tools.testkit.fakes.watches import Change
+from tools.testkit.world import NAMESPACE, Rows, Script, World
 
 POLICIES = st.sampled_from(["Never", "OnFailure", "OnInfrastructureFailure"])
 ENDS = st.sampled_from([(0, ""), (3, ""), (137, "OOMKilled"), (139, "")])

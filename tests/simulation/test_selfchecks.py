@@ -10,7 +10,7 @@ import pytest
 from linkis_ecm.controller.canary import Canary, CanaryError
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.states import EngineState
-from tests.simulation.world import NAMESPACE, World
+from tools.testkit.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

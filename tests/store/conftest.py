@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
-from tests.mariadb import START_SECONDS, MariaDB
 from tests.store.records import PATIENCE, at
+from tools.testkit.mariadb import START_SECONDS, MariaDB
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,8 +16,8 @@ from sqlalchemy import inspect
 from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 from linkis_ecm.store.migrate import upgrade
-from tests.mariadb import PASSWORD, MariaDB
 from tests.store.records import PATIENCE
+from tools.testkit.mariadb import PASSWORD, MariaDB
 
 # Linkis's own DDL, word for word.
 DDL = [

@@ -21,9 +21,9 @@ from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from linkis_ecm.store.sink import POISON, Sink, _newer
-from tests.agent.harness import until
-from tests.mariadb import MariaDB
 from tests.store.records import PATIENCE, RESOURCE, T0, at, life, step, ticket
+from tools.testkit.agent_process import until
+from tools.testkit.mariadb import MariaDB
 
 
 def edges(engine: Engine) -> list[tuple[str, str]]:

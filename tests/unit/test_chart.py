@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster.tools import helm
-from e2e.render import render
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
+from tools.cluster.tools import helm
+from tools.render import render
 
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "helm/linkis-ecm")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from linkis_ecm.model import crd
 from linkis_ecm.model.engineconn import EngineConn
 from linkis_ecm.model.plugin import EngineConnPlugin
-from tests.corpus import cases
+from tools.testkit.corpus import cases
 
 ROOT = Path(__file__).parents[2]
 MODELS = {"EngineConn": EngineConn, "EngineConnPlugin": EngineConnPlugin}

@@ -1,4 +1,4 @@
-"""The other machine of `e2e.vm`: which modules its start needs, what it runs, and that it has no way out."""
+"""The other machine of `tools.vm`: which modules its start needs, what it runs, and that it has no way out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.vm import FIRST_MODULES, NODE_DIR, job, machine, needed
+from tools.vm import FIRST_MODULES, NODE_DIR, job, machine, needed
 
 INDEX = """\
 kernel/fs/9p/9p.ko: kernel/net/9p/9pnet.ko kernel/fs/netfs/netfs.ko

@@ -23,12 +23,12 @@ from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.token import engine_token
-from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.archive import MemoryArchive
-from tests.fakes.atonce import AtOnce
-from tests.fakes.cluster import FakeCluster, loop_now, timestamp
-from tests.fakes.rules import StatusError
-from tests.fakes.watches import Change
+from tools.testkit.fakes.apiserver import FakeApiServer
+from tools.testkit.fakes.archive import MemoryArchive
+from tools.testkit.fakes.atonce import AtOnce
+from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
+from tools.testkit.fakes.rules import StatusError
+from tools.testkit.fakes.watches import Change
 
 NAMESPACE = "engines"
 NODE = "node"

@@ -1,4 +1,4 @@
-"""Runs the project's checks step by step: `python -m e2e.checks lint|fast|all`.
+"""Runs the project's checks step by step: `python -m tools.checks lint|fast|all`.
 
 Each step is a process of its own; the first that fails ends the run with its exit code. At the end, or at the failure,
 a table says how long each step took. Must not hold any check itself: those are in the tests.
@@ -68,8 +68,8 @@ def _pytest(steps: Steps, name: str, *arguments: str, seconds: float = 1800) -> 
 
 def _fast(steps: Steps) -> None:
     if shutil.which("mariadbd") is None:
-        steps.run("MariaDB from Debian", sys.executable, "-m", "e2e.cluster", "packages", "mariadb-server")
-    steps.run("helm", sys.executable, "-m", "e2e.cluster", "binaries", "helm")
+        steps.run("MariaDB from Debian", sys.executable, "-m", "tools.cluster", "packages", "mariadb-server")
+    steps.run("helm", sys.executable, "-m", "tools.cluster", "binaries", "helm")
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
     folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client")]
     _pytest(steps, "unit, simulation, store, agent, gateway, client", "-n", "4", "--dist", "loadfile", *folders)
@@ -78,10 +78,10 @@ def _fast(steps: Steps) -> None:
 def _judges(steps: Steps) -> None:
     """What others wrote looks at ours: a browser at the page, Linkis's own classes at the gateway."""
     if shutil.which("chromium") is None:
-        steps.run("chromium from Debian", sys.executable, "-m", "e2e.cluster", "packages", "chromium")
+        steps.run("chromium from Debian", sys.executable, "-m", "tools.cluster", "packages", "chromium")
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         packages = ("default-jdk-headless", "maven")
-        steps.run("Java and Maven from Debian", sys.executable, "-m", "e2e.cluster", "packages", *packages)
+        steps.run("Java and Maven from Debian", sys.executable, "-m", "tools.cluster", "packages", *packages)
     steps.run("Linkis's client, built", sys.executable, "-m", "tests.judge.build", seconds=900)
     _pytest(
         steps,
@@ -96,7 +96,7 @@ def _judges(steps: Steps) -> None:
 
 
 def _down() -> None:
-    subprocess.run([sys.executable, "-m", "e2e.cluster", "down"], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "tools.cluster", "down"], cwd=ROOT, check=True, timeout=300)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def everything() -> None:
     _lint(steps)
     _fast(steps)
     _judges(steps)
-    cluster = [sys.executable, "-m", "e2e.cluster"]
+    cluster = [sys.executable, "-m", "tools.cluster"]
     was_up = subprocess.run([*cluster, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
     if not was_up:
         steps.undo.append(_down)

@@ -1,6 +1,6 @@
-"""The node, the chart and an engine on another machine: `python -m e2e.elsewhere`.
+"""The node, the chart and an engine on another machine: `python -m tools.elsewhere`.
 
-Builds the images for the cluster here, boots the machine of `e2e.vm` (cgroup v2, every capability, its kernel's parts
+Builds the images for the cluster here, boots the machine of `tools.vm` (cgroup v2, every capability, its kernel's parts
 as modules) and asks there for what depends on the machine: the node itself, a pod that reaches Services, an engine's
 limit, its resize in place, and its end when its memory runs out. Must not repeat what e2e tests hold on any machine.
 """
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import typer
 
-from e2e import kubectl
-from e2e.cluster import node, tools
-from e2e.cluster.layout import Machine
-from e2e.cluster.paths import cache
-from e2e.cluster.progress import ClusterError
-from e2e.conftest import until_state
-from e2e.gateway import BASE, Gateway, texts
-from e2e.installation import Installation, install
-from e2e.vm import boot
+from tools.cluster import node, tools
+from tools.cluster.layout import Machine
+from tools.cluster.paths import cache
+from tools.cluster.progress import ClusterError
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import BASE, Gateway, texts
+from tools.testkit.installation import Installation, install
+from tools.testkit.waiting import until_state
+from tools.vm import boot
 
 NAMESPACE = "ecm-elsewhere"
 # An emulated processor takes 10 to 20 times as long.
@@ -108,7 +108,7 @@ def here() -> None:
         subprocess.run(node.ctr("images", "export", str(archive), *tags.values()), check=True, timeout=300)
         if not was_up:
             tools.down()
-        command = [sys.executable, "-m", "e2e.elsewhere", "there", str(archive)]
+        command = [sys.executable, "-m", "tools.elsewhere", "there", str(archive)]
         code = boot(command, memory=8, cores=2, seconds=3600)
     except ClusterError as error:
         error.show()

@@ -10,7 +10,7 @@ import pytest
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
-from tests.contract.objects import CHANGES, KINDS, making, name_of, version_of
+from tools.testkit.contract.objects import CHANGES, KINDS, making, name_of, version_of
 
 
 async def a_create_under_a_taken_name_is_refused_as_already_exists(client: KubeClient, namespace: str) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterable
 
-from e2e.cluster.progress import ClusterError, run, step
+from tools.cluster.progress import ClusterError, run, step
 
 # What the node needs besides what is built from Go modules; the values say for what.
 NODE = {

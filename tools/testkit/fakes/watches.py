@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from linkis_ecm.kube.resources import Resource
-from tests.fakes.rules import Matches, Object, StatusError
+from tools.testkit.fakes.rules import Matches, Object, StatusError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
-from e2e.cluster import binaries, node
-from e2e.cluster import images as product
-from e2e.cluster.layout import INSIDE
-from e2e.cluster.paths import run_folder
-from e2e.cluster.progress import ClusterError, run, step
+from tools.cluster import binaries, node
+from tools.cluster import images as product
+from tools.cluster.layout import INSIDE
+from tools.cluster.paths import run_folder
+from tools.cluster.progress import ClusterError, run, step
 
 KIND_CLUSTER = "linkis-ecm"
 Backend = Literal["current", "kind", "node"]

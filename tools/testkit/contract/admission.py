@@ -7,7 +7,7 @@ import pytest
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.kube.errors import Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, LEASES, PODS
-from tests.contract.objects import making, name_of
+from tools.testkit.contract.objects import making, name_of
 
 
 async def an_invalid_engine_is_refused_and_its_field_named(client: KubeClient, namespace: str) -> None:

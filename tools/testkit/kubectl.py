@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.cluster.tools import kubeconfig, kubectl
+from tools.cluster.tools import kubeconfig, kubectl
 
 
 @dataclass(frozen=True)

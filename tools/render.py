@@ -1,4 +1,4 @@
-"""Renders the chart into one file: `python -m e2e.render manifests/install.yaml`.
+"""Renders the chart into one file: `python -m tools.render manifests/install.yaml`.
 
 For those who install without Helm. The rendered file names a Secret that the reader makes (a secret in a public file is
 none), so rendering twice gives the same text.
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from e2e.cluster.tools import helm
+from tools.cluster.tools import helm
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "linkis-ecm"

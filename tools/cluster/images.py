@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from e2e.cluster import node, packages
-from e2e.cluster.paths import ROOT, cache
-from e2e.cluster.progress import run, step
+from tools.cluster import node, packages
+from tools.cluster.paths import ROOT, cache
+from tools.cluster.progress import run, step
 
 TARGETS = ("ecm", "engine-python")
 PUBLIC_BASE = "python:3.11-slim-bookworm"

@@ -10,7 +10,7 @@ import pytest
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.kube.errors import Conflict, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
-from tests.contract.objects import KINDS, making, name_of
+from tools.testkit.contract.objects import KINDS, making, name_of
 
 
 async def a_delete_of_another_uid_conflicts_and_the_right_one_deletes(client: KubeClient, namespace: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs a command on another machine: `python -m e2e.vm -- make test`.
+"""Runs a command on another machine: `python -m tools.vm -- make test`.
 
 Boots this machine's own root folder, read-only beneath a disk that is thrown away, in a virtual machine with Debian's
 kernel: there are cgroup v2, every capability and no network, where the machines at hand have cgroup v1, no
@@ -20,9 +20,9 @@ from typing import Annotated
 
 import typer
 
-from e2e.cluster import packages
-from e2e.cluster.paths import ROOT, cache
-from e2e.cluster.progress import ClusterError, run, step
+from tools.cluster import packages
+from tools.cluster.paths import ROOT, cache
+from tools.cluster.progress import ClusterError, run, step
 
 PACKAGES = {"qemu-system-x86": "the virtual machine", "busybox-static": "its first program"}
 # What has to be there before the root folder is; the kernel loads everything else by itself.

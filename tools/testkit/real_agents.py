@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from linkis_ecm.model.token import engine_token
-from tests.agent.harness import AgentProcess
-from tests.gateway.support import KEY, Harness, engine_item
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import KEY, Harness, engine_item
 
 NAME = "python-alice-real"
 UID = engine_item(name=NAME)["metadata"]["uid"]
@@ -16,7 +16,7 @@ AGENT_TOKEN = engine_token(KEY, UID, 0)
 
 def start_agent(folder: Path, **environment: str) -> AgentProcess:
     """An agent that takes this engine's token, once its kernel has answered."""
-    return AgentProcess(folder, ECM_TOKEN=AGENT_TOKEN, **environment)
+    return AgentProcess(folder, wait=True, ECM_TOKEN=AGENT_TOKEN, **environment)
 
 
 def engine_at(gw: Harness, agent: AgentProcess, **status: Any) -> dict[str, Any]:

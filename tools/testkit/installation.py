@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e import kubectl
-from e2e.cluster.tools import helm, images, kubeconfig, refresh_volumes
-from e2e.cluster.tools import kubectl as kubectl_binary
+from tools.cluster.tools import helm, images, kubeconfig, refresh_volumes
+from tools.cluster.tools import kubectl as kubectl_binary
+from tools.testkit import kubectl
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RELEASE = "linkis-ecm"
 # Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped and an operator watches
 # every namespace, so a cluster carries one release at a time: each of these takes the others' place.

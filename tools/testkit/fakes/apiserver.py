@@ -25,10 +25,10 @@ from linkis_ecm.kube.client import MERGE_PATCH, KubeClient
 from linkis_ecm.kube.errors import Unreachable
 from linkis_ecm.kube.resources import Resource
 from linkis_ecm.kube.transport import Reply, Request, Stream
-from tests.fakes.cluster import FakeCluster
-from tests.fakes.faults import Call, Fault, Faults
-from tests.fakes.rules import RESOURCES, WITH_STATUS, Object, StatusError
-from tests.fakes.watches import FakeWatch
+from tools.testkit.fakes.cluster import FakeCluster
+from tools.testkit.fakes.faults import Call, Fault, Faults
+from tools.testkit.fakes.rules import RESOURCES, WITH_STATUS, Object, StatusError
+from tools.testkit.fakes.watches import FakeWatch
 
 WRITES = ("create", "patch", "delete")
 _METHODS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}

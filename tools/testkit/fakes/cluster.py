@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from linkis_ecm.kube.resources import NAMESPACES, PODS, Resource
-from tests.fakes.rules import (
+from tools.testkit.fakes.rules import (
     CUSTOM,
     NAME,
     RESOURCES,
@@ -29,7 +29,7 @@ from tests.fakes.rules import (
     merged,
     selection,
 )
-from tests.fakes.watches import Change, FakeWatch, WatchHub
+from tools.testkit.fakes.watches import Change, FakeWatch, WatchHub
 
 Key = tuple[str, str]
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""`python -m e2e.cluster up|down|status|images|packages|binaries|exec|kubeconfig`."""
+"""`python -m tools.cluster up|down|status|images|packages|binaries|exec|kubeconfig`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from e2e.cluster import binaries as builds
-from e2e.cluster import packages as debian
-from e2e.cluster import tools
-from e2e.cluster.progress import ClusterError, console
+from tools.cluster import binaries as builds
+from tools.cluster import packages as debian
+from tools.cluster import tools
+from tools.cluster.progress import ClusterError, console
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 

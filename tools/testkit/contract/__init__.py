@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from linkis_ecm.kube.client import KubeClient
-from tests.contract import admission, deleting, reading, writing
+from tools.testkit.contract import admission, deleting, reading, writing
 
 BEHAVIOURS: dict[str, Callable[[KubeClient, str], Awaitable[None]]] = {
     function.__name__: function for module in (writing, deleting, admission, reading) for function in module.BEHAVIOURS

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster import binaries, packages
-from e2e.cluster.layout import (
+from tools.cluster import binaries, packages
+from tools.cluster.layout import (
     API_PORT,
     DNS_ADDRESS,
     NODE_ADDRESS,
@@ -34,9 +34,9 @@ from e2e.cluster.layout import (
     write_pki,
     write_settings,
 )
-from e2e.cluster.paths import ROOT, namespace, run_folder
-from e2e.cluster.processes import Ledger, Note, end, snapshot
-from e2e.cluster.progress import ClusterError, run, step
+from tools.cluster.paths import ROOT, namespace, run_folder
+from tools.cluster.processes import Ledger, Note, end, snapshot
+from tools.cluster.progress import ClusterError, run, step
 
 # A component that is not up within this will not come up: on two busy cores each takes seconds.
 PART_SECONDS = 120.0
@@ -79,7 +79,7 @@ def up() -> None:
     with step(f"network namespace {namespace()}"):
         _network()
         # Before all else, so that nobody is given its port meanwhile.
-        forward = [sys.executable, "-m", "e2e.cluster.forwarder", "--listen", str(outside_port)]
+        forward = [sys.executable, "-m", "tools.cluster.forwarder", "--listen", str(outside_port)]
         forward += ["--namespace", namespace(), "--address", NODE_ADDRESS, "--port", str(API_PORT)]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         ledger().start("forwarder", forward, log=place.logs / "forwarder.log", env=env)

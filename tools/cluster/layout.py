@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from e2e.cluster.pki import Authority, Pair, write_kubeconfig
+from tools.cluster.pki import Authority, Pair, write_kubeconfig
 
 NODE_NAME = "ecm-node"
 NODE_ADDRESS = "10.89.0.1"

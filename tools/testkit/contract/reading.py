@@ -9,7 +9,7 @@ from contextlib import aclosing
 from linkis_ecm.kube import metrics
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, LEASES, PODS, Resource
-from tests.contract.objects import CHANGES, KINDS, RUN, making, name_of, version_of
+from tools.testkit.contract.objects import CHANGES, KINDS, RUN, making, name_of, version_of
 
 
 def _lists(resource: Resource) -> float:

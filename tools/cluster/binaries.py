@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.cluster.paths import GO, cache
-from e2e.cluster.progress import ClusterError, run, step
+from tools.cluster.paths import GO, cache
+from tools.cluster.progress import ClusterError, run, step
 
 
 @dataclass(frozen=True)
