@@ -221,7 +221,7 @@ async def test_a_connection_that_breaks_under_the_code_is_made_again_for_the_sam
 
 
 async def test_a_connection_that_breaks_again_is_given_up(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linkis_ecm.gateway.agents.client.OBITUARY_SECONDS", 0.05)
+    monkeypatch.setattr("linkis_ecm.gateway.agents.client.END_REPORT_SECONDS", 0.05)
 
     async def broken(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
@@ -256,7 +256,7 @@ async def test_a_connection_that_breaks_with_its_engine_is_not_made_again_and_te
 async def test_an_engine_that_ends_while_its_agent_is_silent_ends_the_call(
     gw: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linkis_ecm.gateway.agents.client.LAST_WORDS_SECONDS", 0.05)
+    monkeypatch.setattr("linkis_ecm.gateway.agents.client.FINAL_ANSWER_SECONDS", 0.05)
     agent, engine = await gw.served(hang)
     call = asyncio.create_task(gw.execute(engine))
     await agent.asked.wait()
@@ -268,7 +268,7 @@ async def test_an_engine_that_ends_while_its_agent_is_silent_ends_the_call(
 
 
 async def test_an_engine_deleted_under_its_code_ends_the_call(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linkis_ecm.gateway.agents.client.LAST_WORDS_SECONDS", 0.05)
+    monkeypatch.setattr("linkis_ecm.gateway.agents.client.FINAL_ANSWER_SECONDS", 0.05)
     agent, engine = await gw.served(hang)
     call = asyncio.create_task(gw.execute(engine))
     await agent.asked.wait()
@@ -337,7 +337,7 @@ async def test_calls_one_after_the_other_share_one_connection(gw: Harness) -> No
 async def test_an_agent_that_begins_an_answer_and_stalls_holds_no_call(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linkis_ecm.gateway.agents.client.OBITUARY_SECONDS", 0.05)
+    monkeypatch.setattr("linkis_ecm.gateway.agents.client.END_REPORT_SECONDS", 0.05)
     gw = await make(agent_seconds=0.2)
 
     async def stall(request: web.Request) -> web.StreamResponse:

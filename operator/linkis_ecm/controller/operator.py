@@ -19,11 +19,11 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers, metrics
-from linkis_ecm.controller.agent_client import AgentClient
 from linkis_ecm.controller.audit import Audit
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.canary import Canary
 from linkis_ecm.controller.clock import SteadyClock
+from linkis_ecm.controller.engine_agents import EngineAgents
 from linkis_ecm.controller.evidence import Bundles, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.health import health_app
@@ -85,7 +85,7 @@ class Operator:
         self.settings = settings
         self.client = client
         self.sink = sink
-        self.agents = agents or AgentClient()
+        self.agents = agents or EngineAgents()
         self.cache = Cache(epoch=clock())
         silent = max(30.0, 3 * settings.report_period)
         decisions = Settings(

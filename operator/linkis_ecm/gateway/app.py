@@ -18,10 +18,11 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from linkis_ecm.agent_client.client import AgentClient
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.agents.client import Agents
-from linkis_ecm.gateway.agents.link import AgentLink, new_session
+from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.context import ENGINE, Answer, Call, Gateway
 from linkis_ecm.gateway.http import envelope
@@ -79,10 +80,11 @@ def build_app(
     """
     metrics = Metrics()
     metrics.watch_engines(engines.states)
-    session = new_session()
+    # No bound on connections: calls are bounded for each engine.
+    agent_client = AgentClient(user_agent="linkis-ecm-gateway", connections=0)
     history = History(find)
     budget = ByteBudget(settings.max_held_bytes)
-    link = AgentLink(session, settings=settings, metrics=metrics, budget=budget)
+    link = AgentLink(agent_client, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     executions = Executions(history, writer=journal, store=store)
     agents = Agents(link, engines)
@@ -115,7 +117,7 @@ def build_app(
         settler.cancel()
 
     async def close(_: web.Application) -> None:
-        await session.close()
+        await agent_client.close()
         history.close()
         results.close()
         if archive is not None:

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from linkis_ecm.gateway.agents.link import NotThere, has_agent
+from linkis_ecm.agent_client.errors import AgentNotFound
+from linkis_ecm.gateway.agents.link import has_agent
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.inventory.history import History, PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
@@ -237,7 +238,7 @@ class Settler:
             return Found(engine)
         try:
             return Found(engine, asked=True, told=await self._ask(engine, record.task_id))
-        except NotThere:
+        except AgentNotFound:
             return Found(engine, asked=True)
         except Refused:
             return Found(engine)  # it does not answer now: next time

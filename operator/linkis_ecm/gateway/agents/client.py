@@ -1,7 +1,8 @@
-"""Has code run by the agents in engine pods, and asks what became of it (docs/design/interfaces.md, "Gateway → agent").
+"""Runs code through the agents in engine pods, and asks for tasks and results (docs/design/interfaces.md,
+"Gateway → agent").
 
-Nothing here executes code a second time: a request that may have reached its engine is sent again with its task's id
-alone, by which the agent joins it to the first. Must not know of callers or Linkis.
+No code is executed twice: a request that may have reached its engine is repeated with the same task id only, and the
+agent answers the repetition with the first one's task. Must not know callers or Linkis.
 """
 
 from __future__ import annotations
@@ -16,23 +17,32 @@ from typing import Any
 import aiohttp
 import orjson
 
-from linkis_ecm.gateway.agents.link import AgentLink, NotThere, let_go
+from linkis_ecm.agent_client import paths
+from linkis_ecm.agent_client.client import release, require_status
+from linkis_ecm.agent_client.errors import (
+    AgentConnectTimeout,
+    AgentError,
+    AgentNotFound,
+    AgentTimeout,
+    AgentUnreachable,
+)
+from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import EngineView
 
 log = logging.getLogger(__name__)
 
-# The agent runs one task and lets 16 wait: more calls than that would only be refused there.
+# The agent runs one task and queues 16: it would refuse further calls.
 EXECUTES_PER_ENGINE = 17
 # Followers of one engine's tasks: a few consoles.
 FOLLOWERS_PER_ENGINE = 16
-# A result up to this is read whole and checked before a byte is sent; a bigger one is passed on as it comes.
+# A result up to this is read whole and checked before a byte is sent; a bigger one is streamed.
 WHOLE_RESULT = 1 << 20
-# When the cluster says that an engine has ended, its agent's last answer may still be on its way.
-LAST_WORDS_SECONDS = 5.0
-# When the connection breaks, the cluster's word on why is this far behind at most, or is not waited for.
-OBITUARY_SECONDS = 3.0
+# When the cluster reports the end of an engine, the answer of its agent may still arrive for this long.
+FINAL_ANSWER_SECONDS = 5.0
+# When a connection breaks, the cluster's report of the engine's end is waited for this long at most.
+END_REPORT_SECONDS = 3.0
 # What a call may take beyond the code's own time: the agent's five seconds for an interrupt, and the way back.
 EXECUTE_SLACK = 30.0
 
@@ -53,7 +63,7 @@ class Agents:
     def __init__(self, link: AgentLink, cache: EngineCache) -> None:
         self._link = link
         self._cache = cache
-        # The code's own time is bounded by what the caller asks for.
+        # The caller's own limit bounds the run; this bounds the connecting alone.
         self._execute = aiohttp.ClientTimeout(total=None, sock_connect=link.settings.connect_seconds)
 
     # -- code --------------------------------------------------------------------------------------------------------
@@ -63,59 +73,57 @@ class Agents:
         self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
     ) -> AsyncIterator[TaskResult]:
         """The task's result as the agent's JSON. Raises Refused."""
-        body = orjson.dumps({"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds})
+        body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds}
         with self._link.slot("execute", engine, EXECUTES_PER_ENGINE, "tasks"):
             answer = await self._run(engine, body, seconds + EXECUTE_SLACK)
             try:
-                if answer.status != 200:
-                    with self._link.faults(engine):
-                        raise await self._link.refusal(engine, answer)
+                try:
+                    await require_status(answer, (200,))
+                except AgentError as error:
+                    raise self._link.refusal(engine, error) from None
                 yield await self._result(engine, answer)
             finally:
-                let_go(answer)
+                release(answer)
 
-    async def _run(self, engine: EngineView, body: bytes, limit: float) -> aiohttp.ClientResponse:
-        """Have the code run and wait for the answer's head; a connection that breaks under it is made again, once."""
+    async def _run(self, engine: EngineView, body: dict[str, Any], limit: float) -> aiohttp.ClientResponse:
+        """Send the code and wait for the answer's head; if the connection breaks meanwhile, ask once more."""
         deadline = asyncio.get_running_loop().time() + limit
         try:
             return await self._send(engine, body, deadline)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (AgentUnreachable, AgentConnectTimeout):
             self._link.metrics.agent_errors.labels("connect").inc()
             raise await self._broken(engine, "before it could take the code, which has not run") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except AgentError as error:
             self._link.metrics.agent_errors.labels("broken").inc()
             log.warning("%s: the connection broke under its code: %r", engine.title, error)
         view = self._cache.get(engine.key)
         if view is not None and view.uid == engine.uid and not view.is_final and view.attempt == engine.attempt:
             try:
                 return await self._send(engine, body, deadline)
-            except (aiohttp.ClientError, OSError) as error:
+            except AgentError as error:
                 log.warning("%s: the connection broke again: %r", engine.title, error)
         raise await self._broken(engine, "while the code was under way, which may have run")
 
-    async def _send(self, engine: EngineView, body: bytes, deadline: float) -> aiohttp.ClientResponse:
-        """One request. Raises Refused where the time is over or the engine ends, and what breaks as it is."""
+    async def _send(self, engine: EngineView, body: dict[str, Any], deadline: float) -> aiohttp.ClientResponse:
+        """One request. Raises Refused where the time is over or the engine ends, and AgentError where the connection
+        breaks."""
         ended = False
         try:
-            async with asyncio.timeout_at(deadline) as patience:
+            async with asyncio.timeout_at(deadline) as timeout:
 
                 def listener(view: EngineView | None) -> None:
                     nonlocal ended
                     if not ended and (view is None or view.is_final or view.uid != engine.uid):
                         ended = True
-                        patience.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
+                        timeout.reschedule(asyncio.get_running_loop().time() + FINAL_ANSWER_SECONDS)
 
                 with self._cache.listen(engine.key, listener):
-                    return await self._link.session.post(
-                        f"http://{engine.address}/v1/execute",
-                        data=body,
-                        headers=self._link.headers(engine) | {"Content-Type": "application/json"},
-                        timeout=self._execute,
-                        allow_redirects=False,
+                    return await self._link.client.send(
+                        self._link.endpoint(engine), paths.EXECUTE, method="POST", body=body, timeout=self._execute
                     )
-        except aiohttp.ConnectionTimeoutError:
+        except AgentConnectTimeout:
             raise
-        except TimeoutError:
+        except (TimeoutError, AgentTimeout):
             self._link.metrics.agent_errors.labels("timeout").inc()
             if ended:
                 raise await self._broken(engine, "while the code was under way") from None
@@ -125,12 +133,12 @@ class Agents:
             ) from None
 
     async def _result(self, engine: EngineView, answer: aiohttp.ClientResponse) -> TaskResult:
-        """A small result whole and checked; of a big one the length, and its bytes as they come."""
+        """A small result, read whole and checked; of a big one the size and the stream of its bytes."""
         size = answer.content_length
         if size is None or "Content-Encoding" in answer.headers:
-            raise self._link.garbage(engine, "a result without its length")
+            raise self._link.bad_response(engine, "a result without its length")
         if size > WHOLE_RESULT:
-            return TaskResult(size=size, chunks=self._patient(answer))
+            return TaskResult(size=size, chunks=self._chunks(answer))
         try:
             async with asyncio.timeout(self._link.settings.agent_seconds):
                 content = await answer.read()
@@ -140,13 +148,13 @@ class Agents:
         try:
             result = orjson.loads(content)
         except orjson.JSONDecodeError:
-            raise self._link.garbage(engine, "a result that is not JSON") from None
+            raise self._link.bad_response(engine, "a result that is not JSON") from None
         if not isinstance(result, dict) or not isinstance(result.get("status"), str):
-            raise self._link.garbage(engine, "a result without a status")
+            raise self._link.bad_response(engine, "a result without a status")
         return TaskResult(size=size, content=content, told=result)
 
-    async def _patient(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The answer's bytes, as long as some come now and then."""
+    async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The answer's bytes. Raises TimeoutError where none comes for `agent_seconds`."""
         while True:
             async with asyncio.timeout(self._link.settings.agent_seconds):
                 piece = await answer.content.readany()
@@ -155,7 +163,7 @@ class Agents:
             yield piece
 
     async def _broken(self, engine: EngineView, when: str) -> Refused:
-        """The connection is gone; the cluster may know why, in a moment."""
+        """The refusal after a connection broke, with the engine's end as the reason where the cluster reports one."""
         view = await self.obituary(engine)
         if view is None:
             return upstream(f"{engine.title} was deleted {when}: create another engine")
@@ -167,11 +175,12 @@ class Agents:
         )
 
     async def obituary(self, engine: EngineView) -> EngineView | None:
-        """The engine's end as the cluster tells it in a moment; else the engine as it is."""
+        """The engine once the cluster reports its end, None once it is deleted; the engine as it is after
+        END_REPORT_SECONDS."""
         changed = asyncio.Event()
         with self._cache.listen(engine.key, lambda _: changed.set()):
             try:
-                async with asyncio.timeout(OBITUARY_SECONDS):
+                async with asyncio.timeout(END_REPORT_SECONDS):
                     while True:
                         view = self._cache.get(engine.key)
                         if view is None or view.uid != engine.uid:
@@ -183,61 +192,61 @@ class Agents:
             except TimeoutError:
                 return self._cache.get(engine.key)
 
-    # -- what became of it -------------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def submit(
         self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
     ) -> dict[str, Any]:
-        """Queue the code; the task as it is at once. Raises Refused."""
+        """Queue the code; the task as it is then. Raises Refused."""
         body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds, "wait": False}
-        return await self._ask(engine, "/v1/execute", method="POST", body=body, kind="submit")
+        return await self._ask(engine, paths.EXECUTE, method="POST", body=body, kind="submit")
 
     async def task(self, engine: EngineView, task_id: str) -> dict[str, Any]:
-        """How far a task is. Raises NotThere where the agent knows no such task (any more), and Refused."""
-        return await self._link.ask(engine, f"/v1/tasks/{task_id}")
+        """The task's status. Raises AgentNotFound where the agent knows no such task (any more), and Refused."""
+        return await self._link.ask(engine, paths.task(task_id))
 
     async def tasks(self, engine: EngineView) -> list[dict[str, Any]]:
         """The tasks that the agent remembers, the newest first. Raises Refused."""
-        found = (await self._ask(engine, "/v1/tasks")).get("tasks")
+        found = (await self._ask(engine, paths.TASKS)).get("tasks")
         if not isinstance(found, list):
-            raise self._link.garbage(engine, "no list of tasks")
+            raise self._link.bad_response(engine, "no list of tasks")
         return found
 
     async def cancel(self, engine: EngineView, task_id: str) -> dict[str, Any]:
-        """End a task; it as it is at once. Raises NotThere and Refused."""
-        return await self._link.ask(engine, f"/v1/tasks/{task_id}/cancel", method="POST", body={})
+        """End a task; the task as it is then. Raises AgentNotFound and Refused."""
+        return await self._link.ask(engine, paths.cancel(task_id), method="POST", body={})
 
     @asynccontextmanager
     async def result(self, engine: EngineView, task_id: str) -> AsyncIterator[TaskResult]:
-        """An ended task with its outputs. Raises NotThere and Refused."""
-        path = f"/v1/tasks/{task_id}/result"
+        """An ended task with its outputs. Raises AgentNotFound and Refused."""
+        path = paths.result(task_id)
         async with self._link.open(engine, path, kind="result", bound=EXECUTES_PER_ENGINE, what="results") as answer:
             yield await self._result(engine, answer)
 
     def events(
         self, engine: EngineView, task_id: str, cursor: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """What becomes of a task, a JSON object a line, from `cursor` on. Raises NotThere and Refused."""
-        path = f"/v1/tasks/{task_id}/events" + (f"?from={cursor}" if cursor else "")
+        """The events of a task behind `cursor`, a JSON object a line. Raises AgentNotFound and Refused."""
+        path = paths.events(task_id, cursor)
         return self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers")
 
     # -- the engine itself -------------------------------------------------------------------------------------------
 
     async def status(self, engine: EngineView) -> dict[str, Any]:
-        """What the agent would report now. Raises Refused."""
-        return await self._ask(engine, "/v1/status", kind="status")
+        """The report that the agent would send now. Raises Refused."""
+        return await self._ask(engine, paths.STATUS, kind="status")
 
     async def interrupt(self, engine: EngineView) -> None:
         """Interrupt the running task. Raises Refused."""
-        await self._ask(engine, "/v1/interrupt", method="POST", body={})
+        await self._ask(engine, paths.INTERRUPT, method="POST", body={})
 
     async def restart(self, engine: EngineView) -> None:
         """Give the engine a new kernel; returns when that has answered. Raises Refused."""
-        await self._ask(engine, "/v1/restart", method="POST", body={})
+        await self._ask(engine, paths.RESTART, method="POST", body={})
 
     async def _ask(self, engine: EngineView, path: str, **options: Any) -> dict[str, Any]:
-        """A question whose path every agent has."""
+        """A question that every agent of this version can answer: 404 is a bad response."""
         try:
             return await self._link.ask(engine, path, **options)
-        except NotThere:
-            raise self._link.garbage(engine, "HTTP 404: its image is older than this gateway") from None
+        except AgentNotFound:
+            raise self._link.bad_response(engine, "HTTP 404: its image is older than this gateway") from None

@@ -1,4 +1,4 @@
-"""Reads live logs from the agents in engine pods. A part of `gateway.logs`' one interface."""
+"""Logs of live engines, read from the agents in their pods: a LogSource. Must not know requests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from urllib.parse import urlencode
 
 import orjson
 from aiohttp import StreamReader
 
-from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, NotThere, has_agent
+from linkis_ecm.agent_client import paths
+from linkis_ecm.agent_client.client import header_number
+from linkis_ecm.agent_client.errors import AgentNotFound
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
 from linkis_ecm.gateway.http.socket_relay import Direct
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
@@ -39,33 +41,35 @@ class AgentLogSource:
 
     async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
         live = _live(engine)
-        asked: dict[str, int | str] = {"fromLine": query.from_line, "lines": query.lines}
-        more = {
-            "lastRows": query.last_rows,
-            "tail": "true" if query.tail else "",
-            "onlyKeywords": query.only,
-            "ignoreKeywords": query.ignore,
-        }
-        asked |= {name: value for name, value in more.items() if value}
-        path = f"/v1/logs/{log_type}/lines?{urlencode(asked)}"
+        path = paths.log_lines(
+            log_type,
+            {
+                "fromLine": query.from_line,
+                "lines": query.lines,
+                "lastRows": query.last_rows or None,
+                "tail": "true" if query.tail else None,
+                "onlyKeywords": query.only or None,
+                "ignoreKeywords": query.ignore or None,
+            },
+        )
         try:
             async with self._link.open(live, path, kind="lines", bound=READS_PER_ENGINE, what="log pages") as answer:
                 size = answer.content_length
                 if size is None or size > MAX_PAGE_BYTES:
-                    raise self._link.garbage(live, "a page of its log over the limit: ask for fewer lines")
+                    raise self._link.bad_response(live, "a page of its log over the limit: ask for fewer lines")
                 # As the agent's text, as objects, and as the answer's text.
                 await held.enter_async_context(self._link.budget.hold(3 * size))
-                with self._link.faults(live):
+                with self._link.refusals(live):
                     content = await answer.read()
-        except NotThere:
+        except AgentNotFound:
             raise LogMissing from None
         try:
             page = orjson.loads(content)
         except orjson.JSONDecodeError:
-            raise self._link.garbage(live, "a page of its log that is not JSON") from None
+            raise self._link.bad_response(live, "a page of its log that is not JSON") from None
         logs, end_line = (page.get("logs"), page.get("endLine")) if isinstance(page, dict) else (None, None)
         if not isinstance(logs, list) or not isinstance(end_line, int) or not all(isinstance(x, str) for x in logs):
-            raise self._link.garbage(live, "a page of its log without lines")
+            raise self._link.bad_response(live, "a page of its log without lines")
         return {"logs": logs, "endLine": end_line, "rows": len(logs)}
 
     @asynccontextmanager
@@ -73,18 +77,17 @@ class AgentLogSource:
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[OpenLog]:
         live = _live(engine)
-        asked = ({"offset": offset} if offset else {}) | ({} if length is None else {"length": length})
-        path = f"/v1/logs/{log_type}{'?' if asked else ''}{urlencode(asked)}"
+        path = paths.log(log_type, offset=offset or None, length=length)
         try:
             async with self._link.open(
                 live, path, kind="download", bound=DOWNLOADS_PER_ENGINE, what="downloads"
             ) as answer:
-                total = _number(answer.headers.get("X-Log-Size", ""))
+                total = header_number(answer, paths.LOG_SIZE)
                 if answer.content_length is None or total is None:
-                    raise self._link.garbage(live, "a log without its length")
+                    raise self._link.bad_response(live, "a log without its length")
                 # The file, where it begins, and which of the engine's pods wrote it: bytes once written stay as they
                 # are.
-                file = _NO_TAG.sub("", answer.headers.get("X-Log-File", ""))[:40]
+                file = _NO_TAG.sub("", answer.headers.get(paths.LOG_FILE, ""))[:40]
                 self._open += 1
                 try:
                     yield OpenLog(
@@ -96,22 +99,22 @@ class AgentLogSource:
                     )
                 finally:
                     self._open -= 1
-        except NotThere:
+        except AgentNotFound:
             raise LogMissing from None
 
     @asynccontextmanager
     async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
         live = _live(engine)
-        path = f"/v1/logs/{log_type}/follow?" + (f"tail={tail}" if offset is None else f"offset={offset}")
+        path = paths.log_follow(log_type, offset=offset, tail=tail)
         try:
             async with self._link.open(
                 live, path, kind="follow", bound=FOLLOWERS_PER_ENGINE, what="followers"
             ) as answer:
-                begins = _number(answer.headers.get("X-Log-Offset", ""))
+                begins = header_number(answer, paths.LOG_OFFSET)
                 if begins is None:
-                    raise self._link.garbage(live, "a log without the place of its first byte")
+                    raise self._link.bad_response(live, "a log without the place of its first byte")
                 yield Followed(begins, _unframed(answer.content))
-        except NotThere:
+        except AgentNotFound:
             raise LogMissing from None
 
 
@@ -127,10 +130,6 @@ async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
                 raise ConnectionResetError("the agent left in the middle of a frame")
             left -= len(data)
             yield data
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _live(engine: Engine) -> EngineView:

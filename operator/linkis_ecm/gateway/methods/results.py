@@ -16,8 +16,8 @@ import orjson
 from aiohttp import web
 
 from linkis_ecm.agent.formats.cells import cells
+from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
-from linkis_ecm.gateway.agents.link import NotThere
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
 from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
@@ -51,7 +51,7 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.
                 stack.push_async_callback(pieces.aclose)
                 first = [await anext(pieces)]
             return await _send(call, f"{task_id}_{output.index}.{request.format}", first, pieces)
-    except NotThere:
+    except AgentNotFound:
         raise await _unknown(call, engine, task_id) from None
     except GoneError:
         raise _gone(engine) from None

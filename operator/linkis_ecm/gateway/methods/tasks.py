@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import (
     ExecuteRequest,
     ListTasksRequest,
@@ -24,7 +25,7 @@ from linkis_ecm.api.models import (
     TasksAnswer,
 )
 from linkis_ecm.gateway.agents.client import TaskResult
-from linkis_ecm.gateway.agents.link import NotThere, has_agent
+from linkis_ecm.gateway.agents.link import has_agent
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused, bad_request
@@ -92,7 +93,7 @@ async def _not_taken(
     if keyed:
         try:
             told = await gateway.agents.task(engine, record.task_id)
-        except NotThere:
+        except AgentNotFound:
             pass
         except Refused:
             return
@@ -141,7 +142,7 @@ async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> Tas
         try:
             told = await gateway.agents.task(engine, task_id)
             asked = True
-        except NotThere:
+        except AgentNotFound:
             asked = True
     record = await gateway.executions.find(task_id)
     if record is not None and record.ticket_id != engine.ticket_id:
@@ -195,7 +196,7 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
             if result.content is not None:
                 return Answer(orjson.Fragment(result.content))
             return await _pass_on(call, engine, task_id, result)
-    except NotThere:
+    except AgentNotFound:
         raise no_task(engine, task_id) from None
 
 
@@ -205,7 +206,7 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     if has_agent(engine):
         try:
             told = await call.gateway.agents.cancel(engine, task_id)
-        except NotThere:
+        except AgentNotFound:
             pass
         else:
             return Answer(_info(_unwritten(engine, task_id), told))
@@ -230,7 +231,7 @@ async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamRespo
             await sender.begin()
             await sender.stream(_sse(call, engine, task_id, answer))
             return await sender.end()
-    except NotThere:
+    except AgentNotFound:
         raise no_task(engine, task_id) from None
 
 
@@ -332,7 +333,7 @@ async def _pass_on(call: Call, engine: EngineView, task_id: str, result: TaskRes
     await sender.begin()
     if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
         await sender.write(after)
-    with suppress(NotThere, Refused):
+    with suppress(AgentNotFound, Refused):
         # It is not read here: how it ended is asked.
         heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
     return await sender.end()

@@ -15,8 +15,11 @@ from weakref import WeakValueDictionary
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import file_name, is_id
+from linkis_ecm.agent_client import paths
+from linkis_ecm.agent_client.client import header_number
+from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, NotThere, has_agent
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.inventory.history import PastEngine
@@ -130,18 +133,18 @@ class ResultPlaces:
 
     async def output(self, engine: Engine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
         """The output at `index`, or the first table, or the first output; `held` holds what must live until it is sent.
-        Raises NotThere where nobody who is left knows the task, GoneError where it is not kept, and Refused."""
+        Raises AgentNotFound where nobody who is left knows the task, GoneError where it is not kept, and Refused."""
         if has_agent(engine):
             try:
                 return await self._live_output(engine, task_id, index, held)
-            except NotThere:
+            except AgentNotFound:
                 pass  # of another of its pods
             except Refused as why:
                 if why.http != 410:
                     raise
         found = await self._kept_output(engine, task_id, index, held)
         if found is None:
-            raise NotThere
+            raise AgentNotFound
         return found
 
     @asynccontextmanager
@@ -151,7 +154,7 @@ class ResultPlaces:
             found = None
             if has_agent(engine):
                 # Where it was dropped for later ones it may be in the archive.
-                with suppress(NotThere, GoneError):
+                with suppress(AgentNotFound, GoneError):
                     found = await self._live_file(engine, result_id)
             if found is None:
                 found = await self._kept_file(engine, result_id, stack)
@@ -162,15 +165,15 @@ class ResultPlaces:
     # -- with the agent ----------------------------------------------------------------------------------------------
 
     async def _live_output(self, engine: EngineView, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
-        path = f"/v1/tasks/{task_id}/outputs/{'first' if index is None else index}"
+        path = paths.output(task_id, index)
 
         async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
             async with self._link.open(engine, path, kind="output", bound=READS_PER_ENGINE, what="outputs") as answer:
                 size = answer.content_length
                 if size is None or size > MAX_OUTPUT_BYTES:
-                    raise self._link.garbage(engine, "an output over the limit")
+                    raise self._link.bad_response(engine, "an output over the limit")
                 await hold(size)
-                with self._link.faults(engine):
+                with self._link.refusals(engine):
                     return await answer.read()
 
         async with AsyncExitStack() as holding:
@@ -178,7 +181,7 @@ class ResultPlaces:
                 told = await objects(read, budget=self._budget, work=self.work, held=holding)
                 found = Output(_whole(told["index"]), _whole(told["outputs"]), _checked(told["output"]))
             except (KeyError, TypeError, ValueError):
-                raise self._link.garbage(engine, "what is no output") from None
+                raise self._link.bad_response(engine, "what is no output") from None
             if found.result_id is None:
                 # Who reads a file holds its batches instead: nobody waits for bytes with bytes in the hand.
                 held.push_async_exit(holding.pop_all())
@@ -188,29 +191,29 @@ class ResultPlaces:
         size, identity = await self._live_size(engine, result_id)
 
         async def read(offset: int, length: int) -> bytes:
-            path = f"/v1/results/{result_id}?offset={offset}&length={length}"
+            path = paths.result_file(result_id, offset=offset, length=length)
             try:
                 async with self._link.open(
                     engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
                 ) as answer:
-                    if answer.headers.get("X-Log-File", "") != identity or answer.content_length != length:
+                    if answer.headers.get(paths.LOG_FILE, "") != identity or answer.content_length != length:
                         raise MalformedError("the file has changed while it was read")
-                    with self._link.faults(engine):
+                    with self._link.refusals(engine):
                         return await answer.read()
-            except NotThere:
+            except AgentNotFound:
                 raise GoneError from None
 
         return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
 
     async def _live_size(self, engine: EngineView, result_id: str) -> tuple[int, str]:
-        path = f"/v1/results/{result_id}?length=0"
+        path = paths.result_file(result_id, length=0)
         async with self._link.open(
             engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
         ) as head:
-            size = head.headers.get("X-Log-Size", "")
-            if not size.isascii() or not size.isdigit() or len(size) > 15:
-                raise self._link.garbage(engine, "a result without its length")
-            return int(size), head.headers.get("X-Log-File", "")
+            size = header_number(head, paths.LOG_SIZE)
+            if size is None:
+                raise self._link.bad_response(engine, "a result without its length")
+            return size, head.headers.get(paths.LOG_FILE, "")
 
     # -- in the archive ----------------------------------------------------------------------------------------------
 
@@ -248,12 +251,12 @@ class ResultPlaces:
             await hold(size)
             content = await archive.get(engine.uid, attempt, name)
             if content is None:
-                raise NotThere
+                raise AgentNotFound
             return content
 
         try:
             found = await objects(read, budget=self._budget, work=self.work, held=holding)
-        except NotThere:
+        except AgentNotFound:
             return None
         except ValueError:
             found = None

@@ -1,0 +1,57 @@
+"""The operator's calls to agents: ask an engine to stop, ask for its status. Must not wait for the stop itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import aiohttp
+
+from linkis_ecm.agent_client import paths
+from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
+from linkis_ecm.agent_client.errors import AgentError, AgentRefused
+
+log = logging.getLogger(__name__)
+
+# A healthy agent answers within milliseconds; one that does not is deleted with its pod at the deadline.
+TIMEOUT = aiohttp.ClientTimeout(total=3, connect=1)
+# A report is a few hundred bytes.
+MAX_STATUS_BYTES = 64 * 1024
+# At a time, to all agents: aiohttp's own default.
+CONNECTIONS = 100
+
+
+class EngineAgents:
+    """The agents of all engines; `close` at the end."""
+
+    def __init__(self) -> None:
+        self._client = AgentClient(user_agent="linkis-ecm-operator", connections=CONNECTIONS)
+
+    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+        """POST /v1/stop; False where the agent did not accept it. `grace` is in seconds."""
+        body = {"graceSeconds": grace, "reason": reason}
+        try:
+            async with self._client.open(
+                AgentEndpoint(address, token), paths.STOP, method="POST", body=body, timeout=TIMEOUT, accepted=(202,)
+            ):
+                return True
+        except AgentRefused as refusal:
+            log.warning("agent %s answered %d to a stop", address, refusal.status)
+        except AgentError as error:
+            log.warning("agent %s was not told to stop: %s", address, error)
+        return False
+
+    async def status(self, address: str, token: str) -> dict[str, Any] | None:
+        """GET /v1/status: the report that the agent would send; None where it does not answer with one."""
+        try:
+            return await self._client.ask(
+                AgentEndpoint(address, token), paths.STATUS, timeout=TIMEOUT, limit=MAX_STATUS_BYTES
+            )
+        except AgentRefused as refusal:
+            log.warning("agent %s answered %d to a question", address, refusal.status)
+        except AgentError as error:
+            log.warning("agent %s does not answer: %s", address, error)
+        return None
+
+    async def close(self) -> None:
+        await self._client.close()
