@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
+from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook
@@ -254,7 +255,7 @@ class Engine:
         try:
             if not await self._ready(RUNNING):
                 return None
-            task = Task(id="job", code=code, timeout=None, accepted=self._clock(), done=self._loop.create_future())
+            task = Task(id=JOB_TASK, code=code, timeout=None, accepted=self._clock(), done=self._loop.create_future())
             self.tasks.add(task)
             await self._run_task(task)
             await task.done

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.model.engineconn import (
     CreatorName,
     Duration,
@@ -281,7 +282,7 @@ class EngineLogsRequest(Request):
     keywords. With `enableTail`, `fromLine` counts from the end: page 1 is the newest."""
 
     engine_id: EngineId
-    log_type: str = Field("stdout", description="stdout, stderr, gc, yarnApp or udfLog.")
+    log_type: str = Field("stdout", description=f"{', '.join(LOG_NAMES[:-1])} or {LOG_NAMES[-1]}.")
     from_line: int = Field(1, ge=0, le=1 << 53)
     lines: int = Field(1000, ge=1, description="At most 5000.")
     last_rows: int = Field(0, ge=0, description="At most 5000; 0: by fromLine and lines.")

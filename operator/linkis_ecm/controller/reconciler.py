@@ -38,7 +38,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.project import farewell
-from linkis_ecm.engine.times import parse_time
+from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
 from linkis_ecm.model import reasons
@@ -386,8 +386,10 @@ class Reconciler:
         if decision.state in FINAL:
             metrics.ENDS.labels(decision.reason, *labels).inc()
         elif decision.patch.get("readyTime"):
-            for phase, seconds in startup_seconds(decision.patch.get("startup") or {}, engine).items():
-                metrics.START_SECONDS.labels(phase, "cold").observe(seconds)
+            startup = (engine.status.get("startup") or {}) | (decision.patch.get("startup") or {})
+            for phase, took in since_accepted(startup).items():
+                if phase != "accepted":
+                    metrics.START_SECONDS.labels(phase, "cold").observe(max(0.0, took.total_seconds()))
         reason = reasons.by_name(decision.reason)
         news = "engineState" in decision.patch or "reason" in decision.patch
         # Flips between Idle and Busy are in the row's history; as events they would be noise.
@@ -403,12 +405,3 @@ class Reconciler:
         }  # fmt: skip
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         self._recorder.record(regarding, decision.reason, decision.message, action=decision.state.value, kind=kind)
-
-
-def startup_seconds(startup: dict[str, Any], engine: EngineView) -> dict[str, float]:
-    """Seconds from the engine's acceptance to each phase of its start."""
-    times = {name: parse_time(str(moment)) for name, moment in ((engine.status.get("startup") or {}) | startup).items()}
-    accepted = times.pop("accepted", None)
-    if accepted is None:
-        return {}
-    return {name: max(0.0, (moment - accepted).total_seconds()) for name, moment in times.items() if moment is not None}

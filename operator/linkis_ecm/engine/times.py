@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -29,3 +30,11 @@ def format_second(moment: datetime) -> str:
 def from_unix(seconds: float) -> datetime | None:
     """An aware UTC datetime, or None for 0: it has not happened."""
     return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+
+
+def since_accepted(startup: Mapping[str, str]) -> dict[str, timedelta]:
+    """How long after `accepted` each phase of a start was reached, from the texts of status.startup; a text that is no
+    time is left out. Empty without `accepted`."""
+    times = {phase: moment for phase, text in startup.items() if (moment := parse_time(str(text))) is not None}
+    accepted = times.get("accepted")
+    return {} if accepted is None else {phase: moment - accepted for phase, moment in times.items()}

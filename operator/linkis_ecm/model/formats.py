@@ -21,9 +21,6 @@ VERSION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.]*$"
 USER_MAX = 40
 ENGINE_TYPE_MAX = 30
 
-# The logs that `downloadEngineLog` serves.
-LOG_TYPES = ("stdout", "stderr", "gc", "yarnApp")
-
 _QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
 _FACTOR = {
     "": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),

@@ -3,10 +3,15 @@
 Must not import anything: the agent reads it before it starts the kernel.
 """
 
-# Linkis's log names (gc and udfLog belong to engines on the JVM, yarnApp to those on YARN).
-LOG_NAMES = ("stdout", "stderr", "gc", "yarnApp", "udfLog")
+# The streams of the engine's process.
+STREAM_LOGS = ("stdout", "stderr")
+# Those that Linkis's downloadEngineLog knows (gc belongs to engines on the JVM, yarnApp to those on YARN).
+DOWNLOAD_LOGS = (*STREAM_LOGS, "gc", "yarnApp")
+# Those that Linkis's openEngineLog knows: all of an engine's logs (udfLog belongs to engines on the JVM).
+LOG_NAMES = (*DOWNLOAD_LOGS, "udfLog")
 DEFAULT_LOG_DIR = "/var/log/engine"
-# The result of a `once` engine's job.
+# A `once` engine's only task, and its result.
+JOB_TASK = "job"
 JOB_RESULT = "result.json"
 # Where results that are too big to be shown are written, below the log folder.
 RESULTS_FOLDER = "results"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 
@@ -171,13 +171,4 @@ def plugin_of(item: Mapping[str, Any]) -> PluginView:
 
 def startup_millis(startup: Mapping[str, str]) -> dict[str, int]:
     """Milliseconds from `accepted` to each phase of the start."""
-    times = {}
-    for phase, text in startup.items():
-        try:
-            times[phase] = datetime.fromisoformat(text)
-        except ValueError:
-            continue
-    begin = times.get("accepted")
-    if begin is None or any((at.tzinfo is None) != (begin.tzinfo is None) for at in times.values()):
-        return {}
-    return {phase: round((at - begin).total_seconds() * 1000) for phase, at in times.items()}
+    return {phase: round(took.total_seconds() * 1000) for phase, took in since_accepted(startup).items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.http.errors import bad_request, shown
@@ -16,7 +17,6 @@ from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
 from linkis_ecm.gateway.methods.commands import COMMANDS, operate
-from linkis_ecm.gateway.methods.logs import EVERY_TYPE
 
 OPERATOR = "__operator_name__"
 ENGINE = "__engine_conn_instance__"
@@ -27,7 +27,7 @@ async def open_engine_log(call: Call, request: OpenLog) -> Answer:
     """A page of an engine's log, from its end unless asked otherwise."""
     parameters = dict(request.parameters)
     log_type = parameters.get("logType")
-    if log_type not in EVERY_TYPE:
+    if log_type not in LOG_NAMES:
         raise error_code(210003, "param error(参数错误)")
     if not request.instance and not parameters.get("ticketId"):
         raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")

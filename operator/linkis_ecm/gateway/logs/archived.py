@@ -19,14 +19,13 @@ from linkis_ecm.agent.formats.log_pages import (
     said,
     tail,
 )
+from linkis_ecm.agent.formats.names import STREAM_LOGS
 from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
 
-# The kubelet's log holds both streams: it stands in for either where the agent could not send its files.
-_IN_CONTAINER = ("stdout", "stderr")
 # Logs whose line index is kept: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
 
@@ -136,7 +135,8 @@ class ArchiveLogSource:
                 " more)"
             )
         for attempt in reversed(attempts):
-            for name in (log_type, *((CONTAINER_LOG,) if log_type in _IN_CONTAINER else ())):
+            # The kubelet's log holds both streams: it is read where the agent could not send its files.
+            for name in (log_type, *((CONTAINER_LOG,) if log_type in STREAM_LOGS else ())):
                 reader = await self._archive.open(engine.uid, attempt, name)
                 if reader is not None:
                     return (attempt, name), reader

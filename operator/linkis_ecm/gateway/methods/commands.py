@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.api.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, LogQuery
-from linkis_ecm.gateway.methods.logs import EVERY_TYPE, LOG_TYPE_TEXT, read_page
+from linkis_ecm.gateway.methods.logs import LOG_TYPE_TEXT, read_page
 from linkis_ecm.gateway.methods.tasks import takes_no_code
 from linkis_ecm.model.reasons import by_name
 
@@ -100,7 +101,7 @@ async def _diagnosis(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str,
 async def _log(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnLog, with its parameters. `lastRows` gives `logs` and `rows` only."""
     log_type = parameters.get("logType") or "stdout"
-    if log_type not in EVERY_TYPE:
+    if log_type not in LOG_NAMES:
         raise bad_request(LOG_TYPE_TEXT)
     last_rows = whole(parameters, "lastRows", 0)
     page = await read_page(

@@ -14,24 +14,22 @@ from typing import Any
 
 from aiohttp import web
 
+from linkis_ecm.agent.formats.names import DOWNLOAD_LOGS, LOG_NAMES
 from linkis_ecm.api.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.http import compression, ranges
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.logs.source import Engine, LogMissing, LogQuery, OpenLog, missing
-from linkis_ecm.model.formats import LOG_TYPES
 
-LOG_TYPE_TEXT = "logType only supports stdout, stderr, gc, yarnApp(logType仅支持stdout,stderr,gc,yarnApp)"
+LOG_TYPE_TEXT = f"logType only supports {', '.join(DOWNLOAD_LOGS)}(logType仅支持{','.join(DOWNLOAD_LOGS)})"
 TEXT = "text/plain; charset=utf-8"
-# What Linkis's openEngineLog knows besides; its download does not.
-EVERY_TYPE = (*LOG_TYPES, "udfLog")
 REQUIRED = ("emInstance", "instance", "logDirSuffix", "logType")
 
 
 async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
     """A page of lines."""
-    if request.log_type not in EVERY_TYPE:
+    if request.log_type not in LOG_NAMES:
         raise bad_request(LOG_TYPE_TEXT)
     engine = await call.engine(request.engine_id)
     page = await read_page(
@@ -110,7 +108,7 @@ async def _part(
 
 async def follow_engine_log(call: Call, request: FollowLogRequest) -> web.StreamResponse:
     """The log from its last lines on, and what is written from now on, as text: `tail -f`. Ends with the engine."""
-    if request.log_type not in EVERY_TYPE:
+    if request.log_type not in LOG_NAMES:
         raise bad_request(LOG_TYPE_TEXT)
     engine = await call.engine(request.engine_id)
     source = call.gateway.logs.source(engine)
@@ -136,7 +134,7 @@ def _parameters(request: web.Request) -> tuple[str, str, str, str]:
     for name in ("instance", "logDirSuffix", "logType"):
         if not query[name].strip():
             raise _empty(name)
-    if query["logType"] not in LOG_TYPES:
+    if query["logType"] not in DOWNLOAD_LOGS:
         raise bad_request(LOG_TYPE_TEXT)
     if not query["emInstance"].strip():
         raise _empty("emInstance")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from linkis_ecm.agent.formats.names import JOB_RESULT, RESULTS_LIST
+from linkis_ecm.agent.formats.names import JOB_RESULT, JOB_TASK, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import file_name, is_id
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
@@ -42,8 +42,6 @@ PAGES, PAGES_PER_USER = 8, 2
 THREADS = 4
 # A column's name and type.
 NAME_MAX = 1000
-# A `once` engine's one task.
-JOB = "job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +222,7 @@ class ResultPlaces:
         if self._archive is None or not engine.uid:
             return None
         for attempt in reversed(await self._archive.attempts(engine.uid)):
-            for name in (JOB_RESULT, RESULTS_LIST) if task_id == JOB else (RESULTS_LIST,):
+            for name in (JOB_RESULT, RESULTS_LIST) if task_id == JOB_TASK else (RESULTS_LIST,):
                 async with AsyncExitStack() as holding:
                     told = await self._json(self._archive, engine, attempt, name, holding)
                     if told is None:
