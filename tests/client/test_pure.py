@@ -28,10 +28,10 @@ from linkis_ecm.client import (
 )
 from linkis_ecm.client.errors import error_of
 from linkis_ecm.client.login import login_of
+from linkis_ecm.client.protocol import ConnectionBroken, NotConnected
 from linkis_ecm.client.retry import RetryPolicy, Tries, Verdict, verdict
 from linkis_ecm.client.sse import SseEvent, SseParser
 from linkis_ecm.client.streams import _Lines
-from linkis_ecm.client.wire import Broken, NotReached
 from tests.client.support import TOKEN, URL, result_data, text
 
 # -- plans -----------------------------------------------------------------------------------------------------------
@@ -209,13 +209,13 @@ def test_secrets_are_in_no_repr() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotReached("", can_retry=True, sent=False), Verdict.ALWAYS),
+        (NotConnected("", can_retry=True, sent=False), Verdict.ALWAYS),
         (TooMany("", http=429, status=1, can_retry=True), Verdict.ALWAYS),
         (Unavailable("", http=503, status=1, can_retry=True), Verdict.IF_REPEATABLE),
         (TimedOut("", http=504, status=1, can_retry=True), Verdict.IF_REPEATABLE),
         (Unavailable("", http=502, can_retry=True), Verdict.IF_REPEATABLE),
         (Unavailable("", http=502, status=1), Verdict.NEVER),
-        (Broken("", can_retry=True), Verdict.IF_REPEATABLE),
+        (ConnectionBroken("", can_retry=True), Verdict.IF_REPEATABLE),
         (BadRequest("", http=400, status=1), Verdict.NEVER),
         (EngineFailed("", http=400, status=1, can_retry=True), Verdict.NEVER),
         (EcmError("", http=500, status=1), Verdict.NEVER),
@@ -242,7 +242,7 @@ def test_waits_are_within_doubling_steps_and_end_with_patience(seed: int) -> Non
     time = Time()
     trying = tries(time, seed=seed, base=0.25, cap=5.0, patience=30.0)
     step, total = 0.25, 0.0
-    while (wait := trying.wait(Broken("", can_retry=True), began=time.now)) is not None:
+    while (wait := trying.wait(ConnectionBroken("", can_retry=True), began=time.now)) is not None:
         assert 0.0 <= wait <= step
         step, total = min(5.0, step * 2), total + wait
         time.now += wait
@@ -274,9 +274,9 @@ def test_a_try_that_was_held_for_long_begins_patience_anew_and_the_deadline_does
     trying = tries(Time(), patience=30.0)
     slow = Time()
     trying = Tries(RetryPolicy(), repeatable=True, deadline=1e9, clock=slow, rng=random.Random(1))
-    assert trying.wait(NotReached("", can_retry=True, sent=False), began=0.0) is not None
+    assert trying.wait(NotConnected("", can_retry=True, sent=False), began=0.0) is not None
     slow.now = 40.0
-    assert trying.wait(NotReached("", can_retry=True, sent=False), began=20.0) is None
+    assert trying.wait(NotConnected("", can_retry=True, sent=False), began=20.0) is None
 
 
 # -- events ----------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ async def test_an_answer_that_trickles_ends_with_the_deadline(kind: str) -> None
 
 
 async def test_an_answer_over_the_limit_is_not_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linkis_ecm.client.talk.MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr("linkis_ecm.client.exchanges.MAX_ANSWER_BYTES", 1000)
     with pytest.raises(EcmError, match="fetch less"):
         await Script(lambda _: httpx.Response(200, stream=Cut(*[b"x" * 600] * 9))).client(kind)("list_engines")
 

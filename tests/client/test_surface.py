@@ -11,7 +11,7 @@ import pytest
 
 from linkis_ecm.api import models, paths
 from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, methods
-from linkis_ecm.client.plan import Plan
+from linkis_ecm.client.request_plan import RequestPlan
 from linkis_ecm.gateway.routes import OURS, Method
 
 ELEVEN = (
@@ -19,7 +19,7 @@ ELEVEN = (
     "getResourceUsage", "updateResource", "reportResourceUsage", "sendEngineCommand", "getEngineLogs",
 )  # fmt: skip
 # What the client says by another method: submit_code, download_result_set.
-SAID_OTHERWISE = {"executeCode": {"wait"}, "getResultSet": {"format"}}
+OTHER_METHOD = {"executeCode": {"wait"}, "getResultSet": {"format"}}
 PLANS = {
     "create_engine_connection": ("python",),
     "execute_code": ("e", "1"),
@@ -36,9 +36,9 @@ def python_name(wire: str) -> str:
     return re.sub("(?<!^)([A-Z])", r"_\1", wire).lower()
 
 
-def plan_of(method: Method) -> Plan[models.EngineInfo] | None:
-    recipe = getattr(methods, python_name(method.name), None)
-    return None if recipe is None else recipe(*PLANS.get(python_name(method.name), ("e",)))
+def plan_of(method: Method) -> RequestPlan[models.EngineInfo] | None:
+    maker = getattr(methods, python_name(method.name), None)
+    return None if maker is None else maker(*PLANS.get(python_name(method.name), ("e",)))
 
 
 @pytest.mark.parametrize("client", [EcmClient, AsyncEcmClient])
@@ -47,7 +47,7 @@ def test_every_method_of_the_gateway_has_one_with_all_its_parameters(method: Met
     function = getattr(client, python_name(method.name))
     assert method.name in function.__doc__
     if method.request is not None:
-        wanted = set(method.request.model_fields) - SAID_OTHERWISE.get(method.name, set())
+        wanted = set(method.request.model_fields) - OTHER_METHOD.get(method.name, set())
         assert wanted - set(inspect.signature(function).parameters) == set()
 
 

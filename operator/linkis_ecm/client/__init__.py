@@ -1,7 +1,10 @@
 """The client of the gateway, blocking (EcmClient) and asynchronous (AsyncEcmClient), over httpx.
 
-Of the rest of linkis-ecm it needs the gateway's models alone, so that it runs where no gateway could. Must not import
-anything else of the gateway, nor what that is made of.
+It needs the REST's models and paths (`linkis_ecm.api`) and nothing of the gateway, so it runs without the server's
+packages. Must not import aiohttp, kopf, SQLAlchemy or pyarrow.
+
+It is built sans I/O: `methods` makes request plans, `exchanges` and `streams` are generators of `protocol`'s steps, and
+`sync_client` and `async_client` are the two drivers that do these steps over httpx.
 """
 
 from linkis_ecm.client.async_client import AsyncEcmClient, AsyncEngine

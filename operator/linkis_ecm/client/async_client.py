@@ -1,4 +1,7 @@
-"""The asynchronous client, over httpx: the blocking one with `await`. It has no logic of its own either."""
+"""The asynchronous driver over httpx: the blocking one with `await`.
+
+Must not decide what is sent or repeated: that is in methods, exchanges and streams.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +20,55 @@ import httpx
 from pydantic import BaseModel
 
 from linkis_ecm.api.models import EngineInfo
-from linkis_ecm.client import http, methods, streams, talk
+from linkis_ecm.client import exchanges, http, methods, streams
 from linkis_ecm.client.binding import as_method
 from linkis_ecm.client.errors import EcmError
 from linkis_ecm.client.files import Sink, Target
 from linkis_ecm.client.lifetime import Lifetime
 from linkis_ecm.client.login import Bearer, Login, login_of
-from linkis_ecm.client.plan import Plan
+from linkis_ecm.client.protocol import Close, Done, Emit, Exchange, Head, Open, Read, Sleep, Stepper, Stream, Terms
+from linkis_ecm.client.request_plan import RequestPlan
 from linkis_ecm.client.retry import RetryPolicy
-from linkis_ecm.client.wire import Close, Done, Emit, Head, Open, Read, Sleep, Stream, Talk, Terms, Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _method(recipe: Callable[P, Plan[Model]]) -> Callable[Concatenate[AsyncEcmClient, P], Coroutine[Any, Any, Model]]:
+def _method(
+    maker: Callable[P, RequestPlan[Model]],
+) -> Callable[Concatenate[AsyncEcmClient, P], Coroutine[Any, Any, Model]]:
     async def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> Model:
-        return await self.run(talk.ask(recipe(*args, **kwargs), self.terms))
+        return await self.run(exchanges.ask(maker(*args, **kwargs), self.terms))
 
-    return as_method(call, recipe)
+    return as_method(call, maker)
 
 
-def _talking(
-    recipe: Callable[Concatenate[Terms, P], Talk[T]],
+def _exchange(
+    maker: Callable[Concatenate[Terms, P], Exchange[T]],
 ) -> Callable[Concatenate[AsyncEcmClient, P], Coroutine[Any, Any, T]]:
     async def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.run(recipe(self.terms, *args, **kwargs))
+        return await self.run(maker(self.terms, *args, **kwargs))
 
-    return as_method(call, recipe, drop=1)
+    return as_method(call, maker, drop=1)
 
 
-def _streaming(
-    recipe: Callable[Concatenate[Terms, P], Stream[T]],
+def _stream(
+    maker: Callable[Concatenate[Terms, P], Stream[T]],
 ) -> Callable[Concatenate[AsyncEcmClient, P], AsyncGenerator[T, None]]:
     def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        return self.iterate(recipe(self.terms, *args, **kwargs))
+        return self.iterate(maker(self.terms, *args, **kwargs))
 
-    return as_method(call, recipe, drop=1)
+    return as_method(call, maker, drop=1)
 
 
-def _engine(recipe: Callable[P, Plan[EngineInfo]]) -> Callable[Concatenate[AsyncEcmClient, P], AsyncEngine]:
+def _engine(maker: Callable[P, RequestPlan[EngineInfo]]) -> Callable[Concatenate[AsyncEcmClient, P], AsyncEngine]:
     def call(self: AsyncEcmClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncEngine:
         """`async with client.engine("python") as engine:` an engine by create_engine_connection, for the block."""
-        return AsyncEngine(self, Lifetime.of(recipe(*args, **kwargs), self.terms))
+        return AsyncEngine(self, Lifetime.of(maker(*args, **kwargs), self.terms))
 
     doc = call.__doc__
-    bound = as_method(call, recipe)
+    bound = as_method(call, maker)
     bound.__name__, bound.__doc__ = "engine", doc
     return bound
 
@@ -75,9 +80,9 @@ class AsyncEcmClient:
     `user` are Linkis's Token-Code and Token-User; `bearer` is a Kubernetes or OpenID Connect token, or a function that
     gives one, as is a token without a user.
 
-    Methods have the wire's names in Python's form (create_engine_connection), and the eleven of the contract their own
-    too (createEngineConnection). They return the models of `linkis_ecm.api.models` and raise EcmError. What can be
-    repeated without harm is, for `patience` seconds. `transport` is httpx's, to go through a proxy.
+    Methods have the REST's names in Python's form (create_engine_connection), and the eleven of the contract their own
+    too (createEngineConnection). They return the models of `linkis_ecm.api.models` and raise EcmError. A call that
+    can be repeated without harm is repeated for `patience` seconds. `transport` is httpx's, to go through a proxy.
     """
 
     def __init__(
@@ -104,10 +109,10 @@ class AsyncEcmClient:
             rng=rng or random.Random(),  # noqa: S311 - it spreads waits
             new_id=new_id,
         )
-        wire = transport or httpx.AsyncHTTPTransport(
+        http_transport = transport or httpx.AsyncHTTPTransport(
             verify=verify, limits=http.LIMITS, socket_options=http.socket_options()
         )
-        self._http = httpx.AsyncClient(transport=wire, **http.common())
+        self._http = httpx.AsyncClient(transport=http_transport, **http.common())
 
     def __repr__(self) -> str:
         return f"AsyncEcmClient({self._login!r})"
@@ -119,7 +124,7 @@ class AsyncEcmClient:
         await self.close()
 
     async def close(self) -> None:
-        """Let its connections go."""
+        """Close its connections."""
         await self._http.aclose()
 
     create_engine_connection = _method(methods.create_engine_connection)
@@ -142,12 +147,12 @@ class AsyncEcmClient:
     explain_engine = _method(methods.explain_engine)
     preview_cull = _method(methods.preview_cull)
     get_post_mortem = _method(methods.get_post_mortem)
-    wait_until_ready = _talking(talk.wait_until_ready)
-    task_events = _streaming(streams.task_events)
-    follow_engine_log = _streaming(streams.follow_engine_log)
+    wait_until_ready = _exchange(exchanges.wait_until_ready)
+    task_events = _stream(streams.task_events)
+    follow_engine_log = _stream(streams.follow_engine_log)
     engine = _engine(methods.create_engine_connection)
 
-    # The eleven by their own names.
+    # The contract's eleven methods by their own names too.
     createEngineConnection = create_engine_connection  # noqa: N815
     executeCode = execute_code  # noqa: N815
     getEngineStatus = get_engine_status  # noqa: N815
@@ -161,9 +166,9 @@ class AsyncEcmClient:
     getEngineLogs = get_engine_logs  # noqa: N815
 
     async def download_engine_log(self, engine: str | EngineInfo, target: Target, log_type: str = "stdout") -> int:
-        """downloadEngineLog into a file, by its path or open for bytes; how many bytes it has.
+        """downloadEngineLog into a file, given by its path or open for bytes; returns its size in bytes.
 
-        A download that is cut goes on where it was. A path has the whole log in the end, or stays as it was.
+        An interrupted download is resumed. A path has the whole log at the end, or stays as it was.
         """
         return await self._fill(target, streams.downloaded(self.terms, engine, log_type))
 
@@ -181,7 +186,8 @@ class AsyncEcmClient:
     ) -> int:
         """getResultSet into a file, whole unless rows are named: an Arrow IPC stream, or Linkis's result set (dolphin).
 
-        How many bytes it has. A download that is cut begins again; a path has all of it in the end, or stays as it was.
+        Returns its size in bytes. An interrupted download starts again; a path has all of it at the end, or stays as it
+        was.
         """
         stream = streams.result_downloaded(
             self.terms,
@@ -199,29 +205,29 @@ class AsyncEcmClient:
         sink = Sink(target)
         try:
             async for piece in self.iterate(stream):
-                await asyncio.to_thread(sink.take, piece)
-            return await asyncio.to_thread(sink.done)
+                await asyncio.to_thread(sink.write, piece)
+            return await asyncio.to_thread(sink.finish)
         except BaseException:
-            sink.abandon()
+            sink.abort()
             raise
 
-    async def run(self, conversation: Talk[T]) -> T:
-        """Have it and give what it comes to. Raises EcmError."""
-        async with _Line(self._http, self._login, self._sleep) as line:
-            end = await line.go(Turns(conversation))
+    async def run(self, exchange: Exchange[T]) -> T:
+        """Do the exchange's steps; its result. Raises EcmError."""
+        async with _Driver(self._http, self._login, self._sleep) as driver:
+            end = await driver.advance(Stepper(exchange))
         assert isinstance(end, Done)  # noqa: S101 - only streams emit
         return end.value
 
     async def iterate(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
-        """What it emits, as it comes. Raises EcmError."""
-        turns = Turns(stream.talk)
-        async with _Line(self._http, self._login, self._sleep) as line:
-            while isinstance(step := await line.go(turns), Emit):
+        """Do the stream's steps; its items as they come. Raises EcmError."""
+        stepper = Stepper(stream.exchange)
+        async with _Driver(self._http, self._login, self._sleep) as driver:
+            while isinstance(step := await driver.advance(stepper), Emit):
                 yield step.item
 
 
-class _Line:
-    """One conversation's connection."""
+class _Driver:
+    """Does the steps of one exchange over httpx, with one response open at a time."""
 
     def __init__(
         self, http_client: httpx.AsyncClient, login: Login, sleep: Callable[[float], Awaitable[object]]
@@ -238,16 +244,16 @@ class _Line:
     async def __aexit__(self, *_: object) -> None:
         await self._close()
 
-    async def go(self, turns: Turns[T]) -> Emit | Done[T]:
-        """Do what it wants until it has something to tell."""
-        step = turns.send(None)
+    async def advance(self, stepper: Stepper[T]) -> Emit | Done[T]:
+        """Do its steps up to the next item, or to its end."""
+        step = stepper.send(None)
         while not isinstance(step, Emit | Done):
             try:
-                came = await self._do(step)
+                result = await self._do(step)
             except EcmError as error:
-                step = turns.throw(error)
+                step = stepper.throw(error)
             else:
-                step = turns.send(came)
+                step = stepper.send(result)
         return step
 
     async def _do(self, step: Open | Read | Close | Sleep) -> Head | bytes | None:
@@ -260,7 +266,7 @@ class _Line:
                 case Close():
                     await self._close()
                 case Sleep():
-                    await self._close()  # nobody waits with a connection of the pool
+                    await self._close()  # a connection of the pool is not held during a wait
                     await self._sleep(step.seconds)
         except http.FAULTS as error:
             raise http.fault_of(error, self._login) from None
@@ -280,21 +286,21 @@ class _Line:
 
 
 def _of_engine(
-    recipe: Callable[Concatenate[str, P], Plan[Model]],
+    maker: Callable[Concatenate[str, P], RequestPlan[Model]],
 ) -> Callable[Concatenate[AsyncEngine, P], Coroutine[Any, Any, Model]]:
     async def call(self: AsyncEngine, /, *args: P.args, **kwargs: P.kwargs) -> Model:
-        return await self.client.run(talk.ask(recipe(self.engine_id, *args, **kwargs), self.client.terms))
+        return await self.client.run(exchanges.ask(maker(self.engine_id, *args, **kwargs), self.client.terms))
 
-    return as_method(call, recipe, drop=1)
+    return as_method(call, maker, drop=1)
 
 
 def _stream_of_engine(
-    recipe: Callable[Concatenate[Terms, str, P], Stream[T]],
+    maker: Callable[Concatenate[Terms, str, P], Stream[T]],
 ) -> Callable[Concatenate[AsyncEngine, P], AsyncGenerator[T, None]]:
     def call(self: AsyncEngine, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        return self.client.iterate(recipe(self.client.terms, self.engine_id, *args, **kwargs))
+        return self.client.iterate(maker(self.client.terms, self.engine_id, *args, **kwargs))
 
-    return as_method(call, recipe, drop=2)
+    return as_method(call, maker, drop=2)
 
 
 class AsyncEngine:
@@ -313,11 +319,13 @@ class AsyncEngine:
 
     async def __aenter__(self) -> Self:
         try:
-            self.info = await self.client.run(talk.ask(self._lifetime.begin, self.client.terms))
+            self.info = await self.client.run(exchanges.ask(self._lifetime.begin, self.client.terms))
         except BaseException as error:
-            if self._lifetime.may_be_left(error):
+            if self._lifetime.may_exist_after(error):
                 with suppress(EcmError):
-                    await self.client.run(talk.ask(self._lifetime.give_up, self._lifetime.in_haste(self.client.terms)))
+                    await self.client.run(
+                        exchanges.ask(self._lifetime.abort, self._lifetime.with_less_patience(self.client.terms))
+                    )
             raise
         return self
 
@@ -325,9 +333,9 @@ class AsyncEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self.client.run(talk.ask(self._lifetime.end, self.client.terms))
+            await self.client.run(exchanges.ask(self._lifetime.end, self.client.terms))
         except EcmError as failure:
-            self._lifetime.not_ended(failure, during=error)
+            self._lifetime.report_not_ended(failure, during=error)
 
     execute = _of_engine(methods.execute_code)
     submit = _of_engine(methods.submit_code)

@@ -1,7 +1,7 @@
-"""What a call can end as when it does not succeed. Pure: it is told what came back, never asks.
+"""The errors of calls, made from answers. Pure.
 
-The message is the gateway's own sentence where it gave one. No error holds a token: they are made of answers, and of
-what the network said.
+The message is the gateway's own sentence where it gave one. No error contains a token: errors are made of answers and
+of the network's errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-# How much of an answer that is no Message is repeated.
+# Characters of an answer that is no Message which the error repeats.
 _SHOWN = 200
 
 
@@ -37,12 +37,12 @@ class EcmError(Exception):
         self.data = dict(data or {})
         self.can_retry = can_retry
         self.retry_after = retry_after
-        # False: the gateway has certainly not seen the call.
+        # False: the gateway has certainly not received the call.
         self.sent = sent
 
 
 class NotLoggedIn(EcmError):  # noqa: N818 - it says what happened to the call, as its neighbours do
-    """The gateway does not know who is calling."""
+    """The gateway does not accept the login."""
 
 
 class Forbidden(EcmError):  # noqa: N818
@@ -62,15 +62,15 @@ class ResultGone(EcmError):  # noqa: N818
 
 
 class TooMany(EcmError):  # noqa: N818
-    """Too much is under way already, for the whole time that the call was repeated."""
+    """The gateway or the engine had too many calls, for the whole time that the call was repeated."""
 
 
 class Unavailable(EcmError):  # noqa: N818
-    """The gateway, or what it needs, does not answer."""
+    """The gateway, or a server that it needs, does not answer."""
 
 
 class TimedOut(EcmError):  # noqa: N818
-    """It took longer than was allowed. What was asked for may have been done."""
+    """It took longer than is allowed. The call may have been done."""
 
 
 _BY_HTTP: dict[int, type[EcmError]] = {
@@ -86,11 +86,11 @@ _BY_HTTP: dict[int, type[EcmError]] = {
 
 
 def error_of(http: int, headers: Mapping[str, str], body: bytes) -> EcmError:
-    """The error that this answer is. `headers` have lower-case names."""
+    """The error that this answer stands for. `headers` have lower-case names."""
     message = message_of(body)
     retry_after = _seconds(headers.get("retry-after"))
     if message is None:
-        # Not the gateway's: a proxy's, or another server's.
+        # Not the gateway's answer: a proxy's, or another server's.
         kind = _BY_HTTP.get(http, EcmError)
         return kind(
             f"{_without_message(http)}: {_plain(body) or 'an empty answer'}",
@@ -114,7 +114,7 @@ def error_of(http: int, headers: Mapping[str, str], body: bytes) -> EcmError:
 
 
 def message_of(body: bytes) -> dict[str, Any] | None:
-    """Linkis's Message; None where the body is none."""
+    """The body as Linkis's Message; None where it is no Message."""
     try:
         found = from_json(body)
     except ValueError:
@@ -138,6 +138,6 @@ def _plain(body: bytes) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; its form as a date is left to the backoff."""
+    """Retry-After in seconds; None for the form with a date."""
     text = (header or "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None

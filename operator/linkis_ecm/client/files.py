@@ -1,4 +1,4 @@
-"""Where a download goes: a path, which has all of it or nothing, or a file that the caller has open."""
+"""The target of a download: a path, which gets all of it or nothing, or a file that the caller has open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Target = str | os.PathLike[str] | BinaryIO
 
 
 class Sink:
-    """Takes pieces. A path is written under another name beside it and takes its own when it is whole."""
+    """Writes pieces. A path is written as a temporary file beside it, which is renamed when it is complete."""
 
     def __init__(self, target: Target) -> None:
         self._path = Path(target) if isinstance(target, str | os.PathLike) else None
@@ -27,9 +27,9 @@ class Sink:
         self._start = self._file.tell() if self._file.seekable() else None
         self.size = 0
 
-    def take(self, piece: Piece) -> None:
-        """Write it. Raises EcmError where the log begins again and the file cannot."""
-        if piece.again:
+    def write(self, piece: Piece) -> None:
+        """Write a piece. Raises EcmError where the download restarts and the file cannot be rewound."""
+        if piece.restarts:
             if self._start is None:
                 raise EcmError("The log is another one since the download was cut, and the file cannot begin again")
             self._file.seek(self._start)
@@ -38,15 +38,15 @@ class Sink:
         self._file.write(piece.data)
         self.size += len(piece.data)
 
-    def done(self) -> int:
-        """It is whole; how many bytes it has."""
+    def finish(self) -> int:
+        """The download is complete; its size in bytes."""
         if self._path is not None:
             self._file.close()
             self._part.replace(self._path)
         return self.size
 
-    def abandon(self) -> None:
-        """It will never be whole: a path is left as it was."""
+    def abort(self) -> None:
+        """The download failed: a path is left as it was."""
         if self._path is not None:
             self._file.close()
             self._part.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
-"""httpx as the wire: what both drivers share. Must not know what is said."""
+"""The parts of httpx's use that both drivers share: settings, arguments, errors. Must not know the gateway's
+methods."""
 
 from __future__ import annotations
 
@@ -11,28 +12,28 @@ import httpx
 from linkis_ecm import __version__
 from linkis_ecm.client.errors import EcmError
 from linkis_ecm.client.login import Login
-from linkis_ecm.client.wire import CONNECT_SECONDS, Broken, Head, NotReached, Open, Silent
+from linkis_ecm.client.protocol import CONNECT_SECONDS, ConnectionBroken, Head, NotConnected, Open, ReadTimedOut
 
-# One client's calls under way; more wait their turn.
+# One client's concurrent calls; more wait for a connection.
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
-# A call may run for hours without a byte. That its peer is gone without a word is noticed within two minutes so.
+# A call may run for hours without a byte. These probes notice a dead peer within two minutes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 # Sending code of some MiB over a slow line.
 _WRITE_SECONDS = 30.0
-# What cannot be sent as it is, or read.
+# The request cannot be sent as it is, or the answer cannot be decoded.
 CANNOT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError, httpx.InvalidURL, UnicodeError)
 FAULTS = (httpx.HTTPError, *CANNOT)
 
 
 def socket_options() -> list[tuple[int, int, int]]:
-    """Probes on idle connections, as far as this system has them."""
+    """TCP keepalive probes, as far as this system supports them."""
     probes = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _KEEPALIVE if hasattr(socket, name)]
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *probes]
 
 
 def common() -> dict[str, Any]:
-    """Arguments of both kinds of httpx's client. No proxy or password comes from the environment, and no redirect is
-    followed: the token goes to the gateway that was named and nowhere else."""
+    """Arguments of both of httpx's clients. No proxy or password is taken from the environment and no redirect is
+    followed: the token goes to the given gateway and nowhere else."""
     return {
         "headers": {"User-Agent": f"linkis-ecm-client/{__version__}"},
         "trust_env": False,
@@ -48,7 +49,7 @@ def arguments(request: Open, login: Login) -> dict[str, Any]:
         "params": request.params,
         "headers": {**request.headers, **login.headers()},
         "content": request.body,
-        # A turn among this client's own calls takes as long as these may.
+        # Waiting for a connection of the pool takes as long as the other calls may take.
         "timeout": httpx.Timeout(
             connect=CONNECT_SECONDS, read=request.seconds, write=_WRITE_SECONDS, pool=request.seconds
         ),
@@ -62,7 +63,7 @@ def head_of(response: httpx.Response) -> Head:
 
 
 def fault_of(error: Exception, login: Login) -> EcmError:
-    """What one of FAULTS means. Made of its kind and text, neither of which holds what was sent."""
+    """The error for one of FAULTS. Made of its type and text, neither of which contains what was sent."""
     if isinstance(error, CANNOT):
         # Its text may repeat a header.
         return EcmError(f"The call cannot be made at {login.url}: {type(error).__name__}; check url and what was sent")
@@ -70,9 +71,9 @@ def fault_of(error: Exception, login: Login) -> EcmError:
     match error:
         case httpx.PoolTimeout():
             calls = LIMITS.max_connections
-            return NotReached(f"{calls} calls of this client are under way already: wait for one of them", sent=False)
+            return NotConnected(f"{calls} calls of this client are under way already: wait for one of them", sent=False)
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
-            return NotReached(f"The gateway cannot be reached at {what}", can_retry=True, sent=False)
+            return NotConnected(f"The gateway cannot be reached at {what}", can_retry=True, sent=False)
         case httpx.TimeoutException():
-            return Silent(f"The gateway did not answer in time at {what}", can_retry=True)
-    return Broken(f"The connection to the gateway broke at {what}", can_retry=True)
+            return ReadTimedOut(f"The gateway did not answer in time at {what}", can_retry=True)
+    return ConnectionBroken(f"The connection to the gateway broke at {what}", can_retry=True)

@@ -1,4 +1,4 @@
-"""An engine for the time of a block: which calls begin and end it. Pure."""
+"""An engine that lives for the time of a `with` block: which calls create and end it. Pure."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from dataclasses import dataclass, replace
 from linkis_ecm.api.models import EngineInfo, TerminateAnswer
 from linkis_ecm.client.errors import BadRequest, EcmError, Forbidden, NotLoggedIn
 from linkis_ecm.client.methods import terminate_engine
-from linkis_ecm.client.plan import Plan
-from linkis_ecm.client.wire import Terms
+from linkis_ecm.client.protocol import Terms
+from linkis_ecm.client.request_plan import RequestPlan
 
-# Cleaning up after a failure must not keep the caller from hearing of it for long.
-_HASTE = 5.0
+# Cleaning up after a failure must not delay the error to the caller for longer.
+_ABORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """One engine, known by its ticket before it is made."""
+    """One engine, known by its ticket before it is created."""
 
-    begin: Plan[EngineInfo]
+    begin: RequestPlan[EngineInfo]
     engine_id: str
-    # The ticket was made for this: nobody else's engine can have it.
+    # The ticket was generated here: no other engine can have it.
     ours: bool
 
     @classmethod
-    def of(cls, plan: Plan[EngineInfo], terms: Terms) -> Lifetime:
-        """Of what create_engine_connection would do."""
+    def of(cls, plan: RequestPlan[EngineInfo], terms: Terms) -> Lifetime:
+        """The lifetime of the engine that this plan creates."""
         ours = bool(plan.own_id)
         fields = plan.with_id(terms.new_id())
         return cls(replace(plan, fields=fields, own_id=""), str(fields["ticketId"]), ours)
 
     @property
-    def end(self) -> Plan[TerminateAnswer]:
-        """Ends it."""
+    def end(self) -> RequestPlan[TerminateAnswer]:
+        """Ends the engine."""
         return terminate_engine(self.engine_id)
 
     @property
-    def give_up(self) -> Plan[TerminateAnswer]:
-        """Ends what may have been made of it."""
-        return replace(self.end, seconds=_HASTE)
+    def abort(self) -> RequestPlan[TerminateAnswer]:
+        """Ends the engine whose creation failed, with a short time limit."""
+        return replace(self.end, seconds=_ABORT_SECONDS)
 
-    def may_be_left(self, error: BaseException) -> bool:
-        """Whether an engine may be there after its making failed so, which nobody would end."""
+    def may_exist_after(self, error: BaseException) -> bool:
+        """Whether the engine may exist although its creation failed with this error. Then nobody else would end it."""
         return self.ours and not isinstance(error, BadRequest | Forbidden | NotLoggedIn)
 
     @staticmethod
-    def in_haste(terms: Terms) -> Terms:
-        """The same client with less patience."""
-        return replace(terms, policy=replace(terms.policy, patience=min(terms.policy.patience, _HASTE)))
+    def with_less_patience(terms: Terms) -> Terms:
+        """The same client with a shorter time for repetitions."""
+        return replace(terms, policy=replace(terms.policy, patience=min(terms.policy.patience, _ABORT_SECONDS)))
 
-    def not_ended(self, failure: EcmError, *, during: BaseException | None) -> None:
-        """Says that the engine goes on. Raises `failure`, unless something else is being raised already."""
+    def report_not_ended(self, failure: EcmError, *, during: BaseException | None) -> None:
+        """Reports that the engine was not ended. Raises `failure`, or adds a note to the error that is being raised."""
         if during is None:
             raise failure
         during.add_note(f"The engine {self.engine_id} was not ended: {failure}")

@@ -1,4 +1,4 @@
-"""Where the gateway is and who calls it: from arguments, else from the environment. A token is never shown.
+"""The gateway's address and the caller's identity, from arguments or the environment. A token is never shown.
 
 LINKIS_ECM_URL    the gateway, like http://127.0.0.1:9102
 LINKIS_ECM_TOKEN  one of Linkis's tokens where there is a user beside it, else a bearer token
@@ -15,7 +15,7 @@ from linkis_ecm.api.paths import PREFIX
 
 URL, TOKEN, USER = "LINKIS_ECM_URL", "LINKIS_ECM_TOKEN", "LINKIS_ECM_USER"
 
-# A function is asked before each request: for tokens that end while the client lives.
+# A function is called before each request: for tokens that expire while the client lives.
 Bearer = str | Callable[[], str]
 
 
@@ -29,7 +29,7 @@ class Login:
     bearer: Bearer | None = field(default=None, repr=False)
 
     def headers(self) -> dict[str, str]:
-        """What says who is calling. Raises ValueError."""
+        """The headers that identify the caller. Raises ValueError where they cannot be sent."""
         if self.bearer is not None:
             token = self.bearer if isinstance(self.bearer, str) else self.bearer()
             return {"Authorization": f"Bearer {_sendable('bearer', token)}"}
@@ -44,7 +44,7 @@ def login_of(
     user: str | None = None,
     bearer: Bearer | None = None,
 ) -> Login:
-    """The login that arguments and environment give. Raises ValueError with what is missing."""
+    """The login from arguments and environment. Raises ValueError that says what is missing."""
     url = url or environment.get(URL) or ""
     if not url:
         raise ValueError(f"no url: give the gateway's, like http://127.0.0.1:9102, or set {URL}")
@@ -65,7 +65,7 @@ def login_of(
 
 
 def _root(url: str) -> str:
-    """The address in front of the REST's own paths, which may be given with it."""
+    """The url without the REST's own paths, which may be given with it. Raises ValueError."""
     try:
         parts = urlsplit(url.strip())
         fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)

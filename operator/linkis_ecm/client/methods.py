@@ -1,8 +1,8 @@
-"""The gateway's methods as plans: names, parameters and defaults of both clients, once.
+"""The gateway's methods as request plans: names, parameters and defaults of both clients, in one place.
 
 A method is called by its name in Python's form (createEngineConnection is create_engine_connection), its parameters too
-(engineId is engine_id). What is left out is the gateway's to decide. An engine is named by its engineId (the ticket),
-its service instance (host:port) or namespace/name. Must not send or wait.
+(engineId is engine_id). The gateway has defaults for omitted parameters. An engine is named by its engineId (the
+ticket), its service instance (host:port) or namespace/name. Must not send or wait.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkis_ecm.api import models
-from linkis_ecm.client.plan import Plan, given
+from linkis_ecm.client.request_plan import RequestPlan, given
 
-# Over a method's own bound in the gateway: the way there and back, and a turn to wait for.
+# Seconds above a method's own limit in the gateway: for the way there and back, and for waiting for a connection.
 SLACK = 30.0
 # The longest run that a gateway allows.
 RUN_SECONDS = 86400
@@ -41,7 +41,7 @@ def create_engine_connection(
     wait: bool = True,
     timeout_seconds: int | None = None,
     ticket_id: str | None = None,
-) -> Plan[models.EngineInfo]:
+) -> RequestPlan[models.EngineInfo]:
     """createEngineConnection: an engine, once it is ready (in 40 s, or `timeout_seconds`) or at once (`wait=False`).
 
     Raises EngineFailed with the reason where it does not become ready. The call has a ticket, yours or one of the
@@ -70,7 +70,7 @@ def create_engine_connection(
         ticket_id=ticket_id,
     )
     held = (timeout_seconds or models.CREATE_SECONDS) if wait else 0
-    return Plan(
+    return RequestPlan(
         method="createEngineConnection",
         verb="POST",
         answer=models.EngineInfo,
@@ -87,13 +87,13 @@ def execute_code(
     *,
     timeout_seconds: int | None = None,
     idempotency_key: str | None = None,
-) -> Plan[models.ExecuteAnswer]:
+) -> RequestPlan[models.ExecuteAnswer]:
     """executeCode: run code in the engine and wait for its result, which may be that it Failed.
 
     `timeout_seconds` bounds the run; it ends as Timeout then. The call has a key, yours or one of the client's, so that
     after a broken connection it joins the task again: nothing runs twice. submit_code does not wait.
     """
-    return Plan(
+    return RequestPlan(
         method="executeCode",
         verb="POST",
         answer=models.ExecuteAnswer,
@@ -104,7 +104,7 @@ def execute_code(
             timeout_seconds=timeout_seconds,
             idempotency_key=idempotency_key,
         ),
-        # Tasks before it may take theirs: the gateway answers 504 then, and the same key joins the task again.
+        # Earlier tasks may take their time: the gateway answers 504 then, and the same key joins the task again.
         seconds=(timeout_seconds or RUN_SECONDS) + 2 * SLACK,
         own_id="" if idempotency_key else "idempotencyKey",
     )
@@ -117,7 +117,7 @@ def submit_code(
     *,
     timeout_seconds: int | None = None,
     idempotency_key: str | None = None,
-) -> Plan[models.TaskInfo]:
+) -> RequestPlan[models.TaskInfo]:
     """executeCode with `wait: false`: the task at once, for task_events, get_task, get_task_result and cancel_task."""
     fields = given(
         engine_id=engine_id,
@@ -127,7 +127,7 @@ def submit_code(
         wait=False,
         idempotency_key=idempotency_key,
     )
-    return Plan(
+    return RequestPlan(
         method="executeCode",
         verb="POST",
         answer=models.TaskInfo,
@@ -137,14 +137,18 @@ def submit_code(
     )
 
 
-def get_engine_status(engine_id: str) -> Plan[models.EngineInfo]:
+def get_engine_status(engine_id: str) -> RequestPlan[models.EngineInfo]:
     """getEngineStatus: the engine as it is, or as it ended."""
-    return Plan(method="getEngineStatus", verb="GET", answer=models.EngineInfo, fields=given(engine_id=engine_id))
+    return RequestPlan(
+        method="getEngineStatus", verb="GET", answer=models.EngineInfo, fields=given(engine_id=engine_id)
+    )
 
 
-def terminate_engine(engine_id: str) -> Plan[models.TerminateAnswer]:
+def terminate_engine(engine_id: str) -> RequestPlan[models.TerminateAnswer]:
     """terminateEngine: ask for the engine's end; a success also where it has ended or was never there."""
-    return Plan(method="terminateEngine", verb="POST", answer=models.TerminateAnswer, fields=given(engine_id=engine_id))
+    return RequestPlan(
+        method="terminateEngine", verb="POST", answer=models.TerminateAnswer, fields=given(engine_id=engine_id)
+    )
 
 
 def list_engines(
@@ -154,41 +158,41 @@ def list_engines(
     user: str | None = None,
     page_now: int | None = None,
     page_size: int | None = None,
-) -> Plan[models.EnginesAnswer]:
+) -> RequestPlan[models.EnginesAnswer]:
     """listEngines: a page of your engines (an admin's: everybody's), the newest first."""
     fields = given(status=status, engine_type=engine_type, user=user, page_now=page_now, page_size=page_size)
-    return Plan(method="listEngines", verb="GET", answer=models.EnginesAnswer, fields=fields)
+    return RequestPlan(method="listEngines", verb="GET", answer=models.EnginesAnswer, fields=fields)
 
 
-def get_engine_metrics(engine_id: str) -> Plan[models.EngineMetricsAnswer]:
+def get_engine_metrics(engine_id: str) -> RequestPlan[models.EngineMetricsAnswer]:
     """getEngineMetrics: the engine's times and its tasks, counted."""
-    return Plan(
+    return RequestPlan(
         method="getEngineMetrics", verb="GET", answer=models.EngineMetricsAnswer, fields=given(engine_id=engine_id)
     )
 
 
-def get_resource_usage(engine_id: str) -> Plan[models.ResourceUsageAnswer]:
+def get_resource_usage(engine_id: str) -> RequestPlan[models.ResourceUsageAnswer]:
     """getResourceUsage: what was asked for, and what is used."""
-    return Plan(
+    return RequestPlan(
         method="getResourceUsage", verb="GET", answer=models.ResourceUsageAnswer, fields=given(engine_id=engine_id)
     )
 
 
-def update_resource(engine_id: str, resources: Resources) -> Plan[models.UpdateResourceAnswer]:
+def update_resource(engine_id: str, resources: Resources) -> RequestPlan[models.UpdateResourceAnswer]:
     """updateResource: more or less cpu, cpuLimit or memory for the running engine; nothing restarts."""
-    return Plan(
+    return RequestPlan(
         method="updateResource",
         verb="POST",
         answer=models.UpdateResourceAnswer,
         fields=given(engine_id=engine_id, resources=resources),
-        # It sets figures: set twice, they are the same.
+        # It is idempotent: it sets figures.
         seconds=60.0 + SLACK,
     )
 
 
-def report_resource_usage(engine_id: str, memory_bytes: int, cpu_seconds: float) -> Plan[models.NoAnswer]:
+def report_resource_usage(engine_id: str, memory_bytes: int, cpu_seconds: float) -> RequestPlan[models.NoAnswer]:
     """reportResourceUsage: what an engine says of itself; `bearer` of the client is the engine's own token."""
-    return Plan(
+    return RequestPlan(
         method="reportResourceUsage",
         verb="POST",
         answer=models.NoAnswer,
@@ -196,21 +200,21 @@ def report_resource_usage(engine_id: str, memory_bytes: int, cpu_seconds: float)
     )
 
 
-# Commands that only look; others may end what has begun since.
-_LOOKS = ("status", "engineConnProgress", "engineConnMetrics", "engineConnDiagnosis", "engineConnLog")
+# Commands that change nothing. The others are not repeated: they could end a task that has started since.
+_READ_ONLY = ("status", "engineConnProgress", "engineConnMetrics", "engineConnDiagnosis", "engineConnLog")
 
 
 def send_engine_command(
     engine_id: str, command: str, *, parameters: Mapping[str, Any] | None = None
-) -> Plan[models.EngineCommandAnswer]:
+) -> RequestPlan[models.EngineCommandAnswer]:
     """sendEngineCommand: interrupt, restartKernel, status, or one of Linkis's operators (engineConnProgress,
     engineConnMetrics, engineConnDiagnosis, engineConnLog). Where the engine refuses it, `is_error` says so."""
-    return Plan(
+    return RequestPlan(
         method="sendEngineCommand",
         verb="POST",
         answer=models.EngineCommandAnswer,
         fields=given(engine_id=engine_id, command=command, parameters=parameters),
-        repeatable=command in _LOOKS,
+        repeatable=command in _READ_ONLY,
         seconds=150.0 + SLACK,
     )
 
@@ -225,10 +229,10 @@ def get_engine_logs(
     enable_tail: bool | None = None,
     only_keywords: str | None = None,
     ignore_keywords: str | None = None,
-) -> Plan[models.EngineLogsAnswer]:
+) -> RequestPlan[models.EngineLogsAnswer]:
     """getEngineLogs: `lines` lines from `from_line` (1 is the first) of stdout or another log, or its `last_rows`. The
     next page begins at `end_line + 1`; an ended engine's logs are read the same way."""
-    return Plan(
+    return RequestPlan(
         method="getEngineLogs",
         verb="GET",
         answer=models.EngineLogsAnswer,
@@ -248,17 +252,17 @@ def get_engine_logs(
 
 def get_task(
     engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
-) -> Plan[models.TaskInfo]:
+) -> RequestPlan[models.TaskInfo]:
     """getTask: how far the task of this id or key is, or how it ended; also when its engine is gone."""
     fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
-    return Plan(method="getTask", verb="GET", answer=models.TaskInfo, fields=fields)
+    return RequestPlan(method="getTask", verb="GET", answer=models.TaskInfo, fields=fields)
 
 
 def get_task_result(
     engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
-) -> Plan[models.ExecuteAnswer]:
+) -> RequestPlan[models.ExecuteAnswer]:
     """getTaskResult: the outputs of an ended task. Raises ResultGone where they are not kept any more."""
-    return Plan(
+    return RequestPlan(
         method="getTaskResult",
         verb="GET",
         answer=models.ExecuteAnswer,
@@ -276,10 +280,10 @@ def get_result_set(
     output: int | None = None,
     from_row: int | None = None,
     rows: int | None = None,
-) -> Plan[models.ResultSetAnswer]:
+) -> RequestPlan[models.ResultSetAnswer]:
     """getResultSet: a page of one output of an ended task, the first table unless `output` names another; `from_row`
     counts from 1. A table that was too long to be shown is whole here; download_result_set has it as a file."""
-    return Plan(
+    return RequestPlan(
         method="getResultSet",
         verb="GET",
         answer=models.ResultSetAnswer,
@@ -295,28 +299,30 @@ def get_result_set(
     )
 
 
-def list_tasks(engine_id: str, *, page_size: int | None = None) -> Plan[models.TasksAnswer]:
+def list_tasks(engine_id: str, *, page_size: int | None = None) -> RequestPlan[models.TasksAnswer]:
     """listTasks: the engine's tasks, the newest first."""
     fields = given(engine_id=engine_id, page_size=page_size)
-    return Plan(method="listTasks", verb="GET", answer=models.TasksAnswer, fields=fields)
+    return RequestPlan(method="listTasks", verb="GET", answer=models.TasksAnswer, fields=fields)
 
 
 def cancel_task(
     engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
-) -> Plan[models.TaskInfo]:
+) -> RequestPlan[models.TaskInfo]:
     """cancelTask: end the task; one that has ended stays as it is."""
     fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
-    return Plan(method="cancelTask", verb="POST", answer=models.TaskInfo, fields=fields)
+    return RequestPlan(method="cancelTask", verb="POST", answer=models.TaskInfo, fields=fields)
 
 
-def explain_engine(engine_id: str) -> Plan[models.ExplainAnswer]:
+def explain_engine(engine_id: str) -> RequestPlan[models.ExplainAnswer]:
     """explainEngine: what the engine waits for, and what ends it when."""
-    return Plan(method="explainEngine", verb="GET", answer=models.ExplainAnswer, fields=given(engine_id=engine_id))
+    return RequestPlan(
+        method="explainEngine", verb="GET", answer=models.ExplainAnswer, fields=given(engine_id=engine_id)
+    )
 
 
-def preview_cull(*, within_seconds: int | None = None) -> Plan[models.PreviewCullAnswer]:
+def preview_cull(*, within_seconds: int | None = None) -> RequestPlan[models.PreviewCullAnswer]:
     """previewCull: which engines will be ended for idleness within that time, and which will not and why."""
-    return Plan(
+    return RequestPlan(
         method="previewCull",
         verb="GET",
         answer=models.PreviewCullAnswer,
@@ -325,6 +331,8 @@ def preview_cull(*, within_seconds: int | None = None) -> Plan[models.PreviewCul
     )
 
 
-def get_post_mortem(engine_id: str) -> Plan[models.PostMortemAnswer]:
+def get_post_mortem(engine_id: str) -> RequestPlan[models.PostMortemAnswer]:
     """getPostMortem: why the engine ended, and what is kept of it."""
-    return Plan(method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=given(engine_id=engine_id))
+    return RequestPlan(
+        method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=given(engine_id=engine_id)
+    )

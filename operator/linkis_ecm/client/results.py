@@ -1,4 +1,4 @@
-"""A result for people and programs: as text, and its tables as rows. Pure."""
+"""A result as text for people, and its tables as rows for programs. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from linkis_ecm.api.models import ExecuteAnswer
 
-# What a console shows of a table.
+# Rows and characters of a cell that a console shows of a table.
 _ROWS, _CELL = 20, 40
 
 
 def text_of(answer: ExecuteAnswer) -> str:
-    """What a console would show: what was printed, the value, tables in columns, an error with its traceback."""
+    """The text that a console would show: printed text, the value, tables in columns, an error with its traceback."""
     shown = ""
     for output in answer.outputs:
         if shown and not shown.endswith("\n"):
@@ -58,7 +58,7 @@ def tables_of(answer: ExecuteAnswer) -> list[list[dict[str, Any]]]:
 
 
 def rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one output of type table. A name that comes again gets a number: a dict would lose a column."""
+    """The rows of one output of type table. A repeated column name gets a number: a dict would lose a column."""
     names = _names(table)
     return [dict(zip(names, row, strict=True)) for row in table["rows"]]
 

@@ -1,7 +1,7 @@
-"""When a call is made again: the one place that says so. Pure: clock and chance are handed in.
+"""Decides whether and when a call is repeated. Pure: clock and randomness are passed in.
 
-Repeated is what cannot do harm: calls that change nothing, calls that an id of ours makes the same call, and any call
-that the gateway has certainly not taken.
+Repeated are calls that change nothing, calls that an id makes idempotent, and any call that the gateway certainly did
+not accept.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Waits of 0 to `base` seconds, doubling up to 0 to `cap` (full jitter: those turned away together do not come back
-    together), until the call has failed for `patience` seconds. A gateway's pod is replaced within that.
+    """Waits of 0 to `base` seconds, doubling up to 0 to `cap` (full jitter: clients that were refused together do not
+    return together), until the call has failed for `patience` seconds. A gateway's pod is replaced within that.
 
-    A try that was held for `alive` seconds before it failed shows that there was somebody: patience begins anew.
+    A try that was held for `alive` seconds before it failed shows that the gateway was there: patience starts again.
     """
 
     base: float = 0.25
@@ -37,11 +37,11 @@ class RetryPolicy:
 
 
 def verdict(error: EcmError) -> Verdict:
-    """What this failure allows."""
+    """What this error allows."""
     if not error.sent or error.http == 429:
         return Verdict.ALWAYS
     if error.http == 502 and error.status is not None:
-        # The gateway's own word on an engine, after it has waited for the cluster's: no second try finds another.
+        # The gateway's own answer about an engine, for which it has waited for the cluster: a second try gets the same.
         return Verdict.NEVER
     if error.http in (502, 503, 504) or (error.http is None and error.can_retry):
         return Verdict.IF_REPEATABLE
@@ -69,11 +69,11 @@ class Tries:
         self._failing_since: float | None = None
 
     def progress(self) -> None:
-        """The call got further: patience begins anew."""
+        """The call made progress: patience starts again."""
         self._failures, self._failing_since = 0, None
 
     def wait(self, error: EcmError, *, began: float) -> float | None:
-        """How long to wait after the try that `began` then and failed so; None: it was the last."""
+        """Seconds to wait after the try that `began` at that time and failed with `error`; None: do not try again."""
         allowed = verdict(error)
         if allowed is Verdict.NEVER or (allowed is Verdict.IF_REPEATABLE and not self._repeatable):
             return None
@@ -82,7 +82,7 @@ class Tries:
             self.progress()
         if self._failing_since is None:
             self._failing_since = now
-        # 2**30 base steps are beyond any cap; a float does not hold for ever.
+        # 2**30 base steps are beyond any cap; a larger exponent overflows a float.
         step = min(policy.cap, policy.base * 2.0 ** min(self._failures, 30))
         self._failures += 1
         wait = (error.retry_after or 0.0) + self._rng.uniform(0.0, step)

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes, however these are cut (HTML Living Standard, 9.2.6). Pure."""
+"""Parses server-sent events from pieces of bytes (HTML Living Standard, 9.2.6). Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from linkis_ecm.client.errors import EcmError
 
-# Over the gateway's own bound of an event.
+# More than the gateway's own limit of an event.
 MAX_EVENT_BYTES = 64 << 20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
-    """One event as it was sent; `id` is "" where it has none of its own."""
+    """One event as it was sent; `id` is "" if the event has none."""
 
     name: str
     data: str
@@ -22,7 +22,7 @@ class SseEvent:
 
 
 class SseParser:
-    """Takes bytes, gives the events that are whole. Half an event at the stream's end is none."""
+    """Takes bytes and returns the complete events. An incomplete event at the stream's end is dropped."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -33,11 +33,11 @@ class SseParser:
         self._clear()
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """The events that these bytes complete. Raises EcmError where one is over the bound."""
+        """The events that these bytes complete. Raises EcmError where one is over the limit."""
         if not data:
             return []
         if self._after_cr:
-            # The second half of a CRLF that was cut in the middle.
+            # The second half of a CRLF whose first half came before.
             data = data.removeprefix(b"\n")
         self._buffer += data
         found = [event for line in self._lines() if (event := self._line(line)) is not None]

@@ -1,6 +1,7 @@
-"""Conversations that go on: a task's events, a log as it grows, a log as a file. Each goes on where it was cut.
+"""Exchanges that emit items: a task's events, a log as it grows, a download. Each resumes after a broken connection.
 
-A cut is repeated under the same policy as a call; what got further since has earned a new patience.
+Sans I/O: generators of `protocol`'s steps. A broken connection is retried under the same policy as a call; the policy's
+patience starts again after each progress.
 """
 
 from __future__ import annotations
@@ -15,19 +16,30 @@ from pydantic_core import from_json
 
 from linkis_ecm.api.models import EngineInfo, NoAnswer
 from linkis_ecm.client.errors import BadRequest, EcmError
+from linkis_ecm.client.exchanges import ask, require_stream
 from linkis_ecm.client.methods import get_engine_status, get_task
-from linkis_ecm.client.plan import Plan, given
+from linkis_ecm.client.protocol import (
+    ConnectionBroken,
+    Emit,
+    Exchange,
+    Head,
+    ReadTimedOut,
+    Sleep,
+    Stream,
+    Terms,
+    open_response,
+    read,
+)
+from linkis_ecm.client.request_plan import RequestPlan, given
 from linkis_ecm.client.retry import Tries
 from linkis_ecm.client.sse import SseEvent, SseParser
-from linkis_ecm.client.talk import ask, refuse
-from linkis_ecm.client.wire import Broken, Emit, Head, Silent, Sleep, Stream, Talk, Terms, opened, read
 
-# An engine's agent sends something every 10 s: after three times that there is nobody.
+# An engine's agent sends something every 10 s: after three times that the connection counts as dead.
 EVENTS_SILENCE = 30.0
-# A log may be silent for hours, and so may be a connection that a firewall has forgotten: it is opened anew.
+# A log may be silent for hours, but so is a connection that a firewall has dropped: it is opened again.
 LOG_SILENCE = 60.0
 DOWNLOAD_SILENCE = 60.0
-# A log that is another one each time it breaks off is not read for ever.
+# How often a download starts from the beginning because the log is another one each time.
 BEGINNINGS = 3
 ResultFormat = Literal["arrow", "dolphin"]
 _IDENTITY = {"Accept-Encoding": "identity"}
@@ -37,8 +49,8 @@ _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
     """`status`, `output` (index and output; `replaces` where it replaces that of its index, else a growing text's new
-    part), `reset` (all outputs told so far are void), and `end` as the last, with the task. `id` is where to go on
-    from, None where that is a later event's."""
+    part), `reset` (all outputs sent so far are void), and `end` as the last, with the task. `id` is where to resume,
+    None if only a later event has it."""
 
     event: str
     data: dict[str, Any]
@@ -53,44 +65,44 @@ def task_events(
     idempotency_key: str | None = None,
     last_event_id: str | None = None,
 ) -> Stream[TaskEvent]:
-    """taskEvents: what becomes of the task and what it prints, while it runs; ends with it.
+    """taskEvents: the task's status and outputs while it runs; ends with the task.
 
-    A connection that is cut is opened again where it was, and no output is told twice. `last_event_id` is an earlier
-    event's `id`, to go on from there.
+    A broken connection is resumed, and no output comes twice. `last_event_id` is an earlier event's `id`, to resume
+    from there.
     """
     which = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
-    plan = Plan(method="taskEvents", verb="GET", answer=NoAnswer, fields=which)
+    plan = RequestPlan(method="taskEvents", verb="GET", answer=NoAnswer, fields=which)
     return Stream(_events(plan, terms, given(last_event_id=last_event_id)))
 
 
-def _events(plan: Plan[NoAnswer], terms: Terms, since: dict[str, str]) -> Talk[None]:
+def _events(plan: RequestPlan[NoAnswer], terms: Terms, since: dict[str, str]) -> Exchange[None]:
     tries = _tries(terms)
     was_open, cursor = False, ""
     while True:
         began = terms.clock()
-        # As a parameter what the caller has given, for the gateway to judge; as SSE's own header what it has given.
+        # The caller's id goes as a parameter, which the gateway checks; the gateway's own ids go as SSE's header.
         fields, headers = (plan.fields, {"Last-Event-ID": cursor}) if cursor else ({**plan.fields, **since}, {})
         try:
-            head = yield from opened(plan.request(fields, seconds=EVENTS_SILENCE, headers=_IDENTITY | headers))
-            yield from refuse(head, terms, plan=plan, expected={200: ""})
+            head = yield from open_response(plan.request(fields, seconds=EVENTS_SILENCE, headers=_IDENTITY | headers))
+            yield from require_stream(head, terms, plan=plan, expected={200: ""})
             was_open = True
-            batches = _Batches()
+            groups = _EventGroups()
             while data := (yield from read()):
                 if terms.clock() - began >= terms.policy.alive:
-                    tries.progress()  # an event or a sign of life: there was somebody
-                for batch in batches.feed(data):
-                    for event in batch:
+                    tries.progress()  # an event or a heartbeat: the agent was there
+                for group in groups.feed(data):
+                    for event in group:
                         yield Emit(event)
-                    if batch[-1].event == "end":
+                    if group[-1].event == "end":
                         return
-                    if batch[-1].id != cursor:
+                    if group[-1].id != cursor:
                         tries.progress()
-                    cursor = batch[-1].id or cursor
-            raise Broken("The task's events ended before the task", can_retry=True)
+                    cursor = group[-1].id or cursor
+            raise ConnectionBroken("The task's events ended before the task", can_retry=True)
         except BadRequest:
             if not was_open:
                 raise
-            # The engine has ended in between. What it said last is gone; how its task ended is not.
+            # The engine has ended meanwhile. Its last events are lost, but the status of its task is kept.
             yield Emit((yield from _ended(plan, terms)))
             return
         except EcmError as error:
@@ -100,28 +112,28 @@ def _events(plan: Plan[NoAnswer], terms: Terms, since: dict[str, str]) -> Talk[N
         yield Sleep(wait)
 
 
-class _Batches:
-    """Events out of bytes, as they were sent together: the last of them alone has an id. Told before that comes, all of
-    them would be told again after a cut."""
+class _EventGroups:
+    """Groups events as they were sent together: only the last of a group has an id. If the others were emitted before
+    it comes, they would be emitted again after a broken connection."""
 
     def __init__(self) -> None:
         self._parser = SseParser()
-        self._together: list[TaskEvent] = []
+        self._group: list[TaskEvent] = []
 
     def feed(self, data: bytes) -> Iterator[list[TaskEvent]]:
-        """What is complete. Raises Broken where the gateway itself does not know any more."""
+        """The complete groups. Raises ConnectionBroken where the gateway itself has lost the engine."""
         for sent in self._parser.feed(data):
             event = _event(sent)
             if event.event == "end" and event.data.get("status") == "Unknown":
-                raise Broken("The gateway has lost the engine, whose task may still run", can_retry=True)
-            self._together.append(event)
+                raise ConnectionBroken("The gateway has lost the engine, whose task may still run", can_retry=True)
+            self._group.append(event)
             if event.id is not None or event.event == "end":
-                yield self._together
-                self._together = []
+                yield self._group
+                self._group = []
 
 
-def _ended(plan: Plan[NoAnswer], terms: Terms) -> Talk[TaskEvent]:
-    """The end of the task as getTask tells it. Raises EcmError where it has none."""
+def _ended(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[TaskEvent]:
+    """The task's `end` event, made from getTask. Raises EcmError where the task has not ended."""
     which = plan.fields
     asked = get_task(which["engineId"], which.get("taskId"), idempotency_key=which.get("idempotencyKey"))
     info = yield from ask(asked, terms)
@@ -148,14 +160,14 @@ def follow_engine_log(
     from_byte: int | None = None,
     tail_bytes: int | None = None,
 ) -> Stream[str]:
-    """followEngineLog: the log's lines, without their ends, from `from_byte` or the last `tail_bytes` (4096) on, and
-    those that come; ends with the engine. The first may be the rest of a line."""
+    """followEngineLog: the log's lines, without their line ends, from `from_byte` or the last `tail_bytes` (4096) on,
+    and those written later; ends with the engine. The first may be the rest of a line."""
     fields = given(engine_id=engine_id, log_type=log_type, tail_bytes=tail_bytes)
-    plan = Plan(method="followEngineLog", verb="GET", answer=NoAnswer, fields=fields)
+    plan = RequestPlan(method="followEngineLog", verb="GET", answer=NoAnswer, fields=fields)
     return Stream(_follow(plan, terms, from_byte))
 
 
-def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None]:
+def _follow(plan: RequestPlan[NoAnswer], terms: Terms, offset: int | None) -> Exchange[None]:
     tries = _tries(terms)
     lines = _Lines()
     attempt = -1
@@ -165,13 +177,13 @@ def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None
         try:
             info = yield from ask(get_engine_status(plan.fields["engineId"]), terms)
             if 0 <= attempt < info.attempt and offset is not None:
-                offset = 0  # a new pod of the engine has begun its log anew
+                offset = 0  # a new pod of the engine has started its log again
             attempt = max(attempt, info.attempt)
             fields = plan.fields if offset is None else {**plan.fields, "fromByte": offset}
-            head = yield from opened(plan.request(fields, seconds=LOG_SILENCE, headers=_IDENTITY))
-            yield from refuse(head, terms, plan=plan, expected={200: ""})
+            head = yield from open_response(plan.request(fields, seconds=LOG_SILENCE, headers=_IDENTITY))
+            yield from require_stream(head, terms, plan=plan, expected={200: ""})
             streams = True
-            # As the gateway counts: a log that has dropped its beginning begins later than was asked for.
+            # As the gateway counts: a log that has dropped its beginning starts later than was asked for.
             offset = _number(head, "x-log-offset")
             while data := (yield from read()):
                 offset += len(data)
@@ -182,7 +194,7 @@ def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None
                 yield Emit(rest)
             return
         except EcmError as error:
-            if streams and isinstance(error, Silent):
+            if streams and isinstance(error, ReadTimedOut):
                 tries.progress()
                 continue
             wait = tries.wait(error, began=began)
@@ -192,7 +204,7 @@ def _follow(plan: Plan[NoAnswer], terms: Terms, offset: int | None) -> Talk[None
 
 
 class _Lines:
-    """Lines out of bytes, wherever these are cut."""
+    """Decodes lines from pieces of bytes."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -208,27 +220,27 @@ class _Lines:
         return [line.removesuffix("\r") for line in found]
 
     def rest(self) -> str:
-        """The last line, which nothing ends."""
+        """The last line, which has no line end."""
         return "".join([*self._pieces, self._decode(b"", True)])
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of a file; `again`: what came before is void, the file begins here."""
+    """Bytes of a file; `restarts`: the pieces before are void, the file begins here."""
 
     data: bytes
-    again: bool = False
+    restarts: bool = False
 
 
 def downloaded(terms: Terms, engine: str | EngineInfo, log_type: str) -> Stream[Piece]:
-    """downloadEngineLog: the log's bytes, as many as it had at the beginning."""
+    """downloadEngineLog: the log's bytes, as many as it had when the download began."""
     return Stream(_download(terms, engine, log_type))
 
 
-def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[None]:
+def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Exchange[None]:
     tries = _tries(terms)
     info = engine if isinstance(engine, EngineInfo) else (yield from ask(get_engine_status(engine), terms))
-    plan = Plan(
+    plan = RequestPlan(
         method="downloadEngineLog",
         verb="GET",
         answer=NoAnswer,
@@ -239,19 +251,19 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[Non
             "logType": log_type,
         },
     )
-    got, total, tag, begun = 0, -1, "", 0
+    got, total, tag, beginnings = 0, -1, "", 0
     while got != total:
         began = terms.clock()
         headers = _IDENTITY | ({"Range": f"bytes={got}-{total - 1}", "If-Range": tag} if got else {})
         try:
-            head = yield from opened(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=headers))
-            yield from refuse(head, terms, plan=plan, expected={200: "all of it", 206: "the rest"})
+            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=headers))
+            yield from require_stream(head, terms, plan=plan, expected={200: "all of it", 206: "the rest"})
             if head.http == 200:
-                begun += 1
-                if begun > BEGINNINGS:
+                beginnings += 1
+                if beginnings > BEGINNINGS:
                     raise EcmError(f"The log was another one each time it broke off, {BEGINNINGS} times: try later")
-                if begun > 1:
-                    yield Emit(Piece(b"", again=True))
+                if beginnings > 1:
+                    yield Emit(Piece(b"", restarts=True))
                 got, total, tag = 0, _number(head, "content-length"), head.headers.get("etag", "")
             else:
                 _continues(head, got)
@@ -260,7 +272,7 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Talk[Non
                 tries.progress()
                 yield Emit(Piece(data))
             if got != total:
-                raise Broken("The log broke off", can_retry=True)
+                raise ConnectionBroken("The log broke off", can_retry=True)
         except EcmError as error:
             wait = tries.wait(error, began=began)
             if wait is None:
@@ -289,20 +301,22 @@ def result_downloaded(
         rows=rows,
         format=format,
     )
-    return Stream(_download_result(Plan(method="getResultSet", verb="GET", answer=NoAnswer, fields=fields), terms))
+    return Stream(
+        _download_result(RequestPlan(method="getResultSet", verb="GET", answer=NoAnswer, fields=fields), terms)
+    )
 
 
-def _download_result(plan: Plan[NoAnswer], terms: Terms) -> Talk[None]:
+def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None]:
     tries = _tries(terms)
-    again = False
+    restarts = False
     while True:
         began = terms.clock()
         try:
-            head = yield from opened(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=_IDENTITY))
-            yield from refuse(head, terms, plan=plan, expected={200: ""})
-            if again:
-                yield Emit(Piece(b"", again=True))
-            again = True  # it is made anew each time: what came before a break is void
+            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=_IDENTITY))
+            yield from require_stream(head, terms, plan=plan, expected={200: ""})
+            if restarts:
+                yield Emit(Piece(b"", restarts=True))
+            restarts = True  # the gateway makes it anew each time: the pieces before a break are void
             while data := (yield from read()):
                 yield Emit(Piece(data))
             return
@@ -314,7 +328,7 @@ def _download_result(plan: Plan[NoAnswer], terms: Terms) -> Talk[None]:
 
 
 def _number(head: Head, name: str) -> int:
-    """The header that counts the log's bytes, as they are."""
+    """A header that counts the log's bytes. Raises EcmError where they were changed on the way."""
     text = head.headers.get(name, "")
     if not (text.isascii() and text.isdigit()) or "content-encoding" in head.headers:
         raise EcmError(f"The log came without {name}, or packed: something between here and the gateway has changed it")
@@ -328,6 +342,6 @@ def _continues(head: Head, got: int) -> None:
 
 
 def _tries(terms: Terms) -> Tries:
-    """The tries of a stream, which may take for ever: what was held without a byte has got no further."""
+    """The tries of a stream, which has no deadline. Only received bytes count as progress, not the time of a try."""
     policy = replace(terms.policy, alive=float("inf"))
     return Tries(policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)

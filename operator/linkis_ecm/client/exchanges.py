@@ -1,6 +1,6 @@
-"""Conversations that end in one answer: a call with its repetitions, and the wait for an engine.
+"""Exchanges that end in one result: a call with its repetitions, and the wait for an engine.
 
-Each is a generator of `wire`'s steps, the same for the blocking and the asynchronous client.
+Sans I/O: each is a generator of `protocol`'s steps, the same for the blocking and the asynchronous client.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from pydantic import BaseModel
 from linkis_ecm.api.models import EngineInfo
 from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, TimedOut
 from linkis_ecm.client.methods import get_engine_status
-from linkis_ecm.client.plan import Plan
+from linkis_ecm.client.protocol import Close, Exchange, Head, Open, Sleep, Terms, open_response, read
+from linkis_ecm.client.request_plan import RequestPlan
 from linkis_ecm.client.retry import Tries
-from linkis_ecm.client.wire import Close, Head, Open, Sleep, Talk, Terms, opened, read
 from linkis_ecm.model.states import RECORD_FINAL
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# Over the biggest answer of a gateway: 16 MiB of outputs, which JSON escapes at worst sixfold.
+# More than the largest answer of a gateway: 16 MiB of outputs, which JSON escaping makes six times as long at worst.
 MAX_ANSWER_BYTES = 128 << 20
-# An engine starts within seconds, or it waits for a node.
-LOOK_FIRST, LOOK_LAST = 0.25, 2.0
-# What was just made is known to every replica of the gateway by then: their watches are behind by milliseconds.
+# Seconds between two looks, the first and the last. An engine starts within seconds, or it waits for a node.
+POLL_FIRST, POLL_LAST = 0.25, 2.0
+# After this, every replica of the gateway knows a new engine: their watches are milliseconds behind.
 UNKNOWN_SECONDS = 3.0
 _FINAL = frozenset(map(str, RECORD_FINAL))
 
 
-def ask(plan: Plan[Model], terms: Terms) -> Talk[Model]:
-    """The plan's answer, after as many tries as the policy allows. Raises EcmError, with the id that was used."""
+def ask(plan: RequestPlan[Model], terms: Terms) -> Exchange[Model]:
+    """The plan's answer, with as many tries as the policy allows. Raises EcmError, whose data has the id that was
+    used."""
     deadline = terms.clock() + plan.seconds + terms.policy.patience
     tries = Tries(terms.policy, repeatable=plan.repeatable, deadline=deadline, clock=terms.clock, rng=terms.rng)
-    fields, doubtful = plan.with_id(terms.new_id()), False
+    fields, may_run = plan.with_id(terms.new_id()), False
     while True:
         began = terms.clock()
-        # The last try ends when the whole does; a second is the least that is worth sending for.
+        # The last try ends with the whole call; less than a second is not worth a request.
         ends = max(min(began + plan.seconds, deadline), began + 1.0)
         try:
             request = plan.request(fields, seconds=ends - began)
-            head, body = yield from exchange(request, terms, ends=ends)
+            head, body = yield from fetch(request, terms, ends=ends)
             return plan.read(head.http, head.headers, body)
         except EcmError as error:
             if plan.own_id:
@@ -49,22 +50,22 @@ def ask(plan: Plan[Model], terms: Terms) -> Talk[Model]:
             if wait is None:
                 raise
             refused = not error.sent or error.http == 429
-            doubtful = doubtful or not refused
-            if plan.own_id == "idempotencyKey" and not doubtful:
-                # The journal has the refused task of this key as Failed for good: what runs gets another.
+            may_run = may_run or not refused
+            if plan.own_id == "idempotencyKey" and not may_run:
+                # The journal keeps the refused task of this key as Failed: the next try needs another key.
                 fields = plan.with_id(terms.new_id())
         yield Sleep(wait)
 
 
-def exchange(request: Open, terms: Terms, *, ends: float) -> Talk[tuple[Head, bytes]]:
-    """One request and its whole answer. Raises EcmError where it does not come by `ends`."""
-    head = yield from opened(request)
-    body = yield from whole(terms, ends=ends)
+def fetch(request: Open, terms: Terms, *, ends: float) -> Exchange[tuple[Head, bytes]]:
+    """One request and its whole answer. Raises EcmError where it is not complete at `ends`."""
+    head = yield from open_response(request)
+    body = yield from read_body(terms, ends=ends)
     return head, body
 
 
-def whole(terms: Terms, *, ends: float) -> Talk[bytes]:
-    """The body that is open, and closes it."""
+def read_body(terms: Terms, *, ends: float) -> Exchange[bytes]:
+    """The rest of the open response; it is closed then. Raises EcmError where it is too long or too late."""
     pieces, size = [], 0
     while data := (yield from read()):
         pieces.append(data)
@@ -77,20 +78,22 @@ def whole(terms: Terms, *, ends: float) -> Talk[bytes]:
     return b"".join(pieces)
 
 
-def refuse(head: Head, terms: Terms, *, plan: Plan[Model], expected: Mapping[int, str]) -> Talk[None]:
-    """Goes on where a stream begins with one of the expected statuses; else reads why not, and raises EcmError."""
+def require_stream(
+    head: Head, terms: Terms, *, plan: RequestPlan[Model], expected: Mapping[int, str]
+) -> Exchange[None]:
+    """Returns where the response has one of the expected statuses; else reads the refusal and raises EcmError."""
     if head.http in expected:
         return
-    body = yield from whole(terms, ends=terms.clock() + plan.seconds)
+    body = yield from read_body(terms, ends=terms.clock() + plan.seconds)
     plan.read(head.http, head.headers, body)
     raise EcmError(f"{plan.method} was answered without a stream (HTTP {head.http}): check url", http=head.http)
 
 
-def wait_until_ready(terms: Terms, engine_id: str, *, timeout: float = 300.0) -> Talk[EngineInfo]:
+def wait_until_ready(terms: Terms, engine_id: str, *, timeout: float = 300.0) -> Exchange[EngineInfo]:
     """The engine once it takes code. Raises EngineFailed where it ends before, TimedOut after `timeout` seconds."""
     began = terms.clock()
     ends = began + timeout
-    pause = LOOK_FIRST
+    pause = POLL_FIRST
     while True:
         try:
             info = yield from ask(get_engine_status(engine_id), terms)
@@ -112,4 +115,4 @@ def wait_until_ready(terms: Terms, engine_id: str, *, timeout: float = 300.0) ->
                 can_retry=True,
             )
         yield Sleep(pause)
-        pause = min(pause * 1.5, LOOK_LAST)
+        pause = min(pause * 1.5, POLL_LAST)

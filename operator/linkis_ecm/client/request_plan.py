@@ -1,4 +1,4 @@
-"""One method's call as data, and what its answer means. Pure: it neither sends nor waits."""
+"""One method's request as data, and how its answer is read. Sans I/O: it neither sends nor waits."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from pydantic.alias_generators import to_camel
 from linkis_ecm.api.models import ExecuteAnswer
 from linkis_ecm.api.paths import BASE
 from linkis_ecm.client.errors import EcmError, ResultGone, error_of, message_of
-from linkis_ecm.client.wire import Open
+from linkis_ecm.client.protocol import Open
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan(Generic[Model]):
-    """A call of `method`. Parameters are judged by the gateway, whose sentence names the remedy."""
+class RequestPlan(Generic[Model]):
+    """A call of `method`. The gateway checks the parameters: its refusals name the remedy."""
 
     method: str
     verb: str
     answer: type[Model]
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    # Made twice, it is made once.
+    # Sending it twice has the effect of sending it once.
     repeatable: bool = True
-    # The longest that one try may take: over the gateway's own bound, so that its sentence comes first.
+    # The longest time of one try: more than the gateway's own limit, so that its refusal comes first.
     seconds: float = 40.0
-    # The field whose value makes the call repeatable, where the caller has left that to us.
+    # The field whose value makes the call repeatable, if the caller gave none and the client fills it in.
     own_id: str = ""
 
     @property
     def path(self) -> str:
-        """Where it goes."""
+        """The path of the request."""
         return f"{BASE}/{self.method}"
 
     def with_id(self, new: str) -> Mapping[str, Any]:
-        """The fields, with an id of ours."""
+        """The fields, with `new` as the id where the caller gave none."""
         return {**self.fields, self.own_id: new} if self.own_id else self.fields
 
     def request(self, fields: Mapping[str, Any], *, seconds: float, headers: Mapping[str, str] | None = None) -> Open:
-        """The call on the wire."""
+        """The request step with these fields."""
         if self.verb == "GET":
             params = {name: _text(value) for name, value in fields.items()}
             return Open(verb="GET", path=self.path, params=params, headers=headers or {}, seconds=seconds)
@@ -51,19 +51,19 @@ class Plan(Generic[Model]):
             verb=self.verb,
             path=self.path,
             headers={"Content-Type": "application/json", **(headers or {})},
-            # A lone surrogate stays what it is: the gateway says that it cannot be read.
+            # A lone surrogate is sent as it is: the gateway answers that it cannot be read.
             body=json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass"),
             seconds=seconds,
         )
 
     def read(self, http: int, headers: Mapping[str, str], body: bytes) -> Model:
-        """What was answered. Raises EcmError."""
+        """The answer's model. Raises EcmError."""
         message = message_of(body)
         if not 200 <= http < 300 or message is None:
             raise error_of(http, headers, body)
         data = message.get("data")
         if self.answer is ExecuteAnswer and isinstance(data, dict) and "outputs" not in data:
-            # A key's task that has ended with an earlier pod of its engine: how it ended is known, not what it gave.
+            # The key's task ended with an earlier pod of its engine: its status is known, its outputs are not.
             raise ResultGone(str(message.get("message")), http=http, status=message["status"], data={"task": data})
         try:
             return self.answer.model_validate(data)
@@ -77,7 +77,7 @@ class Plan(Generic[Model]):
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """What was given, in the wire's names; what was not is left to the gateway."""
+    """The parameters that were given, under their names in the REST. The gateway has defaults for the others."""
     return {to_camel(name): _plain(value) for name, value in values.items() if value is not None}
 
 
