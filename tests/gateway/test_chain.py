@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.bearer import MAX_TOKEN
 from linkis_ecm.gateway.auth.chain import Chain
-from linkis_ecm.gateway.auth.kubernetes import MAX_TOKEN
 from linkis_ecm.gateway.http.errors import Refused, no_login
 from tools.testkit.callers import Sent
 

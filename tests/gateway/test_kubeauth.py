@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from linkis_ecm.gateway.auth import kubernetes as kubernetes_auth
 from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.bearer import MAX_TOKEN
 from linkis_ecm.gateway.auth.kubernetes import (
     ADMITTED_SECONDS,
     CACHE_ENTRIES,
-    MAX_TOKEN,
     REFUSED_SECONDS,
     KubernetesAuthenticator,
-    user_name,
 )
+from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats

@@ -19,7 +19,7 @@ from joserfc import jwk
 
 from linkis_ecm.gateway.auth import oidc
 from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.auth.kubernetes import MAX_TOKEN
+from linkis_ecm.gateway.auth.bearer import MAX_TOKEN
 from linkis_ecm.gateway.auth.oidc import (
     FIRST_REFETCH_SECONDS,
     KEYS_FRESH_SECONDS,

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.auth.kubernetes import user_name
 from linkis_ecm.gateway.auth.oidc import KEYS_FRESH_SECONDS
+from linkis_ecm.gateway.auth.users import user_name
 from tests.gateway.issuer import OTHER, Issuer, Setup, ask, refusal, refused
 from tools.cluster.pki import Authority
 

@@ -23,6 +23,7 @@ from linkis_ecm.agent_client.errors import (
 )
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, too_many, upstream
+from linkis_ecm.gateway.http.slots import Slots
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.metrics import Metrics
@@ -48,8 +49,8 @@ class AgentLink:
         self.settings = settings
         self.metrics = metrics
         self.budget = budget
-        # Calls under way, by kind and the engine's uid.
-        self._calls: dict[tuple[str, str], int] = {}
+        # By kind of call and the engine's uid.
+        self._slots: Slots[tuple[str, str]] = Slots()
         self._whole = aiohttp.ClientTimeout(
             total=settings.agent_seconds, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
         )
@@ -100,18 +101,11 @@ class AgentLink:
     def slot(self, kind: str, engine: EngineView, bound: int, what: str) -> Iterator[None]:
         """One of `bound` calls of that kind to the engine; more are refused rather than queued out of sight."""
         key = (kind, engine.uid)
-        taken = self._calls.get(key, 0)
+        taken = self._slots.taken(key)
         if taken >= bound:
             raise too_many(f"{taken} {what} of {engine.title} are under way already: try again when one has ended")
-        self._calls[key] = taken + 1
-        try:
+        with self._slots.hold(key):
             yield
-        finally:
-            left = self._calls[key] - 1
-            if left:
-                self._calls[key] = left
-            else:
-                del self._calls[key]
 
     @contextmanager
     def refusals(self, engine: EngineView) -> Iterator[None]:

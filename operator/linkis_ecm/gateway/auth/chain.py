@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from linkis_ecm.gateway.auth.base import Authenticator, Caller, Credentials
-from linkis_ecm.gateway.auth.kubernetes import AUTHORIZATION, bearer_token
+from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
 from linkis_ecm.gateway.auth.oidc import unverified_issuer
 from linkis_ecm.gateway.auth.tokens import TOKEN_HEADER, USER_HEADER
 from linkis_ecm.gateway.http.errors import no_login

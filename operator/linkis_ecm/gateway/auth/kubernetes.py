@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,17 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
+from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, unavailable
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
-from linkis_ecm.model import formats
 
 log = logging.getLogger(__name__)
-
-AUTHORIZATION = "Authorization"
-# Service account tokens have about 1 KiB; one of a user with hundreds of groups has some more.
-MAX_TOKEN = 16 * 1024
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 # How long a withdrawn right still counts, and how long a mistake in a Role still shows after it is mended.
 ADMITTED_SECONDS = 60.0
@@ -39,12 +34,6 @@ CALLS_AT_ONCE = 16
 LOOKUPS_AT_ONCE = 1024
 
 _NO_RIGHT = "does not let the gateway ask: bind its service account to the ClusterRole system:auth-delegator"
-_SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]")
-# A name that looks like one of ours gets a suffix too, else a user could take the name of a service account.
-_LIKE_MAPPED = re.compile(r"_(?:[0-9a-f]{6}|[0-9a-f]{16})$")
-# Enough to tell names apart; where much of a name is lost, so much that another cannot be sought to fit.
-_SHORT, _LONG = 6, 16
 
 
 class ReviewClient(Protocol):
@@ -229,41 +218,6 @@ class _Cache:
         self._entries.move_to_end(digest)
         if len(self._entries) > CACHE_ENTRIES:
             self._entries.popitem(last=False)
-
-
-def bearer_token(request: Credentials) -> str:
-    """The token of `Authorization: Bearer`. Raises Refused."""
-    header = request.headers.get(AUTHORIZATION, "")
-    scheme, _, token = header.partition(" ")
-    token = token.strip(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise no_login(f"{AUTHORIZATION} has no Bearer token: send the header {AUTHORIZATION}: Bearer <token>")
-    if len(token) > MAX_TOKEN:
-        raise no_login(
-            f"{AUTHORIZATION}: the Bearer token has more than {MAX_TOKEN} characters: get one with fewer groups or"
-            " claims in it"
-        )
-    if not _TOKEN.fullmatch(token):
-        raise no_login(f"{AUTHORIZATION}: the Bearer token has characters that no token has: send it as it was issued")
-    return token
-
-
-def user_name(name: str) -> str:
-    """The Linkis user of a Kubernetes user: the same where it can be one, else one that is no other user's.
-
-    `system:serviceaccount:<namespace>:<name>` becomes `<namespace>.<name>_<hash>`, other names lose only what no Linkis
-    user may have; the hash is of the whole name.
-    """
-    account = _SERVICE_ACCOUNT.fullmatch(name)
-    wanted = _NOT_ALLOWED.sub("_", f"{account[1]}.{account[2]}" if account else name)
-    if wanted.startswith("."):
-        wanted = f"_{wanted[1:]}"
-    if wanted == name and len(name) <= formats.USER_MAX and not _LIKE_MAPPED.search(name):
-        return name
-    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    fits = len(wanted) + 1 + _SHORT <= formats.USER_MAX and name.isascii()
-    suffix = digest[: _SHORT if fits else _LONG]
-    return f"{wanted[: formats.USER_MAX - 1 - len(suffix)]}_{suffix}"
 
 
 def _texts(value: Any, field: str) -> list[str]:

@@ -25,7 +25,8 @@ from joserfc.jwk import JWKRegistry, Key, RSAKey
 from joserfc.jws import JWSRegistry
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials
-from linkis_ecm.gateway.auth.kubernetes import AUTHORIZATION, MAX_TOKEN, bearer_token, user_name
+from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_token
+from linkis_ecm.gateway.auth.users import is_user_name, user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
 from linkis_ecm.model import formats
 
@@ -46,7 +47,6 @@ FETCH_SECONDS = 5.0
 MAX_DOCUMENT = 1 << 20
 # RFC 7517's type of keys: Kubernetes's API server answers 406 to who takes JSON alone.
 ACCEPT = "application/jwk-set+json, application/json"
-_USER = re.compile(formats.USER_PATTERN)
 # Kubernetes as the issuer writes it into `sub`: names of its own form alone, no two of which are mapped to one user.
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]{1,63}:[a-z0-9.-]{1,253}")
 _TOKEN_IS = f"{AUTHORIZATION}: the Bearer token"
@@ -309,7 +309,7 @@ def unverified_part(token: str, number: int) -> dict[str, Any] | None:
 
 def _is_user(name: str) -> bool:
     """Whether it is a Linkis user, or a service account, which is mapped to one."""
-    return (len(name) <= formats.USER_MAX and bool(_USER.fullmatch(name))) or bool(_SERVICE_ACCOUNT.fullmatch(name))
+    return is_user_name(name) or _SERVICE_ACCOUNT.fullmatch(name) is not None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -11,12 +11,12 @@ import hmac
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.auth.users import is_user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login
 from linkis_ecm.model import formats
 
@@ -28,7 +28,6 @@ USER_HEADER = "Token-User"
 LOOK_EVERY = 1.0
 # A Secret's own limit.
 MAX_FILE_BYTES = 1 << 20
-_USER = re.compile(formats.USER_PATTERN)
 
 
 class TokenFile:
@@ -74,7 +73,7 @@ class TokenFile:
                 allowed = users
         if not allowed or not ("*" in allowed or user in allowed):
             raise _not_accepted()
-        if len(user) > formats.USER_MAX or not _USER.fullmatch(user):
+        if not is_user_name(user):
             raise no_login(
                 f"{USER_HEADER} is no user name: use letters, digits, '_' and '.', at most {formats.USER_MAX} of them"
             )

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, RootModel, ValidationError
 
 from linkis_ecm.api import models
-from linkis_ecm.gateway.http.errors import Refused, bad_request
+from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.model import engineconn, formats
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -62,8 +62,8 @@ def sentence(model: type[BaseModel], error: ValidationError) -> Refused:
     faults = error.errors(include_url=False)
     unknown = [_where(fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"]
     if unknown:
-        shown = ", ".join(map(_shown, unknown[:5]))
-        return bad_request(f"Unknown parameter {shown}: this method takes {_fields(model)}")
+        names = ", ".join(map(_shown, unknown[:5]))
+        return bad_request(f"Unknown parameter {names}: this method takes {_fields(model)}")
     fault = faults[0]
     field = _where(fault["loc"])
     if fault["type"] == "missing":
@@ -114,6 +114,5 @@ def _fields(model: type[BaseModel]) -> str:
 
 def _shown(value: Any) -> str:
     text = str(value) if isinstance(value, str | int | float | bool) else f"a {type(value).__name__}"
-    text = text.encode("utf-8", "replace").decode()
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = shown(text.encode("utf-8", "replace").decode(), _SHOWN + 1)
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if isinstance(value, str) else text[:_SHOWN]

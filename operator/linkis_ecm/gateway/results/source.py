@@ -22,6 +22,7 @@ from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
+from linkis_ecm.gateway.http.slots import Slots
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.results.arrow_file import ArrowFile
@@ -87,7 +88,7 @@ class ResultPlaces:
         self._archive = archive
         self._budget = budget
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
-        self._streams: dict[str, int] = {}
+        self._streams: Slots[str] = Slots()
         self._pages = asyncio.Semaphore(PAGES)
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -101,23 +102,18 @@ class ResultPlaces:
     @property
     def under_way(self) -> int:
         """Result sets that are being sent."""
-        return sum(self._streams.values())
+        return self._streams.total
 
     @contextmanager
     def stream(self, user: str) -> Iterator[None]:
         """One of so many result sets that are sent at a time. Raises Refused."""
-        mine = self._streams.get(user, 0)
+        mine = self._streams.taken(user)
         if mine >= STREAMS_PER_USER:
             raise too_many(f"{mine} result sets of {user} are being sent already: try again when one has ended")
-        if self.under_way >= STREAMS:
+        if self._streams.total >= STREAMS:
             raise too_many(f"{STREAMS} result sets are being sent already: try again when one has ended")
-        self._streams[user] = mine + 1
-        try:
+        with self._streams.hold(user):
             yield
-        finally:
-            self._streams[user] -= 1
-            if not self._streams[user]:
-                del self._streams[user]
 
     @asynccontextmanager
     async def page(self, user: str) -> AsyncIterator[None]:
