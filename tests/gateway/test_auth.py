@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.auth.tokens import LOOK_EVERY, TokenFile
+from linkis_ecm.gateway.auth.tokens import CHECK_SECONDS, TokenFile
 from linkis_ecm.gateway.http.errors import Refused
 from tools.testkit.callers import Clock, Sent
 from tools.testkit.gateways import BOB_TOKEN, TOKEN, Harness
@@ -99,17 +99,17 @@ async def test_a_changed_file_counts_and_a_broken_one_closes_until_it_is_mended(
     authenticator = TokenFile(write(path, {TOKEN: {"users": ["*"]}}), clock=clock)
     await authenticator.authenticate(sent())
     write(path, {BOB_TOKEN: {"users": ["bob"]}})
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_SECONDS
     await refusal(authenticator, sent())
     assert await authenticator.authenticate(sent(BOB_TOKEN, "bob")) == Caller("bob")
     write(path, "oops")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_SECONDS
     assert "cannot be used" in await refusal(authenticator, sent(BOB_TOKEN, "bob"))
     path.unlink()
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_SECONDS
     assert "cannot be used" in await refusal(authenticator, sent(BOB_TOKEN, "bob"))
     write(path, {BOB_TOKEN: {"users": ["bob"]}})
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_SECONDS
     assert await authenticator.authenticate(sent(BOB_TOKEN, "bob")) == Caller("bob")
 
 

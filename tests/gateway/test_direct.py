@@ -30,7 +30,7 @@ async def move(
     source: socket.socket, target: socket.socket, size: int, begun: bytes = b"", **patience: float
 ) -> list[int]:
     moved: list[int] = []
-    await transfer(begun, source, target, size, moved=moved.append, **patience)
+    await transfer(begun, source, target, size, on_sent=moved.append, **patience)
     return moved
 
 

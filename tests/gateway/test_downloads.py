@@ -311,7 +311,7 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(
         return begin
 
     monkeypatch.setattr(Sender, "write", counted(Sender.write))
-    monkeypatch.setattr(socket_relay, "_until", counted(socket_relay._until))
+    monkeypatch.setattr(socket_relay, "_wait_ready", counted(socket_relay._wait_ready))
     await big(place)
     got = 0
     async with connect(place.gw, limit=2 * MIB) as raw:
@@ -332,7 +332,7 @@ async def test_a_client_that_reads_slowly_but_steadily_gets_it_all(
 async def test_a_download_among_too_many_goes_the_slower_way_and_is_whole(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_logs, "DIRECT", 0)
+    monkeypatch.setattr(live_logs, "SOCKET_DOWNLOADS", 0)
     data = os.urandom(MIB) * 6
     await place.put(data)
     assert (await place.get()).raw == data

@@ -310,13 +310,13 @@ async def test_a_table_that_user_code_made_up_breaks_nothing(
 async def test_so_many_pages_are_made_at_a_time_and_others_wait_their_turn(
     gw: Harness, engine: dict[str, Any], frame: dict[str, Any]
 ) -> None:
-    places = gw.gateway.results
+    source = gw.gateway.results
     async with AsyncExitStack() as others:
         for n in range(result_source.PAGES - result_source.PAGES_PER_USER):
-            await others.enter_async_context(places.page(f"user{n}"))
+            await others.enter_async_context(source.page_slot(f"user{n}"))
         async with AsyncExitStack() as mine:
             for _ in range(result_source.PAGES_PER_USER):
-                await mine.enter_async_context(places.page("alice"))
+                await mine.enter_async_context(source.page_slot("alice"))
             waiting = [asyncio.create_task(ask(gw, frame)) for _ in range(4)]
             # Who asks for no page does not wait.
             assert (await ask(gw, frame, format="arrow", rows=1)).http == 200

@@ -16,7 +16,7 @@ from aiohttp import web
 from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import view_of
-from linkis_ecm.gateway.journal import Executions, Found, Settler, by_agent, settled
+from linkis_ecm.gateway.journal import ExecutionJournal, Observation, Settler, settled, with_report
 from linkis_ecm.gateway.methods.tasks import keyed
 from linkis_ecm.model.record import ExecutionRecord
 from tools.testkit.agent_process import AgentProcess, until
@@ -180,24 +180,28 @@ RECORD = ExecutionRecord(
 @pytest.mark.parametrize(
     ("found", "status", "reason"),
     [
-        (Found(None), "Lost", "EngineGone"),
-        (Found(view_of(engine_item(name=NAME)), asked=True), "Lost", "Unknown"),
-        (Found(view_of(engine_item(name=NAME))), "Accepted", ""),
-        (Found(view_of(engine_item(name=NAME)), asked=True, told={"status": "Running"}), "Running", ""),
-        (Found(view_of(engine_item(name=NAME)), asked=True, told={"status": "Cancelled"}), "Cancelled", ""),
-        (Found(view_of(engine_item(name=NAME, status={"attempt": 1}))), "Lost", "EngineRestarted"),
-        (Found(view_of(engine_item(name="another"))), "Lost", "EngineGone"),
+        (Observation(None), "Lost", "EngineGone"),
+        (Observation(view_of(engine_item(name=NAME)), answered=True), "Lost", "Unknown"),
+        (Observation(view_of(engine_item(name=NAME))), "Accepted", ""),
+        (Observation(view_of(engine_item(name=NAME)), answered=True, reported={"status": "Running"}), "Running", ""),
         (
-            Found(view_of(engine_item(name=NAME, status={"engineState": "Failed", "reason": "Evicted"}))),
+            Observation(view_of(engine_item(name=NAME)), answered=True, reported={"status": "Cancelled"}),
+            "Cancelled",
+            "",
+        ),
+        (Observation(view_of(engine_item(name=NAME, status={"attempt": 1}))), "Lost", "EngineRestarted"),
+        (Observation(view_of(engine_item(name="another"))), "Lost", "EngineGone"),
+        (
+            Observation(view_of(engine_item(name=NAME, status={"engineState": "Failed", "reason": "Evicted"}))),
             "Lost",
             "Evicted",
         ),
     ],
 )
-def test_an_open_line_is_settled_by_what_is_heard(found: Found, status: str, reason: str) -> None:
+def test_an_open_line_is_settled_by_what_is_heard(found: Observation, status: str, reason: str) -> None:
     after = settled(RECORD, found, 200.0)
     assert (after.status, after.reason) == (status, reason)
-    assert settled(after, Found(None), 300.0) == after or not after.final
+    assert settled(after, Observation(None), 300.0) == after or not after.final
 
 
 # -- commands and figures --------------------------------------------------------------------------------------------
@@ -336,21 +340,21 @@ LINE = ExecutionRecord(
     ],
 )
 def test_what_is_no_word_of_an_agent_changes_no_line(told: dict[str, Any]) -> None:
-    after = by_agent(LINE, told)
+    after = with_report(LINE, told)
     assert after.status in ("Accepted", "Running")
     assert (after.started, after.ended, after.reason) == (0.0, 0.0, "")
 
 
 async def test_one_line_that_cannot_be_settled_leaves_no_other_open() -> None:
     lines = {name: replace(LINE, task_id=name) for name in ("bad", "good")}
-    noted: list[ExecutionRecord] = []
+    written: list[ExecutionRecord] = []
 
-    class Journal(Executions):
+    class Journal(ExecutionJournal):
         async def open(self) -> list[ExecutionRecord]:
             return list(lines.values())
 
-        def note(self, record: ExecutionRecord) -> None:
-            noted.append(record)
+        def write(self, record: ExecutionRecord) -> None:
+            written.append(record)
 
     async def engine(_: str) -> Any:
         return view_of(engine_item(uid="u", status={"address": "127.0.0.1:1"}))
@@ -362,7 +366,7 @@ async def test_one_line_that_cannot_be_settled_leaves_no_other_open() -> None:
 
     settler = Settler(Journal(History(None)), engine=engine, ask=ask)
     assert await settler.once() == 1
-    assert [(record.task_id, record.status) for record in noted] == [("good", "Succeed")]
+    assert [(record.task_id, record.status) for record in written] == [("good", "Succeed")]
 
 
 async def test_an_end_that_was_streamed_stays_though_the_engine_is_stopped_at_once(

@@ -29,20 +29,20 @@ from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
-from linkis_ecm.gateway.http.sender import BEGUN
+from linkis_ecm.gateway.http.sender import HEAD_SENT
 from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import Find, History, Records
 from linkis_ecm.gateway.inventory.usage_reports import Reported
-from linkis_ecm.gateway.journal import Executions, Settler, Store, Writer
+from linkis_ecm.gateway.journal import ExecutionJournal, Settler, Store, Writer
 from linkis_ecm.gateway.logs.archived import ArchiveLogSource
 from linkis_ecm.gateway.logs.live import AgentLogSource
 from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.pages import serve as pages
-from linkis_ecm.gateway.results.source import ResultPlaces
+from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.routes import METHODS, Handler, Method
 from linkis_ecm.gateway.settings import MIB, Settings
 
@@ -86,9 +86,9 @@ def build_app(
     budget = ByteBudget(settings.max_held_bytes)
     link = AgentLink(agent_client, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
-    executions = Executions(history, writer=journal, store=store)
+    executions = ExecutionJournal(history, writer=journal, store=store)
     agents = Agents(link, engines)
-    results = ResultPlaces(link, archive, budget)
+    results = ResultSource(link, archive, budget)
     app[GATEWAY] = Gateway(
         settings=settings,
         authenticator=authenticator,
@@ -254,7 +254,7 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
     except Exception:
         metrics.errors.inc()
         response = envelope.refused(path, _unexpected(request))
-        if request.get(BEGUN) and request.transport is not None:
+        if request.get(HEAD_SENT) and request.transport is not None:
             request.transport.abort()
     finally:
         metrics.calls -= 1

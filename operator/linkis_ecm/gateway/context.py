@@ -25,10 +25,10 @@ from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import History, PastEngine, Records
 from linkis_ecm.gateway.inventory.usage_reports import Reported
 from linkis_ecm.gateway.inventory.view import EngineView, view_of
-from linkis_ecm.gateway.journal import Executions
+from linkis_ecm.gateway.journal import ExecutionJournal
 from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
-from linkis_ecm.gateway.results.source import ResultPlaces
+from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -48,12 +48,12 @@ class Gateway:
     plugins: PluginCache
     history: History
     agents: Agents
-    executions: Executions
+    executions: ExecutionJournal
     # What the database tells of ended engines; None without one.
     records: Records | None
     reported: Reported
     logs: Logs
-    results: ResultPlaces
+    results: ResultSource
     # None: nothing outlives a pod.
     archive: Archive | None
     em: EmStore

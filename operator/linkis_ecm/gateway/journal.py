@@ -1,7 +1,7 @@
-"""The execution journal as the gateway keeps it: each request to run code, and the definite word on how it ended.
+"""The execution journal: a record of each request to run code and of its definite outcome.
 
-A line is written beside the work, never before it. What a crash leaves open is settled afterwards: `settled` decides
-from what the engine and its agent say, `Settler` asks them. Must not run code.
+A record is written in the background: running code never waits for it. Records that a crash leaves open are settled
+later: `Settler` asks the engine and its agent, `settled` decides. Must not run code.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from linkis_ecm.model.record import REFUSED, ExecutionRecord
 
 log = logging.getLogger(__name__)
 
-# A task that was accepted longer ago than this and has no end is asked about; whoever waits for it does so himself.
-OPEN_FOR = 30.0
-EVERY = 15.0
+# Seconds after which the settler asks for a task that has not ended. While a call waits for the task, that call learns
+# its end itself.
+OPEN_SECONDS = 30.0
+# Between two passes of the settler.
+SETTLE_SECONDS = 15.0
+# Records of one pass.
 BATCH = 200
 # How long ended tasks are remembered in the database.
 KEPT_DAYS = 30
-# What an agent may say of a task; that it is lost is for us to say.
-TOLD = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout"})
+# The statuses that an agent may report. Only the gateway decides that a task is Lost.
+REPORTED_STATUSES = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout"})
+# Unix seconds; a later time does not fit the column.
 _LAST_SECOND = 1e11
 
 
@@ -46,7 +50,7 @@ class Store(Protocol):
 
 
 class Writer(Protocol):
-    """The way of lines into the database; `offer` never blocks."""
+    """Writes records to the database in the background; `offer` never blocks."""
 
     def offer(self, record: ExecutionRecord) -> None: ...
 
@@ -56,17 +60,18 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What was heard of a task: `engine` as the cluster or the database has it (None: nobody knows it), and the agent's
-    word; `asked` tells whether the agent of the very pod that had the task has answered."""
+class Observation:
+    """What is known about a task: `engine` as the cluster or the database has it (None: neither has it), whether the
+    agent of the task's own pod has `answered`, and the task as the agent `reported` it (None: the agent does not know
+    it)."""
 
     engine: EngineView | PastEngine | None
-    asked: bool = False
-    told: dict[str, Any] | None = None
+    answered: bool = False
+    reported: dict[str, Any] | None = None
 
 
-class Executions:
-    """The journal; without a database only the agents know."""
+class ExecutionJournal:
+    """The journal. Without a database it keeps nothing, and only the agents know their tasks."""
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class Executions:
         self._clock = clock
 
     def accepted(self, engine: EngineView, *, task_id: str, caller: str, run_type: str, code: str) -> ExecutionRecord:
-        """Note a request that is about to be sent to its engine."""
+        """Record a request that is about to be sent to its engine."""
         record = ExecutionRecord(
             task_id=task_id,
             ticket_id=engine.ticket_id,
@@ -95,42 +100,43 @@ class Executions:
             status="Accepted",
             accepted=self._clock(),
         )
-        self.note(record)
+        self.write(record)
         return record
 
-    def ended(self, record: ExecutionRecord, told: dict[str, Any]) -> None:
-        """Note the agent's word on a task that has ended."""
-        self.note(by_agent(record, told))
+    def ended(self, record: ExecutionRecord, reported: dict[str, Any]) -> None:
+        """Record a task that has ended, as the agent reported it."""
+        self.write(with_report(record, reported))
 
     def refused(self, record: ExecutionRecord, why: Refused) -> None:
-        """Note a request that its engine did not take: it has not run."""
+        """Record a request that its engine refused: the code has not run."""
         now = self._clock()
-        self.note(replace(record, status="Failed", reason=REFUSED, message=why.sentence, ended=now))
+        self.write(replace(record, status="Failed", reason=REFUSED, message=why.sentence, ended=now))
 
-    def note(self, record: ExecutionRecord) -> None:
+    def write(self, record: ExecutionRecord) -> None:
+        """Queue the record for the database."""
         if self._writer is not None:
             self._writer.offer(record)
 
     async def find(self, task_id: str) -> ExecutionRecord | None:
-        """The task's line. Raises Refused where the database does not answer."""
+        """The task's record. Raises Refused where the database does not answer."""
         if self._writer is not None and (waiting := self._writer.pending(task_id)) is not None:
             return waiting
         store = self._store
         return None if store is None else await self._history.ask(lambda: store.execution(task_id))
 
     async def of_engine(self, ticket: str, limit: int) -> list[ExecutionRecord]:
-        """An engine's lines, the newest first. Raises Refused."""
+        """An engine's records, the newest first. Raises Refused."""
         store = self._store
         return [] if store is None else await self._history.ask(lambda: store.executions(ticket, limit))
 
     async def open(self) -> Sequence[ExecutionRecord]:
-        """Tasks without an end, that should have one or are long. Raises Refused."""
+        """Tasks that were accepted OPEN_SECONDS ago and have no end. Raises Refused."""
         store = self._store
-        before = self._clock() - OPEN_FOR
+        before = self._clock() - OPEN_SECONDS
         return [] if store is None else await self._history.ask(lambda: store.open_executions(before, BATCH))
 
     async def purge(self) -> int:
-        """Takes away what is too old. Raises Refused."""
+        """Delete records older than KEPT_DAYS; how many. Raises Refused."""
         writer = self._writer
         before = self._clock() - KEPT_DAYS * 86400
         return 0 if writer is None else await self._history.ask(lambda: writer.purge(before))
@@ -139,31 +145,31 @@ class Executions:
         return self._clock()
 
 
-def by_agent(record: ExecutionRecord, told: dict[str, Any]) -> ExecutionRecord:
-    """The line with what the agent says of the task. The engine's pod is its user's ground: words that are none of an
-    agent's are left out."""
-    status = told.get("status")
-    outputs = told.get("outputs")
+def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionRecord:
+    """The record with the agent's report of the task. The engine's pod is controlled by its user, so values that no
+    agent sends are ignored."""
+    status = reported.get("status")
+    outputs = reported.get("outputs")
     parts = [part for part in outputs if isinstance(part, dict)] if isinstance(outputs, list) else []
     error = next((part for part in reversed(parts) if part.get("type") == "error"), None)
     return replace(
         record,
-        status=status if isinstance(status, str) and status in TOLD else record.status,
+        status=status if isinstance(status, str) and status in REPORTED_STATUSES else record.status,
         reason=str(error.get("name") or "")[:100] if error else record.reason,
         message=str(error.get("value") or "")[:500] if error else record.message,
-        started=_seconds(told.get("startedAt")) or record.started,
-        ended=_seconds(told.get("endedAt")) or record.ended,
+        started=_seconds(reported.get("startedAt")) or record.started,
+        ended=_seconds(reported.get("endedAt")) or record.ended,
     )
 
 
-def settled(record: ExecutionRecord, found: Found, now: float) -> ExecutionRecord:
-    """The line as it has to be now. Pure; a task that may still run stays as it is."""
+def settled(record: ExecutionRecord, seen: Observation, now: float) -> ExecutionRecord:
+    """The record as it follows from the observation. Pure; the record of a task that may still run stays as it is."""
     if record.final:
         return record
-    if found.told is not None:
-        return by_agent(record, found.told)
-    engine = found.engine
-    if found.asked:
+    if seen.reported is not None:
+        return with_report(record, seen.reported)
+    engine = seen.engine
+    if seen.answered:
         return _lost(record, now, "Unknown", "the engine's agent knows no such task: it was never taken, or forgotten")
     if engine is None:
         return _lost(record, now, "EngineGone", "the engine is gone, and nothing of this task was heard from it")
@@ -182,63 +188,63 @@ def _lost(record: ExecutionRecord, now: float, reason: str, message: str) -> Exe
 
 
 def _seconds(value: Any) -> float:
-    """A time of an agent's; 0 for what is none that a row can hold."""
+    """The agent's timestamp, or 0 if the column cannot hold it."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND
     return float(value) if usable else 0.0
 
 
 class Settler:
-    """Goes through the open lines now and then; any number of gateways may, it is the same each time."""
+    """Settles open records periodically. Several gateways may do so at a time: the outcome is the same."""
 
     def __init__(
         self,
-        executions: Executions,
+        journal: ExecutionJournal,
         *,
         engine: Callable[[str], Awaitable[EngineView | PastEngine | None]],
         ask: Callable[[EngineView, str], Awaitable[dict[str, Any]]],
         rng: random.Random | None = None,
     ) -> None:
-        self._executions = executions
+        self._journal = journal
         self._engine = engine
         self._ask = ask
         self._rng = rng or random.Random()  # noqa: S311 - jitter
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Pass after pass, until it is cancelled."""
         while True:
-            await asyncio.sleep(EVERY * self._rng.uniform(0.75, 1.25))
+            await asyncio.sleep(SETTLE_SECONDS * self._rng.uniform(0.75, 1.25))
             try:
                 await self.once()
-                await self._executions.purge()
+                await self._journal.purge()
             except Refused as refusal:
                 log.warning("the execution journal cannot be settled now: %s", refusal.sentence)
 
     async def once(self) -> int:
-        """One pass; how many lines have changed. Raises Refused where the database does not answer."""
+        """One pass; how many records have ended. Raises Refused where the database does not answer."""
         changed = 0
-        for record in await self._executions.open():
+        for record in await self._journal.open():
             try:
-                after = settled(record, await self.look(record), self._executions.now())
+                after = settled(record, await self.observe(record), self._journal.now())
             except Refused:
                 raise
             except Exception:
-                # One line that nobody foresaw must not leave all others open.
+                # A record that cannot be settled must not keep the others open.
                 log.exception("task %s cannot be settled", record.task_id)
                 continue
             if after != record:
-                self._executions.note(after)
+                self._journal.write(after)
                 changed += after.final
         return changed
 
-    async def look(self, record: ExecutionRecord) -> Found:
-        """What can be heard of a task now."""
+    async def observe(self, record: ExecutionRecord) -> Observation:
+        """Ask for the task: its engine, and its agent where that is the task's own pod."""
         engine = await self._engine(record.ticket_id)
         same = isinstance(engine, EngineView) and engine.uid == record.uid and engine.attempt == record.attempt
         if engine is None or not has_agent(engine) or not same:
-            return Found(engine)
+            return Observation(engine)
         try:
-            return Found(engine, asked=True, told=await self._ask(engine, record.task_id))
+            return Observation(engine, answered=True, reported=await self._ask(engine, record.task_id))
         except AgentNotFound:
-            return Found(engine, asked=True)
+            return Observation(engine, answered=True)
         except Refused:
-            return Found(engine)  # it does not answer now: next time
+            return Observation(engine)  # it does not answer now: the next pass asks again

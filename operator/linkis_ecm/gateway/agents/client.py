@@ -49,16 +49,16 @@ EXECUTE_SLACK = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A task's result, JSON: whole in `content` and parsed in `told`, or `size` bytes in `chunks`."""
+    """A task's result as JSON of `size` bytes: whole in `content` and decoded in `parsed`, or else in `chunks`."""
 
     size: int
     content: bytes | None = None
-    told: dict[str, Any] | None = None
+    parsed: dict[str, Any] | None = None
     chunks: AsyncIterator[bytes] | None = None
 
 
 class Agents:
-    """All engines' agents, over one session."""
+    """The agents of all engines."""
 
     def __init__(self, link: AgentLink, cache: EngineCache) -> None:
         self._link = link
@@ -72,7 +72,7 @@ class Agents:
     async def execute(
         self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
     ) -> AsyncIterator[TaskResult]:
-        """The task's result as the agent's JSON. Raises Refused."""
+        """Run the code; its result, to be read within the block. `seconds` bounds the run. Raises Refused."""
         body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds}
         with self._link.slot("execute", engine, EXECUTES_PER_ENGINE, "tasks"):
             answer = await self._run(engine, body, seconds + EXECUTE_SLACK)
@@ -151,7 +151,7 @@ class Agents:
             raise self._link.bad_response(engine, "a result that is not JSON") from None
         if not isinstance(result, dict) or not isinstance(result.get("status"), str):
             raise self._link.bad_response(engine, "a result without a status")
-        return TaskResult(size=size, content=content, told=result)
+        return TaskResult(size=size, content=content, parsed=result)
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The answer's bytes. Raises TimeoutError where none comes for `agent_seconds`."""
@@ -164,7 +164,7 @@ class Agents:
 
     async def _broken(self, engine: EngineView, when: str) -> Refused:
         """The refusal after a connection broke, with the engine's end as the reason where the cluster reports one."""
-        view = await self.obituary(engine)
+        view = await self.wait_for_end(engine)
         if view is None:
             return upstream(f"{engine.title} was deleted {when}: create another engine")
         if view.is_final or view.ending:
@@ -174,7 +174,7 @@ class Agents:
             f"The connection to {engine.title} broke {when}: look at getEngineStatus before you send it again"
         )
 
-    async def obituary(self, engine: EngineView) -> EngineView | None:
+    async def wait_for_end(self, engine: EngineView) -> EngineView | None:
         """The engine once the cluster reports its end, None once it is deleted; the engine as it is after
         END_REPORT_SECONDS."""
         changed = asyncio.Event()

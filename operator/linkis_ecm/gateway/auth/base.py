@@ -1,4 +1,4 @@
-"""Whose call it is, and what says so: an Authenticator for each way to log in."""
+"""The caller of a method, and the interface of authenticators, one for each way to log in."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose call it is."""
+    """The user who makes a call."""
 
     user: str
     is_admin: bool = False
 
     def may_use(self, owner: str) -> bool:
-        """The owner and admins; names are compared as they are, as Linkis does for logs."""
+        """Whether the caller may use the owner's engines: the owner and admins. Names are compared exactly, as Linkis
+        does for logs."""
         return self.is_admin or self.user == owner
 
 
 class Credentials(Protocol):
-    """What an authenticator may look at: an aiohttp request, or a stand-in."""
+    """The part of a request that an authenticator reads: an aiohttp request, or a test's object."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -30,6 +31,6 @@ class Credentials(Protocol):
 
 
 class Authenticator(Protocol):
-    """Says who is calling. Raises Refused with status -1."""
+    """Determines the caller. Raises Refused with status -1."""
 
     async def authenticate(self, request: Credentials) -> Caller: ...

@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def bearer_token(request: Credentials) -> str:
-    """The token of `Authorization: Bearer`. Raises Refused."""
+    """The token of the header `Authorization: Bearer`. Raises Refused."""
     header = request.headers.get(AUTHORIZATION, "")
     scheme, _, token = header.partition(" ")
     token = token.strip(" ")

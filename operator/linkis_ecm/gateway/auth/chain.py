@@ -1,6 +1,7 @@
-"""Which of the configured ways says who is calling, by what the call carries. Must not judge a token itself.
+"""Selects the authenticator by the credentials that a call carries. Must not judge a token itself.
 
-Closed by default: what is sent for a way that is not configured lets nobody in, and a refusal is not tried elsewhere.
+Closed by default: credentials for a way that is not configured are refused, and a refusal is not retried with another
+authenticator.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Chain:
         self._ways = " or ".join(_ways(tokens, oidc, kubernetes))
 
     async def authenticate(self, request: Credentials) -> Caller:
-        """What the one authenticator says that this call is for."""
+        """The caller, as the selected authenticator determines it. Raises Refused."""
         if not self._ways:
             raise no_login("The gateway has no way to log in: whoever runs it has to configure one")
         return await self._pick(request).authenticate(request)
@@ -68,7 +69,7 @@ class Chain:
 def _ways(
     tokens: Authenticator | None, oidc: IssuerAuthenticator | None, kubernetes: Authenticator | None
 ) -> list[str]:
-    """The ways that are configured, as a refusal names them."""
+    """The configured ways to log in, as a refusal names them."""
     ways = []
     if tokens is not None:
         ways.append(f"{TOKEN_HEADER} and {USER_HEADER} (a token of this gateway and your user name)")

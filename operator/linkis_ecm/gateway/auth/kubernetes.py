@@ -1,8 +1,8 @@
-"""Who is calling, by Kubernetes: a bearer token that the API server reviews. Must not log a token, or show it.
+"""Authenticates callers by Kubernetes: the API server reviews their bearer tokens. Must not log a token, or show it.
 
-A TokenReview says whose token it is; SubjectAccessReviews say whether RBAC lets that user create EngineConns in the
-gateway's namespace (then he may use the gateway) and impersonate there (then he is an admin). What cannot be asked is
-never admitted.
+A TokenReview tells whose token it is. SubjectAccessReviews tell whether RBAC allows that user to create EngineConns in
+the gateway's namespace (then he may use the gateway) and to impersonate there (then he is an admin). A token that
+cannot be reviewed is refused.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS
 
 log = logging.getLogger(__name__)
 
-# How long a withdrawn right still counts, and how long a mistake in a Role still shows after it is mended.
+# Seconds that an answer is cached: how long a withdrawn right still counts, and how long a corrected Role still
+# refuses.
 ADMITTED_SECONDS = 60.0
 REFUSED_SECONDS = 10.0
 CACHE_ENTRIES = 1024
-# Garbage tokens cost one call each: no more than this many at a time go to the API server.
+# An invalid token costs one call: this many calls at a time go to the API server.
 CALLS_AT_ONCE = 16
 LOOKUPS_AT_ONCE = 1024
 
@@ -37,7 +38,7 @@ _NO_RIGHT = "does not let the gateway ask: bind its service account to the Clust
 
 
 class ReviewClient(Protocol):
-    """What the authenticator asks of the API server. Raises kube's ApiError."""
+    """The calls to the API server that the authenticator needs. They raise kube's ApiError."""
 
     async def create(
         self, resource: Resource, body: dict[str, Any], *, namespace: str | None = None
@@ -46,7 +47,7 @@ class ReviewClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What a lookup ended as; one that may not be kept is for those who waited for it."""
+    """The result of a lookup. One with `keep_seconds` 0 is not cached: only the calls that waited for it get it."""
 
     answer: Caller | Refused
     keep_seconds: float = 0.0
@@ -70,7 +71,7 @@ class KubernetesAuthenticator:
         self._audiences = list(audiences)
         self._seconds = seconds
         self._clock = clock
-        # Apart, so that a flood of garbage does not push out the users.
+        # Two caches, so that a flood of invalid tokens does not push out the users.
         self._admitted = _Cache()
         self._refused = _Cache()
         self._under_way: dict[bytes, asyncio.Task[_Outcome]] = {}
@@ -83,15 +84,15 @@ class KubernetesAuthenticator:
         now = self._clock()
         answer = self._admitted.get(digest, now) or self._refused.get(digest, now)
         if answer is None:
-            # Shielded: who leaves does not take the lookup from the others who wait for it.
+            # Shielded: a call that is cancelled must not cancel the lookup for other calls that wait for it.
             answer = (await asyncio.shield(self._lookup(digest, token))).answer
         if isinstance(answer, Refused):
-            # Another one each time: an exception that is raised keeps what it was raised through.
+            # A new exception each time: a raised one keeps its traceback, which would grow.
             raise Refused(answer.sentence, status=answer.status, http=answer.http, headers=answer.headers)
         return answer
 
     def _lookup(self, digest: bytes, token: str) -> asyncio.Task[_Outcome]:
-        """The one lookup of this token that is under way."""
+        """The running lookup of this token; started if there is none. Raises Refused."""
         if (running := self._under_way.get(digest)) is not None:
             return running
         if len(self._under_way) >= LOOKUPS_AT_ONCE:
@@ -112,7 +113,7 @@ class KubernetesAuthenticator:
         return task
 
     async def _ask(self, token: str) -> _Outcome:
-        """Never raises what is the API server's fault: nobody may be left to hear it."""
+        """One lookup. Does not raise for failures of the API server, because nobody may be left to catch them."""
         try:
             async with asyncio.timeout(self._seconds), self._turns:
                 return _Outcome(await self._review(token), ADMITTED_SECONDS)
@@ -122,7 +123,7 @@ class KubernetesAuthenticator:
             log.warning("the API server did not review a token within %g s", self._seconds)
             return _Outcome(_not_reviewed("did not answer in time"))
         except ApiError as error:
-            # The number alone: a proxy's error page may repeat the request, and the request holds the token.
+            # Only the status: a proxy's error page may repeat the request, which contains the token.
             log.warning("the API server did not review a token: %s, status %d", type(error).__name__, error.status)
             if error.status in (401, 403):
                 return _Outcome(_not_reviewed(_NO_RIGHT))
@@ -144,7 +145,8 @@ class KubernetesAuthenticator:
         return Caller(linkis_name, await self._allowed(user, "impersonate"))
 
     async def _user_of(self, token: str) -> dict[str, Any]:
-        """The reviewed token's user, as the SubjectAccessReview wants him."""
+        """The user of the reviewed token, in the form of a SubjectAccessReview. Raises Refused, ApiError and
+        _UnusableReviewError."""
         spec: dict[str, Any] = {"token": token}
         if self._audiences:
             spec["audiences"] = self._audiences
@@ -154,7 +156,7 @@ class KubernetesAuthenticator:
                 f"{AUTHORIZATION}: the Bearer token is not accepted by Kubernetes: it may have expired, get a new one"
                 + (f" for the audience {self._audiences[0]}" if self._audiences else "")
             )
-        # An API server that knows nothing of audiences answers without: then the token was meant for anyone.
+        # An API server without support for audiences answers without them: the token may then be for any audience.
         if self._audiences and not set(self._audiences) & set(_texts(status.get("audiences"), "audiences")):
             raise no_login(
                 f"{AUTHORIZATION}: the Bearer token is not meant for this gateway: get one for the audience"
@@ -193,11 +195,11 @@ class KubernetesAuthenticator:
 
 
 class _UnusableReviewError(Exception):
-    """The API server, or what stands in for it, answered with what is no review."""
+    """The API server, or a proxy in its place, gave an answer that is not a review."""
 
 
 class _Cache:
-    """The newest answers, each until its time."""
+    """The latest answers, each until it expires."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, tuple[float, Caller | Refused]] = OrderedDict()

@@ -1,7 +1,7 @@
-"""Who is calling, by OpenID Connect: a JWT of one issuer as bearer token. Must not log a token, show it, or trust it.
+"""Authenticates callers by OpenID Connect: a JWT of one issuer as bearer token. Must not log a token, or show it.
 
-Only signatures by the issuer's private key count: never none, never a shared secret, never a key or an address that the
-token itself names.
+Only a signature by the issuer's private key is accepted: not a token without signature, not a shared secret, not a key
+or an address that the token itself names.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ RSA_BITS = 2048  # NIST's least
 LEEWAY_SECONDS = 60
 KEYS_FRESH_SECONDS = 600.0
 KEYS_KEPT_SECONDS = 86400.0  # while the issuer is down
-# Between two fetches that a token's unknown key asks for, and after a failed one; sooner where nobody can get in.
+# Seconds between two fetches because of an unknown key in a token, and after a failed fetch; shorter while there are no
+# keys at all, because nobody can log in then.
 REFETCH_SECONDS = 30.0
 FIRST_REFETCH_SECONDS = 5.0
 FETCH_SECONDS = 5.0
 MAX_DOCUMENT = 1 << 20
-# RFC 7517's type of keys: Kubernetes's API server answers 406 to who takes JSON alone.
+# RFC 7517's type of keys: Kubernetes's API server answers 406 where only JSON is accepted.
 ACCEPT = "application/jwk-set+json, application/json"
-# Kubernetes as the issuer writes it into `sub`: names of its own form alone, no two of which are mapped to one user.
+# The form of `sub` with Kubernetes as the issuer. No two such names are mapped to the same user.
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]{1,63}:[a-z0-9.-]{1,253}")
 _TOKEN_IS = f"{AUTHORIZATION}: the Bearer token"
 
@@ -71,11 +72,12 @@ class OidcAuthenticator:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ValueError where a setting cannot be used. `clock` is for what tokens say, `monotonic` for the keys.
+        """Raises ValueError where a setting cannot be used. `clock` checks the times in tokens, `monotonic` the age of
+        keys.
 
-        Without `jwks_url` the issuer's discovery document says where its keys are. `ca_file` holds the authorities that
-        alone are trusted to vouch for the issuer; without it the system's are. `token_file` holds a bearer token for an
-        issuer that shows its keys to no stranger, as Kubernetes's API server.
+        Without `jwks_url` the address of the keys comes from the issuer's discovery document. `ca_file` has the only
+        certificate authorities that are trusted for the issuer; without it the system's are. `token_file` has a bearer
+        token for an issuer whose keys are not public, as Kubernetes's API server.
         """
         for name, value in (("issuer", issuer), ("audience", audience), ("user_claim", user_claim)):
             if not value:
@@ -99,25 +101,25 @@ class OidcAuthenticator:
         self._registry = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
 
     async def authenticate(self, request: Credentials) -> Caller:
-        """The user whom the token names."""
+        """The user whom the token names. Raises Refused."""
         token = bearer_token(request)
         header = unverified_part(token, 0)
         if header is None:
             raise no_login(f"{_TOKEN_IS} is no JWT: send an access token of {self.issuer}")
-        # Before the keys: a token of another issuer must not have them fetched.
+        # Checked first: a token of another issuer must not cause a fetch of the keys.
         if unverified_issuer(token) != self.issuer:
             raise self._wrong("iss", missing=False)
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise no_login(f"{_TOKEN_IS} is not signed with an algorithm that counts: use RS256, PS256, ES256 or EdDSA")
-        # Extensions change what is signed, and a JWT must not have its payload unencoded (RFC 7797, section 7).
+        # Extensions change which bytes are signed, and a JWT must not have an unencoded payload (RFC 7797, section 7).
         if "crit" in header or "b64" in header or not isinstance(kid, str | None):
             raise no_login(f"{_TOKEN_IS} has a header (crit, b64, kid) that cannot be used: send an ordinary JWT")
         key = await self._keys.find(kid, algorithm)
         return self._caller(self._verified(token, key))
 
     def _verified(self, token: str, key: Key) -> dict[str, Any]:
-        """The claims of a token that holds now. Raises Refused."""
+        """The claims of a token that is valid now. Raises Refused."""
         try:
             claims: dict[str, Any] = jwt.decode(token, key, registry=self._registry).claims
             jwt.JWTClaimsRegistry(
@@ -160,7 +162,7 @@ class OidcAuthenticator:
                 f" most {formats.USER_MAX} of them; have the user or the claim changed at {self.issuer}"
             )
         groups = claims.get(self._groups_claim) if self._groups_claim else None
-        # The same user as by Kubernetes's own tokens; and nobody gets a name that a service account is mapped to.
+        # The same user as with Kubernetes's own tokens; and no user gets a name that a service account is mapped to.
         user = user_name(user)
         return Caller(user, user in self._admins or (isinstance(groups, list) and self._admin_group in groups))
 
@@ -206,7 +208,7 @@ class IssuerKeys:
         return fitting[0]
 
     def _should_fetch(self, kid: str | None) -> bool:
-        """Whether to have, or to wait for, newer keys before this token is judged."""
+        """Whether this token needs newer keys, or must wait for a running fetch."""
         now = self._clock()
         stale = now - self._fetched >= KEYS_FRESH_SECONDS
         if not stale and self._named(kid):
@@ -216,7 +218,7 @@ class IssuerKeys:
         if self._failed and now - self._tried < (REFETCH_SECONDS if self._keys else FIRST_REFETCH_SECONDS):
             return False
         if not stale:
-            # Anyone can write an unknown key into a token.
+            # Anyone can put an unknown key id into a token, so such fetches are limited.
             if now - self._asked < REFETCH_SECONDS:
                 return False
             self._asked = now
@@ -229,7 +231,7 @@ class IssuerKeys:
         if self._fetching is None or self._fetching.done():
             self._tried = self._clock()
             self._fetching = asyncio.create_task(self._read())
-        # Shielded: who leaves does not take the fetch from the others who wait for it.
+        # Shielded: a call that is cancelled must not cancel the fetch for other calls that wait for it.
         await asyncio.shield(self._fetching)
 
     async def _read(self) -> None:
@@ -243,7 +245,7 @@ class IssuerKeys:
             self._failed = True
             log.warning("the keys of %s cannot be fetched: %s: %s", self._issuer, type(error).__name__, error)
             return
-        # Also when it has none: so an issuer takes all its keys back.
+        # Also an empty list: an issuer withdraws all its keys this way.
         self._keys = [key for data in found if (key := _public_key(data)) is not None]
         self._fetched, self._failed = self._clock(), False
         log.info("fetched %d keys of %s", len(self._keys), self._issuer)
@@ -260,7 +262,7 @@ class IssuerKeys:
 
     async def _document(self, url: str) -> dict[str, Any]:
         headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
-        # Both files are read each time: they are renewed while the gateway runs.
+        # Both files are read for each fetch: they are renewed while the gateway runs.
         if self._token_file and self._may_have_token(url):
             headers[AUTHORIZATION] = f"Bearer {_read_token(self._token_file)}"
         trust = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
@@ -278,25 +280,26 @@ class IssuerKeys:
         return document
 
     def _may_have_token(self, url: str) -> bool:
-        """The issuer, and where the settings say that its keys are: not where its document sends us."""
+        """Whether the url may get the token: the issuer and the configured address of its keys, but no other address
+        from its document."""
         return url == self._jwks_url or _origin(url) == _origin(self._issuer)
 
 
 class _Registry(JWSRegistry):
-    """joserfc's bounds are too narrow for a header with certificates, or a signature by an RSA key of 8192 bits."""
+    """With limits for a header with certificates and a signature by an RSA key of 8192 bits; joserfc's are lower."""
 
     max_header_length = MAX_TOKEN
     max_signature_length = 2048
 
 
 def unverified_issuer(token: str) -> str:
-    """What a token says of its issuer, true or not; empty where it is no JWT."""
+    """The issuer that a token claims, not verified; empty where it is no JWT."""
     issuer = (unverified_part(token, 1) or {}).get("iss")
     return issuer if isinstance(issuer, str) else ""
 
 
 def unverified_part(token: str, number: int) -> dict[str, Any] | None:
-    """The header (0) or the claims (1) of a JWT, as whoever made it wrote them; None where it is no JWT."""
+    """The header (0) or the claims (1) of a JWT, not verified; None where it is no JWT."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
@@ -308,7 +311,7 @@ def unverified_part(token: str, number: int) -> dict[str, Any] | None:
 
 
 def _is_user(name: str) -> bool:
-    """Whether it is a Linkis user, or a service account, which is mapped to one."""
+    """Whether it is a Linkis user's name, or that of a service account, which is mapped to one."""
     return is_user_name(name) or _SERVICE_ACCOUNT.fullmatch(name) is not None
 
 
@@ -322,7 +325,7 @@ def _read_token(path: str) -> str:
 
 
 def _check_files(ca_file: str, token_file: str, *, urls: tuple[str, ...]) -> None:
-    """Raises ValueError where one cannot be used: at the start, not when the first user comes."""
+    """Raises ValueError where a file cannot be used, so that the gateway fails at its start, not at the first call."""
     try:
         if ca_file:
             ssl.create_default_context(cafile=ca_file)
@@ -339,13 +342,13 @@ def _check_files(ca_file: str, token_file: str, *, urls: tuple[str, ...]) -> Non
 
 
 def _public_key(data: Any) -> Key | None:
-    """A key that signatures can be checked with, or None: a set may have others, and of kinds not known yet."""
+    """A key that can verify signatures; None for other keys, of which a set may have any."""
     if not isinstance(data, dict) or str(data.get("kty")) not in KEY_TYPES or "d" in data:
         return None
     try:
         key = JWKRegistry.import_key(data)
     except Exception as error:
-        # joserfc and cryptography raise a dozen kinds, and one bad key must not cost the good ones.
+        # joserfc and cryptography raise many types, and one bad key must not disable the others.
         log.warning("a key of the issuer cannot be used: %s", type(error).__name__)
         return None
     if isinstance(key, RSAKey) and key.raw_value.key_size < RSA_BITS:

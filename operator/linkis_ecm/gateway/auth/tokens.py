@@ -1,7 +1,7 @@
-"""Who is calling: Linkis's token authentication, `Token-Code` and `Token-User` in headers or cookies.
+"""Authenticates callers by Linkis's tokens: `Token-Code` and `Token-User` in headers or cookies.
 
-The tokens stand in a JSON file, {"<token>": {"users": ["*"] or names}}, mounted from a Secret and read again when it
-changes. Closed by default: without a file that can be read nobody gets in. Must not log a token.
+The tokens are in a JSON file, {"<token>": {"users": ["*"] or names}}, mounted from a Secret and read again when it
+changes. Closed by default: without a readable file every call is refused. Must not log a token.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 TOKEN_HEADER = "Token-Code"  # noqa: S105 - the header's name
 USER_HEADER = "Token-User"
-# The file is looked at this often at most: a kubelet takes up to a minute to bring a changed Secret anyway.
-LOOK_EVERY = 1.0
+# Seconds between two checks of the file: a kubelet takes up to a minute to mount a changed Secret anyway.
+CHECK_SECONDS = 1.0
 # A Secret's own limit.
 MAX_FILE_BYTES = 1 << 20
 
@@ -43,7 +43,7 @@ class TokenFile:
         self._path = path
         self._admins = admins
         self._clock = clock
-        self._looked = float("-inf")
+        self._checked = float("-inf")
         self._mark: tuple[int, int, int] | None = None
         self._users: dict[bytes, frozenset[str]] = {}
         self._closed = "" if path else "the gateway has no tokens: set ECM_TOKENS_FILE to a file of tokens"
@@ -65,7 +65,7 @@ class TokenFile:
         return self._admit(code, user)
 
     def _admit(self, code: str, user: str) -> Caller:
-        # Looked up by hash, so that how long it takes says nothing of the tokens.
+        # Compared by hash and in constant time, so that the time reveals nothing about the tokens.
         digest = hashlib.sha256(code.encode(errors="surrogateescape")).digest()
         allowed = frozenset[str]()
         for known, users in self._users.items():
@@ -81,9 +81,9 @@ class TokenFile:
 
     def _reread(self) -> None:
         now = self._clock()
-        if not self._path or now - self._looked < LOOK_EVERY:
+        if not self._path or now - self._checked < CHECK_SECONDS:
             return
-        self._looked = now
+        self._checked = now
         try:
             found = os.stat(self._path)
             mark = (found.st_mtime_ns, found.st_ino, found.st_size)
@@ -96,7 +96,7 @@ class TokenFile:
             self._closed = ""
             log.info("read %d tokens from %s", len(self._users), self._path)
         except (OSError, ValueError) as error:
-            # Closed, not as it was: the change may have been to take a token away.
+            # Closed, instead of keeping the old tokens: the change may have removed a token.
             reason = (error.strerror or "") if isinstance(error, OSError) else str(error)
             closed = f"the gateway's tokens file cannot be used ({reason}): mend the Secret behind ECM_TOKENS_FILE"
             if closed != self._closed:

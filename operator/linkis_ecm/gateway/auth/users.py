@@ -10,9 +10,10 @@ from linkis_ecm.model import formats
 _USER = re.compile(formats.USER_PATTERN)
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]")
-# A name that looks like one of ours gets a suffix too, else a user could take the name of a service account.
+# A name that looks like a mapped one gets a suffix too, else a user could take the name of a service account.
 _LIKE_MAPPED = re.compile(r"_(?:[0-9a-f]{6}|[0-9a-f]{16})$")
-# Enough to tell names apart; where much of a name is lost, so much that another cannot be sought to fit.
+# Characters of the hash: enough to distinguish names; where much of a name is lost, enough that no second name with the
+# same hash can be found.
 _SHORT, _LONG = 6, 16
 
 
@@ -22,10 +23,10 @@ def is_user_name(name: str) -> bool:
 
 
 def user_name(name: str) -> str:
-    """The Linkis user of a Kubernetes user: the same where it can be one, else one that is no other user's.
+    """The Linkis user of a Kubernetes user: the same name where Linkis allows it, else a name that no other user has.
 
-    `system:serviceaccount:<namespace>:<name>` becomes `<namespace>.<name>_<hash>`, other names lose only what no Linkis
-    user may have; the hash is of the whole name.
+    `system:serviceaccount:<namespace>:<name>` becomes `<namespace>.<name>_<hash>`; in other names only the
+    characters that Linkis does not allow are replaced. The hash is of the whole name.
     """
     account = _SERVICE_ACCOUNT.fullmatch(name)
     wanted = _NOT_ALLOWED.sub("_", f"{account[1]}.{account[2]}" if account else name)

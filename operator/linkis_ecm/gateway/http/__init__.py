@@ -1,1 +1,1 @@
-"""HTTP as such: Linkis's envelope, refusals, validation, ranges, compression, bounds. Must not know engines."""
+"""HTTP in general: Linkis's envelope, refusals, validation, ranges, compression, limits. Must not know engines."""

@@ -1,6 +1,7 @@
-"""How many bytes of bodies and pages the gateway holds at a time: those who want more wait their turn.
+"""Bounds the bytes of bodies and pages that the gateway holds in memory: a call that needs more waits in a queue.
 
-A bound on calls alone is none on memory: a thousand bodies of 8 MiB are eight gigabytes. Small ones are not counted.
+A limit on calls alone does not bound memory: a thousand bodies of 8 MiB are eight gigabytes. Small ones are not
+counted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-# What is smaller is not worth a turn: a thousand of these are 64 MiB.
+# Bodies up to this size do not wait: a thousand of them are 64 MiB.
 SMALL = 64 << 10
 
 
@@ -24,15 +25,15 @@ class ByteBudget:
 
     @property
     def held(self) -> int:
-        """Bytes that are held now."""
+        """Bytes that are reserved now."""
         return self._total - self._free
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[Callable[[int], None]]:
-        """Hold `size` bytes (the whole budget where it is more) for the block, once they are free; what it gives is
-        called with what is left to be held, once that is known to be less."""
+        """Reserve `size` bytes for the block, at most the whole budget; waits until they are free. Yields a function
+        that reduces the reservation to the given size, for when less turns out to be needed."""
         if size <= SMALL:
-            yield _nothing
+            yield _not_counted
             return
         size = min(size, self._total)
         await self._take(size)
@@ -60,7 +61,7 @@ class ByteBudget:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._free += size  # it was our turn already
+                self._free += size  # they had been reserved already
             else:
                 self._waiting.remove((size, turn))
             self._wake()
@@ -73,5 +74,5 @@ class ByteBudget:
             turn.set_result(None)
 
 
-def _nothing(_: int) -> None:
-    """What was small is not counted."""
+def _not_counted(_: int) -> None:
+    """A small reservation is not counted, so it cannot be reduced."""

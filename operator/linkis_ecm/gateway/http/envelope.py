@@ -21,7 +21,7 @@ CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
 
 def method_of(path: str) -> str | None:
-    """What Linkis puts in `method`: "/api" and the path behind the servlet's own; None for other paths."""
+    """Linkis's value of `method`: "/api" and the path after the servlet's prefix; None for other paths."""
     return "/api" + path.removeprefix(PREFIX) if path.startswith(PREFIX + "/") else None
 
 
@@ -36,19 +36,19 @@ def encode(path: str, *, status: int, message: str, data: Any) -> bytes:
 
 
 def around(path: str) -> tuple[bytes, bytes]:
-    """What stands before and behind `data` in a Message of status 0."""
+    """The bytes before and after `data` in a Message of status 0."""
     before, mark, after = encode(path, status=0, message="OK", data="\0").partition(rb'"\u0000"')
     assert mark  # noqa: S101 - orjson escapes control characters so
     return before, after
 
 
 def ok(path: str, data: Any, *, message: str = "OK") -> web.Response:
-    """Status 0."""
+    """A Message of status 0."""
     return web.Response(body=encode(path, status=0, message=message, data=data), content_type=JSON, charset="utf-8")
 
 
 def refused(path: str, refusal: Refused) -> web.Response:
-    """What a refusal looks like on the wire."""
+    """The Message of a refusal, with its HTTP status."""
     headers: Mapping[str, str] = refusal.headers
     return web.Response(
         body=encode(path, status=refusal.status, message=refusal.sentence, data=refusal.data),

@@ -1,9 +1,9 @@
-"""What a call can end as when it does not succeed: one class, and a constructor for each kind of refusal.
+"""The refusals that end a call without success: one class, and a constructor for each kind.
 
 A refusal is one clear sentence that names the field and the remedy. The HTTP status follows from the Message's, as in
-Linkis (1 → 400, 3 → 403, -1 → 401). Only what is about HTTP itself (no such path, a body too large, too many calls) or
-not the caller's fault (an engine or a server that does not answer) has HTTP's own word, with status 1. Must not know of
-requests or engines.
+Linkis (1 → 400, 3 → 403, -1 → 401). Only refusals about HTTP itself (no such path, a body too large, too many calls)
+and those that are not the caller's fault (an engine or a server that does not answer) have another HTTP status, with
+status 1. Must not know of requests or engines.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818 - it says what happened to the call
-    """The call is answered with this Message. `http`: None where it follows from the Message's status."""
+class Refused(Exception):  # noqa: N818 - a result of the call, not a bug
+    """The call is answered with this Message. `http`: the HTTP status, None where it follows from the Message's."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Refused(Exception):  # noqa: N818 - it says what happened to the call
 
 
 def shown(text: str, limit: int = 256) -> str:
-    """A caller's text as an answer may repeat it: printable, and not for ever."""
+    """A caller's text as an answer may repeat it: printable, and at most `limit` characters."""
     return "".join(char if char.isprintable() else "?" for char in text)[:limit]
 
 
@@ -43,7 +43,7 @@ def bad_request(sentence: str, **data: Any) -> Refused:
 
 
 def no_login(sentence: str) -> Refused:
-    """Nobody is logged in: Linkis's status -1."""
+    """The caller is not logged in: Linkis's status -1."""
     return Refused(sentence, status=-1)
 
 
@@ -53,7 +53,7 @@ def forbidden(sentence: str) -> Refused:
 
 
 def no_such_path(sentence: str) -> Refused:
-    """Nothing is served there."""
+    """The gateway serves no such path."""
     return Refused(sentence, http=404)
 
 
@@ -63,20 +63,20 @@ def too_large(sentence: str) -> Refused:
 
 
 def too_many(sentence: str) -> Refused:
-    """Too much is under way already; a second later it may not be."""
+    """A limit on concurrent work is reached; a second later it may not be."""
     return Refused(sentence, http=429, headers={"Retry-After": "1"})
 
 
 def upstream(sentence: str, **data: Any) -> Refused:
-    """An engine's agent or the API server answered with what cannot be used, or broke off."""
+    """An engine's agent or the API server gave an answer that cannot be used, or broke the connection."""
     return Refused(sentence, http=502, data=data)
 
 
 def unavailable(sentence: str) -> Refused:
-    """Something that the call needs does not answer now."""
+    """A server that the call needs does not answer now."""
     return Refused(sentence, http=503, headers={"Retry-After": "1"})
 
 
 def timed_out(sentence: str, **data: Any) -> Refused:
-    """It took longer than was allowed."""
+    """The call took longer than is allowed."""
     return Refused(sentence, http=504, data=data)

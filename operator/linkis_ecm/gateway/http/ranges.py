@@ -1,7 +1,7 @@
 """Byte ranges and entity tags of logs (RFC 9110), for files that only grow. Pure.
 
-A tag names the file and how long it was. A resumed download is given its rest also where the log has grown since: the
-bytes before are the same.
+A tag names the file and its length then. A resumed download gets the rest also where the log has grown since: the bytes
+before are the same.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 
 from linkis_ecm.gateway.http.errors import Refused
 
-_PACKED = "-gzip"
+_GZIP = "-gzip"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """From `first` to `last`, both included; of the last `last` bytes where `first` is None."""
+    """Bytes `first` to `last`, both included; the last `last` bytes where `first` is None."""
 
     first: int | None
     last: int | None
 
     def within(self, total: int) -> tuple[int, int]:
-        """(begin, end) of a file of `total` bytes. Raises Refused where nothing of it is in the range."""
+        """(begin, end) in a file of `total` bytes, end not included. Raises Refused where the range has no byte of
+        it."""
         if self.first is None:
             begin, end = max(0, total - (self.last or 0)), total
         else:
@@ -38,8 +39,8 @@ class Range:
 
 
 def parse(header: str | None) -> Range | None:
-    """The one range that is asked for; None for no header, for several ranges, and for what is none (RFC 9110, 14.2:
-    such a header is ignored)."""
+    """The single range of a Range header; None for no header, several ranges, and a malformed header (RFC 9110, 14.2:
+    it is ignored)."""
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None or not any(found.groups()):
         return None
@@ -49,22 +50,22 @@ def parse(header: str | None) -> Range | None:
     return Range(first, last)
 
 
-def etag(identity: str, total: int, *, packed: bool = False) -> str:
-    """The log as it is now; its packed form is another (RFC 9110, 8.8.3.3)."""
-    return f'"{identity}-{total}{_PACKED if packed else ""}"'
+def etag(identity: str, total: int, *, gzip: bool = False) -> str:
+    """The entity tag of the log as it is now; the compressed form has its own (RFC 9110, 8.8.3.3)."""
+    return f'"{identity}-{total}{_GZIP if gzip else ""}"'
 
 
 def matches(header: str | None, identity: str, total: int) -> bool:
-    """If-None-Match: the client has exactly this, packed or not."""
+    """If-None-Match: whether the client has exactly this version, compressed or not."""
     if not header:
         return False
     tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return "*" in tags or not tags.isdisjoint((etag(identity, total), etag(identity, total, packed=True)))
+    return "*" in tags or not tags.isdisjoint((etag(identity, total), etag(identity, total, gzip=True)))
 
 
 def still_valid(header: str | None, identity: str, total: int) -> bool:
-    """If-Range: what the client has is the beginning of this log. A packed one's bytes are others, a weak tag or a date
-    does not say which."""
+    """If-Range: whether the client's bytes are the beginning of this log. Not for a compressed form, whose bytes
+    differ, nor for a weak tag or a date, which do not identify the bytes."""
     if not header:
         return True
     name, _, size = header.strip().removeprefix('"').removesuffix('"').rpartition("-")

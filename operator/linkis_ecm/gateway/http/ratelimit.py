@@ -1,4 +1,4 @@
-"""How much one user may ask: calls a second, and calls under way at a time. Must not know who may what."""
+"""Limits for each user: calls per second, and concurrent calls. Must not know permissions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from linkis_ecm.gateway.http.errors import Refused, too_many
 
-# Users whose rate is remembered; whoever was not seen for longest is forgotten, with a full bucket.
+# Users whose rate is remembered; the one that was inactive longest is dropped, and starts with a full bucket again.
 USERS = 10_000
 
 
@@ -22,7 +22,7 @@ class _User:
 
 
 class Limits:
-    """A token bucket and a counter for each user. 0: no limit."""
+    """A token bucket and a counter of concurrent calls for each user. 0: no limit."""
 
     def __init__(
         self, *, per_second: int, burst: int, at_once: int, clock: Callable[[], float] = time.monotonic
@@ -35,7 +35,7 @@ class Limits:
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
-        """One call of that user. Raises Refused where it is too many."""
+        """One call of that user, for the block. Raises Refused where a limit is reached."""
         user = self._user(name)
         if self._per_second and user.tokens < 1:
             raise self._refusal(f"more than {self._per_second} calls a second", (1 - user.tokens) / self._per_second)

@@ -1,6 +1,7 @@
-"""Sends answers in pieces: one that is slow to take them is waited for so long and then cut, one that leaves ends it.
+"""Sends answers in pieces. A client that takes no piece within the timeout is cut off; one that leaves ends the
+sending.
 
-Must not know what the bytes are.
+Must not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, web
 
-from linkis_ecm.gateway.http.compression import Packer
-from linkis_ecm.gateway.http.socket_relay import WORTH, Direct, SourceGoneError, plain, transfer
+from linkis_ecm.gateway.http.compression import GzipStream
+from linkis_ecm.gateway.http.socket_relay import MIN_BYTES, SocketSource, SourceGoneError, plain_socket, transfer
 from linkis_ecm.gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 PIECE = 256 << 10
-# Set once an answer's head is out: from then on nothing else can be said on its connection.
-BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
+# Set once the head of an answer is sent: no other answer can be sent on its connection then.
+HEAD_SENT: web.RequestKey[bool] = web.RequestKey("head_sent", bool)
 
 
 class Sender:
@@ -36,11 +37,11 @@ class Sender:
 
     async def begin(self) -> None:
         """Send the head."""
-        self._request[BEGUN] = True
+        self._request[HEAD_SENT] = True
         await self._response.prepare(self._request)
 
     async def write(self, data: bytes | memoryview) -> bool:
-        """Send `data`; False where the client is gone or too slow, and the answer with it."""
+        """Send `data`; False where the client is gone or too slow, and the answer was aborted."""
         for start in range(0, len(data), PIECE):
             try:
                 async with asyncio.timeout(self._patience):
@@ -55,12 +56,12 @@ class Sender:
         chunks: AsyncIterator[bytes],
         size: int,
         *,
-        packed: Packer | None = None,
-        direct: Direct | None = None,
+        gzip: GzipStream | None = None,
+        socket: SocketSource | None = None,
     ) -> int:
-        """Pass on exactly `size` bytes, past aiohttp's streams where they may come `direct`; how many were sent. Less:
-        the answer is cut, by either side."""
-        if direct is not None and size >= WORTH and (sent := await self._pass(direct, size)) is not None:
+        """Send exactly `size` bytes of `chunks`, or of `socket`, which is faster; how many were sent. Fewer: the answer
+        was aborted, because of either side."""
+        if socket is not None and size >= MIN_BYTES and (sent := await self._transfer(socket, size)) is not None:
             return sent
         sent = 0
         while sent < size:
@@ -72,40 +73,40 @@ class Sender:
                 self.abort("engine")
                 return sent
             chunk = chunk[: size - sent]
-            if not await self.write(chunk if packed is None else await packed.pack(chunk)):
+            if not await self.write(chunk if gzip is None else await gzip.compress(chunk)):
                 return sent
             sent += len(chunk)
-        if packed is not None:
-            await self.write(packed.finish())
+        if gzip is not None:
+            await self.write(gzip.finish())
         return sent
 
-    async def _pass(self, direct: Direct, size: int) -> int | None:
-        """The same from socket to socket; None where it cannot be done so."""
+    async def _transfer(self, socket: SocketSource, size: int) -> int | None:
+        """The same from socket to socket; None where that is not possible."""
         transport = self._request.transport
         if transport is None or transport.get_write_buffer_size():
-            return None  # what aiohttp still has of the head would come behind
-        target = plain(transport)
-        taken = None if target is None else direct.take()
+            return None  # aiohttp would send the rest of the head after the body
+        target = plain_socket(transport)
+        taken = None if target is None else socket.take()
         if target is None or taken is None:
             if target is not None:
                 target.close()
             return None
-        begun, source = taken
+        received, source = taken
         sent = 0
 
-        def moved(count: int) -> None:
+        def on_sent(count: int) -> None:
             nonlocal sent
             sent += count
 
         try:
             await transfer(
-                begun,
+                received,
                 source,
                 target,
                 size,
-                source_patience=direct.patience,
+                source_patience=socket.patience,
                 target_patience=self._patience,
-                moved=moved,
+                on_sent=on_sent,
             )
         except SourceGoneError as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
@@ -118,18 +119,18 @@ class Sender:
         return sent
 
     async def stream(self, chunks: AsyncIterator[bytes]) -> None:
-        """Pass on what comes until there is no more; a source that breaks off cuts the answer."""
+        """Send all of `chunks`; a source that fails aborts the answer."""
         try:
             async for chunk in chunks:
                 if not await self.write(chunk):
                     return
-                del chunk  # it may be big, and the next long in coming
+                del chunk  # it may be big, and the next may take long to come
         except (ClientError, OSError, TimeoutError) as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
             self.abort("engine")
 
     async def end(self) -> web.StreamResponse:
-        """The answer, for aiohttp."""
+        """Finish the answer; it is returned for aiohttp."""
         if not self.cut:
             try:
                 async with asyncio.timeout(self._patience):
@@ -139,7 +140,7 @@ class Sender:
         return self._response
 
     def abort(self, side: str) -> None:
-        """The answer has begun, so the only honest end is a broken connection: half of it must not look whole."""
+        """Break the connection: its head is sent, so an incomplete answer must not look complete."""
         self.cut = True
         self._metrics.answers_cut.labels(side).inc()
         if self._request.transport is not None:

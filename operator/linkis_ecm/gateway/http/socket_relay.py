@@ -1,7 +1,7 @@
-"""Passes the rest of an agent's answer from its socket to the client's through one buffer, beside aiohttp's streams.
+"""Copies the rest of an agent's answer from its socket to the client's through one buffer, without aiohttp's streams.
 
-Three times as fast as through them, and a download holds this buffer and nothing else. Only for plain sockets and long
-answers; `sending` decides. Must not know what the bytes are.
+Three times as fast as the streams, and a download holds this buffer only. Only for sockets without TLS and long
+answers; `sender` decides. Must not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -15,88 +15,89 @@ from typing import Any
 
 from aiohttp import ClientResponse
 
-# A shorter answer goes the usual way: its connection can be used again.
-WORTH = 4 << 20
-# As much as a socket holds, so that the peers are woken seldom: 1 MiB costs a tenth of the rate, 256 KiB a third.
+# Shorter answers go through aiohttp: their connections can be used again.
+MIN_BYTES = 4 << 20
+# As much as a socket's own buffer, so that the peers are woken rarely: 1 MiB costs a tenth of the rate, 256 KiB a
+# third.
 BUFFER = 4 << 20
-# After so many bytes, others have the loop.
-TURN = 4 << 20
+# After so many bytes the event loop runs other tasks.
+YIELD_BYTES = 4 << 20
 
 
 class SourceGoneError(ConnectionError):
-    """The agent's side broke off, or gave nothing for too long."""
+    """The agent closed the connection, or sent nothing for too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Direct:
-    """An agent's answer whose body may be taken off its socket. `patience`: seconds that it may stand still."""
+class SocketSource:
+    """An agent's answer whose body may be read from its socket. `patience`: seconds without a byte that are allowed."""
 
     answer: ClientResponse
     patience: float
 
     def take(self) -> tuple[bytes, socket.socket] | None:
-        """What has been read of the body, and a socket with the rest, the caller's to close; None where there is no
-        plain one. The connection cannot be used for anything else afterwards."""
+        """The part of the body that aiohttp has read, and a socket with the rest, which the caller closes; None where
+        there is no socket without TLS. The connection cannot be used for anything else afterwards."""
         connection = self.answer.connection
         if connection is None or connection.protocol is None or self.answer.content.exception() is not None:
             return None
-        rest = plain(connection.transport)
+        rest = plain_socket(connection.transport)
         if rest is None:
             return None
         connection.protocol.pause_reading()
         data = self.answer.content.read_nowait(-1)
-        # Taking it out may have made room in aiohttp's eyes.
+        # Emptying aiohttp's buffer may have resumed its reading.
         connection.protocol.pause_reading()
         return data, rest
 
 
-def plain(transport: asyncio.BaseTransport | None) -> socket.socket | None:
-    """The transport's socket once more, the caller's to close; None where it is none, or packs what is sent."""
+def plain_socket(transport: asyncio.BaseTransport | None) -> socket.socket | None:
+    """A duplicate of the transport's socket, which the caller closes; None where it has no socket, or uses TLS."""
     if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
         return None
     found: Any = transport.get_extra_info("socket")
     if found is None:
         return None
-    # A descriptor of its own: the loop watches no other one of a transport's.
+    # A duplicate, because the event loop refuses to watch a descriptor that a transport uses.
     return socket.socket(fileno=os.dup(found.fileno()))
 
 
 async def transfer(
-    begun: bytes,
+    received: bytes,
     source: socket.socket,
     target: socket.socket,
     size: int,
     *,
     source_patience: float,
     target_patience: float,
-    moved: Callable[[int], object],
+    on_sent: Callable[[int], object],
 ) -> None:
-    """Pass on exactly `size` bytes, of which `begun` is here already; `moved` is told of each piece. Raises
-    SourceGoneError, and the target's OSError and TimeoutError."""
+    """Copy exactly `size` bytes, of which `received` has the first; `on_sent` is called with the length of each piece
+    sent. Raises SourceGoneError, and the target's OSError and TimeoutError."""
     loop = asyncio.get_running_loop()
     buffer = memoryview(bytearray(min(BUFFER, size)))
-    data = memoryview(begun)[:size]
+    data = memoryview(received)[:size]
     left, since = size - len(data), 0
     while True:
         while data:
             try:
                 count = target.send(data)
             except BlockingIOError:
-                await _until(loop.add_writer, loop.remove_writer, target, target_patience)
+                await _wait_ready(loop.add_writer, loop.remove_writer, target, target_patience)
                 continue
             data = data[count:]
             since += count
-            moved(count)
+            on_sent(count)
         if not left:
             return
-        if since >= TURN:
+        if since >= YIELD_BYTES:
             since = 0
             await asyncio.sleep(0)
         try:
             count = source.recv_into(buffer, min(left, BUFFER))
         except BlockingIOError:
             try:
-                await _until(loop.add_reader, loop.remove_reader, source, source_patience)
+                await _wait_ready(loop.add_reader, loop.remove_reader, source, source_patience)
             except TimeoutError as error:
                 raise SourceGoneError(str(error)) from None
             continue
@@ -108,10 +109,10 @@ async def transfer(
         left -= count
 
 
-async def _until(
+async def _wait_ready(
     watch: Callable[..., object], unwatch: Callable[[int], object], waited: socket.socket, patience: float
 ) -> None:
-    """Return when the socket is ready. Raises TimeoutError."""
+    """Wait until the socket is ready. Raises TimeoutError."""
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     watch(waited.fileno(), _set, ready)
     try:

@@ -1,4 +1,4 @@
-"""Turns what a caller sent into a request model, or into one sentence that names the field and the remedy. Pure."""
+"""Makes a request model of a caller's input, or a refusal that names the field and the remedy. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDIES = {
     models.LABEL_NAME_PATTERN: "use up to 63 letters, digits, '-', '_' and '.', without a prefix",
     models.LABEL_VALUE_PATTERN: "use up to 63 letters, digits, '-', '_' and '.'",
 }
-# How much of a caller's value a sentence repeats.
+# Characters of a caller's value that a refusal repeats.
 _SHOWN = 80
 
 
@@ -43,14 +43,14 @@ def from_json(model: type[Model], body: bytes) -> Model:
 
 
 def from_query(model: type[Model], query: Mapping[str, str], *, repeated: str | None) -> Model:
-    """The request in a query string; `repeated` names a parameter that came twice. Raises Refused."""
+    """The request in a query string; `repeated` names a parameter that is given twice. Raises Refused."""
     if repeated is not None:
         raise bad_request(f"Parameter {_shown(repeated)} is given more than once: give it once")
     return validated(model, query)
 
 
 def validated(model: type[Model], content: Mapping[str, Any]) -> Model:
-    """The request in `content`. Raises Refused with the first fault that was found."""
+    """The request in `content`. Raises Refused with the first error that was found."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Logs of engines whose pods are gone, from the archive. A part of `gateway.logs`' one interface."""
+"""Logs of engines whose pods are gone, read from the archive: a LogSource. Must not know requests."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
 
-# Logs whose line index is kept: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
+# Logs whose line index is kept in memory: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
 
-# A page ends with the line that goes over its bound; as bytes of the log, as lines, and as the answer's text.
+# A page ends with the line that passes its limit. Its bytes are in memory as the log's bytes, as lines, and as the
+# answer's text.
 PAGE_TIMES = 4
 PAGE_BYTES = MAX_PAGE_BYTES + MAX_LINE_BYTES
-# Longer than the sentence at the beginning of a log that has lost it.
+# Longer than the sentence at the beginning of a log whose first bytes were dropped.
 _SENTENCE = 256
 Found = tuple[int, str]
 
@@ -43,8 +44,8 @@ class ArchiveLogSource:
     def __init__(self, archive: Archive, budget: ByteBudget) -> None:
         self._archive = archive
         self._budget = budget
-        # A thread cannot be stopped.
-        self._going_on: set[asyncio.Task[Any]] = set()
+        # A thread cannot be stopped, so these tasks are kept until they end.
+        self._background: set[asyncio.Task[Any]] = set()
         self._indexes: OrderedDict[tuple[str, int, str], tuple[LineIndex, asyncio.Lock]] = OrderedDict()
 
     def has(self, engine: Engine) -> bool:
@@ -56,23 +57,23 @@ class ArchiveLogSource:
     async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
         (attempt, name), reader = await self._reader(engine, log_type)
         index, lock = self._index((engine.uid, attempt, name))
-        at_hand = AsyncExitStack()
-        at_hand.push_async_callback(reader.close)
+        reading = AsyncExitStack()
+        reading.push_async_callback(reader.close)
         async with AsyncExitStack() as holding:
             try:
                 size = PAGE_TIMES * min(reader.size, PAGE_BYTES)
-                # Before the lock: who waits for bytes keeps nobody from the log.
+                # Bytes are reserved before the lock is taken: a call that waits for them does not block the log.
                 shrink = await holding.enter_async_context(self._budget.hold(size))
-                await at_hand.enter_async_context(lock)
+                await reading.enter_async_context(lock)
             except BaseException:
-                await at_hand.aclose()
+                await reading.aclose()
                 raise
-            # The lock, the reader and the bytes are the thread's until it is done, also where its caller has left.
-            task = self._kept(_read_and_close(at_hand, reader, index, query))
+            # The thread keeps the lock, the reader and the bytes until it is done, also after its caller was cancelled.
+            task = self._run_to_end(_read_and_close(reading, reader, index, query))
             try:
                 found: Page = await asyncio.shield(task)
             except asyncio.CancelledError:
-                self._kept(_until(task, holding.pop_all()))
+                self._run_to_end(_hold_until(task, holding.pop_all()))
                 raise
             shrink(PAGE_TIMES * sum(len(line) for line in found.logs))
             held.push_async_exit(holding.pop_all())
@@ -97,7 +98,7 @@ class ArchiveLogSource:
 
     @asynccontextmanager
     async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
-        """What there is: nothing more will come."""
+        """The bytes that the archive has: an ended engine writes no more."""
         _, reader = await self._reader(engine, log_type)
         try:
             first, _ = said(await asyncio.to_thread(reader.read_at, 0, _SENTENCE))
@@ -106,16 +107,16 @@ class ArchiveLogSource:
         finally:
             await reader.close()
 
-    def _kept(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that goes on though nobody waits for it."""
+    def _run_to_end(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that continues when nobody waits for it."""
 
         def done(task: asyncio.Task[Any]) -> None:
-            self._going_on.discard(task)
+            self._background.discard(task)
             if not task.cancelled():
-                task.exception()  # or asyncio complains that nobody has looked at it
+                task.exception()  # else asyncio logs that its error was never retrieved
 
         task = asyncio.create_task(work)
-        self._going_on.add(task)
+        self._background.add(task)
         task.add_done_callback(done)
         return task
 
@@ -143,18 +144,18 @@ class ArchiveLogSource:
         raise LogMissing
 
 
-async def _read_and_close(at_hand: AsyncExitStack, reader: Reader, index: LineIndex, query: LogQuery) -> Page:
-    async with at_hand:
+async def _read_and_close(reading: AsyncExitStack, reader: Reader, index: LineIndex, query: LogQuery) -> Page:
+    async with reading:
         return await asyncio.to_thread(_read, reader, index, query)
 
 
-async def _until(task: asyncio.Task[Any], holding: AsyncExitStack) -> None:
+async def _hold_until(task: asyncio.Task[Any], holding: AsyncExitStack) -> None:
     async with holding:
         await asyncio.wait((task,))
 
 
 def _read(reader: Reader, index: LineIndex, query: LogQuery) -> Page:
-    """Blocking. Lines are numbered as they were while the engine lived."""
+    """Blocking. Lines keep the numbers that they had while the engine lived."""
     read_at, size = reader.read_at, reader.size
     index.extend(read_at, size)
     if query.last_rows:

@@ -14,17 +14,17 @@ from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
-from linkis_ecm.gateway.http.socket_relay import Direct
+from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
-# Downloads at a time that may have a buffer of 4 MiB; others go through aiohttp's, of an eighth of that.
-DIRECT = 16
-# An agent's word goes into an entity tag: with these characters alone.
+# Concurrent downloads that may use a buffer of 4 MiB; others use aiohttp's, of an eighth of that.
+SOCKET_DOWNLOADS = 16
+# The agent's file id goes into an entity tag: other characters are removed.
 _NO_TAG = re.compile("[^0-9a-f-]")
-# An agent's page of lines ends at 8 MiB, which JSON escapes at worst sixfold.
+# An agent's page has at most 8 MiB, which JSON escaping makes at most six times as long.
 MAX_PAGE_BYTES = 64 << 20
 
 
@@ -33,7 +33,7 @@ class AgentLogSource:
 
     def __init__(self, link: AgentLink) -> None:
         self._link = link
-        self._open = 0
+        self._downloads = 0
 
     def has(self, engine: Engine) -> bool:
         """While the pod has an address and has not ended."""
@@ -57,7 +57,7 @@ class AgentLogSource:
                 size = answer.content_length
                 if size is None or size > MAX_PAGE_BYTES:
                     raise self._link.bad_response(live, "a page of its log over the limit: ask for fewer lines")
-                # As the agent's text, as objects, and as the answer's text.
+                # Three times: the agent's text, the objects, and the answer's text.
                 await held.enter_async_context(self._link.budget.hold(3 * size))
                 with self._link.refusals(live):
                     content = await answer.read()
@@ -85,20 +85,21 @@ class AgentLogSource:
                 total = header_number(answer, paths.LOG_SIZE)
                 if answer.content_length is None or total is None:
                     raise self._link.bad_response(live, "a log without its length")
-                # The file, where it begins, and which of the engine's pods wrote it: bytes once written stay as they
-                # are.
+                # The file, its first byte and the pod that wrote it identify the bytes: written bytes do not change.
                 file = _NO_TAG.sub("", answer.headers.get(paths.LOG_FILE, ""))[:40]
-                self._open += 1
+                self._downloads += 1
                 try:
                     yield OpenLog(
                         total=total,
                         length=answer.content_length,
                         identity=f"{live.uid}-{live.attempt}-{file}",
                         chunks=answer.content.iter_any(),
-                        direct=Direct(answer, self._link.settings.agent_seconds) if self._open <= DIRECT else None,
+                        socket=SocketSource(answer, self._link.settings.agent_seconds)
+                        if self._downloads <= SOCKET_DOWNLOADS
+                        else None,
                     )
                 finally:
-                    self._open -= 1
+                    self._downloads -= 1
         except AgentNotFound:
             raise LogMissing from None
 
@@ -119,7 +120,7 @@ class AgentLogSource:
 
 
 async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
-    """The bytes out of the agent's frames; raises ConnectionResetError where one is cut or none."""
+    """The bytes of the agent's frames. Raises ConnectionResetError for a frame that is incomplete or malformed."""
     while line := await content.readline():
         if len(line) > 9 or not line[:-1].isdigit():
             raise ConnectionResetError("the agent sent what is no frame")

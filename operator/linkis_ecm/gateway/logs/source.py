@@ -1,6 +1,6 @@
-"""An engine's logs through one interface, wherever they are: in the pod while it lives, in the archive afterwards.
+"""One interface to an engine's logs: in the pod while it lives, in the archive afterwards.
 
-Must not know of requests: it gives pages and streams, others put them into answers.
+Must not know requests: it returns pages and streams, and `methods.logs` makes answers of them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from linkis_ecm.gateway.http.errors import Refused, bad_request
-from linkis_ecm.gateway.http.socket_relay import Direct
+from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
 
 Engine = EngineView | PastEngine
 
 
-class LogMissing(Exception):  # noqa: N818 - a fact, not a fault
+class LogMissing(Exception):  # noqa: N818 - a fact, not a bug
     """The engine has written no such log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which lines: `lines` from the 1-based `from_line`, which counts from the end with `tail`; or the last
-    `last_rows`. `only` and `ignore` are words with commas between them."""
+    """Which lines to read: `lines` of them from the 1-based `from_line`, which counts from the end with `tail`; or the
+    last `last_rows`. `only` and `ignore` are keywords, separated by commas."""
 
     from_line: int = 1
     lines: int = 1000
@@ -37,43 +37,43 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLog:
-    """A log that is being read: `total` bytes when it was opened, of which exactly `length` come in `chunks`.
+    """A log that is being read: it had `total` bytes when it was opened, and exactly `length` of them come in `chunks`.
 
-    `identity` is the same as long as bytes already written are: a log only grows, but for one that drops its beginning,
-    which is another one then.
+    `identity` changes when bytes that were already written change: when a log drops its beginning. Otherwise a log only
+    grows.
     """
 
     total: int
     length: int
     identity: str
     chunks: AsyncIterator[bytes]
-    # The same bytes where they come over a socket; either is used.
-    direct: Direct | None = None
+    # The same bytes from the agent's socket. The reader uses this or `chunks`.
+    socket: SocketSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A log that is being followed: what comes in `chunks` begins at byte `offset`, counted from the true beginning."""
+    """A log that is being followed: `chunks` begins at byte `offset`, counted from the original beginning."""
 
     offset: int
     chunks: AsyncIterator[bytes]
 
 
 class LogSource(Protocol):
-    """One place where logs are. The calls raise LogMissing where the engine has written no such log, and Refused."""
+    """A place that holds logs. The calls raise LogMissing where the engine has written no such log, and Refused."""
 
     def has(self, engine: Engine) -> bool:
-        """Whether this engine's logs are here."""
+        """Whether this place holds the engine's logs."""
         ...
 
     async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
-        """`logs`, `endLine`, `rows`, as the agent's page; `held` holds what must live until the page is sent."""
+        """`logs`, `endLine`, `rows`, as in the agent's page; `held` keeps the reserved bytes until the page is sent."""
         ...
 
     def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[OpenLog]:
-        """The log's bytes, in pieces; leaving the block lets it go at once."""
+        """The log's bytes, in pieces; leaving the block closes it."""
         ...
 
     def follow(
@@ -86,12 +86,12 @@ class LogSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """All places, the nearest first."""
+    """All places, in the order in which they are tried."""
 
     sources: Sequence[LogSource]
 
     def source(self, engine: Engine) -> LogSource:
-        """Where the engine's logs are. Raises Refused where they are nowhere."""
+        """The place that holds the engine's logs. Raises Refused where none does."""
         for source in self.sources:
             if source.has(engine):
                 return source
@@ -104,7 +104,7 @@ class Logs:
 
 
 def missing(engine: Engine, log_type: str) -> Refused:
-    """Linkis's sentence for a log that was never written, with what to do."""
+    """The refusal for a log that was never written: Linkis's sentence, with a remedy."""
     path = f"{engine.log_dir_suffix}/{log_type}"
     return bad_request(
         f"LogFile {path} does not exist or is not a file.(日志文件 {path} 不存在或者不是一个文件.) This engine has"

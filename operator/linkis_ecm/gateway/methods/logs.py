@@ -173,15 +173,15 @@ def file_name(instance: str, log_type: str) -> str:
 
 
 async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
-    """All of the log, packed where the client asks for that; nothing where it has it already."""
+    """All of the log, compressed where the client accepts that; 304 where it has it already."""
     _within_limit(call, opened.total)
     headers = call.request.headers
     if ranges.matches(headers.get("If-None-Match"), opened.identity, opened.total):
         return _not_modified(opened.identity, opened.total)
     # A client that asks for a part, and is given all, counts bytes of the log itself.
-    packed = "Range" not in headers and compression.asked_for(headers.get("Accept-Encoding", ""))
-    if packed and opened.total > compression.WORTH:
-        return await _send_packed(call, opened, name)
+    gzip = "Range" not in headers and compression.accepts_gzip(headers.get("Accept-Encoding", ""))
+    if gzip and opened.total > compression.MIN_BYTES:
+        return await _send_gzip(call, opened, name)
     return await _send(call, opened, name)
 
 
@@ -210,24 +210,24 @@ async def _send(
     response.content_length = opened.length
     sender = call.sender(response)
     await sender.begin()
-    sent = await sender.relay(opened.chunks, opened.length, direct=opened.direct)
+    sent = await sender.relay(opened.chunks, opened.length, socket=opened.socket)
     call.gateway.metrics.download_bytes.inc(sent)
     return await sender.end()
 
 
-async def _send_packed(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+async def _send_gzip(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
     """As gzip, whose length nobody knows beforehand. A log that breaks off breaks the connection."""
     headers = _headers(opened, name) | {
         "Content-Encoding": "gzip",
         "X-Log-Size": str(opened.total),
-        "ETag": ranges.etag(opened.identity, opened.total, packed=True),
+        "ETag": ranges.etag(opened.identity, opened.total, gzip=True),
     }
     response = web.StreamResponse(headers=headers)
     if call.request.method == "HEAD":
         return response
     sender = call.sender(response)
     await sender.begin()
-    sent = await sender.relay(opened.chunks, opened.length, packed=compression.Packer())
+    sent = await sender.relay(opened.chunks, opened.length, gzip=compression.GzipStream())
     call.gateway.metrics.download_bytes.inc(sent)
     return await sender.end()
 

@@ -23,7 +23,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unav
 from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
 from linkis_ecm.gateway.results import arrow_inline, dolphin
 from linkis_ecm.gateway.results.arrow_metadata import MalformedError
-from linkis_ecm.gateway.results.source import Engine, GoneError, Output
+from linkis_ecm.gateway.results.source import Engine, NotKeptError, Output
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +39,21 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.StreamResponse:
     """An output of a task as a page of rows, an Arrow stream, or Linkis's result set (dolphin)."""
     engine, task_id = await which_task(call, request)
-    places = call.gateway.results
+    source = call.gateway.results
     try:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(SECONDS):
-                output = await places.output(engine, task_id, request.output, held=call.held)
+                output = await source.output(engine, task_id, request.output, held=call.held)
                 if request.format == "json":
                     return await _page(call, engine, task_id, output, request)
-                stack.enter_context(places.stream(call.caller.user))
+                stack.enter_context(source.stream_slot(call.caller.user))
                 pieces = _pieces(call, engine, output, request)
                 stack.push_async_callback(pieces.aclose)
                 first = [await anext(pieces)]
             return await _send(call, f"{task_id}_{output.index}.{request.format}", first, pieces)
     except AgentNotFound:
         raise await _unknown(call, engine, task_id) from None
-    except GoneError:
+    except NotKeptError:
         raise _gone(engine) from None
     except MalformedError as why:
         raise upstream(f"The result of {engine.title} cannot be read: {why}; run the code again") from None
@@ -81,8 +81,8 @@ async def _page(call: Call, engine: Engine, task_id: str, output: Output, reques
         rows = output.rows[first : first + count]
         more = {"columns": output.columns, "totalRows": total, "truncated": bool(output.content.get("truncated"))}
         return Answer(told | more | {"rows": rows, "endRow": first + len(rows)})
-    places = call.gateway.results
-    async with places.page(call.caller.user), places.file(engine, output.result_id) as file:
+    source = call.gateway.results
+    async with source.page_slot(call.caller.user), source.file(engine, output.result_id) as file:
         count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
         # As JSON while their batch is held: rows as objects are many times as big.
         parts: list[bytes] = []
@@ -135,7 +135,7 @@ async def _send(call: Call, name: str, first: list[Any], pieces: AsyncIterator[A
             async for piece in pieces:
                 yield piece
                 del piece
-        except (MalformedError, GoneError, Refused) as why:
+        except (MalformedError, NotKeptError, Refused) as why:
             raise ConnectionResetError(f"the result cannot be read on: {why}") from None
 
     await sender.begin()
@@ -145,28 +145,28 @@ async def _send(call: Call, name: str, first: list[Any], pieces: AsyncIterator[A
 
 async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
     """The result set's bytes. Raises what the reading raises, before its first piece where that tells it."""
-    arrow, places = request.format == "arrow", call.gateway.results
+    arrow, source = request.format == "arrow", call.gateway.results
     if output.kind != "table":
         if arrow:
             raise bad_request(
                 f"output {output.index} of the task is {_a(output.kind)} and no table: ask for format json or dolphin"
             )
         other = _other(output)
-        while (piece := await places.work(next, other, None)) is not None:
+        while (piece := await source.work(next, other, None)) is not None:
             yield piece
         return
     begin = (request.from_row or 1) - 1
     end = 1 << 60 if request.rows is None else begin + request.rows
     if output.result_id is None:
         rows = output.rows[begin:end]
-        schema, batches = await places.work(arrow_inline.batches, output.columns, rows)
+        schema, batches = await source.work(arrow_inline.batches, output.columns, rows)
         yield _head(schema, arrow)
         for batch in batches:
             encoded = _encoded(batch, arrow)
-            while (piece := await places.work(next, encoded, None)) is not None:
+            while (piece := await source.work(next, encoded, None)) is not None:
                 yield piece
     else:
-        async with places.file(engine, output.result_id) as file:
+        async with source.file(engine, output.result_id) as file:
             head = _head(file.schema, arrow)
             async with aclosing(file.slices(begin, end)) as kept:
                 async for batch in kept:

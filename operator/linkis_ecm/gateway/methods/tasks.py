@@ -31,7 +31,7 @@ from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.journal import Found, by_agent, settled
+from linkis_ecm.gateway.journal import Observation, settled, with_report
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
 EVENT_STREAM = "text/event-stream"
@@ -67,12 +67,12 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.Stre
             told = await gateway.agents.submit(
                 engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
             )
-            return Answer(_info(by_agent(record, told), told), message="the task is submitted")
+            return Answer(_info(with_report(record, told), told), message="the task is submitted")
         async with gateway.agents.execute(
             engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
         ) as result:
-            if result.told is not None:
-                gateway.executions.ended(record, result.told)
+            if result.parsed is not None:
+                gateway.executions.ended(record, result.parsed)
             if result.content is not None:
                 return Answer(orjson.Fragment(result.content))
             return await _pass_on(call, engine, task_id, result)
@@ -105,7 +105,7 @@ async def _not_taken(
 
 def heard(gateway: Gateway, engine: EngineView | PastEngine, task_id: str, told: dict[str, Any]) -> None:
     """Note the agent's word on a task of which the journal has the beginning."""
-    gateway.executions.note(by_agent(_unwritten(engine, task_id), told))
+    gateway.executions.write(with_report(_unwritten(engine, task_id), told))
 
 
 def keyed(engine: EngineView | PastEngine, key: str) -> str:
@@ -121,7 +121,7 @@ async def _ended_before(call: Call, engine: EngineView | PastEngine, task_id: st
     record = await call.gateway.executions.find(task_id)
     if record is None or (isinstance(engine, EngineView) and live and record.attempt == engine.attempt):
         return None
-    after = settled(record, Found(engine), call.gateway.executions.now())
+    after = settled(record, Observation(engine), call.gateway.executions.now())
     return _info(after) if after.stays or (after.final and not live) else None
 
 
@@ -150,9 +150,9 @@ async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> Tas
     if record is None:
         return None if told is None else _info(_unwritten(engine, task_id), told)
     here = isinstance(engine, EngineView) and engine.attempt == record.attempt
-    after = settled(record, Found(engine, asked=asked and here, told=told), gateway.executions.now())
+    after = settled(record, Observation(engine, answered=asked and here, reported=told), gateway.executions.now())
     if after != record:
-        gateway.executions.note(after)
+        gateway.executions.write(after)
     return _info(after, told)
 
 
@@ -170,7 +170,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     for task_id in [*told, *(task_id for task_id in records if task_id not in told)]:
         record = records.get(task_id) or _unwritten(engine, task_id)
         # Without the agent's word on this one task: asking for each would be a call for each.
-        after = settled(record, Found(engine, told=told.get(task_id)), gateway.executions.now())
+        after = settled(record, Observation(engine, reported=told.get(task_id)), gateway.executions.now())
         found.append(_info(after, told.get(task_id)))
     found.sort(key=lambda task: task.accepted_at, reverse=True)
     return Answer(TasksAnswer(tasks=found[: request.page_size]))
@@ -191,8 +191,8 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
         )
     try:
         async with call.gateway.agents.result(engine, task_id) as result:
-            if result.told is not None:
-                heard(call.gateway, engine, task_id, result.told)
+            if result.parsed is not None:
+                heard(call.gateway, engine, task_id, result.parsed)
             if result.content is not None:
                 return Answer(orjson.Fragment(result.content))
             return await _pass_on(call, engine, task_id, result)
@@ -253,7 +253,7 @@ async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.Cli
                 return
     except (aiohttp.ClientError, OSError, TimeoutError):
         pass
-    view = await call.gateway.agents.obituary(engine)
+    view = await call.gateway.agents.wait_for_end(engine)
     info = await look(call, view or engine, task_id) if view is None or view.is_final else None
     told = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
     yield b"event: end\ndata: " + orjson.dumps({"event": "end", **told}) + b"\n\n"

@@ -1,7 +1,7 @@
 """The page at /docs that shows the OpenAPI document and sends calls from a form. Serves its own few files alone.
 
-The files are this project's own and stand in `page/`: nothing is fetched from elsewhere, by us or by the browser.
-Anyone may read them, as /openapi.json; what the form sends is a call as any other, with the token typed into it.
+The files are this project's own and stand in `docs/`: neither gateway nor browser loads anything from another server.
+Anyone may read them, as /openapi.json; the form sends ordinary calls, with the token that is typed into it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPES = {
     "schema.js": "text/javascript",
     "tryit.js": "text/javascript",
 }
-# Nothing from elsewhere, no inline script or style, no text taken for HTML by a script, in nobody's frame.
+# No other server, no inline script or style, no text used as HTML by a script, no frame of another page.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
@@ -34,7 +34,7 @@ _HEADERS = {
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
-    """/docs and what the page needs. Its addresses are relative: it works behind a proxy that puts a path before it."""
+    """/docs and the page's files. Its links are relative: it works behind a proxy that adds a path prefix."""
     router.add_get("/docs", _page)
     router.add_get("/docs/", _to_page)
     router.add_get("/docs/{name:[a-z]+[.](?:css|js|svg)}", _page)
@@ -48,11 +48,11 @@ async def _page(request: web.Request) -> web.Response:
 
 
 async def _to_page(_: web.Request) -> web.Response:
-    """With a slash at its end the page's relative addresses would lead elsewhere."""
+    """A slash at the end would change what the page's relative links mean."""
     return web.Response(status=308, headers={"Location": "../docs", **_HEADERS})
 
 
 @cache
 def _file(name: str) -> bytes:
-    """One of the page's files: read once, when it is first asked for."""
+    """One of the page's files: read once, at its first request."""
     return resources.files("linkis_ecm.gateway.pages").joinpath("docs", name).read_bytes()

@@ -1,1 +1,1 @@
-"""Result sets: where they are read, and the forms they are given in. Must not know who may read them."""
+"""Result sets: reading them from agent or archive, and encoding them. Must not know who may read them."""

@@ -1,8 +1,8 @@
-"""Reads any rows of a spilled result: an Arrow IPC file that is somewhere else, by ranges of its bytes.
+"""Reads rows of a spilled result: a remote Arrow IPC file, read by byte ranges.
 
-All batches but the last have the same number of rows, so a row's batch is known by division, and the last page costs
-what the first costs. Every size is checked before room is made for it, every batch before it is used: the file is its
-user's work. pyarrow works in threads, and is imported when the first result is read.
+All batches but the last have the same number of rows, so a row's batch follows from a division, and the last page costs
+as much as the first. The engine's user controls the file: every size is checked before memory is allocated for it, and
+every batch before it is used. pyarrow runs in threads, and is imported when the first result is read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
 from linkis_ecm.gateway.http.budget import ByteBudget
-from linkis_ecm.gateway.results.arrow_metadata import MAGIC, Batch, Blocks, MalformedError, batch, blocks, message
+from linkis_ecm.gateway.results.arrow_metadata import MAGIC, BatchLayout, Blocks, MalformedError, batch, blocks, message
 
 log = logging.getLogger(__name__)
 
-# What engines write (agent.spill) is less in every respect.
+# Limits in bytes and counts. Engines write less of everything (agent.kernel.spill).
 FILE_MAX = 512 << 20
 FOOTER_MAX = 8 << 20
 METADATA_MAX = 4 << 20
@@ -29,26 +29,27 @@ PLAIN_MAX = 40 << 20
 BLOCKS_MAX = 1 << 15
 ROWS_MAX = 1 << 16
 COLUMNS_MAX = 10_000
-# Of one batch, with those within lists and structs, which may take no bytes at all.
+# Values of one batch, with those within lists and structs, which may take no bytes in the file.
 CELLS_MAX = 1 << 22
-# What one of these within is as an object of Python's and as text, besides its field's name; and all of a batch.
+# Bytes of one nested value as a Python object and as text, without its field's name; and of all nested values of a
+# batch.
 CELL_BYTES = 64
 NESTED_MAX = 256 << 20
-# What a batch's bytes may become on the way to an answer; lists and structs become objects of Python's.
+# How many times a batch's bytes are in memory on the way to an answer; lists and structs become Python objects.
 TIMES, TIMES_NESTED = 2, 10
-# How many times as big as in the file a batch is taken to be before anything is known of it.
-PACKED = 3
-# Of a column's name and type.
+# The assumed compression ratio of a batch before its metadata is known.
+RATIO = 3
+# Characters of a column's name and of its type.
 NAME_MAX = 1000
-# Read at once from both ends, for in most files this is all but the batches.
+# Bytes read from both ends when a file is opened: in most files this is everything except the batches.
 EDGE = 64 << 10
 
-# Exactly so many bytes from an offset on, or an error.
+# (offset, length) -> exactly `length` bytes from there, or an error.
 Read = Callable[[int, int], Awaitable[bytes]]
 
 
 class ArrowFile:
-    """An open file: `columns`, `rows`, and what is in them."""
+    """An open file: its `columns`, the number of `rows`, and slices of the rows."""
 
     def __init__(self, read: Read, size: int, *, threads: ThreadPoolExecutor, budget: ByteBudget) -> None:
         self._read_from = read
@@ -60,14 +61,14 @@ class ArrowFile:
         self._batch_rows = 0
         self._times = TIMES
         self._cell_bytes = CELL_BYTES
-        # Of the batch before: they are much alike.
+        # Bytes that the batch before needed: batches are alike.
         self._need = 0
         self.schema: Any = None
         self.columns: list[dict[str, str]] = []
         self.rows = 0
 
     async def open(self) -> ArrowFile:
-        """Read what is not rows. Raises MalformedError, and what the reading raises."""
+        """Read everything except the rows. Raises MalformedError, and what the read function raises."""
         size = self._size
         if not 2 * len(MAGIC) + 4 <= size <= FILE_MAX:
             raise MalformedError(f"a result of {size} bytes is none")
@@ -92,38 +93,39 @@ class ArrowFile:
         first = self._blocks[0].offset if self._blocks else end - length
         await self._read_schema(min(first, METADATA_MAX))
         if self._blocks:
-            self._batch_rows = (await self._looked_at(0)).rows
-            last = (await self._looked_at(len(self._blocks) - 1)).rows
+            self._batch_rows = (await self._layout_of(0)).rows
+            last = (await self._layout_of(len(self._blocks) - 1)).rows
             if not self._batch_rows or last > self._batch_rows:
                 raise MalformedError("its batches are not of equal length")
             self.rows = self._batch_rows * (len(self._blocks) - 1) + last
         return self
 
     async def slices(self, begin: int, end: int) -> AsyncGenerator[Any]:
-        """The rows from `begin` to `end` (not included, counted from 0) as record batches, one in memory at a time; its
-        bytes are held until the next is asked for, so it must be closed."""
+        """The rows from `begin` to `end` (not included, counted from 0) as record batches, one in memory at a time. Its
+        bytes stay reserved until the next one is requested, so the generator must be closed."""
         end = min(end, self.rows)
         while begin < end:
             index, skip = divmod(begin, self._batch_rows)
             block = self._blocks[index]
             size = block.metadata + block.body
-            held = max(self._need, size + self._times * PACKED * block.body)
+            held = max(self._need, size + self._times * RATIO * block.body)
             for _ in range(2):
                 async with self._budget.hold(held) as shrink:
                     data = await self._read(block.offset, size)
-                    told = self._checked(index, data)
-                    plain = told.plain_bytes(memoryview(data)[block.metadata :])
+                    layout = self._checked(index, data)
+                    plain = layout.plain_bytes(memoryview(data)[block.metadata :])
                     if plain > PLAIN_MAX:
                         raise MalformedError(f"a batch of {plain} bytes is over the limit")
-                    self._need = size + self._times * plain + self._nested(told)
+                    self._need = size + self._times * plain + self._nested(layout)
                     if self._need <= held:
                         shrink(self._need)
-                        found = await self.work(_decode, data, self.schema, told.rows)
+                        found = await self.work(_decode, data, self.schema, layout.rows)
                         count = min(found.num_rows - skip, end - begin)
                         yield found.slice(skip, count)
                         del data, found
                         break
-                # Nobody waits for bytes with bytes in the hand: so much is held first, and the batch read again.
+                # Reserve the whole budget before reading; never wait for budget while holding unreserved bytes. So the
+                # batch is dropped, its full need reserved, and the batch read again.
                 del data
                 held = self._need
             else:
@@ -131,12 +133,12 @@ class ArrowFile:
             begin += count
 
     async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A blocking call on what the file holds, in one of the threads for results. Raises MalformedError."""
+        """A blocking call on the file's data, in one of the threads for results. Raises MalformedError."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
         except MalformedError:
             raise
-        except Exception as error:  # a time in no zone, a number with no digits: values that are none are many
+        except Exception as error:  # an unknown time zone, a number without digits: many kinds of bad values
             log.warning("a spilled result: %r", error)
             raise MalformedError(f"a value cannot be read ({type(error).__name__})") from None
 
@@ -149,27 +151,28 @@ class ArrowFile:
             {"name": field.name[:NAME_MAX], "type": _type_name(field)[:NAME_MAX]} for field in self.schema
         ]  # fmt: skip
 
-    async def _looked_at(self, index: int) -> Batch:
+    async def _layout_of(self, index: int) -> BatchLayout:
         block = self._blocks[index]
         return self._checked(index, await self._read(block.offset, block.metadata), first=True)
 
-    def _checked(self, index: int, data: bytes, *, first: bool = False) -> Batch:
-        """What a batch's metadata says, if it may be. Raises MalformedError."""
-        told = batch(message(data[: self._blocks[index].metadata]))
-        cells = max(told.cells, told.rows * len(self.columns))
-        if told.rows > ROWS_MAX or cells > CELLS_MAX or self._nested(told) > NESTED_MAX:
+    def _checked(self, index: int, data: bytes, *, first: bool = False) -> BatchLayout:
+        """The layout of a batch, from its metadata. Raises MalformedError where it is over a limit or inconsistent."""
+        layout = batch(message(data[: self._blocks[index].metadata]))
+        cells = max(layout.cells, layout.rows * len(self.columns))
+        if layout.rows > ROWS_MAX or cells > CELLS_MAX or self._nested(layout) > NESTED_MAX:
             raise MalformedError("a batch has too many rows, or too many values within them")
         expected = min(self._batch_rows, self.rows - index * self._batch_rows)
-        if not first and told.rows != expected:
+        if not first and layout.rows != expected:
             raise MalformedError("its batches are not of equal length")
-        return told
+        return layout
 
-    def _nested(self, told: Batch) -> int:
-        """What the values within lists and structs may become, however few bytes they take in the file."""
-        return max(0, told.cells - told.rows * len(self.columns)) * self._cell_bytes
+    def _nested(self, layout: BatchLayout) -> int:
+        """Bytes that the values within lists and structs may need as Python objects, however few they take in the
+        file."""
+        return max(0, layout.cells - layout.rows * len(self.columns)) * self._cell_bytes
 
     async def _read(self, offset: int, length: int) -> bytes:
-        """From what is known of both ends, else from the file."""
+        """Bytes of the file, from the two ends in memory where they have them."""
         if offset + length <= len(self._head):
             return self._head[offset : offset + length]
         start = self._size - len(self._tail)
@@ -179,7 +182,7 @@ class ArrowFile:
 
 
 def _schema(_: bytes, data: bytes) -> Any:
-    """Blocking. The schema that a file begins with. Raises MalformedError."""
+    """Blocking. The schema at the beginning of a file. Raises MalformedError."""
     import pyarrow as pa  # noqa: PLC0415 - the gateway's start does not pay for it
     from pyarrow import ipc  # noqa: PLC0415
 
@@ -191,7 +194,7 @@ def _schema(_: bytes, data: bytes) -> Any:
         raise MalformedError(f"it has {len(found)} columns")
     try:
         odd = [field.type for field in found if not is_plain(field.type)]
-        # Names and types are text, or Arrow would tell only when they are used.
+        # Arrow decodes names and types when they are used: a name that is no UTF-8 must fail here.
         [(field.name, _type_name(field), _longest_name(field.type)) for field in found]
     except UnicodeDecodeError:
         raise MalformedError("a column's name is not in UTF-8") from None
@@ -201,13 +204,13 @@ def _schema(_: bytes, data: bytes) -> Any:
 
 
 def _decode(data: bytes, schema: Any, rows: int) -> Any:
-    """Blocking. A record batch whose every value may be read. Raises MalformedError."""
+    """Blocking. A record batch with every value validated. Raises MalformedError."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     from pyarrow import ipc  # noqa: PLC0415
 
     try:
         found = ipc.read_record_batch(ipc.read_message(pa.py_buffer(data)), schema)
-        # Offsets, text in UTF-8: without it a wrong number is read from somewhere else in memory.
+        # Checks offsets and UTF-8: without it a wrong offset reads other memory of the process.
         found.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
         raise MalformedError(f"a batch cannot be read: {_short(error)}") from None
@@ -217,13 +220,13 @@ def _decode(data: bytes, schema: Any, rows: int) -> Any:
 
 
 def _type_name(field: Any) -> str:
-    """The name that pandas or duckdb has for it; Arrow's own where none is told."""
-    told = (field.metadata or {}).get(TYPE_KEY)
-    return told.decode(errors="replace") if told else str(field.type)
+    """The type's name in pandas or duckdb, which the engine noted; else Arrow's own."""
+    name = (field.metadata or {}).get(TYPE_KEY)
+    return name.decode(errors="replace") if name else str(field.type)
 
 
 def _longest_name(kind: Any) -> int:
-    """Of the fields within a type: a struct's text has them again for each of its rows."""
+    """The longest name of the fields within a type: a struct's text repeats it in each row."""
     inner = [kind.field(n) for n in range(kind.num_fields)]
     return max((max(len(field.name), _longest_name(field.type)) for field in inner), default=0)
 

@@ -1,4 +1,4 @@
-"""A small table, whose rows came as JSON, as Arrow's record batches. Pure; what it is given was checked by nobody."""
+"""Makes Arrow record batches of a small table whose rows came as JSON. Pure; its input is not checked before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from linkis_ecm.agent.formats.cells import TYPE_KEY
 BATCH_ROWS = 1000
 _MOMENT = re.compile(r"datetime64\[(s|ms|us|ns)(?:, ([A-Za-z0-9_+:/-]{1,64}))?\]")
 _DECIMAL = re.compile(r"decimal\((\d{1,2}), ?(\d{1,2})\)")
-# pandas' and duckdb's names of types that have one in Arrow.
+# The Arrow types of pandas' and duckdb's type names.
 _NAMES = {
     "bool": "bool", "boolean": "bool",
     "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def batches(columns: list[dict[str, str]], rows: list[list[Any]]) -> tuple[Any, list[Any]]:
-    """Blocking. The schema and the record batches. A column whose values are not what its type's name says is text."""
+    """Blocking. The schema and the record batches. A column whose values do not fit its type becomes text."""
     import pyarrow as pa  # noqa: PLC0415 - the gateway's start does not pay for it
 
     arrays = []
@@ -57,14 +57,15 @@ def _array(name: str, values: list[Any]) -> Any:
 
 
 def _typed(name: str, values: list[Any]) -> Any:
-    """Raises what says that the values are no such values."""
+    """The values in the Arrow type of that name. Raises ValueError, or what Arrow and Python raise for values that do
+    not fit."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
-    moment = _MOMENT.fullmatch(name)  # in which the zone's name has capitals
+    moment = _MOMENT.fullmatch(name)  # matched before lower(): a time zone's name has capitals
     name = name.lower()
     arrow = _NAMES.get(name)
     if arrow in ("float32", "float64"):
-        # JSON has no infinities: they came as text.
+        # JSON has no infinities: they are sent as text.
         values = [float(value) if isinstance(value, str) else value for value in values]
     if arrow == "date32":
         return pa.array(values, pa.string()).cast(pa.date32())

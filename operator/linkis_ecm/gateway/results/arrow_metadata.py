@@ -1,8 +1,8 @@
-"""Reads the few fields of Arrow's IPC metadata that say how much will come: blocks of a file, sizes of a record batch.
+"""Reads the sizes in Arrow's IPC metadata: the blocks of a file and the buffers of a record batch.
 
-A file was written on its user's ground, and Arrow's own reader believes what it says: it would make room for a buffer
-of any size that is announced. So the sizes are looked at first, here. Pure; raises MalformedError for what is no such
-metadata (format: https://arrow.apache.org/docs/format/Columnar.html, flatbuffers: https://flatbuffers.dev/internals).
+The engine's user controls the file, and Arrow's own reader trusts it: it would allocate a buffer of any announced size.
+So the sizes are checked here before Arrow reads. Pure; raises MalformedError for malformed metadata (format:
+https://arrow.apache.org/docs/format/Columnar.html, flatbuffers: https://flatbuffers.dev/internals).
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ _PAIR = struct.Struct("<qq")
 
 
 class MalformedError(Exception):
-    """The file is no Arrow file, or none of those that engines write; the text says why."""
+    """The file is not an Arrow file as engines write it; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Where a message is in its file: its metadata, with the 8 bytes before it, and its body."""
+    """The position of a message in its file: the lengths of its metadata, with the 8 bytes before it, and of its
+    body."""
 
     offset: int
     metadata: int
@@ -32,7 +33,7 @@ class Block:
 
 
 class Blocks:
-    """A file's record batches, packed as its footer has them: as objects they would be six times as big."""
+    """A file's record batches, kept in the footer's binary form: as objects they would be six times as big."""
 
     def __init__(self, packed: bytes) -> None:
         self._packed = packed
@@ -48,22 +49,22 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A record batch before it is read: its rows, and how many values its columns and what is within them have; its
-    buffers, and whether they are packed."""
+class BatchLayout:
+    """The sizes of a record batch before it is read: its rows, the number of values of its columns with those nested in
+    them, its buffers as (offset, length), and whether these are compressed."""
 
     rows: int
     cells: int
     buffers: tuple[tuple[int, int], ...]
-    packed: bool
+    compressed: bool
 
     def plain_bytes(self, body: memoryview) -> int:
-        """How many bytes its buffers are, unpacked. Raises MalformedError."""
+        """Bytes of its buffers after decompression. Raises MalformedError."""
         total = 0
         for offset, length in self.buffers:
             if offset < 0 or length < 0 or offset + length > len(body):
                 raise MalformedError("a buffer is not within its batch")
-            if not self.packed or not length:
+            if not self.compressed or not length:
                 total += length
                 continue
             if length < 8:
@@ -89,7 +90,7 @@ class _Table:
         return cls(data, _number("<I", data, 0))
 
     def number(self, field: int, kind: str) -> int:
-        """A number, 0 where it is not there."""
+        """A number, 0 where the field is absent."""
         position = self._field(field)
         return _number(kind, self._data, position) if position else 0
 
@@ -103,7 +104,7 @@ class _Table:
         return _Table(self._data, position + _number("<I", self._data, position))
 
     def vector(self, field: int, each: int) -> memoryview:
-        """A vector of structs of `each` bytes, as its bytes."""
+        """The bytes of a vector of structs of `each` bytes; empty where the field is absent."""
         position = self._field(field)
         if not position:
             return self._data[:0]
@@ -121,7 +122,7 @@ class _Table:
 
 
 def blocks(footer: bytes, most: int) -> Blocks:
-    """The record batches of a file by its footer, `most` at most. Raises MalformedError."""
+    """The record batches of a file, from its footer. Raises MalformedError, also for more than `most` of them."""
     table = _Table.root(memoryview(footer))
     if len(table.vector(2, _BLOCK.size)):
         raise MalformedError("it has dictionaries")
@@ -132,7 +133,7 @@ def blocks(footer: bytes, most: int) -> Blocks:
 
 
 def message(data: bytes) -> memoryview:
-    """The flatbuffer of a message that begins at `data`, which may go on after it. Raises MalformedError."""
+    """The flatbuffer of the message at the beginning of `data`. Raises MalformedError."""
     if data[:4] != CONTINUATION or len(data) < 8:
         raise MalformedError("a message does not begin where one should")
     (length,) = struct.unpack_from("<i", data, 4)
@@ -141,8 +142,8 @@ def message(data: bytes) -> memoryview:
     return memoryview(data)[8 : 8 + length]
 
 
-def batch(metadata: memoryview) -> Batch:
-    """What a message tells of its record batch. Raises MalformedError."""
+def batch(metadata: memoryview) -> BatchLayout:
+    """The layout of a record batch, from its message. Raises MalformedError."""
     table = _Table.root(metadata)
     if table.number(1, "<B") != _RECORD_BATCH:
         raise MalformedError("a message is no record batch")
@@ -152,7 +153,7 @@ def batch(metadata: memoryview) -> Batch:
     if rows < 0 or min(lengths, default=0) < 0:
         raise MalformedError("a length is below 0")
     buffers = tuple(_PAIR.iter_unpack(header.vector(2, _PAIR.size)))
-    return Batch(rows, sum(lengths), buffers, header.has(3))
+    return BatchLayout(rows, sum(lengths), buffers, header.has(3))
 
 
 def _number(kind: str, data: memoryview, position: int) -> int:

@@ -1,6 +1,6 @@
-"""Linkis's result sets as bytes: "dolphin", the type in ten digits, then records, each after its length in ten digits.
+"""Encodes Linkis's result sets: "dolphin", the type in ten digits, then records, each after its length in ten digits.
 
-As linkis-contract.md, section 6, describes them and Linkis's own reader takes them apart. A table's records are its
+The format is that of linkis-contract.md, section 6, as Linkis's own reader parses it. A table's records are its
 columns (name, type, comment; flattened) and its rows: the length of the list of lengths, that list, the values. Pure.
 """
 
@@ -11,22 +11,23 @@ from typing import Any
 
 MAGIC = b"dolphin"
 TEXT, TABLE, PICTURE, HTML = 1, 2, 4, 5
-# A value that is missing, and a text's metadata, which is missing.
+# A missing value, and the missing metadata of a text.
 NULL = "LINKIS_NULL"
 LINE_NULL = b"NULL"
-# Linkis's writer refuses a longer record, and its reader one of ten times that: above it long cells are cut.
+# Bytes. Linkis's writer refuses a longer record, and its reader one of ten times that: long cells of longer ones are
+# cut.
 RECORD_MAX = 2 << 20
 CELL_MAX = 10_000
-# Characters, each of four bytes at most.
+# Characters; each has four bytes at most.
 LINE_MAX = RECORD_MAX // 4
-# Of a text's records, at a time.
+# Bytes of a text's records that are yielded at a time.
 PIECE = 256 << 10
-# Cells that are made into text at a time, which is some 30 bytes for each that is short.
+# Cells encoded at a time; a short one takes about 30 bytes.
 CELLS = 1 << 18
 
 
 def header(kind: int) -> bytes:
-    """What a result set of that type begins with."""
+    """The beginning of a result set of that type."""
     return MAGIC + b"%010d" % kind
 
 
@@ -59,12 +60,12 @@ def lines(text: str) -> Iterator[bytes]:
 
 
 def single(kind: int, content: str) -> bytes:
-    """A page or a picture, whole: one record."""
+    """A page or a picture: one record."""
     return header(kind) + record(LINE_NULL) + record(content.encode(errors="replace"))
 
 
 def picture(mime: str, data: str) -> bytes:
-    """As an element of HTML, which is how Linkis's console shows it and its client finds it."""
+    """A picture as an HTML element, the form that Linkis's console and client expect."""
     return single(PICTURE, f'<img src="data:{mime};base64,{data}">')
 
 
@@ -74,7 +75,7 @@ def columns(schema: Any) -> bytes:
 
 
 def type_name(kind: Any) -> str:
-    """Linkis's name for one of Arrow's types, such that its reader takes the values as they are."""
+    """Linkis's name for an Arrow type whose values its reader accepts unchanged."""
     import pyarrow.types as t  # noqa: PLC0415 - the gateway's start does not pay for it
 
     if t.is_integer(kind):
@@ -97,13 +98,14 @@ def rows(batch: Any) -> Iterator[Any]:
 
 
 def _rows(batch: Any) -> Any:
-    """Whole columns at a time: Arrow joins the parts of all rows into one array of text; its bytes are the records."""
+    """The records of all rows. Works on whole columns: Arrow joins the parts of all rows into one text array, whose
+    bytes are the records."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     import pyarrow.compute as pc  # noqa: PLC0415
 
     if not batch.num_columns:
         return row([]) * batch.num_rows
-    texts = [pc.fill_null(_words(column), NULL) for column in batch.columns]
+    texts = [pc.fill_null(_java_text(column), NULL) for column in batch.columns]
     index, index_length, length = _lengths(texts)
     long = pc.greater(length, RECORD_MAX)
     if pc.any(long).as_py():
@@ -150,8 +152,8 @@ def _cut(text: Any) -> Any:
     return pc.if_else(pc.greater(pc.utf8_length(text), CELL_MAX), short, text)
 
 
-def _words(column: Any) -> Any:
-    """A column as text that Java's own readers of its type take: 1.0, true, NaN, 2026-11-24 10:00:00.5."""
+def _java_text(column: Any) -> Any:
+    """A column as text that Java's parsers of its type accept: 1.0, true, NaN, 2026-11-24 10:00:00.5."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     import pyarrow.compute as pc  # noqa: PLC0415
     import pyarrow.types as t  # noqa: PLC0415
@@ -163,7 +165,7 @@ def _words(column: Any) -> Any:
         if kind.tz is not None:
             try:
                 column = pc.local_timestamp(column)
-            except pa.ArrowException:  # a zone that nobody knows: UTC
+            except pa.ArrowException:  # an unknown zone: UTC
                 column = column.cast(pa.timestamp(kind.unit))
         words = column.cast(text)
         return words if kind.unit == "s" else pc.utf8_rtrim(pc.utf8_rtrim(words, "0"), ".")
@@ -176,5 +178,4 @@ def _words(column: Any) -> Any:
         return column.cast(text)
     if t.is_null(kind):
         return pa.nulls(len(column), text)
-    told = [None if value is None else str(value) for value in cells(column)]
-    return pa.array(told, text)
+    return pa.array([None if value is None else str(value) for value in cells(column)], text)

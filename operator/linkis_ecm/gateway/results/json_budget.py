@@ -1,6 +1,7 @@
-"""JSON that was written on the user's ground, made into objects once all that they may take is held.
+"""Decodes JSON from engines after reserving the memory that its objects may need.
 
-A few bytes of it are an object of many, so it is weighed before it is read. Must not know what it says.
+A few bytes of JSON can become an object of many bytes, so the need is estimated before decoding. Must not know what the
+JSON means.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ import orjson
 
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
 
-# What CPython's objects take at most for each of these characters outside of text.
+# Bytes that CPython's objects take at most for each of these characters outside of strings.
 WEIGHTS = ((b",", 64), (b"[", 104), (b"{", 240))
-# Of one byte: a brace's.
+# The most for one byte of JSON: a brace.
 WEIGHT_MAX = 240
-# Of one output; a table that is shown has 2.5 million cells at most.
+# Limit for the objects of one output; a table within an output has 2.5 million cells at most.
 MAX_OBJECT_BYTES = 256 << 20
-# Held for them before anything is known; most outputs are less.
+# Bytes reserved for the objects before reading; most outputs need less.
 FIRST_GUESS = 8 << 20
 _WINDOW = 1 << 20
 
-# Reads the bytes once it has called what it is given with their number.
+# Reads the bytes; calls its argument with their number before it reads them.
 Read = Callable[[Callable[[int], Awaitable[None]]], Awaitable[bytes]]
 # Runs a blocking call in a thread.
 Work = Callable[..., Awaitable[Any]]
 
 
 async def objects(read: Read, *, budget: ByteBudget, work: Work, held: AsyncExitStack) -> Any:
-    """What `read` reads, as objects; `held` holds what they take. Where that is more than was guessed, the bytes are
-    dropped and read again, once so much is free. Raises ValueError for what is no JSON or over the limit."""
+    """The decoded JSON that `read` reads; `held` keeps its memory reserved. Where the objects need more than the first
+    guess, the bytes are dropped, the full need is reserved, and they are read again. Raises ValueError for malformed
+    JSON, or objects over the limit."""
     guess = FIRST_GUESS
     for _ in range(2):
         async with AsyncExitStack() as holding:
@@ -43,7 +45,7 @@ async def objects(read: Read, *, budget: ByteBudget, work: Work, held: AsyncExit
                 found = orjson.loads(content) if small else await work(orjson.loads, content)
                 held.push_async_exit(holding.pop_all())
                 return found
-            del content  # nobody waits for bytes with bytes in the hand
+            del content  # never wait for budget while holding unreserved bytes
         if needed > MAX_OBJECT_BYTES:
             raise ValueError("too many objects")
         guess = needed
@@ -55,17 +57,17 @@ async def _hold(budget: ByteBudget, holding: AsyncExitStack, guess: int, size: i
 
 
 def _room(size: int, guess: int) -> int:
-    """What is to be held for JSON of `size` bytes: as bytes, as text in objects, and as the answer's; and `guess` for
-    the objects, of which there cannot be more than the bytes say."""
+    """Bytes to reserve for JSON of `size` bytes: for the JSON, the text in objects and the answer's text; and `guess`
+    for the objects, limited by what so many bytes can become."""
     return 3 * size + min(guess, WEIGHT_MAX * size)
 
 
 def weight(content: bytes) -> int:
-    """Blocking. What its objects are at most, besides their text."""
+    """Blocking. The bytes that its objects take at most, without their text."""
     whole = _weigh(content)
     if whole <= len(content):
         return whole
-    # A text may well be full of commas and brackets.
+    # Strings may contain commas and brackets, which are not counted.
     plain = content.replace(rb"\\", b"").replace(rb"\"", b"")
     total, inside = 0, False
     for start in range(0, len(plain), _WINDOW):

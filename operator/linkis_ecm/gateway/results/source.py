@@ -1,6 +1,7 @@
-"""Where a task's outputs and spilled results are: with the engine's agent while it lives, else in the archive.
+"""Reads a task's outputs and spilled results: from the engine's agent while it lives, else from the archive.
 
-Both were made on the user's ground: shapes are checked here, values by whoever reads them. Must not know of formats.
+The engine's user controls both contents: shapes are checked here, values by the code that reads them. Must not know
+formats of answers.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from linkis_ecm.gateway.results.json_budget import objects
 
 Engine = EngineView | PastEngine
 
-# One output: its bound at the agent is 16 MiB, of which JSON escapes a few characters.
+# One output: the agent's limit is 16 MiB, and JSON escapes a few characters of it.
 MAX_OUTPUT_BYTES = 40 << 20
-# Of a table that is shown: more than the agent lets through (500 columns of 5000 rows).
+# Of a table within an output: more than the agent sends (500 columns of 5000 rows).
 MAX_COLUMNS, MAX_CELLS = 10_000, 4_000_000
-# Result sets that are sent at a time, each with a batch in memory; and those of one user.
+# Result sets sent at a time, each with one batch in memory; and those of one user.
 STREAMS, STREAMS_PER_USER = 16, 4
-# Pages of files that are made at a time, each with its rows in memory (16 MiB or so); and those of one user.
+# Pages of files made at a time, each with its rows in memory (about 16 MiB); and those of one user.
 PAGES, PAGES_PER_USER = 8, 2
-# Arrow's work is copying and unpacking: more threads would only take turns.
+# Arrow's work is copying and decompressing: more threads would share the same cores.
 THREADS = 4
-# A column's name and type.
+# Characters of a column's name and of its type.
 NAME_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a task, and of how many; the rows of a spilled table are not in it."""
+    """One of a task's `count` outputs. It has no rows of a spilled table."""
 
     index: int
     count: int
@@ -59,7 +60,7 @@ class Output:
 
     @property
     def result_id(self) -> str | None:
-        """Of a table that is kept as a file."""
+        """The id of the file that holds the table; None where the rows are in `content`."""
         found = self.content.get("resultId")
         return found if self.kind == "table" and is_id(found) else None
 
@@ -76,12 +77,12 @@ class Output:
         return rows
 
 
-class GoneError(Exception):
-    """The result, or the task's outputs, are kept nowhere (any more)."""
+class NotKeptError(Exception):
+    """The result, or the task's outputs, are not kept (any more)."""
 
 
-class ResultPlaces:
-    """Finds outputs and opens results; `close` at the end."""
+class ResultSource:
+    """Finds outputs and opens result files; `close` ends its threads."""
 
     def __init__(self, link: AgentLink, archive: Archive | None, budget: ByteBudget) -> None:
         self._link = link
@@ -101,12 +102,12 @@ class ResultPlaces:
 
     @property
     def under_way(self) -> int:
-        """Result sets that are being sent."""
+        """Result sets that are being sent now."""
         return self._streams.total
 
     @contextmanager
-    def stream(self, user: str) -> Iterator[None]:
-        """One of so many result sets that are sent at a time. Raises Refused."""
+    def stream_slot(self, user: str) -> Iterator[None]:
+        """One of STREAMS result sets that are sent at a time, STREAMS_PER_USER of one user. Raises Refused."""
         mine = self._streams.taken(user)
         if mine >= STREAMS_PER_USER:
             raise too_many(f"{mine} result sets of {user} are being sent already: try again when one has ended")
@@ -116,9 +117,9 @@ class ResultPlaces:
             yield
 
     @asynccontextmanager
-    async def page(self, user: str) -> AsyncIterator[None]:
-        """One of so many pages that are made at a time. A page is soon over, so others wait their turn; who has one may
-        wait for bytes of the budget, so nobody waits for a turn with such."""
+    async def page_slot(self, user: str) -> AsyncIterator[None]:
+        """One of PAGES pages that are made at a time, PAGES_PER_USER of one user. Pages are short, so more wait for a
+        slot. The holder of a slot may wait for bytes of the budget, so a slot must be taken before any bytes."""
         mine = self._turns.get(user)
         if mine is None:
             mine = self._turns[user] = asyncio.Semaphore(PAGES_PER_USER)
@@ -126,13 +127,16 @@ class ResultPlaces:
             yield
 
     async def output(self, engine: Engine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
-        """The output at `index`, or the first table, or the first output; `held` holds what must live until it is sent.
-        Raises AgentNotFound where nobody who is left knows the task, GoneError where it is not kept, and Refused."""
+        """The output at `index`; None: the first table, or else the first output. `held` keeps its bytes reserved.
+
+        Raises AgentNotFound where neither agent nor archive knows the task, NotKeptError where the output is not kept,
+        and Refused.
+        """
         if has_agent(engine):
             try:
                 return await self._live_output(engine, task_id, index, held)
             except AgentNotFound:
-                pass  # of another of its pods
+                pass  # the task belongs to another pod of the engine
             except Refused as why:
                 if why.http != 410:
                     raise
@@ -143,17 +147,17 @@ class ResultPlaces:
 
     @asynccontextmanager
     async def file(self, engine: Engine, result_id: str) -> AsyncIterator[ArrowFile]:
-        """A spilled result, open. Raises GoneError, MalformedError and Refused."""
+        """A spilled result, opened. Raises NotKeptError, MalformedError and Refused."""
         async with AsyncExitStack() as stack:
             found = None
             if has_agent(engine):
-                # Where it was dropped for later ones it may be in the archive.
-                with suppress(AgentNotFound, GoneError):
+                # The agent drops old results; the archive may have it.
+                with suppress(AgentNotFound, NotKeptError):
                     found = await self._live_file(engine, result_id)
             if found is None:
                 found = await self._kept_file(engine, result_id, stack)
             if found is None:
-                raise GoneError
+                raise NotKeptError
             yield found
 
     # -- with the agent ----------------------------------------------------------------------------------------------
@@ -172,12 +176,13 @@ class ResultPlaces:
 
         async with AsyncExitStack() as holding:
             try:
-                told = await objects(read, budget=self._budget, work=self.work, held=holding)
-                found = Output(_whole(told["index"]), _whole(told["outputs"]), _checked(told["output"]))
+                answer = await objects(read, budget=self._budget, work=self.work, held=holding)
+                found = Output(_whole(answer["index"]), _whole(answer["outputs"]), _checked(answer["output"]))
             except (KeyError, TypeError, ValueError):
                 raise self._link.bad_response(engine, "what is no output") from None
             if found.result_id is None:
-                # Who reads a file holds its batches instead: nobody waits for bytes with bytes in the hand.
+                # For a file these bytes are released: its reader reserves its batches, and must not wait while holding
+                # bytes.
                 held.push_async_exit(holding.pop_all())
             return found
 
@@ -195,7 +200,7 @@ class ResultPlaces:
                     with self._link.refusals(engine):
                         return await answer.read()
             except AgentNotFound:
-                raise GoneError from None
+                raise NotKeptError from None
 
         return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
 
@@ -214,16 +219,16 @@ class ResultPlaces:
     async def _kept_output(
         self, engine: Engine, task_id: str, index: int | None, held: AsyncExitStack
     ) -> Output | None:
-        """From the list of spilled results; of a job, from its own result."""
+        """From the archived list of spilled results, or from a job's archived result."""
         if self._archive is None or not engine.uid:
             return None
         for attempt in reversed(await self._archive.attempts(engine.uid)):
             for name in (JOB_RESULT, RESULTS_LIST) if task_id == JOB_TASK else (RESULTS_LIST,):
                 async with AsyncExitStack() as holding:
-                    told = await self._json(self._archive, engine, attempt, name, holding)
-                    if told is None:
+                    content = await self._json(self._archive, engine, attempt, name, holding)
+                    if content is None:
                         continue
-                    found = _of_job(told, index) if name == JOB_RESULT else _listed(told, task_id, index)
+                    found = _of_job(content, index) if name == JOB_RESULT else _listed(content, task_id, index)
                     if found is None:
                         continue
                     if found.result_id is None:
@@ -234,28 +239,28 @@ class ResultPlaces:
     async def _json(
         self, archive: Archive, engine: Engine, attempt: int, name: str, holding: AsyncExitStack
     ) -> dict[str, Any] | None:
-        """What is in a file; `holding` holds what it takes."""
+        """The JSON object in an archived file, None where there is no such file; `holding` keeps its bytes reserved."""
         size = (await archive.files(engine.uid, attempt)).get(name, 0)
         if not size:
             return None
         if size > MAX_OUTPUT_BYTES:
-            raise _garbage(engine, f"{name} is over the limit")
+            raise _bad_archive(engine, f"{name} is over the limit")
 
         async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
             await hold(size)
             content = await archive.get(engine.uid, attempt, name)
             if content is None:
-                raise AgentNotFound
+                raise NotKeptError
             return content
 
         try:
             found = await objects(read, budget=self._budget, work=self.work, held=holding)
-        except AgentNotFound:
+        except NotKeptError:
             return None
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise _garbage(engine, f"{name} is not what an agent writes")
+            raise _bad_archive(engine, f"{name} is not what an agent writes")
         return found
 
     async def _kept_file(self, engine: Engine, result_id: str, stack: AsyncExitStack) -> ArrowFile | None:
@@ -269,14 +274,14 @@ class ResultPlaces:
         return None
 
 
-def _listed(told: dict[str, Any], task_id: str, index: int | None) -> Output | None:
-    tasks = told.get("tasks")
+def _listed(content: dict[str, Any], task_id: str, index: int | None) -> Output | None:
+    tasks = content.get("tasks")
     task = tasks.get(task_id) if isinstance(tasks, dict) else None
     return _of_list(task, index) if isinstance(task, dict) else None
 
 
-def _of_job(told: dict[str, Any], index: int | None) -> Output:
-    outputs = told.get("outputs")
+def _of_job(content: dict[str, Any], index: int | None) -> Output:
+    outputs = content.get("outputs")
     if not isinstance(outputs, list):
         raise upstream("The job's result in the archive is not what an agent writes")
     if index is None:
@@ -290,7 +295,7 @@ def _of_job(told: dict[str, Any], index: int | None) -> Output:
 
 
 def _of_list(task: dict[str, Any], index: int | None) -> Output:
-    """Only what was spilled is in the list. Raises GoneError."""
+    """The list has spilled outputs only. Raises NotKeptError for others."""
     try:
         kept = {int(position): _checked(output) for position, output in task["outputs"].items()}
         count = _whole(task["count"])
@@ -301,7 +306,7 @@ def _of_list(task: dict[str, Any], index: int | None) -> Output:
         return Output(index, count, kept[index])
     if index >= count:
         raise no_output(index, count)
-    raise GoneError
+    raise NotKeptError
 
 
 def no_output(index: int, count: int) -> Refused:
@@ -309,7 +314,7 @@ def no_output(index: int, count: int) -> Refused:
     return bad_request(f"output is {index}: the task has {count} outputs, counted from 0")
 
 
-def _garbage(engine: Engine, what: str) -> Refused:
+def _bad_archive(engine: Engine, what: str) -> Refused:
     return upstream(f"In the archive of {engine.title}, {what}")
 
 
@@ -320,7 +325,7 @@ def _whole(value: Any) -> int:
 
 
 def _checked(output: Any) -> dict[str, Any]:
-    """An output whose parts have the types that they should. Raises KeyError, TypeError, ValueError."""
+    """The output, with its fields' types checked. Raises KeyError, TypeError, ValueError."""
     kind = output["type"]
     texts = {"text": ("text",), "html": ("text",), "picture": ("mime", "data"), "error": ("name", "value")}
     if kind == "table":
@@ -336,7 +341,7 @@ def _checked(output: Any) -> dict[str, Any]:
     if kind == "error" and not all(isinstance(line, str) for line in output["traceback"]):
         raise TypeError("traceback")
     if kind == "table" and is_id(output.get("resultId")):
-        # The rest is in the file, and nobody holds anything for it.
+        # The other fields are in the file; no bytes are reserved for them here.
         total = output.get("totalRows")
         return {"type": kind, "resultId": output["resultId"], "totalRows": total if isinstance(total, int) else None}
     found: dict[str, Any] = output
