@@ -1,4 +1,4 @@
-"""The client of the agents' API against answers of all kinds: an engine's pod is its user's ground."""
+"""The client of the agents' API against answers of all kinds: an engine's pod is controlled by its user."""
 
 import asyncio
 import gzip

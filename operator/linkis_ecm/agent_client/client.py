@@ -1,8 +1,8 @@
 """Calls to the agents in engine pods over one HTTP session.
 
-An engine's pod is its user's ground: what comes from there is bounded in size and time, redirects are not followed,
-compressed bodies are not decompressed, cookies are not kept. Timeouts and limits are arguments. Must not know what an
-error means to the caller.
+An engine's pod is controlled by its user: what comes from there is bounded in size and time, redirects are not
+followed, compressed bodies are not decompressed, cookies are not kept. Timeouts and limits are arguments. Must not know
+what an error means to the caller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the eleven methods take and answer, as pydantic models: the source of validation and, later, of OpenAPI.
+"""Requests and answers of the methods as pydantic models: the source of validation and of the OpenAPI document.
 
-Requests refuse unknown fields. The rules of an engine's fields are those of `model.engineconn`, so that what passes
-here passes the API server too. Must not hold behaviour.
+Requests refuse unknown fields. The rules of an engine's fields are those of `model.engineconn`, so a request that
+passes here passes the API server too. Docstrings and descriptions are published in the OpenAPI document. Must not have
+behaviour.
 """
 
 from __future__ import annotations
@@ -25,24 +26,23 @@ from linkis_ecm.model.engineconn import (
     UserName,
 )
 
-# Linkis's own bound: "Cannot fetch more than 5000 lines of logs".
+# Linkis's own limit: "Cannot fetch more than 5000 lines of logs".
 MAX_LINES = 5000
 MAX_PAGE_SIZE = 500
-# Of a table, in one page of JSON.
+# Rows of a table in one page of JSON: the default and the most.
 RESULT_ROWS, RESULT_ROWS_MAX = 1000, 5000
-# How long createEngineConnection waits unless asked otherwise: Linkis's default and, with the gateway in front, its
-# clients' patience.
+# Seconds that createEngineConnection waits: the default, which is Linkis's and what its clients wait for, and the most.
 CREATE_SECONDS = 40
 CREATE_SECONDS_MAX = 600
 
 # An engine by ticket id, service instance (host:port) or namespace/name.
 EngineId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-# Kubernetes's own form of a label; names with a prefix are left to Kubernetes and to us.
+# Kubernetes's own form of a label, without a prefix: prefixes are reserved for Kubernetes and linkis-ecm.
 LABEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
-# Ids are made by the gateway (UUIDs) or from a key; `job` is a `once` engine's own.
+# The gateway generates task ids (UUIDs), or derives them from a key; `job` is the task of a `once` engine.
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 MAX_KEYWORDS = 1000

@@ -316,7 +316,7 @@ def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None
             yield from require_stream(head, terms, plan=plan, expected={200: ""})
             if restarts:
                 yield Emit(Piece(b"", restarts=True))
-            restarts = True  # the gateway makes it anew each time: the pieces before a break are void
+            restarts = True  # the gateway encodes it again each time: the pieces before a break are void
             while data := (yield from read()):
                 yield Emit(Piece(data))
             return

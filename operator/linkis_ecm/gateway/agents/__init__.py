@@ -1,1 +1,1 @@
-"""The gateway's calls to agents. Must not know what a method does with the answer."""
+"""The gateway's calls to engines' agents. Must not know what a method does with the answer."""

@@ -112,7 +112,7 @@ def _not_accepted() -> Refused:
 
 
 def _parse(content: bytes) -> dict[bytes, frozenset[str]]:
-    """sha256 of each token → who may use it. Raises ValueError, without a token in its text."""
+    """sha256 of each token → the users that it may act for. Raises ValueError, without a token in its text."""
     try:
         tokens = json.loads(content)
     except (ValueError, RecursionError):

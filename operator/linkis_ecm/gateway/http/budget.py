@@ -55,23 +55,23 @@ class ByteBudget:
         if not self._waiting and size <= self._free:
             self._free -= size
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, waiter))
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if waiter.done() and not waiter.cancelled():
                 self._free += size  # they had been reserved already
             else:
-                self._waiting.remove((size, turn))
+                self._waiting.remove((size, waiter))
             self._wake()
             raise
 
     def _wake(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
-            size, turn = self._waiting.popleft()
+            size, waiter = self._waiting.popleft()
             self._free -= size
-            turn.set_result(None)
+            waiter.set_result(None)
 
 
 def _not_counted(_: int) -> None:

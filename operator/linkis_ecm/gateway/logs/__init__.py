@@ -1,1 +1,1 @@
-"""Where a log is read: at the live agent or in the archive. Must not know who may read it."""
+"""Reading logs, from the live agent or from the archive. Must not know who may read them."""
