@@ -29,7 +29,7 @@ from linkis_ecm.client import (
 from linkis_ecm.client.errors import error_of
 from linkis_ecm.client.login import login_of
 from linkis_ecm.client.protocol import ConnectionBroken, NotConnected
-from linkis_ecm.client.retry import RetryPolicy, Tries, Verdict, verdict
+from linkis_ecm.client.retry import RetryPolicy, RetryRule, Tries, retry_rule
 from linkis_ecm.client.sse import SseEvent, SseParser
 from linkis_ecm.client.streams import _Lines
 from tests.client.support import TOKEN, URL, result_data, text
@@ -209,20 +209,20 @@ def test_secrets_are_in_no_repr() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotConnected("", can_retry=True, sent=False), Verdict.ALWAYS),
-        (TooMany("", http=429, status=1, can_retry=True), Verdict.ALWAYS),
-        (Unavailable("", http=503, status=1, can_retry=True), Verdict.IF_REPEATABLE),
-        (TimedOut("", http=504, status=1, can_retry=True), Verdict.IF_REPEATABLE),
-        (Unavailable("", http=502, can_retry=True), Verdict.IF_REPEATABLE),
-        (Unavailable("", http=502, status=1), Verdict.NEVER),
-        (ConnectionBroken("", can_retry=True), Verdict.IF_REPEATABLE),
-        (BadRequest("", http=400, status=1), Verdict.NEVER),
-        (EngineFailed("", http=400, status=1, can_retry=True), Verdict.NEVER),
-        (EcmError("", http=500, status=1), Verdict.NEVER),
+        (NotConnected("", can_retry=True, sent=False), RetryRule.ALWAYS),
+        (TooMany("", http=429, status=1, can_retry=True), RetryRule.ALWAYS),
+        (Unavailable("", http=503, status=1, can_retry=True), RetryRule.IF_REPEATABLE),
+        (TimedOut("", http=504, status=1, can_retry=True), RetryRule.IF_REPEATABLE),
+        (Unavailable("", http=502, can_retry=True), RetryRule.IF_REPEATABLE),
+        (Unavailable("", http=502, status=1), RetryRule.NEVER),
+        (ConnectionBroken("", can_retry=True), RetryRule.IF_REPEATABLE),
+        (BadRequest("", http=400, status=1), RetryRule.NEVER),
+        (EngineFailed("", http=400, status=1, can_retry=True), RetryRule.NEVER),
+        (EcmError("", http=500, status=1), RetryRule.NEVER),
     ],
 )
-def test_what_a_failure_allows(error: EcmError, expected: Verdict) -> None:
-    assert verdict(error) is expected
+def test_what_a_failure_allows(error: EcmError, expected: RetryRule) -> None:
+    assert retry_rule(error) is expected
 
 
 class Time:

@@ -13,7 +13,7 @@ from linkis_ecm.client.streams import Piece
 Target = str | os.PathLike[str] | BinaryIO
 
 
-class Sink:
+class DownloadFile:
     """Writes pieces. A path is written as a temporary file beside it, which is renamed when it is complete."""
 
     def __init__(self, target: Target) -> None:

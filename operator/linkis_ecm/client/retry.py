@@ -14,7 +14,7 @@ from enum import Enum, auto
 from linkis_ecm.client.errors import EcmError
 
 
-class Verdict(Enum):
+class RetryRule(Enum):
     """Whether a failed call may be made again."""
 
     NEVER = auto()
@@ -36,16 +36,16 @@ class RetryPolicy:
     alive: float = 10.0
 
 
-def verdict(error: EcmError) -> Verdict:
+def retry_rule(error: EcmError) -> RetryRule:
     """What this error allows."""
     if not error.sent or error.http == 429:
-        return Verdict.ALWAYS
+        return RetryRule.ALWAYS
     if error.http == 502 and error.status is not None:
         # The gateway's own answer about an engine, for which it has waited for the cluster: a second try gets the same.
-        return Verdict.NEVER
+        return RetryRule.NEVER
     if error.http in (502, 503, 504) or (error.http is None and error.can_retry):
-        return Verdict.IF_REPEATABLE
-    return Verdict.NEVER
+        return RetryRule.IF_REPEATABLE
+    return RetryRule.NEVER
 
 
 class Tries:
@@ -74,8 +74,8 @@ class Tries:
 
     def wait(self, error: EcmError, *, began: float) -> float | None:
         """Seconds to wait after the try that `began` at that time and failed with `error`; None: do not try again."""
-        allowed = verdict(error)
-        if allowed is Verdict.NEVER or (allowed is Verdict.IF_REPEATABLE and not self._repeatable):
+        allowed = retry_rule(error)
+        if allowed is RetryRule.NEVER or (allowed is RetryRule.IF_REPEATABLE and not self._repeatable):
             return None
         now, policy = self._clock(), self._policy
         if error.sent and now - began >= policy.alive:

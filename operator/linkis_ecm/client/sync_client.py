@@ -22,7 +22,7 @@ from linkis_ecm.api.models import EngineInfo
 from linkis_ecm.client import exchanges, http, methods, streams
 from linkis_ecm.client.binding import as_method
 from linkis_ecm.client.errors import EcmError
-from linkis_ecm.client.files import Sink, Target
+from linkis_ecm.client.files import DownloadFile, Target
 from linkis_ecm.client.lifetime import Lifetime
 from linkis_ecm.client.login import Bearer, Login, login_of
 from linkis_ecm.client.protocol import Close, Done, Emit, Exchange, Head, Open, Read, Sleep, Stepper, Stream, Terms
@@ -197,13 +197,13 @@ class EcmClient:
         return self._fill(target, stream)
 
     def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
-        sink = Sink(target)
+        file = DownloadFile(target)
         try:
             for piece in self.iterate(stream):
-                sink.write(piece)
-            return sink.finish()
+                file.write(piece)
+            return file.finish()
         except BaseException:
-            sink.abort()
+            file.abort()
             raise
 
     def run(self, exchange: Exchange[T]) -> T:

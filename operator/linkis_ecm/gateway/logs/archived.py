@@ -24,7 +24,7 @@ from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
+from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogDownload, LogMissing, LogQuery
 
 # Logs whose line index is kept in memory: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
@@ -82,12 +82,12 @@ class ArchiveLogSource:
     @asynccontextmanager
     async def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[OpenLog]:
+    ) -> AsyncIterator[LogDownload]:
         (attempt, name), reader = await self._reader(engine, log_type)
         begin = min(offset, reader.size)
         size = reader.size - begin if length is None else min(length, reader.size - begin)
         try:
-            yield OpenLog(
+            yield LogDownload(
                 total=reader.size,
                 length=size,
                 identity=f"{engine.uid}-{attempt}-{name}",
@@ -97,13 +97,15 @@ class ArchiveLogSource:
             await reader.close()
 
     @asynccontextmanager
-    async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
+    async def follow(
+        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+    ) -> AsyncIterator[FollowedLog]:
         """The bytes that the archive has: an ended engine writes no more."""
         _, reader = await self._reader(engine, log_type)
         try:
             first, _ = said(await asyncio.to_thread(reader.read_at, 0, _SENTENCE))
             begin = max(0, reader.size - tail if offset is None else offset - first)
-            yield Followed(first + begin, reader.chunks(begin))
+            yield FollowedLog(first + begin, reader.chunks(begin))
         finally:
             await reader.close()
 

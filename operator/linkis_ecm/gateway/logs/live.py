@@ -16,7 +16,7 @@ from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
 from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, Followed, LogMissing, LogQuery, OpenLog
+from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogDownload, LogMissing, LogQuery
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
@@ -75,7 +75,7 @@ class AgentLogSource:
     @asynccontextmanager
     async def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[OpenLog]:
+    ) -> AsyncIterator[LogDownload]:
         live = _live(engine)
         path = paths.log(log_type, offset=offset or None, length=length)
         try:
@@ -89,7 +89,7 @@ class AgentLogSource:
                 file = _NO_TAG.sub("", answer.headers.get(paths.LOG_FILE, ""))[:40]
                 self._downloads += 1
                 try:
-                    yield OpenLog(
+                    yield LogDownload(
                         total=total,
                         length=answer.content_length,
                         identity=f"{live.uid}-{live.attempt}-{file}",
@@ -104,7 +104,9 @@ class AgentLogSource:
             raise LogMissing from None
 
     @asynccontextmanager
-    async def follow(self, engine: Engine, log_type: str, *, offset: int | None, tail: int) -> AsyncIterator[Followed]:
+    async def follow(
+        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+    ) -> AsyncIterator[FollowedLog]:
         live = _live(engine)
         path = paths.log_follow(log_type, offset=offset, tail=tail)
         try:
@@ -114,7 +116,7 @@ class AgentLogSource:
                 begins = header_number(answer, paths.LOG_OFFSET)
                 if begins is None:
                     raise self._link.bad_response(live, "a log without the place of its first byte")
-                yield Followed(begins, _unframed(answer.content))
+                yield FollowedLog(begins, _unframed(answer.content))
         except AgentNotFound:
             raise LogMissing from None
 

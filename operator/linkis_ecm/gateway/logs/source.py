@@ -36,7 +36,7 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenLog:
+class LogDownload:
     """A log that is being read: it had `total` bytes when it was opened, and exactly `length` of them come in `chunks`.
 
     `identity` changes when bytes that were already written change: when a log drops its beginning. Otherwise a log only
@@ -52,7 +52,7 @@ class OpenLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class FollowedLog:
     """A log that is being followed: `chunks` begins at byte `offset`, counted from the original beginning."""
 
     offset: int
@@ -72,13 +72,13 @@ class LogSource(Protocol):
 
     def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[OpenLog]:
+    ) -> AbstractAsyncContextManager[LogDownload]:
         """The log's bytes, in pieces; leaving the block closes it."""
         ...
 
     def follow(
         self, engine: Engine, log_type: str, *, offset: int | None, tail: int
-    ) -> AbstractAsyncContextManager[Followed]:
+    ) -> AbstractAsyncContextManager[FollowedLog]:
         """The bytes from `offset`, or else the last `tail`, on, and those that are written from now on, until the
         engine ends."""
         ...

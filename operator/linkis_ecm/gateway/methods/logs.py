@@ -20,7 +20,7 @@ from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.http import compression, ranges
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.gateway.logs.source import Engine, LogMissing, LogQuery, OpenLog, missing
+from linkis_ecm.gateway.logs.source import Engine, LogDownload, LogMissing, LogQuery, missing
 
 LOG_TYPE_TEXT = f"logType only supports {', '.join(DOWNLOAD_LOGS)}(logType仅支持{','.join(DOWNLOAD_LOGS)})"
 TEXT = "text/plain; charset=utf-8"
@@ -88,7 +88,7 @@ async def download_engine_log(call: Call, _: None) -> web.StreamResponse:
 
 
 async def _part(
-    call: Call, read: Callable[..., AbstractAsyncContextManager[OpenLog]], wanted: ranges.Range, name: str
+    call: Call, read: Callable[..., AbstractAsyncContextManager[LogDownload]], wanted: ranges.Range, name: str
 ) -> web.StreamResponse | None:
     """The part that is asked for; None where the client must have all: what it has is of another log."""
     async with read(length=0) as now:
@@ -172,7 +172,7 @@ def file_name(instance: str, log_type: str) -> str:
     return re.sub("[^A-Za-z0-9._-]", "_", f"{instance}_{log_type}.txt")
 
 
-async def _whole(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+async def _whole(call: Call, opened: LogDownload, name: str) -> web.StreamResponse:
     """All of the log, compressed where the client accepts that; 304 where it has it already."""
     _within_limit(call, opened.total)
     headers = call.request.headers
@@ -200,7 +200,7 @@ def _not_modified(identity: str, total: int) -> web.Response:
 
 
 async def _send(
-    call: Call, opened: OpenLog, name: str, *, status: int = 200, headers: Mapping[str, str] | None = None
+    call: Call, opened: LogDownload, name: str, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
     """The headers, and the bytes as they come."""
     response = web.StreamResponse(status=status, headers=_headers(opened, name) | dict(headers or {}))
@@ -215,7 +215,7 @@ async def _send(
     return await sender.end()
 
 
-async def _send_gzip(call: Call, opened: OpenLog, name: str) -> web.StreamResponse:
+async def _send_gzip(call: Call, opened: LogDownload, name: str) -> web.StreamResponse:
     """As gzip, whose length nobody knows beforehand. A log that breaks off breaks the connection."""
     headers = _headers(opened, name) | {
         "Content-Encoding": "gzip",
@@ -232,7 +232,7 @@ async def _send_gzip(call: Call, opened: OpenLog, name: str) -> web.StreamRespon
     return await sender.end()
 
 
-def _headers(opened: OpenLog, name: str) -> dict[str, str]:
+def _headers(opened: LogDownload, name: str) -> dict[str, str]:
     return {
         "Content-Disposition": f"attachment;filename={name}",
         "Content-Type": TEXT,
