@@ -254,6 +254,14 @@ async def test_what_is_no_frame_breaks_off(gw: Harness, bad: bytes) -> None:
         await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
 
 
+async def test_a_frame_without_an_end_is_no_bug_of_the_gateway(gw: Harness) -> None:
+    _, engine = await gw.served(frames(b"4\nold\n", b"1" * (2 << 20)))
+    with pytest.raises(aiohttp.ClientError):
+        await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
+    assert b"ecm_gateway_unexpected_errors_total 0.0" in gw.gateway.metrics.text()
+    assert b'ecm_gateway_answers_cut_total{side="engine"} 1.0' in gw.gateway.metrics.text()
+
+
 @pytest.mark.parametrize("offset", ["", "x", "-1", "9" * 19])
 async def test_an_agent_that_does_not_say_where_its_bytes_begin_is_refused(gw: Harness, offset: str) -> None:
     _, engine = await gw.served(frames(b"4\nold\n", offset=offset))

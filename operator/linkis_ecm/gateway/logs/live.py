@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from aiohttp import StreamReader
+from aiohttp.http_exceptions import LineTooLong
 
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
@@ -123,7 +124,7 @@ class AgentLogSource:
 
 async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
     """The bytes of the agent's frames. Raises ConnectionResetError for a frame that is incomplete or malformed."""
-    while line := await content.readline():
+    while line := await _read_line(content):
         if len(line) > 9 or not line[:-1].isdigit():
             raise ConnectionResetError("the agent sent what is no frame")
         left = int(line)
@@ -133,6 +134,14 @@ async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
                 raise ConnectionResetError("the agent left in the middle of a frame")
             left -= len(data)
             yield data
+
+
+async def _read_line(content: StreamReader) -> bytes:
+    try:
+        return await content.readline()
+    except LineTooLong:
+        # Not one of aiohttp's client errors: it would count as a bug of the gateway.
+        raise ConnectionResetError("the agent sent what is no frame") from None
 
 
 def _live(engine: Engine) -> EngineView:

@@ -1,4 +1,4 @@
-// Makes elements. Texts go in as text alone: nothing of the document or of an answer is ever taken for HTML.
+// Creates elements. Strings are inserted as text only: nothing of the document or of an answer is parsed as HTML.
 
 /** An element: `on` holds listeners, other attributes are set where they are neither null nor false. */
 export function el(tag, attributes = {}, ...children) {

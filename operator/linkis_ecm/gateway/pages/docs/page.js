@@ -1,4 +1,4 @@
-// The page: the list of operations with its search, and the one operation that the address names (#operationId).
+// The page: the list of operations with its search, and the operation that the address names (#operationId).
 
 import { el, prose } from "./dom.js";
 import { field, fields } from "./schema.js";
@@ -9,7 +9,7 @@ const list = document.getElementById("list");
 const words = document.getElementById("words");
 const count = document.getElementById("count");
 const VERBS = ["get", "post", "put", "patch", "delete"];
-// Where the gateway is, also behind a proxy that puts a path before it.
+// The gateway's base address, also behind a proxy that adds a path prefix.
 const BASE = location.pathname.replace(/\/docs\/?$/, "");
 
 /** The document's operations in its order, each with what it inherits. */

@@ -1,9 +1,9 @@
-// Shows JSON Schemas as OpenAPI 3.1 has them, and makes examples of them. Pure but for the elements it makes.
+// Renders the JSON Schemas of OpenAPI 3.1, and makes examples of them. Pure, except that it creates elements.
 
 import { el, prose } from "./dom.js";
 
 const REF = "#/components/schemas/";
-// Deeper than this a schema without an end is not followed: examples are made at once, not as somebody opens them.
+// The depth to which a recursive schema is followed: examples are made whole, not as parts are opened.
 const EXAMPLE_DEPTH = 6;
 
 /** The schema without references and without null: {schema, name, nullable}; several ways stay as they are. */
@@ -11,7 +11,7 @@ function plain(doc, given) {
   let schema = given ?? {};
   let name = "";
   let nullable = false;
-  // Each step takes one reference or one anyOf away; a document that goes round in a circle ends here too.
+  // Each step removes one reference or one anyOf; the bound also ends a document with a cycle of references.
   for (let step = 0; step < 20; step += 1) {
     if (schema.$ref) {
       name = schema.$ref.replace(REF, "");
@@ -108,7 +108,7 @@ export function fields(doc, given, asked, depth = 0) {
   if (schema.properties) {
     const required = new Set(schema.required ?? []);
     const entries = Object.entries(schema.properties);
-    // What must be there first, in the document's order.
+    // Required fields first, each group in the document's order.
     const ordered = [...entries.filter(([name]) => required.has(name)), ...entries.filter(([name]) => !required.has(name))];
     return el(
       "ul",

@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { example, typeOf } from "./schema.js";
 
-// What is shown of an answer; of a longer stream the end.
+// Characters of an answer that are shown; of a longer stream the last ones.
 const SHOWN = 256 * 1024;
 
 /** Values by field name that earlier calls had or answered, so that the next call is filled in. */
@@ -17,7 +17,7 @@ export class Login {
     for (const [key, scheme] of Object.entries(doc.components?.securitySchemes ?? {})) {
       const name = scheme.type === "apiKey" ? scheme.name : "Bearer";
       const secret = key !== "tokenUser";
-      // Hidden by style and no password field: a browser would offer to keep that.
+      // Hidden by style instead of a password field: a browser would offer to save a password.
       const input = el("input", {
         id: `login-${key}`,
         type: "text",
@@ -82,7 +82,7 @@ export function tryIt(doc, operation, login, base) {
   const send = el("button", { type: "submit", class: "send" }, `Send ${operation.verb.toUpperCase()}`);
   const stop = el("button", { type: "button", hidden: true, on: { click: () => aborter?.abort() } }, "Stop");
   const curl = el("pre", { class: "curl", tabindex: "0", "aria-label": "The same call with curl" });
-  // A screen reader tells the status as it changes, and the body when it is asked to.
+  // A screen reader announces the status when it changes, and reads the body on request.
   const status = el("div", { role: "status" });
   const output = el("pre", { tabindex: "0", hidden: true, "aria-label": "Body of the answer" });
 
@@ -190,7 +190,7 @@ async function show(status, output, operation, call, signal) {
       method: operation.verb.toUpperCase(),
       headers: call.headers,
       body: call.body,
-      // A cookie would log somebody in whom these fields do not name.
+      // A cookie could log in another user than these fields name.
       credentials: "omit",
       cache: "no-store",
       signal,
@@ -221,7 +221,7 @@ async function show(status, output, operation, call, signal) {
   try {
     if (!text.cut) message = JSON.parse(text.shown);
   } catch {
-    // Shown as it came.
+    // Shown unchanged.
   }
   if (typeof message?.message === "string") {
     const good = message.status === 0;
@@ -261,7 +261,7 @@ function asCurl(operation, call) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const lines = [`curl -X ${operation.verb.toUpperCase()} ${quoted(new URL(call.url, location.href).href)}`];
   for (const [name, value] of Object.entries(call.headers)) {
-    // In double quotes where a variable stands for the secret.
+    // In double quotes where a variable holds the secret.
     lines.push(`-H ${value.includes("$") ? `"${name}: ${value}"` : quoted(`${name}: ${value}`)}`);
   }
   if (call.body) lines.push(`-d ${quoted(call.body)}`);
