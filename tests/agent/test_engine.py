@@ -15,7 +15,7 @@ import pytest
 
 from linkis_ecm.agent import engine as engine_module
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.executors.ipython import KernelGoneError, OutputSink
+from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
 from linkis_ecm.agent.tasks import Task
 from linkis_ecm.agent.usage import Usage
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.looptime
 class Scripted:
     """A kernel whose code goes on until `end`, or an interrupt that it does not ignore."""
 
-    pid = 1
+    capabilities = Capabilities("python", ("python",), tables=False, progress=False)
 
     def __init__(self) -> None:
         self.deaf = False
@@ -51,14 +51,16 @@ class Scripted:
         if not self.deaf:
             self.end("error")
 
-    def shut_down(self) -> None: ...
+    def stop(self) -> None: ...
     def kill(self) -> None: ...
-    def exited(self, status: int) -> None: ...
-    async def heard_out(self) -> None: ...
+    def child_exited(self, pid: int, status: int) -> bool:
+        return pid == 1
 
-    def over(self) -> None:
+    async def drain(self) -> None: ...
+
+    def abandon(self) -> None:
         if self._done is not None and not self._done.done():
-            self._done.set_exception(KernelGoneError())
+            self._done.set_exception(ExecutorGoneError())
 
     async def gone(self, timeout: float) -> bool:
         self.patience.append(timeout)
@@ -84,7 +86,7 @@ class Run:
         logs: Any = SimpleNamespace(directory=str(folder), event=lambda *_: None, last_stderr_lines=lambda _: [])
         kernel: Any = self.kernel
         self.engine = Engine(
-            kernel=kernel, new_kernel=lambda: kernel, logs=logs, usage=Usage(str(folder), "/nowhere"),
+            executor=kernel, logs=logs, usage=Usage(str(folder), "/nowhere"),
             timings={"kernelReady": 0.0}, on_change=lambda: None, clock=self.now,
         )  # fmt: skip
 
@@ -176,7 +178,7 @@ async def test_exit_handlers_have_what_is_left_of_the_grace_within_bounds(
 async def test_a_kernel_killed_while_idle_ends_the_engine_at_once(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         await asyncio.sleep(7)
-        run.engine.kernel_exited(signal.SIGKILL)
+        run.engine.child_exited(1, signal.SIGKILL)
         assert await run.engine.ended == 137
         assert run.now() == pytest.approx(7)
         assert (run.engine.state, run.engine.reason) == ("Failed", "KernelDied")
@@ -186,7 +188,7 @@ async def test_a_task_that_is_answered_as_its_kernel_ends_has_its_own_end_first(
     async with running(tmp_path) as run:
         task = await run.task()
         run.kernel.end(payload=[{"source": "ask_exit"}])
-        run.engine.kernel_exited(0)
+        run.engine.child_exited(1, 0)
         assert await run.engine.ended == 0
         assert task.status == "Succeed"
         assert (run.engine.reason, run.engine.message) == ("Stopped", "the code called exit()")
@@ -195,6 +197,6 @@ async def test_a_task_that_is_answered_as_its_kernel_ends_has_its_own_end_first(
 async def test_a_task_that_its_kernel_died_in_has_failed(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         task = await run.task()
-        run.engine.kernel_exited(signal.SIGSEGV)
+        run.engine.child_exited(1, signal.SIGSEGV)
         assert await run.engine.ended == 139
         assert (task.status, task.result()["outputs"][-1]["name"]) == ("Failed", "KernelDied")

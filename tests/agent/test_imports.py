@@ -23,7 +23,7 @@ def test_before_the_kernel_is_spawned_next_to_nothing_is_imported() -> None:
 
 
 def test_the_agent_loads_no_more_of_its_packages_than_it_uses() -> None:
-    names = loaded_by("import linkis_ecm.agent.app")
+    names = loaded_by("import linkis_ecm.agent.app, linkis_ecm.agent.executors.ipython")
     assert "jupyter_client.session" in names
     refused = {"aiohttp", "pydantic", "IPython", "ipykernel", "jupyter_client.manager", "jupyter_client.client",
                "dateutil.parser._parser", "linkis_ecm.model", "yaml"}  # fmt: skip

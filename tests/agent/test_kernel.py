@@ -13,14 +13,15 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from linkis_ecm.agent.executors import ipython as kernel_module
-from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
+from linkis_ecm.agent.executors import jupyter as kernel_module
+from linkis_ecm.agent.executors.base import ExecutorGoneError
+from linkis_ecm.agent.executors.ipython import IPythonKernel
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.outputs import Outputs
 from tools.testkit.agent_process import PATIENCE
 
 
-class Harmless(Kernel):
+class Harmless(IPythonKernel):
     """There is no process behind it."""
 
     def _signal(self, number: int) -> None: ...
@@ -64,7 +65,7 @@ class Peer:
         self.kernel.close()
         if not self.context.closed:
             self.end()
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ async def test_what_a_kernel_has_answered_before_its_end_is_heard_though_its_end
         peer.publish("status", request, execution_state="idle")
     peer.end()
     # Without a turn of the loop in between: nothing of it was handled yet.
-    peer.kernel.exited(0)
-    await peer.kernel.heard_out()
-    peer.kernel.over()
+    peer.kernel.child_exited(0, 0)
+    await peer.kernel.drain()
+    peer.kernel.abandon()
     assert await running == {"status": "ok"}
     assert outputs.result()[0]["text"] == "".join(f"{number}\n" for number in range(500))
 
@@ -107,21 +108,21 @@ async def test_an_execution_that_was_not_answered_ends_with_its_kernel(peer: Pee
     running, _, request = await begun(peer, Outputs())
     peer.publish("stream", request, name="stdout", text="last words")
     peer.end()
-    peer.kernel.exited(0)
-    await peer.kernel.heard_out()
+    peer.kernel.child_exited(0, 0)
+    await peer.kernel.drain()
     assert not running.done()
     assert peer.printed == [("stdout", b"last words")]
-    peer.kernel.over()
-    with pytest.raises(KernelGoneError):
+    peer.kernel.abandon()
+    with pytest.raises(ExecutorGoneError):
         await running
 
 
 async def test_a_kernel_that_never_was_there_has_nothing_to_say() -> None:
     peer = Peer(bound=False)
     try:
-        peer.kernel.exited(9)
-        await peer.kernel.heard_out()
-        peer.kernel.over()
+        peer.kernel.child_exited(0, 9)
+        await peer.kernel.drain()
+        peer.kernel.abandon()
         assert await peer.kernel.gone(0)
     finally:
         peer.close()

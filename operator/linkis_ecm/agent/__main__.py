@@ -1,7 +1,7 @@
 """The engine container's entry point: spawn the kernel first, import everything else while it boots.
 
 The kernel's boot (some 0.35 s of imports) is the longest part of an engine's start, so nothing heavier than `os` may
-be imported above `spawn_kernel()`. Everything after it runs on the other core while the kernel imports.
+be imported above `spawn()`. Everything after it runs on the other core while the kernel imports.
 """
 
 from __future__ import annotations
@@ -10,16 +10,24 @@ import os
 import signal
 import sys
 
-from linkis_ecm.agent.executors.spawn import process_started, spawn_kernel
+from linkis_ecm.agent.executors.registry import ExecutorError, spawn
+from linkis_ecm.agent.executors.spawn import process_started
 
 
 def main() -> int:
-    """Run the engine until it is stopped (0) or its kernel died (its exit code, or 128 + its signal)."""
+    """Run the engine until it is stopped (0) or its kernel died (its exit code, or 128 + its signal).
+
+    2: it cannot start.
+    """
     started = process_started()
     # PID 1 ignores a SIGTERM that it has no handler for: remember one that comes before the loop runs.
     early: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: early.append(number))
-    kernel = spawn_kernel(os.environ)
+    try:
+        kernel = spawn(os.environ)
+    except ExecutorError as error:
+        sys.stderr.write(f"the agent cannot start: {error}\n")
+        return 2
     # Only now, with the kernel booting on its own: asyncio, zmq, h11, jupyter_client's session.
     from linkis_ecm.agent.app import run  # noqa: PLC0415
 

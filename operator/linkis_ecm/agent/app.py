@@ -19,8 +19,8 @@ import time
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine
-from linkis_ecm.agent.executors.ipython import Kernel
-from linkis_ecm.agent.executors.spawn import SpawnedKernel, spawn_kernel
+from linkis_ecm.agent.executors.registry import connect
+from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.formats.names import JOB_RESULT
 from linkis_ecm.agent.http.routes import Api
 from linkis_ecm.agent.http.server import Server
@@ -51,7 +51,7 @@ def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[in
         if isinstance(error, OSError):
             sentence = f"ECM_LOG_DIR cannot be written: {error}"
         sys.stderr.write(f"the agent cannot start: {sentence}\n")
-        os.killpg(kernel.pid, signal.SIGKILL)
+        kernel.discard()
         shutil.rmtree(kernel.directory, ignore_errors=True)
         return 2
     timings = {
@@ -86,7 +86,7 @@ class _Agent:
     async def run(self, spawned: SpawnedKernel, early_signals: list[int]) -> int:
         settings, logs = self._settings, self._logs
         loop = asyncio.get_running_loop()
-        kernel = Kernel(spawned, logs.write)
+        executor = connect(os.environ, spawned, logs.write)
         reporter = Reporter(
             host=settings.report_host,
             port=settings.report_port,
@@ -96,29 +96,20 @@ class _Agent:
             log=logs.event,
         )
         usage = Usage()
-        folders = []
-
-        def new_kernel() -> Kernel:
-            """After a restart: the process's own environment is what the first one was made of."""
-            again = spawn_kernel(os.environ)
-            folders.append(again.directory)
-            return Kernel(again, logs.write)
-
+        results = Results(settings, logs.event, rng=random.Random())  # noqa: S311 - jitter
         engine = Engine(
-            kernel=kernel,
-            new_kernel=new_kernel,
+            executor=executor,
             logs=logs,
             usage=usage,
             timings=self._timings,
             on_change=reporter.changed,
+            on_task_over=results.task_over,
             once=settings.mode == "once",
         )
         self._engine = engine
-        results = Results(settings, logs.event, rng=random.Random())  # noqa: S311 - jitter
-        engine.tasks.on_over = results.task_over
 
         def reap() -> None:
-            """Every child that ended: the kernel, or an orphan of its that was handed to us."""
+            """Every child that ended: the executor's process, or an orphan of its that was handed to us."""
             while True:
                 try:
                     pid, status = os.waitpid(-1, os.WNOHANG)
@@ -126,8 +117,7 @@ class _Agent:
                     return
                 if pid == 0:
                     return
-                if pid == engine.kernel.pid:
-                    engine.kernel_exited(status)
+                engine.child_exited(pid, status)
 
         def terminate(name: str) -> None:
             engine.stop(grace=settings.stop_grace, reason=f"the agent got {name}")
@@ -141,7 +131,7 @@ class _Agent:
             port = await server.start(settings.host, settings.port)
         except OSError as error:
             sys.stderr.write(f"the agent cannot start: ECM_AGENT_PORT {settings.port} cannot be listened on: {error}\n")
-            kernel.close()
+            engine.close()
             return 2
         self._timings["listening"] = time.time()
         logs.event("INFO", f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket "
@@ -162,9 +152,7 @@ class _Agent:
         for task in (living, reporting):
             task.cancel()
         await asyncio.wait((living, reporting), timeout=1.0)
-        engine.kernel.close()
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        engine.close()
         return code
 
     async def _ship(self, results: Results, sending: asyncio.Task[None]) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from linkis_ecm.agent.executors.ipython import Kernel, KernelGoneError
+from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGoneError, Exit, exit_of
+from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
@@ -37,8 +38,8 @@ KERNEL_EXIT_PATIENCE, KERNEL_EXIT_LONGEST = 2.0, 10.0
 # The exit code of a `once` engine that was stopped before its job had succeeded: as a shell tells of SIGTERM.
 JOB_STOPPED = 128 + signal.SIGTERM
 LAST_LINES = 20
-# Of stderr, in the word to the operator that a kernel died: what a person reads in a status.
-TOLD_LINES, TOLD_CHARACTERS = 5, 1000
+# Of stderr, in the report that a kernel died: what a person reads in a status.
+REPORTED_LINES, REPORTED_CHARACTERS = 5, 1000
 
 
 class NotReadyError(Exception):
@@ -50,26 +51,25 @@ class QueueFullError(Exception):
 
 
 class Engine:
-    """Runs tasks in `kernel` until it is stopped or its kernel dies; then `ended` is the process's exit code."""
+    """Runs tasks in `executor` until it is stopped or its executor dies; then `ended` is the process's exit code."""
 
     def __init__(
         self,
         *,
-        kernel: Kernel,
-        new_kernel: Callable[[], Kernel],
+        executor: Executor,
         logs: LogFiles,
         usage: Usage,
         timings: dict[str, float],
         on_change: Callable[[], None],
+        on_task_over: Callable[[Task], None] = lambda _: None,
         once: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._kernel = kernel
-        self._new_kernel = new_kernel
+        self._executor = executor
         self._restarting: asyncio.Future[None] | None = None
-        self._killed = 0  # the process that a restart has ended
+        self._replaced: Executor | None = None  # the one that a restart has ended
         self._logs = logs
-        self.tasks = TaskBook(logs.directory, clock)
+        self.tasks = TaskBook(logs.directory, clock, on_task_over)
         self._usage = usage
         self._once = once
         self._on_change = on_change
@@ -84,7 +84,7 @@ class Engine:
         self.last_task_ended = 0.0
         self.last_activity = 0.0
         self._attached: dict[str, int] = {}
-        self._last_words: Task | None = None
+        self._last_task: Task | None = None
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._spent = {IDLE: 0.0, BUSY: 0.0}
         self._waiting: deque[Task] = deque()
@@ -140,8 +140,8 @@ class Engine:
             self._cancel_waiting("the kernel was restarted before this task could start")
             if self._running is not None:
                 self._running.interrupted = True
-            self._killed = self._kernel.pid
-            self._kernel.kill()
+            self._replaced = self._executor
+            self._executor.kill()
         await asyncio.shield(self._restarting)
 
     def interrupt(self) -> None:
@@ -149,12 +149,16 @@ class Engine:
         if self._running is not None:
             self._logs.event("INFO", f"task {self._running.id} is interrupted on request")
             self._running.interrupted = True
-            self._kernel.interrupt()
+            self._executor.interrupt()
 
     @property
-    def kernel(self) -> Kernel:
-        """The kernel that runs now."""
-        return self._kernel
+    def capabilities(self) -> Capabilities:
+        """What the executor can do."""
+        return self._executor.capabilities
+
+    def close(self) -> None:
+        """After its end: free what the executor had."""
+        self._executor.close()
 
     def stop(self, *, grace: float, reason: str) -> None:
         """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins."""
@@ -200,7 +204,7 @@ class Engine:
             "lastTaskEnded": self.last_task_ended,
             "active": ", ".join(f"{count} {what} under way" for what, count in sorted(self._attached.items())),
             "lastActivity": self.last_activity,
-            "task": self._task_told(),
+            "task": self._reported_task(),
             **self.counters,
             "usage": self._usage.read(),
             "metrics": {
@@ -211,9 +215,9 @@ class Engine:
             },
         }
 
-    def _task_told(self) -> dict[str, Any] | None:
+    def _reported_task(self) -> dict[str, Any] | None:
         """The running task, or the one that the kernel died in: what a post-mortem wants to know."""
-        task = self._running or self._last_words
+        task = self._running or self._last_task
         return None if task is None else {"id": task.id, "started": task.started, "code": task.code[:1000]}
 
     # -- its life ----------------------------------------------------------------------------------------------------
@@ -226,20 +230,23 @@ class Engine:
                 if not await self._ready(ready):
                     return
                 # The first execution imports what all later ones find: better now than in a user's first task.
-                await self._kernel.execute("", Outputs(), silent=True)
+                await self._executor.execute("", Outputs(), silent=True)
                 self._end_restart()
                 while True:
                     while not self._waiting or self._restarting is not None:
                         self._arrived.clear()
                         await self._arrived.wait()
-                        if self._restarting is not None and self._kernel.is_over:
-                            raise KernelGoneError
+                        if self._restarting is not None and self._executor.is_over:
+                            raise ExecutorGoneError
                     await self._run_task(self._waiting.popleft())
-            except KernelGoneError:
+            except ExecutorGoneError:
                 if self._restarting is None or self.state != BUSY:
-                    return  # kernel_exited() says the rest
-            self._kernel.close()
-            self._kernel = self._new_kernel()
+                    return  # child_exited() says the rest
+            try:
+                self._executor = self._executor.restart()
+            except (ExecutorError, OSError) as error:
+                self._fail("KernelDied", f"the kernel could not be started again: {error}", 1)
+                return
             ready = ""
 
     def _end_restart(self) -> None:
@@ -260,8 +267,8 @@ class Engine:
             await self._run_task(task)
             await task.done
             return task.result()
-        except KernelGoneError:
-            return None  # kernel_exited() says the rest
+        except ExecutorGoneError:
+            return None  # child_exited() says the rest
 
     def end_job(self, result: dict[str, Any]) -> None:
         """The job's result is kept: the engine ends as the job did."""
@@ -282,7 +289,7 @@ class Engine:
     async def _ready(self, state: str) -> bool:
         """Wait for the kernel's answer and enter `state`, if one is given; False where it did not come in time."""
         try:
-            await asyncio.wait_for(self._kernel.ready(), START_TIMEOUT)
+            await asyncio.wait_for(self._executor.ready(), START_TIMEOUT)
         except TimeoutError:
             self._fail("KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1)
             return False
@@ -294,44 +301,43 @@ class Engine:
             self._enter(state)
         return True
 
-    def kernel_exited(self, status: int) -> None:
-        """To be called with waitpid's status when the kernel's process was reaped."""
-        self._kernel.exited(status)
-        self._exiting = self._loop.create_task(self._kernel_exited(self._kernel, status))
+    def child_exited(self, pid: int, status: int) -> None:
+        """A child of the agent was reaped, with waitpid's status: the executor's process, or an orphan of its."""
+        if self._executor.child_exited(pid, status):
+            self._exiting = self._loop.create_task(self._executor_exited(self._executor, exit_of(status)))
 
-    async def _kernel_exited(self, kernel: Kernel, status: int) -> None:
-        await kernel.heard_out()
+    async def _executor_exited(self, executor: Executor, end: Exit) -> None:
+        await executor.drain()
         # A task that was answered before the end has its own end first, and an exit() its stop.
         await asyncio.sleep(0)
         running = self._running
-        kernel.over()
+        executor.abandon()
         if self._stopping is not None or self.state in (FAILED, SUCCESS):
             return
-        if self._restarting is not None and self._killed == self._kernel.pid:
+        if self._restarting is not None and self._replaced is self._executor:
             self._arrived.set()  # run() goes on with another kernel
             return
-        self._last_words = running
-        if status == 0 and running is None and self.timings["kernelReady"]:
+        self._last_task = running
+        if end == (0, 0) and running is None and self.timings["kernelReady"]:
             # The user's own exit() ends the kernel cleanly after its task.
             self.stop(grace=0.0, reason="the code called exit()")
             return
-        how, code = self._obituary(status)
+        how, code = self._how_it_ended(end)
         if running is not None:
             _error(running, "KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
             self._end_task(running, TASK_FAILED)
-        last = "\n".join(self._logs.last_stderr_lines(TOLD_LINES))[-TOLD_CHARACTERS:]
+        last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES))[-REPORTED_CHARACTERS:]
         self._fail("KernelDied", f"{how}. Its last lines: {last}" if last else how, code)
 
-    def _obituary(self, status: int) -> tuple[str, int]:
+    def _how_it_ended(self, end: Exit) -> tuple[str, int]:
         """How the kernel ended, in words, and the exit code that says the same."""
-        if (number := signal_of(status)) is None:
-            code = status >> 8
-            return f"the kernel exited with code {code}", code or 1
-        how = f"the kernel was killed by {signal_name(number)}"
-        if number == signal.SIGKILL and self._usage.oom_killed():
+        if not end.signal:
+            return f"the kernel exited with code {end.code}", end.code or 1
+        how = f"the kernel was killed by {end.signal_name}"
+        if end.signal == signal.SIGKILL and self._usage.oom_killed():
             limit, peak = self._usage.memory_limit(), int(self._usage.read()["memoryPeakBytes"])
             how += f": out of memory (limit {limit} bytes, peak {peak} bytes)"
-        return how, 128 + number
+        return how, 128 + end.signal
 
     def _fail(self, reason: str, message: str, code: int) -> None:
         self._logs.event("ERROR", f"the engine failed, {reason}: {message}")
@@ -346,7 +352,7 @@ class Engine:
         task.begin(self._clock())
         self.tasks.note(task, "started")
         self.counters["tasksStarted"] += 1
-        self._logs.event("INFO", f"task {task.id} starts, {len(task.code)} characters of python")
+        self._logs.event("INFO", f"task {task.id} starts, {len(task.code)} characters of {self.capabilities.language}")
         if self.state == IDLE:
             self._enter(BUSY)
         timers = []
@@ -354,8 +360,8 @@ class Engine:
             timers.append(self._loop.call_later(task.timeout, self._time_out, task))
             timers.append(self._loop.call_later(task.timeout + INTERRUPT_PATIENCE, self._give_up, task))
         try:
-            reply = await self._kernel.execute(task.code, _Sink(task))
-        except KernelGoneError:
+            reply = await self._executor.execute(task.code, _Sink(task))
+        except ExecutorGoneError:
             meant = self._stopping is not None or self._restarting is not None
             self._end_task(task, CANCELLED if meant else TASK_FAILED)
             raise
@@ -370,7 +376,7 @@ class Engine:
     def _time_out(self, task: Task) -> None:
         task.timed_out = True
         self._logs.event("WARN", f"task {task.id} ran for {task.timeout:g} s, its timeout, and is interrupted")
-        self._kernel.interrupt()
+        self._executor.interrupt()
 
     def _give_up(self, task: Task) -> None:
         """The code ignores the interrupt. Its caller has waited long enough; the engine stays Busy until it ends."""
@@ -413,13 +419,13 @@ class Engine:
         if self._running is not None:
             self._logs.event("WARN", f"task {self._running.id} is interrupted: the grace is over")
             self._running.interrupted = True
-            self._kernel.interrupt()
+            self._executor.interrupt()
             await self._within(self._nothing_runs, KERNEL_EXIT_PATIENCE)
-        self._kernel.shut_down()
+        self._executor.stop()
         patience = max(KERNEL_EXIT_PATIENCE, min(KERNEL_EXIT_LONGEST, self._stop_by - self._loop.time()))
-        if not await self._kernel.gone(patience if self._running is None else 0.0):
-            self._kernel.kill()
-            await self._kernel.gone(KERNEL_EXIT_PATIENCE)
+        if not await self._executor.gone(patience if self._running is None else 0.0):
+            self._executor.kill()
+            await self._executor.gone(KERNEL_EXIT_PATIENCE)
         self._logs.event("INFO", "the engine has stopped")
         if not self.ended.done():
             # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
@@ -447,19 +453,6 @@ _REFUSALS = {
     SHUTTING_DOWN: "the engine is ShuttingDown and takes no more code: create another engine",
     FAILED: "the engine has Failed and takes no more code: create another engine",
 }
-
-
-def signal_of(status: int) -> int | None:
-    """The signal in a waitpid status, None where the process exited."""
-    return status & 0x7F or None
-
-
-def signal_name(number: int) -> str:
-    """SIGSEGV for 11; the real-time signals have no names."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class _Sink:

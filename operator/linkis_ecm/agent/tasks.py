@@ -104,13 +104,15 @@ class Task:
 class TaskBook:
     """The engine's tasks by id, and their journal."""
 
-    def __init__(self, directory: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: str, clock: Callable[[], float], on_over: Callable[[Task], None] = lambda _: None
+    ) -> None:
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
         self._journal: GrowingFile | None = None
-        # Told of each task that has ended.
-        self.on_over: Callable[[Task], None] = lambda _: None
+        # Called with each task that has ended.
+        self._on_over = on_over
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
             self._journal = GrowingFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
@@ -139,7 +141,7 @@ class TaskBook:
     def over(self, task: Task) -> None:
         """The task has ended: note it, and forget what is over the bounds."""
         self.note(task, "ended", status=task.status, error=_error(task))
-        self.on_over(task)
+        self._on_over(task)
         task.kept = task.outputs.size if task.outputs is not None else 0
         self._kept_bytes += task.kept
         ended = [other for other in self._tasks.values() if other.is_over]

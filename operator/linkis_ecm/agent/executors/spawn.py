@@ -31,6 +31,11 @@ class SpawnedKernel:
         self.stderr_fd = stderr_fd
         self.started = time.time()
 
+    def discard(self) -> None:
+        """End it unused."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, 9)
+
     def url(self, channel: str) -> str:
         """The ZeroMQ address of one of CHANNELS."""
         return f"ipc://{self.directory}/k-{CHANNELS.index(channel) + 1}"
@@ -81,17 +86,24 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     os.write(descriptor, connection.encode())
     os.close(descriptor)
 
-    out_read, out_write = _pipe()
-    err_read, err_write = _pipe()
     # -P: the working directory must not shadow the standard library while the kernel boots. ipykernel adds it to
     # sys.path afterwards, as users expect. -c and not -m: runpy costs 3 ms more.
     code = "from linkis_ecm.agent.kernel.main import main; main()"
+    # The folder by the command line: no ECM_ variable reaches the kernel.
     results = f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS_FOLDER}"
+    argv = [sys.executable, "-P", "-c", code, path, results]
+    pid, out, err = start_process(sys.executable, argv, kernel_environment(environment, directory))
+    return SpawnedKernel(pid=pid, directory=directory, key=key, stdout_fd=out, stderr_fd=err)
+
+
+def start_process(program: str, argv: list[str], environment: dict[str, str]) -> tuple[int, int, int]:
+    """One posix_spawn with pipes for what it prints: its pid, and our ends of stdout and stderr."""
+    out_read, out_write = _pipe()
+    err_read, err_write = _pipe()
     pid = os.posix_spawn(
-        sys.executable,
-        # The folder by the command line: no ECM_ variable reaches the kernel.
-        [sys.executable, "-P", "-c", code, path, results],
-        kernel_environment(environment, directory),
+        program,
+        argv,
+        environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out_write, 1),
@@ -103,7 +115,7 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     )
     os.close(out_write)
     os.close(err_write)
-    return SpawnedKernel(pid=pid, directory=directory, key=key, stdout_fd=out_read, stderr_fd=err_read)
+    return pid, out_read, err_read
 
 
 def _pipe() -> tuple[int, int]:

@@ -18,7 +18,6 @@ from linkis_ecm.agent.http.server import HttpError, Request, Response, json_resp
 from linkis_ecm.agent.outputs import Cursor
 from linkis_ecm.agent.tasks import OtherTaskError, Task
 
-RUN_TYPES = ("python", "py", "python3", "py3")
 MAX_TIMEOUT_SECONDS = 7 * 86400
 MAX_ID = 128
 NOT_KEPT = "the task's outputs are not kept any more: its status is; ask sooner, or fetch less"
@@ -38,11 +37,11 @@ class TaskApi:
         """Run code; the result when it has ended, or at once what became of it."""
         only("POST", request)
         body = await json_body(request)
-        run_type = text(body, "runType") or "python"
-        if run_type not in RUN_TYPES:
-            raise HttpError(
-                400, f"runType is {run_type!r}: an engine of type python runs {', '.join(RUN_TYPES[:-1])} or py3"
-            )
+        can = self._engine.capabilities
+        run_type = text(body, "runType") or can.run_types[0]
+        if run_type not in can.run_types:
+            kinds = " or ".join(filter(None, (", ".join(can.run_types[:-1]), can.run_types[-1])))
+            raise HttpError(400, f"runType is {run_type!r}: an engine of type {can.language} runs {kinds}")
         code = text(body, "code")
         if not code.strip():
             raise HttpError(400, "code is blank: send at least one statement")

@@ -1,0 +1,398 @@
+"""A running Jupyter kernel: its channels, its raw output, its signals and its end. What all kernels have in common.
+
+Speaks the Jupyter protocol with jupyter_client's Session over two ZeroMQ sockets that wake the event loop themselves:
+nothing here polls. Must not know of HTTP, of tasks' queues or of the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import zmq as _zmq
+
+from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
+from linkis_ecm.agent.executors.spawn import SpawnedKernel
+from linkis_ecm.agent.lean import lean_package
+
+lean_package("jupyter_client")
+lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
+from jupyter_client.session import Session  # noqa: E402
+
+# pyproject.toml tells mypy to skip the modules that its names come from.
+zmq: Any = _zmq
+
+# One message's part at most, where the kernel's own bounds (kernel/bounds.py) were got around: ZeroMQ refuses a longer
+# one before it is read into memory, and its connection with it.
+MAX_MESSAGE_BYTES = 64 << 20
+# Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
+# lost (the kernel sends no reply when an interrupt hits it between its own lines; a message over the limit takes its
+# channel along), the task ends without it. "Idle" stands behind all that was printed: while that comes, it is not lost.
+SECOND_HALF_TIMEOUT, SECOND_HALF_LONGEST = 2.0, 60.0
+# Python drops a KeyboardInterrupt that rises in a destructor or a callback, such as those between a kernel's word that
+# it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
+EARLY, EARLY_AGAIN = 0.5, 1.0
+# A kernel that has not answered is asked again: it may have dropped what came before it listened. One that has, and
+# whose iopub channel is still silent, is asked much sooner.
+ASK_AGAIN, SEEN_WITHIN = 30.0, 0.1
+_READ_BYTES = 256 << 10
+# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# Messages handled before other work of the loop has its turn.
+_BATCH = 64
+# What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
+# for: a process that it forked may hold it open.
+_ENDS = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+_END_PATIENCE = 1.0
+
+
+class _Execution:
+    def __init__(self, message_id: str, sink: OutputSink, done: asyncio.Future[dict[str, Any]]) -> None:
+        self.message_id = message_id
+        self.sink = sink
+        self.done = done
+        self.reply: dict[str, Any] | None = None
+        self.idle = False
+        self.replied = 0.0  # on the loop's clock
+        self.half_done: asyncio.TimerHandle | None = None
+        # The kernel ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
+        self.begun = 0.0  # on the loop's clock
+        self.interrupt_when_begun = False
+
+
+class JupyterKernel:
+    """One kernel process, as an Executor. `on_output` gets every byte that it prints, inside an execution or not."""
+
+    # A kernel tells that it begins with the code itself by this message; an interrupt that comes sooner waits for it.
+    begins_with = "execute_input"
+
+    def __init__(
+        self, spawned: SpawnedKernel, capabilities: Capabilities, on_output: Callable[[str, bytes], None]
+    ) -> None:
+        self.capabilities = capabilities
+        self._pid = spawned.pid
+        self.exit_status: int | None = None
+        self._spawned = spawned
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(key=spawned.key.encode(), username="")
+        self._context = zmq.Context()
+        self._shell = self._connect(zmq.DEALER, "shell")
+        self._iopub = self._connect(zmq.SUB, "iopub")
+        self._execution: _Execution | None = None
+        self._pipes = {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}
+        self._iopub_seen = asyncio.Event()
+        self._iopub_received = 0  # messages
+        self._monitors: dict[Any, asyncio.Future[None]] = {}
+        self._info: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        for socket in (self._shell, self._iopub):
+            self._loop.add_reader(socket.FD, self._read_sockets)
+        for name, descriptor in self._pipes.items():
+            self._loop.add_reader(descriptor, self._read_pipe, name)
+
+    def _connect(self, kind: int, channel: str) -> Any:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        # The kernel binds some 0.3 s after we connect: 5 ms late at most, then.
+        socket.setsockopt(zmq.RECONNECT_IVL, 5)
+        socket.setsockopt(zmq.RCVHWM, 0 if channel == "iopub" else 1000)
+        if channel == "iopub":
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(self._spawned.url(channel))
+        return socket
+
+    async def ready(self) -> None:
+        """Return when the kernel has answered on both channels. Raises ExecutorGoneError where it ends first."""
+        while not (self._info.done() and self._iopub_seen.is_set()):
+            self._send("kernel_info_request", {})
+            await asyncio.wait((self._info, self._gone), timeout=ASK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+            if self._info.done() and not self._iopub_seen.is_set():
+                # Its answer may have been published before our subscription reached the kernel.
+                seen = self._loop.create_task(self._iopub_seen.wait())
+                await asyncio.wait((seen, self._gone), timeout=SEEN_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+                seen.cancel()
+            if self._gone.done():
+                raise ExecutorGoneError
+
+    async def execute(self, code: str, sink: OutputSink, *, silent: bool = False) -> dict[str, Any]:
+        """Run `code` and return the content of the kernel's reply. One at a time.
+
+        Raises ExecutorGoneError where the kernel ends first.
+        """
+        if self._gone.done():
+            raise ExecutorGoneError
+        done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": not silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            # True would make the kernel refuse the next task, too, for a moment after an error.
+            "stop_on_error": False,
+        }
+        self._execution = _Execution(self._send("execute_request", content), sink, done)
+        try:
+            return await done
+        finally:
+            self._execution = None
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does, for the kernel and what its code started; nothing where no code runs."""
+        execution = self._execution
+        if execution is None:
+            return
+        if execution.begun:
+            self._interrupt(execution)
+        else:
+            execution.interrupt_when_begun = True
+
+    def _interrupt(self, execution: _Execution) -> None:
+        """One interrupt; a second one where the first may have hit the kernel's own lines, which can swallow it."""
+        self._send_interrupt()
+        if self._loop.time() - execution.begun < EARLY:
+            self._loop.call_later(EARLY_AGAIN, self._interrupt_if_runs, execution)
+
+    def _interrupt_if_runs(self, execution: _Execution) -> None:
+        if self._execution is execution and not execution.done.done():
+            self._send_interrupt()
+
+    def _send_interrupt(self) -> None:
+        self._signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """Ask the kernel to end by itself, so that its exit handlers run."""
+        if not self._gone.done():
+            self._send("shutdown_request", {"restart": False})
+
+    def kill(self) -> None:
+        """End the kernel and what its code started."""
+        self._signal(signal.SIGKILL)
+
+    async def gone(self, timeout: float) -> bool:
+        """Whether the process has ended, within `timeout` seconds."""
+        await asyncio.wait((self._gone,), timeout=timeout)
+        return self._gone.done()
+
+    def child_exited(self, pid: int, status: int) -> bool:
+        """Whether it was this kernel's process."""
+        if pid != self._pid:
+            return False
+        self.exit_status = status
+        return True
+
+    async def drain(self) -> None:
+        """Handle all that the ended process has sent: it may have answered before it ended.
+
+        ZeroMQ reads the connections in a thread of its own, which finds their ends behind the last message.
+        """
+        for socket in () if self._shell.closed else (self._iopub, self._shell):
+            monitor = socket.get_monitor_socket(_ENDS)
+            self._monitors[monitor] = self._loop.create_future()
+            self._loop.add_reader(monitor.FD, self._look, monitor)
+            self._look(monitor)
+        if self._monitors:
+            await asyncio.wait(self._monitors.values(), timeout=_END_PATIENCE)
+        self._close_monitors()
+        while self._read_sockets():
+            pass
+        # What it wrote last, in the pipes.
+        self.drain_pipes()
+        if self._execution is not None and self._execution.reply is not None:
+            self._finish(self._execution)
+
+    def abandon(self) -> None:
+        """Nothing more is to be had from it: whoever waits for it is told."""
+        if not self._gone.done():
+            self._gone.set_result(None)
+        if self._execution is not None and not self._execution.done.done():
+            self._execution.done.set_exception(ExecutorGoneError())
+
+    @property
+    def is_over(self) -> bool:
+        return self._gone.done()
+
+    def drain_pipes(self) -> None:
+        """Take what the kernel has written to its file descriptors by now."""
+        for name in tuple(self._pipes):
+            while self._read_pipe(name):
+                pass
+
+    def close(self) -> None:
+        """End what is left of the process, and free the sockets and the pipes."""
+        self.kill()
+        self._close_monitors()
+        for socket in (self._shell, self._iopub):
+            self._loop.remove_reader(socket.FD)
+            socket.close()
+        for name in tuple(self._pipes):
+            self._close_pipe(name)
+        self._context.term()
+        shutil.rmtree(self._spawned.directory, ignore_errors=True)
+
+    def _signal(self, number: int) -> None:
+        # Not once it was reaped: its number may be another's by then.
+        if self.exit_status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+
+    def _send(self, kind: str, content: dict[str, Any]) -> str:
+        message = self._session.send(self._shell, kind, content)
+        # Sending may use up the socket's only wake-up for a message that came meanwhile.
+        self._loop.call_soon(self._read_sockets)
+        return str(message["msg_id"])
+
+    def _look(self, monitor: Any) -> None:
+        if monitor.poll(0) and not self._monitors[monitor].done():
+            self._monitors[monitor].set_result(None)
+
+    def _close_monitors(self) -> None:
+        for monitor, told in self._monitors.items():
+            self._loop.remove_reader(monitor.FD)
+            monitor.close(0)
+            if not told.done():
+                told.set_result(None)
+        self._monitors.clear()
+
+    def _read_sockets(self) -> bool:
+        """ZeroMQ's descriptor tells of a change once, so read until both sockets are empty; True where they may not be
+        and are read on later."""
+        for _ in range(_BATCH):
+            idle = True
+            for socket, handle in ((self._iopub, self._on_iopub), (self._shell, self._on_shell)):
+                try:
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    continue
+                except zmq.ZMQError:
+                    return False  # closed
+                idle = False
+                _, frames = self._session.feed_identities(frames)
+                message = self._session.deserialize(frames)
+                if any(map(_HALF.search, frames)):
+                    message["content"] = _whole(message["content"])
+                handle(message)
+            if idle:
+                return False
+        self._loop.call_soon(self._read_sockets)
+        return True
+
+    def _on_shell(self, message: dict[str, Any]) -> None:
+        kind = message["msg_type"]
+        if kind == "kernel_info_reply" and not self._info.done():
+            self._info.set_result(None)
+        execution = self._execution
+        if execution is None or kind != "execute_reply" or not _answers(message, execution):
+            return
+        execution.reply = message["content"]
+        if execution.idle:
+            self._finish(execution)
+        else:
+            execution.replied = self._loop.time()
+            self._wait_for_idle(execution)
+
+    def _wait_for_idle(self, execution: _Execution) -> None:
+        execution.half_done = self._loop.call_later(
+            SECOND_HALF_TIMEOUT, self._no_idle_yet, execution, self._iopub_received
+        )
+
+    def _no_idle_yet(self, execution: _Execution, received: int) -> None:
+        if self._iopub_received != received and self._loop.time() < execution.replied + SECOND_HALF_LONGEST:
+            self._wait_for_idle(execution)
+        else:
+            self._finish_without_idle(execution)
+
+    def _on_iopub(self, message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        self._iopub_seen.set()
+        self._iopub_received += 1
+        execution = self._execution
+        if execution is not None and not _answers(message, execution):
+            execution = None
+        if kind == "stream":
+            name = "stderr" if content.get("name") == "stderr" else "stdout"
+            text = str(content.get("text", ""))
+            self._on_output(name, text.encode(errors="replace"))
+            if execution is not None:
+                execution.sink.stream(name, text)
+        elif execution is None:
+            return
+        elif kind == "status":
+            if content.get("execution_state") == self.begins_with:
+                self._begin(execution)
+            if content.get("execution_state") == "idle":
+                execution.idle = True
+                if execution.reply is not None:
+                    self._finish(execution)
+                else:
+                    execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
+        elif kind == "execute_input":
+            if self.begins_with == kind:
+                self._begin(execution)
+        else:
+            execution.sink.message(kind, content)
+
+    def _begin(self, execution: _Execution) -> None:
+        execution.begun = self._loop.time()
+        if execution.interrupt_when_begun:
+            execution.interrupt_when_begun = False
+            self._interrupt(execution)
+
+    def _finish_without_idle(self, execution: _Execution) -> None:
+        """The iopub channel is lost: end this execution, and give the next one a channel again."""
+        self._on_output("stderr", b"[output was lost: the kernel sent a message over the limit]\n")
+        self._loop.remove_reader(self._iopub.FD)
+        self._iopub.close()
+        self._iopub = self._connect(zmq.SUB, "iopub")
+        self._loop.add_reader(self._iopub.FD, self._read_sockets)
+        self._finish(execution)
+
+    def _finish(self, execution: _Execution) -> None:
+        if execution.half_done is not None:
+            execution.half_done.cancel()
+        # A child process's or a C library's output of this task is in the pipes already.
+        self.drain_pipes()
+        if not execution.done.done():
+            execution.done.set_result(execution.reply or {"status": "aborted"})
+
+    def _read_pipe(self, name: str) -> int:
+        """Pass on what one raw stream holds; the number of bytes read."""
+        descriptor = self._pipes.get(name)
+        if descriptor is None:
+            return 0
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self._close_pipe(name)
+            return 0
+        self._on_output(name, data)
+        if self._execution is not None:
+            self._execution.sink.stream(name, data.decode(errors="replace"))
+        return len(data)
+
+    def _close_pipe(self, name: str) -> None:
+        descriptor = self._pipes.pop(name, None)
+        if descriptor is not None:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def _whole(content: dict[str, Any]) -> dict[str, Any]:
+    """A message's content with a question mark for each character that UTF-8 cannot hold."""
+    whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return whole
+
+
+def _answers(message: dict[str, Any], execution: _Execution) -> bool:
+    return bool(message["parent_header"].get("msg_id") == execution.message_id)
