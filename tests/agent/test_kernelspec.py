@@ -23,7 +23,12 @@ def kernelspec(folder: Path, name: str = "deno", **changes: object) -> Path:
         "argv": [str(DENO), "jupyter", "--kernel", "--conn", "{connection_file}"],
         "display_name": "Deno",
         "language": "typescript",
-        "env": {"DENO_DIR": str(folder / "cache"), "NO_COLOR": "1", "FROM_SPEC": "${LANG}/spec"},
+        "env": {
+            "DENO_DIR": str(folder / "cache"),
+            "NO_COLOR": "1",
+            "DENO_NO_UPDATE_CHECK": "1",
+            "FROM_SPEC": "${LANG}/spec",
+        },
     }
     (place / "kernel.json").write_text(json.dumps(spec | changes))
     return folder
