@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def bare_kernel(round_trips: int) -> tuple[float, list[float]]:
         try:
             client.load_connection_file(path)
             client.start_channels()
+            subscribed(client)
             kernel_result(client)
             first = time.perf_counter() - started
             return first, timed(lambda: kernel_result(client), round_trips)
@@ -50,6 +52,20 @@ def bare_kernel(round_trips: int) -> tuple[float, list[float]]:
             client.stop_channels()
             process.kill()
             process.wait()
+
+
+def subscribed(client: BlockingKernelClient) -> None:
+    """Wait until the kernel's outputs reach us: what it publishes before that is lost, and the first result with it.
+
+    The agent's start waits for the same (`JupyterKernel.ready`), so it counts on both sides.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        client.kernel_info()
+        with suppress(queue.Empty):
+            client.get_iopub_msg(timeout=0.1)
+            return
+    raise SystemExit("the bare kernel's outputs do not come")
 
 
 def kernel_result(client: BlockingKernelClient) -> None:

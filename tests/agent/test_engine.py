@@ -29,6 +29,10 @@ class Scripted:
 
     def __init__(self) -> None:
         self.deaf = False
+        self.warm = asyncio.Event()
+        self.warm.set()
+        self.next: Scripted | None = None
+        self.is_over = False
         self.interrupts: list[float] = []
         self.patience: list[float] = []
         self.sink: OutputSink | None = None
@@ -38,6 +42,7 @@ class Scripted:
 
     async def execute(self, code: str, sink: OutputSink, *, silent: bool = False) -> dict[str, Any]:
         if silent:
+            await self.warm.wait()
             return {"status": "ok"}
         self.sink, self._done = sink, asyncio.get_running_loop().create_future()
         return await self._done
@@ -58,7 +63,12 @@ class Scripted:
 
     async def drain(self) -> None: ...
 
+    def restart(self) -> Scripted:
+        assert self.next is not None
+        return self.next
+
     def abandon(self) -> None:
+        self.is_over = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(ExecutorGoneError())
 
@@ -200,3 +210,25 @@ async def test_a_task_that_its_kernel_died_in_has_failed(tmp_path: Path) -> None
         run.engine.child_exited(1, signal.SIGSEGV)
         assert await run.engine.ended == 139
         assert (task.status, task.result()["outputs"][-1]["name"]) == ("Failed", "KernelDied")
+
+
+async def test_a_restart_while_the_kernel_warms_up_is_answered_by_the_next_one(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.kernel.next = after = Scripted()
+    run.kernel.warm.clear()
+    after.warm.clear()
+    living = asyncio.create_task(run.engine.run())
+    try:
+        await turns(lambda: run.engine.state == "Idle")
+        restarted = asyncio.create_task(run.engine.restart_kernel())
+        await turns(lambda: run.engine.state == "Busy")
+        run.kernel.warm.set()  # its first execution was answered before the kill
+        run.engine.child_exited(1, signal.SIGKILL)
+        await turns(lambda: run.engine._executor is after)
+        assert (restarted.done(), run.engine.state) == (False, "Busy")
+        after.warm.set()
+        await turns(restarted.done)
+        assert (restarted.exception(), run.engine.state) == (None, "Idle")
+    finally:
+        living.cancel()
+        await asyncio.wait((living,))

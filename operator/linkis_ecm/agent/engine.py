@@ -231,7 +231,9 @@ class Engine:
                     return
                 # The first execution imports what all later ones find: better now than in a user's first task.
                 await self._executor.execute("", Outputs(), silent=True)
-                self._end_restart()
+                # One that was asked for meanwhile is still to come: this executor is on its way out.
+                if self._replaced is not self._executor:
+                    self._end_restart()
                 while True:
                     while not self._waiting or self._restarting is not None:
                         self._arrived.clear()

@@ -14,7 +14,7 @@ import h11
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES
 from linkis_ecm.agent.logs.files import LogFiles, OpenLog, open_file
-from linkis_ecm.agent.operator_client.client import exchange, who
+from linkis_ecm.agent.operator_client.client import exchange, identity_query
 from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.settings import Settings
 
@@ -31,7 +31,7 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     for _ in range(JOB_TRIES):
         try:
             async with asyncio.timeout(10):
-                status, body = await exchange(settings, b"GET", f"/v1/job?{who(settings)}")
+                status, body = await exchange(settings, b"GET", f"/v1/job?{identity_query(settings)}")
             if status == 200:
                 job: dict[str, Any] = json.loads(body)
                 return job
@@ -54,7 +54,8 @@ async def ship(settings: Settings, logs: LogFiles, *, seconds: float, results: R
         async with asyncio.timeout(seconds):
             for name, log in sorted(files, key=lambda entry: entry[1].size - entry[1].start.first):
                 try:
-                    status, body = await exchange(settings, b"PUT", f"/v1/archive/{name}?{who(settings)}", log)
+                    target = f"/v1/archive/{name}?{identity_query(settings)}"
+                    status, body = await exchange(settings, b"PUT", target, log)
                 except (OSError, EOFError, h11.ProtocolError) as error:
                     logs.event("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue

@@ -1,4 +1,4 @@
-"""One request to the operator on a connection of its own: the query that names the engine, the body, the answer.
+"""HTTP to the operator: a request on a connection of its own, and how any answer is read.
 
 Must not know what is sent or why.
 """
@@ -16,13 +16,13 @@ from linkis_ecm.agent.http.sent import count_sent
 from linkis_ecm.agent.logs.files import OpenLog
 from linkis_ecm.agent.settings import Settings
 
-_READ = 64 << 10
+READ_BYTES = 64 << 10
 _PIECE = 8 << 20
 # Code is 512 KiB at most.
 _ANSWER_MAX = 4 << 20
 
 
-def who(settings: Settings) -> str:
+def identity_query(settings: Settings) -> str:
     """The query that names this engine and attempt."""
     return urlencode(
         {
@@ -38,9 +38,9 @@ def who(settings: Settings) -> str:
 async def exchange(settings: Settings, method: bytes, target: str, log: OpenLog | None = None) -> tuple[int, bytes]:
     """One request on a connection of its own; what there is of the log, or of another file, as its body."""
     size = 0 if log is None else log.size - log.start.first
-    reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=_READ)
+    reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=READ_BYTES)
     try:
-        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ)
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         headers = [
             (b"host", f"{settings.report_host}:{settings.report_port}".encode()),
             (b"authorization", f"Bearer {settings.token}".encode()),
@@ -51,7 +51,10 @@ async def exchange(settings: Settings, method: bytes, target: str, log: OpenLog 
         await writer.drain()
         if log is not None:
             await _send_file(writer, log)
-        return await _answer(reader, http, size)
+        if size:
+            count_sent(http, size)
+        http.send(h11.EndOfMessage())
+        return await answer(reader, http, most=_ANSWER_MAX)
     finally:
         writer.close()
         with suppress(OSError):
@@ -71,21 +74,22 @@ async def _send_file(writer: asyncio.StreamWriter, log: OpenLog) -> None:
             offset += piece
 
 
-async def _answer(reader: asyncio.StreamReader, http: h11.Connection, size: int) -> tuple[int, bytes]:
-    if size:
-        count_sent(http, size)
-    http.send(h11.EndOfMessage())
-    status, body = 0, b""
+async def answer(reader: asyncio.StreamReader, http: h11.Connection, *, most: int) -> tuple[int, bytes]:
+    """The answer's status and body, once the request is out. Raises EOFError, h11.ProtocolError; ConnectionAbortedError
+    where it has more than `most` bytes."""
+    status, body, received = 0, b"", 0
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(await reader.read(_READ))
+            chunk = await reader.read(READ_BYTES)
+            received += len(chunk)
+            if received > most:
+                raise ConnectionAbortedError(f"the answer is over {most >> 10} KiB")
+            http.receive_data(chunk)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > _ANSWER_MAX:
-                raise EOFError("the answer is over 4 MiB")
         elif isinstance(event, h11.EndOfMessage):
             return status, body
         elif isinstance(event, h11.ConnectionClosed):

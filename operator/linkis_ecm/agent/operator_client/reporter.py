@@ -15,6 +15,8 @@ from typing import Any
 
 import h11
 
+from linkis_ecm.agent.operator_client.client import READ_BYTES, answer
+
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 POST_TIMEOUT = 5.0
 # Tasks of a few milliseconds, one after the other, flip the state 300 times a second: told each time, they cost the
@@ -23,7 +25,8 @@ GAP = 0.05
 # What a replica that does not lead answers means, and how often another one is looked for at once.
 STANDBY = "this replica does not lead"
 STANDBY_TRIES = 20
-_READ = 16 << 10
+# An answer says no more than its status.
+_ANSWER_MAX = 64 << 10
 
 
 class Reporter:
@@ -137,8 +140,8 @@ class Reporter:
 
     async def _exchange(self, body: bytes) -> int:
         if self._connection is None:
-            reader, writer = await asyncio.open_connection(self._host, self._port, limit=_READ)
-            self._connection = reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ)
+            reader, writer = await asyncio.open_connection(self._host, self._port, limit=READ_BYTES)
+            self._connection = reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         reader, writer, http = self._connection
         headers = [*self._headers, (b"content-length", b"%d" % len(body))]
         data = http.send(h11.Request(method=b"POST", target=b"/v1/report", headers=headers)) or b""
@@ -146,22 +149,7 @@ class Reporter:
         data += http.send(h11.EndOfMessage()) or b""
         writer.write(data)
         await writer.drain()
-        status = 0
-        received = 0
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                chunk = await reader.read(_READ)
-                received += len(chunk)
-                if received > 4 * _READ:
-                    raise ConnectionAbortedError("the answer is over 64 KiB")
-                http.receive_data(chunk)
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                raise EOFError("the operator closed the connection")
+        status, _ = await answer(reader, http, most=_ANSWER_MAX)
         if http.our_state is h11.DONE and http.their_state is h11.DONE:
             http.start_next_cycle()
         else:

@@ -20,7 +20,7 @@ from linkis_ecm.agent.formats.names import RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import file_name, is_id, open_result
 from linkis_ecm.agent.logs.bounded_file import write_all
 from linkis_ecm.agent.logs.files import OpenLog
-from linkis_ecm.agent.operator_client.client import exchange, who
+from linkis_ecm.agent.operator_client.client import exchange, identity_query
 from linkis_ecm.agent.settings import Settings
 from linkis_ecm.agent.tasks import Task
 
@@ -98,7 +98,7 @@ class Results:
 
     async def _put(self, name: str, descriptor: int) -> int:
         """The operator's answer to the file, which is closed then; 0 where there was none."""
-        target = f"/v1/archive/{name}?{who(self._settings)}"
+        target = f"/v1/archive/{name}?{identity_query(self._settings)}"
         file = OpenLog(descriptor, None)
         try:
             async with asyncio.timeout(SEND_SECONDS):
