@@ -276,7 +276,9 @@ def test_code_sees_no_token_neither_in_its_environment_nor_in_the_agents(agent: 
 def test_the_kernel_starts_without_what_nobody_asked_for(start: Callable[..., AgentProcess]) -> None:
     names = "'pandas', 'pyarrow', 'matplotlib', 'duckdb', 'debugpy', 'jedi', 'sqlite3'"
     # Coverage, which the tests may run under, would load sqlite3 in each process.
-    outputs = start(COVERAGE_PROCESS_CONFIG="").outputs(f"import sys; [name for name in ({names}) if name in sys.modules]")
+    outputs = start(COVERAGE_PROCESS_CONFIG="").outputs(
+        f"import sys; [name for name in ({names}) if name in sys.modules]"
+    )
     assert outputs == [text("result", "[]")]
 
 
