@@ -73,7 +73,8 @@ def _fast(steps: Steps) -> None:
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
     folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client")]
     measured = ("--cov", "--cov-report=")
-    _pytest(steps, "unit, simulation, store, agent, gateway, client", "-n", "4", "--dist", "loadfile", *measured, *folders)
+    parallel = ("-n", "4", "--dist", "loadfile")
+    _pytest(steps, "unit, simulation, store, agent, gateway, client", *parallel, *measured, *folders)
     # Not --cov-fail-under: the data of child processes that ended by a signal is combined here, and the table printed.
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 
