@@ -237,9 +237,9 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("lost node", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
         silence=Silence(at(0), 5, at(70), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
-    ("deaf", lambda: snapshot(
-        engine=engine(IDLE), pod=pod(), report=report(), deaf=True, silence=Silence(at(0), 9, at(69), "ready")), 900,
-     S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),
+    ("the path of reports is down", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), report_path_down=True,
+        silence=Silence(at(0), 9, at(69), "ready")), 900, S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),
     ("another attempt follows", lambda: snapshot(
         engine=engine(IDLE, restartPolicy={"type": "OnFailure"}), pod=pod(terminated=ended), evidence=COLLECTED), 9,
      S.STARTING, "Restarting", (DeletePod,)),
@@ -388,7 +388,7 @@ SNAPSHOTS = st.builds(
     plugin=st.sampled_from([PLUGIN, None]),
     report=REPORTS,
     pod_gone=st.booleans(),
-    deaf=st.booleans(),
+    report_path_down=st.booleans(),
     evidence=st.sampled_from([None, COLLECTED]),
     failure=st.sampled_from([None, failure, fatal]),
     others=st.sampled_from([(), (old_pod,)]),

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.engine import podspec
+from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import (
     AskAgent,
     AskNode,
@@ -20,13 +20,11 @@ from linkis_ecm.engine.decision import (
     CreatePod,
     DeleteEngine,
     DeletePod,
-    Settings,
     StopAgent,
 )
-from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import EngineView, PluginView, pod_view
+from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
 from linkis_ecm.model import reasons
@@ -60,29 +58,17 @@ class Executor:
         cache: Cache,
         agents: Agents,
         token_key: bytes,
-        settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._client = client
         self._cache = cache
         self._agents = agents
         self._token_key = token_key
-        self._settings = settings
         self._clock = clock
 
-    async def create_pod(self, engine: EngineView, plugin: PluginView, action: CreatePod) -> CreateFailure | None:
+    async def create_pod(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
         """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
-        if engine.spec is None:
-            raise ValueError(f"{engine.key}: a pod of an engine without a readable spec")
-        body = podspec.build_pod(
-            engine,
-            engine.spec,
-            plugin.spec,
-            ticket=ticket_id(engine),
-            attempt=action.attempt,
-            token=engine_token(self._token_key, engine.uid, action.attempt),
-            settings=self._settings.pod,
-        )
+        body = launch.with_token(action.pod, engine_token(self._token_key, engine.uid, action.attempt))
         try:
             made = await self._client.create(PODS, body)
         except AlreadyExists:

@@ -97,7 +97,7 @@ class Operator:
             ),
         )
         executor = Executor(
-            client=client, cache=self.cache, agents=self.agents, token_key=settings.token_key, settings=decisions,
+            client=client, cache=self.cache, agents=self.agents, token_key=settings.token_key,
             clock=clock,
         )  # fmt: skip
         self.keeper = EvidenceKeeper(

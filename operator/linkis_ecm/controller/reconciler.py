@@ -37,7 +37,7 @@ from linkis_ecm.engine.decision import (
     Snapshot,
     StopAgent,
 )
-from linkis_ecm.engine.project import farewell
+from linkis_ecm.engine.project import final_record
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
@@ -165,7 +165,7 @@ class Reconciler:
         if record is not None:
             # That its pod went with it is the deletion's own doing.
             by_itself = record.final and record.reason != reasons.POD_DELETED.name
-            self._sink.offer(record if by_itself else farewell(record, self._clock()))
+            self._sink.offer(record if by_itself else final_record(record, self._clock()))
 
     def told(self) -> list[tuple[Key, EngineRecord]]:
         """What was last offered to the database of each engine that is there."""
@@ -250,14 +250,13 @@ class Reconciler:
         if engine is None:
             return
         memory = self._of(engine)
-        snapshot = self._snapshot(engine, memory)
-        decision = decide(snapshot, self._clock(), self._settings)
+        decision = decide(self._snapshot(engine, memory), self._clock(), self._settings)
         memory.stop = decision.stop
         self._set_deadline(key, decision.deadline)
         go_on = True
         for action in decision.actions:
             if not isinstance(action, DeletePod):
-                go_on = await self._perform(engine, memory, snapshot, action) and go_on
+                go_on = await self._perform(engine, memory, action) and go_on
         if not go_on:
             # What was learned changes the decision: nothing of this one is written.
             self.queue.add(key)
@@ -279,13 +278,11 @@ class Reconciler:
             if isinstance(action, DeletePod) and await self._executor.delete_pod(engine, action):
                 self.queue.add(key)
 
-    async def _perform(self, engine: EngineView, memory: Memory, snapshot: Snapshot, action: Action) -> bool:
+    async def _perform(self, engine: EngineView, memory: Memory, action: Action) -> bool:
         """Does one action; False where the decision must be made anew before it is written down."""
         match action:
             case CreatePod():
-                if snapshot.plugin is None:
-                    raise ValueError(f"{engine.key}: a pod without a plugin")
-                memory.failure = await self._executor.create_pod(engine, snapshot.plugin, action)
+                memory.failure = await self._executor.create_pod(engine, action)
                 return memory.failure is None
             case ConfirmPod():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
@@ -366,7 +363,7 @@ class Reconciler:
             others=self._cache.other_pods(engine, pod),
             silence=memory.silence,
             evidence=memory.evidence,
-            deaf=memory.asks > 0 and self._is_deaf(),
+            report_path_down=memory.asks > 0 and self._is_deaf(),
             seen=dict(memory.seen),
         )
 

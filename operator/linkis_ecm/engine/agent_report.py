@@ -11,7 +11,7 @@ from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.states import EngineState
 
 
-class BadReport(ValueError):  # noqa: N818 - a refusal, told to the agent
+class BadReport(ValueError):  # noqa: N818 - a refusal, sent to the agent
     """The report's body cannot be read; the text names the field."""
 
 
@@ -43,7 +43,7 @@ def state(body: Mapping[str, Any]) -> EngineState:
 
 
 def report_of(body: Mapping[str, Any], engine: EngineView, previous: Report | None, now: datetime) -> Report:
-    """The report; raises BadReport. `previous` is the one before it, for when the state was entered."""
+    """The report; raises BadReport. `previous` is the one before it: it has the time at which the state was entered."""
     word = state(body)
     return Report(
         attempt=number(body, "attempt"),
@@ -63,7 +63,7 @@ def report_of(body: Mapping[str, Any], engine: EngineView, previous: Report | No
 
 
 def _changed_at(previous: Report | None, engine: EngineView, word: EngineState, now: datetime) -> datetime:
-    """When the engine entered a reported state, by this operator's clock; the status tells it after a restart."""
+    """When the engine entered a reported state, by this operator's clock; after a restart it is in the status."""
     if previous is not None and previous.state == word:
         return previous.changed
     if previous is None and engine.state == word:

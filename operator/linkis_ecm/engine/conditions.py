@@ -1,7 +1,7 @@
 """The status that an engine should show, and the smallest patch that makes it so.
 
-A patch is made only where the engine's state, its reason or the observed generation changed: progress in between is
-told by the pod and written with the next change. That keeps an engine's life at three status writes.
+A patch is made only where the engine's state, its reason or the observed generation changed. The pod shows the
+progress in between; it is written with the next change. That keeps an engine's life at three status writes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def conditions(
     before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool, now: datetime,
     generation: int, exhausted: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Ready, PodScheduled, Registered and Draining, and kstatus's Reconciling and Stalled where they hold.
+    """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only where they are true.
 
-    A condition's time is kept where its status did not change.
+    A condition keeps its time where its status did not change.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
     wanted: list[tuple[str, bool]] = [
@@ -50,13 +50,13 @@ def conditions(
             "lastTransitionTime": kept or format_second(now),
             "observedGeneration": generation,
         }
-        # The sentence stands once, in the condition that sums up the others.
+        # Only the conditions that sum up the others carry the sentence.
         out.append(entry | {"message": message if kind in ("Ready", "Stalled") else ""})
     return out
 
 
 def pass_failed(before: Any, error: str, *, now: datetime, generation: int) -> list[dict[str, Any]]:
-    """The conditions of an engine on which the operator's own passes fail: what was there, and Stalled."""
+    """The conditions of an engine on which the operator's own passes fail: those that it had, and Stalled."""
     kept = (
         [c for c in before if isinstance(c, Mapping) and c.get("type") != "Stalled"] if isinstance(before, list) else []
     )
@@ -69,7 +69,7 @@ def pass_failed(before: Any, error: str, *, now: datetime, generation: int) -> l
 
 
 def says_pass_failed(conditions: Any) -> bool:
-    """Whether `pass_failed` stands there: to be taken away when a pass succeeds."""
+    """Whether the conditions are those of `pass_failed`: they are replaced when a pass succeeds."""
     if not isinstance(conditions, list):
         return False
     return any(isinstance(c, Mapping) and c.get("reason") == reasons.PASS_FAILED.name for c in conditions)

@@ -19,15 +19,15 @@ from linkis_ecm.model.states import EngineState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the operator was told of itself."""
+    """What decisions take from the operator's configuration."""
 
     ecm_instance: str
     pod: podspec.PodSettings
-    # A flip between Idle and Busy that is over within this never becomes a write to the API.
+    # A change between Idle and Busy that is over within this never becomes a write to the API.
     hold: timedelta = timedelta(seconds=1)
     # Nor does a drain: a kubelet looks for ended containers once a second, so a quick one is over after up to 1.5 s.
     hold_end: timedelta = timedelta(seconds=2)
-    # An engine that has said nothing for so long is asked; three of the agent's periods.
+    # An agent that has reported nothing for so long is asked; three of its periods.
     silent_after: timedelta = timedelta(seconds=30)
     # One that does not answer either for so long is lost: Kubernetes calls a dead node NotReady after 50 s and up to 5
     # more, and the agent's last report was up to 10 s before; sooner, a lost node would look like a lost agent.
@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class CreateFailure:
-    """The API server's refusal of the pod. `fatal`: no waiting helps."""
+    """The API server's refusal of the pod. `fatal`: waiting does not help."""
 
     verdict: Verdict
     retry_at: datetime
@@ -45,7 +45,7 @@ class CreateFailure:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The engine is to end, since when and why; `sent`: when the agent was last told."""
+    """The engine is to end, since when and why; `sent`: when the agent was last asked to stop."""
 
     since: datetime
     reason: Reason
@@ -54,11 +54,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """How this process knows an agent's silence: when it last heard it, and how often it asked in vain since."""
+    """What this process knows of an agent's silence: its last contact, and the unanswered requests since."""
 
-    heard: datetime
-    asks: int = 0
-    asked: datetime | None = None
+    last_contact: datetime
+    unanswered: int = 0
+    last_asked: datetime | None = None
     # What the API server says of the pod's node: "" not asked, "ready", else in words what is wrong with it.
     node: str = ""
 
@@ -69,7 +69,7 @@ class Evidence:
 
     attempt: int
     summary: dict[str, Any]
-    # The namespace was on its way out when the evidence was collected: the pod went with it.
+    # The namespace was being deleted when the evidence was collected: the pod went with it.
     namespace_ending: bool = False
 
 
@@ -86,7 +86,7 @@ class Restart:
 class Snapshot:
     """Everything a decision may depend on besides the clock.
 
-    What follows on `plugin` is this process's memory, but for `others`: losing it may repeat a question, never change
+    The fields after `plugin` are this process's memory, except `others`: losing it may repeat a question, never change
     an answer.
     """
 
@@ -98,28 +98,29 @@ class Snapshot:
     stop: Stop | None = None
     # The API server itself said that the pod is gone: a cache alone is not believed.
     pod_gone: bool = False
-    # As it was when it went, where the watch has told of that.
+    # The pod as the watch last showed it before it was gone.
     last_pod: PodView | None = None
     # Pods of the engine's other attempts that are still there.
     others: tuple[PodView, ...] = ()
     silence: Silence | None = None
     evidence: Evidence | None = None
-    # So many agents are silent at once that it is rather us who cannot hear: nobody is called lost.
-    deaf: bool = False
-    # When this process saw a phase of the start, to the microsecond; the API tells seconds.
+    # So many agents are silent at once that the path of their reports is rather broken: no engine counts as lost.
+    report_path_down: bool = False
+    # When this process saw a phase of the start, to the microsecond; the API gives seconds.
     seen: dict[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """POST the engine's pod; its token is put in by the executor."""
+    """POST this pod; the executor puts its token in."""
 
     attempt: int
+    pod: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """DELETE that very pod."""
+    """DELETE that very pod. `grace` is in seconds; 0 takes it from the API without its kubelet."""
 
     name: str
     uid: str
@@ -135,7 +136,7 @@ class ConfirmPod:
 
 @dataclass(frozen=True, slots=True)
 class StopAgent:
-    """Ask the agent to drain and exit."""
+    """Ask the agent to drain and exit. `grace` is in seconds."""
 
     address: str
     attempt: int
@@ -167,7 +168,7 @@ class AskNode:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Keep what is left of the attempt's pod before it goes: its log, last state, events."""
+    """Keep what is left of the attempt's pod before it is gone: its log, last state, events."""
 
     attempt: int
     pod: str
@@ -193,13 +194,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A state with its reason, since when, and what follows from it."""
+    """A state with its reason, since when, and what follows from it. `requeue_at`: when the next pass is due."""
 
     state: EngineState
     verdict: Verdict
     since: datetime
     actions: tuple[Action, ...] = ()
-    look_again: datetime | None = None
+    requeue_at: datetime | None = None
     stop: Stop | None = None
     restart: Restart | None = None
     # All attempts that the policy allows are used up.

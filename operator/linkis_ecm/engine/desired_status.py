@@ -77,14 +77,14 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
 def _on_ready(
     s: Snapshot, startup: dict[str, Any], outcome: Outcome, settings: Settings, name: str
 ) -> dict[str, Any]:  # fmt: skip
-    """What is known from the moment on which the engine answers: its addresses and how its start went."""
+    """What is known once the engine is ready: its addresses and the times of its start."""
     pod, report = s.pod, s.report
     timings = report.timings if report is not None else {}
     answered = from_unix(timings.get("kernelReady", 0.0))
-    # One that has ended before anybody saw it ready was so when its kernel answered.
+    # An engine that has ended before a pass saw it ready was ready when its kernel answered.
     ready_at = outcome.since if outcome.state in AVAILABLE else answered or outcome.since
     accepted = parse_time(str(startup["accepted"]))
-    # The agent tells when its process began; the watch tells of its container later than that.
+    # The agent reports when its process began; the watch shows its container later than that.
     agent_started = from_unix(timings.get("processStarted", 0.0))
     latest = min(agent_started or ready_at, ready_at)
     scheduled = _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest)
@@ -115,17 +115,17 @@ def _times_ready(s: Snapshot) -> int:
 
 
 def _on_cull(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
-    """When it will be culled and what keeps it from that, as of this write; None takes an old word away."""
+    """When the engine will be culled, and what prevents that, as of this write; None removes an old value."""
     if state not in AVAILABLE:
         gone = {name: None for name in ("nextCullAt", "cullBlockedBy") if name in s.engine.status}
         return dict(gone)
     cull, blocked = facts.next_cull(s, now), facts.cull_blocked_by(s)
-    told = {"nextCullAt": format_time(cull) if cull is not None else None, "cullBlockedBy": blocked or None}
-    return {name: value for name, value in told.items() if value is not None or name in s.engine.status}
+    cull_fields = {"nextCullAt": format_time(cull) if cull is not None else None, "cullBlockedBy": blocked or None}
+    return {name: value for name, value in cull_fields.items() if value is not None or name in s.engine.status}
 
 
 def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
-    """The status of an engine between two attempts: what belongs to the old pod goes, why it ended stays."""
+    """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
     for name in ("podName", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
         wanted.pop(name, None)
     end = restart.verdict
@@ -145,16 +145,16 @@ def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: date
 
 
 def _finer(
-    seen: datetime | None, told: datetime | None, before: datetime | None, after: datetime
+    seen: datetime | None, in_api: datetime | None, before: datetime | None, after: datetime
 ) -> datetime | None:  # fmt: skip
-    """The API tells whole seconds; what we saw is finer, unless we came later than that (a restart).
+    """When a phase was reached: as this process saw it, unless it came later than that (an operator's restart).
 
-    It was between the phase before it and the agent's start, though the second began sooner, and though an agent's
-    report may be here before the watch of pods has shown its container.
+    The API gives whole seconds only. The result lies between the phase before and the agent's start: the second may
+    have begun sooner, and an agent's report may arrive before the watch of pods shows its container.
     """
-    moment = seen or told
-    if seen is not None and told is not None and seen >= told + timedelta(seconds=1.5):
-        moment = told
+    moment = seen or in_api
+    if seen is not None and in_api is not None and seen >= in_api + timedelta(seconds=1.5):
+        moment = in_api
     if moment is None:
         return None
     moment = min(moment, after)

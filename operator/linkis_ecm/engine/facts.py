@@ -1,18 +1,17 @@
-"""Facts of one engine that decisions are made from: its attempt, its timeouts, what its status tells already.
+"""Facts of one engine that decisions are made from: its attempt, its timeouts, what is in its status.
 
-Pure, each a few lines over a snapshot. Must not choose a state: that is `decide`.
+Pure, each a few lines over a snapshot. Must not choose a state: that is for the rules.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import EngineView, PluginView
+from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import parse_duration
 from linkis_ecm.model.states import AVAILABLE, EngineState
@@ -23,18 +22,8 @@ START_TIMEOUT = 480.0
 WARNED_FROM = 60.0
 
 
-def check_pod(engine: EngineView, plugin: PluginView) -> dict[str, Any]:
-    """The pod without its token; raises InvalidSpecError. The executor builds it again, with the token."""
-    if engine.spec is None:
-        raise podspec.InvalidSpecError(engine.invalid)
-    return podspec.build_pod(
-        engine, engine.spec, plugin.spec, ticket=ticket_id(engine), attempt=attempt(engine), token="",
-        settings=podspec.PodSettings(report_url=""),
-    )  # fmt: skip
-
-
 def ticket_id(engine: EngineView) -> str:
-    """The ticket that the asker gave, else the resource's uid: a UUID already."""
+    """The ticket of the spec, else the resource's uid, which is a UUID already."""
     return (engine.spec.ticket_id if engine.spec is not None else None) or engine.uid
 
 
@@ -44,7 +33,7 @@ def attempt(engine: EngineView) -> int:
 
 
 def was_ready(s: Snapshot) -> bool:
-    """It answers, or has answered, though that may have passed between two looks."""
+    """The engine is or was ready, even if only between two passes."""
     if s.engine.text("readyTime"):
         return True
     return s.report is not None and (s.report.state in AVAILABLE or s.report.timings.get("kernelReady", 0.0) > 0)
@@ -139,15 +128,11 @@ def what_was_asked(engine: EngineView) -> str:
     return f"spec.engineType is {spec.engine_type}{version}."
 
 
-def told(engine: EngineView) -> Verdict:
-    """What the status says already, as a verdict."""
+def observed(engine: EngineView) -> Verdict:
+    """The reason in the status, as a verdict."""
     name = engine.text("reason")
     return Verdict(reasons.by_name(name) or reasons.ACCEPTED)
 
 
 def since(engine: EngineView, now: datetime) -> datetime:
     return parse_time(engine.text("stateSince")) or now
-
-
-def since_new(s: Snapshot, now: datetime) -> datetime:
-    return since(s.engine, now) if s.engine.state is EngineState.SHUTTING_DOWN else now

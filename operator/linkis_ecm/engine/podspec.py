@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from linkis_ecm.engine.launch import TOKEN_ENV
 from linkis_ecm.engine.names import AGENT_PORT, MANAGED_BY, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
@@ -108,10 +109,9 @@ def build_pod(
     *,
     ticket: str,
     attempt: int,
-    token: str,
     settings: PodSettings,
 ) -> dict[str, Any]:
-    """The pod's manifest. Raises InvalidSpecError, naming the field."""
+    """The pod's manifest with an empty token. Raises InvalidSpecError, naming the field."""
     name = pod_name(engine.name, engine.uid, attempt)
     overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
     size = sizes(spec, plugin)
@@ -123,7 +123,7 @@ def build_pod(
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "env": [
             *_user_env(plugin.env, spec.env),
-            *_agent_env(engine, plugin, ticket=ticket, attempt=attempt, token=token, settings=settings),
+            *_agent_env(engine, plugin, ticket=ticket, attempt=attempt, settings=settings),
             {"name": "ECM_STOP_GRACE", "value": str(max(grace, 1))},
             {"name": "ECM_MODE", "value": spec.mode},
         ],
@@ -211,7 +211,6 @@ def _agent_env(
     *,
     ticket: str,
     attempt: int,
-    token: str,
     settings: PodSettings,
 ) -> list[dict[str, str]]:
     values = {
@@ -220,7 +219,8 @@ def _agent_env(
         "ECM_UID": engine.uid,
         "ECM_ATTEMPT": str(attempt),
         "ECM_TICKET_ID": ticket,
-        "ECM_TOKEN": token,
+        # Put in by the executor (engine.launch): decisions know no key.
+        TOKEN_ENV: "",
         "ECM_REPORT_URL": settings.report_url,
         "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
         "ECM_AGENT_PORT": str(AGENT_PORT),

@@ -26,7 +26,7 @@ _REASON_MAX = 20000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """What a record is made of. `status` is the status as it should be, written or not."""
+    """What a record is made from. `status` is the status as it should be, written or not."""
 
     engine: EngineView
     plugin: PluginView | None
@@ -104,14 +104,14 @@ def _resource(p: Projection, kind: str) -> str | None:
 
 
 def _metrics(p: Projection, *, was_ready: bool) -> str:
-    """Linkis's metrics of an engine; of a failed start, why, and whether the same request may succeed later."""
+    """Linkis's metrics of an engine. For a failed start: why, and whether the same request may succeed later."""
     if p.state is EngineState.FAILED and not was_ready:
         why: dict[str, Any] = {"start_reason": p.message[:_REASON_MAX]}
         if p.reason.can_retry:
             why["ec_can_try"] = True
         return json.dumps(why | {"reason": p.reason.name}, ensure_ascii=False)
-    told = dict(p.report.metrics) if p.report is not None else {}
-    return json.dumps({"ticketId": p.ticket} | told | {"reason": p.reason.name}, ensure_ascii=False)
+    reported = dict(p.report.metrics) if p.report is not None else {}
+    return json.dumps({"ticketId": p.ticket} | reported | {"reason": p.reason.name}, ensure_ascii=False)
 
 
 def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tuple[Transition, ...]:
@@ -127,8 +127,8 @@ def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tu
     return tuple(steps)
 
 
-def farewell(record: EngineRecord, now: datetime) -> EngineRecord:
-    """The last record of an engine whose resource was deleted while it lived."""
+def final_record(record: EngineRecord, now: datetime) -> EngineRecord:
+    """The last record of an engine whose resource was deleted before the engine had ended."""
     message = reasons.DELETED.sentence
     last = Transition(EngineState.SHUTTING_DOWN, now, reasons.DELETED.name, message)
     return replace(

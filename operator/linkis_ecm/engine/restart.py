@@ -1,18 +1,20 @@
 """Whether a failed attempt is followed by another pod, and when. Pure.
 
-An attempt's number, its earliest moment and how the last one ended stand in the status, so that a new operator goes on
-where the old one stopped. At most one pod of an engine lives: `decide` waits for the old one to be gone.
+An attempt's number, the earliest time of its pod and the last end are in the status, so that a new operator process
+continues where the old one stopped. At most one pod of an engine runs: `decide` waits until the old one is gone.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts
-from linkis_ecm.engine.decision import Restart, Snapshot
+from linkis_ecm.engine import facts, podspec
+from linkis_ecm.engine.decision import DeletePod, Outcome, Restart, Snapshot
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import RestartPolicy
+from linkis_ecm.model.states import EngineState
 
 # The kubelet's own back-off of a crashed container: 10 s, doubling to 5 minutes.
 BACKOFF_BASE, BACKOFF_CAP = 10.0, 300.0
@@ -35,8 +37,8 @@ def backoff(attempt: int, uid: str) -> timedelta:
     return timedelta(seconds=step * (1 + part / 4))
 
 
-def wanted(verdict: Verdict, s: Snapshot) -> bool:
-    """Whether the policy has this end followed by another attempt, if there are any left."""
+def allowed(verdict: Verdict, s: Snapshot) -> bool:
+    """Whether the policy wants another attempt after this end, if any is left."""
     if facts.stopping(s.engine) or verdict.reason in reasons.PERMANENT:
         return False
     match policy(s).type:
@@ -48,13 +50,37 @@ def wanted(verdict: Verdict, s: Snapshot) -> bool:
 
 
 def next_attempt(verdict: Verdict, s: Snapshot, now: datetime) -> Restart | None:
-    """The attempt that follows on a failed one, or None where none does."""
+    """The attempt that follows a failed one, or None where none does."""
     number = facts.attempt(s.engine) + 1
-    if not wanted(verdict, s) or number >= policy(s).max_attempts:
+    if not allowed(verdict, s) or number >= policy(s).max_attempts:
         return None
     return Restart(number, now + backoff(number, s.engine.uid), verdict)
 
 
 def exhausted(verdict: Verdict, s: Snapshot) -> bool:
-    """The policy would have it tried again, and all attempts are used up: a dead letter."""
-    return wanted(verdict, s) and facts.attempt(s.engine) + 1 >= policy(s).max_attempts > 1
+    """The policy wants another attempt, and all are used up: a dead letter."""
+    return allowed(verdict, s) and facts.attempt(s.engine) + 1 >= policy(s).max_attempts > 1
+
+
+def after_failure(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
+    """What follows a failed attempt: Starting with the reason Restarting where the policy allows another one."""
+    follows = next_attempt(outcome.verdict, s, now)
+    if follows is None:
+        return replace(outcome, exhausted=True) if exhausted(outcome.verdict, s) else outcome
+    delete: tuple[DeletePod, ...] = ()
+    if s.pod is not None:
+        lost = outcome.verdict.reason in (reasons.NODE_LOST, reasons.AGENT_LOST)
+        delete = (DeletePod(s.pod.name, s.pod.uid, 0 if lost or s.pod.ended else podspec.AFTER_GRACE),)
+    details = (
+        f"Attempt {follows.attempt + 1} of {policy(s).max_attempts} begins in"
+        f" {(follows.begins - now).total_seconds():.0f} s."
+        f" The last one ended as {outcome.verdict.reason.name}: {outcome.verdict.message}"
+    )
+    return Outcome(
+        state=EngineState.STARTING,
+        verdict=Verdict(reasons.RESTARTING, details),
+        since=now,
+        actions=delete,
+        requeue_at=follows.begins,
+        restart=follows,
+    )

@@ -20,7 +20,7 @@ LAST_CHARACTERS = 1000
 NEAR_LIMIT = 0.9
 
 _IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"}
-# What no waiting mends.
+# What waiting does not change.
 _IMAGE_FATAL = {"InvalidImageName", "ErrImageNeverPull"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 _NODE_LOST = {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "DeletionByTaintManager", "DeletionByPodGC"}
@@ -30,7 +30,7 @@ _PREEMPTED = {"PreemptionByScheduler", "Preempting"}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A reason, the details that make its sentence useful, and whether no waiting helps."""
+    """A reason, the details that make its sentence useful, and whether it is fatal: waiting does not help."""
 
     reason: Reason
     details: str = ""
@@ -81,7 +81,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
         if words in _NODE_LOST:
             return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
     if report is not None and report.state is EngineState.FAILED:
-        return EngineState.FAILED, told(report)
+        return EngineState.FAILED, reported(report)
     if pod.deleting:
         # The agent drains on SIGTERM and exits with 0: who deleted the pod was not us, so it is no clean end.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
@@ -92,14 +92,14 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
     return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
 
 
-def told(report: Report) -> Verdict:
-    """What an agent that reports Failed says of it."""
+def reported(report: Report) -> Verdict:
+    """The reason that an agent gives with its report of Failed."""
     reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
     return Verdict(reason, sentence(report.message))
 
 
 def sentence(text: str) -> str:
-    """Words of another program as a sentence among others: a capital in front, a full stop at the end."""
+    """Another program's words as a sentence: with a capital letter in front and a full stop at the end."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
 
@@ -116,7 +116,7 @@ def _details(reason: str, message: str) -> str:
 
 
 def hung_phase(pod: PodView | None, problem: Verdict | None) -> str:
-    """Which phase of the start did not end, for an engine that did not get ready in time."""
+    """Which phase of the start did not end, in words, for an engine that was not ready in time."""
     if problem is not None:
         return f"It waits because: {problem.reason.name}. {problem.details}".strip()
     if pod is None:

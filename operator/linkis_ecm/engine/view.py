@@ -1,7 +1,8 @@
 """What a decision may look at: small frozen views of the API's objects and of the agent's reports.
 
-Parsed leniently from plain JSON, so that a field edited by hand or of a newer version never raises; what cannot be
-parsed is carried as a sentence (`EngineView.invalid`). Only what is read is kept: a whole pod costs 34 KB in memory.
+Parsed leniently from plain JSON: a field that was edited by hand, or is of a newer version, never raises. A spec that
+cannot be parsed is kept as a sentence (`EngineView.invalid`). Only what is read is kept: a whole pod takes
+34 KB of memory.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class EngineView:
 
     @property
     def state(self) -> EngineState | None:
-        """The state that the status tells; None for none or for a word that is no state."""
+        """The state in the status; None for none or for a word that is no state."""
         try:
             return EngineState(self.text("engineState"))
         except ValueError:
@@ -109,7 +110,7 @@ class PluginView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The agent's last word (docs/design/interfaces.md). `changed` is when this operator saw the state change."""
+    """The agent's last report (docs/design/interfaces.md). `changed` is when this operator saw the state change."""
 
     attempt: int
     sequence: int
@@ -119,10 +120,10 @@ class Report:
     message: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     last_task_ended: float = 0.0
-    # What keeps an idle engine from being culled, in words; and when that last ended.
+    # What prevents the culling of an idle engine, in words; and when that last ended.
     active: str = ""
     last_activity: float = 0.0
-    # The task under way: id, when it began, the head of its code.
+    # The running task: id, when it began, the beginning of its code.
     task: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""What a rule looks at: the snapshot, the clock, the settings, and what several rules need, computed once per pass.
+
+Also makes the outcomes that many rules share. Pure. Must not choose a state: that is for the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from linkis_ecm.engine import facts, podspec
+from linkis_ecm.engine.decision import Action, DeletePod, Outcome, Settings, Snapshot, Stop
+from linkis_ecm.engine.verdicts import Verdict
+from linkis_ecm.engine.view import PodView
+from linkis_ecm.model import reasons
+from linkis_ecm.model.states import EngineState
+
+# On top of the engine's own grace: for the agent's answer, its last report, and its logs on their way to the archive.
+STOP_SLACK = timedelta(seconds=podspec.AFTER_GRACE)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One pass over one engine. `s` is the snapshot."""
+
+    s: Snapshot
+    now: datetime
+    settings: Settings
+
+    @property
+    def pod(self) -> PodView:
+        """The engine's pod, for the rules that are asked only where there is one. Raises ValueError without one."""
+        if self.s.pod is None:
+            raise ValueError(f"{self.s.engine.key}: a rule for an engine with a pod, and there is no pod")
+        return self.s.pod
+
+    @cached_property
+    def stop(self) -> Stop | None:
+        """The stop that is under way or due."""
+        return self.s.stop or self._stop_due()
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The pod to create, without its token: built once per pass, and only where a rule asks for it.
+
+        Raises InvalidSpecError.
+        """
+        engine, plugin = self.s.engine, self.s.plugin
+        if engine.spec is None or plugin is None:
+            raise podspec.InvalidSpecError(engine.invalid or "there is no plugin to make the pod from")
+        return podspec.build_pod(
+            engine, engine.spec, plugin.spec, ticket=facts.ticket_id(engine), attempt=facts.attempt(engine),
+            settings=self.settings.pod,
+        )  # fmt: skip
+
+    # Outcomes that many rules share.
+
+    def unchanged(
+        self, state: EngineState, *, stop: Stop | None = None, actions: tuple[Action, ...] = (),
+        requeue_at: datetime | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Reason and time stay as the status has them."""
+        observed, since = facts.observed(self.s.engine), facts.since(self.s.engine, self.now)
+        return Outcome(
+            state=state, verdict=observed, since=since, stop=stop, actions=actions, requeue_at=requeue_at
+        )  # fmt: skip
+
+    def failed(self, verdict: Verdict) -> Outcome:
+        """The attempt has failed; a pod that still runs is deleted."""
+        actions: tuple[Action, ...] = ()
+        pod = self.s.pod
+        if pod is not None and not pod.ended and not pod.deleting:
+            actions = (DeletePod(pod.name, pod.uid, podspec.AFTER_GRACE),)
+        return Outcome(state=EngineState.FAILED, verdict=verdict, since=self.now, actions=actions)
+
+    def stopped(self, stop: Stop, *, actions: tuple[Action, ...] = ()) -> Outcome:
+        """The stop is complete."""
+        return Outcome(
+            state=EngineState.SUCCESS, verdict=Verdict(stop.reason), since=self.now, stop=stop, actions=actions
+        )  # fmt: skip
+
+    def _stop_due(self) -> Stop | None:
+        """A stop that somebody asked for, or that a timeout makes due now."""
+        s, now = self.s, self.now
+        engine = s.engine
+        if engine.state is EngineState.SHUTTING_DOWN and engine.text("reason") != reasons.POD_DELETED.name:
+            # A stop that an earlier operator process began; its reason is in the status.
+            reason = reasons.by_name(engine.text("reason")) or reasons.STOPPED_BY_USER
+            since = facts.since(engine, now)
+            over = now >= since + timedelta(seconds=facts.stop_grace(s)) + STOP_SLACK
+            # Where the engine itself began to end, it is left alone until its time is over.
+            if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or over):
+                return Stop(since, reason)
+        if facts.stopping(engine):
+            return Stop(now, reasons.STOPPED_BY_USER)
+        ends_at = facts.life_over(s)
+        if ends_at is not None and now >= ends_at:
+            return Stop(now, reasons.LIFETIME_OVER)
+        cull = facts.idle_over(s, now)
+        return Stop(now, reasons.IDLE_TIMEOUT) if cull is not None and now >= cull else None
+
+
+# Answers, or passes the question on to the next rule with None.
+Rule = Callable[[Situation], Outcome | None]
+# Changes an outcome that a rule gave, or returns it as it is.
+Amendment = Callable[[Situation, Outcome], Outcome]
