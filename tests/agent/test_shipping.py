@@ -16,7 +16,7 @@ from linkis_ecm.agent.app import ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENC
 from linkis_ecm.agent.engine import KERNEL_EXIT_PATIENCE
 from linkis_ecm.agent.formats.log_pages import said
 from linkis_ecm.controller import evidence
-from linkis_ecm.engine import podspec
+from linkis_ecm.engine.launch import AFTER_GRACE
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
 from tools.testkit.agent_process import PATIENCE, AgentProcess, until
 
@@ -129,7 +129,7 @@ async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start:
 def test_what_an_engines_end_may_take_is_within_what_its_pod_has_over_the_grace() -> None:
     # A kernel may be interrupted, asked to end and killed.
     kernel = 2 * KERNEL_EXIT_PATIENCE
-    assert kernel + max(ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE) + STREAMS_PATIENCE < podspec.AFTER_GRACE
+    assert kernel + max(ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE) + STREAMS_PATIENCE < AFTER_GRACE
 
 
 async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:

@@ -29,7 +29,7 @@ from linkis_ecm.engine.decision import (
     Stop,
     StopAgent,
 )
-from linkis_ecm.engine.podspec import AFTER_GRACE, PodSettings
+from linkis_ecm.engine.launch import AFTER_GRACE, PodSettings
 from linkis_ecm.engine.verdicts import Verdict, end
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
@@ -196,6 +196,9 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("stop of a ready engine", lambda: snapshot(
         engine=engine(IDLE, desiredState="Stopped"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN, "StoppedByUser",
      (StopAgent,)),
+    ("stop with a grace that was edited to more than a pod can have", lambda: snapshot(
+        engine=engine(IDLE, desiredState="Stopped", stopGrace="2h"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN,
+     "StoppedByUser", (StopAgent,)),
     ("stop while starting", lambda: snapshot(engine=engine(STARTING, desiredState="Stopped"), pod=pod()), 9,
      S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
     ("stop over its grace", lambda: snapshot(

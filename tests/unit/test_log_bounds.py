@@ -6,7 +6,7 @@ from linkis_ecm.agent.formats.log_pages import BLOCK
 from linkis_ecm.agent.logs.bounded_file import STEP
 from linkis_ecm.agent.settings import read_settings
 from linkis_ecm.agent.tasks import JOURNAL_BYTES
-from linkis_ecm.engine import podspec
+from linkis_ecm.engine import launch, podspec
 from linkis_ecm.model.formats import parse_quantity
 
 MIB = 1 << 20
@@ -14,15 +14,15 @@ MIB = 1 << 20
 
 def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
     volume = int(parse_quantity(podspec.LOG_VOLUME))
-    assert volume >= 2 * podspec.LOG_TOTAL_MIB * MIB
+    assert volume >= 2 * launch.LOG_TOTAL_MIB * MIB
     # Also where a filesystem keeps as much again ready behind each file's end.
-    assert volume > 2 * (2 * podspec.LOG_FILE_MIB * MIB + JOURNAL_BYTES)
+    assert volume > 2 * (2 * launch.LOG_FILE_MIB * MIB + JOURNAL_BYTES)
 
 
 def test_an_agent_that_is_told_nothing_keeps_the_same() -> None:
     settings = read_settings({"ECM_TOKEN": "t"})
-    assert settings.log_file_bytes == podspec.LOG_FILE_MIB * MIB
-    assert settings.log_total_bytes == podspec.LOG_TOTAL_MIB * MIB
+    assert settings.log_file_bytes == launch.LOG_FILE_MIB * MIB
+    assert settings.log_total_bytes == launch.LOG_TOTAL_MIB * MIB
 
 
 def test_what_is_dropped_at_once_is_whole_blocks_of_the_index() -> None:

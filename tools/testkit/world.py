@@ -11,7 +11,6 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -21,12 +20,13 @@ from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
-from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
+from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.token import engine_token
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.archive import MemoryArchive
 from tools.testkit.fakes.atonce import AtOnce
 from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
+from tools.testkit.fakes.rows import Rows
 from tools.testkit.fakes.rules import StatusError
 from tools.testkit.fakes.watches import Change
 
@@ -38,59 +38,6 @@ PLUGIN_SPEC = {
     "defaultResources": {"cpu": "500m", "memory": "1Gi"}, "maxResources": {"cpu": "4", "memory": "8Gi"},
     "idleTimeout": "0s", "startTimeout": "2m", "ttlAfterFinished": "24h",
 }  # fmt: skip
-
-
-class Rows:
-    """The database, as far as an operator can tell: final rows stay, older ones do not overwrite newer ones."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, EngineRecord] = {}
-        self.history: dict[str, list[str]] = {}
-        self.materials: dict[tuple[str, str], list[Material]] = {}
-        self.post_mortems: dict[tuple[str, int], PostMortemRecord] = {}
-
-    def offer(self, record: EngineRecord) -> None:
-        old = self.rows.get(record.ticket_id)
-        if old is not None and (old.final or old.as_of > record.as_of):
-            return
-        self.rows[record.ticket_id] = record
-        words = self.history.setdefault(record.ticket_id, [])
-        if not words or words[-1] != record.status.value:
-            words.append(record.status.value)
-
-    def offer_materials(self, engine_type: str, version: str, materials: list[Material]) -> None:
-        self.materials[engine_type, version] = materials
-
-    depth = 0
-
-    def offer_post_mortem(self, entry: PostMortemRecord) -> None:
-        self.post_mortems[entry.uid, entry.attempt] = entry
-
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
-        return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
-
-    def forget_post_mortems(self, uid: str) -> None:
-        self.post_mortems = {key: entry for key, entry in self.post_mortems.items() if key[0] != uid}
-
-    def has_final(self, ticket: str) -> bool:
-        return ticket in self.rows and self.rows[ticket].final
-
-    def forget_engine(self, ticket: str) -> None:
-        self.rows.pop(ticket, None)
-
-    def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
-        off = {}
-        for record in expected:
-            row = self.rows.get(record.ticket_id)
-            if row is None or row.status != record.status:
-                off[record.ticket_id] = "missing" if row is None else "status"
-        return off
-
-    def repair(self, record: EngineRecord) -> None:
-        self.rows[record.ticket_id] = record
-
-    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
-        return []
 
 
 @dataclass
@@ -205,6 +152,8 @@ class World:
         self.scripts: dict[str, Script] = {}
         self.agents: dict[str, Agent] = {}
         self.pods_made: list[str] = []
+        # uids of pods that run a process in place of an agent.
+        self.processes: set[str] = set()
         self.stops: list[str] = []
         self.archive = MemoryArchive()
         # Agents whose network is cut off: neither reports nor answers get through.
@@ -419,6 +368,8 @@ class World:
                 if agent.state not in ("ShuttingDown", "Failed"):
                     agent.become("ShuttingDown")
                 self._later(0.05, self.exit_pod, change.new, 0)
+            if change.new["metadata"]["uid"] in self.processes:
+                self._later(0.05, self.exit_pod, change.new, 143)
             self._later(0.1, self._remove, change.new)
 
     def _schedule(self, pod: dict[str, Any], script: Script) -> None:
@@ -435,7 +386,7 @@ class World:
         self._later(script.start, self._run, pod, script)
 
     def _run(self, pod: dict[str, Any], script: Script) -> None:
-        number = len(self.agents) + 1
+        number = len(self.agents) + len(self.processes) + 1
 
         def edit(item: dict[str, Any]) -> None:
             started = {"running": {"startedAt": timestamp(loop_now())}}
@@ -443,6 +394,11 @@ class World:
             item["status"]["containerStatuses"] = [{"name": "engine", "state": started}]
 
         if self.cluster.change(PODS, _key(pod), edit) is None:
+            return
+        if all(variable["name"] != "ECM_NAME" for variable in pod["spec"]["containers"][0]["env"]):
+            self.processes.add(pod["metadata"]["uid"])
+            if not script.silent:
+                self._later(script.ready, self.set_ready, pod, True)
             return
         agent = self.agents[pod["metadata"]["uid"]] = Agent(self, pod, script)
         if not script.silent:
@@ -456,6 +412,16 @@ class World:
                 return
             agent.become("Idle")
             agent.live()
+
+    def set_ready(self, pod: dict[str, Any], ready: bool) -> None:
+        """The kubelet's check of a process, as it shows in the pod."""
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": timestamp(loop_now())}
+
+        def edit(item: dict[str, Any]) -> None:
+            others = [c for c in item["status"].get("conditions", []) if c["type"] != "Ready"]
+            item["status"]["conditions"] = [*others, condition]
+
+        self.cluster.change(PODS, _key(pod), edit)
 
     def _end_job(self, agent: Agent) -> None:
         bundle = self.archive.bundles.setdefault((agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"])), {})

@@ -36,7 +36,7 @@ ANSWERS_PATIENCE = 2.0
 REPORT_PATIENCE = 3.0
 STREAMS_PATIENCE = 1.0
 # For the log files on their way to the archive: with the 5 s that a kernel may take to end, within the 15 s that the
-# pod's grace has over the engine's (podspec.AFTER_GRACE).
+# pod's grace has over the engine's (launch.AFTER_GRACE).
 SHIP_PATIENCE = 8.0
 
 

@@ -18,6 +18,7 @@ import orjson
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
 from linkis_ecm.controller import metrics
+from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import Collect, Evidence
 from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.times import format_time
@@ -200,10 +201,11 @@ class EvidenceKeeper:
         return kept
 
     async def _log(self, engine: EngineView, action: Collect, missing: list[str]) -> None:
-        """The kubelet's log, where the agent has not sent its own."""
+        """The kubelet's log, where no agent has sent its files."""
         if "stdout" in await self._archive.files(engine.uid, action.attempt):
             return
-        why = "the agent could not send its files"
+        agent = launch.has_agent(launch.of(engine, None))
+        why = "the agent could not send its files" if agent else "a process writes no log files"
         try:
             data = await self._client.pod_log(
                 action.pod, namespace=engine.namespace, container="engine", tail_bytes=CONTAINER_LOG_BYTES, timeout=5.0

@@ -33,8 +33,8 @@ from linkis_ecm.controller.resync import Resync
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.controller.uploads import Uploads
 from linkis_ecm.engine.decision import Settings
+from linkis_ecm.engine.launch import PodSettings
 from linkis_ecm.engine.names import POD_SELECTOR
-from linkis_ecm.engine.podspec import PodSettings
 from linkis_ecm.engine.view import PodView, pod_view
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder

@@ -20,6 +20,7 @@ from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.queue import WorkQueue
+from linkis_ecm.engine import launch
 from linkis_ecm.engine.agent_report import BadReport, report_of
 from linkis_ecm.engine.conditions import pass_failed, says_pass_failed
 from linkis_ecm.engine.decide import decide
@@ -324,7 +325,7 @@ class Reconciler:
         limit = self._clock() - self._settings.silent_after
         engines = self._cache.engines
         return sum(
-            memory.heard < limit and (engine := engines.get(key)) is not None and engine.state in AVAILABLE
+            memory.heard < limit and (engine := engines.get(key)) is not None and _reports(engine)
             for key, memory in self._memory.items()
         )
 
@@ -335,7 +336,7 @@ class Reconciler:
             # Counted at most once a second: it goes over all engines.
             self._deaf_until = now + 1.0
             silent = self._silent()
-            up = sum(engine.state in AVAILABLE for engine in self._cache.engines.values())
+            up = sum(map(_reports, self._cache.engines.values()))
             self._deaf = silent >= DEAF_FROM and silent * 2 > up
             metrics.DEAF.set(self._deaf)
         return self._deaf
@@ -395,10 +396,15 @@ class Reconciler:
         ):  # fmt: skip
             return
         bad = decision.state is EngineState.FAILED or (decision.state is EngineState.STARTING and bool(reason.remedy))
-        warning = bad or reason in (reasons.CULL_SOON, reasons.RESTARTING)
+        warning = bad or reason in (reasons.CULL_SOON, reasons.RESTARTING, reasons.PROCESS_NOT_READY)
         regarding = {
             "apiVersion": API_VERSION, "kind": "EngineConn", "namespace": engine.namespace, "name": engine.name,
             "uid": engine.uid,
         }  # fmt: skip
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         self._recorder.record(regarding, decision.reason, decision.message, action=decision.state.value, kind=kind)
+
+
+def _reports(engine: EngineView) -> bool:
+    """The engine is up, and an agent in it reports."""
+    return engine.state in AVAILABLE and launch.has_agent(launch.of(engine, None))

@@ -18,18 +18,18 @@ _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.
 
 
 def conditions(
-    before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool, now: datetime,
-    generation: int, exhausted: bool = False,
+    before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool | None,
+    now: datetime, generation: int, exhausted: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only where they are true.
 
-    A condition keeps its time where its status did not change.
+    A condition keeps its time where its status did not change. `registered` is None where no agent registers.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
     wanted: list[tuple[str, bool]] = [
-        ("Ready", state in _READY),
+        ("Ready", state in _READY and reason != reasons.PROCESS_NOT_READY.name),
         ("PodScheduled", scheduled),
-        ("Registered", registered),
+        *([("Registered", registered)] if registered is not None else []),
         ("Draining", state is EngineState.SHUTTING_DOWN),
     ]
     if state is EngineState.STARTING:

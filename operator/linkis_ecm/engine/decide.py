@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from linkis_ecm.engine import facts, restart
+from linkis_ecm.engine import facts, launch, restart
 from linkis_ecm.engine.conditions import merge_patch, says_pass_failed
 from linkis_ecm.engine.decision import Collect, Decision, Outcome, Settings, Snapshot
 from linkis_ecm.engine.desired_status import message_of, status_of
@@ -51,6 +51,10 @@ AGENT: tuple[Rule, ...] = (
     live_pod.agent_ready,  #   → Idle, Busy, Running, Unlock, Locked, as the agent reports; CullSoon
     live_pod.agent_unheard,  # → as before
 )
+PROCESS: tuple[Rule, ...] = (
+    live_pod.process_ready,  #     → Idle ProcessReady, CullSoon
+    live_pod.process_not_ready,  # → Idle ProcessNotReady: its condition Ready is False
+)
 START: tuple[Rule, ...] = (
     live_pod.start_impossible,  # → Failed ImagePullBackOff
     live_pod.start_timeout,  #    → Failed StartTimeout
@@ -60,6 +64,9 @@ START: tuple[Rule, ...] = (
 
 def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     """The decision for one engine; see the module's text."""
+    if not launch.has_agent(launch.of(s.engine, s.plugin)):
+        # Nobody reports: neither a report nor its absence says anything.
+        s = replace(s, report=None, silence=None)
     case = Situation(s, now, settings)
     if s.engine.state in FINAL:
         return _decision(case, ending.settled(case))
@@ -70,7 +77,9 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
 
 
 def _rules(case: Situation) -> tuple[Rule, ...]:
-    return NO_POD if case.s.pod is None else (*POD, *AGENT, *START)
+    if case.s.pod is None:
+        return NO_POD
+    return (*POD, *(AGENT if launch.has_agent(case.launch) else PROCESS), *START)
 
 
 def _first_answer(case: Situation) -> Outcome:
@@ -132,7 +141,7 @@ AMENDMENTS: tuple[Amendment, ...] = (_never_back, _with_namespace, _another_atte
 
 def _decision(case: Situation, outcome: Outcome) -> Decision:
     s, now, settings = case.s, case.now, case.settings
-    wanted = status_of(s, outcome, now, settings)
+    wanted = status_of(s, case.launch, outcome, now, settings)
     patch: dict[str, Any] = {}
     requeue_at = outcome.requeue_at
     current = s.engine.status
@@ -155,6 +164,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         Projection(
             engine=s.engine, plugin=s.plugin, report=s.report, state=outcome.state, since=outcome.since,
             reason=outcome.verdict.reason, message=message, status=wanted, ticket=facts.ticket_id(s.engine),
+            ready_reason=launch.ready_reason(case.launch),
         )
     )  # fmt: skip
     return Decision(

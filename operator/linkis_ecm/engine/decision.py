@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from linkis_ecm.engine import podspec
+from linkis_ecm.engine import launch
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
 from linkis_ecm.model.reasons import Reason
@@ -22,7 +22,7 @@ class Settings:
     """What decisions take from the operator's configuration."""
 
     ecm_instance: str
-    pod: podspec.PodSettings
+    pod: launch.PodSettings
     # A change between Idle and Busy that is over within this never becomes a write to the API.
     hold: timedelta = timedelta(seconds=1)
     # Nor does a drain: a kubelet looks for ended containers once a second, so a quick one is over after up to 1.5 s.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from linkis_ecm.engine import facts
+from linkis_ecm.engine import facts, launch
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
-from linkis_ecm.engine.names import AGENT_PORT, pod_name, service_instance
+from linkis_ecm.engine.names import pod_name, service_instance
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.engineconn import Launch
 from linkis_ecm.model.formats import log_dir_suffix
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 
@@ -21,7 +22,9 @@ def message_of(s: Snapshot, outcome: Outcome) -> str:
     return outcome.verdict.message
 
 
-def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) -> dict[str, Any]:
+def status_of(
+    s: Snapshot, launched: Launch, outcome: Outcome, now: datetime, settings: Settings
+) -> dict[str, Any]:  # fmt: skip
     """The whole status as it should be."""
     engine, current, state = s.engine, s.engine.status, outcome.state
     ticket = facts.ticket_id(engine)
@@ -45,7 +48,7 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
             reason=outcome.verdict.reason.name,
             message=message_of(s, outcome),
             scheduled=s.pod is not None and bool(s.pod.node) and outcome.restart is None,
-            registered=ready and outcome.restart is None,
+            registered=ready and outcome.restart is None if launch.has_agent(launched) else None,
             now=now,
             generation=engine.generation,
             exhausted=outcome.exhausted,
@@ -56,6 +59,8 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
         wanted |= {"engineType": kind, "engineVersion": version, "logDirSuffix": suffix}
     if made or any(isinstance(action, CreatePod) for action in outcome.actions):
         wanted["podName"] = engine.text("podName") or name
+        if (description := launch.written(launched)) is not None:
+            wanted["launch"] = description
     wanted.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.seen.get("accepted", now)))
@@ -66,7 +71,7 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
     if s.evidence is not None and s.evidence.attempt == facts.attempt(engine):
         wanted["postMortem"] = s.evidence.summary
     if not engine.text("readyTime") and (state in AVAILABLE or (state in FINAL and facts.was_ready(s))):
-        wanted |= _on_ready(s, startup, outcome, settings, name)
+        wanted |= _on_ready(s, launched, startup, outcome, settings)
     if state in FINAL:
         wanted["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
         if s.report is not None and s.report.usage:
@@ -75,10 +80,11 @@ def status_of(s: Snapshot, outcome: Outcome, now: datetime, settings: Settings) 
 
 
 def _on_ready(
-    s: Snapshot, startup: dict[str, Any], outcome: Outcome, settings: Settings, name: str
+    s: Snapshot, launched: Launch, startup: dict[str, Any], outcome: Outcome, settings: Settings
 ) -> dict[str, Any]:  # fmt: skip
     """What is known once the engine is ready: its addresses and the times of its start."""
-    pod, report = s.pod, s.report
+    pod, report, port = s.pod, s.report, launch.port(launched)
+    name = pod_name(s.engine.name, s.engine.uid, facts.attempt(s.engine))
     timings = report.timings if report is not None else {}
     answered = from_unix(timings.get("kernelReady", 0.0))
     # An engine that has ended before a pass saw it ready was ready when its kernel answered.
@@ -101,11 +107,11 @@ def _on_ready(
     ready: dict[str, Any] = {
         "readyTime": format_time(ready_at),
         "timesReady": _times_ready(s) + 1,
-        "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace),
+        "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace, port),
         "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
     }
     if pod is not None:
-        ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{AGENT_PORT}"} if pod.ip else {})
+        ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{port}"} if pod.ip and port else {})
     return ready
 
 
@@ -126,7 +132,7 @@ def _on_cull(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
 
 def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
     """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
-    for name in ("podName", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
+    for name in ("podName", "launch", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
         wanted.pop(name, None)
     end = restart.verdict
     wanted |= {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import podspec
+from linkis_ecm.engine import launch, podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.verdicts import Verdict
@@ -49,7 +49,7 @@ def stop_grace(s: Snapshot) -> int:
     text = (s.engine.spec.stop_grace if s.engine.spec is not None else None) or (
         s.plugin.spec.stop_grace if s.plugin is not None else None
     )
-    return podspec.grace_seconds(text)
+    return podspec.bounded_grace(text)
 
 
 def began(engine: EngineView) -> datetime:
@@ -83,6 +83,8 @@ def cull_blocked_by(s: Snapshot) -> str:
     """Why an engine with an idleTimeout is not culled for idleness now; empty where it would be."""
     if not seconds(s, "idle_timeout"):
         return "idleTimeout is 0s: it is never culled for idleness"
+    if not launch.has_agent(launch.of(s.engine, s.plugin)):
+        return "a process reports no activity: its idle time is not counted, only maxLifetime ends it"
     if s.report is None:
         return "its agent has not reported to this operator yet"
     if s.report.state is EngineState.BUSY:

@@ -1,17 +1,172 @@
-"""What an engine's container runs: today an agent, with its environment, its port and its token. Pure."""
+"""The launch description: what an engine's container runs, and how it is known to be ready, alive and stopped.
+
+Two kinds (`model.engineconn.Launch`). `agent`: linkis_ecm.agent, which reports its state, takes the request to stop and
+runs code. `process`: any other program; the kubelet checks whether it is ready, its container's state says whether it
+is alive, and SIGTERM stops it. Of the core this module alone knows what follows from the kind. Pure. Must not choose a
+state.
+"""
 
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
+from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.view import EngineView, PluginView, PodView
+from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import Launch, ReadyCheck
+from linkis_ecm.model.reasons import Reason
+
+AGENT = Launch(kind="agent")
 TOKEN_ENV = "ECM_TOKEN"  # noqa: S105 - a name
+LOG_DIR = "/var/log/engine"
+# The agent's own files drop their beginnings: each at the first figure, all together, with what the code writes there,
+# at the second.
+LOG_FILE_MIB, LOG_TOTAL_MIB = 512, 2048
+# What the agent does after the task's end, at most: interrupt and kill 5 s, last report and logs to the archive 10 s.
+AFTER_GRACE = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """What every engine's pod gets from the operator."""
+
+    report_url: str
+    service: str = "linkis-engines"
+    report_period: float = 10.0
+
+
+def of(engine: EngineView, plugin: PluginView | None) -> Launch:
+    """What the engine's pod was made to run; before it has a pod, what its plugin says now."""
+    written = engine.status.get("launch")
+    if written is not None:
+        try:
+            return Launch.model_validate(written)
+        except ValidationError:
+            pass  # edited by hand
+    elif engine.text("podName"):
+        return AGENT
+    return (plugin.spec.launch if plugin is not None else None) or AGENT
+
+
+def has_agent(launch: Launch) -> bool:
+    """Whether somebody in the pod reports, takes the request to stop, and runs code."""
+    return launch.kind == "agent"
+
+
+def port(launch: Launch) -> int:
+    """The port of the engine's address; 0 for a process that listens nowhere."""
+    return AGENT_PORT if has_agent(launch) else launch.port or 0
+
+
+def ready_reason(launch: Launch) -> Reason:
+    """Why an engine of that kind is Idle for the first time."""
+    return reasons.KERNEL_READY if has_agent(launch) else reasons.PROCESS_READY
+
+
+def written(launch: Launch) -> dict[str, Any] | None:
+    """The description as `status.launch` keeps it: what a plugin said at the start stays with the engine."""
+    return None if has_agent(launch) else launch.model_dump(by_alias=True, exclude_none=True)
+
+
+# --- the pod
+
+
+def container_ports(launch: Launch) -> list[dict[str, Any]]:
+    if has_agent(launch):
+        return [{"name": "agent", "containerPort": AGENT_PORT}]
+    return [{"name": "engine", "containerPort": launch.port}] if launch.port is not None else []
+
+
+def agent_env(
+    engine: EngineView,
+    *,
+    engine_type: str,
+    mode: str,
+    ticket: str,
+    attempt: int,
+    grace: int,
+    settings: PodSettings,
+) -> list[dict[str, str]]:
+    """The agent's environment (docs/design/interfaces.md). `grace` is in seconds. The token is empty: `with_token`."""
+    values = {
+        "ECM_NAMESPACE": engine.namespace,
+        "ECM_NAME": engine.name,
+        "ECM_UID": engine.uid,
+        "ECM_ATTEMPT": str(attempt),
+        "ECM_TICKET_ID": ticket,
+        TOKEN_ENV: "",
+        "ECM_REPORT_URL": settings.report_url,
+        "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
+        "ECM_AGENT_PORT": str(AGENT_PORT),
+        "ECM_LOG_DIR": LOG_DIR,
+        "ECM_LOG_FILE_MIB": str(LOG_FILE_MIB),
+        "ECM_LOG_TOTAL_MIB": str(LOG_TOTAL_MIB),
+        "ECM_ENGINE_TYPE": engine_type,
+        "ECM_STOP_GRACE": str(max(grace, 1)),
+        "ECM_MODE": mode,
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def with_token(pod: dict[str, Any], token: str) -> dict[str, Any]:
-    """A copy of the pod with the engine's token where its agent reads it."""
+    """A copy of the pod with the engine's token where an agent reads it; a pod without an agent gets none."""
     filled = deepcopy(pod)
     for variable in filled["spec"]["containers"][0]["env"]:
         if variable["name"] == TOKEN_ENV:
             variable["value"] = token
     return filled
+
+
+def readiness_probe(launch: Launch) -> dict[str, Any] | None:
+    """The container's readinessProbe; None where nothing is asked: an agent reports, a process without a port runs."""
+    if has_agent(launch) or launch.port is None:
+        return None
+    check = launch.ready or ReadyCheck.model_validate({})
+    if check.http is not None:
+        asked: dict[str, Any] = {"httpGet": {"path": check.http.path, "port": check.http.port or launch.port}}
+    else:
+        asked = {"tcpSocket": {"port": (check.tcp.port if check.tcp is not None else None) or launch.port}}
+    return asked | {
+        "initialDelaySeconds": check.initial_delay_seconds,
+        "periodSeconds": check.period_seconds,
+        "timeoutSeconds": check.timeout_seconds,
+        "failureThreshold": check.failure_threshold,
+    }
+
+
+def termination_grace(launch: Launch, grace: int) -> int:
+    """Seconds between SIGTERM and SIGKILL for an engine of that `grace`; 1 at least: 0 would leave the kubelet out."""
+    return grace + AFTER_GRACE if has_agent(launch) else max(grace, 1)
+
+
+# --- a process, by its pod
+
+
+def process_ready_at(launch: Launch, pod: PodView) -> datetime | None:
+    """From when on the process counts as ready; None while it does not.
+
+    The time may lie ahead: a process without a check is ready when it has run for its initial delay.
+    """
+    if not pod.ready or pod.started is None:
+        return None
+    delay = timedelta(seconds=launch.ready.initial_delay_seconds if launch.ready is not None else 0)
+    return max(pod.ready_since or pod.started, pod.started + delay)
+
+
+def waits_for(launch: Launch) -> str:
+    """What a container that runs has not done yet, in a sentence, for an engine that was not ready in time."""
+    if has_agent(launch):
+        return "Its container runs, but the agent has not reported: see the engine's log."
+    probe = readiness_probe(launch)
+    if probe is None:
+        return "Its container runs, but not yet for launch.ready.initialDelaySeconds."
+    if "httpGet" in probe:
+        asked = f"GET {probe['httpGet']['path']} on port {probe['httpGet']['port']} is not answered with 200 to 399"
+    else:
+        asked = f"port {probe['tcpSocket']['port']} takes no connection"
+    return f"Its container runs, but {asked}: see the engine's log."

@@ -1,8 +1,8 @@
 """Builds an engine's pod, as plain data, from the engine and its plugin.
 
 Restricted by the pod security standard whatever the engine's author writes: the overlay is taken by an allow-list,
-because the operator makes the pod with its own rights. An agent in the pod is one kind of engine: command, arguments
-and environment come from the plugin.
+because the operator makes the pod with its own rights. Image, command, arguments and environment come from the plugin;
+what depends on the kind of launch comes from `engine.launch`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from linkis_ecm.engine.launch import TOKEN_ENV
-from linkis_ecm.engine.names import AGENT_PORT, MANAGED_BY, label_hash, pod_name
+from linkis_ecm.engine import launch
+from linkis_ecm.engine.launch import LOG_DIR, PodSettings
+from linkis_ecm.engine.names import MANAGED_BY, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
@@ -19,18 +20,14 @@ from linkis_ecm.model.plugin import EngineConnPluginSpec
 
 # The images' user (Dockerfile).
 USER_ID = 10001
-LOG_DIR = "/var/log/engine"
 # A folder that grows past this ends the engine by eviction rather than the node by a full disk. The agent's own files
-# drop their beginnings long before: each at the first figure, all together, with what the code writes there, at the
-# second. The rest is room for what a filesystem keeps ready behind a file's end (xfs: as much again as the file has).
+# drop their beginnings long before (launch.LOG_TOTAL_MIB). The rest is room for what a filesystem keeps ready behind a
+# file's end (xfs: as much again as the file has).
 LOG_VOLUME = "4Gi"
-LOG_FILE_MIB, LOG_TOTAL_MIB = 512, 2048
 TMP_VOLUME = "4Gi"
-# The agent lets a running task finish for this long when the engine is to end, where nobody says otherwise.
+# A running task, or a process, may go on for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
 GRACE_MAX = 3600
-# What the agent does after the task's end, at most: interrupt and kill 5 s, last report and logs to the archive 10 s.
-AFTER_GRACE = 15
 
 OVERLAY_METADATA = ("labels", "annotations")
 OVERLAY_SPEC = (
@@ -44,18 +41,9 @@ class InvalidSpecError(ValueError):
     """The engine's spec cannot be turned into a pod; the text names the field and the remedy."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodSettings:
-    """What every engine's pod gets from the operator."""
-
-    report_url: str
-    service: str = "linkis-engines"
-    report_period: float = 10.0
-
-
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Resolved resources: texts for the pod, numbers for the record."""
+    """The resources that an engine gets: texts for the pod, numbers for the record."""
 
     cpu: str
     cpu_limit: str | None
@@ -78,14 +66,23 @@ class Sizes:
 
 def grace_seconds(text: str | None) -> int:
     """`stopGrace` in seconds; raises InvalidSpecError over an hour."""
-    seconds = int(parse_duration(text)) if text else GRACE_SECONDS
+    seconds = _grace(text)
     if seconds > GRACE_MAX:
         raise InvalidSpecError(f"spec.stopGrace {text} is over {GRACE_MAX} s: ask for 1h at most")
     return seconds
 
 
+def bounded_grace(text: str | None) -> int:
+    """`stopGrace` in seconds, an hour at most: a spec may be edited after its pod was made."""
+    return min(_grace(text), GRACE_MAX)
+
+
+def _grace(text: str | None) -> int:
+    return int(parse_duration(text)) if text else GRACE_SECONDS
+
+
 def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
-    """The engine's own wishes, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
+    """What the engine asks for, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
     wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None)
     default, bound = plugin.default_resources, plugin.max_resources
     chosen = Sizes(wish.cpu or default.cpu, wish.cpu_limit or default.cpu_limit, wish.memory or default.memory)
@@ -117,23 +114,32 @@ def build_pod(
     size = sizes(spec, plugin)
     grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
     mounts, volumes = _volumes(spec.volumes or [])
+    launched = plugin.launch or launch.AGENT
+    env = _user_env(plugin.env, spec.env)
+    if launch.has_agent(launched):
+        mounts = [{"name": "log", "mountPath": LOG_DIR}, *mounts]
+        volumes = [{"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}}, *volumes]
+        env += launch.agent_env(
+            engine, engine_type=plugin.engine_type, mode=spec.mode, ticket=ticket, attempt=attempt, grace=grace,
+            settings=settings,
+        )  # fmt: skip
+    elif spec.mode == "once":
+        raise InvalidSpecError(
+            "spec.mode is once, and the plugin's launch.kind is process: a process takes no code, so leave mode and"
+            " code out"
+        )
     container: dict[str, Any] = {
         "name": "engine",
         "image": plugin.image,
-        "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
-        "env": [
-            *_user_env(plugin.env, spec.env),
-            *_agent_env(engine, plugin, ticket=ticket, attempt=attempt, settings=settings),
-            {"name": "ECM_STOP_GRACE", "value": str(max(grace, 1))},
-            {"name": "ECM_MODE", "value": spec.mode},
-        ],
+        "ports": launch.container_ports(launched),
+        "env": env,
         "resources": size.as_container,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "log", "mountPath": LOG_DIR}, {"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
         # The last lines of the log say why an engine died even after its files are gone.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -141,6 +147,7 @@ def build_pod(
         ("imagePullPolicy", plugin.image_pull_policy),
         ("command", plugin.command),
         ("args", plugin.args),
+        ("readinessProbe", launch.readiness_probe(launched)),
     ):
         if value is not None:
             container[field] = value
@@ -161,7 +168,7 @@ def build_pod(
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": grace + AFTER_GRACE,
+            "terminationGracePeriodSeconds": launch.termination_grace(launched, grace),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER_ID,
@@ -171,7 +178,6 @@ def build_pod(
             },
             "containers": [container],
             "volumes": [
-                {"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": TMP_VOLUME}},
                 *volumes,
             ],
@@ -203,33 +209,6 @@ def _labels(engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSp
         "linkis.apache.org/user": label_hash(spec.user),
         "linkis.apache.org/attempt": str(attempt),
     }
-
-
-def _agent_env(
-    engine: EngineView,
-    plugin: EngineConnPluginSpec,
-    *,
-    ticket: str,
-    attempt: int,
-    settings: PodSettings,
-) -> list[dict[str, str]]:
-    values = {
-        "ECM_NAMESPACE": engine.namespace,
-        "ECM_NAME": engine.name,
-        "ECM_UID": engine.uid,
-        "ECM_ATTEMPT": str(attempt),
-        "ECM_TICKET_ID": ticket,
-        # Put in by the executor (engine.launch): decisions know no key.
-        TOKEN_ENV: "",
-        "ECM_REPORT_URL": settings.report_url,
-        "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
-        "ECM_AGENT_PORT": str(AGENT_PORT),
-        "ECM_LOG_DIR": LOG_DIR,
-        "ECM_LOG_FILE_MIB": str(LOG_FILE_MIB),
-        "ECM_LOG_TOTAL_MIB": str(LOG_TOTAL_MIB),
-        "ECM_ENGINE_TYPE": plugin.engine_type,
-    }
-    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _user_env(plugin: list[EnvVar] | None, engine: list[EnvVar] | None) -> list[dict[str, str]]:

@@ -37,6 +37,8 @@ class Projection:
     message: str
     status: Mapping[str, Any]
     ticket: str
+    # Why the engine was Idle for the first time.
+    ready_reason: Reason = reasons.KERNEL_READY
 
 
 def project(p: Projection) -> EngineRecord | None:
@@ -119,7 +121,7 @@ def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tu
     if p.reason is reasons.RESTARTING:
         return (*steps, Transition(EngineState.STARTING, p.since, p.reason.name, p.message))
     if ready is not None and p.since != ready:
-        steps.append(Transition(EngineState.IDLE, ready, reasons.KERNEL_READY.name))
+        steps.append(Transition(EngineState.IDLE, ready, p.ready_reason.name))
     if p.state is not EngineState.STARTING:
         steps.append(Transition(word, p.since, p.reason.name, p.message))
     elif p.reason.name != reasons.POD_CREATED.name:

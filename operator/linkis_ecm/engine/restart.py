@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, podspec
+from linkis_ecm.engine import facts, launch
 from linkis_ecm.engine.decision import DeletePod, Outcome, Restart, Snapshot
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
@@ -70,7 +70,7 @@ def after_failure(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
     delete: tuple[DeletePod, ...] = ()
     if s.pod is not None:
         lost = outcome.verdict.reason in (reasons.NODE_LOST, reasons.AGENT_LOST)
-        delete = (DeletePod(s.pod.name, s.pod.uid, 0 if lost or s.pod.ended else podspec.AFTER_GRACE),)
+        delete = (DeletePod(s.pod.name, s.pod.uid, 0 if lost or s.pod.ended else launch.AFTER_GRACE),)
     details = (
         f"Attempt {follows.attempt + 1} of {policy(s).max_attempts} begins in"
         f" {(follows.begins - now).total_seconds():.0f} s."

@@ -68,7 +68,7 @@ def _memory(pod: PodView, report: Report | None) -> str:
 def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> tuple[EngineState, Verdict]:
     """The final state of an engine whose pod ended by itself, and why.
 
-    A job (`once`) may be over before anybody has seen it run; its agent exits with 0 only where it succeeded.
+    With `once`, exit code 0 is a success even if the engine was never seen ready.
     """
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
@@ -83,7 +83,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
     if report is not None and report.state is EngineState.FAILED:
         return EngineState.FAILED, reported(report)
     if pod.deleting:
-        # The agent drains on SIGTERM and exits with 0: who deleted the pod was not us, so it is no clean end.
+        # An agent drains on SIGTERM and exits with 0; but the operator did not delete the pod, so it is no clean end.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
     if ended is None:
         return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
@@ -115,8 +115,11 @@ def _details(reason: str, message: str) -> str:
     return f"Kubernetes says {reason}: {message}" if message else f"Kubernetes says {reason}."
 
 
-def hung_phase(pod: PodView | None, problem: Verdict | None) -> str:
-    """Which phase of the start did not end, in words, for an engine that was not ready in time."""
+def hung_phase(pod: PodView | None, problem: Verdict | None, waits_for: str = "") -> str:
+    """Which phase of the start did not end, in words, for an engine that was not ready in time.
+
+    `waits_for` is the sentence for a container that runs.
+    """
     if problem is not None:
         return f"It waits because: {problem.reason.name}. {problem.details}".strip()
     if pod is None:
@@ -125,4 +128,4 @@ def hung_phase(pod: PodView | None, problem: Verdict | None) -> str:
         return "Its pod has no node yet."
     if pod.started is None:
         return "Its container has not started yet: the image may still be pulled, or a volume waits."
-    return "Its container runs, but the agent has not reported: see the engine's log."
+    return waits_for

@@ -57,6 +57,9 @@ class PodView:
     waiting_reason: str = ""
     waiting_message: str = ""
     started: datetime | None = None
+    # Kubernetes's own condition Ready: every container runs and passes its readiness check, and the node answers.
+    ready: bool = False
+    ready_since: datetime | None = None
     terminated: Terminated | None = None
     memory_limit: str = ""
 
@@ -180,6 +183,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     scheduled = _mapping(conditions.get("PodScheduled"))
     disrupted = _mapping(conditions.get("DisruptionTarget"))
+    ready = _mapping(conditions.get("Ready"))
+    is_ready = ready.get("status") == "True"
     container: Mapping[str, Any] = next(
         (c for c in status.get("containerStatuses") or [] if c.get("name") == "engine"), {}
     )
@@ -211,6 +216,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         waiting_reason=str(waiting.get("reason") or ""),
         waiting_message=str(waiting.get("message") or ""),
         started=parse_time(running.get("startedAt") or _mapping(ended).get("startedAt")),
+        ready=is_ready,
+        ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
     )

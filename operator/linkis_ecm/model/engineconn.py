@@ -50,6 +50,9 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=1
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=20), WHOLE]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
+Port = Annotated[int, Field(ge=1, le=65535)]
+# The path of an HTTP request, with its query: printable ASCII without blanks.
+HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=256), WHOLE]
 MountPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$", max_length=256), WHOLE]
 ConditionReason = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=1024), WHOLE]
 
@@ -177,6 +180,79 @@ class RestartPolicy(Camel):
 
     type: Literal["Never", "OnFailure", "OnInfrastructureFailure"] = "Never"
     max_attempts: int = Field(3, ge=1, le=10, description="Pods in all, the first included.")
+
+
+class TcpCheck(Camel):
+    """Ready when the port accepts a connection."""
+
+    port: Port | None = Field(None, description="launch.port where absent.")
+
+
+class HttpCheck(Camel):
+    """Ready when a GET is answered with a status of 200 to 399."""
+
+    path: HttpPath = "/"
+    port: Port | None = Field(None, description="launch.port where absent.")
+
+
+class ReadyCheck(Camel):
+    """How the kubelet finds out whether a process is ready; names, bounds and meaning are those of its probes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [rule("!(has(self.tcp) && has(self.http))", "give one of tcp and http")]
+        }
+    )
+
+    tcp: TcpCheck | None = None
+    http: HttpCheck | None = None
+    initial_delay_seconds: int = Field(0, ge=0, le=3600, description="Not ready before the container ran this long.")
+    period_seconds: int = Field(2, ge=1, le=60)
+    timeout_seconds: int = Field(1, ge=1, le=10)
+    failure_threshold: int = Field(3, ge=1, le=10, description="Unready after so many checks that failed in a row.")
+
+    @model_validator(mode="after")
+    def _one_check(self) -> ReadyCheck:
+        if self.tcp is not None and self.http is not None:
+            raise ValueError("give one of tcp and http")
+        return self
+
+
+class Launch(Camel):
+    """What an engine's container runs, and how it is known to be ready, alive and stopped."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.kind == 'process' || (!has(self.port) && !has(self.ready))",
+                    "launch.port and launch.ready belong to launch.kind process",
+                ),
+                rule(
+                    "has(self.port) || !has(self.ready) || (!has(self.ready.tcp) && !has(self.ready.http))",
+                    "launch.port must be given where launch.ready has tcp or http",
+                ),
+            ]
+        }
+    )
+
+    kind: Literal["agent", "process"] = Field(
+        "agent", description="agent: linkis_ecm.agent, which reports. process: any program; the kubelet says how it is."
+    )
+    port: Port | None = Field(None, description="Of a process: where it listens; the engine's address has it.")
+    ready: ReadyCheck | None = Field(
+        None,
+        description="Of a process: absent, a connection to `port` says that it is ready; without `port`, that it runs.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Launch:
+        if self.kind != "process" and (self.port is not None or self.ready is not None):
+            raise ValueError("launch.port and launch.ready belong to launch.kind process")
+        checks = self.ready is not None and (self.ready.tcp is not None or self.ready.http is not None)
+        if checks and self.port is None:
+            raise ValueError("launch.port must be given where launch.ready has tcp or http")
+        return self
 
 
 # What an engine is, as against what may be asked of it later.
@@ -307,7 +383,8 @@ class EngineConnStatus(Camel):
     message: str | None = Field(None, max_length=32768, description="The same in a sentence, with a remedy.")
     ticket_id: str | None = None
     service_instance: str | None = Field(None, description="host:port; the ticket until there is an address.")
-    address: str | None = Field(None, description="IP:port of the engine's agent.")
+    address: str | None = Field(None, description="IP:port of the engine's agent, or of its process.")
+    launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
     ecm_instance: str | None = None
     engine_type: str | None = None
     engine_version: str | None = None

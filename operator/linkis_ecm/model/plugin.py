@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
@@ -21,9 +21,11 @@ from linkis_ecm.model.engineconn import (
     EngineTypeName,
     EngineVersion,
     EnvVar,
+    Launch,
     Quantity,
     RestartPolicy,
     RunType,
+    rule,
 )
 
 
@@ -56,15 +58,30 @@ class WarmPool(Camel):
 class EngineConnPluginSpec(Camel):
     """What the platform team offers."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "has(self.runTypes) || (has(self.launch) && self.launch.kind == 'process')",
+                    "spec.runTypes must be given where spec.launch.kind is agent",
+                )
+            ]
+        }
+    )
+
     engine_type: EngineTypeName = Field(description="Linkis's engine type, such as python.")
     engine_version: EngineVersion = Field(description="The version that engines of this entry carry in their label.")
     default: bool = Field(False, description="Taken for an engine of this type that names no version.")
-    image: str = Field(min_length=1, max_length=512, description="The engine's image; the agent is in it.")
+    image: str = Field(
+        min_length=1, max_length=512, description="The engine's image; the agent is in it where launch.kind is agent."
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    run_types: list[RunType] = Field(
+    launch: Launch | None = Field(None, description="What the container runs; an agent where absent.")
+    run_types: list[RunType] | None = Field(
+        None,
         min_length=1,
         max_length=16,
-        description="What executeCode accepts as runType.",
+        description="What executeCode accepts as runType; a process takes no code.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     command: list[str] | None = Field(None, max_length=64, description="Replaces the image's entry point.")
@@ -81,6 +98,12 @@ class EngineConnPluginSpec(Camel):
     stop_grace: Duration = Field("30s", description="As in an EngineConn.")
     restart_policy: RestartPolicy | None = Field(None, description="Of engines that name none; Never where absent.")
     ttl_after_finished: Duration = Field("24h", description="How long an ended engine's resource stays.")
+
+    @model_validator(mode="after")
+    def _run_types_of_an_agent(self) -> EngineConnPluginSpec:
+        if self.run_types is None and (self.launch is None or self.launch.kind != "process"):
+            raise ValueError("spec.runTypes must be given where spec.launch.kind is agent")
+        return self
 
 
 class EngineConnPluginStatus(Camel):

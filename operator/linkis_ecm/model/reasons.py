@@ -38,6 +38,12 @@ POD_CREATED = _reason("PodCreated", "The engine's pod is made and waits for a no
 POD_SCHEDULED = _reason("PodScheduled", "The engine's pod has a node and starts there.")
 CONTAINER_STARTED = _reason("ContainerStarted", "The engine's container runs; its kernel has not answered yet.")
 KERNEL_READY = _reason("KernelReady", "The kernel has answered: the engine runs code.")
+PROCESS_READY = _reason("ProcessReady", "The engine's process runs and is ready.")
+PROCESS_NOT_READY = _reason(
+    "ProcessNotReady",
+    "The engine's process runs and does not answer its readiness check now.",
+    "See the engine's log with `kubectl logs`; it is ready again with its next good answer.",
+)
 EXECUTING = _reason("Executing", "The engine runs a task.")
 RESTARTING = _reason("Restarting", "The engine's last pod ended and another one is made.")
 CULL_SOON = _reason(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, podspec, verdicts
+from linkis_ecm.engine import facts, launch, verdicts
 from linkis_ecm.engine.decision import Action, DeleteEngine, DeletePod, Outcome, Stop, StopAgent
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.rules.situation import STOP_SLACK, Situation
@@ -28,7 +28,7 @@ def settled(case: Situation) -> Outcome:
     s, now = case.s, case.now
     since, observed = facts.since(s.engine, now), facts.observed(s.engine)
     running = [pod for pod in (s.pod, *s.others) if pod is not None and not pod.ended]
-    grace = 0 if observed.reason is reasons.NODE_LOST else podspec.AFTER_GRACE
+    grace = 0 if observed.reason is reasons.NODE_LOST else launch.AFTER_GRACE
     actions: list[Action] = [one for pod in running if (one := delete_leftover(pod, now, grace)) is not None]
     removal = facts.removal(s, since)
     if removal is not None and now >= removal and not s.engine.deleting:
@@ -52,7 +52,8 @@ def how_it_ended(case: Situation, pod: PodView) -> Outcome:
     s, stop = case.s, case.stop
     if stop is not None and stop.reason is not reasons.KERNEL_DIED:
         return case.stopped(stop)
-    once = s.engine.spec is not None and s.engine.spec.mode == "once"
+    # A job, or a process, may be over before a pass saw it ready; its exit code says whether it succeeded.
+    once = (s.engine.spec is not None and s.engine.spec.mode == "once") or not launch.has_agent(case.launch)
     state, verdict = verdicts.end(pod, s.report, was_ready=facts.was_ready(s), once=once)
     return Outcome(state=state, verdict=verdict, since=case.now)
 
@@ -72,7 +73,7 @@ def deletion_stuck(case: Situation) -> Outcome | None:
 
 
 def stopping(case: Situation) -> Outcome | None:
-    """A stop is under way or due: the agent is asked to drain; where nobody can be asked the pod is deleted."""
+    """A stop is under way or due: an agent is asked to drain; where there is none, the pod is deleted (SIGTERM)."""
     s, pod, now, stop = case.s, case.pod, case.now, case.stop
     if stop is None:
         return None
@@ -83,9 +84,12 @@ def stopping(case: Situation) -> Outcome | None:
     if pod.deleting:
         # The kubelet ends it.
         again = stuck_at(pod) or now + STOP_AGAIN
+    elif not launch.has_agent(case.launch):
+        actions = (DeletePod(pod.name, pod.uid, launch.termination_grace(case.launch, grace)),)
+        again = now + STOP_AGAIN
     elif now >= limit or not (facts.was_ready(s) and pod.ip):
-        # The agent's time is over, or there is no agent yet.
-        actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else podspec.AFTER_GRACE),)
+        # The agent's time is over, or it does not answer yet.
+        actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else launch.AFTER_GRACE),)
     elif stop.sent is None or now >= stop.sent + STOP_AGAIN:
         address = f"{pod.ip}:{AGENT_PORT}"
         actions = (StopAgent(address, facts.attempt(s.engine), grace, stop.reason.name),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, podspec, verdicts
+from linkis_ecm.engine import facts, launch, verdicts
 from linkis_ecm.engine.decision import Action, AskAgent, AskNode, DeletePod, Outcome
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.rules.situation import Situation
@@ -20,6 +20,8 @@ from linkis_ecm.model.states import AVAILABLE, EngineState
 EXIT_WAIT = timedelta(seconds=15)
 # An agent counts as lost only after so many unanswered requests, however long it was silent.
 UNANSWERED_MIN = 3
+# The API gives whole seconds: where a pass sees a change within this time of them, the pass's own clock is finer.
+SEEN_AT_ONCE = timedelta(seconds=1.5)
 
 _READY: dict[EngineState, Reason] = {
     EngineState.BUSY: reasons.EXECUTING,
@@ -42,7 +44,8 @@ def start_impossible(case: Situation) -> Outcome | None:
 def start_timeout(case: Situation) -> Outcome | None:
     if case.now < facts.start_due(case.s):
         return None
-    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(case.pod, verdicts.trouble(case.pod))))
+    problem, waits_for = verdicts.trouble(case.pod), launch.waits_for(case.launch)
+    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(case.pod, problem, waits_for)))
 
 
 def starting(case: Situation) -> Outcome | None:
@@ -50,7 +53,7 @@ def starting(case: Situation) -> Outcome | None:
         state=EngineState.STARTING,
         verdict=verdicts.trouble(case.pod) or Verdict(reasons.POD_CREATED),
         since=facts.began(case.s.engine),
-        requeue_at=facts.start_due(case.s),
+        requeue_at=min(filter(None, (facts.start_due(case.s), launch.process_ready_at(case.launch, case.pod)))),
     )
 
 
@@ -72,7 +75,7 @@ def agent_ends(case: Situation) -> Outcome | None:
     report = case.s.report
     if report is None or report.state not in (EngineState.SHUTTING_DOWN, EngineState.SUCCESS):
         return None
-    limit = timedelta(seconds=facts.stop_grace(case.s) + podspec.AFTER_GRACE)
+    limit = timedelta(seconds=facts.stop_grace(case.s) + launch.AFTER_GRACE)
     # A job that is done was not asked to stop.
     reason = reasons.COMPLETED if report.state is EngineState.SUCCESS else reasons.STOP_REQUESTED
     return _ends_by_itself(report, Verdict(reason), report.changed + limit)
@@ -100,7 +103,7 @@ def agent_silent(case: Situation) -> Outcome | None:
         lost = silence.node and silence.node != "ready"
         reason = reasons.NODE_LOST if lost else reasons.AGENT_LOST
         details = f"{words} Its node {pod.node}: {silence.node}." if pod.node else words
-        force = (DeletePod(pod.name, pod.uid, 0 if lost else podspec.AFTER_GRACE),)
+        force = (DeletePod(pod.name, pod.uid, 0 if lost else launch.AFTER_GRACE),)
         return Outcome(state=EngineState.FAILED, verdict=Verdict(reason, details), since=now, actions=force)
     actions: list[Action] = []
     if silence.last_asked is None or now >= silence.last_asked + settings.ask_again:
@@ -123,6 +126,35 @@ def agent_unheard(case: Situation) -> Outcome | None:
     """This operator process is new and has no report yet: what was written stands."""
     state = case.s.engine.state
     return _until_silent(case, case.unchanged(state)) if state in AVAILABLE else None
+
+
+# --- a process, by what the kubelet says of its pod
+
+
+def process_ready(case: Situation) -> Outcome | None:
+    ready_at = launch.process_ready_at(case.launch, case.pod)
+    if ready_at is None or case.now < ready_at:
+        return None
+    if case.s.engine.state in AVAILABLE:
+        since = facts.since(case.s.engine, case.now)
+    else:
+        since = case.now if case.now < ready_at + SEEN_AT_ONCE else ready_at
+    return available(case, EngineState.IDLE, reasons.PROCESS_READY, since)
+
+
+def process_not_ready(case: Situation) -> Outcome | None:
+    """A process that was ready and does not answer now has not ended: it stays Idle, with the condition Ready False."""
+    if case.s.engine.state not in AVAILABLE:
+        return None
+    return Outcome(
+        state=EngineState.IDLE,
+        verdict=Verdict(reasons.PROCESS_NOT_READY),
+        since=facts.since(case.s.engine, case.now),
+        requeue_at=facts.next_cull(case.s, case.now),
+    )
+
+
+# --- both
 
 
 def available(case: Situation, state: EngineState, reason: Reason, since: datetime) -> Outcome:

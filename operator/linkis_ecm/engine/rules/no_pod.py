@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linkis_ecm.engine import facts, podspec, verdicts
+from linkis_ecm.engine import facts, launch, podspec, verdicts
 from linkis_ecm.engine.decision import Action, ConfirmPod, CreatePod, Outcome
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.rules.ending import STOP_AGAIN, delete_leftover, how_it_ended
@@ -72,7 +72,7 @@ def not_yet_due(case: Situation) -> Outcome | None:
     begins = facts.began(s.engine)
     if now >= begins and not s.others:
         return None
-    deletions = (delete_leftover(pod, now, 0 if pod.ended else podspec.AFTER_GRACE) for pod in s.others)
+    deletions = (delete_leftover(pod, now, 0 if pod.ended else launch.AFTER_GRACE) for pod in s.others)
     actions: tuple[Action, ...] = tuple(one for one in deletions if one is not None)
     requeue_at = max(begins, now + STOP_AGAIN) if s.others else begins
     return case.unchanged(EngineState.STARTING, actions=actions, requeue_at=requeue_at)

@@ -11,15 +11,16 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from linkis_ecm.engine import facts, podspec
+from linkis_ecm.engine import facts, launch, podspec
 from linkis_ecm.engine.decision import Action, DeletePod, Outcome, Settings, Snapshot, Stop
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import PodView
 from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import Launch
 from linkis_ecm.model.states import EngineState
 
 # On top of the engine's own grace: for the agent's answer, its last report, and its logs on their way to the archive.
-STOP_SLACK = timedelta(seconds=podspec.AFTER_GRACE)
+STOP_SLACK = timedelta(seconds=launch.AFTER_GRACE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Situation:
         if self.s.pod is None:
             raise ValueError(f"{self.s.engine.key}: a rule for an engine with a pod, and there is no pod")
         return self.s.pod
+
+    @cached_property
+    def launch(self) -> Launch:
+        """What the engine's pod runs, or will run."""
+        return launch.of(self.s.engine, self.s.plugin)
 
     @cached_property
     def stop(self) -> Stop | None:
@@ -73,7 +79,7 @@ class Situation:
         actions: tuple[Action, ...] = ()
         pod = self.s.pod
         if pod is not None and not pod.ended and not pod.deleting:
-            actions = (DeletePod(pod.name, pod.uid, podspec.AFTER_GRACE),)
+            actions = (DeletePod(pod.name, pod.uid, launch.AFTER_GRACE),)
         return Outcome(state=EngineState.FAILED, verdict=verdict, since=self.now, actions=actions)
 
     def stopped(self, stop: Stop, *, actions: tuple[Action, ...] = ()) -> Outcome:
