@@ -37,8 +37,17 @@ MAX_ANSWER_BYTES = 1 << 20
 
 
 def has_agent(engine: EngineView | PastEngine) -> TypeGuard[EngineView]:
-    """Its pod has an address and has not ended: there is an agent to ask."""
-    return isinstance(engine, EngineView) and bool(engine.address) and not engine.is_final
+    """Its pod has an address and has not ended, and what runs there is an agent: there is somebody to ask."""
+    return isinstance(engine, EngineView) and engine.has_agent and bool(engine.address) and not engine.is_final
+
+
+def no_agent(engine: EngineView) -> Refused:
+    """The engine's pod runs something else than an agent."""
+    return bad_request(
+        f"{engine.title} runs a {engine.launch} (launch.kind of its EngineConnPlugin) and no agent, so it takes neither"
+        f" code nor commands: use it at {engine.service_instance}, and read its log with kubectl logs"
+        f" {engine.pod_name or ''} -n {engine.namespace}"
+    )
 
 
 class AgentLink:
@@ -94,7 +103,10 @@ class AgentLink:
                 yield answer
 
     def endpoint(self, engine: EngineView) -> AgentEndpoint:
-        """Where the engine's agent is, with the token of its pod."""
+        """Where the engine's agent is, with the token of its pod. Raises Refused where there is none: a token is never
+        sent to what is no agent."""
+        if not engine.has_agent:
+            raise no_agent(engine)
         return AgentEndpoint(engine.address, engine_token(self.settings.token_key, engine.uid, engine.attempt))
 
     @contextmanager

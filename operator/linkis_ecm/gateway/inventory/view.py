@@ -38,6 +38,8 @@ class EngineView:
     deleting: bool = False
     service_instance: str = ""
     address: str = ""
+    # What runs in its pod: agent, or process (docs/design/lifecycle.md).
+    launch: str = "agent"
     attempt: int = 0
     ecm_instance: str = ""
     log_dir_suffix: str = ""
@@ -62,9 +64,19 @@ class EngineView:
         return f"engine {self.namespace}/{self.name}"
 
     @property
+    def has_agent(self) -> bool:
+        """What runs in its pod is an agent: it takes code, serves its logs and knows the engine's token."""
+        return self.launch == "agent"
+
+    @property
+    def usable(self) -> bool:
+        """It is ready, and nobody ends it."""
+        return self.state in AVAILABLE and (bool(self.address) or not self.has_agent) and not self.ending
+
+    @property
     def takes_code(self) -> bool:
-        """It is available and there is somebody to send code to."""
-        return self.state in AVAILABLE and bool(self.address) and not self.ending
+        """It is ready, and its agent can be asked to run code."""
+        return self.usable and self.has_agent
 
     @property
     def ending(self) -> bool:
@@ -105,6 +117,7 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         deleting=bool(metadata.get("deletionTimestamp")),
         service_instance=str(status.get("serviceInstance") or ticket_id),
         address=str(status.get("address") or ""),
+        launch=_launch(status.get("launch")),
         attempt=int(status.get("attempt") or 0),
         ecm_instance=str(status.get("ecmInstance") or ""),
         log_dir_suffix=str(status.get("logDirSuffix") or ""),
@@ -133,6 +146,13 @@ def _quantity(text: Any) -> Decimal:
         return formats.parse_quantity(str(text)) if text else Decimal(0)
     except ValueError:
         return Decimal(0)
+
+
+def _launch(description: Any) -> str:
+    """The kind in status.launch; without one it is an agent. What cannot be read is none: it must not get a token."""
+    if description is None:
+        return "agent"
+    return str(description.get("kind") or "agent") if isinstance(description, Mapping) else "unknown"
 
 
 def _state(text: Any) -> EngineState:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from linkis_ecm.gateway.agents.link import no_agent
 from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.history import PastEngine
@@ -95,6 +96,8 @@ class Logs:
         for source in self.sources:
             if source.has(engine):
                 return source
+        if isinstance(engine, EngineView) and not engine.is_final and not engine.has_agent:
+            raise no_agent(engine)
         if isinstance(engine, EngineView) and not engine.is_final and not engine.address:
             raise bad_request(
                 f"{engine.title} is {engine.state} and has written no log yet: ask again when getEngineStatus shows it"

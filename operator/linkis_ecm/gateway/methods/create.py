@@ -255,7 +255,7 @@ async def _shown(gateway: Gateway, engine: EngineView) -> None:
 
 
 async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: bool) -> EngineView:
-    """The engine once it takes code or runs its job. Raises Refused where it ends before, or is not ready in time."""
+    """The engine once it is ready or runs its job. Raises Refused where it ends before, or is not ready in time."""
     views: asyncio.Queue[EngineView | None] = asyncio.Queue()
     last = engine
     with gateway.engines.listen(engine.key, views.put_nowait):
@@ -264,7 +264,7 @@ async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: 
             last = current
         try:
             async with asyncio.timeout(seconds):
-                while not (last.takes_code or (once and last.reason in _JOB)):
+                while not (last.usable or (once and last.reason in _JOB)):
                     if last.is_final or last.ending:
                         raise _failure(last)
                     view = await views.get()

@@ -122,7 +122,7 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
 async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     """Who would be culled for idleness or age within that time, and what keeps the others."""
     gateway, caller = call.gateway, call.caller
-    mine = [view for view in gateway.engines if view.takes_code and (caller.is_admin or view.user == caller.user)]
+    mine = [view for view in gateway.engines if view.usable and (caller.is_admin or view.user == caller.user)]
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
     asked = asyncio.Semaphore(ASKED_AT_ONCE)
     now = gateway.clock()

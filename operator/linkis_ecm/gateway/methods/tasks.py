@@ -25,7 +25,7 @@ from linkis_ecm.api.models import (
     TasksAnswer,
 )
 from linkis_ecm.gateway.agents.client import TaskResult
-from linkis_ecm.gateway.agents.link import has_agent
+from linkis_ecm.gateway.agents.link import has_agent, no_agent
 from linkis_ecm.gateway.context import Answer, Call, Gateway
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused, bad_request
@@ -220,6 +220,8 @@ async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamRespo
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
     engine, task_id = await which_task(call, request)
     if not has_agent(engine):
+        if isinstance(engine, EngineView) and not engine.has_agent:
+            raise no_agent(engine)
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
     cursor = str(request.last_event_id or call.request.headers.get("Last-Event-ID") or "")
     if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
@@ -348,6 +350,8 @@ def takes_no_code(engine: EngineView | PastEngine) -> Refused:
         return bad_request(f"{engine.title} has ended ({engine.state}{why}): create another engine")
     if engine.ending:
         return bad_request(f"{engine.title} is ShuttingDown and takes no more code: create another engine")
+    if not engine.has_agent:
+        return no_agent(engine)
     return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
 
 

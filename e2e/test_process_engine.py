@@ -1,0 +1,228 @@
+"""Engines that run a plain process, without an agent, on the real node: the kubelet's checks, SIGTERM, exit codes."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tools.cluster.tools import images
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.waiting import NAMESPACE, operator_pods, pods, status, until_holds, until_row, until_state
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+SAMPLE = Path(__file__).parents[1] / "manifests/samples/process.yaml"
+TYPE = "e2e_process"
+# A server as programs write them: it answers its health check, ends on SIGTERM, and does what the test's files say.
+SERVER = """
+import http.server, os, signal, sys, threading, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if os.path.exists("/tmp/unready") else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), os._exit(0)))
+threading.Thread(target=http.server.HTTPServer(("", 8080), Handler).serve_forever, daemon=True).start()
+while not os.path.exists("/tmp/go"):
+    time.sleep(0.05)
+what = open("/tmp/go").read()
+print("last words:", what, flush=True)
+if what == "grow":
+    grown = bytearray(400 << 20)
+    grown[::4096] = b"1" * len(grown[::4096])
+os._exit(int(what))
+"""
+HTTP = {"kind": "process", "port": 8080, "ready": {"http": {"path": "/"}, "periodSeconds": 1, "failureThreshold": 2}}
+
+
+class Processes:
+    """Makes plugins and engines of them by kubectl, and takes them away."""
+
+    def __init__(self) -> None:
+        self.engines: list[str] = []
+        self.plugins: list[str] = []
+
+    def plugin(self, launch: dict[str, Any], **more: Any) -> str:
+        """A plugin by its name; by default it runs the server above in the operator's own image."""
+        name = f"e2e-process-{uuid.uuid4().hex[:6]}"
+        spec = {
+            "engineType": TYPE, "engineVersion": name.rpartition("-")[2], "image": images()["ecm"],
+            "imagePullPolicy": "IfNotPresent", "command": ["python3", "-u", "-c"], "args": [SERVER], "launch": launch,
+            "defaultResources": {"cpu": "50m", "memory": "64Mi"}, "startTimeout": "60s",
+        } | more  # fmt: skip
+        body = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin", "metadata": {"name": name}}
+        kubectl.must("create", "-f", "-", stdin=json.dumps(body | {"spec": spec}))
+        self.plugins.append(name)
+        return name
+
+    def engine(self, plugin: str, **spec: Any) -> str:
+        name = f"process-{uuid.uuid4().hex[:6]}"
+        body = {
+            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
+            "spec": {"plugin": plugin, "user": "hadoop"} | spec,
+        }  # fmt: skip
+        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+        self.engines.append(name)
+        return name
+
+    def ready(self, launch: dict[str, Any], **spec: Any) -> str:
+        """An engine of a plugin of its own, once it is Idle."""
+        name = self.engine(self.plugin(launch), **spec)
+        until_state(name, "Idle")
+        return name
+
+
+@pytest.fixture
+def processes(installation: Any) -> Iterator[Processes]:
+    made = Processes()
+    yield made
+    if made.engines:
+        kubectl.run("delete", "ec", *made.engines, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+    if made.plugins:
+        kubectl.run("delete", "ecp", *made.plugins, "--ignore-not-found", "--wait=false")
+
+
+def inside(engine: str, script: str) -> str:
+    """What a line of shell prints in the engine's container."""
+    (pod,) = [pod for pod in pods(engine) if pod["status"]["phase"] == "Running"]
+    return kubectl.must("exec", "-n", NAMESPACE, pod["metadata"]["name"], "--", "sh", "-c", script)
+
+
+def conditions(engine: str) -> dict[str, str]:
+    return {c["type"]: c["status"] for c in status(engine).get("conditions", [])}
+
+
+def test_the_sample_is_ready_by_its_port_and_its_users_reach_it(processes: Processes, gateway: Gateway) -> None:
+    plugin, engine = yaml.safe_load_all(SAMPLE.read_text())
+    plugin["spec"] |= {"image": images()["ecm"], "imagePullPolicy": "IfNotPresent"}
+    processes.plugins.append(plugin["metadata"]["name"])
+    processes.engines.append(engine["metadata"]["name"])
+    kubectl.must("apply", "-f", "-", stdin=json.dumps(plugin))
+    kubectl.must("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(engine))
+    kubectl.must("wait", "-n", NAMESPACE, "ec/first-web", "--for=condition=Ready", "--timeout=90s")
+    found = status("first-web")
+    assert (found["engineState"], found["reason"]) == ("Idle", "ProcessReady")
+    assert found["serviceInstance"].endswith(f".linkis-engines.{NAMESPACE}:8080")
+    assert found["address"].endswith(":8080")
+    phases = [found["startup"][phase] for phase in ("accepted", "scheduled", "containerStarted", "ready")]
+    assert phases == sorted(phases)
+    assert "ECM_" not in inside("first-web", "env")
+    (pod,) = pods("first-web")
+    assert "9105" not in json.dumps(pod["spec"])
+    (operator,) = operator_pods()
+    code = f"import urllib.request as u; print(u.urlopen('http://{found['address']}/', timeout=5).status)"
+    told = kubectl.must(
+        "exec", "-n", NAMESPACE, operator["metadata"]["name"], "-c", "operator", "--", "python", "-c", code
+    )
+    assert told.strip() == "200"
+    ticket = found["ticketId"]
+    assert gateway.status(ticket).data["status"] == "Idle"
+    refused = gateway.execute(ticket, "1")
+    assert refused.http == 400
+    assert "runs a process" in refused.message
+    until_row(ticket, "Idle", final=False)
+    # It ignores SIGTERM, as any first process of a container does that has no handler: the kubelet kills it.
+    begun = time.monotonic()
+    assert gateway.terminate(ticket).ok
+    ended = until_state("first-web", "Success")
+    assert ended["reason"] == "StoppedByUser"
+    assert time.monotonic() - begun >= 2, "it had its grace"
+    until_row(ticket, "ShuttingDown", final=True)
+    until_holds("no pod", lambda: pods("first-web"), lambda left: not left)
+
+
+def test_a_process_that_ends_on_sigterm_is_stopped_at_once(processes: Processes, gateway: Gateway) -> None:
+    name = processes.ready(HTTP, stopGrace="5m")
+    ticket = status(name)["ticketId"]
+    assert gateway.terminate(ticket).ok
+    # Far below the grace: the process itself has ended.
+    assert until_state(name, "Success", seconds=60)["reason"] == "StoppedByUser"
+    until_row(ticket, "ShuttingDown", final=True)
+
+
+def test_a_process_that_does_not_answer_for_a_while_stays_and_says_so(processes: Processes) -> None:
+    name = processes.ready(HTTP)
+    since = status(name)["stateSince"]
+    assert conditions(name)["Ready"] == "True"
+    inside(name, "touch /tmp/unready")
+    until_holds("Ready is False", lambda: conditions(name), lambda found: found["Ready"] == "False")
+    found = status(name)
+    assert (found["engineState"], found["reason"]) == ("Idle", "ProcessNotReady")
+    inside(name, "rm /tmp/unready")
+    until_holds("Ready is True", lambda: conditions(name), lambda found: found["Ready"] == "True")
+    found = status(name)
+    assert (found["engineState"], found["reason"], found["stateSince"]) == ("Idle", "ProcessReady", since)
+
+
+@pytest.mark.parametrize("launch", [HTTP, {"kind": "process", "port": 8080}, {"kind": "process"}], ids=str)
+@pytest.mark.parametrize(("code", "state", "reason"), [("0", "Success", "Completed"), ("3", "Failed", "AgentExited")])
+def test_an_exit_code_tells_the_end_and_the_log_is_kept(
+    processes: Processes, gateway: Gateway, launch: dict[str, Any], code: str, state: str, reason: str
+) -> None:
+    name = processes.ready(launch)
+    ticket = status(name)["ticketId"]
+    inside(name, f"printf {code} > /tmp/go")
+    found = until_state(name, state)
+    assert found["reason"] == reason
+    if code != "0":
+        assert "Its exit code was 3." in found["message"]
+        assert "last words: 3" in found["message"]
+    assert "container.log" in found["postMortem"]["files"]
+    until_row(ticket, state, final=True)
+    lines = gateway.logs(ticket, logType="stdout", fromLine=1, lines=50).data["logs"]
+    assert any(f"last words: {code}" in line for line in lines), lines
+
+
+def test_a_process_over_its_memory_is_told_as_such(processes: Processes) -> None:
+    name = processes.ready(HTTP)
+    inside(name, "printf grow > /tmp/go")
+    found = until_state(name, "Failed")
+    assert found["reason"] == "OOMKilled"
+    assert "64Mi" in found["message"]
+
+
+def test_a_process_that_never_answers_times_out_and_its_pod_goes(processes: Processes) -> None:
+    launch = {"kind": "process", "port": 8081}
+    name = processes.engine(processes.plugin(launch), startTimeout="10s")
+    found = until_state(name, "Failed")
+    assert found["reason"] == "StartTimeout"
+    assert "port 8081 takes no connection" in found["message"]
+    until_holds("no pod", lambda: pods(name), lambda left: not left)
+
+
+def test_a_crashed_process_is_restarted_by_its_policy(processes: Processes) -> None:
+    name = processes.ready(HTTP, restartPolicy={"type": "OnFailure", "maxAttempts": 2})
+    inside(name, "printf 7 > /tmp/go")
+    again = until_holds("attempt 1", lambda: status(name), lambda found: found.get("attempt") == 1)
+    assert again["lastEnd"]["reason"] == "AgentExited"
+    until_state(name, "Idle", seconds=120)
+    inside(name, "printf 7 > /tmp/go")
+    until_state(name, "Failed")
+    assert conditions(name)["DeadLettered"] == "True"
+
+
+def test_a_process_lives_on_without_its_plugin_and_ends_by_its_age(processes: Processes) -> None:
+    plugin = processes.plugin(HTTP, idleTimeout="1s")
+    name = processes.engine(plugin, maxLifetime="45s")
+    until_state(name, "Idle")
+    kubectl.must("delete", "ecp", plugin)
+    found = until_state(name, "Success", seconds=120)
+    assert found["reason"] == "LifetimeOver"
+
+
+def test_a_job_is_refused_in_words(processes: Processes) -> None:
+    name = processes.engine(processes.plugin(HTTP), mode="once", code="1")
+    found = until_state(name, "Failed")
+    assert found["reason"] == "InvalidSpec"
+    assert "launch.kind is process" in found["message"]
