@@ -13,6 +13,7 @@ from aiohttp import web
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.uploads import Uploads
 from linkis_ecm.model.record import PostMortemRecord
 from linkis_ecm.model.token import engine_token
@@ -52,13 +53,15 @@ class Operator:
         # A list of results has been taken.
         self.listed = asyncio.Event()
         client: Any = None  # no pod is looked at here
+        metrics = Metrics()
         self.keeper = EvidenceKeeper(
             client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
             retention=timedelta(days=7), total=1 << 40,
+            metrics=metrics,
         )  # fmt: skip
         self.reports: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self._around])
-        self.uploads = Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max)
+        self.uploads = Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max, metrics=metrics)
         self.uploads.add_routes(self.app)
         self.app.router.add_post("/v1/report", self._report)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from linkis_ecm.controller.worker import Result
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Fault
@@ -179,10 +180,10 @@ async def test_an_engine_that_makes_a_pass_raise_harms_no_other(world: World) ->
     running = await world.start()
     decide = running.parts.reconciler.process
 
-    async def poisoned(key: tuple[str, str]) -> None:
+    async def poisoned(key: tuple[str, str]) -> Result:
         if key[1] == "poison":
             raise RuntimeError("boom")
-        await decide(key)
+        return await decide(key)
 
     running.parts.reconciler.process = poisoned  # type: ignore[method-assign]
     world.create("poison")
@@ -190,7 +191,7 @@ async def test_an_engine_that_makes_a_pass_raise_harms_no_other(world: World) ->
     await world.until_state("fine", "Idle")
     await asyncio.sleep(300)
     assert world.state("poison") == ""
-    errors = running.parts.reconciler._memory[NAMESPACE, "poison"].errors
+    errors = running.parts.reconciler.worker.failures((NAMESPACE, "poison"))
     assert 5 < errors < 30, "tried again, ever more slowly"
 
 

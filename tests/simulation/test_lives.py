@@ -69,13 +69,13 @@ async def test_a_settled_engine_costs_no_call(world: World) -> None:
         world.create(f"e{n}")
     for n in range(5):
         await world.until_state(f"e{n}", "Idle")
-    await world.until(lambda: world.operators[0].parts.reconciler.queue.idle)
+    await world.until(lambda: world.operators[0].parts.reconciler.worker.idle)
     before = world.writes()
     gets = [
         entry for entry in world.server.log if entry.call.verb == "get" and entry.call.resource in (ENGINECONNS, PODS)
     ]
-    world.operators[0].parts.reconciler.notice_all()
-    await world.until(lambda: world.operators[0].parts.reconciler.queue.idle)
+    world.operators[0].parts.reconciler.enqueue_all()
+    await world.until(lambda: world.operators[0].parts.reconciler.worker.idle)
     assert world.writes() == before
     after = [
         entry for entry in world.server.log if entry.call.verb == "get" and entry.call.resource in (ENGINECONNS, PODS)

@@ -8,6 +8,8 @@ import random
 import pytest
 
 from linkis_ecm.controller.canary import Canary, CanaryError
+from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.worker import Result
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.states import EngineState
 from tools.testkit.world import NAMESPACE, World
@@ -20,10 +22,10 @@ async def test_a_poison_engine_is_named_on_itself_and_mends(world: World) -> Non
     process = running.parts.reconciler.process
     poisoned = True
 
-    async def poison(key: tuple[str, str]) -> None:
+    async def poison(key: tuple[str, str]) -> Result:
         if poisoned and key[1] == "poison":
             raise RuntimeError("boom")
-        await process(key)
+        return await process(key)
 
     running.parts.reconciler.process = poison  # type: ignore[method-assign]
     world.create("poison", startTimeout="1h")
@@ -58,13 +60,13 @@ async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) 
 
 
 def canary(world: World) -> Canary:
-    async def deaf() -> None:
+    async def watch_silent() -> None:
         raise AssertionError("the watch is well")
 
     parts = world.operators[0].parts
     return Canary(
-        client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE, deaf=deaf,
-        rng=random.Random(1),
+        client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE,
+        on_watch_silent=watch_silent, rng=random.Random(1), metrics=Metrics(),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from linkis_ecm.store.sink import POISON, Sink, _newer
+from linkis_ecm.store.sink import Sink, merged
 from tests.store.records import PATIENCE, RESOURCE, T0, at, life, step, ticket
 from tools.testkit.agent_process import until
 from tools.testkit.mariadb import MariaDB
@@ -118,15 +118,15 @@ def test_counters_and_what_is_known_do_not_go_back(engine: Engine, sink: Sink) -
 
 def test_records_of_one_engine_coalesce_and_keep_every_transition() -> None:
     name = ticket()
-    merged = life(name)[0]
+    whole = life(name)[0]
     for record in life(name)[1:]:
-        merged = _newer(merged, record)
-    assert merged.status is EngineState.SUCCESS
-    assert [t.state.value for t in merged.transitions] == ["Starting", "Idle", "Busy", "Idle", "Success"]
+        whole, _ = merged(whole, record)
+    assert whole.status is EngineState.SUCCESS
+    assert [t.state.value for t in whole.transitions] == ["Starting", "Idle", "Busy", "Idle", "Success"]
 
 
 def test_a_refused_record_is_set_aside_and_the_others_are_written(engine: Engine, sink: Sink) -> None:
-    before = POISON._value.get()
+    before = sink.metrics.refused._value.get()
     good, bad = ticket(), ticket()
     poison: Any = step(bad, EngineState.STARTING, 0, label_value=None)
     sink.offer(poison)
@@ -134,7 +134,7 @@ def test_a_refused_record_is_set_aside_and_the_others_are_written(engine: Engine
     assert sink.flush(PATIENCE)
     assert Queries(engine).record_by_ticket(good) is not None
     assert Queries(engine).record_by_ticket(bad) is None
-    assert POISON._value.get() == before + 1
+    assert sink.metrics.refused._value.get() == before + 1
     assert sink.healthy
 
 

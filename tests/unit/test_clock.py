@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from linkis_ecm.controller import metrics
 from linkis_ecm.controller.clock import SteadyClock
+from linkis_ecm.controller.metrics import Metrics
 
 
 class Hands:
@@ -23,8 +23,8 @@ class Hands:
         self.monotonic += seconds
 
 
-def clock(hands: Hands) -> SteadyClock:
-    return SteadyClock(wall=lambda: hands.wall, monotonic=lambda: hands.monotonic)
+def clock(hands: Hands, metrics: Metrics | None = None) -> SteadyClock:
+    return SteadyClock(wall=lambda: hands.wall, monotonic=lambda: hands.monotonic, metrics=metrics or Metrics())
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -43,8 +43,8 @@ def test_it_is_the_wall_clock_while_that_goes_on() -> None:
 def test_a_jump_of_the_wall_clock_changes_no_deadline_and_is_told_once(
     jump: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hands = Hands()
-    steady = clock(hands)
+    hands, metrics = Hands(), Metrics()
+    steady = clock(hands, metrics)
     before = steady()
     hands.wall += jump
     hands.on(1)
@@ -52,7 +52,7 @@ def test_a_jump_of_the_wall_clock_changes_no_deadline_and_is_told_once(
         for _ in range(5):
             assert (steady() - before).total_seconds() == pytest.approx(1)
     assert len(said(caplog)) == 1
-    assert metrics.CLOCK_SKEW._value.get() == pytest.approx(jump)
+    assert metrics.clock_skew._value.get() == pytest.approx(jump)
 
 
 def test_slow_drift_is_no_jump(caplog: pytest.LogCaptureFixture) -> None:

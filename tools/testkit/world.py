@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
-from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
@@ -122,7 +122,6 @@ class Running:
 
     parts: Operator
     tasks: list[asyncio.Task[Any]]
-    lease: Lease
 
 
 class _Agents:
@@ -256,16 +255,13 @@ class World:
             client=client,
             sink=sink,
             settings=settings,
+            archive=self.archive,
+            metrics=Metrics(),
             clock=loop_now,
+            wall=loop_now,
             rng=rng,
             agents=_Agents(self),
-            archive=self.archive,
         )
-        lease = Lease(
-            client, namespace="default", name="op", identity=identity, on_started=parts.lead, on_stopped=parts.follow,
-            now=loop_now, rng=random.Random(self._seed),
-        )  # fmt: skip
-        parts.reconciler.may_write = lambda: lease.held
         feeds = [
             Reflector(
                 client, resource, transform=dict, rng=random.Random(1),
@@ -273,14 +269,14 @@ class World:
             )
             for resource in (ENGINECONNS, PLUGINS)
         ]  # fmt: skip
-        running = Running(parts, [], lease)
+        running = Running(parts, [])
 
         async def begin() -> None:
             await parts.fill()
             loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
             await parts.pods_synced()
-            loops = [lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
+            loops = [parts.lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
 
         running.tasks.append(asyncio.create_task(begin()))

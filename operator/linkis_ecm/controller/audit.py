@@ -1,7 +1,7 @@
-"""The drift audit: API, pods and rows side by side; what differs is counted and repaired.
+"""The drift audit: compares API, pods and rows; differences are counted and repaired.
 
-The control loop reacts to changes; this finds what no change tells, such as a row that somebody edited. Must not touch
-what is in motion: a difference counts when two audits in a row saw it.
+The work loop reacts to changes; the audit finds what no change reports, such as a row that somebody edited. It must not
+touch what is still changing: a difference counts only where two audits in a row saw it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import PODS
@@ -28,36 +28,44 @@ class AuditedRows(Protocol):
     def depth(self) -> int: ...
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
-        """Ticket → what differs: missing, status, address."""
+        """By ticket what differs: missing, status or address."""
         ...
 
     def repair(self, record: EngineRecord) -> None: ...
 
 
 class Audit:
-    """`once` per resync, while leading."""
+    """`once` for each resync while leading. `clock` is monotonic, in seconds."""
 
     def __init__(
-        self, *, client: KubeClient, cache: Cache, reconciler: Reconciler, rows: AuditedRows, clock: Callable[[], float]
+        self,
+        *,
+        client: KubeClient,
+        cache: Cache,
+        reconciler: Reconciler,
+        rows: AuditedRows,
+        clock: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._cache = cache
         self._reconciler = reconciler
         self._rows = rows
         self._clock = clock
+        self._drift = metrics.drift
         self._orphans: set[str] = set()
         self._rows_off: dict[str, str] = {}
         self._ended: float | None = None
-        metrics.AUDIT_SECONDS.set_function(lambda: -1.0 if self._ended is None else self._clock() - self._ended)
+        metrics.audit_age.set_function(lambda: -1.0 if self._ended is None else self._clock() - self._ended)
 
     async def once(self) -> dict[str, int]:
-        """Looks and repairs; what it repaired, by kind. Raises what the database raises."""
+        """One audit; how many differences it repaired, by kind. Raises what the database raises."""
         found = {"orphan_pod": await self._pods()} | await self._tables()
         self._ended = self._clock()
         return {kind: count for kind, count in found.items() if count}
 
     async def _pods(self) -> int:
-        """Live pods whose engine is not there: the garbage collector takes seconds, so the second sight counts."""
+        """Deletes pods whose engine is not there. The garbage collector takes seconds, so the second audit counts."""
         orphans = {pod.uid: pod for pod in self._cache.orphans() if not pod.deleting}
         removed = 0
         for uid, pod in orphans.items():
@@ -71,25 +79,25 @@ class Audit:
                 log.warning("orphan pod %s/%s: %s", pod.namespace, pod.name, error)
                 continue
             log.warning("pod %s/%s had no engine and is deleted", pod.namespace, pod.name)
-            metrics.DRIFT.labels("orphan_pod").inc()
+            self._drift.labels("orphan_pod").inc()
             removed += 1
         self._orphans = set(orphans)
         return removed
 
     async def _tables(self) -> dict[str, int]:
-        """Rows that do not say what was told to the database; nothing while records are on their way."""
+        """Repairs rows that differ from the record last offered; does nothing while records wait to be written."""
         if self._rows.depth:
             return {}
-        told: dict[str, tuple[Key, EngineRecord]] = {r.ticket_id: (key, r) for key, r in self._reconciler.told()}
-        off = await asyncio.to_thread(self._rows.differing, [record for _, record in told.values()])
+        offered: dict[str, tuple[Key, EngineRecord]] = {r.ticket_id: (key, r) for key, r in self._reconciler.offered()}
+        off = await asyncio.to_thread(self._rows.differing, [record for _, record in offered.values()])
         counts: dict[str, int] = {}
         for ticket, kind in off.items():
             if self._rows_off.get(ticket) != kind:
                 continue
-            key, record = told[ticket]
+            key, record = offered[ticket]
             await asyncio.to_thread(self._rows.repair, record)
             log.warning("%s: the row of ticket %s differed (%s) and is written again", key, ticket, kind)
-            metrics.DRIFT.labels(f"row_{kind}").inc()
+            self._drift.labels(f"row_{kind}").inc()
             counts[f"row_{kind}"] = counts.get(f"row_{kind}", 0) + 1
         self._rows_off = off
         return counts

@@ -1,8 +1,8 @@
-"""Proves watch → decide → status → database end to end, again and again, with an engine that never gets a pod.
+"""Tests the operator from the watch to the database, once a minute, with an engine that never gets a pod.
 
-A round creates an EngineConn that is stopped from the start and waits for its final row; the engine removes itself by
-its ttlAfterFinished, the canary removes its rows. Nothing in the operator treats it unlike any other engine. Must not
-repair: it tells which part does not answer.
+A round creates an EngineConn that is stopped from the start and waits for its final row. The engine is removed by its
+ttlAfterFinished, its rows by the canary. Nothing in the operator treats it unlike any other engine. Must not repair:
+it reports which part does not answer.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.engineconn import API_VERSION
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 ENGINE_TYPE = "canary"
 USER = "ecm_canary"
 NAME = "ecm-canary"
-# Four writes a minute; a fault is known within one or two rounds.
+# Seconds between rounds: four writes a minute, and a fault is known within one or two rounds.
 PERIOD = 60.0
-# A healthy round takes under a second.
+# Seconds for a round: a healthy one takes under one.
 PATIENCE = 15.0
+# Seconds between two looks at what a round waits for.
 LOOK = 0.02
 # Rounds in a row that a part may miss before the operator says that it is not ready.
 MISSES = 2
@@ -50,7 +51,7 @@ class CanaryError(Exception):
 
 
 class Canary:
-    """`run` while leading. `deaf` is called where the watch missed two rounds in a row."""
+    """`run` while leading. `on_watch_silent` is awaited where the watch missed two rounds in a row."""
 
     def __init__(
         self,
@@ -59,8 +60,9 @@ class Canary:
         cache: Cache,
         rows: CanaryRows,
         namespace: str,
-        deaf: Callable[[], Awaitable[None]],
+        on_watch_silent: Callable[[], Awaitable[None]],
         rng: random.Random,
+        metrics: Metrics,
         period: float = PERIOD,
         patience: float = PATIENCE,
     ) -> None:
@@ -68,8 +70,9 @@ class Canary:
         self._cache = cache
         self._rows = rows
         self._namespace = namespace
-        self._deaf = deaf
+        self._on_watch_silent = on_watch_silent
         self._rng = rng
+        self._metrics = metrics
         self._period = period
         self._patience = patience
         # How often each part was the one that got stuck, in a row.
@@ -77,7 +80,7 @@ class Canary:
 
     @property
     def wrong(self) -> str:
-        """What does not answer, in a sentence; empty while all is well."""
+        """What does not answer, as a sentence; empty while all is well."""
         for phase, count in self.misses.items():
             if count >= MISSES:
                 return f"the canary engine got stuck at {phase} in {count} rounds"
@@ -91,19 +94,19 @@ class Canary:
                 seconds = await self.round()
             except CanaryError as error:
                 self.misses = {error.phase: self.misses.get(error.phase, 0) + 1}
-                metrics.CANARY_FAILURES.labels(error.phase).inc()
-                metrics.CANARY_OK.set(0)
+                self._metrics.canary_failures.labels(error.phase).inc()
+                self._metrics.canary_ok.set(0)
                 log.warning("%s (%d in a row)", error, self.misses[error.phase])
                 if error.phase == "watch" and self.misses["watch"] >= MISSES:
-                    await self._deaf()
+                    await self._on_watch_silent()
             else:
                 self.misses = {}
-                metrics.CANARY_SECONDS.observe(seconds)
-                metrics.CANARY_OK.set(1)
+                self._metrics.canary_seconds.observe(seconds)
+                self._metrics.canary_ok.set(1)
             await asyncio.sleep(self._period * self._rng.uniform(0.9, 1.1))
 
     async def round(self) -> float:
-        """One engine's way; its seconds. Raises CanaryError."""
+        """One round; how many seconds it took. Raises CanaryError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         key, uid = await self._create()
@@ -118,7 +121,7 @@ class Canary:
             took = loop.time() - began
             await asyncio.to_thread(self._rows.forget_engine, uid)
         except Exception as error:
-            # The database's own errors are the canary's finding; so is its silence.
+            # An error of the database is what the canary looks for, and so is no answer.
             await self._remove(key[1], uid)
             raise CanaryError(phase) from error
         return took
@@ -129,7 +132,7 @@ class Canary:
 
     async def _decided(self, key: Key) -> bool:
         engine = self._cache.engines.get(key)
-        # Gone: its ttl was quicker than we.
+        # Gone already: its ttl was over before this look.
         return engine is None or engine.state in FINAL
 
     async def _create(self) -> tuple[Key, str]:
@@ -148,7 +151,7 @@ class Canary:
         return (self._namespace, name), str(made["metadata"]["uid"])
 
     async def _remove(self, name: str, uid: str) -> None:
-        """What a stuck round left behind."""
+        """Deletes the engine of a round that got stuck."""
         try:
             await self._client.delete(ENGINECONNS, name, namespace=self._namespace, uid=uid, timeout=5.0)
         except NotFound:
@@ -158,6 +161,6 @@ class Canary:
 
 
 async def _until(probe: Callable[[], Awaitable[bool]]) -> None:
-    """Looks again and again: what is looked at has no event that crosses all its parts. The caller bounds it."""
+    """Polls, since no event spans cache, API and database. The caller bounds the time."""
     while not await probe():  # noqa: ASYNC110 - see above
         await asyncio.sleep(LOOK)

@@ -1,7 +1,7 @@
-"""Keeps what is left of an engine's pod before it goes, and takes it away when its time is over.
+"""Writes the post-mortem of an attempt: what is left of its pod, before the pod is deleted; and deletes it later.
 
-The agent sends its own log files; where it could not, the kubelet's log of the container stands in. What cannot be had
-is named in the bundle. Must not decide when: that is `engine.decide`.
+The agent sends its own log files; where it could not, the kubelet's log of the container is kept instead. What could
+not be collected is named in the bundle. Must not decide when: that is `engine.decide`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import orjson
 
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
-from linkis_ecm.controller import metrics
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import Collect, Evidence
 from linkis_ecm.engine.facts import ticket_id
@@ -30,12 +30,12 @@ from linkis_ecm.model.record import PostMortemRecord
 
 log = logging.getLogger(__name__)
 
-# All of it; an engine's end waits no longer. A kubelet that answers does so within a second.
+# Seconds for a whole collection; an engine's end waits no longer. A kubelet that answers does so within one.
 COLLECT_SECONDS = 10.0
-# Of the kubelet's log, which by default has 10 MiB in its current file.
+# Bytes of the kubelet's log, which by default holds 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
-# Of both lists in an engine's status (model.engineconn.PostMortem).
+# Entries of both lists in an engine's status (model.engineconn.PostMortem).
 FILES_MAX = 16
 # Spilled results of one engine: how many, and of how many bytes together (a sixteenth of all that the archive keeps by
 # default, so that one user's results push out few others' logs); the oldest go first. One is at most what an engine's
@@ -45,7 +45,7 @@ RESULTS_BYTES = 512 << 20
 RESULT_BYTES = 300 << 20
 # uids of deleted engines whose pods may still send their logs.
 GONE_MAX = 10_000
-# Expired bundles are looked for this often.
+# Seconds between two sweeps for expired bundles.
 SWEEP_SECONDS = 600.0
 
 
@@ -72,7 +72,10 @@ class Bundles(Protocol):
 
 
 class EvidenceKeeper:
-    """`collect` when an attempt ends, `take` what agents send, `sweep` what is over."""
+    """`collect` when an attempt ends, `take` what agents send, `sweep` what has expired.
+
+    `total` is how many bytes all bundles may have; beyond it the oldest go first.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class EvidenceKeeper:
         clock: Callable[[], datetime],
         retention: timedelta,
         total: int,
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._archive = archive
@@ -90,10 +94,11 @@ class EvidenceKeeper:
         self._clock = clock
         self._retention = retention
         self._total = total
+        self._outcomes = metrics.post_mortems
         self._gone: OrderedDict[str, str] = OrderedDict()
 
     async def collect(self, engine: EngineView, action: Collect, report: Report | None) -> Evidence:
-        """Writes the bundle of an attempt. Never raises: what fails is named as missing."""
+        """Writes the bundle of an attempt. Never raises: what could not be collected is named as missing."""
         missing: list[str] = []
         facts: dict[str, Any] = {}
         ending = False
@@ -128,11 +133,11 @@ class EvidenceKeeper:
                 )
                 files = await self._archive.files(engine.uid, action.attempt)
         except (OSError, TimeoutError) as error:
-            metrics.EVIDENCE.labels("failed").inc()
+            self._outcomes.labels("failed").inc()
             log.warning("%s: the archive takes no bundle: %s", engine.key, error)
             missing.append(f"everything: the archive takes nothing ({type(error).__name__})")
         else:
-            metrics.EVIDENCE.labels("complete" if not missing else "partial").inc()
+            self._outcomes.labels("complete" if not missing else "partial").inc()
         expires = now + self._retention
         self._index.offer_post_mortem(
             PostMortemRecord(
@@ -222,7 +227,7 @@ class EvidenceKeeper:
         missing.append(f"stdout and stderr as files: {why}; {kept}")
 
     def gone(self, engine: EngineView) -> None:
-        """The engine's resource is deleted; its pod, on its way out, may still send its logs."""
+        """The engine's resource is deleted; its pod may still send its logs while it ends."""
         self._gone[engine.uid] = ticket_id(engine)
         while len(self._gone) > GONE_MAX:
             self._gone.popitem(last=False)
@@ -238,8 +243,10 @@ class EvidenceKeeper:
         ticket: str,
         announced: int | None,
     ) -> tuple[int, str]:
-        """A spilled result, once there is room for the bytes that its sender has announced; as `take`, but half of one
-        is none, and nothing is read of one that is too long."""
+        """A spilled result, as `take`, once older results have made room for the bytes that its sender announced.
+
+        A result that does not come whole is not kept, and nothing is read of one that is too long.
+        """
         limit = min(limit, RESULT_BYTES)
         room = limit if announced is None else announced
         if room > limit:
@@ -274,24 +281,24 @@ class EvidenceKeeper:
         return size, cut
 
     async def _reindex(self, uid: str, attempt: int, ticket: str, problem: str) -> None:
-        """What came after (or without) a collection goes into the index, too."""
+        """Adds to the index what came after, or without, a collection."""
         known = await self._archive.get(uid, attempt, BUNDLE)
-        told = orjson.loads(known) if known else {}
-        missing = [*told.get("missing", ()), *([problem] if problem else ())]
+        bundle = orjson.loads(known) if known else {}
+        missing = [*bundle.get("missing", ()), *([problem] if problem else ())]
         files = await self._archive.files(uid, attempt)
         if {"stdout", "stderr"} <= files.keys():
             missing = [line for line in missing if not line.startswith("stdout and stderr")]
         now = self._clock()
         self._index.offer_post_mortem(
             PostMortemRecord(
-                ticket_id=ticket, uid=uid, attempt=attempt, at=now, reason=str(told.get("reason") or ""),
-                message=str(told.get("message") or ""), files=files, missing=tuple(missing),
+                ticket_id=ticket, uid=uid, attempt=attempt, at=now, reason=str(bundle.get("reason") or ""),
+                message=str(bundle.get("message") or ""), files=files, missing=tuple(missing),
                 expires=now + self._retention,
             )
         )  # fmt: skip
 
     async def sweep(self) -> int:
-        """Takes away what has had its time; how many engines' bundles."""
+        """Deletes expired bundles; of how many engines."""
         removed = 0
         for uid in await asyncio.to_thread(self._index.expired_post_mortems, self._clock(), self._total):
             await self._archive.remove(uid)

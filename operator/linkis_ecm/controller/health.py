@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from linkis_ecm.process.registry import CONTENT_TYPE, Registry
 
 Check = Callable[[], str]
 
 
-def health_app(*, alive: Check, ready: Check) -> web.Application:
-    """`alive` and `ready` answer with what is wrong, or with an empty text."""
+def health_app(*, alive: Check, ready: Check, registry: Registry) -> web.Application:
+    """`alive` and `ready` return what is wrong as a sentence, or an empty text. `registry` is the process's."""
 
     async def probe(check: Check) -> web.Response:
         wrong = check()
         return web.Response(status=503 if wrong else 200, text=wrong or "ok")
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=registry.text(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/healthz", lambda _: probe(alive))

@@ -1,6 +1,6 @@
-"""What one operator process remembers of each engine between passes. It may be lost at any time: it saves questions.
+"""What one operator process remembers of each engine between passes.
 
-Must not decide.
+It may be lost at any time: then a question is asked again, and no answer changes. Must not decide.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from linkis_ecm.model.record import EngineRecord
 
 @dataclass(slots=True)
 class Memory:
-    """One engine, of that uid; `heard` is when its agent last said anything, at first when this process met it."""
+    """One engine, of that uid.
+
+    `last_contact` is when its agent last reported or answered; at first, when this process saw the engine.
+    """
 
     uid: str
-    heard: datetime
+    last_contact: datetime
     report: Report | None = None
     failure: CreateFailure | None = None
     stop: Stop | None = None
@@ -26,24 +29,26 @@ class Memory:
     pod_gone: bool = False
     last_pod: PodView | None = None
     seen: dict[str, datetime] = field(default_factory=dict)
-    errors: int = 0
+    # The record last offered to the database.
     offered: EngineRecord | None = None
-    # Vain questions since it was last heard, the last one's time, and what its node said.
-    asks: int = 0
+    # Status requests since the last contact that the agent did not answer, and when the last one was sent.
+    unanswered: int = 0
     asked: datetime | None = None
+    # What the API server says of the silent engine's node; see Silence.
     node: str = ""
 
-    def hear(self, now: datetime) -> None:
-        """Its agent has said something."""
-        self.heard, self.asks, self.asked, self.node = now, 0, None, ""
+    def record_contact(self, now: datetime) -> None:
+        """The engine's agent has reported or answered."""
+        self.last_contact, self.unanswered, self.asked, self.node = now, 0, None, ""
 
     def next_attempt(self, now: datetime) -> None:
-        """Another pod follows: what was known of the old one is of no use."""
+        """Another pod follows: what was known of the old one is dropped."""
         self.report = self.failure = self.stop = self.evidence = None
         self.pod_gone, self.last_pod = False, None
         self.seen = {}
-        self.hear(now)
+        self.record_contact(now)
 
     @property
     def silence(self) -> Silence:
-        return Silence(self.heard, self.asks, self.asked, self.node)
+        """The agent's silence, as `decide` takes it."""
+        return Silence(self.last_contact, self.unanswered, self.asked, self.node)

@@ -1,73 +1,152 @@
-"""The operator's Prometheus metrics, in one place so that dashboards find them. Must not compute anything."""
+"""Everything that an operator's process counts, in one registry. Must not compute anything."""
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from linkis_ecm.engine.view import EngineView
+from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
+from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry
+from linkis_ecm.store.metrics import SinkMetrics
 
 # From 50 ms (a claim of a warm engine) to 10 minutes (an image pulled over a slow line).
 _START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120, 300, 600)
-
-QUEUE_DEPTH = Gauge("ecm_queue_depth", "Engines that wait for a worker")
-QUEUE_AGE = Gauge("ecm_queue_oldest_seconds", "How long the first engine of the queue has waited")
-PASS_SECONDS = Histogram("ecm_pass_seconds", "One pass over one engine, its writes included")
-PASS_ERRORS = Counter("ecm_pass_errors_total", "Passes that failed and are tried again", ["kind"])
-POISON = Gauge("ecm_poison_engines", "Engines whose last passes all failed")
-START_SECONDS = Histogram(
-    "ecm_engine_start_seconds",
-    "From an engine's acceptance to each phase of its start; ready is the whole",
-    ["phase", "start"],
-    buckets=_START_BUCKETS,
-)
-ENDS = Counter("ecm_engine_ends_total", "Engines that ended, by reason", ["reason", "engine_type", "tenant"])
-SILENT = Gauge("ecm_silent_engines", "Engines that are up and whose agents do not report")
-DEAF = Gauge("ecm_deaf", "1 while so many agents are silent that none of them is called lost")
-EVIDENCE = Counter("ecm_post_mortems_total", "Post-mortem bundles by how complete they are", ["outcome"])
-UPLOADS = Counter("ecm_uploads_total", "Log files that agents sent, by outcome", ["outcome"])
-UPLOAD_BYTES = Counter("ecm_upload_bytes_total", "Bytes of log files that agents sent")
-DRIFT = Counter("ecm_drift_total", "Differences between API, pods and rows that the audit found and repaired", ["kind"])
-AUDIT_SECONDS = Gauge("ecm_audit_age_seconds", "Time since the last audit of API, pods and rows ended")
-CANARY_SECONDS = Histogram(
-    "ecm_canary_seconds",
-    "From the creation of a canary engine to its final row in the database",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
-)
-CANARY_FAILURES = Counter("ecm_canary_failures_total", "Canary rounds that did not end in time, by where", ["phase"])
-CANARY_OK = Gauge("ecm_canary_ok", "1 while the last canary round ended in time")
-CLOCK_SKEW = Gauge("ecm_clock_skew_seconds", "How far the wall clock has jumped from the process's own since its start")
-REPORTS = Counter("ecm_reports_total", "Reports of agents by answer", ["code"])
-LEADING = Gauge("ecm_leading", "1 while this replica holds the Lease")
+# From a round of an idle operator (under 0.1 s) to twice the canary's patience.
+_CANARY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 
 
-def labels_of(engine: EngineView) -> tuple[str, str]:
-    """Engine type and tenant, empty where it has none."""
-    spec = engine.spec
-    kind = engine.text("engineType") or (spec.engine_type if spec is not None else "") or ""
-    return kind, (spec.tenant if spec is not None else "") or ""
+class WorkerMetrics:
+    """The work loops (`controller.worker`), one value of `controller` each."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._depth = Gauge("ecm_queue_depth", "Objects that wait for a worker.", ["controller"], registry=registry)
+        self._age = Gauge(
+            "ecm_queue_oldest_age_seconds",
+            "How long the first object in the queue has waited for a worker.",
+            ["controller"],
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "ecm_reconcile_seconds", "One pass over one object, its writes included.", ["controller"], registry=registry
+        )
+        self.reconcile_errors = Counter(
+            "ecm_reconcile_errors",
+            "Passes that failed and are tried again.",
+            ["controller", "error"],
+            registry=registry,
+        )
+        self._poison = Gauge(
+            "ecm_reconcile_poison_objects", "Objects whose last passes all failed.", ["controller"], registry=registry
+        )
+
+    def watch(
+        self, name: str, *, depth: Callable[[], int], age: Callable[[], float], poison: Callable[[], int]
+    ) -> None:
+        """Asks these at each scrape, for the work loop of that name."""
+        self._depth.labels(name).set_function(lambda: float(depth()))
+        self._age.labels(name).set_function(age)
+        self._poison.labels(name).set_function(lambda: float(poison()))
 
 
-class EnginesByLabel(Collector):
-    """`ecm_engines`: counted when somebody looks, over whatever cache was shown last."""
+class Metrics:
+    """The operator's registry and all its families."""
 
     def __init__(self) -> None:
-        self._engines: Mapping[tuple[str, str], EngineView] = {}
+        self.registry = Registry()
+        self.kube = KubeMetrics(self.registry)
+        self.lease = LeaseMetrics(self.registry)
+        self.events = EventMetrics(self.registry)
+        self.sink = SinkMetrics(self.registry)
+        self.worker = WorkerMetrics(self.registry)
+        self._engines = EngineCount(registry=self.registry)
+        self.start_seconds = Histogram(
+            "ecm_engine_start_seconds",
+            "From an engine's acceptance to each phase of its start; ready is the whole.",
+            ["phase", "start"],
+            buckets=_START_BUCKETS,
+            registry=self.registry,
+        )
+        self.ends = Counter(
+            "ecm_engine_ends",
+            "Engines that ended, by reason.",
+            ["reason", "engine_type", "tenant"],
+            registry=self.registry,
+        )
+        self.not_reporting = Gauge(
+            "ecm_engines_not_reporting",
+            "Engines that are up and whose agents have not reported for too long.",
+            registry=self.registry,
+        )
+        self.report_path_down = Gauge(
+            "ecm_report_path_down",
+            "1 while most agents do not report: the operator's own network is taken to be down, and no engine is"
+            " called lost.",
+            registry=self.registry,
+        )
+        self.post_mortems = Counter(
+            "ecm_post_mortems",
+            "Post-mortem bundles by outcome: complete, partial, failed (the archive took nothing).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.uploads = Counter(
+            "ecm_uploads",
+            "Files that agents sent to the archive, by outcome: whole, cut, failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.upload_bytes = Counter(
+            "ecm_upload_bytes", "Bytes of files that agents sent to the archive.", registry=self.registry
+        )
+        self.drift = Counter(
+            "ecm_drift",
+            "Differences between API, pods and rows that the audit found and repaired, by kind: orphan_pod,"
+            " row_missing, row_status, row_address.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.audit_age = Gauge(
+            "ecm_audit_age_seconds",
+            "Time since the last audit of API, pods and rows ended; -1 before the first.",
+            registry=self.registry,
+        )
+        self.canary_seconds = Histogram(
+            "ecm_canary_seconds",
+            "From the creation of a canary engine to its final row in the database.",
+            buckets=_CANARY_BUCKETS,
+            registry=self.registry,
+        )
+        self.canary_failures = Counter(
+            "ecm_canary_failures",
+            "Canary rounds that did not end in time, by the phase that they got stuck in.",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.canary_ok = Gauge("ecm_canary_ok", "1 while the last canary round ended in time.", registry=self.registry)
+        self.clock_skew = Gauge(
+            "ecm_clock_skew_seconds",
+            "How far the wall clock has jumped from the process's own since its start.",
+            registry=self.registry,
+        )
+        self.reports = Counter(
+            "ecm_reports", "Reports of agents, by the status of the answer.", ["code"], registry=self.registry
+        )
+        self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
-    def show(self, engines: Mapping[tuple[str, str], EngineView]) -> None:
-        self._engines = engines
+    def watch_engines(self, engines: Mapping[tuple[str, str], EngineView]) -> None:
+        """Counts these engines at each scrape."""
+        self._engines.watch(lambda: [_labels(engine) for engine in list(engines.values())])
 
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("ecm_engines", "Engines in the API", labels=["state", "engine_type", "tenant"])
-        found = Tally((str(e.state or "New"), *labels_of(e)) for e in list(self._engines.values()))
-        for labels, count in sorted(found.items()):
-            family.add_metric(list(labels), count)
-        yield family
+    def labels_of(self, engine: EngineView) -> tuple[str, str]:
+        """The engine's values of the labels engine_type and tenant."""
+        _, kind, tenant = _labels(engine)
+        return self._engines.engine_types.of(kind), self._engines.tenants.of(tenant)
 
 
-ENGINES = EnginesByLabel()
-REGISTRY.register(ENGINES)
+def _labels(engine: EngineView) -> EngineLabels:
+    """State, engine type and tenant; empty where it has none."""
+    spec = engine.spec
+    kind = engine.text("engineType") or (spec.engine_type if spec is not None else "") or ""
+    return str(engine.state or "New"), kind, (spec.tenant if spec is not None else "") or ""

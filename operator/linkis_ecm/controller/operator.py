@@ -1,7 +1,7 @@
 """The operator's composition root: builds the parts, runs them in order, ends them in reverse.
 
-Order of the start: database, API client, lists (the gate), pods, Lease, kopf. Nothing is written before both kinds were
-listed once and the Lease is held. Must not hold logic of its own.
+Order of the start: database, API client, first lists, pods, Lease, kopf. Nothing is written before both kinds were
+listed once and the Lease is held. Each part gets what it needs in its constructor. Must not hold logic of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.controller import handlers, metrics
+from linkis_ecm.controller import handlers
 from linkis_ecm.controller.audit import Audit
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.canary import Canary
@@ -27,6 +27,7 @@ from linkis_ecm.controller.engine_agents import EngineAgents
 from linkis_ecm.controller.evidence import Bundles, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.health import health_app
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.reports import Reports
 from linkis_ecm.controller.resync import Resync
@@ -49,12 +50,14 @@ from linkis_ecm.store.sink import Sink
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "linkis-ecm-operator"
-# The rest of what the sink holds at the end; what does not fit is told again by the next operator.
+# Seconds for what the sink still holds at the end; what is left then is offered again by the next operator.
 FLUSH_SECONDS = 5.0
+# Seconds for passes under way when the process ends: a write takes milliseconds, and another replica waits.
+DRAIN_SECONDS = 2.0
 CONTROLLER = "linkis.apache.org/ecm-operator"
-# Lists that stand in for a deaf watch before the process gives up.
-DEAF_LISTS = 1
-# A loop that does not come round for this long is stuck.
+# Lists that replace a watch without events before the process ends itself.
+SILENT_WATCH_LISTS = 1
+# Seconds without a turn of the event loop after which it counts as stuck.
 LOOP_STUCK = 30.0
 
 
@@ -63,12 +66,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class DeafWatchError(Exception):
-    """kopf's watch does not tell what happens; only a new process helps."""
+class SilentWatchError(Exception):
+    """kopf's watch delivers no events; only a new process helps."""
 
 
 class Operator:
-    """All parts of one operator over a client and a sink; kopf or a test feeds it events."""
+    """All parts of one operator over a client and a sink; kopf or a test passes it events.
+
+    `clock` is what decisions go by; `wall` is for times that others read, and the Lease's.
+    """
 
     def __init__(
         self,
@@ -76,12 +82,15 @@ class Operator:
         client: KubeClient,
         sink: Sink,
         settings: OperatorSettings,
+        archive: Bundles,
+        metrics: Metrics,
         clock: Callable[[], datetime] = utc_now,
+        wall: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         agents: Any = None,
-        archive: Bundles,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
+        self.metrics = metrics
         self.settings = settings
         self.client = client
         self.sink = sink
@@ -102,41 +111,50 @@ class Operator:
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
-            total=settings.archive_total,
+            total=settings.archive_total, metrics=metrics,
         )  # fmt: skip
-        self.recorder = EventRecorder(client, controller=CONTROLLER, instance=settings.identity, now=clock)
+        self.recorder = EventRecorder(
+            client, controller=CONTROLLER, instance=settings.identity, now=clock, metrics=metrics.events
+        )
+        self.leading = asyncio.Event()
+        self.lease = Lease(
+            client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity, on_started=self.lead,
+            on_stopped=self.follow, now=wall, rng=rng, metrics=metrics.lease,
+        )  # fmt: skip
         self.reconciler = Reconciler(
             cache=self.cache, executor=executor, sink=sink, evidence=self.keeper, recorder=self.recorder,
-            settings=decisions, clock=clock, rng=rng,
+            settings=decisions, leading=self.leading, may_write=lambda: self.lease.held, clock=clock, rng=rng,
+            metrics=metrics,
         )  # fmt: skip
         self.reports = Reports(
-            cache=self.cache, reconciler=self.reconciler, token_key=settings.token_key, clock=clock
-        )  # fmt: skip
+            cache=self.cache, reconciler=self.reconciler, token_key=settings.token_key, clock=clock, metrics=metrics
+        )
         self.pods = [
             Reflector(
                 client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod
             )
             for namespace in (settings.watch_namespaces or (None,))
         ]
-        self.resync = Resync(
-            client=client, cache=self.cache, reconciler=self.reconciler, ledger=sink, relist_pods=self._relist_pods,
-            namespaces=settings.watch_namespaces, clock=clock, rng=rng,
-        )  # fmt: skip
         self.audit = Audit(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
-            clock=lambda: asyncio.get_running_loop().time(),
+            clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
         )  # fmt: skip
-        self.resync.audit = self.audit.once
+        self.resync = Resync(
+            client=client, cache=self.cache, reconciler=self.reconciler, ledger=sink, relist_pods=self._relist_pods,
+            namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.once,
+        )  # fmt: skip
         self.uploads = Uploads(
-            cache=self.cache, keeper=self.keeper, token_key=settings.token_key, file_max=settings.archive_file_max
-        )
+            cache=self.cache, keeper=self.keeper, token_key=settings.token_key, file_max=settings.archive_file_max,
+            metrics=metrics,
+        )  # fmt: skip
         self.canary = Canary(
-            client=client, cache=self.cache, rows=sink, deaf=self._deaf, rng=rng,
+            client=client, cache=self.cache, rows=sink, on_watch_silent=self._watch_silent, rng=rng, metrics=metrics,
             namespace=(settings.watch_namespaces or (settings.namespace,))[0],
         )  # fmt: skip
-        self._deaf_told = 0
+        self._silent_watches = 0
         self.synced = False
-        self._turn = time.monotonic()
+        # When the event loop last came to `beat`, by the monotonic clock.
+        self._last_turn = time.monotonic()
 
     def take(self, resource: Resource, deleted: bool, body: dict[str, Any]) -> None:
         """An event of an EngineConn or an EngineConnPlugin."""
@@ -148,45 +166,47 @@ class Operator:
                 if gone is not None:
                     self.reconciler.forget(gone)
             elif self.cache.apply_engine(body):
-                self.reconciler.notice(key)
+                self.reconciler.enqueue(key)
             return
         changed = self.cache.drop_plugin(meta["name"]) if deleted else self.cache.apply_plugin(body)
         if changed:
             self._offer_materials(meta["name"])
-            # Engines may wait for it; the others' passes cost no call.
-            self.reconciler.notice_all()
+            # Engines may wait for it; a pass over any other makes no call.
+            self.reconciler.enqueue_all()
 
     def lead(self) -> None:
         """The Lease is held and the caches are filled: from here on this replica writes."""
         log.info("leading, with %d engines", len(self.cache.engines))
-        metrics.LEADING.set(1)
-        self.reconciler.leading.set()
-        self.reconciler.notice_all()
+        self.metrics.leading.set(1)
+        self.leading.set()
+        self.reconciler.enqueue_all()
         for name in self.cache.plugins:
             self._offer_materials(name)
 
     def follow(self) -> None:
         """The Lease is lost: nothing is written any more."""
         log.warning("no longer leading")
-        metrics.LEADING.set(0)
-        self.reconciler.leading.clear()
+        self.metrics.leading.set(0)
+        self.leading.clear()
 
     def alive(self) -> str:
-        stuck = time.monotonic() - self._turn
+        """What is wrong with the process, as a sentence; empty where nothing is."""
+        stuck = time.monotonic() - self._last_turn
         return f"the event loop has not come round for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
 
     def ready(self) -> str:
+        """Why the process does no work, as a sentence; empty where it does."""
         return self.canary.wrong if self.synced else "the caches are not filled yet"
 
-    async def _deaf(self) -> None:
-        """No watch tells of the canary: first a list stands in, then the process is begun anew."""
-        self._deaf_told += 1
-        if self._deaf_told > DEAF_LISTS:
-            raise DeafWatchError("the watch of EngineConns is deaf: the process ends and begins anew")
-        log.error("the watch of EngineConns tells nothing: listed instead")
+    async def _watch_silent(self) -> None:
+        """The watch of EngineConns delivers no events: first a list replaces it, then the process ends."""
+        self._silent_watches += 1
+        if self._silent_watches > SILENT_WATCH_LISTS:
+            raise SilentWatchError("the watch of EngineConns delivers no events: the process ends and begins anew")
+        log.error("the watch of EngineConns delivers no events: listed instead")
         try:
             await self.resync.once()
-            self.reconciler.notice_all()
+            self.reconciler.enqueue_all()
         except ApiError as error:
             log.warning("the list failed, too: %s", error)
 
@@ -197,13 +217,13 @@ class Operator:
         return app
 
     async def beat(self) -> None:
-        """Proves that the loop comes round."""
+        """Notes once a second that the event loop runs."""
         while True:
-            self._turn = time.monotonic()
+            self._last_turn = time.monotonic()
             await asyncio.sleep(1)
 
     async def fill(self) -> None:
-        """The gate: lists everything once, engines before pods, so that no pod is missed that a status names."""
+        """Lists everything once, engines before pods, so that no pod is missed that a status names."""
         delay = 0.2
         while True:
             try:
@@ -216,7 +236,7 @@ class Operator:
 
     async def repair_ledger(self) -> None:
         """Once, when this replica begins to lead: rows of engines that went while nobody looked."""
-        await self.reconciler.leading.wait()
+        await self.leading.wait()
         try:
             await self.resync.ledger()
         except Exception:
@@ -224,6 +244,7 @@ class Operator:
             log.exception("rows of engines that are gone could not be ended")
 
     async def pods_synced(self) -> None:
+        """Returns once pods were listed in each watched namespace."""
         for reflector in self.pods:
             await reflector.synced.wait()
         self.synced = True
@@ -231,9 +252,9 @@ class Operator:
     def _pod(self, kind: str, pod: PodView) -> None:
         if kind == "DELETED":
             if self.cache.drop_pod(pod):
-                self.reconciler.notice_gone(pod)
+                self.reconciler.pod_deleted(pod)
         elif self.cache.apply_pod(pod):
-            self.reconciler.notice_pod(pod)
+            self.reconciler.pod_changed(pod)
 
     def _relist_pods(self) -> None:
         for reflector in self.pods:
@@ -241,7 +262,7 @@ class Operator:
 
     def _offer_materials(self, name: str) -> None:
         plugin = self.cache.plugins.get(name)
-        if plugin is None or not self.reconciler.leading.is_set():
+        if plugin is None or not self.leading.is_set():
             return
         spec = plugin.spec
         materials = [
@@ -295,16 +316,19 @@ async def run(settings: OperatorSettings) -> None:
     """The operator's process, until SIGTERM. Raises the store's or the archive's error where one cannot be used."""
     await asyncio.to_thread(upgrade, settings.database_url)
     archive = Archive(settings.archive_url)
-    clock = SteadyClock(wall=time.time, monotonic=time.monotonic)
+    metrics = Metrics()
+    clock = SteadyClock(wall=time.time, monotonic=time.monotonic, metrics=metrics)
     async with AsyncExitStack() as stack:
         stack.callback(archive.close)
-        client = await stack.enter_async_context(await KubeClient.connect())
-        sink = Sink(open_engine(settings.database_url))
+        client = await stack.enter_async_context(await KubeClient.connect(metrics=metrics.kube))
+        sink = Sink(open_engine(settings.database_url), metrics=metrics.sink)
         sink.start()
         stack.callback(sink.close, FLUSH_SECONDS)
-        operator = Operator(client=client, sink=sink, settings=settings, archive=archive, clock=clock)
+        operator = Operator(
+            client=client, sink=sink, settings=settings, archive=archive, metrics=metrics, clock=clock
+        )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
-        health = health_app(alive=operator.alive, ready=operator.ready)
+        health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
         await stack.enter_async_context(serving(health, settings.health_port))
         await stack.enter_async_context(serving(operator.report_app(), settings.report_port))
         await stack.enter_async_context(background(operator.beat()))
@@ -312,21 +336,17 @@ async def run(settings: OperatorSettings) -> None:
         reflectors = [reflector.run() for reflector in operator.pods]
         await stack.enter_async_context(background(*reflectors, operator.reconciler.run(), operator.resync.run()))
         await operator.pods_synced()
-        lease = Lease(
-            client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity,
-            on_started=operator.lead, on_stopped=operator.follow,
-        )  # fmt: skip
-        operator.reconciler.may_write = lambda: lease.held
-        stack.push_async_callback(lease.release)
-        leading = operator.reconciler.leading
-        parts = [lease.run(), operator.repair_ledger(), operator.recorder.run(), operator.keeper.run(leading)]
+        stack.push_async_callback(operator.lease.release)
+        leading = operator.leading
+        parts = [operator.lease.run(), operator.repair_ledger(), operator.recorder.run(), operator.keeper.run(leading)]
         if settings.canary:
             parts.append(operator.canary.run(leading))
         contending, *_ = await stack.enter_async_context(background(*parts))
 
         async def hand_over() -> None:
+            await operator.reconciler.worker.drain(DRAIN_SECONDS)
             contending.cancel()
             await asyncio.gather(contending, return_exceptions=True)
-            await lease.release()
+            await operator.lease.release()
 
         await handlers.run(operator.take, namespaces=settings.watch_namespaces, stopping=hand_over)

@@ -1,66 +1,83 @@
 """The work queue: keys, each at most once, each with one worker at a time.
 
-Ten events on one engine are one pass; an event during its pass is one more pass after it. Bounded by the number of
-engines. Must not hold payloads.
+Ten events of one key are one pass; an event during its pass is one more pass after it. Bounded by the number of keys.
+Must not hold objects or know what a key stands for.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
-from linkis_ecm.controller import metrics
-
-Key = tuple[str, str]
+K = TypeVar("K", bound=Hashable)
 
 
-class WorkQueue:
-    """`add` from anywhere in the loop; `get` … `done` by workers. `clock` is monotonic, in seconds."""
+class WorkQueue(Generic[K]):
+    """`add` from anywhere in the event loop; workers call `get`, then `done`. `clock` is monotonic, in seconds."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: OrderedDict[Key, float] = OrderedDict()
-        self._working: set[Key] = set()
-        self._again: set[Key] = set()
+        # Waiting keys, the first in line first, with the time when each was added.
+        self._waiting: OrderedDict[K, float] = OrderedDict()
+        self._working: set[K] = set()
+        # Keys that were added while a worker had them.
+        self._again: set[K] = set()
         self._wake = asyncio.Event()
-        metrics.QUEUE_DEPTH.set_function(lambda: float(len(self._waiting)))
-        metrics.QUEUE_AGE.set_function(lambda: self.age)
+        self._closed = False
+        self._resting = asyncio.Event()
+        self._resting.set()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
     def idle(self) -> bool:
-        """Nobody waits and nobody works."""
+        """No key waits and none is worked on."""
         return not self._waiting and not self._working
 
     @property
     def age(self) -> float:
-        """Seconds that the first in line has waited."""
+        """Seconds that the first in line has waited; 0 where none waits."""
         first = next(iter(self._waiting.values()), None)
         return 0.0 if first is None else self._clock() - first
 
-    def add(self, key: Key) -> None:
-        """Asks for a pass over the engine."""
+    def is_working(self, key: K) -> bool:
+        """Whether a worker has the key now."""
+        return key in self._working
+
+    def add(self, key: K) -> None:
+        """Asks for a pass over the key."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting[key] = self._clock()
             self._wake.set()
 
-    async def get(self) -> Key:
-        """The next engine; the caller owns it until `done`."""
-        while not self._waiting:
+    async def get(self) -> K:
+        """The next key; the caller owns it until `done`. Waits for ever once the queue is closed."""
+        while self._closed or not self._waiting:
             self._wake.clear()
             await self._wake.wait()
         key, _ = self._waiting.popitem(last=False)
         self._working.add(key)
+        self._resting.clear()
         return key
 
-    def done(self, key: Key) -> None:
-        """The pass is over."""
+    def done(self, key: K) -> None:
+        """The pass over the key is over."""
         self._working.discard(key)
+        if not self._working:
+            self._resting.set()
         if key in self._again:
             self._again.discard(key)
             self.add(key)
+
+    def close(self) -> None:
+        """Gives no further key to workers."""
+        self._closed = True
+
+    async def rest(self) -> None:
+        """Returns once no key is worked on."""
+        await self._resting.wait()

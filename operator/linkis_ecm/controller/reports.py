@@ -1,7 +1,7 @@
 """Takes the agents' reports: `POST /v1/report` (docs/design/interfaces.md).
 
-Checks the engine's token, reads a bounded body, hands the report to the reconciler. A report is a level: the highest
-sequence of the current attempt counts, and any one may be lost. Must not write or wait for anything.
+Checks the engine's token, reads a bounded body, passes the report to the reconciler. A report says how things are, not
+what has changed: the highest sequence of the current attempt counts, and any one may be lost. Must not write or wait.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from datetime import datetime
 import orjson
 from aiohttp import web
 
-from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.engine.agent_report import BadReport, as_object, number, report_of, state, text
 from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
-# A report is about 1 KiB; a kernel's last words may add some.
+# Bytes. A report is about 1 KiB; the end of a kernel's output may add some.
 BODY_MAX = 64 * 1024
 
 
@@ -30,12 +30,19 @@ class Reports:
     """The report endpoint over cache and reconciler."""
 
     def __init__(
-        self, *, cache: Cache, reconciler: Reconciler, token_key: bytes, clock: Callable[[], datetime]
+        self,
+        *,
+        cache: Cache,
+        reconciler: Reconciler,
+        token_key: bytes,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
     ) -> None:
         self._cache = cache
         self._reconciler = reconciler
         self._token_key = token_key
         self._clock = clock
+        self._answers = metrics.reports
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -45,7 +52,7 @@ class Reports:
 
     async def _handle(self, request: web.Request) -> web.Response:
         code, sentence = self.answer(request.headers.get("Authorization", ""), await request.read())
-        metrics.REPORTS.labels(str(code)).inc()
+        self._answers.labels(str(code)).inc()
         return web.Response(status=code, text=sentence or None)
 
     def answer(self, authorization: str, raw: bytes) -> tuple[int, str]:
@@ -73,8 +80,8 @@ class Reports:
             return 409, "another attempt of this engine is current"
         previous = self._reconciler.last_report(engine)
         if previous is not None and (previous.attempt, previous.sequence) >= (attempt, sequence):
-            # Late or repeated: it says nothing new, but that the agent lives.
-            self._reconciler.hear(engine)
+            # Late or repeated: nothing new, except that the agent is alive.
+            self._reconciler.record_contact(engine)
             return 204, ""
         self._reconciler.take_report(engine, report_of(body, engine, previous, self._clock()))
         return 204, ""

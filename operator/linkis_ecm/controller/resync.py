@@ -1,7 +1,7 @@
 """Lists what watches may have missed, at the start and every few minutes: the same code both times.
 
-The first run is the gate before which nothing is written. A later one repairs: engines whose deletion no watch told,
-rows that the database has and the API has not. Must not decide.
+Nothing is written before the first run has ended. A later run repairs: engines whose deletion no watch reported, rows
+that the database has and the API has not. Must not decide.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Ledger(Protocol):
 
 
 class Resync:
-    """`once` for the start, `run` for the rest of the life."""
+    """`once` at the start, then `run`. `audit` is awaited at the end of each later run, while leading."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Resync:
         namespaces: tuple[str, ...],
         clock: Callable[[], datetime],
         rng: random.Random,
+        audit: Callable[[], Awaitable[object]],
     ) -> None:
         self._client = client
         self._cache = cache
@@ -54,11 +55,10 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._clock = clock
         self._rng = rng
-        # Set by the composition root: the audit looks at what this one has just made whole.
-        self.audit: Callable[[], Awaitable[object]] | None = None
+        self._audit = audit
 
     async def once(self) -> None:
-        """Lists plugins, then engines, into the cache. Raises ApiError where a list fails: the caller knows better."""
+        """Lists plugins, then engines, into the cache. Raises ApiError where a list fails."""
         for item in (await self._client.list(PLUGINS)).items:
             self._cache.apply_plugin(item)
         for namespace in self._namespaces:
@@ -82,17 +82,17 @@ class Resync:
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
 
     async def run(self) -> None:
-        """Again and again, until cancelled; an outage of either side is logged and tried at the next turn."""
+        """Runs every few minutes until cancelled; an outage of API or database is logged and left to the next run."""
         while True:
             await asyncio.sleep(self._rng.uniform(PERIOD_MIN, PERIOD_MAX))
             try:
                 await self.once()
                 self._relist_pods()
                 if self._reconciler.leading.is_set():
-                    self._reconciler.notice_all()
+                    self._reconciler.enqueue_all()
                     await self.ledger()
-                    if self.audit is not None:
-                        await self.audit()
+                    # Last: it compares what the lines above have completed.
+                    await self._audit()
             except ApiError as error:
                 log.warning("resync: %s", error)
             except Exception:

@@ -1,4 +1,4 @@
-"""What agents fetch and send besides reports: a `once` engine's code, spilled results, and on the way out log files.
+"""What agents fetch and send besides reports: a `once` engine's code, spilled results, and log files at the end.
 
 `GET /v1/job` and `PUT /v1/archive/{name}`, each with the engine's token. A file is streamed to the archive as it comes,
 so memory does not grow with it. Must not decide.
@@ -16,9 +16,9 @@ from aiohttp import web
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import PIECE
-from linkis_ecm.controller import metrics
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.model.token import engine_token
 
 # Files at a time: each holds a piece in memory and a thread of the archive now and then.
@@ -34,11 +34,14 @@ LIST_BYTES = 16 << 20
 class Uploads:
     """The two endpoints, over the cache and the archive."""
 
-    def __init__(self, *, cache: Cache, keeper: EvidenceKeeper, token_key: bytes, file_max: int) -> None:
+    def __init__(
+        self, *, cache: Cache, keeper: EvidenceKeeper, token_key: bytes, file_max: int, metrics: Metrics
+    ) -> None:
         self._cache = cache
         self._keeper = keeper
         self._token_key = token_key
         self._file_max = file_max
+        self._metrics = metrics
         self._under_way = 0
         self._spilling: set[str] = set()
 
@@ -81,16 +84,16 @@ class Uploads:
                     uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS_LIST
                 )
         except OSError as error:
-            metrics.UPLOADS.labels("failed").inc()
+            self._metrics.uploads.labels("failed").inc()
             return _refusal(507, f"the archive takes nothing now ({error.strerror or type(error).__name__})")
         finally:
             self._under_way -= 1
             if spilled:
                 self._spilling.discard(uid)
-        metrics.UPLOADS.labels("cut" if cut else "whole").inc()
+        self._metrics.uploads.labels("cut" if cut else "whole").inc()
         if cut and spilled:
             return _refusal(413, f"half of a result is none: {cut}")
-        metrics.UPLOAD_BYTES.inc(size)
+        self._metrics.upload_bytes.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
 
     def _check(self, request: web.Request) -> tuple[str, int]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import orjson
+from prometheus_client import CollectorRegistry
 
-from linkis_ecm.kube import metrics
 from linkis_ecm.kube.errors import (
     AlreadyExists,
     ApiError,
@@ -30,6 +30,7 @@ from linkis_ecm.kube.errors import (
     Unreachable,
     error_from_status,
 )
+from linkis_ecm.kube.metrics import KubeMetrics
 from linkis_ecm.kube.resources import PODS, Resource
 from linkis_ecm.kube.retry import RetryPolicy
 from linkis_ecm.kube.transport import Reply, Request, RestTransport, Transport, load_configuration
@@ -67,7 +68,10 @@ class ObjectList:
 
 
 class KubeClient:
-    """`await KubeClient.connect()` for a real cluster; tests hand in another transport."""
+    """`await KubeClient.connect()` for a real cluster; tests pass in another transport.
+
+    `metrics` are those of the process's registry; without them what is counted is not scraped (tools and tests).
+    """
 
     def __init__(
         self,
@@ -75,12 +79,14 @@ class KubeClient:
         *,
         retry: RetryPolicy | None = None,
         rng: random.Random | None = None,
+        metrics: KubeMetrics | None = None,
         try_timeout: float = TRY_TIMEOUT,
         call_timeout: float = CALL_TIMEOUT,
     ) -> None:
         self._transport = transport
         self._retry = retry or RetryPolicy()
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
+        self.metrics = metrics or KubeMetrics(CollectorRegistry())
         self._try_timeout = try_timeout
         self._call_timeout = call_timeout
         # Write requests sent, each try counted, by (verb, resource), such as ("patch", "engineconns/status").
@@ -178,7 +184,7 @@ class KubeClient:
         request = Request("GET", resource.path(namespace=namespace), query)
         try:
             async with self._transport.stream(request, timeout=self._try_timeout) as stream:
-                metrics.REQUESTS.labels("watch", resource.plural, str(stream.reply.status)).inc()
+                self.metrics.requests.labels("watch", resource.plural, str(stream.reply.status)).inc()
                 if stream.reply.status != 200:
                     raise _error_of(stream.reply)
                 async for line in _lines(stream.chunks):
@@ -188,7 +194,7 @@ class KubeClient:
                         raise error_from_status(int(status.get("code") or 500), status)
                     yield WatchEvent(event["type"], event["object"])
         except Unreachable:
-            metrics.REQUESTS.labels("watch", resource.plural, "0").inc()
+            self.metrics.requests.labels("watch", resource.plural, "0").inc()
             raise
 
     async def create(
@@ -274,7 +280,7 @@ class KubeClient:
                 wait = self._retry.next_delay(verb, attempt, error, rng=self._rng)
                 if wait is None or loop.time() + wait >= deadline:
                     raise
-                metrics.RETRIES.labels(verb, label).inc()
+                self.metrics.retries.labels(verb, label).inc()
                 await asyncio.sleep(wait)
 
     async def _try(self, verb: str, label: str, request: Request, limit: float) -> bytes:
@@ -282,11 +288,11 @@ class KubeClient:
             self.writes[verb, label] += 1
         code = "0"
         try:
-            with metrics.REQUEST_SECONDS.labels(verb).time():
+            with self.metrics.request_seconds.labels(verb).time():
                 reply = await self._transport.request(request, timeout=limit)
             code = str(reply.status)
         finally:
-            metrics.REQUESTS.labels(verb, label, code).inc()
+            self.metrics.requests.labels(verb, label, code).inc()
         if not 200 <= reply.status < 300:
             raise _error_of(reply)
         return reply.body

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from linkis_ecm.kube import metrics
+from prometheus_client import CollectorRegistry
+
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.errors import ApiError
+from linkis_ecm.kube.metrics import EventMetrics
 from linkis_ecm.kube.resources import EVENTS
 from linkis_ecm.kube.times import micro_time, utc_now
 
@@ -65,6 +67,7 @@ class EventRecorder:
         limit: int = LIMIT,
         clock: Callable[[], float] | None = None,
         now: Callable[[], datetime] = utc_now,
+        metrics: EventMetrics | None = None,
     ) -> None:
         self._client = client
         self._controller = controller
@@ -72,6 +75,7 @@ class EventRecorder:
         self._limit = limit
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._now = now
+        self._metrics = metrics or EventMetrics(CollectorRegistry())
         # In the order of their last repetition, so that the oldest are forgotten first.
         self._known: OrderedDict[tuple[str, str], _Series] = OrderedDict()
         self._wake = asyncio.Event()
@@ -89,7 +93,7 @@ class EventRecorder:
         series = self._known.get(key)
         if series is None:
             if len(self._known) >= self._limit:
-                metrics.EVENTS.labels("dropped").inc()
+                self._metrics.events.labels("dropped").inc()
                 return
             namespace = str(regarding.get("namespace") or "default")
             moment = micro_time(self._now())
@@ -152,10 +156,10 @@ class EventRecorder:
                 await self._client.patch(EVENTS, series.name, change, namespace=series.namespace, timeout=5.0)
         except ApiError as error:
             # An event is worth one try; what repeats is tried again with its next turn.
-            metrics.EVENTS.labels("failed").inc()
+            self._metrics.events.labels("failed").inc()
             log.info("an event of %s was not taken: %s", series.name, error)
         else:
-            metrics.EVENTS.labels("written").inc()
+            self._metrics.events.labels("written").inc()
         series.written = count
 
     def _forget_old(self, now: float) -> None:

@@ -14,9 +14,11 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 
-from linkis_ecm.kube import metrics
+from prometheus_client import CollectorRegistry
+
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.errors import ApiError, Conflict, NotFound
+from linkis_ecm.kube.metrics import LeaseMetrics
 from linkis_ecm.kube.resources import LEASES
 from linkis_ecm.kube.times import micro_time, utc_now
 
@@ -51,6 +53,7 @@ class Lease:
         clock: Callable[[], float] | None = None,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
+        metrics: LeaseMetrics | None = None,
     ) -> None:
         if not retry_period < renew_deadline < duration:
             raise ValueError("lease: retry_period < renew_deadline < duration must hold")
@@ -66,6 +69,7 @@ class Lease:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._now = now
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
+        self._metrics = metrics or LeaseMetrics(CollectorRegistry())
         # The lease as last seen, empty where there is none, and when by our clock it was first seen like that.
         self._seen: Object = {}
         self._seen_at = 0.0
@@ -203,8 +207,7 @@ class Lease:
         if self._started or not self.remaining:
             return
         self._started = True
-        metrics.LEASE_HELD.labels(self._name).set(1)
-        metrics.LEASE_CHANGES.labels(self._name, "gained").inc()
+        self._metrics.changes.labels(self._name, "gained").inc()
         log.info("lease %s: held by %s", self._name, self.identity)
         self._on_started()
 
@@ -213,7 +216,6 @@ class Lease:
         if not self._started:
             return
         self._started = False
-        metrics.LEASE_HELD.labels(self._name).set(0)
-        metrics.LEASE_CHANGES.labels(self._name, "lost").inc()
+        self._metrics.changes.labels(self._name, "lost").inc()
         log.info("lease %s: no longer held by %s: %s", self._name, self.identity, why)
         self._on_stopped()

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-REQUESTS = Counter(
-    "ecm_kube_requests",
-    "Requests sent to the API server, each try counted; code 0 means no answer",
-    ["verb", "resource", "code"],
-)
-REQUEST_SECONDS = Histogram(
-    "ecm_kube_request_seconds",
-    "Time of one try of a request to the API server, watches left out",
-    ["verb"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-RETRIES = Counter("ecm_kube_retries", "Requests tried again", ["verb", "resource"])
-REFLECTOR_EVENTS = Counter(
-    "ecm_reflector_events",
-    "Changes seen by a reflector; `dropped` are repeated or outdated",
-    ["resource", "kind"],
-)
-REFLECTOR_LISTS = Counter("ecm_reflector_lists", "Full lists taken by a reflector", ["resource"])
-REFLECTOR_WATCH_ENDS = Counter("ecm_reflector_watch_ends", "Watches that ended, by cause", ["resource", "cause"])
-REFLECTOR_OBJECTS = Gauge("ecm_reflector_objects", "Objects held by a reflector", ["resource"])
-REFLECTOR_LAST_EVENT = Gauge(
-    "ecm_reflector_last_event_age_seconds", "Time since a reflector last heard from the API server", ["resource"]
-)
-LEASE_HELD = Gauge("ecm_lease_held", "1 where this process holds the lease", ["lease"])
-LEASE_CHANGES = Counter("ecm_lease_changes", "Times the lease was gained or lost by this process", ["lease", "change"])
-EVENTS = Counter("ecm_events", "Kubernetes Events by what became of them", ["outcome"])
+
+class KubeMetrics:
+    """Requests to the API server, and what reflectors see: in each process that has a KubeClient."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "ecm_kube_requests",
+            "Requests sent to the API server, each try counted; code 0 means no answer.",
+            ["verb", "resource", "code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "ecm_kube_request_seconds",
+            "Time of one try of a request to the API server, watches left out.",
+            ["verb"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.retries = Counter("ecm_kube_retries", "Requests tried again.", ["verb", "resource"], registry=registry)
+        self.reflector_events = Counter(
+            "ecm_reflector_events",
+            "Changes that a reflector saw, by kind: added, modified, deleted, dropped (repeated or old), unreadable.",
+            ["resource", "kind"],
+            registry=registry,
+        )
+        self.reflector_lists = Counter(
+            "ecm_reflector_lists", "Full lists taken by a reflector.", ["resource"], registry=registry
+        )
+        self.reflector_watch_ends = Counter(
+            "ecm_reflector_watch_ends", "Watches that ended, by cause.", ["resource", "cause"], registry=registry
+        )
+        self.reflector_objects = Gauge(
+            "ecm_reflector_objects", "Objects held by a reflector.", ["resource"], registry=registry
+        )
+        self.reflector_last_event = Gauge(
+            "ecm_reflector_last_event_age_seconds",
+            "Time since a reflector last received something from the API server.",
+            ["resource"],
+            registry=registry,
+        )
+
+
+class LeaseMetrics:
+    """Leader election: in each process that contends for a Lease."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.changes = Counter(
+            "ecm_lease_changes",
+            "Times this process gained or lost the Lease.",
+            ["lease", "change"],
+            registry=registry,
+        )
+
+
+class EventMetrics:
+    """Kubernetes Events that this process writes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events = Counter(
+            "ecm_kube_events",
+            "Kubernetes Events by outcome: written, failed (tried once), dropped (too many at once).",
+            ["outcome"],
+            registry=registry,
+        )

@@ -16,7 +16,6 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
-from linkis_ecm.kube import metrics
 from linkis_ecm.kube.client import KubeClient, Object, WatchEvent
 from linkis_ecm.kube.errors import ApiError, Gone
 from linkis_ecm.kube.resources import Resource
@@ -67,6 +66,7 @@ class Reflector(Generic[T]):
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
+        self._metrics = client.metrics
         self._resource = resource
         self._transform = transform
         self._on_event = on_event
@@ -107,7 +107,7 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """Lists and watches until cancelled."""
-        metrics.REFLECTOR_LAST_EVENT.labels(self._resource.plural).set_function(lambda: self.last_event_age)
+        self._metrics.reflector_last_event.labels(self._resource.plural).set_function(lambda: self.last_event_age)
         listed = False
         while True:
             try:
@@ -120,12 +120,12 @@ class Reflector(Generic[T]):
                 listed = listed and isinstance(error, ApiError) and not isinstance(error, Gone)
                 await self._failed(error)
                 continue
-            metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, cause).inc()
+            self._metrics.reflector_watch_ends.labels(self._resource.plural, cause).inc()
 
     async def _failed(self, error: Exception) -> None:
         self._failures += 1
         self.last_error = str(error) or type(error).__name__
-        metrics.REFLECTOR_WATCH_ENDS.labels(self._resource.plural, type(error).__name__).inc()
+        self._metrics.reflector_watch_ends.labels(self._resource.plural, type(error).__name__).inc()
         asked = error.retry_after if isinstance(error, ApiError) else None
         wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=asked)
         # Without a stack: an API server that is down says so once per try.
@@ -145,14 +145,14 @@ class Reflector(Generic[T]):
                 item.setdefault("apiVersion", self._resource.api_version)
                 present.add(_key(item))
                 self._seen(item)
-        metrics.REFLECTOR_LISTS.labels(self._resource.plural).inc()
+        self._metrics.reflector_lists.labels(self._resource.plural).inc()
         self._heard()
         # A list is never older than the watch it follows, but for a server restored from a backup: there, too, it is
         # the truth, so no comparison of versions protects what it does not show.
         for key in [key for key in self._objects if key not in present]:
             self._forget(key)
         self._listed = self._resume = version
-        metrics.REFLECTOR_OBJECTS.labels(self._resource.plural).set(len(self._objects))
+        self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
         if not self.synced.is_set():
             self.synced.set()
             if self._on_synced is not None:
@@ -199,13 +199,13 @@ class Reflector(Generic[T]):
             return
         self._resume = max(self._resume, version)
         if self._outdated(event.object, version):
-            metrics.REFLECTOR_EVENTS.labels(self._resource.plural, "dropped").inc()
+            self._metrics.reflector_events.labels(self._resource.plural, "dropped").inc()
             return
         if event.type == "DELETED":
             self._forget(_key(event.object), event.object)
         else:
             self._seen(event.object)
-        metrics.REFLECTOR_OBJECTS.labels(self._resource.plural).set(len(self._objects))
+        self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
 
     def _outdated(self, item: Object, version: int) -> bool:
         """Whether we know more than this event: it is a repetition, or came late."""
@@ -232,7 +232,7 @@ class Reflector(Generic[T]):
         except Exception:
             # One unreadable object must not stop the rest; it is tried again on its next change.
             log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
-            metrics.REFLECTOR_EVENTS.labels(self._resource.plural, "unreadable").inc()
+            self._metrics.reflector_events.labels(self._resource.plural, "unreadable").inc()
             return
         self._known[key] = (uid, version)
         self._objects[key] = made
@@ -260,7 +260,7 @@ class Reflector(Generic[T]):
             self._tombstones.popitem(last=False)
 
     def _tell(self, kind: Kind, made: T) -> None:
-        metrics.REFLECTOR_EVENTS.labels(self._resource.plural, kind.lower()).inc()
+        self._metrics.reflector_events.labels(self._resource.plural, kind.lower()).inc()
         try:
             self._on_event(kind, made)
         except Exception:

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy import bindparam as bind
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from linkis_ecm.model.record import REFUSED, ExecutionRecord
+from linkis_ecm.process.backoff import Backoff
+from linkis_ecm.store.metrics import JournalMetrics
 from linkis_ecm.store.schema import execution
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,7 @@ log = logging.getLogger(__name__)
 BATCH, LINGER = 500, 0.1
 # 60 MB at most of what waits; at 100 tasks a second, eight minutes of an outage.
 PENDING_MAX = 50_000
-BACKOFF_BASE, BACKOFF_CAP = 0.2, 10.0
-
-DEPTH = Gauge("ecm_journal_depth", "Executions whose line waits for the database")
-DROPPED = Counter("ecm_journal_dropped_total", "Lines that did not fit the backlog")
-ERRORS = Counter("ecm_journal_errors_total", "Failed tries to write a batch", ["kind"])
+BACKOFF = Backoff(base=0.2, cap=10.0)
 
 # A line that cannot be a row, by its database's word or its driver's: the others of its batch are not at fault.
 _UNFIT = (DataError, ArithmeticError, TypeError, ValueError)
@@ -58,7 +56,9 @@ _AGAIN = (
 class Journal:
     """`start`, `offer`, `close`."""
 
-    def __init__(self, engine: Engine, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, rng: random.Random | None = None, metrics: JournalMetrics | None = None
+    ) -> None:
         self._engine = engine
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._lock = threading.Condition()
@@ -67,7 +67,8 @@ class Journal:
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ecm-journal", daemon=True)
-        DEPTH.set_function(lambda: float(len(self._pending) + len(self._writing)))
+        self.metrics = metrics or JournalMetrics(CollectorRegistry())
+        self.metrics.watch(depth=lambda: len(self._pending) + len(self._writing))
 
     def start(self) -> None:
         """Starts the one thread that writes."""
@@ -81,7 +82,7 @@ class Journal:
                 self._pending[record.task_id] = record if waiting is None else joined(waiting, record)
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
-                DROPPED.inc()
+                self.metrics.dropped.inc()
             self._lock.notify_all()
 
     def purge(self, before: float, limit: int = 1000) -> int:
@@ -148,7 +149,7 @@ class Journal:
                 with self._engine.begin() as connection:
                     write(connection, [record])
             except _UNFIT as error:
-                DROPPED.inc()
+                self.metrics.dropped.inc()
                 log.error("task %s: its line cannot be written: %r", record.task_id, error)
             except SQLAlchemyError as error:
                 self._wait_after(error, batch[number:])
@@ -157,8 +158,8 @@ class Journal:
     def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
         """The batch waits again, before what came meanwhile."""
         self._failures += 1
-        ERRORS.labels(type(error).__name__).inc()
-        wait = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(self._failures - 1, 10)) * self._rng.uniform(0.75, 1.25)
+        self.metrics.errors.labels(type(error).__name__).inc()
+        wait = BACKOFF.delay(self._failures, rng=self._rng)
         cause = getattr(error, "orig", None) or error
         log.warning("the database takes no journal (%d wait), again in %.1f s: %s", len(batch), wait, cause)
         with self._lock:

@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord, Transition
+from linkis_ecm.process.backoff import Backoff
 from linkis_ecm.store import rows
+from linkis_ecm.store.metrics import SinkMetrics
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +30,9 @@ log = logging.getLogger(__name__)
 # 50 ms are less than a person sees.
 BATCH, LINGER = 200, 0.05
 # Between tries while the database is down: 0.2 s doubling to 10 s, the longest that a recovered one waits for us.
-BACKOFF_BASE, BACKOFF_CAP = 0.2, 10.0
+BACKOFF = Backoff(base=0.2, cap=10.0)
 # Flips of one engine remembered while the database is down; the oldest go first.
 TRANSITIONS_MAX = 1000
-
-DEPTH = Gauge("ecm_sink_depth", "Engines whose record waits for the database")
-LAG = Gauge("ecm_sink_lag_seconds", "Age of the oldest record that is not in the database")
-ROWS = Counter("ecm_sink_rows_total", "Records written that were news")
-ERRORS = Counter("ecm_sink_errors_total", "Failed tries to write a batch", ["kind"])
-POISON = Counter("ecm_sink_poison_total", "Records that the database refuses and that were set aside")
-DROPPED = Counter("ecm_sink_transitions_dropped_total", "Transitions that did not fit the backlog")
 
 
 class Sink:
@@ -49,6 +44,7 @@ class Sink:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
+        metrics: SinkMetrics | None = None,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -63,8 +59,8 @@ class Sink:
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ecm-sink", daemon=True)
-        DEPTH.set_function(lambda: float(self.depth))
-        LAG.set_function(lambda: self.lag_seconds)
+        self.metrics = metrics or SinkMetrics(CollectorRegistry())
+        self.metrics.watch(depth=lambda: self.depth, lag=lambda: self.lag_seconds)
 
     def start(self) -> None:
         """Starts the one thread that writes."""
@@ -75,7 +71,7 @@ class Sink:
         with self._lock:
             waiting = self._pending.get(record.ticket_id)
             since = waiting[0] if waiting is not None else time.monotonic()
-            self._pending[record.ticket_id] = (since, _newer(waiting[1], record) if waiting else record)
+            self._pending[record.ticket_id] = (since, self._joined(waiting[1], record) if waiting else record)
             self._lock.notify_all()
 
     def offer_materials(self, engine_type: str, version: str, materials: Sequence[Material]) -> None:
@@ -191,7 +187,7 @@ class Sink:
                 self._wait_after(error)
             else:
                 self._failures = 0
-                ROWS.inc(written)
+                self.metrics.rows.inc(written)
                 self._wrote()
 
     def _write(
@@ -246,7 +242,7 @@ class Sink:
         except (OperationalError, InterfaceError):
             raise
         except SQLAlchemyError as error:
-            POISON.inc()
+            self.metrics.refused.inc()
             log.error("%s is refused and set aside: %s", what, error)
             return 0
 
@@ -260,7 +256,7 @@ class Sink:
         with self._lock:
             for since, record in reversed(batch):
                 newer = self._pending.get(record.ticket_id)
-                kept = _newer(record, newer[1]) if newer is not None else record
+                kept = self._joined(record, newer[1]) if newer is not None else record
                 self._pending[record.ticket_id] = (since, kept)
                 self._pending.move_to_end(record.ticket_id, last=False)
             for key, materials in files:
@@ -276,22 +272,25 @@ class Sink:
 
     def _wait_after(self, error: SQLAlchemyError) -> None:
         self._failures += 1
-        ERRORS.labels(type(error).__name__).inc()
-        wait = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(self._failures - 1, 10)) * self._rng.uniform(0.75, 1.25)
+        self.metrics.errors.labels(type(error).__name__).inc()
+        wait = BACKOFF.delay(self._failures, rng=self._rng)
         cause = getattr(error, "orig", None) or error
         log.warning("the database takes no records (%d wait), again in %.1f s: %s", self.depth, wait, cause)
         with self._lock:
             self._lock.wait_for(lambda: self._closing, wait)
 
+    def _joined(self, old: EngineRecord, new: EngineRecord) -> EngineRecord:
+        record, dropped = merged(old, new)
+        self.metrics.dropped.inc(dropped)
+        return record
 
-def _newer(old: EngineRecord, new: EngineRecord) -> EngineRecord:
-    """The later of two records of one engine, with the transitions of both."""
+
+def merged(old: EngineRecord, new: EngineRecord) -> tuple[EngineRecord, int]:
+    """The later of two records of one engine, with the transitions of both; and how many transitions are left out,
+    since TRANSITIONS_MAX are kept, the latest. Pure."""
     late = old if old.final or (old.as_of > new.as_of and not new.final) else new
     steps: dict[tuple[datetime, str], Transition] = {}
     for step in (*old.transitions, *new.transitions):
         steps[step.at, step.state.value] = step
     kept = sorted(steps.values(), key=lambda step: step.at)
-    if len(kept) > TRANSITIONS_MAX:
-        DROPPED.inc(len(kept) - TRANSITIONS_MAX)
-        kept = kept[-TRANSITIONS_MAX:]
-    return replace(late, transitions=tuple(kept))
+    return replace(late, transitions=tuple(kept[-TRANSITIONS_MAX:])), max(0, len(kept) - TRANSITIONS_MAX)

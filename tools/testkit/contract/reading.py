@@ -6,23 +6,22 @@ import asyncio
 import uuid
 from contextlib import aclosing
 
-from linkis_ecm.kube import metrics
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, LEASES, PODS, Resource
 from tools.testkit.contract.objects import CHANGES, KINDS, RUN, making, name_of, version_of
 
 
-def _lists(resource: Resource) -> float:
-    return float(metrics.REQUESTS.labels("list", resource.plural, "200")._value.get())
+def _lists(client: KubeClient, resource: Resource) -> float:
+    return float(client.metrics.requests.labels("list", resource.plural, "200")._value.get())
 
 
 async def a_list_in_pages_gives_everything_once(client: KubeClient, namespace: str) -> None:
     async with making(client, namespace) as made:
         for resource in KINDS:
             names = sorted([name_of(await made.create(resource)) for _ in range(5)])
-            before = _lists(resource)
+            before = _lists(client, resource)
             paged = await client.list(resource, namespace=namespace, label_selector=made.selector, limit=2)
-            assert _lists(resource) - before == 3
+            assert _lists(client, resource) - before == 3
             assert [name_of(item) for item in paged.items] == names
             whole = await client.list(resource, namespace=namespace, label_selector=made.selector)
             assert whole.items == paged.items

@@ -1,0 +1,200 @@
+"""The work loop for one kind of object: when a key is reconciled, by how many workers, and what follows a failure.
+
+It is generic: a kind gives a key and `reconcile(key) -> Result`, and gets a queue, deadlines, back-off and the handling
+of poison keys. It must not know what a key stands for, call an API or hold objects.
+
+Guarantees: one worker at a time has a key; many events of a key during a wait are one pass, and an event during its
+pass is one more pass after it; a pass begins only while `leading` is set and `may_write` is true; a pass that fails
+harms no other key and is repeated ever more slowly. What a worker remembers may be lost at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from linkis_ecm.controller.deadline_heap import Deadlines
+from linkis_ecm.controller.metrics import WorkerMetrics
+from linkis_ecm.controller.queue import WorkQueue
+from linkis_ecm.process.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+# Passes are mostly waits for the API server: enough workers that a slow call does not hold up the rest, few enough
+# that one kind does not take all of the API server's time.
+WORKERS = 16
+# A key whose passes failed so often in a row is a poison key.
+POISON_FROM = 3
+# Half a second would be noise in a log, an hour would leave a mended object waiting: 0.2 s, doubling to a minute.
+BACKOFF = Backoff(base=0.2, cap=60.0)
+# A key whose turn comes while nothing may be written waits this long: about one renewal of the Lease.
+NOT_ALLOWED_PAUSE = 1.0
+# The longest sleep of the deadline loop: after it a clock that jumped is read again.
+LONGEST_SLEEP = 3600.0
+# Added to each sleep: a wait may end a little before its time, and would then be begun again and again.
+SLEEP_MARGIN = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a pass came to.
+
+    `requeue_at`: the key gets another pass then (Unix time in seconds, by the worker's clock), though nothing happens
+    to it; None: no other pass. `error`: the pass failed; it is repeated after a back-off, and `requeue_at` is ignored.
+    An exception of `reconcile` counts as such an error.
+    """
+
+    requeue_at: float | None = None
+    error: Exception | None = None
+
+
+class Worker(Generic[K]):
+    """`enqueue` keys, `run` until cancelled, `drain` before the end.
+
+    `name` is the kind, for logs and metrics. `outages` are errors of the other side, such as an API server that does
+    not answer: they are logged in one line and never reported as poison. `on_poison(key, error)` is called after each
+    failure of a poison key; it may raise nothing. All else is passed in to be replaced in tests.
+    """
+
+    def __init__(
+        self,
+        reconcile: Callable[[K], Awaitable[Result]],
+        *,
+        name: str,
+        leading: asyncio.Event,
+        may_write: Callable[[], bool],
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        metrics: WorkerMetrics,
+        outages: tuple[type[Exception], ...] = (),
+        on_poison: Callable[[K, Exception], Awaitable[None]] | None = None,
+        workers: int = WORKERS,
+        backoff: Backoff = BACKOFF,
+    ) -> None:
+        self._reconcile = reconcile
+        self._name = name
+        self._leading = leading
+        self._may_write = may_write
+        self._clock = clock
+        self._rng = rng
+        self._outages = outages
+        self._on_poison = on_poison
+        self._workers = workers
+        self._backoff = backoff
+        self._queue: WorkQueue[K] = WorkQueue(clock=lambda: asyncio.get_running_loop().time())
+        self._deadlines: Deadlines[K] = Deadlines()
+        # Set where a deadline has changed: the earliest may be another one now.
+        self._deadline_changed = asyncio.Event()
+        # Failures in a row, of keys whose last pass failed.
+        self._failures: dict[K, int] = {}
+        # Keys that were forgotten during their pass: its result no longer counts.
+        self._forgotten: set[K] = set()
+        self._seconds = metrics.reconcile_seconds.labels(name)
+        self._errors = metrics.reconcile_errors
+        metrics.watch(name, depth=lambda: len(self._queue), age=lambda: self._queue.age, poison=self.poison_keys)
+
+    @property
+    def idle(self) -> bool:
+        """No key waits for its turn and none is being reconciled; deadlines may be set."""
+        return self._queue.idle
+
+    def failures(self, key: K) -> int:
+        """How many passes over the key have failed in a row."""
+        return self._failures.get(key, 0)
+
+    def poison_keys(self) -> int:
+        """How many keys are poison now."""
+        return sum(count >= POISON_FROM for count in self._failures.values())
+
+    def enqueue(self, key: K) -> None:
+        """Asks for a pass over the key, as soon as a worker is free."""
+        self._queue.add(key)
+
+    def forget(self, key: K) -> None:
+        """The key's object is gone: its deadline and its failures are dropped, also those of a pass under way."""
+        self._failures.pop(key, None)
+        self._set_deadline(key, None)
+        if self._queue.is_working(key):
+            self._forgotten.add(key)
+
+    async def run(self) -> None:
+        """Workers and the clock, until cancelled. Cancellation also ends the passes under way."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_deadlines())
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def drain(self, timeout: float) -> bool:
+        """Begins no further pass and waits `timeout` seconds for those under way; whether they have all ended."""
+        self._queue.close()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._queue.rest()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            now = self._clock().timestamp()
+            for key in self._deadlines.pop_due(now):
+                self._queue.add(key)
+            due = self._deadlines.next()
+            self._deadline_changed.clear()
+            sleep = LONGEST_SLEEP if due is None else min(LONGEST_SLEEP, max(0.0, due - now) + SLEEP_MARGIN)
+            try:
+                async with asyncio.timeout(sleep):
+                    await self._deadline_changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _work(self) -> None:
+        while True:
+            await self._leading.wait()
+            key = await self._queue.get()
+            try:
+                if self._may_write():
+                    with self._seconds.time():
+                        await self._pass(key)
+                else:
+                    self._set_deadline(key, self._clock().timestamp() + NOT_ALLOWED_PAUSE)
+            finally:
+                self._forgotten.discard(key)
+                self._queue.done(key)
+
+    async def _pass(self, key: K) -> None:
+        """One pass; whatever goes wrong stays with this key."""
+        try:
+            result = await self._reconcile(key)
+        except Exception as error:
+            result = Result(error=error)
+        if key in self._forgotten:
+            return
+        if result.error is None:
+            self._failures.pop(key, None)
+            self._set_deadline(key, result.requeue_at)
+            return
+        await self._failed(key, result.error)
+
+    async def _failed(self, key: K, error: Exception) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        self._errors.labels(self._name, type(error).__name__).inc()
+        if isinstance(error, self._outages):
+            log.warning("%s: %s", key, error)
+        else:
+            log.error("%s: the pass failed", key, exc_info=error)
+            if failures >= POISON_FROM and self._on_poison is not None:
+                await self._on_poison(key, error)
+        if key not in self._forgotten:
+            self._set_deadline(key, self._clock().timestamp() + self._backoff.delay(failures, rng=self._rng))
+
+    def _set_deadline(self, key: K, at: float | None) -> None:
+        self._deadlines.set(key, at)
+        self._deadline_changed.set()

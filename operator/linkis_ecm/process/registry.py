@@ -1,0 +1,137 @@
+"""One registry of Prometheus metrics for each process: everything that the process counts is in it, and is scraped.
+
+Classes of metrics (`KubeMetrics`, `JournalMetrics` and so on) take the registry as an argument; a process makes one
+registry and passes it to all of them. Must not declare what a process counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+PREFIX = "ecm_"
+# Each label that we use: what it says, and what bounds its values. A test refuses a family with any other label, since
+# a label with endless values is a time series each, in this process's memory and in Prometheus's.
+LABELS: Mapping[str, str] = {
+    "cause": "Why a watch ended: ended, silent, relist, or the class of the error.",
+    "change": "gained or lost.",
+    "code": "An HTTP status; 0: no answer, 499: the caller left first.",
+    "controller": "The kind of object that a work loop reconciles, such as engine.",
+    "engine_type": "The engine's type; at most 100 values, then `other`.",
+    "error": "The class of an error.",
+    "kind": "One of a fixed list that the family's text names.",
+    "lease": "The name of the Lease, from our own code.",
+    "method": "A name of the gateway's route table, or other.",
+    "outcome": "One of a fixed list that the family's text names.",
+    "phase": "A phase of an engine's start, or of a canary round.",
+    "reason": "A reason of model/reasons.py.",
+    "resource": "A kind of the Kubernetes API that we use, in the plural; with /status or /log for that part of it.",
+    "side": "client or engine.",
+    "start": "How an engine got its pod: cold.",
+    "state": "A state of Linkis's; New: no operator has looked at the engine yet.",
+    "tenant": "The engine's tenant, empty where it has none; at most 100 values, then `other`.",
+    "verb": "A verb of the Kubernetes API.",
+}
+# What users may choose freely is bounded by this number of values for one label: as many tenants as fit a dashboard.
+VALUES_MAX = 100
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of metrics as Prometheus sees it: `name` with its suffix, such as _total."""
+
+    name: str
+    type: str
+    help: str
+    labels: tuple[str, ...]
+
+
+class Registry(CollectorRegistry):
+    """The metrics of one process, with those of the process itself (memory, files, garbage collection)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collectors: list[Collector] = []
+        ProcessCollector(registry=self)
+        PlatformCollector(registry=self)
+        GCCollector(registry=self)
+
+    def register(self, collector: Collector) -> None:
+        super().register(collector)
+        self._collectors.append(collector)
+
+    def families(self) -> list[Family]:
+        """Our own families, by name: also those of which nothing was counted yet."""
+        found = []
+        for collector in self._collectors:
+            for metric in collector.describe() if hasattr(collector, "describe") else collector.collect():
+                if metric.name.startswith(PREFIX):
+                    # The one place that has the label names of a family without any value.
+                    labels: tuple[str, ...] = getattr(collector, "_labelnames", getattr(metric, "_labelnames", ()))
+                    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+                    found.append(Family(name, metric.type, metric.documentation, tuple(labels)))
+        return sorted(found, key=lambda family: family.name)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's exposition format; its media type is CONTENT_TYPE."""
+        return generate_latest(self)
+
+
+class BoundedValues:
+    """The values of one label: the first VALUES_MAX as they are, all others as `other`."""
+
+    def __init__(self, limit: int = VALUES_MAX) -> None:
+        self._limit = limit
+        self._seen: set[str] = set()
+
+    def of(self, value: str) -> str:
+        """The label's value for what a user has chosen."""
+        if value not in self._seen:
+            if len(self._seen) >= self._limit:
+                return OTHER
+            self._seen.add(value)
+        return value
+
+
+# State, engine type and tenant of one engine.
+EngineLabels = tuple[str, str, str]
+
+
+class EngineCount(Collector):
+    """`ecm_engines`: the engines that a process knows, counted at each scrape. The same family in each process."""
+
+    def __init__(self, *, registry: CollectorRegistry) -> None:
+        self._engines: Callable[[], Iterable[EngineLabels]] = tuple
+        self.engine_types = BoundedValues()
+        self.tenants = BoundedValues()
+        registry.register(self)
+
+    def watch(self, engines: Callable[[], Iterable[EngineLabels]]) -> None:
+        """Count these from now on."""
+        self._engines = engines
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "ecm_engines", "Engines that this process knows from the Kubernetes API, by state.",
+            labels=["state", "engine_type", "tenant"],
+        )  # fmt: skip
+        found = Tally(
+            (state, self.engine_types.of(kind), self.tenants.of(tenant)) for state, kind, tenant in self._engines()
+        )
+        for labels, count in sorted(found.items()):
+            family.add_metric(list(labels), count)
+        yield family
