@@ -29,10 +29,11 @@ test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
 lint: $(SETUP) ## ruff, mypy --strict, import-linter
 	$(PY) -m tools.checks lint
 
-generate: $(SETUP) ## CRDs, rendered manifests and the OpenAPI document from their sources
+generate: $(SETUP) ## CRDs, rendered manifests, the OpenAPI document and the reference pages from their sources
 	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
 	$(PY) -m tools.render manifests/install.yaml
 	$(PY) -m linkis_ecm.gateway.openapi docs/openapi.json
+	$(PY) -m tools.reference docs
 
 cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or a node built from source
 	$(PY) -m tools.cluster up

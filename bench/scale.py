@@ -333,10 +333,10 @@ def _in_step(operator: OperatorProcess, count: int) -> bool:
     except OSError:
         return False
     engines = sum(value for name, value in told.items() if name.startswith("ecm_engines{"))
-    passes = told.get("ecm_pass_seconds_count", 0)
+    passes = told.get('ecm_reconcile_seconds_count{controller="engine"}', 0)
     return (
         told.get("ecm_leading") == 1 and engines >= count and passes >= count
-        and told.get("ecm_queue_depth") == 0 and told.get("ecm_sink_depth") == 0
+        and told.get('ecm_queue_depth{controller="engine"}') == 0 and told.get("ecm_sink_depth") == 0
     )  # fmt: skip
 
 

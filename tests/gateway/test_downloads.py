@@ -293,7 +293,7 @@ async def test_a_client_that_takes_nothing_is_cut_after_its_time_and_costs_a_buf
         finally:
             tracemalloc.stop()
         text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
-        assert 'ecm_gateway_answers_cut_total{side="client"} 1.0' in text
+        assert 'ecm_gateway_responses_aborted_total{side="client"} 1.0' in text
         assert len(await raw.rest()) < 64 * MIB, "half a log does not look whole"
 
 

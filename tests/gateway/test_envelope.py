@@ -212,5 +212,5 @@ async def test_metrics_count_calls_by_method_and_never_by_what_a_caller_wrote(gw
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
     assert 'ecm_gateway_requests_total{code="200",method="listEngines"} 1.0' in text
     assert 'ecm_gateway_requests_total{code="404",method="other"} 1.0' in text
-    assert 'ecm_gateway_engines{status="Idle"} 1.0' in text
+    assert 'ecm_engines{engine_type="python",state="Idle",tenant=""} 1.0' in text
     assert "no-such-method-7f3a" not in text

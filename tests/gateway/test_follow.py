@@ -258,8 +258,8 @@ async def test_a_frame_without_an_end_is_no_bug_of_the_gateway(gw: Harness) -> N
     _, engine = await gw.served(frames(b"4\nold\n", b"1" * (2 << 20)))
     with pytest.raises(aiohttp.ClientError):
         await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})
-    assert b"ecm_gateway_unexpected_errors_total 0.0" in gw.gateway.metrics.text()
-    assert b'ecm_gateway_answers_cut_total{side="engine"} 1.0' in gw.gateway.metrics.text()
+    assert b"ecm_gateway_unexpected_errors_total 0.0" in gw.gateway.metrics.registry.text()
+    assert b'ecm_gateway_responses_aborted_total{side="engine"} 1.0' in gw.gateway.metrics.registry.text()
 
 
 @pytest.mark.parametrize("offset", ["", "x", "-1", "9" * 19])

@@ -185,7 +185,7 @@ async def test_a_log_that_breaks_off_never_looks_whole(gw: Harness) -> None:
     with pytest.raises(aiohttp.ClientError):
         await gw.get("downloadEngineLog", gw.download_query(engine))
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
-    assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
+    assert 'ecm_gateway_responses_aborted_total{side="engine"} 1.0' in text
 
 
 @pytest.mark.parametrize("pause_at", [0, 1, 300_000])
@@ -226,7 +226,7 @@ async def test_an_agent_that_stalls_in_the_middle_of_a_long_log_is_cut(make: Mak
         await call
     await asyncio.wait_for(agent.left.wait(), PATIENCE)
     text = (await gw.call("GET", "/metrics", token=None, user=None)).raw.decode()
-    assert 'ecm_gateway_answers_cut_total{side="engine"} 1.0' in text
+    assert 'ecm_gateway_responses_aborted_total{side="engine"} 1.0' in text
 
 
 async def test_an_agent_that_stalls_is_cut_and_one_that_stalls_before_its_head_is_504(make: Make) -> None:

@@ -64,7 +64,7 @@ class Metrics:
         self.start_seconds = Histogram(
             "ecm_engine_start_seconds",
             "From an engine's acceptance to each phase of its start; ready is the whole.",
-            ["phase", "start"],
+            ["phase", "origin"],
             buckets=_START_BUCKETS,
             registry=self.registry,
         )

@@ -45,6 +45,7 @@ from linkis_ecm.gateway.pages import serve as pages
 from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.routes import METHODS, Handler, Method
 from linkis_ecm.gateway.settings import MIB, Settings
+from linkis_ecm.process.registry import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
 # A logger of its own, so that it can be sent elsewhere than the rest.
@@ -71,15 +72,17 @@ def build_app(
     records: Records | None = None,
     store: Store | None = None,
     journal: Writer | None = None,
+    metrics: Metrics | None = None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
     """The application over its parts; to be called where an event loop runs.
 
     `find`, `records` and `store` ask the database, `journal` writes to it; without them nothing outlives an engine.
+    `metrics` are the process's; /metrics serves their registry.
     """
-    metrics = Metrics()
-    metrics.watch_engines(engines.states)
+    metrics = metrics or Metrics()
+    metrics.watch_engines(lambda: [(str(e.state), e.engine_type, e.tenant) for e in engines])
     # No bound on connections: calls are bounded for each engine.
     agent_client = AgentClient(user_agent="linkis-ecm-gateway", connections=0)
     history = History(find)
@@ -345,7 +348,5 @@ async def _openapi(_: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    return web.Response(
-        body=request.app[GATEWAY].metrics.text(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-    )
+    registry = request.app[GATEWAY].metrics.registry
+    return web.Response(body=registry.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -22,6 +22,7 @@ from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.feeds import Feeds
 from linkis_ecm.gateway.inventory.history import Find, PastEngine
+from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.store.database import open_engine
@@ -37,6 +38,7 @@ async def serve(
     client: KubeClient,
     queries: Queries | None,
     journal: Journal | None,
+    metrics: Metrics,
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set."""
@@ -52,6 +54,7 @@ async def serve(
         records=queries,
         store=queries,
         journal=journal,
+        metrics=metrics,
         archive=Archive(settings.archive_url) if settings.archive_url else None,
     )
     feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces)
@@ -106,14 +109,15 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    metrics = Metrics()
     queries = journal = None
     if settings.database_url:
         database = open_engine(settings.database_url)
-        queries, journal = Queries(database), Journal(database)
+        queries, journal = Queries(database), Journal(database, metrics=metrics.journal)
         journal.start()
     try:
-        async with await KubeClient.connect() as client:
-            await serve(settings, client=client, queries=queries, journal=journal, stop=stop)
+        async with await KubeClient.connect(metrics=metrics.kube) as client:
+            await serve(settings, client=client, queries=queries, journal=journal, metrics=metrics, stop=stop)
     finally:
         if journal is not None:
             journal.close()

@@ -1,32 +1,30 @@
-"""The gateway's Prometheus metrics, in a registry of its own so that two gateways in one process do not clash."""
+"""Everything that a gateway's process counts, in one registry. Must not compute anything.
+
+Each gateway has a registry of its own, so that several in one process (tests) do not clash.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Gauge, Histogram
+
+from linkis_ecm.kube.metrics import KubeMetrics
+from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry
+from linkis_ecm.store.metrics import JournalMetrics
 
 # From a status out of the cache to code that runs for minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """What is counted. `method` is a name of the route table or "other": never what a caller wrote."""
+    """The gateway's registry and all its families. The label `method` never holds what a caller wrote."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+        self.registry = Registry()
+        self.kube = KubeMetrics(self.registry)
+        self.journal = JournalMetrics(self.registry)
+        self._engines = EngineCount(registry=self.registry)
         self.requests = Counter(
             "ecm_gateway_requests", "Calls by method and HTTP status.", ("method", "code"), registry=self.registry
         )
@@ -37,35 +35,28 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        # Calls under way: what the gateway bounds itself by, shown at each scrape.
+        # Calls in flight: what the gateway bounds itself by.
         self.calls = 0
-        Gauge("ecm_gateway_requests_under_way", "Calls under way.", registry=self.registry).set_function(
-            lambda: self.calls
-        )
+        Gauge(
+            "ecm_gateway_requests_in_flight", "Calls that are not answered yet.", registry=self.registry
+        ).set_function(lambda: self.calls)
         self.agent_errors = Counter(
-            "ecm_gateway_agent_errors", "Agents that did not answer as they should.", ("kind",), registry=self.registry
+            "ecm_gateway_agent_errors",
+            "Requests to agents that failed, by kind: connect, timeout, token, broken, bad_response.",
+            ("kind",),
+            registry=self.registry,
         )
-        self.download_bytes = Counter("ecm_gateway_download_bytes", "Log bytes sent.", registry=self.registry)
+        self.download_bytes = Counter("ecm_gateway_download_bytes", "Bytes of logs sent.", registry=self.registry)
         self.answers_cut = Counter(
-            "ecm_gateway_answers_cut", "Answers that ended early, by who left.", ("side",), registry=self.registry
+            "ecm_gateway_responses_aborted",
+            "Responses that ended early, by the side that left.",
+            ("side",),
+            registry=self.registry,
         )
-        self.errors = Counter("ecm_gateway_unexpected_errors", "Calls that ended as a bug.", registry=self.registry)
+        self.errors = Counter(
+            "ecm_gateway_unexpected_errors", "Calls that ended as a bug of the gateway.", registry=self.registry
+        )
 
-    def watch_engines(self, states: Callable[[], Mapping[str, int]]) -> None:
-        """Show how many engines the cache has in each state, counted at each scrape."""
-        self.registry.register(_Engines(states))
-
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
-
-
-class _Engines(Collector):
-    def __init__(self, states: Callable[[], Mapping[str, int]]) -> None:
-        self._states = states
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("ecm_gateway_engines", "Engines in the gateway's cache.", labels=["status"])
-        for state, count in self._states().items():
-            family.add_metric([state], count)
-        yield family
+    def watch_engines(self, engines: Callable[[], Iterable[EngineLabels]]) -> None:
+        """Counts these engines at each scrape."""
+        self._engines.watch(engines)

@@ -207,7 +207,7 @@ class Lease:
         if self._started or not self.remaining:
             return
         self._started = True
-        self._metrics.changes.labels(self._name, "gained").inc()
+        self._metrics.changes.labels("gained").inc()
         log.info("lease %s: held by %s", self._name, self.identity)
         self._on_started()
 
@@ -216,6 +216,6 @@ class Lease:
         if not self._started:
             return
         self._started = False
-        self._metrics.changes.labels(self._name, "lost").inc()
+        self._metrics.changes.labels("lost").inc()
         log.info("lease %s: no longer held by %s: %s", self._name, self.identity, why)
         self._on_stopped()

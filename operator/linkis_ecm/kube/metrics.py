@@ -53,7 +53,7 @@ class LeaseMetrics:
         self.changes = Counter(
             "ecm_lease_changes",
             "Times this process gained or lost the Lease.",
-            ["lease", "change"],
+            ["change"],
             registry=registry,
         )
 

@@ -6,7 +6,6 @@ from the event loop's thread and sets `synced` after its first list. Must not ta
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -32,10 +31,6 @@ class EngineCache:
 
     def __iter__(self) -> Iterator[EngineView]:
         return iter(tuple(self._engines.values()))
-
-    def states(self) -> Counter[str]:
-        """How many engines are in each state."""
-        return Counter(str(view.state) for view in self._engines.values())
 
     def get(self, key: Key) -> EngineView | None:
         """The engine of that namespace and name."""

@@ -53,6 +53,7 @@ class EngineView:
     # What it asked for; 0 where it takes its plugin's default.
     cpu_milli: int = 0
     memory_bytes: int = 0
+    tenant: str = ""
 
     @property
     def key(self) -> Key:
@@ -130,6 +131,7 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         cull_blocked_by=status.get("cullBlockedBy"),
         cpu_milli=_milli((spec.get("resources") or {}).get("cpu")),
         memory_bytes=_bytes((spec.get("resources") or {}).get("memory")),
+        tenant=str(spec.get("tenant") or ""),
     )
 
 

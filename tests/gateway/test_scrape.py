@@ -1,0 +1,138 @@
+"""What a scraper finds at a real process: every family that the process counts, whichever package counts it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
+from linkis_ecm.store.migrate import upgrade
+from tools import reference
+from tools.testkit.fakes.apiserver import FakeApiServer, write_kubeconfig
+from tools.testkit.ports import reserved
+
+# The start of a process takes 2 s here, and ten times as long on a busy machine.
+PATIENCE = 60.0
+ENGINE = {
+    "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": "e", "namespace": "engines"},
+    "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"},
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[None]:
+    """`python -m linkis_ecm <part>`, ended by SIGTERM."""
+    with (folder / f"{part}.log").open("wb") as log:
+        started = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "linkis_ecm", part, env={**os.environ, **environment}, stdout=log, stderr=log
+        )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                started.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(started.wait(), PATIENCE)
+
+
+async def scrape_until(url: str, sample: str, folder: Path) -> str:
+    """The text at `url` once it has a line that begins with `sample`."""
+    text = ""
+    try:
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    async with session.get(url) as answer:
+                        text = await answer.text()
+                        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+                        if any(line.startswith(sample) for line in text.splitlines()):
+                            return text
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"{url} has no {sample}; last:\n{text[:2000]}\n{logs(folder)}")
+
+
+def logs(folder: Path) -> str:
+    """What the process has logged."""
+    return "\n".join(log.read_text()[-4000:] for log in folder.glob("*.log"))
+
+
+def samples(text: str) -> dict[str, float]:
+    """Name and labels of each sample, with its value."""
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def families(text: str) -> set[str]:
+    """The names of our families, counters with their suffix; without the times when each began to count."""
+    found = [family for family in text_string_to_metric_families(text) if not family.name.endswith("_created")]
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in found}
+    return {name for name in names if name.startswith("ecm_")}
+
+
+@pytest.mark.parametrize("part", ["gateway", "operator"])
+async def test_a_process_serves_all_that_it_counts(part: str, tmp_path: Path) -> None:
+    key, url = tmp_path / "key", f"sqlite:///{tmp_path}/ecm.sqlite3"
+    key.write_bytes(b"k" * 32)
+    upgrade(url)
+    api = FakeApiServer()
+    api.cluster.create(ENGINECONNS, ENGINE, namespace="engines")
+    with reserved() as first, reserved() as second:
+        port, other = first.getsockname()[1], second.getsockname()[1]
+        async with (
+            api.serve() as server,
+            process(
+                part,
+                tmp_path,
+                KUBECONFIG=str(write_kubeconfig(tmp_path / "kubeconfig", server)),
+                ECM_DATABASE_URL=url,
+                ECM_TOKEN_KEY_FILE=str(key),
+                ECM_ARCHIVE_URL=f"file://{tmp_path}/archive",
+                ECM_NAMESPACE="engines",
+                ECM_GATEWAY_HOST="127.0.0.1",
+                ECM_GATEWAY_PORT=str(port),
+                ECM_INSTANCE="ecm:9102",
+                ECM_REPORT_URL="http://127.0.0.1:9103",
+                ECM_REPORT_PORT=str(other),
+                ECM_HEALTH_PORT=str(port),
+                ECM_POD_NAMESPACE="engines",
+                ECM_CANARY="0",
+            ),
+        ):
+            text = await scrape_until(f"http://127.0.0.1:{port}/metrics", "ecm_engines{", tmp_path)
+    expected = {family.name for family in reference.families()[part]}
+    assert families(text) == expected
+    found = samples(text)
+    plurals = (ENGINECONNS.plural, PLUGINS.plural)
+    assert all(found[f'ecm_kube_requests_total{{code="200",resource="{kind}",verb="list"}}'] >= 1 for kind in plurals)
+    assert found["process_resident_memory_bytes"] > 0
+    if part == "gateway":
+        assert found["ecm_journal_depth"] == found["ecm_journal_dropped_total"] == 0
+        assert all(found[f'ecm_reflector_lists_total{{resource="{kind}"}}'] == 1 for kind in plurals)
+    else:
+        assert found['ecm_reflector_lists_total{resource="pods"}'] == 1
+        assert "ecm_sink_depth" in found
+        assert 'ecm_queue_depth{controller="engine"}' in found
+
+
+def test_no_family_is_left_to_the_library_s_own_registry() -> None:
+    """What is declared without a registry is scraped nowhere."""
+    code = (
+        "import linkis_ecm.gateway.main, linkis_ecm.controller.operator, prometheus_client;"
+        "print([f.name for f in prometheus_client.REGISTRY.collect() if f.name.startswith('ecm')])"
+    )
+    assert _python(code) == "[]\n"
+
+
+def _python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
