@@ -1,4 +1,4 @@
-"""`python -m linkis_ecm operator|gateway|migrate|record|crds`: each part of the system in its own process.
+"""`python -m linkis_ecm operator|gateway|migrate|record`: each part of the system in its own process.
 
 Imports a part only when it is asked for. A wrong setting or a database that cannot be reached is one sentence on
 standard error and exit code 2.
@@ -21,10 +21,9 @@ import typer
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def _logging() -> None:
-    level = os.environ.get("ECM_LOG_LEVEL", "INFO").upper()
+def _logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s", stream=sys.stderr)
-    # kopf tells each event of each object at INFO.
+    # kopf logs each event of each object at INFO.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
@@ -41,9 +40,10 @@ def operator() -> None:
     from linkis_ecm.controller.settings import SettingsError, from_environment
     from linkis_ecm.store.database import DatabaseError
 
-    _logging()
     try:
-        asyncio.run(process.run(from_environment(os.environ)))
+        settings = from_environment(os.environ)
+        _logging(settings.log_level)
+        asyncio.run(process.run(settings))
     except (SettingsError, DatabaseError, ArchiveError) as error:
         _fail(error)
 
@@ -56,9 +56,10 @@ def gateway() -> None:
     from linkis_ecm.gateway.settings import SettingsError, read_settings
     from linkis_ecm.store.database import DatabaseError
 
-    _logging()
     try:
-        asyncio.run(process.run(read_settings(os.environ)))
+        settings = read_settings(os.environ)
+        _logging(settings.log_level)
+        asyncio.run(process.run(settings))
     except (SettingsError, DatabaseError, ArchiveError) as error:
         _fail(error)
 
@@ -66,27 +67,32 @@ def gateway() -> None:
 @app.command()
 def migrate() -> None:
     """Brings the database's tables to this version."""
+    from linkis_ecm.process.environment import SettingsError
     from linkis_ecm.store.database import DatabaseError
     from linkis_ecm.store.migrate import upgrade
+    from linkis_ecm.store.settings import DatabaseSettings
 
-    _logging()
     try:
-        upgrade(_database_url())
-    except DatabaseError as error:
+        settings = DatabaseSettings.read(os.environ)
+        _logging(settings.log_level)
+        upgrade(settings.database_url.get_secret_value())
+    except (SettingsError, DatabaseError) as error:
         _fail(error)
 
 
 @app.command()
 def record(ticket: Annotated[str, typer.Argument(help="The engine's ticket id.")]) -> None:
     """Prints an engine's row and its transitions as JSON."""
+    from linkis_ecm.process.environment import SettingsError
     from linkis_ecm.store.database import DatabaseError, open_engine
     from linkis_ecm.store.queries import Queries
+    from linkis_ecm.store.settings import DatabaseSettings
 
     try:
-        queries = Queries(open_engine(_database_url()))
+        queries = Queries(open_engine(DatabaseSettings.read(os.environ).database_url.get_secret_value()))
         row, engine = queries.record_by_ticket(ticket), queries.engine(ticket)
         steps = queries.transitions(ticket)
-    except DatabaseError as error:
+    except (SettingsError, DatabaseError) as error:
         _fail(error)
     if row is None:
         _fail(LookupError(f"no record has the ticket {ticket}: `kubectl get ec -o wide` shows each engine's"))
@@ -102,13 +108,6 @@ def record(ticket: Annotated[str, typer.Argument(help="The engine's ticket id.")
 
 def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _database_url() -> str:
-    url = os.environ.get("ECM_DATABASE_URL", "")
-    if not url:
-        _fail(ValueError("ECM_DATABASE_URL is not set: write a SQLAlchemy URL into it"))
-    return url
 
 
 if __name__ == "__main__":

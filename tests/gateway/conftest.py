@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
     async def start(
         find: Any = None, database: Any = None, archive: Any = None, now: datetime | None = None, **changes: Any
     ) -> Harness:
-        harness = Harness(replace(settings, **changes), find, database)
+        harness = Harness(settings.model_copy(update=changes), find, database)
         harness.archive = archive or harness.archive
         if now is not None:
             harness.clock = lambda: now

@@ -246,7 +246,7 @@ class World:
         asyncio.get_running_loop().set_default_executor(AtOnce(1))
         settings = OperatorSettings(
             database_url="", ecm_instance="ecm:9102", report_url="http://op:9103", token_key=KEY, namespace="default",
-            identity=identity,
+            identity=identity, archive_url="memory://",
         )  # fmt: skip
         client = self.server.client()
         rng = random.Random(self._seed)

@@ -90,6 +90,7 @@ class Operator:
         agents: Any = None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
+        token_key = settings.token_key.get_secret_value()
         self.metrics = metrics
         self.settings = settings
         self.client = client
@@ -106,8 +107,7 @@ class Operator:
             ),
         )
         executor = Executor(
-            client=client, cache=self.cache, agents=self.agents, token_key=settings.token_key,
-            clock=clock,
+            client=client, cache=self.cache, agents=self.agents, token_key=token_key, clock=clock,
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
@@ -127,7 +127,7 @@ class Operator:
             metrics=metrics,
         )  # fmt: skip
         self.reports = Reports(
-            cache=self.cache, reconciler=self.reconciler, token_key=settings.token_key, clock=clock, metrics=metrics
+            cache=self.cache, reconciler=self.reconciler, token_key=token_key, clock=clock, metrics=metrics
         )
         self.pods = [
             Reflector(
@@ -144,7 +144,7 @@ class Operator:
             namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.once,
         )  # fmt: skip
         self.uploads = Uploads(
-            cache=self.cache, keeper=self.keeper, token_key=settings.token_key, file_max=settings.archive_file_max,
+            cache=self.cache, keeper=self.keeper, token_key=token_key, file_max=settings.archive_file_max,
             metrics=metrics,
         )  # fmt: skip
         self.canary = Canary(
@@ -314,14 +314,15 @@ async def background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]
 
 async def run(settings: OperatorSettings) -> None:
     """The operator's process, until SIGTERM. Raises the store's or the archive's error where one cannot be used."""
-    await asyncio.to_thread(upgrade, settings.database_url)
-    archive = Archive(settings.archive_url)
+    database_url = settings.database_url.get_secret_value()
+    await asyncio.to_thread(upgrade, database_url)
+    archive = Archive(settings.archive_url.get_secret_value())
     metrics = Metrics()
     clock = SteadyClock(wall=time.time, monotonic=time.monotonic, metrics=metrics)
     async with AsyncExitStack() as stack:
         stack.callback(archive.close)
         client = await stack.enter_async_context(await KubeClient.connect(metrics=metrics.kube))
-        sink = Sink(open_engine(settings.database_url), metrics=metrics.sink)
+        sink = Sink(open_engine(database_url), metrics=metrics.sink)
         sink.start()
         stack.callback(sink.close, FLUSH_SECONDS)
         operator = Operator(

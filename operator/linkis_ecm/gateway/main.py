@@ -55,7 +55,7 @@ async def serve(
         store=queries,
         journal=journal,
         metrics=metrics,
-        archive=Archive(settings.archive_url) if settings.archive_url else None,
+        archive=Archive(settings.archive_url.get_secret_value()) if settings.archive_url else None,
     )
     feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces)
     runner = new_runner(app, settings)
@@ -112,7 +112,7 @@ async def run(settings: Settings) -> None:
     metrics = Metrics()
     queries = journal = None
     if settings.database_url:
-        database = open_engine(settings.database_url)
+        database = open_engine(settings.database_url.get_secret_value())
         queries, journal = Queries(database), Journal(database, metrics=metrics.journal)
         journal.start()
     try:

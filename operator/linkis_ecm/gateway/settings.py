@@ -1,4 +1,4 @@
-"""The gateway's settings, read once from the environment.
+"""The gateway's settings, from the environment; docs/settings.md is made from these fields.
 
 A value that cannot be used is refused at start with one sentence that names the variable and the remedy.
 """
@@ -6,66 +6,189 @@ A value that cannot be used is refused at start with one sentence that names the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated, Any
 
-from linkis_ecm.model.token import master_key
+from pydantic import Field, SecretBytes, SecretStr
 
-MIB = 1 << 20
+from linkis_ecm.process.environment import (
+    KEY_FILE,
+    MIB,
+    PORT,
+    SWITCH,
+    Form,
+    ProcessSettings,
+    SettingsError,
+    names,
+    variable,
+    whole,
+)
+
+__all__ = ["MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
 
 
-class SettingsError(ValueError):
-    """A variable of the environment cannot be used; the text says which, and what to do."""
+def _issuer(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise ValueError(f"is {text[:100]!r}: write the issuer's URL, as it stands in its tokens")
+    return text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OidcSettings:
+class OidcSettings(ProcessSettings):
     """Whose JWTs are taken, and what they say."""
 
-    issuer: str
-    audience: str
-    jwks_url: str = ""
-    user_claim: str = "preferred_username"
-    groups_claim: str = ""
-    admin_group: str = ""
-    # Whom to trust for the issuer's certificate, instead of the system's authorities; what to show it for its keys.
-    ca_file: str = ""
-    token_file: str = ""
+    issuer: Annotated[
+        str,
+        Form("URL", _issuer),
+        variable(
+            "ECM_OIDC_ISSUER",
+            "The issuer whose JWTs are taken; without it none are, and the other ECM_OIDC_ variables are not read.",
+            default="none",
+        ),
+    ]
+    audience: Annotated[
+        str,
+        variable(
+            "ECM_OIDC_AUDIENCE",
+            "The audience of tokens for this gateway; needed with an issuer.",
+            unset="is empty: set it to the audience that tokens for this gateway carry",
+            default="needed with an issuer",
+        ),
+    ]
+    jwks_url: Annotated[
+        str, variable("ECM_OIDC_JWKS_URL", "Where the issuer's keys are.", default="as the issuer says")
+    ] = ""
+    user_claim: Annotated[str, variable("ECM_OIDC_USER_CLAIM", "The claim with the user's name.")] = (
+        "preferred_username"
+    )
+    groups_claim: Annotated[
+        str, variable("ECM_OIDC_GROUPS_CLAIM", "The claim with the user's groups.", default="none")
+    ] = ""
+    admin_group: Annotated[
+        str, variable("ECM_OIDC_ADMIN_GROUP", "The group whose members are admins.", default="none")
+    ] = ""
+    ca_file: Annotated[
+        str,
+        variable(
+            "ECM_OIDC_CA_FILE",
+            "The file with the authorities that sign the issuer's certificate.",
+            default="the system's authorities",
+        ),
+    ] = ""
+    token_file: Annotated[
+        str,
+        variable(
+            "ECM_OIDC_TOKEN_FILE", "The file with the bearer token that the issuer wants for its keys.", default="none"
+        ),
+    ] = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(ProcessSettings):
     """Where the gateway listens, whom it knows, what it bounds."""
 
-    host: str = ""
-    port: int = 9102
-    # Where engines go that name no namespace, and the others that users may name; none: only an admin may name one.
-    namespace: str
-    watch_namespaces: tuple[str, ...] = ()
-    instance: str = ""
-    tokens_file: str = ""
-    admins: frozenset[str] = frozenset()
-    # Bearer tokens of Kubernetes, checked by its TokenReview; for these audiences, or for the API server's own.
-    kubernetes_auth: bool = False
-    kubernetes_audiences: tuple[str, ...] = ()
+    host: Annotated[
+        str, variable("ECM_GATEWAY_HOST", "The address that the gateway listens on.", default="all addresses")
+    ] = ""
+    port: Annotated[int, PORT, variable("ECM_GATEWAY_PORT", "The port of the REST API and of /metrics.")] = 9102
+    namespace: Annotated[
+        str,
+        variable(
+            "ECM_NAMESPACE",
+            "The namespace of engines that name none.",
+            unset="is empty: set it to the namespace that engines go to by default",
+        ),
+    ]
+    watch_namespaces: Annotated[
+        tuple[str, ...],
+        names(),
+        variable(
+            "ECM_WATCH_NAMESPACES",
+            "The other namespaces that users may name; without it only an admin may name one.",
+            default="none",
+        ),
+    ] = ()
+    instance: Annotated[
+        str,
+        variable("ECM_INSTANCE", "This gateway's host:port, as Linkis knows it.", default="localhost and the port"),
+    ] = Field(default_factory=lambda fields: f"localhost:{fields.get('port', '')}")
+    tokens_file: Annotated[
+        str,
+        variable(
+            "ECM_TOKENS_FILE",
+            "The file with the tokens of Linkis's services; without it none is taken.",
+            default="none",
+        ),
+    ] = ""
+    admins: Annotated[
+        frozenset[str], names(), variable("ECM_ADMINS", "Users who may do everything.", default="none")
+    ] = frozenset()
+    kubernetes_auth: Annotated[
+        bool,
+        SWITCH,
+        variable("ECM_AUTH_KUBERNETES", "Whether bearer tokens of Kubernetes are taken.", default="false"),
+    ] = False
+    kubernetes_audiences: Annotated[
+        tuple[str, ...],
+        names(),
+        variable(
+            "ECM_AUTH_AUDIENCES",
+            "The audiences of which a bearer token of Kubernetes must have one.",
+            default="the API server's",
+        ),
+    ] = ()
     oidc: OidcSettings | None = None
-    token_key: bytes = field(repr=False)
-    database_url: str = field(default="", repr=False)
-    archive_url: str = field(default="", repr=False)
+    token_key: Annotated[
+        SecretBytes,
+        KEY_FILE,
+        variable(
+            "ECM_TOKEN_KEY_FILE",
+            "The file with the master key of the engines' tokens, the same for operator and gateway.",
+            unset="is empty: set it to the file with the key that the operator uses too",
+        ),
+    ]
+    database_url: Annotated[
+        SecretStr,
+        variable(
+            "ECM_DATABASE_URL",
+            "The operator's database, as a SQLAlchemy URL; without it there is no history and no journal.",
+            default="none",
+        ),
+    ] = SecretStr("")
+    archive_url: Annotated[
+        SecretStr,
+        variable(
+            "ECM_ARCHIVE_URL",
+            "The operator's archive, as an fsspec URL; without it logs and results go with the pod.",
+            default="none",
+        ),
+    ] = SecretStr("")
     # The agent's own limit, so that what passes here is not refused there.
     max_body_bytes: int = 8 * MIB
     # Of bodies and log pages, at a time: half of the chart's default memory limit is everything else's.
     max_held_bytes: int = 192 * MIB
-    # The real ECM refuses logs over 100 MB because it has them in its own disk's way; we stream. 0: no limit.
-    max_download_bytes: int = 0
-    # Calls under way at a time, waiting ones included: each holds a socket and up to one body.
-    max_requests: int = 1000
-    # Of one user: calls a second, in a burst, and under way at a time. A loop of short tasks makes 200 a second; others
-    # must have as much left of what one core serves.
-    user_per_second: int = 500
-    user_burst: int = 1000
-    user_at_once: int = 100
-    execute_seconds: int = 3600
+    # The real ECM refuses logs over 100 MB because it has them in its own disk's way; we stream.
+    max_download_bytes: Annotated[
+        int,
+        whole(0, 1 << 20, scale=MIB),
+        variable("ECM_DOWNLOAD_LIMIT_MIB", "The longest log that is sent whole, in MiB; 0: no limit.", default="0"),
+    ] = 0
+    # Waiting calls included: each holds a socket and up to one body.
+    max_requests: Annotated[
+        int, whole(1, 100_000), variable("ECM_GATEWAY_MAX_REQUESTS", "Calls at a time, of all users.")
+    ] = 1000
+    # A loop of short tasks makes 200 calls a second; others must have as much left of what one core serves.
+    user_per_second: Annotated[
+        int, whole(0, 100_000), variable("ECM_GATEWAY_USER_RATE", "Calls a second of one user; 0: no limit.")
+    ] = 500
+    user_burst: Annotated[
+        int, whole(1, 100_000), variable("ECM_GATEWAY_USER_BURST", "Calls of one user in a burst.")
+    ] = 1000
+    user_at_once: Annotated[
+        int, whole(0, 100_000), variable("ECM_GATEWAY_USER_CALLS", "Calls of one user at a time; 0: no limit.")
+    ] = 100
+    execute_seconds: Annotated[
+        int,
+        whole(1, 86400),
+        variable("ECM_EXECUTE_SECONDS", "Seconds after which a task is cancelled whose caller names no limit."),
+    ] = 3600
     execute_seconds_max: int = 86400
     # A client that takes or gives nothing for so long is cut.
     client_seconds: float = 60.0
@@ -77,79 +200,7 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in `environment`. Raises SettingsError."""
-    port = _whole(environment, "ECM_GATEWAY_PORT", 9102, low=1, top=65535)
-    namespace = environment.get("ECM_NAMESPACE", "")
-    if not namespace:
-        raise SettingsError("ECM_NAMESPACE is empty: set it to the namespace that engines go to by default")
-    return Settings(
-        host=environment.get("ECM_GATEWAY_HOST", ""),
-        port=port,
-        namespace=namespace,
-        watch_namespaces=_names(environment.get("ECM_WATCH_NAMESPACES", "")),
-        instance=environment.get("ECM_INSTANCE", "") or f"localhost:{port}",
-        tokens_file=environment.get("ECM_TOKENS_FILE", ""),
-        admins=frozenset(_names(environment.get("ECM_ADMINS", ""))),
-        kubernetes_auth=_switch(environment, "ECM_AUTH_KUBERNETES"),
-        kubernetes_audiences=_names(environment.get("ECM_AUTH_AUDIENCES", "")),
-        oidc=_oidc(environment),
-        token_key=_key(environment.get("ECM_TOKEN_KEY_FILE", "")),
-        database_url=environment.get("ECM_DATABASE_URL", ""),
-        archive_url=environment.get("ECM_ARCHIVE_URL", ""),
-        max_download_bytes=_whole(environment, "ECM_DOWNLOAD_LIMIT_MIB", 0, low=0, top=1 << 20) * MIB,
-        max_requests=_whole(environment, "ECM_GATEWAY_MAX_REQUESTS", 1000, low=1, top=100_000),
-        user_per_second=_whole(environment, "ECM_GATEWAY_USER_RATE", 500, low=0, top=100_000),
-        user_burst=_whole(environment, "ECM_GATEWAY_USER_BURST", 1000, low=1, top=100_000),
-        user_at_once=_whole(environment, "ECM_GATEWAY_USER_CALLS", 100, low=0, top=100_000),
-        execute_seconds=_whole(environment, "ECM_EXECUTE_SECONDS", 3600, low=1, top=86400),
-    )
-
-
-def _switch(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name, "")
-    if text not in ("", "true", "false"):
-        raise SettingsError(f"{name} is {text!r}: write true or false")
-    return text == "true"
-
-
-def _oidc(environment: Mapping[str, str]) -> OidcSettings | None:
-    issuer, audience = environment.get("ECM_OIDC_ISSUER", ""), environment.get("ECM_OIDC_AUDIENCE", "")
-    if not issuer:
-        return None
-    if not issuer.startswith(("https://", "http://")):
-        raise SettingsError(f"ECM_OIDC_ISSUER is {issuer[:100]!r}: write the issuer's URL, as it stands in its tokens")
-    if not audience:
-        raise SettingsError("ECM_OIDC_AUDIENCE is empty: set it to the audience that tokens for this gateway carry")
-    return OidcSettings(
-        issuer=issuer,
-        audience=audience,
-        jwks_url=environment.get("ECM_OIDC_JWKS_URL", ""),
-        user_claim=environment.get("ECM_OIDC_USER_CLAIM", "") or "preferred_username",
-        groups_claim=environment.get("ECM_OIDC_GROUPS_CLAIM", ""),
-        admin_group=environment.get("ECM_OIDC_ADMIN_GROUP", ""),
-        ca_file=environment.get("ECM_OIDC_CA_FILE", ""),
-        token_file=environment.get("ECM_OIDC_TOKEN_FILE", ""),
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
-def _key(path: str) -> bytes:
-    if not path:
-        raise SettingsError("ECM_TOKEN_KEY_FILE is empty: set it to the file with the key that the operator uses too")
-    try:
-        return master_key(Path(path).read_bytes())
-    except OSError as error:
-        raise SettingsError(f"ECM_TOKEN_KEY_FILE {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SettingsError(f"ECM_TOKEN_KEY_FILE {path}: {error}") from None
-
-
-def _whole(environment: Mapping[str, str], name: str, default: int, *, low: int, top: int) -> int:
-    text = environment.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= top:
-        raise SettingsError(f"{name} is {text!r}: write a whole number from {low} to {top}")
-    return int(text)
+    more: dict[str, Any] = {}
+    if environment.get("ECM_OIDC_ISSUER", "").strip():
+        more["oidc"] = OidcSettings.read(environment)
+    return Settings.read(environment, **more)

@@ -107,7 +107,8 @@ class AgentLink:
         sent to what is no agent."""
         if not engine.has_agent:
             raise no_agent(engine)
-        return AgentEndpoint(engine.address, engine_token(self.settings.token_key, engine.uid, engine.attempt))
+        key = self.settings.token_key.get_secret_value()
+        return AgentEndpoint(engine.address, engine_token(key, engine.uid, engine.attempt))
 
     @contextmanager
     def slot(self, kind: str, engine: EngineView, bound: int, what: str) -> Iterator[None]:

@@ -250,7 +250,8 @@ async def report_resource_usage(call: Call, request: ReportResourceUsageRequest)
     scheme, _, token = call.request.headers.get("Authorization", "").partition(" ")
     if scheme != "Bearer" or not token:
         raise no_login("Authorization is missing: an engine reports with its own token, as a Bearer token")
-    expected = engine_token(gateway.settings.token_key, view.uid, view.attempt) if view is not None else ""
+    key = gateway.settings.token_key.get_secret_value()
+    expected = engine_token(key, view.uid, view.attempt) if view is not None else ""
     if view is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
         raise forbidden("the token is not that of this engine: an engine reports of itself only")
     before = gateway.reported.get(view.uid)
