@@ -28,6 +28,11 @@ ENGINE = {
     "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": "e", "namespace": "engines"},
     "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"},
 }  # fmt: skip
+# What the last step of each process's start counts.
+STARTED = {
+    "gateway": {f'ecm_reflector_lists_total{{resource="{kind.plural}"}}': 1.0 for kind in (ENGINECONNS, PLUGINS)},
+    "operator": {"ecm_leading": 1.0},
+}
 
 
 @asynccontextmanager
@@ -45,8 +50,8 @@ async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[
             await asyncio.wait_for(started.wait(), PATIENCE)
 
 
-async def scrape_until(url: str, sample: str, folder: Path) -> str:
-    """The text at `url` once it has a line that begins with `sample`."""
+async def scrape_until(url: str, wanted: dict[str, float], folder: Path) -> str:
+    """The text at `url` once it has these samples with these values."""
     text = ""
     try:
         async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
@@ -55,11 +60,11 @@ async def scrape_until(url: str, sample: str, folder: Path) -> str:
                     async with session.get(url) as answer:
                         text = await answer.text()
                         assert answer.headers["Content-Type"].startswith("text/plain; version=")
-                        if any(line.startswith(sample) for line in text.splitlines()):
+                        if wanted.items() <= samples(text).items():
                             return text
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        pytest.fail(f"{url} has no {sample}; last:\n{text[:2000]}\n{logs(folder)}")
+        pytest.fail(f"{url} has not {wanted}; last:\n{text[:2000]}\n{logs(folder)}")
 
 
 def logs(folder: Path) -> str:
@@ -109,20 +114,20 @@ async def test_a_process_serves_all_that_it_counts(part: str, tmp_path: Path) ->
                 ECM_CANARY="0",
             ),
         ):
-            text = await scrape_until(f"http://127.0.0.1:{port}/metrics", "ecm_engines{", tmp_path)
+            text = await scrape_until(f"http://127.0.0.1:{port}/metrics", STARTED[part], tmp_path)
     expected = {family.name for family in reference.families()[part]}
     assert families(text) == expected
     found = samples(text)
-    plurals = (ENGINECONNS.plural, PLUGINS.plural)
-    assert all(found[f'ecm_kube_requests_total{{code="200",resource="{kind}",verb="list"}}'] >= 1 for kind in plurals)
+    for kind in (ENGINECONNS.plural, PLUGINS.plural):
+        assert found[f'ecm_kube_requests_total{{code="200",resource="{kind}",verb="list"}}'] >= 1
     assert found["process_resident_memory_bytes"] > 0
     if part == "gateway":
         assert found["ecm_journal_depth"] == found["ecm_journal_dropped_total"] == 0
-        assert all(found[f'ecm_reflector_lists_total{{resource="{kind}"}}'] == 1 for kind in plurals)
     else:
         assert found['ecm_reflector_lists_total{resource="pods"}'] == 1
         assert "ecm_sink_depth" in found
         assert 'ecm_queue_depth{controller="engine"}' in found
+        assert found['ecm_lease_changes_total{change="gained"}'] == 1
 
 
 def test_no_family_is_left_to_the_library_s_own_registry() -> None:

@@ -1,7 +1,7 @@
-"""Bundles of files by engine uid and attempt, on anything that fsspec reaches: a folder or volume, or an object store.
+"""Bundles of files by engine uid and attempt, in any storage of fsspec: a folder or volume, or an object store.
 
-A path is made of an engine's uid, a number and a name of a fixed list or a spilled result's, each checked here. The
-calls of fsspec block, so they run in threads. Must not know what the files mean.
+A path is made of an engine's uid, a number, and a name from a fixed list or of a spilled result; each part is checked
+here. The calls of fsspec block, so they run in threads. Must not know what the files mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = frozenset({*LOG_NAMES, CONTAINER_LOG, JOB_RESULT, RESULTS_LIST, BUNDLE})
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # Bytes moved at a time: big enough for an object store, small enough for memory.
 PIECE = 1 << 20
-# Calls of fsspec at a time, for a disk or an object store that is slow: more would wait there instead.
+# Calls of fsspec at a time: more would only wait in a slow disk or object store.
 THREADS = 8
 
 
@@ -60,7 +60,7 @@ class Reader:
         return data
 
     async def chunks(self, offset: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """What follows on `offset`, piece by piece, before `end`."""
+        """The bytes from `offset` to `end`, in pieces."""
         loop = asyncio.get_running_loop()
         end = self.size if end is None else min(end, self.size)
         while offset < end:
@@ -75,8 +75,8 @@ class Reader:
 
 
 class _Part:
-    """A file under a name of its own until it is whole: two writers of one file do not meet, and what ends with an
-    exception leaves nothing behind."""
+    """A file under a temporary name until it is whole: two writers of one file do not disturb each other, and a write
+    that ends with an exception leaves no file."""
 
     def __init__(self, fs: Any, path: str, threads: ThreadPoolExecutor) -> None:
         self.name = f"{path}.{os.urandom(8).hex()}.part"
@@ -90,7 +90,7 @@ class _Part:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._last is not None:
-            # A call that was given up may still be at work in its thread, and nobody waits here for a slow disk.
+            # A cancelled call may still run in its thread; it is not waited for, since the disk may be slow.
             self._last.add_done_callback(self._remove_later)
 
     async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -108,7 +108,7 @@ class _Part:
         self._file.close()
 
     def remove(self) -> None:
-        """What there is of it; an object store's file is there once it is closed, and may be refused then."""
+        """Deletes what was written; an object store has the file once it is closed, and may refuse it then."""
         if self._file is not None:
             with suppress(Exception):
                 self._file.close()
@@ -127,7 +127,7 @@ class Archive:
         """Raises ArchiveError for a URL that nothing here can open."""
         options = {"auto_mkdir": True} if url.startswith(("file:", "/")) else {}
         try:
-            # Operator and gateway are two processes: neither may go by what it saw of a folder before.
+            # Operator and gateway are two processes: neither may rely on a listing that it made before.
             self._fs, self._root = url_to_fs(url, use_listings_cache=False, **options)
         except (ValueError, ImportError, OSError) as error:
             raise ArchiveError(
@@ -141,8 +141,8 @@ class Archive:
     ) -> tuple[int, str]:
         """Writes what comes, `limit` bytes at most, over an earlier file of the name; (bytes, why it is cut or "").
 
-        What came before a break is kept, but not where only the whole is of use. Raises OSError where the archive takes
-        nothing.
+        Where the chunks break off, what came before is kept, unless `whole` is true. Raises OSError where the archive
+        cannot be written.
         """
         path = self._path(uid, attempt, name)
         size, cut = 0, ""
@@ -190,7 +190,7 @@ class Archive:
         return {name: int(entry["size"] or 0) for name, entry in sorted(named, key=lambda p: p[0]) if is_name(name)}
 
     async def attempts(self, uid: str) -> list[int]:
-        """Of which attempts something is kept, in their order."""
+        """The attempts of which something is kept, in order."""
         try:
             found = await self._run(self._fs.ls, self._folder(uid), detail=False)
         except FileNotFoundError:
@@ -209,12 +209,12 @@ class Archive:
         return Reader(file, size, self._threads)
 
     async def discard(self, uid: str, attempt: int, name: str) -> None:
-        """Takes one file away; nothing where there is none."""
+        """Deletes one file; nothing where there is none."""
         with suppress(FileNotFoundError):
             await self._run(self._fs.rm_file, self._path(uid, attempt, name))
 
     async def remove(self, uid: str) -> None:
-        """Takes everything of an engine away; nothing where there is nothing."""
+        """Deletes all files of an engine; nothing where there are none."""
         with suppress(FileNotFoundError):
             await self._run(self._fs.rm, self._folder(uid), recursive=True)
 

@@ -32,12 +32,15 @@ class Announcer:
         self._metrics = metrics
 
     def announce(self, engine: EngineView, decision: Decision) -> None:
-        """Counts what was written and, where it is news, records an event. `engine` is as it was before the write."""
+        """Counts what was written and, where the state or reason changed, records an event.
+
+        `engine` is as it was before the write.
+        """
         self._count(engine, decision)
         reason = reasons.by_name(decision.reason)
-        news = "engineState" in decision.patch or "reason" in decision.patch
+        changed = "engineState" in decision.patch or "reason" in decision.patch
         # Changes between Idle and Busy are in the row's history; as events they would be too many to read.
-        if not news or reason in (reasons.EXECUTING, None) or (
+        if not changed or reason in (reasons.EXECUTING, None) or (
             reason is reasons.KERNEL_READY and engine.text("readyTime")
         ):  # fmt: skip
             return

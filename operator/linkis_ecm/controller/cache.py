@@ -1,7 +1,8 @@
-"""What this process knows of the API's objects: engines, plugins and pods, never older than it knew before.
+"""What this process knows of the API's objects: engines, plugins and pods. It never goes back to an older version.
 
-Events, lists and the answers to our own writes all come in here, in any order and more than once; a resourceVersion
-guards each object, and a deleted object's uid is remembered against late events. Must not decide or write.
+Events, lists and the answers to our own writes all come in here, in any order and more than once. Each object is
+replaced only by a higher resourceVersion, and the uids of deleted objects are kept against late events. Must not decide
+or write.
 """
 
 from __future__ import annotations
@@ -16,42 +17,42 @@ from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view,
 from linkis_ecm.model.engineconn import EngineConnSpec
 
 Key = tuple[str, str]
-# Deleted uids remembered: some seconds of the fastest churn.
+# Deleted uids that are kept: those of some seconds, at the fastest rate of deletions.
 TOMBSTONES = 4096
 
 
 class Cache:
-    """Views by key; each `apply_*` answers whether anything changed."""
+    """Views by key; each `apply_*` and `drop_*` returns whether anything changed, or what did."""
 
     def __init__(self, *, epoch: datetime) -> None:
-        # What an object without a readable creation time counts from: this process's start.
+        # Stands for a creation time that cannot be read: this process's start.
         self._epoch = epoch
         self.engines: dict[Key, EngineView] = {}
         self.plugins: dict[str, PluginView] = {}
         self._pods: dict[Key, PodView] = {}
-        # uid of an engine → keys of its pods, of all attempts.
+        # By uid of an engine the keys of its pods, of all attempts.
         self._owned: dict[str, set[Key]] = {}
-        self._buried: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
         """An engine as an event, a list or an answer shows it."""
         view = engine_view(body, epoch=self._epoch)
         known = self.engines.get(view.key)
-        if view.uid in self._buried or (known is not None and known.uid == view.uid and known.version >= view.version):
+        if view.uid in self._deleted or (known is not None and known.uid == view.uid and known.version >= view.version):
             return False
         self.engines[view.key] = view
         return True
 
     def drop_engine(self, key: Key, uid: str) -> EngineView | None:
         """The engine is gone; the last view of it, or None where it was not known or has been made anew."""
-        self._bury(uid)
+        self._remember_deleted(uid)
         known = self.engines.get(key)
         if known is None or known.uid != uid:
             return None
         return self.engines.pop(key)
 
     def absent_engines(self, present: set[str], version: int) -> list[EngineView]:
-        """Known engines whose uids a list of that version does not show: their deletion was missed."""
+        """Known engines that a list of that version does not have: their deletion was missed."""
         return [view for view in self.engines.values() if view.uid not in present and view.version <= version]
 
     def apply_plugin(self, body: Mapping[str, Any]) -> bool:
@@ -73,7 +74,7 @@ class Cache:
         """A pod as an event, a list or an answer shows it."""
         key = (view.namespace, view.name)
         known = self._pods.get(key)
-        if view.uid in self._buried or (known is not None and known.uid == view.uid and known.version >= view.version):
+        if view.uid in self._deleted or (known is not None and known.uid == view.uid and known.version >= view.version):
             return False
         if known is not None and known.owner_uid != view.owner_uid:
             self._disown(key, known)
@@ -82,7 +83,7 @@ class Cache:
         return True
 
     def drop_pod(self, view: PodView) -> bool:
-        self._bury(view.uid)
+        self._remember_deleted(view.uid)
         key = (view.namespace, view.name)
         known = self._pods.get(key)
         if known is None or known.uid != view.uid:
@@ -111,7 +112,7 @@ class Cache:
                 del self._owned[pod.owner_uid]
 
     def orphans(self) -> list[PodView]:
-        """Pods of engines that are not there."""
+        """Pods whose engine is not in the cache."""
         uids = {engine.uid for engine in self.engines.values()}
         return [pod for pod in self._pods.values() if pod.owner_uid not in uids]
 
@@ -126,7 +127,7 @@ class Cache:
             return next((p for p in offers if p.spec.engine_version == spec.engine_version), None)
         return next((p for p in offers if p.spec.default), offers[0] if len(offers) == 1 else None)
 
-    def _bury(self, uid: str) -> None:
-        self._buried[uid] = None
-        while len(self._buried) > TOMBSTONES:
-            self._buried.popitem(last=False)
+    def _remember_deleted(self, uid: str) -> None:
+        self._deleted[uid] = None
+        while len(self._deleted) > TOMBSTONES:
+            self._deleted.popitem(last=False)

@@ -37,9 +37,9 @@ CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
 # Entries of both lists in an engine's status (model.engineconn.PostMortem).
 FILES_MAX = 16
-# Spilled results of one engine: how many, and of how many bytes together (a sixteenth of all that the archive keeps by
-# default, so that one user's results push out few others' logs); the oldest go first. One is at most what an engine's
-# kernel writes (agent.spill) and a batch.
+# Spilled results of one engine: their number, and their bytes together (a sixteenth of what the archive keeps by
+# default, so that one user's results replace few logs of others); the oldest are deleted first. One result has at most
+# what an engine's kernel writes (agent/kernel/spill.py) and a batch.
 RESULTS_MAX = 64
 RESULTS_BYTES = 512 << 20
 RESULT_BYTES = 300 << 20
@@ -167,7 +167,7 @@ class EvidenceKeeper:
         return bool((found.get("metadata") or {}).get("deletionTimestamp"))
 
     async def _pod(self, engine: EngineView, name: str, missing: list[str]) -> dict[str, Any] | None:
-        """The pod's status as the API server has it last."""
+        """The pod's last status at the API server; None where the pod is gone or cannot be read."""
         try:
             pod = await self._client.get(PODS, name, namespace=engine.namespace, timeout=5.0)
         except NotFound:

@@ -1,6 +1,6 @@
 """Does what a decision asks for: the operator's only writes. Each is idempotent; none decides anything.
 
-What the API server answers goes into the cache at once, so that the next decision sees it without waiting for a watch.
+The API server's answer goes into the cache at once, so that the next decision sees it without waiting for a watch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
-# A refusal that waiting may mend (a quota) is tried again after this.
+# A refusal that may end by itself (a quota) is tried again after this.
 QUOTA_RETRY = timedelta(seconds=5)
 
 
@@ -40,11 +40,11 @@ class Agents(Protocol):
     """The way to an engine's agent."""
 
     async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
-        """Asks it to drain and exit; False where it could not be told."""
+        """Asks it to drain and exit within `grace` seconds; False where it did not take the request."""
         ...
 
     async def status(self, address: str, token: str) -> dict[str, Any] | None:
-        """What it would report; None where it does not answer."""
+        """The report that it would send; None where it does not answer."""
         ...
 
 
@@ -96,22 +96,24 @@ class Executor:
         return CreateFailure(verdict, self._clock() + QUOTA_RETRY)
 
     async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
-        """PATCHes the status of that very engine; False where it is gone or made anew."""
+        """PATCHes the status of exactly that engine; False where it is gone or was made anew."""
         body = {"metadata": {"uid": engine.uid}, "status": patch}
         try:
             answer = await self._client.patch(
                 ENGINECONNS, engine.name, body, namespace=engine.namespace, subresource="status"
             )
         except (NotFound, Conflict) as error:
-            # Deleted meanwhile, or deleted and made anew: its own events tell the rest.
+            # Deleted meanwhile, or deleted and made anew: an event of its own follows.
             log.info("%s: its status was not taken: %s", engine.key, error)
             return False
         self._cache.apply_engine(answer)
         return True
 
     async def delete_pod(self, engine: EngineView, action: DeletePod) -> bool:
-        """DELETEs that very pod; one that is gone already is fine. Whether the answer showed the pod as it now is, and
-        the watch will tell nothing new of it."""
+        """DELETEs exactly that pod; one that is gone already is no error.
+
+        True where the answer showed the pod as it is now, so that no event of the watch will follow from it.
+        """
         try:
             answer = await self._client.delete(
                 PODS, action.name, namespace=engine.namespace, uid=action.uid, grace_seconds=action.grace
@@ -119,7 +121,7 @@ class Executor:
         except (NotFound, Conflict) as error:
             log.info("%s: its pod %s is not there to delete: %s", engine.key, action.name, error)
             return False
-        # At once gone is told by a Status, or by the pod as it was.
+        # A pod that is gone at once is answered by a Status, or by the pod as it was.
         ending = answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp") is not None
         return ending and action.grace > 0 and self._cache.apply_pod(pod_view(answer))
 
@@ -143,13 +145,13 @@ class Executor:
         return await self._agents.status(action.address, token)
 
     async def ask_node(self, action: AskNode) -> str:
-        """What the API server says of a node: "ready", or in words what is wrong."""
+        """The state of a node at the API server: "ready", or a text that says what is wrong."""
         try:
             node = await self._client.get(NODES, action.name, timeout=5.0)
         except NotFound:
             return "it is gone"
         except ApiError as error:
-            # Without the right to read nodes an engine is called AgentLost, which is true, too.
+            # Without the right to read nodes the engine's reason is AgentLost, which is also true.
             log.info("node %s: %s", action.name, error)
             return "ready"
         conditions = (node.get("status") or {}).get("conditions") or []

@@ -1,7 +1,7 @@
 """The adapter to kopf: the only module here that imports it (besides the entry point).
 
 kopf brings the watches of EngineConn and EngineConnPlugin, their logins and re-connections, and the process's life.
-Only its lowest handlers are used, `on.event`, which write nothing: no finalizers, no annotations, no timers
+Of its handlers only `on.event` is used, which writes nothing: no finalizers, no annotations, no timers
 (docs/design/operator.md says why). Must not hold state or decide.
 """
 
@@ -19,7 +19,7 @@ from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, Resource
 
 log = logging.getLogger(__name__)
 
-# Told (resource, deleted, object) for each event.
+# Called with (resource, deleted, object) for each event.
 Listener = Callable[[Resource, bool, dict[str, Any]], None]
 
 
@@ -100,14 +100,14 @@ def _listen(made: kopf.OperatorRegistry, resource: Resource, listener: Listener)
         try:
             listener(resource, event["type"] == "DELETED", body)
         except Exception:
-            # One unreadable object must not stop the rest.
+            # One unreadable object must not stop the others.
             log.exception("%s %s: the event cannot be taken", resource.plural, body.get("metadata", {}).get("name"))
 
 
 async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Callable[[], Awaitable[None]]) -> None:
-    """Runs kopf until the process is told to stop (SIGTERM, SIGINT) or this is cancelled.
+    """Runs kopf until SIGTERM or SIGINT, or until this is cancelled.
 
-    `stopping` comes first: kopf takes seconds to end, and another replica waits for the Lease.
+    `stopping` is awaited before kopf ends: kopf takes seconds, and another replica waits for the Lease.
     """
     stop, ready = asyncio.Event(), asyncio.Event()
     operator = asyncio.create_task(
@@ -129,7 +129,7 @@ async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Call
         finally:
             stop.set()
 
-    def told() -> None:
+    def on_signal() -> None:
         if not ending:
             ending.add(asyncio.create_task(end()))
 
@@ -137,9 +137,9 @@ async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Call
         started = asyncio.create_task(ready.wait())
         await asyncio.wait((operator, started), return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
-        # kopf has set its own by now.
+        # kopf has set handlers of its own by now; these replace them.
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told)
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
         await operator
     finally:
         operator.cancel()

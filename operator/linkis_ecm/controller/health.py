@@ -1,4 +1,4 @@
-"""Serves `/healthz`, `/readyz` and `/metrics` on the operator's own port. Must not act on what it sees."""
+"""Serves `/healthz`, `/readyz` and `/metrics` on the operator's own port. Must not act on it."""
 
 from __future__ import annotations
 

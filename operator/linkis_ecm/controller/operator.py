@@ -192,7 +192,7 @@ class Operator:
     def alive(self) -> str:
         """What is wrong with the process, as a sentence; empty where nothing is."""
         stuck = time.monotonic() - self._last_turn
-        return f"the event loop has not come round for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
+        return f"the event loop has not run for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
 
     def ready(self) -> str:
         """Why the process does no work, as a sentence; empty where it does."""

@@ -21,13 +21,13 @@ from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.model.token import engine_token
 
-# Files at a time: each holds a piece in memory and a thread of the archive now and then.
+# Files at a time: each holds a piece in memory and, for short times, a thread of the archive.
 UPLOADS = 16
-# A sender that gives nothing for so long is gone; its pod has less time than that.
+# Seconds without a byte after which the sender counts as gone; its pod has less time than that.
 STALL_SECONDS = 15.0
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TAKEN = frozenset({*LOG_NAMES, JOB_RESULT, RESULTS_LIST})
-# One engine's spilled results come one at a time; of their list, more than any agent sends.
+# Bytes of the list of spilled results: more than any agent sends.
 LIST_BYTES = 16 << 20
 
 

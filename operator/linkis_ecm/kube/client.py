@@ -44,7 +44,7 @@ Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 FIELD_MANAGER = "linkis-ecm"
-# client-go's page size: a page of 500 pods is some megabytes, which both sides hold at once.
+# client-go's page size: a page of 500 pods has some megabytes, which both sides hold at once.
 PAGE = 500
 # The API server's own limit of a request is 60 s; a healthy one answers in tens of milliseconds.
 TRY_TIMEOUT = 10.0
@@ -257,12 +257,12 @@ class KubeClient:
         try:
             answer: Object = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            words = f"{request.method} {request.path} answered {body[:200]!r}"
-            raise ServerError(502, "NotJSON", words) from error
+            message = f"{request.method} {request.path} answered {body[:200]!r}"
+            raise ServerError(502, "NotJSON", message) from error
         return answer
 
     async def _answer(self, verb: str, label: str, request: Request, timeout: float | None) -> bytes:
-        """One call: tries until it is answered, is the caller's to deal with, or its time is up."""
+        """One call: tries until there is an answer, an error that the caller must handle, or no time left."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._call_timeout if timeout is None else timeout)
         attempt, refreshed = 0, False
@@ -271,7 +271,7 @@ class KubeClient:
             try:
                 return await self._try(verb, label, request, min(self._try_timeout, deadline - loop.time()))
             except Unauthorized:
-                # A token that was rotated under us: once with fresh credentials.
+                # The token may have been rotated: one more try, with fresh credentials.
                 if refreshed:
                     raise
                 refreshed = True

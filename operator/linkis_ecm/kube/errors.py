@@ -10,7 +10,7 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """The API server's refusal, or (status 0) no answer at all. `reason` is Kubernetes's own CamelCase word."""
+    """The API server's refusal, or (status 0) no answer at all. `reason` is Kubernetes's own, in CamelCase."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}" if status else f"{reason}: {message}")

@@ -85,7 +85,7 @@ class EventRecorder:
     def record(self, regarding: Object, reason: str, note: str, *, action: str, kind: Type = "Normal") -> None:
         """Notes that something happened to an object (apiVersion, kind, namespace, name, uid). Never blocks.
 
-        `reason` and `action` are CamelCase words: why, and what was done about it.
+        `reason` (why) and `action` (what was done) are in CamelCase.
         """
         at = self._clock()
         key = (str(regarding.get("uid", "")), reason)
@@ -129,7 +129,7 @@ class EventRecorder:
     def _next_due(self) -> float | None:
         """Seconds until something is to be written; None where nothing is."""
         waits = [series.due - self._clock() for series in self._known.values() if series.count > series.written]
-        # A little over it: a wait may end a hair before its time, and would be begun again for nothing.
+        # A little more: a wait may end slightly before its time, and would be repeated.
         return max(0.0, min(waits)) + 0.01 if waits else None
 
     async def _token(self) -> None:

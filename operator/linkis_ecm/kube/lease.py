@@ -34,8 +34,8 @@ RETRY_PERIOD = 1.5
 class Lease:
     """One contender. `run()` until cancelled; read `held` before each write; `release()` on the way out.
 
-    `on_started` and `on_stopped` are plain functions, called in turn, each once per term. After a crash of its holder a
-    lease is taken once its duration has passed under our eyes; a free or released one at the next look.
+    `on_started` and `on_stopped` are plain functions, called alternately, each once per term. After a crash of its
+    holder a lease is taken once we saw it unchanged for its duration; a free or released one at the next look.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Lease:
         return str(self._spec().get("holderIdentity") or "")
 
     async def run(self) -> None:
-        """Contends, renews, contends again; ends by cancellation alone, after `on_stopped` where a term was running."""
+        """Contends, renews, contends again. Ends only by cancellation; calls `on_stopped` if it held the lease."""
         try:
             while True:
                 pause = self._retry_period
@@ -100,9 +100,9 @@ class Lease:
                     await (self._renew() if self._started else self._contend())
                 except ApiError as error:
                     log.warning("lease %s: %s", self._name, error)
-                    # A holder has no time to lose: three more tries fit before its deadline.
+                    # A holder tries again sooner: three more tries fit before its deadline.
                     pause /= 4 if self._started else 1
-                # Up to a tenth less, so that contenders do not walk in step.
+                # Up to a tenth less, so that contenders do not try at the same moments.
                 pause *= 1 - 0.1 * self._rng.random()
                 await asyncio.sleep(min(pause, self.remaining) if self._started else pause)
                 if not self.held:
@@ -125,7 +125,7 @@ class Lease:
 
     async def _renew(self) -> None:
         began = self._clock()
-        # Half, as client-go: one answer that hangs must leave time for another try.
+        # Half, as client-go: a call that hangs must leave time for another try.
         timeout = min(self.remaining, self._renew_deadline / 2)
         try:
             await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)

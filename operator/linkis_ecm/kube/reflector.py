@@ -1,8 +1,8 @@
-"""Keeps a local copy of one kind of object by list and watch, and tells each true change to one callback.
+"""Keeps a local copy of one kind of object by list and watch, and calls one callback for each true change.
 
-True means: each object is told as ADDED once, as DELETED once even where the watch missed its end, and by a watch never
-as older than it was told before. It runs until it is cancelled, whatever the API server does. It must not decide, write
-or wait for its listener: the callback only notes a key.
+True means: the callback gets each object once as ADDED, and once as DELETED even where the watch missed its end; and
+events of a watch never go back to an older version. It runs until it is cancelled, whatever the API server does. Must
+not decide, write or wait for its callback, which should only note a key.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ Kind = Literal["ADDED", "MODIFIED", "DELETED"]
 
 log = logging.getLogger(__name__)
 
-# The API server sends a bookmark about once a minute; 70 s without a word is a dead connection.
+# Seconds. The API server sends a bookmark about once a minute; a connection without one for 70 s is dead.
 INACTIVITY = 70.0
-# The server ends a watch after this; up to a quarter more, so that replicas do not come back together.
+# Seconds after which the server ends a watch; up to a quarter more, so that replicas do not return together.
 WATCH_SECONDS = 300
-# A watch that ends sooner, without a word, is a failure and is backed off from.
+# Seconds. A watch that ends sooner, without an event, is a failure, and the next one waits.
 SHORTEST_WATCH = 1.0
-# How many deleted uids are remembered against late events of them: some seconds of the fastest churn.
+# How many deleted uids are kept against late events: those of some seconds, at the fastest rate of deletions.
 TOMBSTONES = 4096
-# Between failures: 0.2 s doubling to 5 s. The cap is what a recovered API server waits for us at most, and for so long
-# an engine that was made meanwhile is not seen.
+# Between failures: 0.2 s doubling to 5 s. After an outage an engine is not seen for up to the cap.
 BACKOFF = RetryPolicy(base=0.2, cap=5.0)
 
 
@@ -80,14 +79,14 @@ class Reflector(Generic[T]):
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._objects: dict[Key, T] = {}
-        # What `objects` is a view of: uid and resourceVersion of each.
+        # uid and resourceVersion of each object.
         self._known: dict[Key, tuple[str, int]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._listed = 0
         self._resume = 0
         self._last_event: float | None = None
         self._failures = 0
-        self._patience: asyncio.Timeout | None = None
+        self._silence_timeout: asyncio.Timeout | None = None
         self._relist_wanted = False
         self.objects: Mapping[Key, T] = MappingProxyType(self._objects)
         self.synced = asyncio.Event()
@@ -96,14 +95,14 @@ class Reflector(Generic[T]):
 
     @property
     def last_event_age(self) -> float:
-        """Seconds since the API server was last heard of (list, event, bookmark); infinite before the first list."""
+        """Seconds since the last list, event or bookmark of the API server; infinite before the first list."""
         return float("inf") if self._last_event is None else self._clock() - self._last_event
 
     def request_relist(self) -> None:
         """Asks for a full list soon, with a sweep of what is gone: the periodic resync."""
         self._relist_wanted = True
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._silence_timeout is not None and not self._silence_timeout.expired():
+            self._silence_timeout.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Lists and watches until cancelled."""
@@ -116,7 +115,7 @@ class Reflector(Generic[T]):
                     listed = True
                 cause = await self._watch()
             except Exception as error:
-                # Gone, or an answer that makes no sense: what we hold may have holes, so begin with a list.
+                # Gone, or an answer that cannot be read: changes may have been missed, so begin with a list.
                 listed = listed and isinstance(error, ApiError) and not isinstance(error, Gone)
                 await self._failed(error)
                 continue
@@ -128,7 +127,7 @@ class Reflector(Generic[T]):
         self._metrics.reflector_watch_ends.labels(self._resource.plural, type(error).__name__).inc()
         asked = error.retry_after if isinstance(error, ApiError) else None
         wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=asked)
-        # Without a stack: an API server that is down says so once per try.
+        # Without a stack trace: an outage of the API server logs one line for each try.
         log.warning("%s: %s; again in %.1f s", self._resource.plural, self.last_error, wait)
         await asyncio.sleep(wait)
 
@@ -146,9 +145,9 @@ class Reflector(Generic[T]):
                 present.add(_key(item))
                 self._seen(item)
         self._metrics.reflector_lists.labels(self._resource.plural).inc()
-        self._heard()
-        # A list is never older than the watch it follows, but for a server restored from a backup: there, too, it is
-        # the truth, so no comparison of versions protects what it does not show.
+        self._record_contact()
+        # What a list does not have is gone, without a comparison of versions: a list is never older than the watch
+        # before it, except after a restore from a backup, and then the list is right, too.
         for key in [key for key in self._objects if key not in present]:
             self._forget(key)
         self._listed = self._resume = version
@@ -165,30 +164,30 @@ class Reflector(Generic[T]):
             self._resource, resource_version=str(self._resume), timeout_seconds=seconds, **self._where
         )
         loop = asyncio.get_running_loop()
-        started, heard = loop.time(), False
+        started, any_event = loop.time(), False
         try:
-            async with aclosing(watch), asyncio.timeout(self._inactivity) as self._patience:
+            async with aclosing(watch), asyncio.timeout(self._inactivity) as self._silence_timeout:
                 async for event in watch:
-                    heard = True
+                    any_event = True
                     self._failures = 0
-                    self._heard()
+                    self._record_contact()
                     self._take(event)
                     if self._relist_wanted:
                         return "relist"
-                    self._patience.reschedule(loop.time() + self._inactivity)
+                    self._silence_timeout.reschedule(loop.time() + self._inactivity)
         except TimeoutError:
             if self._relist_wanted:
                 return "relist"
             log.warning("%s: the watch was silent for %.0f s, replaced", self._resource.plural, self._inactivity)
             return "silent"
         finally:
-            self._patience = None
-        if not heard and loop.time() - started < SHORTEST_WATCH:
+            self._silence_timeout = None
+        if not any_event and loop.time() - started < SHORTEST_WATCH:
             raise ApiError(0, "WatchEnded", "the watch ended at once")
         self._failures = 0
         return "ended"
 
-    def _heard(self) -> None:
+    def _record_contact(self) -> None:
         self.last_error = None
         self._last_event = self._clock()
 
@@ -224,42 +223,42 @@ class Reflector(Generic[T]):
         if known == (uid, version):
             return
         if known is not None and known[0] != uid:
-            # Deleted and made anew under its name while nobody looked: two facts, not one.
+            # Deleted and made anew under its name, unseen: the callback gets both.
             self._forget(key)
             known = None
         try:
             made = self._transform(item)
         except Exception:
-            # One unreadable object must not stop the rest; it is tried again on its next change.
+            # One unreadable object must not stop the others; it is read again on its next change.
             log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
             self._metrics.reflector_events.labels(self._resource.plural, "unreadable").inc()
             return
         self._known[key] = (uid, version)
         self._objects[key] = made
-        self._tell("ADDED" if known is None else "MODIFIED", made)
+        self._notify("ADDED" if known is None else "MODIFIED", made)
 
     def _forget(self, key: Key, last: Object | None = None) -> None:
         """The object is gone."""
         known = self._known.pop(key, None)
         if last is not None:
-            self._bury(last["metadata"]["uid"])
+            self._remember_deleted(last["metadata"]["uid"])
         if known is None:
             return
-        self._bury(known[0])
+        self._remember_deleted(known[0])
         made = self._objects.pop(key)
         if last is not None and last["metadata"]["uid"] == known[0]:
             try:
                 made = self._transform(last)
             except Exception:
                 log.exception("%s %s: its last version cannot be read", self._resource.plural, key)
-        self._tell("DELETED", made)
+        self._notify("DELETED", made)
 
-    def _bury(self, uid: str) -> None:
+    def _remember_deleted(self, uid: str) -> None:
         self._tombstones[uid] = None
         while len(self._tombstones) > TOMBSTONES:
             self._tombstones.popitem(last=False)
 
-    def _tell(self, kind: Kind, made: T) -> None:
+    def _notify(self, kind: Kind, made: T) -> None:
         self._metrics.reflector_events.labels(self._resource.plural, kind.lower()).inc()
         try:
             self._on_event(kind, made)

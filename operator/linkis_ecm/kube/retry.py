@@ -1,4 +1,4 @@
-"""When to try again: the one place that says so. Pure: no clock, no sleep, the random source is handed in."""
+"""When a call to the API server is tried again, and after how long. Pure: the random source is passed in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from linkis_ecm.kube.errors import ApiError, ServerError, Throttled, Unreachable
 
-# A create is missing on purpose: after a reset nobody knows whether it was executed, and the caller, who chose the
-# name, has to look. A merge patch sets the same values twice, and a second delete says NotFound.
+# A create is missing on purpose: after a reset it is not known whether it was executed, and its caller, who chose the
+# name, has to look. A second merge patch sets the same values, and a second delete is answered by NotFound.
 IDEMPOTENT = frozenset({"get", "list", "patch", "delete", "version"})
 
 
@@ -16,9 +16,9 @@ IDEMPOTENT = frozenset({"get", "list", "patch", "delete", "version"})
 class RetryPolicy:
     """Doubling delays between `base` and `cap`, `attempts` tries in all.
 
-    0.1 s is about ten times a healthy write; five tries then span 0.8 to 1.5 s, after which the caller's own queue has
-    the better overview. `longest_wait` bounds how long a server may park a call by its Retry-After: above it the caller
-    is told, rather than holding a worker.
+    0.1 s is about ten times a healthy write; five tries then take 0.8 to 1.5 s, after which the caller's own queue can
+    decide better. `longest_wait` bounds the wait that a server's Retry-After may ask for: above it the caller gets the
+    error, so that no worker is held.
     """
 
     base: float = 0.1
@@ -29,8 +29,8 @@ class RetryPolicy:
     def delay(self, attempt: int, *, rng: random.Random, retry_after: float | None = None) -> float:
         """Seconds to wait after the failed try number `attempt` (from 1): half to whole of the doubling step.
 
-        What the server asks for is the least, with up to a quarter on top, so that those it turned away together do not
-        come back together.
+        A server's Retry-After is the minimum, with up to a quarter on top, so that calls that were refused together do
+        not return together.
         """
         # 2**30 base steps are beyond any cap; an unbounded exponent would overflow a float after days of failures.
         step = min(self.cap, self.base * 2.0 ** min(attempt - 1, 30))

@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = 3.0
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-# What stands for "no answer"; the kubernetes package raises ConfigException where a token file is missing or empty.
+# Errors that mean "no answer"; the kubernetes package raises ConfigException where a token file is missing or empty.
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, kube_config.ConfigException)
 
 
@@ -125,7 +125,7 @@ class RestTransport:
             answer = await self._send(request, limits)
             data = await answer.read()
         except _NO_ANSWER as error:
-            raise Unreachable(_words(error, request)) from error
+            raise Unreachable(_describe(error, request)) from error
         return Reply(answer.status, data, answer.headers)
 
     @asynccontextmanager
@@ -136,7 +136,7 @@ class RestTransport:
                 answer = await self._send(request, limits)
                 data = b"" if answer.status == 200 else await answer.read()
         except _NO_ANSWER as error:
-            raise Unreachable(_words(error, request)) from error
+            raise Unreachable(_describe(error, request)) from error
         try:
             yield Stream(Reply(answer.status, data, answer.headers), self._chunks(answer.response, request))
         finally:
@@ -149,7 +149,7 @@ class RestTransport:
             async for chunk in response.content.iter_any():
                 yield chunk
         except _NO_ANSWER as error:
-            raise Unreachable(_words(error, request)) from error
+            raise Unreachable(_describe(error, request)) from error
 
     async def _send(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
         url = self._configuration.host + quote(request.path)
@@ -181,5 +181,5 @@ class RestTransport:
         await self._rest.close()
 
 
-def _words(error: BaseException, request: Request) -> str:
+def _describe(error: BaseException, request: Request) -> str:
     return f"{request.method} {request.path}: {type(error).__name__}{f' ({error})' if str(error) else ''}"

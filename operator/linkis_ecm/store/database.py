@@ -1,4 +1,4 @@
-"""Opens the database that ECM_DATABASE_URL names, with a bound on every wait. Must not know a table."""
+"""Opens the database that ECM_DATABASE_URL names, with a bound on every wait. Must not know any table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-# A database in the same data centre answers a connect within milliseconds; these end a hang, not a slow day.
+# Seconds. A database in the same data centre answers a connect within milliseconds; these end only what hangs.
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 # SQLite's writers wait for each other; the sink's batches take milliseconds.
 BUSY_MILLISECONDS = 10_000

@@ -1,8 +1,8 @@
-"""The execution journal's way into the database: coalesced by task, written in batches by one thread.
+"""Writes the execution journal to the database: merged by task, in batches, from one thread.
 
-`offer` never blocks and never raises: code waits on no database. What does not fit while the database is down is
-counted and found again by whoever asks the engine's agent. A row that is final never changes, but for one that was
-refused and is sent again. Must not decide.
+`offer` never blocks and never raises, so that no code waits for a database. What does not fit while the database is
+down is counted; the engine's agent still knows it. A final row never changes, except that of a request that was refused
+and is sent again. Must not decide.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from linkis_ecm.store.schema import execution
 log = logging.getLogger(__name__)
 
 BATCH, LINGER = 500, 0.1
-# 60 MB at most of what waits; at 100 tasks a second, eight minutes of an outage.
+# Tasks that wait: 60 MB at most; at 100 tasks a second, eight minutes of an outage.
 PENDING_MAX = 50_000
 BACKOFF = Backoff(base=0.2, cap=10.0)
 
-# A line that cannot be a row, by its database's word or its driver's: the others of its batch are not at fault.
+# Errors of the database or its driver for a line that can be no row; the others of its batch can be written.
 _UNFIT = (DataError, ArithmeticError, TypeError, ValueError)
 _CHANGES = ("status", "final", "reason", "message", "started", "ended")
 _UPDATE = (
@@ -40,7 +40,7 @@ _UPDATE = (
     .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(False))
     .values({name: bind(f"b_{name}") for name in _CHANGES})
 )
-# What was refused and is sent again is another request, of another pod of the engine perhaps.
+# A request that was refused and is sent again is a new request, perhaps to another pod of the engine.
 _AGAIN = (
     update(execution)
     .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(True), execution.c.reason == REFUSED)
@@ -54,7 +54,7 @@ _AGAIN = (
 
 
 class Journal:
-    """`start`, `offer`, `close`."""
+    """`start`, `offer`, `close`. Without `metrics` what is counted is not scraped (tools and tests)."""
 
     def __init__(
         self, engine: Engine, *, rng: random.Random | None = None, metrics: JournalMetrics | None = None
@@ -75,7 +75,7 @@ class Journal:
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Takes a line; of one task the last counts, and one that stays, stays."""
+        """Takes a line; of one task the last is written, except after one whose `stays` is true."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
             if waiting is None or not waiting.stays:
@@ -86,7 +86,7 @@ class Journal:
             self._lock.notify_all()
 
     def purge(self, before: float, limit: int = 1000) -> int:
-        """Takes away ended tasks that were accepted before then (Unix seconds), `limit` at most; blocking.
+        """Deletes ended tasks that were accepted before then (Unix seconds), `limit` at most; blocking.
 
         Raises SQLAlchemyError.
         """
@@ -99,7 +99,7 @@ class Journal:
         return len(ids)
 
     def pending(self, task_id: str) -> ExecutionRecord | None:
-        """What is not written yet."""
+        """The task's line that is not written yet, or None."""
         with self._lock:
             return self._pending.get(task_id) or self._writing.get(task_id)
 
@@ -143,7 +143,7 @@ class Journal:
                 self._lock.notify_all()
 
     def _each_alone(self, batch: list[ExecutionRecord]) -> None:
-        """One that cannot be written is left out; an outage in between lets the rest wait."""
+        """Writes each line alone; one that cannot be written is left out, and an outage makes the rest wait."""
         for number, record in enumerate(batch):
             try:
                 with self._engine.begin() as connection:
@@ -156,7 +156,7 @@ class Journal:
                 return
 
     def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
-        """The batch waits again, before what came meanwhile."""
+        """Puts the batch back, before what was offered meanwhile, and waits."""
         self._failures += 1
         self.metrics.errors.labels(type(error).__name__).inc()
         wait = BACKOFF.delay(self._failures, rng=self._rng)
@@ -174,7 +174,7 @@ class Journal:
 
 
 def joined(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
-    """The newer line; where it does not say whose request it is, as the older one does."""
+    """The newer line; what it does not say of the request is taken from the older one. Pure."""
     if newer.whole:
         return newer
     return replace(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 
-# A migration of these tables takes under a second; another replica may be at it.
+# Seconds for the lock. A migration of these tables takes under a second; another replica may be doing it.
 LOCK_SECONDS = 60
 _LOCK = "linkis_ecm_migrate"
 

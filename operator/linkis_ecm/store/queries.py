@@ -1,4 +1,4 @@
-"""What the gateway and the command line read: typed answers, synchronous, each one short statement or two.
+"""What the gateway and the command line read: typed results, blocking, each by one or two short statements.
 
 The one write is the deletion of an ended engine's row, which a caller asks for.
 """
@@ -174,7 +174,7 @@ class Queries:
         return [RecordRow(**row._mapping) for row in found], total
 
     def delete_record(self, ticket: str) -> None:
-        """Takes an ended engine's row out of Linkis's history; our own tables keep that it is final."""
+        """Deletes an ended engine's row from Linkis's history; our own tables keep that it is final."""
         try:
             with self._engine.begin() as connection:
                 connection.execute(

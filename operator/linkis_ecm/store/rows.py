@@ -1,4 +1,4 @@
-"""Writes records into the tables: one transaction for a batch, guarded so that any repetition and order is harmless.
+"""Writes records into the tables: one transaction for a batch, and any repetition and order is harmless.
 
 A final row never changes; an older record never overwrites a newer one; an update never touches what Linkis's own
 update does not (label, user, log folder, creation). Must not queue or retry.
@@ -38,7 +38,7 @@ def naive(moment: datetime | None) -> datetime | None:
 
 
 def write(connection: Connection, batch: Sequence[EngineRecord], now: datetime) -> int:
-    """Writes a batch of records of different tickets; answers how many were news."""
+    """Writes a batch of records of different tickets; returns how many changed something."""
     tickets = [r.ticket_id for r in batch]
     guards = {
         ticket: (as_of, final)
@@ -49,20 +49,20 @@ def write(connection: Connection, batch: Sequence[EngineRecord], now: datetime) 
         )
     }
     known = set(connection.scalars(select(record.c.ticket_id).where(record.c.ticket_id.in_(tickets))))
-    news = [r for r in batch if _is_news(r, guards.get(r.ticket_id))]
-    _each(connection, insert(record), [_new_row(r) for r in news if r.ticket_id not in known])
-    _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in news if r.ticket_id in known])
-    fresh = [r for r in news if r.ticket_id not in guards]
+    newer = [r for r in batch if _is_newer(r, guards.get(r.ticket_id))]
+    _each(connection, insert(record), [_new_row(r) for r in newer if r.ticket_id not in known])
+    _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in newer if r.ticket_id in known])
+    fresh = [r for r in newer if r.ticket_id not in guards]
     _each(connection, insert(schema.engine), [_guard_row(r, now) for r in fresh])
-    stale = [{f"b_{k}": v for k, v in _guard_row(r, now).items()} for r in news if r.ticket_id in guards]
+    stale = [{f"b_{k}": v for k, v in _guard_row(r, now).items()} for r in newer if r.ticket_id in guards]
     _each(connection, _UPDATE_GUARD, stale)
-    _write_edges(connection, news, now)
+    _write_live_engines(connection, newer, now)
     # The history also takes what came late: it is a set of facts.
     _write_transitions(connection, [r for r in batch if not guards.get(r.ticket_id, (0, False))[1]])
-    return len(news)
+    return len(newer)
 
 
-def _is_news(r: EngineRecord, guard: tuple[int, bool] | None) -> bool:
+def _is_newer(r: EngineRecord, guard: tuple[int, bool] | None) -> bool:
     if guard is None:
         return True
     as_of, final = guard
@@ -99,13 +99,13 @@ def _changed_row(r: EngineRecord) -> dict[str, Any]:
 
 
 def _highest(column: Any, name: str) -> Any:
-    """A counter never goes back."""
+    """A counter never gets smaller."""
     old = func.coalesce(column, 0)
     return case((old > bind(name), old), else_=bind(name))
 
 
 def _kept(column: Any, name: str) -> Any:
-    """A record computed without what was known (a plugin that is gone) does not erase it."""
+    """NULL keeps the old value: a record that was made without a plugin that is gone erases nothing."""
     return func.coalesce(bind(name, type_=column.type), column)
 
 
@@ -142,11 +142,11 @@ def _guard_row(r: EngineRecord, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write_edges(connection: Connection, news: Sequence[EngineRecord], now: datetime) -> None:
+def _write_live_engines(connection: Connection, newer: Sequence[EngineRecord], now: datetime) -> None:
     """`linkis_cg_manager_engine_em`: one row for each live engine, under its ticket until it has an address."""
-    if not news:
+    if not newer:
         return
-    names = {name for r in news for name in (r.ticket_id, r.service_instance)}
+    names = {name for r in newer for name in (r.ticket_id, r.service_instance)}
     found = connection.execute(
         select(engine_em.c.id, engine_em.c.engine_instance).where(engine_em.c.engine_instance.in_(names))
     )
@@ -154,7 +154,7 @@ def _write_edges(connection: Connection, news: Sequence[EngineRecord], now: date
     for number, name in found:
         there.setdefault(name, []).append(number)
     gone: list[int] = []
-    for r in news:
+    for r in newer:
         own = sorted(there.get(r.ticket_id, []) + (there.get(r.service_instance, []) if r.used_times else []))
         if r.final:
             gone += own
@@ -236,7 +236,7 @@ def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
 
 
 def expired_post_mortems(connection: Connection, now: datetime, total: int, limit: int) -> list[str]:
-    """uids of engines whose bundles have had their time, and of the oldest while all are over `total` bytes."""
+    """uids of engines whose bundles have expired; else of the oldest, while all have more than `total` bytes."""
     table = schema.post_mortem
     last, size = func.max(table.c.expires), func.sum(table.c.bytes)
     over = list(connection.scalars(select(table.c.uid).group_by(table.c.uid).having(last <= micros(now)).limit(limit)))
@@ -264,7 +264,7 @@ def has_final(connection: Connection, ticket: str) -> bool:
 
 
 def forget_engine(connection: Connection, ticket: str) -> None:
-    """Takes every row of an engine away."""
+    """Deletes every row of an engine."""
     connection.execute(delete(record).where(record.c.ticket_id == ticket))
     connection.execute(delete(engine_em).where(engine_em.c.engine_instance == ticket))
     for table in (schema.engine, schema.transition, schema.post_mortem):
@@ -272,7 +272,7 @@ def forget_engine(connection: Connection, ticket: str) -> None:
 
 
 def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[str, str]:
-    """Tickets whose row is missing or says another status or address than was told."""
+    """Tickets whose row is missing, or differs from the record in status or address; with which of these."""
     tickets = [r.ticket_id for r in expected]
     columns = (record.c.ticket_id, record.c.status, record.c.service_instance)
     there = {row.ticket_id: row for row in connection.execute(select(*columns).where(record.c.ticket_id.in_(tickets)))}
@@ -297,9 +297,9 @@ def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
 
 
 def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:
-    """Ends the rows of engines that the API does not have; answers their tickets. See ABSENT_FOR.
+    """Ends the rows of engines that the API does not have; returns their tickets. See ABSENT_FOR.
 
-    `started`: what this process began; rows that nobody has written since then are not its own fresh ones.
+    `started`: when this process began; rows that were not written since then are not of its own new engines.
     """
     old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_FOR))
     open_rows = connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(False), old))

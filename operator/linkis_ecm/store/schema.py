@@ -1,4 +1,4 @@
-"""Our own tables beside Linkis's: what guards its rows, and the history of each engine's states.
+"""Our own tables beside Linkis's: which records were written, and the history of each engine's states.
 
 Times are microseconds since 1970 (BIGINT): Linkis's datetimes hold seconds, and an engine may change twice in one.
 A change here needs a migration; a test compares both.

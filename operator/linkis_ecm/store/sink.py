@@ -1,7 +1,8 @@
-"""The way of records into the database: coalesced by ticket, written in batches by one thread, kept while it is down.
+"""Writes records of engines to the database: merged by ticket, in batches, from one thread; kept while it is down.
 
-`offer` never blocks and never raises: an engine waits on no database. What is pending is bounded by the number of
-engines; a lost backlog is told again by the next operator's first pass. Must not know SQL: that is `store.rows`.
+`offer` never blocks and never raises, so that no engine waits for a database. The backlog is bounded by the number of
+engines; after a crash the next operator's first passes offer the same records again. Must not know SQL: that is
+`store.rows`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ from linkis_ecm.store.metrics import SinkMetrics
 
 log = logging.getLogger(__name__)
 
-# A batch goes out when so many engines wait, or so long after the first: 200 rows are one round of statements, and
-# 50 ms are less than a person sees.
+# A batch is written when so many engines wait, or so many seconds after the first: 200 rows are one round of
+# statements, and 50 ms are less than a person notices.
 BATCH, LINGER = 200, 0.05
-# Between tries while the database is down: 0.2 s doubling to 10 s, the longest that a recovered one waits for us.
+# Between tries while the database is down: 0.2 s doubling to 10 s, the longest delay after it is back.
 BACKOFF = Backoff(base=0.2, cap=10.0)
-# Flips of one engine remembered while the database is down; the oldest go first.
+# Transitions of one engine that are kept while the database is down; the oldest are dropped first.
 TRANSITIONS_MAX = 1000
 
 
 class Sink:
-    """`start`, `offer`, `close`. `clock` is the wall clock; waiting is real time."""
+    """`start`, `offer`, `close`. `clock` is the wall clock; waits are in real time.
+
+    Without `metrics` what is counted is not scraped (tools and tests).
+    """
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Sink:
         self._thread.start()
 
     def offer(self, record: EngineRecord) -> None:
-        """Takes a record; of one engine the newest counts, and no transition is lost."""
+        """Takes a record; of one engine the newest is written, with the transitions of all."""
         with self._lock:
             waiting = self._pending.get(record.ticket_id)
             since = waiting[0] if waiting is not None else time.monotonic()
@@ -88,8 +92,8 @@ class Sink:
 
     @property
     def depth(self) -> int:
-        """What is not in the database yet."""
-        # Within the lock: a batch that is being taken is neither here nor there, and 0 says that nothing is on its way.
+        """How many records are not in the database yet."""
+        # Within the lock: while a batch is taken out it is in neither place, and 0 must mean that nothing waits.
         with self._lock:
             return self._depth()
 
@@ -117,7 +121,7 @@ class Sink:
     def close(self, timeout: float = 5.0) -> None:
         """Writes what can be written in that time, then ends the thread."""
         if not self.flush(timeout):
-            log.error("%d records are not in the database; the next operator tells them again", self.depth)
+            log.error("%d records are not in the database; the next operator offers them again", self.depth)
         with self._lock:
             self._closing = True
             self._lock.notify_all()
@@ -131,12 +135,12 @@ class Sink:
             return rows.end_absent(connection, live_tickets, now, started=self._started)
 
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
-        """uids of engines whose bundles are to go, by age or by `total` bytes; blocking. Raises SQLAlchemyError."""
+        """uids of engines whose bundles are too old, or beyond `total` bytes; blocking. Raises SQLAlchemyError."""
         with self._engine.connect() as connection:
             return rows.expired_post_mortems(connection, now, total, limit)
 
     def forget_post_mortems(self, uid: str) -> None:
-        """Takes an engine's entries away; blocking. Raises SQLAlchemyError."""
+        """Deletes an engine's entries; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
             rows.forget_post_mortems(connection, uid)
 
@@ -146,12 +150,12 @@ class Sink:
             return rows.has_final(connection, ticket)
 
     def forget_engine(self, ticket: str) -> None:
-        """Takes every row of an engine away: for the canary alone; blocking. Raises SQLAlchemyError."""
+        """Deletes every row of an engine: for the canary alone; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
             rows.forget_engine(connection, ticket)
 
     def differing(self, expected: Sequence[EngineRecord]) -> dict[str, str]:
-        """Tickets whose row is not what was told, with what differs; blocking. Raises SQLAlchemyError."""
+        """Tickets whose row differs from the record offered, with what differs; blocking. Raises SQLAlchemyError."""
         found: dict[str, str] = {}
         with self._engine.connect() as connection:
             for start in range(0, len(expected), BATCH):
@@ -196,7 +200,7 @@ class Sink:
         files: list[tuple[tuple[str, str], Sequence[Material]]],
         bundles: list[PostMortemRecord],
     ) -> int:
-        """One transaction for all; where a row is refused, one for each, and the refused are set aside."""
+        """One transaction for all; where a row is refused, one for each, and the refused ones are left out."""
 
         def everything(connection: Connection) -> int:
             for (engine_type, version), materials in files:
@@ -235,7 +239,7 @@ class Sink:
         return written
 
     def _alone(self, what: str, write: Callable[[Connection], int | None]) -> int:
-        """One thing in a transaction of its own; set aside where the database refuses it."""
+        """One write in a transaction of its own; left out where the database refuses it."""
         try:
             with self._engine.begin() as connection:
                 return write(connection) or 0
@@ -243,7 +247,7 @@ class Sink:
             raise
         except SQLAlchemyError as error:
             self.metrics.refused.inc()
-            log.error("%s is refused and set aside: %s", what, error)
+            log.error("%s is refused and left out: %s", what, error)
             return 0
 
     def _put_back(
@@ -252,7 +256,7 @@ class Sink:
         files: list[tuple[tuple[str, str], Sequence[Material]]],
         bundles: list[PostMortemRecord],
     ) -> None:
-        """The batch waits again, before what came meanwhile."""
+        """Puts the batch back, before what was offered meanwhile."""
         with self._lock:
             for since, record in reversed(batch):
                 newer = self._pending.get(record.ticket_id)
