@@ -11,10 +11,10 @@ from typing import Any
 from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
+from linkis_ecm.controller.agents.uploads import Uploads
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.controller.uploads import Uploads
 from linkis_ecm.model.record import PostMortemRecord
 from linkis_ecm.model.token import engine_token
 

@@ -20,7 +20,7 @@ from linkis_ecm.agent_client.errors import (
     AgentTimeout,
     AgentUnreachable,
 )
-from linkis_ecm.controller.engine_agents import MAX_STATUS_BYTES, EngineAgents
+from linkis_ecm.controller.agents.engine_agents import MAX_STATUS_BYTES, EngineAgents
 
 TOKEN = "the-token"
 QUICK = aiohttp.ClientTimeout(total=5, connect=1)

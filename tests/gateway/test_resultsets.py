@@ -399,7 +399,7 @@ async def test_an_output_is_held_as_what_it_becomes_from_its_engine_and_from_the
 
 
 async def test_nothing_of_arrow_is_loaded_before_a_result_is_asked_for() -> None:
-    code = "import sys, linkis_ecm.gateway.main, linkis_ecm.controller.uploads; print('pyarrow' in sys.modules)"
+    code = "import sys, linkis_ecm.gateway.main, linkis_ecm.controller.agents.uploads; print('pyarrow' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert await process.communicate() == (b"False\n", None)
 

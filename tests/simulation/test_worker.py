@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from linkis_ecm.controller.metrics import WorkerMetrics
-from linkis_ecm.controller.worker import BACKOFF, NOT_ALLOWED_PAUSE, POISON_FROM, Result, Worker
+from linkis_ecm.controller.worker import BACKOFF, NOT_ALLOWED_PAUSE, POISON_FROM, Result, Worker, WorkerMetrics
 from linkis_ecm.process.backoff import Backoff
 from tools.testkit.fakes.cluster import loop_now
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
+from linkis_ecm.controller.worker import WorkerMetrics
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
 from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry
@@ -15,39 +16,6 @@ from linkis_ecm.store.metrics import SinkMetrics
 _START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120, 300, 600)
 # From a round of an idle operator (under 0.1 s) to twice the canary's patience.
 _CANARY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
-
-
-class WorkerMetrics:
-    """The work loops (`controller.worker`), one value of `controller` each."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._depth = Gauge("ecm_queue_depth", "Objects that wait for a worker.", ["controller"], registry=registry)
-        self._age = Gauge(
-            "ecm_queue_oldest_age_seconds",
-            "How long the first object in the queue has waited for a worker.",
-            ["controller"],
-            registry=registry,
-        )
-        self.reconcile_seconds = Histogram(
-            "ecm_reconcile_seconds", "One pass over one object, its writes included.", ["controller"], registry=registry
-        )
-        self.reconcile_errors = Counter(
-            "ecm_reconcile_errors",
-            "Passes that failed and are tried again.",
-            ["controller", "error"],
-            registry=registry,
-        )
-        self._poison = Gauge(
-            "ecm_reconcile_poison_objects", "Objects whose last passes all failed.", ["controller"], registry=registry
-        )
-
-    def watch(
-        self, name: str, *, depth: Callable[[], int], age: Callable[[], float], poison: Callable[[], int]
-    ) -> None:
-        """Asks these at each scrape, for the work loop of that name."""
-        self._depth.labels(name).set_function(lambda: float(depth()))
-        self._age.labels(name).set_function(age)
-        self._poison.labels(name).set_function(lambda: float(poison()))
 
 
 class Metrics:

@@ -19,20 +19,20 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers
-from linkis_ecm.controller.audit import Audit
+from linkis_ecm.controller.agents.engine_agents import EngineAgents
+from linkis_ecm.controller.agents.reports import Reports
+from linkis_ecm.controller.agents.uploads import Uploads
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.canary import Canary
 from linkis_ecm.controller.clock import SteadyClock
-from linkis_ecm.controller.engine_agents import EngineAgents
 from linkis_ecm.controller.evidence import Bundles, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
-from linkis_ecm.controller.health import health_app
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.controller.reports import Reports
-from linkis_ecm.controller.resync import Resync
+from linkis_ecm.controller.selfchecks.audit import Audit
+from linkis_ecm.controller.selfchecks.canary import Canary
+from linkis_ecm.controller.selfchecks.health import health_app
+from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.settings import OperatorSettings
-from linkis_ecm.controller.uploads import Uploads
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.launch import PodSettings
 from linkis_ecm.engine.names import POD_SELECTOR

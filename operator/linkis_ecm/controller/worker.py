@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
 from linkis_ecm.controller.deadline_heap import Deadlines
-from linkis_ecm.controller.metrics import WorkerMetrics
 from linkis_ecm.controller.queue import WorkQueue
 from linkis_ecm.process.backoff import Backoff
 
@@ -53,6 +54,39 @@ class Result:
 
     requeue_at: float | None = None
     error: Exception | None = None
+
+
+class WorkerMetrics:
+    """The work loops (`controller.worker`), one value of `controller` each."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._depth = Gauge("ecm_queue_depth", "Objects that wait for a worker.", ["controller"], registry=registry)
+        self._age = Gauge(
+            "ecm_queue_oldest_age_seconds",
+            "How long the first object in the queue has waited for a worker.",
+            ["controller"],
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "ecm_reconcile_seconds", "One pass over one object, its writes included.", ["controller"], registry=registry
+        )
+        self.reconcile_errors = Counter(
+            "ecm_reconcile_errors",
+            "Passes that failed and are tried again.",
+            ["controller", "error"],
+            registry=registry,
+        )
+        self._poison = Gauge(
+            "ecm_reconcile_poison_objects", "Objects whose last passes all failed.", ["controller"], registry=registry
+        )
+
+    def watch(
+        self, name: str, *, depth: Callable[[], int], age: Callable[[], float], poison: Callable[[], int]
+    ) -> None:
+        """Asks these at each scrape, for the work loop of that name."""
+        self._depth.labels(name).set_function(lambda: float(depth()))
+        self._age.labels(name).set_function(age)
+        self._poison.labels(name).set_function(lambda: float(poison()))
 
 
 class Worker(Generic[K]):
