@@ -30,7 +30,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.launch import AFTER_GRACE, PodSettings
-from linkis_ecm.engine.verdicts import Verdict, end
+from linkis_ecm.engine.verdicts import Verdict, verdict_of_ended_pod
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
@@ -292,7 +292,7 @@ def test_each_situation_has_its_answer(
 )
 def test_a_peak_of_long_before_a_kill_for_memory_is_not_told_as_its_peak(limit: str, peak: int, words: str) -> None:
     killed = pod(terminated=oom, memory_limit=limit)
-    _, verdict = end(killed, report(usage={"memoryPeakBytes": peak}), was_ready=True, once=False)
+    _, verdict = verdict_of_ended_pod(killed, report(usage={"memoryPeakBytes": peak}), was_ready=True, once=False)
     assert verdict.details == words
 
 

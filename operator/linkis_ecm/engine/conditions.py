@@ -26,20 +26,20 @@ def conditions(
     A condition keeps its time where its status did not change. `registered` is None where no agent registers.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
-    wanted: list[tuple[str, bool]] = [
+    desired: list[tuple[str, bool]] = [
         ("Ready", state in _READY and reason != reasons.PROCESS_NOT_READY.name),
         ("PodScheduled", scheduled),
         *([("Registered", registered)] if registered is not None else []),
         ("Draining", state is EngineState.SHUTTING_DOWN),
     ]
     if state is EngineState.STARTING:
-        wanted.append(("Reconciling", True))
+        desired.append(("Reconciling", True))
     if state is EngineState.FAILED:
-        wanted.append(("Stalled", True))
+        desired.append(("Stalled", True))
     if exhausted:
-        wanted.append(("DeadLettered", True))
+        desired.append(("DeadLettered", True))
     out = []
-    for kind, holds in wanted:
+    for kind, holds in desired:
         status = "True" if holds else "False"
         past = old.get(kind, {})
         kept = past.get("lastTransitionTime") if past.get("status") == status else None

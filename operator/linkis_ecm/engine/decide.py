@@ -141,14 +141,14 @@ AMENDMENTS: tuple[Amendment, ...] = (_never_back, _with_namespace, _another_atte
 
 def _decision(case: Situation, outcome: Outcome) -> Decision:
     s, now, settings = case.s, case.now, case.settings
-    wanted = status_of(s, case.launch, outcome, now, settings)
+    desired = status_of(s, case.launch, outcome, now, settings)
     patch: dict[str, Any] = {}
     requeue_at = outcome.requeue_at
     current = s.engine.status
     same = (
-        wanted["engineState"] == current.get("engineState")
-        and wanted["reason"] == current.get("reason")
-        and wanted["attempt"] == (current.get("attempt") or 0)
+        desired["engineState"] == current.get("engineState")
+        and desired["reason"] == current.get("reason")
+        and desired["attempt"] == (current.get("attempt") or 0)
         and current.get("observedGeneration") == s.engine.generation
         and not says_pass_failed(current.get("conditions"))
     )
@@ -158,12 +158,12 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         if held_until is not None and now < held_until:
             requeue_at = min(filter(None, (requeue_at, held_until)))
         else:
-            patch = merge_patch(current, wanted)
+            patch = merge_patch(current, desired)
     message = message_of(s, outcome)
     record = project(
         Projection(
             engine=s.engine, plugin=s.plugin, report=s.report, state=outcome.state, since=outcome.since,
-            reason=outcome.verdict.reason, message=message, status=wanted, ticket=facts.ticket_id(s.engine),
+            reason=outcome.verdict.reason, message=message, status=desired, ticket=facts.ticket_id(s.engine),
             ready_reason=launch.ready_reason(case.launch),
         )
     )  # fmt: skip
@@ -184,5 +184,7 @@ def _held_until(s: Snapshot, outcome: Outcome, settings: Settings) -> datetime |
     brief = AVAILABLE | {EngineState.SHUTTING_DOWN}
     flips = outcome.state is not s.engine.state
     if flips and s.engine.state in AVAILABLE and outcome.state in brief:
-        return outcome.since + (settings.hold_end if outcome.state is EngineState.SHUTTING_DOWN else settings.hold)
+        return outcome.since + (
+            settings.shutdown_hold if outcome.state is EngineState.SHUTTING_DOWN else settings.idle_busy_hold
+        )
     return None

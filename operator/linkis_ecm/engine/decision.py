@@ -24,9 +24,9 @@ class Settings:
     ecm_instance: str
     pod: launch.PodSettings
     # A change between Idle and Busy that is over within this never becomes a write to the API.
-    hold: timedelta = timedelta(seconds=1)
+    idle_busy_hold: timedelta = timedelta(seconds=1)
     # Nor does a drain: a kubelet looks for ended containers once a second, so a quick one is over after up to 1.5 s.
-    hold_end: timedelta = timedelta(seconds=2)
+    shutdown_hold: timedelta = timedelta(seconds=2)
     # An agent that has reported nothing for so long is asked; three of its periods.
     silent_after: timedelta = timedelta(seconds=30)
     # One that does not answer either for so long is lost: Kubernetes calls a dead node NotReady after 50 s and up to 5
@@ -75,10 +75,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Another attempt follows, not before `begins`, on one that ended as `verdict` says."""
+    """Another attempt follows one that ended as `verdict` says; its pod is made at `not_before` or later."""
 
     attempt: int
-    begins: datetime
+    not_before: datetime
     verdict: Verdict
 
 

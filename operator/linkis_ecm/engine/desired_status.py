@@ -28,12 +28,12 @@ def status_of(
     """The whole status as it should be."""
     engine, current, state = s.engine, s.engine.status, outcome.state
     ticket = facts.ticket_id(engine)
-    wanted = dict(current)
+    desired = dict(current)
     kind, version = _type_and_version(s)
     ready = state in AVAILABLE or bool(engine.text("readyTime"))
     made = s.pod is not None or bool(engine.text("podName"))
     name = pod_name(engine.name, engine.uid, facts.attempt(engine))
-    wanted |= {
+    desired |= {
         "observedGeneration": engine.generation,
         "engineState": state.value,
         "stateSince": format_time(outcome.since),
@@ -56,30 +56,30 @@ def status_of(
     }
     if kind:
         suffix = engine.text("logDirSuffix") or log_dir_suffix(_user(engine), engine.created, kind, ticket)
-        wanted |= {"engineType": kind, "engineVersion": version, "logDirSuffix": suffix}
+        desired |= {"engineType": kind, "engineVersion": version, "logDirSuffix": suffix}
     if made or any(isinstance(action, CreatePod) for action in outcome.actions):
-        wanted["podName"] = engine.text("podName") or name
+        desired["podName"] = engine.text("podName") or name
         if (description := launch.written(launched)) is not None:
-            wanted["launch"] = description
-    wanted.setdefault("serviceInstance", ticket)
+            desired["launch"] = description
+    desired.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.seen.get("accepted", now)))
-    wanted["startup"] = startup
+    desired["startup"] = startup
     if outcome.restart is not None:
-        return _on_restart(s, wanted, outcome.restart, now)
-    wanted |= _on_cull(s, state, now)
+        return _restart_fields(s, desired, outcome.restart, now)
+    desired |= _cull_fields(s, state, now)
     if s.evidence is not None and s.evidence.attempt == facts.attempt(engine):
-        wanted["postMortem"] = s.evidence.summary
+        desired["postMortem"] = s.evidence.summary
     if not engine.text("readyTime") and (state in AVAILABLE or (state in FINAL and facts.was_ready(s))):
-        wanted |= _on_ready(s, launched, startup, outcome, settings)
+        desired |= _ready_fields(s, launched, startup, outcome, settings)
     if state in FINAL:
-        wanted["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
+        desired["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
         if s.report is not None and s.report.usage:
-            wanted["usage"] = _usage(s.report)
-    return wanted
+            desired["usage"] = _usage(s.report)
+    return desired
 
 
-def _on_ready(
+def _ready_fields(
     s: Snapshot, launched: Launch, startup: dict[str, Any], outcome: Outcome, settings: Settings
 ) -> dict[str, Any]:  # fmt: skip
     """What is known once the engine is ready: its addresses and the times of its start."""
@@ -93,8 +93,8 @@ def _on_ready(
     # The agent reports when its process began; the watch shows its container later than that.
     agent_started = from_unix(timings.get("processStarted", 0.0))
     latest = min(agent_started or ready_at, ready_at)
-    scheduled = _finer(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest)
-    started = _finer(
+    scheduled = _most_exact_time(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest)
+    started = _most_exact_time(
         s.seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, latest
     )
     phases = {
@@ -120,7 +120,7 @@ def _times_ready(s: Snapshot) -> int:
     return value if isinstance(value, int) and 0 <= value < 1000 else 0
 
 
-def _on_cull(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
+def _cull_fields(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
     """When the engine will be culled, and what prevents that, as of this write; None removes an old value."""
     if state not in AVAILABLE:
         gone = {name: None for name in ("nextCullAt", "cullBlockedBy") if name in s.engine.status}
@@ -130,15 +130,15 @@ def _on_cull(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
     return {name: value for name, value in cull_fields.items() if value is not None or name in s.engine.status}
 
 
-def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
+def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
     """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
     for name in ("podName", "launch", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
-        wanted.pop(name, None)
+        desired.pop(name, None)
     end = restart.verdict
-    wanted |= {
+    desired |= {
         "attempt": restart.attempt,
         "serviceInstance": facts.ticket_id(s.engine),
-        "nextAttemptAt": format_time(restart.begins),
+        "nextAttemptAt": format_time(restart.not_before),
         "startup": {"accepted": format_time(now)},
         "lastEnd": {
             "attempt": facts.attempt(s.engine), "reason": end.reason.name, "message": end.message[:4000],
@@ -146,11 +146,11 @@ def _on_restart(s: Snapshot, wanted: dict[str, Any], restart: Restart, now: date
         },
     }  # fmt: skip
     if s.evidence is not None:
-        wanted["postMortem"] = s.evidence.summary
-    return wanted
+        desired["postMortem"] = s.evidence.summary
+    return desired
 
 
-def _finer(
+def _most_exact_time(
     seen: datetime | None, in_api: datetime | None, before: datetime | None, after: datetime
 ) -> datetime | None:  # fmt: skip
     """When a phase was reached: as this process saw it, unless it came later than that (an operator's restart).

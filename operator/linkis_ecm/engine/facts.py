@@ -19,7 +19,7 @@ from linkis_ecm.model.states import AVAILABLE, EngineState
 # Linkis's own bound on a start, where neither the engine nor its plugin says one.
 START_TIMEOUT = 480.0
 # Idle times over this get a warning before the end.
-WARNED_FROM = 60.0
+MIN_WARNED_SECONDS = 60.0
 
 
 def ticket_id(engine: EngineView) -> str:
@@ -28,6 +28,7 @@ def ticket_id(engine: EngineView) -> str:
 
 
 def attempt(engine: EngineView) -> int:
+    """The number of the current attempt, from 0."""
     value = engine.status.get("attempt")
     return value if isinstance(value, int) and 0 <= value < 1000 else 0
 
@@ -39,8 +40,8 @@ def was_ready(s: Snapshot) -> bool:
     return s.report is not None and (s.report.state in AVAILABLE or s.report.timings.get("kernelReady", 0.0) > 0)
 
 
-def stopping(engine: EngineView) -> bool:
-    """Its end is asked for: no attempt follows."""
+def stop_requested(engine: EngineView) -> bool:
+    """Whether a user asked for the engine's end: then no attempt follows."""
     return engine.deleting or (engine.spec is not None and engine.spec.desired_state == "Stopped")
 
 
@@ -52,14 +53,14 @@ def stop_grace(s: Snapshot) -> int:
     return podspec.bounded_grace(text)
 
 
-def began(engine: EngineView) -> datetime:
+def attempt_began(engine: EngineView) -> datetime:
     """When the current attempt began: the engine's creation, or the moment from which its next pod was allowed."""
     return parse_time(engine.text("nextAttemptAt")) or engine.created
 
 
 def idle_over(s: Snapshot, now: datetime) -> datetime | None:
-    """When an idle engine has been idle long enough; only a report says that it is idle and nothing else goes on."""
-    timeout = seconds(s, "idle_timeout")
+    """When the engine reaches its idleTimeout; None while it is not idle, or where no agent reports that it is."""
+    timeout = duration_setting(s, "idle_timeout")
     report = s.report
     if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
@@ -70,7 +71,8 @@ def idle_over(s: Snapshot, now: datetime) -> datetime | None:
 
 
 def life_over(s: Snapshot) -> datetime | None:
-    lifetime = seconds(s, "max_lifetime")
+    """When the engine reaches its maxLifetime; None where it has none."""
+    lifetime = duration_setting(s, "max_lifetime")
     return s.engine.created + timedelta(seconds=lifetime) if lifetime else None
 
 
@@ -81,7 +83,7 @@ def next_cull(s: Snapshot, now: datetime) -> datetime | None:
 
 def cull_blocked_by(s: Snapshot) -> str:
     """Why an engine with an idleTimeout is not culled for idleness now; empty where it would be."""
-    if not seconds(s, "idle_timeout"):
+    if not duration_setting(s, "idle_timeout"):
         return "idleTimeout is 0s: it is never culled for idleness"
     if not launch.has_agent(launch.of(s.engine, s.plugin)):
         return "a process reports no activity: its idle time is not counted, only maxLifetime ends it"
@@ -92,35 +94,38 @@ def cull_blocked_by(s: Snapshot) -> str:
     return s.report.active
 
 
-def warned_at(s: Snapshot, now: datetime) -> datetime | None:
+def cull_warning_at(s: Snapshot, now: datetime) -> datetime | None:
     """From when on the coming end is shown: a fifth of the idle time before it, 5 minutes at most.
 
-    Engines that are culled within a minute of idleness get no warning: nobody could act on it.
+    An engine with an idleTimeout of a minute or less gets no warning: nobody could act on it.
     """
     cull = next_cull(s, now)
     if cull is None:
         return None
-    span = seconds(s, "idle_timeout") if cull == idle_over(s, now) else seconds(s, "max_lifetime")
-    return cull - timedelta(seconds=min(300.0, span / 5)) if span and span > WARNED_FROM else None
+    span = duration_setting(s, "idle_timeout") if cull == idle_over(s, now) else duration_setting(s, "max_lifetime")
+    return cull - timedelta(seconds=min(300.0, span / 5)) if span and span > MIN_WARNED_SECONDS else None
 
 
 def start_due(s: Snapshot) -> datetime:
-    return began(s.engine) + timedelta(seconds=seconds(s, "start_timeout") or START_TIMEOUT)
+    """When the current attempt's startTimeout is over."""
+    return attempt_began(s.engine) + timedelta(seconds=duration_setting(s, "start_timeout") or START_TIMEOUT)
 
 
 def removal(s: Snapshot, finished: datetime) -> datetime | None:
-    ttl = seconds(s, "ttl_after_finished")
+    """When the resource of an engine that ended at `finished` is deleted; None: never."""
+    ttl = duration_setting(s, "ttl_after_finished")
     return None if ttl is None else finished + timedelta(seconds=ttl)
 
 
-def seconds(s: Snapshot, name: str) -> float | None:
+def duration_setting(s: Snapshot, name: str) -> float | None:
     """A duration of the engine, else of its plugin, in seconds; None where neither says one."""
     own = getattr(s.engine.spec, name) if s.engine.spec is not None else None
     text = own or (getattr(s.plugin.spec, name) if s.plugin is not None else None)
     return parse_duration(text) if text else None
 
 
-def what_was_asked(engine: EngineView) -> str:
+def requested_plugin(engine: EngineView) -> str:
+    """What the spec says of the plugin that it wants, in a sentence."""
     spec = engine.spec
     if spec is None:
         return ""
@@ -137,4 +142,5 @@ def observed(engine: EngineView) -> Verdict:
 
 
 def since(engine: EngineView, now: datetime) -> datetime:
+    """When the engine entered its state, as the status has it; `now` where it has no time."""
     return parse_time(engine.text("stateSince")) or now

@@ -108,10 +108,10 @@ def _resource(p: Projection, kind: str) -> str | None:
 def _metrics(p: Projection, *, was_ready: bool) -> str:
     """Linkis's metrics of an engine. For a failed start: why, and whether the same request may succeed later."""
     if p.state is EngineState.FAILED and not was_ready:
-        why: dict[str, Any] = {"start_reason": p.message[:_REASON_MAX]}
+        end_reason: dict[str, Any] = {"start_reason": p.message[:_REASON_MAX]}
         if p.reason.can_retry:
-            why["ec_can_try"] = True
-        return json.dumps(why | {"reason": p.reason.name}, ensure_ascii=False)
+            end_reason["ec_can_try"] = True
+        return json.dumps(end_reason | {"reason": p.reason.name}, ensure_ascii=False)
     reported = dict(p.report.metrics) if p.report is not None else {}
     return json.dumps({"ticketId": p.ticket} | reported | {"reason": p.reason.name}, ensure_ascii=False)
 

@@ -39,7 +39,7 @@ def backoff(attempt: int, uid: str) -> timedelta:
 
 def allowed(verdict: Verdict, s: Snapshot) -> bool:
     """Whether the policy wants another attempt after this end, if any is left."""
-    if facts.stopping(s.engine) or verdict.reason in reasons.PERMANENT:
+    if facts.stop_requested(s.engine) or verdict.reason in reasons.PERMANENT:
         return False
     match policy(s).type:
         case "OnFailure":
@@ -73,7 +73,7 @@ def after_failure(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
         delete = (DeletePod(s.pod.name, s.pod.uid, 0 if lost or s.pod.ended else launch.AFTER_GRACE),)
     details = (
         f"Attempt {follows.attempt + 1} of {policy(s).max_attempts} begins in"
-        f" {(follows.begins - now).total_seconds():.0f} s."
+        f" {(follows.not_before - now).total_seconds():.0f} s."
         f" The last one ended as {outcome.verdict.reason.name}: {outcome.verdict.message}"
     )
     return Outcome(
@@ -81,6 +81,6 @@ def after_failure(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
         verdict=Verdict(reasons.RESTARTING, details),
         since=now,
         actions=delete,
-        requeue_at=follows.begins,
+        requeue_at=follows.not_before,
         restart=follows,
     )

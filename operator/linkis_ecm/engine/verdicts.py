@@ -42,7 +42,7 @@ class Verdict:
         return " ".join(part for part in (self.reason.sentence, self.details, self.reason.remedy) if part)
 
 
-def trouble(pod: PodView) -> Verdict | None:
+def start_problem(pod: PodView) -> Verdict | None:
     """What keeps a pod from starting, if anything does."""
     why = pod.waiting_reason
     if why in _IMAGE or why in _IMAGE_FATAL:
@@ -65,7 +65,9 @@ def _memory(pod: PodView, report: Report | None) -> str:
     return f"The limit is {limit or 'unknown'}, and its peak was {peak / 2**20:.0f} MiB."
 
 
-def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> tuple[EngineState, Verdict]:
+def verdict_of_ended_pod(
+    pod: PodView, report: Report | None, *, was_ready: bool, once: bool
+) -> tuple[EngineState, Verdict]:
     """The final state of an engine whose pod ended by itself, and why.
 
     With `once`, exit code 0 is a success even if the engine was never seen ready.
@@ -81,7 +83,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
         if words in _NODE_LOST:
             return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
     if report is not None and report.state is EngineState.FAILED:
-        return EngineState.FAILED, reported(report)
+        return EngineState.FAILED, reported_verdict(report)
     if pod.deleting:
         # An agent drains on SIGTERM and exits with 0; but the operator did not delete the pod, so it is no clean end.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
@@ -92,7 +94,7 @@ def end(pod: PodView, report: Report | None, *, was_ready: bool, once: bool) -> 
     return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
 
 
-def reported(report: Report) -> Verdict:
+def reported_verdict(report: Report) -> Verdict:
     """The reason that an agent gives with its report of Failed."""
     reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
     return Verdict(reason, sentence(report.message))
@@ -115,7 +117,7 @@ def _details(reason: str, message: str) -> str:
     return f"Kubernetes says {reason}: {message}" if message else f"Kubernetes says {reason}."
 
 
-def hung_phase(pod: PodView | None, problem: Verdict | None, waits_for: str = "") -> str:
+def unfinished_phase(pod: PodView | None, problem: Verdict | None, waits_for: str = "") -> str:
     """Which phase of the start did not end, in words, for an engine that was not ready in time.
 
     `waits_for` is the sentence for a container that runs.

@@ -1,7 +1,7 @@
 """Makes the CustomResourceDefinitions from the pydantic models; `python -m linkis_ecm.model.crd DIR…` writes them.
 
-The files in `crds/` are committed and the tests compare them with what this module makes. It must not know of any field
-by name but those of printer columns and selectable fields: everything else comes from the models.
+The files in `crds/` are committed and the tests compare them with what this module makes. It must not name any field
+except those of printer columns and selectable fields: everything else comes from the models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Texts in the formats that Linkis writes and parses: labels, log folders, resource JSON, memory sizes.
 
-Pure functions of their arguments. The authority is Linkis's own parsers: a text that differs makes its history page
+Pure functions of their arguments. Linkis's own parsers define these formats: a text that differs makes its history page
 show nothing or fail. Must not read clocks or settings.
 """
 
@@ -61,7 +61,7 @@ def label_value(user: str, creator: str, engine_type: str, version: str) -> str:
 def log_dir_suffix(user: str, created: datetime, engine_type: str, ticket_id: str) -> str:
     """`<user>/<yyyyMMdd>/<engineType>/<ticketId>/logs`; the day is the creation's, fixed for the engine's life.
 
-    The real ECM takes today's date at each call, which differs across midnight.
+    Linkis's own ECM takes today's date at each call, so its folder changes at midnight.
     """
     return f"{user}/{created:%Y%m%d}/{engine_type}/{ticket_id}/logs"
 

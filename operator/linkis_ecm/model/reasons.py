@@ -28,11 +28,11 @@ def _reason(name: str, sentence: str, remedy: str = "", *, can_retry: bool = Fal
 
 
 def by_name(name: str) -> Reason | None:
-    """The reason of that name, or None where nobody here says it (a pod's own reason passed through)."""
+    """The reason of that name, or None for a name that is not in this file."""
     return _ALL.get(name)
 
 
-# Under way and well.
+# Starting, running or stopping without a problem.
 ACCEPTED = _reason("Accepted", "The engine is accepted and its pod is wanted.")
 POD_CREATED = _reason("PodCreated", "The engine's pod is made and waits for a node.")
 POD_SCHEDULED = _reason("PodScheduled", "The engine's pod has a node and starts there.")
@@ -67,10 +67,10 @@ LIFETIME_OVER = _reason(
     "LifetimeOver", "The engine reached its maxLifetime.", "Ask for a longer spec.maxLifetime.", can_retry=True
 )
 COMPLETED = _reason("Completed", "The engine ended by itself without an error.")
-# Ends on somebody's word: Linkis tells of them as ShuttingDown, and its job statistics count them as cancelled.
+# Ends that somebody asked for: Linkis shows them as ShuttingDown, and its job statistics count them as cancelled.
 KILLED = frozenset({STOPPED_BY_USER.name, DELETED.name})
 
-# Never started, or died.
+# Failures: the engine did not start, or it ended by an error.
 PLUGIN_MISSING = _reason(
     "PluginMissing",
     "No EngineConnPlugin offers this engine type and version.",
@@ -159,7 +159,7 @@ def all_reasons() -> tuple[Reason, ...]:
     return tuple(_ALL.values())
 
 
-# Ends that are no fault of the engine or its code: what OnInfrastructureFailure restarts.
+# Ends that neither the engine nor its code caused: OnInfrastructureFailure restarts after these.
 INFRASTRUCTURE = frozenset({EVICTED, PREEMPTED, NODE_LOST, POD_DELETED, AGENT_LOST})
-# Ends that another pod would meet again.
+# Ends that would be the same for another pod.
 PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED})

@@ -1,7 +1,7 @@
-"""The projection of one engine that goes to the database: plain data between the operator and the store.
+"""What goes to the database about one engine: plain data between the operator and the store.
 
-The operator computes a record from the API's objects, so a lost one can always be computed again. Must not import
-SQLAlchemy or anything of the operator.
+The operator computes a record from the API's objects, so a lost record can be computed again at any time. Must not
+import SQLAlchemy or anything of the operator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """One row of `linkis_cg_ec_resource_info_record` and what hangs on it.
+    """One row of `linkis_cg_ec_resource_info_record`, and the engine's transitions.
 
     Times are UTC and aware; the store writes them as naive UTC. `service_instance` is the ticket id until the engine
     has an address. `final` says that this is the engine's last row: it never changes again.
@@ -86,7 +86,7 @@ class PostMortemRecord:
     expires: datetime
 
 
-# How a request to run code can end: Linkis's words, and one for what was under way when its engine went.
+# How a request to run code can end: Linkis's words, and Lost for what was running when its engine ended.
 ENDED = frozenset({"Succeed", "Failed", "Cancelled", "Timeout", "Lost"})
 # The reason of a request that its engine did not take.
 REFUSED = "Refused"
@@ -117,10 +117,11 @@ class ExecutionRecord:
 
     @property
     def whole(self) -> bool:
-        """It says when and by whom; what is heard of a task later, from its agent alone, does not."""
+        """Whether the record has its time and its caller; one that was made from an agent's report alone has not."""
         return self.accepted > 0
 
     @property
     def stays(self) -> bool:
-        """It has ended for good. What its engine refused has not run: sent again with its key, it may yet."""
+        """Whether the task can change no more. A task that its engine refused has not run: it may still run when it is
+        sent again with the same key."""
         return self.final and self.reason != REFUSED

@@ -65,5 +65,5 @@ LEGAL: dict[EngineState, frozenset[EngineState]] = {
 
 
 def may_follow(before: EngineState | None, after: EngineState) -> bool:
-    """Whether an engine seen in `before` (None: never seen) may be in `after`; staying is always allowed."""
+    """Whether an engine that was in `before` (None: unknown) may be in `after`; the same state is always allowed."""
     return before is None or before == after or after in LEGAL[before]

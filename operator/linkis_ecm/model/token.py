@@ -1,6 +1,6 @@
 """The bearer token between an engine's agent and us (docs/design/interfaces.md): computed, never stored.
 
-Pure. The operator gives it to the pod, the gateway and the operator compute it again from the same master key.
+Pure. The operator puts it into the pod; gateway and operator compute it again from the same master key.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 from base64 import urlsafe_b64encode
 
-# Half of SHA-256's block: a shorter key can be guessed sooner than the hash.
+# The size of SHA-256's output: a shorter key is easier to guess than the hash.
 KEY_MIN_BYTES = 32
 
 

@@ -54,7 +54,7 @@ def how_it_ended(case: Situation, pod: PodView) -> Outcome:
         return case.stopped(stop)
     # A job, or a process, may be over before a pass saw it ready; its exit code says whether it succeeded.
     once = (s.engine.spec is not None and s.engine.spec.mode == "once") or not launch.has_agent(case.launch)
-    state, verdict = verdicts.end(pod, s.report, was_ready=facts.was_ready(s), once=once)
+    state, verdict = verdicts.verdict_of_ended_pod(pod, s.report, was_ready=facts.was_ready(s), once=once)
     return Outcome(state=state, verdict=verdict, since=case.now)
 
 

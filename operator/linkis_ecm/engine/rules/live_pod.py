@@ -37,22 +37,22 @@ _READY: dict[EngineState, Reason] = {
 
 def start_impossible(case: Situation) -> Outcome | None:
     """The kubelet refuses the pod, and waiting does not help."""
-    problem = verdicts.trouble(case.pod)
+    problem = verdicts.start_problem(case.pod)
     return case.failed(problem) if problem is not None and problem.fatal else None
 
 
 def start_timeout(case: Situation) -> Outcome | None:
     if case.now < facts.start_due(case.s):
         return None
-    problem, waits_for = verdicts.trouble(case.pod), launch.waits_for(case.launch)
-    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(case.pod, problem, waits_for)))
+    problem, waits_for = verdicts.start_problem(case.pod), launch.waits_for(case.launch)
+    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(case.pod, problem, waits_for)))
 
 
 def starting(case: Situation) -> Outcome | None:
     return Outcome(
         state=EngineState.STARTING,
-        verdict=verdicts.trouble(case.pod) or Verdict(reasons.POD_CREATED),
-        since=facts.began(case.s.engine),
+        verdict=verdicts.start_problem(case.pod) or Verdict(reasons.POD_CREATED),
+        since=facts.attempt_began(case.s.engine),
         requeue_at=min(filter(None, (facts.start_due(case.s), launch.process_ready_at(case.launch, case.pod)))),
     )
 
@@ -66,7 +66,7 @@ def agent_failed(case: Situation) -> Outcome | None:
     if report is None or report.state is not EngineState.FAILED:
         return None
     exit_due = report.changed + EXIT_WAIT
-    verdict = verdicts.reported(report)
+    verdict = verdicts.reported_verdict(report)
     return case.failed(verdict) if case.now >= exit_due else _ends_by_itself(report, verdict, exit_due)
 
 
@@ -162,7 +162,7 @@ def available(case: Situation, state: EngineState, reason: Reason, since: dateti
     s, now = case.s, case.now
     verdict = Verdict(reason)
     requeue_at = facts.next_cull(s, now)
-    warned = facts.warned_at(s, now)
+    warned = facts.cull_warning_at(s, now)
     if warned is not None and requeue_at is not None:
         if now < warned:
             requeue_at = warned

@@ -46,7 +46,7 @@ def plugin_missing(case: Situation) -> Outcome | None:
     s = case.s
     if s.plugin is not None:
         return None
-    problem, due = Verdict(reasons.PLUGIN_MISSING, facts.what_was_asked(s.engine)), facts.start_due(s)
+    problem, due = Verdict(reasons.PLUGIN_MISSING, facts.requested_plugin(s.engine)), facts.start_due(s)
     if case.now >= due:
         return case.failed(problem)
     return Outcome(state=EngineState.STARTING, verdict=problem, since=s.engine.created, requeue_at=due)
@@ -69,7 +69,7 @@ def creation_refused(case: Situation) -> Outcome | None:
 def not_yet_due(case: Situation) -> Outcome | None:
     """The pause before another attempt; and pods of earlier attempts go first: at most one pod of an engine runs."""
     s, now = case.s, case.now
-    begins = facts.began(s.engine)
+    begins = facts.attempt_began(s.engine)
     if now >= begins and not s.others:
         return None
     deletions = (delete_leftover(pod, now, 0 if pod.ended else launch.AFTER_GRACE) for pod in s.others)
@@ -83,7 +83,7 @@ def start_timeout(case: Situation) -> Outcome | None:
     if case.now < facts.start_due(s):
         return None
     problem = s.failure.verdict if s.failure is not None else None
-    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.hung_phase(None, problem)))
+    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(None, problem)))
 
 
 def creation_waits(case: Situation) -> Outcome | None:
@@ -94,7 +94,7 @@ def creation_waits(case: Situation) -> Outcome | None:
     return Outcome(
         state=EngineState.STARTING,
         verdict=s.failure.verdict,
-        since=facts.began(s.engine),
+        since=facts.attempt_began(s.engine),
         requeue_at=min(facts.start_due(s), s.failure.retry_at),
     )
 
@@ -104,7 +104,7 @@ def create_pod(case: Situation) -> Outcome | None:
     return Outcome(
         state=EngineState.STARTING,
         verdict=s.failure.verdict if s.failure is not None else Verdict(reasons.POD_CREATED),
-        since=facts.began(s.engine),
+        since=facts.attempt_began(s.engine),
         actions=(CreatePod(facts.attempt(s.engine), case.manifest),),
         requeue_at=facts.start_due(s),
     )

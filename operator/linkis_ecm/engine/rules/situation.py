@@ -100,7 +100,7 @@ class Situation:
             # Where the engine itself began to end, it is left alone until its time is over.
             if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or over):
                 return Stop(since, reason)
-        if facts.stopping(engine):
+        if facts.stop_requested(engine):
             return Stop(now, reasons.STOPPED_BY_USER)
         ends_at = facts.life_over(s)
         if ends_at is not None and now >= ends_at:
