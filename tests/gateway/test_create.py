@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import plugin_of
 from linkis_ecm.gateway.methods import create
 from linkis_ecm.gateway.methods.create import engine_name
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.model.engineconn import EngineConnSpec
-from tools.testkit.gateways import PATIENCE, Harness
+from tools.testkit.gateways import PATIENCE, PLUGIN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"
@@ -396,3 +397,15 @@ async def test_a_job_without_code_or_code_without_a_job_is_refused(gw: Harness, 
     assert answer.http == 400
     assert told in answer.message
     assert not gw.cluster.writes
+
+
+async def test_a_type_of_several_versions_without_a_default_needs_a_version(gw: Harness) -> None:
+    for version in ("3.4", "3.5"):
+        spec = PLUGIN["spec"] | {"engineType": "spark", "engineVersion": version, "default": False}
+        gw.plugins.on_event("ADDED", plugin_of({"metadata": {"name": f"spark-{version}"}, "spec": spec}))
+    refused = await gw.post("createEngineConnection", {"engineType": "spark", "wait": False})
+    assert refused.http == 400
+    assert refused.message.startswith("engineType spark has several versions and none is the default")
+    assert not gw.cluster.writes
+    made = await gw.post("createEngineConnection", {"engineType": "spark", "engineVersion": "3.4", "wait": False})
+    assert made.http == 200

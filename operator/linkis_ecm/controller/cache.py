@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view, plugin_view
 from linkis_ecm.model.engineconn import EngineConnSpec
 
@@ -120,12 +121,9 @@ class Cache:
         """The catalogue's entry for what is asked: by name, by type and version, or the type's default."""
         if spec is None:
             return None
-        if spec.plugin:
-            return self.plugins.get(spec.plugin)
-        offers = [p for _, p in sorted(self.plugins.items()) if p.spec.engine_type == spec.engine_type]
-        if spec.engine_version:
-            return next((p for p in offers if p.spec.engine_version == spec.engine_version), None)
-        return next((p for p in offers if p.spec.default), offers[0] if len(offers) == 1 else None)
+        return choose_plugin(
+            self.plugins.values(), plugin=spec.plugin, engine_type=spec.engine_type, version=spec.engine_version
+        )
 
     def _remember_deleted(self, uid: str) -> None:
         self._deleted[uid] = None

@@ -110,6 +110,18 @@ class PluginView:
     version: int
     spec: EngineConnPluginSpec
 
+    @property
+    def engine_type(self) -> str:
+        return self.spec.engine_type
+
+    @property
+    def engine_version(self) -> str:
+        return self.spec.engine_version
+
+    @property
+    def default(self) -> bool:
+        return self.spec.default
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.gateway.inventory.view import EngineView, Key, PluginView
 
 Listener = Callable[[EngineView | None], None]
@@ -110,10 +111,18 @@ class PluginCache:
         """The entries of that type."""
         return [plugin for plugin in self._plugins.values() if plugin.engine_type == engine_type]
 
+    def choose(self, *, engine_type: str, version: str | None) -> PluginView | None:
+        """The entry that an engine of that type and version would be made of; without a version, the default."""
+        return choose_plugin(self._plugins.values(), engine_type=engine_type, version=version)
+
     def of(self, engine: EngineView) -> PluginView | None:
-        """The entry that the engine was made of."""
-        entries = self.offered(engine.engine_type)
-        return next((entry for entry in entries if entry.engine_version == engine.engine_version), None)
+        """The entry that the engine was made of; its version is known once the operator has accepted it."""
+        return choose_plugin(
+            self._plugins.values(),
+            plugin=engine.plugin,
+            engine_type=engine.engine_type,
+            version=engine.engine_version,
+        )
 
     def catalogue(self) -> str:
         """What is offered, in words for a refusal."""

@@ -30,6 +30,8 @@ class EngineView:
     engine_version: str
     user: str
     creator: str
+    # The catalogue's entry that it names; empty where it names a type.
+    plugin: str = ""
     state: EngineState
     since: str | None = None
     reason: str = ""
@@ -110,6 +112,7 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         engine_version=str(status.get("engineVersion") or spec.get("engineVersion") or ""),
         user=str(spec.get("user") or ""),
         creator=str(spec.get("creator") or ""),
+        plugin=str(spec.get("plugin") or ""),
         state=_state(status.get("engineState")),
         since=status.get("stateSince"),
         reason=str(status.get("reason") or ""),

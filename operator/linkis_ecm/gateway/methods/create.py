@@ -107,6 +107,11 @@ def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
         raise bad_request("code and runType belong to mode once: send them by executeCode, or set mode to once")
     if version is not None and all(entry.engine_version != version for entry in entries):
         raise bad_request(f"engineVersion is {version!r} of {request.engine_type}: the catalogue offers {catalogue}")
+    if gateway.plugins.choose(engine_type=request.engine_type, version=version) is None:
+        raise bad_request(
+            f"engineType {request.engine_type} has several versions and none is the default: give engineVersion;"
+            f" the catalogue offers {catalogue}"
+        )
 
 
 async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView | None:
