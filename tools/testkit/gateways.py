@@ -20,7 +20,8 @@ from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.client import ObjectList
-from linkis_ecm.kube.errors import AlreadyExists, ApiError, NotFound
+from linkis_ecm.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
+from tools.testkit.fakes.rules import merged
 
 BASE = "/api/rest_j/v1/engineconnManager"
 TOKEN = "LINKIS-TEST-0123456789"
@@ -85,6 +86,8 @@ class FakeCluster:
 
     def __init__(self, cache: EngineCache) -> None:
         self.cache = cache
+        # Of further gateways over this cluster.
+        self.more_caches: list[EngineCache] = []
         self.items: dict[tuple[str, str], dict[str, Any]] = {}
         self.others: dict[tuple[str, str], dict[str, Any]] = {}
         self.writes: list[tuple[str, str, Any]] = []
@@ -96,12 +99,14 @@ class FakeCluster:
     def put(self, item: dict[str, Any]) -> dict[str, Any]:
         """The object is so now; the cache hears of it."""
         self.items[item["metadata"]["namespace"], item["metadata"]["name"]] = item
-        self.cache.on_event("MODIFIED", view_of(item))
+        for cache in (self.cache, *self.more_caches):
+            cache.on_event("MODIFIED", view_of(item))
         return item
 
     def drop(self, item: dict[str, Any]) -> None:
         self.items.pop((item["metadata"]["namespace"], item["metadata"]["name"]))
-        self.cache.on_event("DELETED", view_of(item))
+        for cache in (self.cache, *self.more_caches):
+            cache.on_event("DELETED", view_of(item))
 
     async def create(self, resource: Any, body: dict[str, Any], *, namespace: str | None = None) -> dict[str, Any]:
         self._maybe_fail("create")
@@ -156,8 +161,12 @@ class FakeCluster:
             self.writes.append((f"patch {resource.plural}/{subresource or ''}", name, body))
             item |= body
             return item
+        old, change = item["metadata"], dict(body.get("metadata") or {})
+        if change.pop("resourceVersion", old["resourceVersion"]) != old["resourceVersion"]:
+            raise Conflict(409, "Conflict", f"{name} has been modified")
         self.writes.append(("patch", name, body))
-        return self.put(item | {"spec": item["spec"] | body["spec"]})
+        metadata = merged(old, change) | {"resourceVersion": str(int(old["resourceVersion"]) + 1)}
+        return self.put(item | {"metadata": metadata, "spec": item["spec"] | body.get("spec", {})})
 
     async def list(self, resource: Any, *, namespace: str | None = None) -> ObjectList:
         self._maybe_fail("list")

@@ -32,6 +32,7 @@ from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.sender import HEAD_SENT
 from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import Find, History, Records
@@ -107,6 +108,7 @@ def build_app(
         results=results,
         archive=archive,
         em=EmStore(cluster, settings.namespace),
+        claims=Claims(cluster, engines, new_id=new_id, clock=clock),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,

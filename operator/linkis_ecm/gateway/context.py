@@ -20,6 +20,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, show
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import History, PastEngine, Records
@@ -57,6 +58,7 @@ class Gateway:
     # None: nothing outlives a pod.
     archive: Archive | None
     em: EmStore
+    claims: Claims
     limits: Limits
     metrics: Metrics
     budget: ByteBudget

@@ -65,6 +65,15 @@ class EngineCache:
         else:
             self._put(view)
 
+    def learn(self, view: EngineView) -> None:
+        """Take over what a call of our own was answered, where it is newer than what the feed has told.
+
+        A hint only: an engine that the feed does not know, or has dropped, stays unknown.
+        """
+        known = self._engines.get(view.key)
+        if known is not None and known.uid == view.uid and view.version > known.version:
+            self._put(view)
+
     def _put(self, view: EngineView) -> None:
         before = self._engines.get(view.key)
         if before == view:

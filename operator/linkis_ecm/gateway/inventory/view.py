@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
@@ -33,6 +34,11 @@ class EngineView:
     # The catalogue's entry that it names; empty where it names a type.
     plugin: str = ""
     state: EngineState
+    # Of the object that this view was made of: the precondition of a write.
+    resource_version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Which asker has the engine, by its annotation.
+    claim: Claim | None = None
     since: str | None = None
     reason: str = ""
     message: str = ""
@@ -60,6 +66,11 @@ class EngineView:
     @property
     def key(self) -> Key:
         return self.namespace, self.name
+
+    @property
+    def version(self) -> int:
+        """The resourceVersion as a number, to tell the newer of two views; 0 where it is none."""
+        return int(self.resource_version) if self.resource_version.isdecimal() else 0
 
     @property
     def title(self) -> str:
@@ -113,6 +124,9 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         user=str(spec.get("user") or ""),
         creator=str(spec.get("creator") or ""),
         plugin=str(spec.get("plugin") or ""),
+        resource_version=str(metadata.get("resourceVersion") or ""),
+        labels={str(name): str(value) for name, value in (metadata.get("labels") or {}).items()},
+        claim=parse_claim((metadata.get("annotations") or {}).get(CLAIM_ANNOTATION)),
         state=_state(status.get("engineState")),
         since=status.get("stateSince"),
         reason=str(status.get("reason") or ""),

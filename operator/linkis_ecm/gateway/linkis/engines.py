@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
+from linkis_ecm.engine.matching import FREE, Claim, Wanted
 from linkis_ecm.gateway.context import Answer, Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.http.validate import validated
@@ -21,7 +22,6 @@ from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstance
 from linkis_ecm.gateway.linkis.sizes import sized
 from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTime, make_engine
 from linkis_ecm.gateway.methods.engines import stop
-from linkis_ecm.model.states import EngineState
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +32,23 @@ _CORES = ("wds.linkis.engineconn.java.driver.cores", "linkis.engineconn.cores", 
 _IDLE = "wds.linkis.engineconn.max.free.time"
 _MODE = "engineConnMode"
 _CONTENT = "onceExecutorContent"
-_FREE = (EngineState.UNLOCK, EngineState.IDLE)
 
 
 async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
-    """An engine of these labels that is free, or a new one."""
-    wanted = _create_request(call, request, request.time_out)
-    found = _free(call, wanted)
-    if found is not None:
-        engine = shapes.started(found, ecm=call.gateway.settings.instance)
-        return Answer({"engine": engine}, message="reuse engineConn ended.")
-    view = await _make(call, wanted)
-    return Answer(
-        {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn ended."
-    )
+    """A free engine of these labels, or a new one; either is claimed: no other asker gets it for some minutes."""
+    asked = _create_request(call, request, request.time_out)
+    claims = call.gateway.claims
+    try:
+        found = await claims.take(_wanted(call, asked))
+    except Refused as why:
+        raise _in_linkis_words(why) from None
+    message = "reuse engineConn ended."
+    if found is None:
+        found = await _make(call, asked, claim=claims.new(starting=asked.timeout_seconds))
+        message = "create engineConn ended."
+    call.about(found)
+    engine = shapes.started(found, ecm=call.gateway.settings.instance)
+    return Answer({"engine": engine | {"lock": found.claim.by if found.claim else None}}, message=message)
 
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
@@ -58,9 +61,9 @@ async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
     )
 
 
-async def _make(call: Call, wanted: CreateEngineRequest) -> EngineView:
+async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None = None) -> EngineView:
     try:
-        return await make_engine(call, wanted)
+        return await make_engine(call, wanted, claim=claim)
     except NotReadyInTime as late:
         # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
         await stop(call, late.view)
@@ -69,10 +72,14 @@ async def _make(call: Call, wanted: CreateEngineRequest) -> EngineView:
         text = FAILED.format(f"{state}: it is stopped. {remedy}")
         raise Refused(text, data=late.data | {"remedy": remedy}) from None
     except Refused as why:
-        # Linkis's clients read canRetry from data, and the reason from the text.
-        told = why.sentence.startswith(FAILED.format(""))
-        text = why.sentence if told else FAILED.format(f"{why.sentence}.")
-        raise Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers) from None
+        raise _in_linkis_words(why) from None
+
+
+def _in_linkis_words(why: Refused) -> Refused:
+    """Linkis's clients read canRetry from data, and the reason from the text."""
+    worded = why.sentence.startswith(FAILED.format(""))
+    text = why.sentence if worded else FAILED.format(f"{why.sentence}.")
+    return Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers)
 
 
 def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngineRequest:
@@ -137,20 +144,15 @@ def _memory(properties: dict[str, Any]) -> str:
     return f"{-(-found // (1 << 20))}Mi"
 
 
-def _free(call: Call, wanted: CreateEngineRequest) -> EngineView | None:
-    """The caller's engine of those labels that has been without a task for longest."""
-    user = wanted.user or call.caller.user
-    found = [
-        view
-        for view in call.gateway.engines
-        if view.user == user
-        and view.engine_type == wanted.engine_type
-        and view.creator == wanted.creator
-        and wanted.engine_version in (None, view.engine_version)
-        and view.state in _FREE
-        and view.takes_code
-    ]
-    return min(found, key=lambda view: (view.since or "", view.key), default=None)
+def _wanted(call: Call, asked: CreateEngineRequest) -> Wanted:
+    """What a running engine must have to be given out instead of a new one."""
+    return Wanted(
+        user=asked.user or call.caller.user,
+        creator=asked.creator,
+        engine_type=asked.engine_type,
+        engine_version=asked.engine_version,
+        labels=asked.labels or {},
+    )
 
 
 async def get_engine_conn(call: Call, request: Instance) -> Answer:
@@ -219,7 +221,7 @@ async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
         raise bad_request(f"User:{caller.user} has no permission to asyn kill engines.")
     for instance in request.instances:
         view = call.gateway.engines.resolve(instance)
-        if view is not None and view.state in _FREE:
+        if view is not None and view.state in FREE:
             await stop(call, view)
     return Answer({}, message=KILLED)
 

@@ -1,4 +1,4 @@
-"""sendEngineCommand: to the running engine, ours (interrupt, restartKernel, status) and Linkis's operators.
+"""sendEngineCommand: to the running engine, ours (interrupt, restartKernel, status, unlock) and Linkis's operators.
 
 Operators answer as Linkis's do: `result`, or `isError` with the reason (linkis-contract.md, 1.4 and 5.2).
 """
@@ -56,6 +56,16 @@ async def _restart(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, A
 
 async def _status(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
     return await call.gateway.agents.status(_live(engine))
+
+
+async def _unlock(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Give back an engine that askEngineConn gave out: with its answer's `lock`, or without one whosever it is."""
+    lock = parameters.get("lock")
+    if lock is not None and not isinstance(lock, str):
+        raise bad_request(f"lock is {shown(str(lock), 40)!r}: give the lock of askEngineConn's answer, or leave it out")
+    if not await call.gateway.claims.release(_live(engine), lock or None):
+        raise bad_request(f"lock is {shown(str(lock), 64)!r}: {engine.title} is given to another asker by now")
+    return {}
 
 
 async def _progress(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +168,7 @@ COMMANDS: dict[str, Command] = {
     "interrupt": _interrupt,
     "restartKernel": _restart,
     "status": _status,
+    "unlock": _unlock,
     "engineConnProgress": _progress,
     "engineConnMetrics": _metrics,
     "engineConnDiagnosis": _diagnosis,

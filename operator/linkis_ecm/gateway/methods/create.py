@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.api.models import CreateEngineRequest
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unavailable
@@ -56,8 +57,8 @@ async def create_engine_connection(call: Call, request: CreateEngineRequest) -> 
     return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
 
 
-async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
-    """The engine that is asked for. Raises Refused."""
+async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> EngineView:
+    """The engine that is asked for; with `claim`, no other asker gets it. Raises Refused."""
     gateway, caller = call.gateway, call.caller
     user = _owner(caller, request.user)
     namespace = _namespace(gateway, caller, request.namespace)
@@ -67,6 +68,8 @@ async def make_engine(call: Call, request: CreateEngineRequest) -> EngineView:
         await refuse_if_drained(gateway)
         _offered(gateway, request)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
+        if claim is not None:
+            body["metadata"]["annotations"] = {CLAIM_ANNOTATION: claim.text()}
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     call.about(engine)
     if request.wait:

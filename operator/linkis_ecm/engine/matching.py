@@ -1,0 +1,179 @@
+"""Whether a running engine may be given to somebody who asks for one: a verdict for each candidate.
+
+Pure: candidates, what is asked and the time in, verdicts out. Must not write: the claim of a chosen engine is the
+gateway's (docs/design/reuse.md). Verdicts name users: show only those of engines that the caller may see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+from linkis_ecm.engine.times import format_time, parse_time
+from linkis_ecm.model.states import EngineState
+
+# On an EngineConn that was given to an asker: JSON {"by": id of the claim, "until": RFC 3339}.
+CLAIM_ANNOTATION = "linkis.apache.org/claim"
+# How long the asker has the engine to itself: Linkis gives an unused lock back after 3 minutes
+# (wds.linkis.engineconn.lock.free.interval).
+CLAIM_HOLD = timedelta(minutes=3)
+# A claim that ends later than this from now was not written by a gateway (10 minutes of a start and the hold; the rest
+# is for clocks that differ), and does not count: an edit by hand must not take an engine out for ever.
+CLAIM_LONGEST = timedelta(hours=1)
+# A claim's text is about 90 characters; what is longer is not read.
+_TEXT_MAX, _ID_MAX = 256, 64
+
+# States in which an engine has no task.
+FREE = frozenset({EngineState.UNLOCK, EngineState.IDLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An engine is given to the asker `by` (an id made for the one call) until then."""
+
+    by: str
+    until: datetime
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the engine is kept from other askers."""
+        return now < self.until <= now + CLAIM_LONGEST
+
+    def text(self) -> str:
+        """The annotation's value."""
+        return json.dumps({"by": self.by, "until": format_time(self.until)})
+
+
+def parse_claim(text: object) -> Claim | None:
+    """The claim in an annotation's value; None for none and for a text that is no claim."""
+    if not isinstance(text, str) or not text or len(text) > _TEXT_MAX:
+        return None
+    try:
+        body: Any = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    by, until = body.get("by"), body.get("until")
+    moment = parse_time(until) if isinstance(until, str) else None
+    if not isinstance(by, str) or not 0 < len(by) <= _ID_MAX or moment is None:
+        return None
+    return Claim(by, moment)
+
+
+class Candidate(Protocol):
+    """What the rule reads of an engine. `since` is when it entered its state (RFC 3339)."""
+
+    @property
+    def key(self) -> tuple[str, str]: ...
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def creator(self) -> str: ...
+
+    @property
+    def engine_type(self) -> str: ...
+
+    @property
+    def engine_version(self) -> str: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def since(self) -> str | None: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def stop_requested(self) -> bool: ...
+
+    @property
+    def deleting(self) -> bool: ...
+
+    @property
+    def claim(self) -> Claim | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for. Without a version, any; each of `labels` must be on the engine."""
+
+    user: str
+    creator: str
+    engine_type: str
+    engine_version: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mismatch(StrEnum):
+    """Why an engine is not given out, as a constant."""
+
+    OTHER_USER = "OtherUser"
+    OTHER_CREATOR = "OtherCreator"
+    OTHER_TYPE = "OtherType"
+    OTHER_VERSION = "OtherVersion"
+    OTHER_LABELS = "OtherLabels"
+    BEING_DELETED = "BeingDeleted"
+    STOP_REQUESTED = "StopRequested"
+    NOT_FREE = "NotFree"
+    NO_ADDRESS = "NoAddress"
+    CLAIMED = "Claimed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an engine fits (`mismatch` is None), and why in a sentence."""
+
+    mismatch: Mismatch | None
+    sentence: str
+
+    @property
+    def fits(self) -> bool:
+        return self.mismatch is None
+
+
+def verdict(engine: Candidate, wanted: Wanted, now: datetime) -> Verdict:
+    """The first reason against the engine: whose and what it is, then how it is, then who has it."""
+    if engine.user != wanted.user:
+        return Verdict(Mismatch.OTHER_USER, f"it belongs to user {engine.user}, asked is {wanted.user}")
+    if engine.creator != wanted.creator:
+        return Verdict(Mismatch.OTHER_CREATOR, f"its creator is {engine.creator}, asked is {wanted.creator}")
+    if engine.engine_type != wanted.engine_type:
+        return Verdict(Mismatch.OTHER_TYPE, f"its type is {engine.engine_type}, asked is {wanted.engine_type}")
+    if wanted.engine_version not in (None, engine.engine_version):
+        return Verdict(
+            Mismatch.OTHER_VERSION, f"its version is {engine.engine_version}, asked is {wanted.engine_version}"
+        )
+    missing = sorted(name for name, value in wanted.labels.items() if engine.labels.get(name) != value)
+    if missing:
+        return Verdict(Mismatch.OTHER_LABELS, f"it does not have the labels asked for: {', '.join(missing)}")
+    if engine.deleting:
+        return Verdict(Mismatch.BEING_DELETED, "it is being deleted")
+    if engine.stop_requested:
+        return Verdict(Mismatch.STOP_REQUESTED, "its stop is asked for")
+    if engine.state not in FREE:
+        return Verdict(Mismatch.NOT_FREE, f"it is {engine.state}")
+    if not engine.address:
+        return Verdict(Mismatch.NO_ADDRESS, "it has no address that takes code")
+    if engine.claim is not None and engine.claim.holds(now):
+        return Verdict(Mismatch.CLAIMED, f"it is claimed by another call until {format_time(engine.claim.until)}")
+    return Verdict(None, "it is free and has what is asked for")
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def fitting(engines: Iterable[C], wanted: Wanted, now: datetime) -> list[C]:
+    """The engines that may be given out, the one without a task for longest first."""
+    found = [engine for engine in engines if verdict(engine, wanted, now).fits]
+    return sorted(found, key=lambda engine: (engine.since or "", engine.key))

@@ -1,0 +1,257 @@
+"""askEngineConn gives no engine to two askers, on one gateway or on two, and a claim ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, CLAIM_LONGEST, Claim
+from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.kube.errors import Conflict, Unreachable
+from tests.gateway.test_linkis import LABELS, NOW, becomes_ready, send
+from tools.testkit.gateways import Answer, FakeCluster, Harness
+
+REUSED, CREATED = "reuse engineConn ended.", "create engineConn ended."
+
+
+class SlowWrites(FakeCluster):
+    """Some turns of the loop before each write: calls are then under way at the same time."""
+
+    async def patch(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await super().patch(*arguments, **options)
+
+
+class Clock:
+    """Stands at NOW until a test puts it forward."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def hands() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def gw(settings: Settings, hands: Clock) -> AsyncIterator[Harness]:
+    made = Harness(settings)
+    made.clock = hands
+    made.cluster = SlowWrites(made.engines)
+    becomes_ready(made)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def other(gw: Harness, settings: Settings) -> AsyncIterator[Harness]:
+    """Another replica over the same cluster."""
+    made = Harness(settings)
+    made.clock = gw.clock
+    made.cluster = gw.cluster
+    gw.cluster.more_caches.append(made.engines)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@contextmanager
+def behind(gw: Harness) -> Iterator[None]:
+    """The other replica's watch does not tell what happens in the block."""
+    caches = list(gw.cluster.more_caches)
+    gw.cluster.more_caches.clear()
+    yield
+    gw.cluster.more_caches.extend(caches)
+
+
+async def ask(gw: Harness, **more: Any) -> Answer:
+    return await send(gw, "askEngineConn", {"labels": LABELS, "timeOut": 5000} | more)
+
+
+def tickets(answers: list[Answer], message: str) -> list[str]:
+    return [answer.data["engine"]["ticketId"] for answer in answers if answer.message == message]
+
+
+def claim_of(gw: Harness, item: dict[str, Any]) -> Claim | None:
+    view = gw.engines.get((item["metadata"]["namespace"], item["metadata"]["name"]))
+    assert view is not None
+    return view.claim
+
+
+async def test_askers_at_once_get_an_engine_each(gw: Harness) -> None:
+    free = {gw.engine(name=f"free-{number}")["metadata"]["uid"] for number in range(4)}
+    answers = await asyncio.gather(*(ask(gw) for _ in range(10)))
+    reused, created = tickets(answers, REUSED), tickets(answers, CREATED)
+    assert set(reused) == free
+    assert len({*reused, *created}) == 10
+    patches = [write for write in gw.cluster.writes if write[0] == "patch"]
+    assert len(patches) == len(free), "one write for each claim, and none for nothing"
+
+
+async def test_askers_of_two_gateways_get_an_engine_each(gw: Harness, other: Harness) -> None:
+    free = {gw.engine(name=f"free-{number}")["metadata"]["uid"] for number in range(6)}
+    answers = await asyncio.gather(*(ask(harness) for _ in range(5) for harness in (gw, other)))
+    reused, created = tickets(answers, REUSED), tickets(answers, CREATED)
+    assert set(reused) == free
+    assert len({*reused, *created}) == 10
+
+
+async def test_whoever_was_slower_gets_the_next(gw: Harness, other: Harness) -> None:
+    """The other replica's watch has not told of the claim: the API server refuses its write."""
+    first = gw.engine(name="first", status={"stateSince": "2026-11-24T04:00:00Z"})["metadata"]["uid"]
+    second = gw.engine(name="second", status={"stateSince": "2026-11-24T05:00:00Z"})["metadata"]["uid"]
+    with behind(gw):
+        assert (await ask(gw)).data["engine"]["ticketId"] == first
+    stale = other.engines.resolve(first)
+    assert stale is not None
+    assert stale.claim is None
+    answer = await ask(other)
+    assert (answer.message, answer.data["engine"]["ticketId"]) == (REUSED, second)
+    known = other.engines.resolve(first)
+    assert known is not None
+    assert known.claim is not None, "what the Conflict taught is kept"
+    assert (await ask(other)).message == CREATED
+
+
+async def test_an_engine_that_only_changed_is_still_given_out(gw: Harness, other: Harness) -> None:
+    """A Conflict because the operator wrote the status is no claim."""
+    item = gw.engine()
+    with behind(gw):
+        gw.cluster.put(item | {"metadata": item["metadata"] | {"resourceVersion": "8"}})
+    answer = await ask(other)
+    assert (answer.message, answer.data["engine"]["ticketId"]) == (REUSED, item["metadata"]["uid"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"spec": {"desiredState": "Stopped"}}, {"status": {"engineState": "Busy"}}, {"spec": {"user": "bob"}}]
+)
+async def test_an_engine_that_changed_into_another_is_not(
+    gw: Harness, other: Harness, changes: dict[str, dict[str, Any]]
+) -> None:
+    item = gw.engine()
+    changed = {part: item[part] | change for part, change in changes.items()}
+    with behind(gw):
+        gw.cluster.put(item | {"metadata": item["metadata"] | {"resourceVersion": "8"}} | changed)
+    assert (await ask(other)).message == CREATED
+    assert claim_of(gw, item) is None
+
+
+async def test_an_engine_that_is_gone_is_not_given_out(gw: Harness, other: Harness) -> None:
+    item = gw.engine()
+    with behind(gw):
+        gw.cluster.drop(item)
+    assert (await ask(other)).message == CREATED
+
+
+async def test_a_claim_ends_by_itself(gw: Harness, hands: Clock) -> None:
+    """As after a gateway that died with the engine in its hands."""
+    gone = Claim("a call of a gateway that is gone", NOW + CLAIM_HOLD)
+    item = gw.engine(metadata={"annotations": {CLAIM_ANNOTATION: gone.text()}})
+    assert (await ask(gw)).message == CREATED
+    hands.now += CLAIM_HOLD
+    answer = await ask(gw)
+    assert (answer.message, answer.data["engine"]["ticketId"]) == (REUSED, item["metadata"]["uid"])
+    now = claim_of(gw, item)
+    assert now is not None
+    assert now.by == answer.data["engine"]["lock"] != gone.by
+
+
+async def test_a_claim_by_hand_for_ever_does_not_count(gw: Harness) -> None:
+    text = Claim("by hand", NOW + CLAIM_LONGEST + timedelta(days=9999)).text()
+    gw.engine(metadata={"annotations": {CLAIM_ANNOTATION: text}})
+    assert (await ask(gw)).message == REUSED
+
+
+async def test_what_was_made_for_an_asker_is_his(gw: Harness, hands: Clock) -> None:
+    made = await ask(gw)
+    assert made.message == CREATED
+    ((_, _, body),) = gw.cluster.writes
+    written = json.loads(body["metadata"]["annotations"][CLAIM_ANNOTATION])
+    assert written["by"] == made.data["engine"]["lock"]
+    again = await ask(gw)
+    assert again.message == CREATED
+    assert again.data["engine"]["ticketId"] != made.data["engine"]["ticketId"]
+    # The start's 5 s and the hold.
+    hands.now += timedelta(seconds=5) + CLAIM_HOLD
+    assert (await ask(gw)).message == REUSED
+
+
+async def unlock(gw: Harness, ticket: str, parameters: dict[str, Any] | None = None, **more: Any) -> Answer:
+    body = {"engineId": ticket, "command": "unlock", "parameters": parameters or {}}
+    return await gw.post("sendEngineCommand", body, **more)
+
+
+async def test_what_is_given_back_is_free_again(gw: Harness) -> None:
+    item = gw.engine()
+    engine = (await ask(gw)).data["engine"]
+    ticket, lock = engine["ticketId"], engine["lock"]
+    wrong = (await unlock(gw, ticket, {"lock": "another"})).data
+    assert wrong["isError"] is True
+    assert "is given to another asker by now" in wrong["errorMsg"]
+    assert (await unlock(gw, ticket, {"lock": 7})).data["isError"] is True
+    assert (await unlock(gw, ticket, {"lock": lock}, user="bob")).http == 403
+    assert claim_of(gw, item) == Claim(lock, NOW + CLAIM_HOLD)
+    for _ in range(2):
+        done = (await unlock(gw, ticket, {"lock": lock})).data
+        assert done["isError"] is False, "twice is a success"
+    assert claim_of(gw, item) is None
+    assert CLAIM_ANNOTATION not in gw.cluster.items["linkis", item["metadata"]["name"]]["metadata"]["annotations"]
+    again = await ask(gw)
+    assert (again.message, again.data["engine"]["ticketId"]) == (REUSED, ticket)
+    assert (await unlock(gw, ticket)).data["isError"] is False, "the owner may, without the lock"
+    assert claim_of(gw, item) is None
+
+
+async def test_a_late_unlock_leaves_the_next_askers_claim(gw: Harness, hands: Clock) -> None:
+    item = gw.engine()
+    first = (await ask(gw)).data["engine"]
+    hands.now += CLAIM_HOLD
+    second = (await ask(gw)).data["engine"]
+    assert second["ticketId"] == first["ticketId"]
+    assert (await unlock(gw, first["ticketId"], {"lock": first["lock"]})).data["isError"] is True
+    kept = claim_of(gw, item)
+    assert kept is not None
+    assert kept.by == second["lock"]
+
+
+async def test_unlock_is_an_operator_of_linkis_too(gw: Harness) -> None:
+    item = gw.engine()
+    engine = (await ask(gw)).data["engine"]
+    body = {
+        "applicationName": "linkis-cg-engineconn", "instance": engine["serviceInstance"]["instance"],
+        "parameters": {"__operator_name__": "unlock", "lock": engine["lock"]},
+    }  # fmt: skip
+    assert (await send(gw, "executeEngineConnOperation", body)).data["isError"] is False
+    assert claim_of(gw, item) is None
+
+
+async def test_without_the_api_server_nothing_is_given_out(gw: Harness) -> None:
+    item = gw.engine()
+    gw.cluster.fail["patch"] = Unreachable("cut")
+    refused = await ask(gw)
+    assert refused.http == 503
+    assert refused.message.startswith("Create engineConn failed, caused by The API server does not take the claim")
+    assert claim_of(gw, item) is None
+    assert (await ask(gw)).message == REUSED, "the failed call holds nothing"
+
+
+async def test_an_engine_that_never_stands_still_is_passed_over(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    gw.engine()
+
+    async def refuse(*_: Any, **__: Any) -> dict[str, Any]:
+        raise Conflict(409, "Conflict", "modified")
+
+    monkeypatch.setattr(gw.cluster, "patch", refuse)
+    assert (await ask(gw)).message == CREATED

@@ -1,0 +1,104 @@
+"""Which free engine may be given out: a verdict for each reason, and what counts as a claim."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from linkis_ecm.engine.matching import (
+    CLAIM_ANNOTATION,
+    CLAIM_LONGEST,
+    Claim,
+    Mismatch,
+    Wanted,
+    fitting,
+    parse_claim,
+    verdict,
+)
+from linkis_ecm.gateway.inventory.view import EngineView, view_of
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+WANTED = Wanted(user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"})
+
+
+def engine(name: str = "e", **changes: Any) -> EngineView:
+    """What WANTED asks for, Idle; `metadata`, `spec` and `status` are merged in."""
+    parts = {
+        "metadata": {"namespace": "linkis", "name": name, "uid": name, "labels": {"team": "blue"}},
+        "spec": {"engineType": "python", "user": "alice", "creator": "IDE"},
+        "status": {"engineState": "Idle", "engineVersion": "3.11", "address": "10.0.0.1:9105"},
+    }  # fmt: skip
+    return view_of({part: known | changes.get(part, {}) for part, known in parts.items()})
+
+
+def claimed(until: datetime) -> dict[str, Any]:
+    return {"annotations": {CLAIM_ANNOTATION: Claim("call-1", until).text()}}
+
+
+CASES: list[tuple[str, dict[str, Any], Mismatch | None, str]] = [
+    ("fits", {}, None, "it is free and has what is asked for"),
+    ("fits, Unlock", {"status": {"engineState": "Unlock"}}, None, "it is free"),
+    ("another user's", {"spec": {"user": "bob"}}, Mismatch.OTHER_USER, "it belongs to user bob, asked is alice"),
+    ("creator", {"spec": {"creator": "job"}}, Mismatch.OTHER_CREATOR, "its creator is job, asked is IDE"),
+    ("type", {"spec": {"engineType": "shell"}}, Mismatch.OTHER_TYPE, "its type is shell, asked is python"),
+    ("version", {"status": {"engineVersion": "3.12"}}, Mismatch.OTHER_VERSION, "its version is 3.12, asked is 3.11"),
+    ("no labels", {"metadata": {"labels": None}}, Mismatch.OTHER_LABELS, "it does not have the labels asked for: team"),
+    ("another label", {"metadata": {"labels": {"team": "red"}}}, Mismatch.OTHER_LABELS, "it does not have the labels"),
+    ("more labels", {"metadata": {"labels": {"team": "blue", "app": "x"}}}, None, "it is free"),
+    ("deleted", {"metadata": {"deletionTimestamp": "2026-11-27T11:00:00Z"}}, Mismatch.BEING_DELETED, "it is being"),
+    ("stopped", {"spec": {"desiredState": "Stopped"}}, Mismatch.STOP_REQUESTED, "its stop is asked for"),
+    ("starting", {"status": {"engineState": "Starting"}}, Mismatch.NOT_FREE, "it is Starting"),
+    ("busy", {"status": {"engineState": "Busy"}}, Mismatch.NOT_FREE, "it is Busy"),
+    ("locked", {"status": {"engineState": "Locked"}}, Mismatch.NOT_FREE, "it is Locked"),
+    ("ending", {"status": {"engineState": "ShuttingDown"}}, Mismatch.NOT_FREE, "it is ShuttingDown"),
+    ("ended", {"status": {"engineState": "Failed"}}, Mismatch.NOT_FREE, "it is Failed"),
+    ("no address", {"status": {"address": ""}}, Mismatch.NO_ADDRESS, "it has no address that takes code"),
+    ("claimed", {"metadata": claimed(NOW + timedelta(seconds=1))}, Mismatch.CLAIMED,
+     "it is claimed by another call until 2026-11-27T12:00:01.000000Z"),
+    ("claim is over", {"metadata": claimed(NOW)}, None, "it is free"),
+    ("claim without end", {"metadata": claimed(NOW + CLAIM_LONGEST + timedelta(seconds=1))}, None, "it is free"),
+    ("no claim in it", {"metadata": {"annotations": {CLAIM_ANNOTATION: "mine"}}}, None, "it is free"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "mismatch", "sentence"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+def test_each_engine_has_a_verdict(changes: dict[str, Any], mismatch: Mismatch | None, sentence: str) -> None:
+    found = verdict(engine(**changes), WANTED, NOW)
+    assert (found.mismatch, found.fits) == (mismatch, mismatch is None)
+    assert found.sentence.startswith(sentence)
+
+
+def test_every_mismatch_has_a_case() -> None:
+    assert {case[2] for case in CASES} == {None, *Mismatch}
+
+
+def test_without_a_version_any_will_do() -> None:
+    any_version = Wanted(user="alice", creator="IDE", engine_type="python")
+    assert verdict(engine(status={"engineVersion": "3.12"}), any_version, NOW).fits
+
+
+def test_the_one_without_a_task_for_longest_comes_first() -> None:
+    since = {"b": "2026-11-27T11:00:00Z", "a": "2026-11-27T11:00:00Z", "c": "2026-11-27T10:00:00Z"}
+    engines = [engine(name, status={"stateSince": at}) for name, at in since.items()]
+    engines.append(engine("d", status={"engineState": "Busy", "stateSince": "2026-11-27T09:00:00Z"}))
+    assert [found.name for found in fitting(engines, WANTED, NOW)] == ["c", "a", "b"]
+
+
+def test_a_claim_is_read_as_it_was_written() -> None:
+    claim = Claim("call-1", NOW + timedelta(microseconds=1))
+    assert parse_claim(claim.text()) == claim
+
+
+BAD = [
+    None, "", 7, "mine", "[]", "{}", '{"by": "x"}', '{"by": "x", "until": 7}', '{"by": "x", "until": "tomorrow"}',
+    '{"by": "", "until": "2026-11-27T12:00:00Z"}', '{"by": 7, "until": "2026-11-27T12:00:00Z"}',
+    json.dumps({"by": "x" * 65, "until": "2026-11-27T12:00:00Z"}), "[" * 300, "[" * 200,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_claim_claims_nothing(text: object) -> None:
+    assert parse_claim(text) is None
