@@ -1,0 +1,101 @@
+"""Claims by the real client: two gateways over one API server, lost answers, and what a claim costs the operator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+
+from linkis_ecm.engine.matching import CLAIM_HOLD, Wanted
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.claims import Claims
+from linkis_ecm.gateway.inventory.feeds import Feeds
+from linkis_ecm.kube.resources import ENGINECONNS
+from tools.testkit.fakes.cluster import loop_now
+from tools.testkit.fakes.faults import Fault
+from tools.testkit.world import World
+
+pytestmark = pytest.mark.looptime
+WANTED = Wanted(user="hadoop", creator="IDE", engine_type="python")
+
+
+@asynccontextmanager
+async def gateway(world: World, name: str) -> AsyncIterator[tuple[EngineCache, Claims]]:
+    """The part of a gateway that claims: its own client, its own watch."""
+    client, engines = world.server.client(), EngineCache()
+    feeds = Feeds(client, engines=engines, plugins=PluginCache(), namespaces=())
+    tasks = [asyncio.create_task(reflector.run()) for reflector in feeds.reflectors]
+    numbers = count()
+    await world.until(lambda: engines.synced)
+    try:
+        yield engines, Claims(client, engines, new_id=lambda: f"{name}-{next(numbers)}", clock=loop_now)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def idle(world: World, *names: str) -> None:
+    for name in names:
+        world.create(name)
+    for name in names:
+        await world.until_state(name, "Idle")
+
+
+async def test_two_gateways_give_each_engine_once(world: World) -> None:
+    names = [f"e{number}" for number in range(6)]
+    await idle(world, *names)
+    world.server.latency = lambda: 0.02
+    async with gateway(world, "a") as (_, one), gateway(world, "b") as (_, two):
+        taken = await asyncio.gather(*(claims.take(WANTED) for _ in range(5) for claims in (one, two)))
+    found = [engine.name for engine in taken if engine is not None]
+    assert sorted(found) == names, "each once, and the last four askers get none"
+
+
+async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> None:
+    """The client sends the write again, which is a Conflict with itself."""
+    await idle(world, "e")
+    async with gateway(world, "a") as (_, claims):
+        world.server.faults.add(Fault(verb="patch", resource=ENGINECONNS, reset="after"))
+        taken = await claims.take(WANTED)
+    assert taken is not None
+    assert taken.name == "e"
+    assert taken.claim is not None
+
+
+async def test_a_claim_of_a_gateway_that_died_ends(world: World) -> None:
+    await idle(world, "e")
+    async with gateway(world, "a") as (_, claims):
+        assert await claims.take(WANTED) is not None
+    async with gateway(world, "b") as (_, claims):
+        assert await claims.take(WANTED) is None
+        await asyncio.sleep(CLAIM_HOLD.total_seconds())
+        assert await claims.take(WANTED) is not None
+
+
+async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
+    await idle(world, "e")
+    async with gateway(world, "a") as (engines, claims):
+        await asyncio.sleep(5)
+        status, since = world.status("e"), len(world.server.log)
+        taken = await claims.take(WANTED)
+        assert taken is not None
+        await asyncio.sleep(2)
+        assert await claims.release(taken)
+        await asyncio.sleep(2)
+        known = engines.get(taken.key)
+    calls = Counter((entry.call.verb, entry.call.label) for entry in list(world.server.log)[since:])
+    calls.pop(("watch", "engineconns"), None)
+    assert {call for call in calls if call[1].startswith(("engineconns", "pods"))} == {
+        ("patch", "engineconns"),
+        ("get", "engineconns"),
+    }
+    assert calls["patch", "engineconns"] == 2, "the claim and its end, by the gateway; nothing by the operator"
+    assert calls["get", "engineconns"] == 1, "release looks first"
+    assert world.status("e") == status
+    assert known is not None
+    assert known.claim is None
