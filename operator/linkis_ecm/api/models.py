@@ -450,8 +450,9 @@ class ReportResourceUsageRequest(Request):
 
 class EngineCommandRequest(Request):
     """sendEngineCommand. `interrupt` ends the running task as Cancelled; `restartKernel` gives the engine a new kernel
-    with nothing of its memory; `status` is the agent's own word. Linkis's operators: engineConnProgress,
-    engineConnMetrics, engineConnDiagnosis, engineConnLog."""
+    with nothing of its memory; `status` is the agent's own word; `unlock` gives an engine of askEngineConn back, by
+    the parameter `lock` of its answer. Linkis's operators: engineConnProgress, engineConnMetrics, engineConnDiagnosis,
+    engineConnLog."""
 
     engine_id: EngineId
     command: Annotated[str, StringConstraints(min_length=1, max_length=64)]

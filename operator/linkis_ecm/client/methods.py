@@ -207,7 +207,7 @@ _READ_ONLY = ("status", "engineConnProgress", "engineConnMetrics", "engineConnDi
 def send_engine_command(
     engine_id: str, command: str, *, parameters: Mapping[str, Any] | None = None
 ) -> RequestPlan[models.EngineCommandAnswer]:
-    """sendEngineCommand: interrupt, restartKernel, status, or one of Linkis's operators (engineConnProgress,
+    """sendEngineCommand: interrupt, restartKernel, status, unlock, or one of Linkis's operators (engineConnProgress,
     engineConnMetrics, engineConnDiagnosis, engineConnLog). Where the engine refuses it, `is_error` says so."""
     return RequestPlan(
         method="sendEngineCommand",
