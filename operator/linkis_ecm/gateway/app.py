@@ -11,8 +11,8 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -24,11 +24,12 @@ from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
-from linkis_ecm.gateway.context import ENGINE, Answer, Call, Gateway
+from linkis_ecm.gateway.context import Audit, Call, Gateway, call_as
 from linkis_ecm.gateway.http import envelope
-from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
+from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, no_such_path, timed_out, too_large, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
+from linkis_ecm.gateway.http.responses import Responder
 from linkis_ecm.gateway.http.sender import HEAD_SENT
 from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
@@ -44,7 +45,7 @@ from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.pages import serve as pages
 from linkis_ecm.gateway.results.source import ResultSource
-from linkis_ecm.gateway.routes import METHODS, Handler, Method
+from linkis_ecm.gateway.routes import METHODS, Given, Method
 from linkis_ecm.gateway.settings import MIB, Settings
 from linkis_ecm.process.registry import CONTENT_TYPE
 
@@ -57,6 +58,7 @@ KEEPALIVE_SECONDS = 75.0
 BY_ENGINE = frozenset(method.path for method in METHODS if method.by_engine)
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+AUDIT: web.RequestKey[Audit] = web.RequestKey("audit", Audit)
 METHOD: web.RequestKey[str] = web.RequestKey("method", str)
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -139,7 +141,7 @@ def build_app(
     pages.add_routes(app.router)
     for method in METHODS:
         for verb in (method.verb, *(("HEAD",) if method.head else ())):
-            app.router.add_route(verb, method.path, _endpoint(method, method.handler))
+            app.router.add_route(verb, method.path, _endpoint(method))
     return app
 
 
@@ -160,28 +162,36 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
     )
 
 
-def _endpoint(method: Method, handler: Handler) -> Endpoint:
-    """The aiohttp handler of one method."""
+def _endpoint(method: Method) -> Endpoint:
+    """The aiohttp handler of one method: reads the request, calls the method, sends what it gives back."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         gateway = request.app[GATEWAY]
         request[METHOD] = method.name
-        async with AsyncExitStack() as held:
-            call = Call(gateway, request[CALLER], request, held)
+        audit = request[AUDIT] = Audit()
+        async with call_as(gateway, request[CALLER], audit=audit) as call:
             try:
                 async with asyncio.timeout(method.seconds):
-                    asked = None if method.request is None else await _read(call, method.request)
-                    answer = await handler(call, asked)
+                    result = await method.handler(call, await _arguments(call, request, method))
             except TimeoutError:
                 raise timed_out(f"{method.name} took longer than {method.seconds:g} s: try again later") from None
-            return answer if isinstance(answer, web.StreamResponse) else await _send(call, answer)
+            return await Responder(request, gateway.settings.client_seconds, gateway.metrics).send(result)
 
     return serve
 
 
-async def _read(call: Call, model: type[BaseModel]) -> BaseModel:
+async def _arguments(call: Call, request: web.Request, method: Method) -> Any:
+    """What the method's handler takes. Raises Refused."""
+    model = None if method.request is None else await _read(call, request, method.request)
+    if method.arguments is None:
+        return model
+    query = {name: request.query.getall(name) for name in request.query}
+    return method.arguments(model, Given(path=request.match_info, query=query, headers=request.headers))
+
+
+async def _read(call: Call, request: web.Request, model: type[BaseModel]) -> BaseModel:
     """The request model of a call. Raises Refused."""
-    request, settings = call.request, call.gateway.settings
+    settings = call.gateway.settings
     if request.method in ("GET", "DELETE"):
         query = request.query
         repeated = next((name for name in query if len(query.getall(name)) > 1), None) if query else None
@@ -211,26 +221,6 @@ async def _read(call: Call, model: type[BaseModel]) -> BaseModel:
 
 def _body_too_large(limit: int) -> Refused:
     return too_large(f"The body is over {limit // MIB} MiB: send less code at once, and data through a volume")
-
-
-async def _send(call: Call, answer: Answer) -> web.StreamResponse:
-    """The Message. A small one is aiohttp's to send; a big one goes in pieces, with our bounds."""
-    data = answer.data
-    response = envelope.ok(
-        call.request.path,
-        data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
-        message=answer.message,
-    )
-    body = response.body
-    if not isinstance(body, bytes) or len(body) <= SMALL:
-        return response
-    big = web.StreamResponse(
-        headers={"Content-Type": response.headers["Content-Type"], "Content-Length": str(len(body))}
-    )
-    sender = call.sender(big)
-    await sender.begin()
-    await sender.write(memoryview(body))
-    return await sender.end()
 
 
 @web.middleware
@@ -277,12 +267,12 @@ def _audit(request: web.Request, method: str, http: int, took: float) -> None:
     code and settings are the user's."""
     if request.method in ("GET", "HEAD") and http not in (401, 403):
         return
-    caller = request.get(CALLER)
+    caller, named = request.get(CALLER), request.get(AUDIT)
     line = {
         "user": caller.user if caller is not None else None,
         "admin": caller is not None and caller.is_admin,
         "method": method,
-        "engine": request.get(ENGINE),
+        "engine": " ".join(named.engines) or None if named is not None else None,
         "http": http,
         "millis": round(took * 1000),
         "from": request.remote,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-
-import orjson
-from aiohttp import web
-from pydantic import BaseModel
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.client import Agents
@@ -18,7 +13,6 @@ from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, shown, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
-from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
@@ -33,9 +27,6 @@ from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
-
-# The ticket of the engine that a call is about, for the audit log.
-ENGINE: web.RequestKey[str] = web.RequestKey("engine", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +62,32 @@ class Gateway:
         return self.engines.resolve(engine_id) or await self.history.find(engine_id)
 
 
+@dataclass(slots=True)
+class Audit:
+    """The engines that a call was about, for the audit log: their ticket ids, in the order of the call."""
+
+    engines: list[str] = field(default_factory=list)
+
+    def add(self, ticket_id: str) -> None:
+        if ticket_id not in self.engines:
+            self.engines.append(ticket_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: who calls what. `held` ends when the answer has been sent."""
+    """One call: who calls, over which parts. It knows no HTTP: `call_as` makes one for any caller.
+
+    `held` keeps what the answer needs until it is sent or read: reserved bytes, an agent's connection.
+    """
 
     gateway: Gateway
     caller: Caller
-    request: web.Request
     held: AsyncExitStack
+    audit: Audit = field(default_factory=Audit)
 
     def about(self, engine: EngineView | PastEngine) -> None:
         """The audit log is to name the engine; of several, each."""
-        named = str(self.request.get(ENGINE) or "").split()
-        self.request[ENGINE] = " ".join(named if engine.ticket_id in named else [*named, engine.ticket_id])
+        self.audit.add(engine.ticket_id)
 
     async def engine(self, engine_id: str) -> EngineView | PastEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
@@ -121,22 +125,12 @@ class Call:
         view = view_of(item)
         return view if view.uid == engine.uid else engine
 
-    def sender(self, response: web.StreamResponse) -> Sender:
-        """Sends `response` to the caller in pieces."""
-        return Sender(
-            self.request,
-            response,
-            patience=self.gateway.settings.client_seconds,
-            metrics=self.gateway.metrics,
-        )
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an endpoint gives back for the Message: a model, Linkis's shapes, or JSON text as it is."""
-
-    data: BaseModel | orjson.Fragment | dict[str, Any]
-    message: str = "OK"
+@asynccontextmanager
+async def call_as(gateway: Gateway, caller: Caller, *, audit: Audit | None = None) -> AsyncIterator[Call]:
+    """A call of `caller`; its answer, streams too, is to be read within the block."""
+    async with AsyncExitStack() as held:
+        yield Call(gateway, caller, held, audit if audit is not None else Audit())
 
 
 def owned(engine: EngineView | PastEngine, caller: Caller) -> None:

@@ -1,28 +1,29 @@
 """Every method of the REST in one table: where it is, what it takes, what it answers, and the function that does it.
 
-Routes, validation, metrics and, later, OpenAPI come from this table.
+Routes, validation, metrics and OpenAPI come from this table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.api import models
 from linkis_ecm.api.paths import BASE, PREFIX
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Result
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.linkis import ems, engines, operations, records
 from linkis_ecm.gateway.linkis import requests as asked
 from linkis_ecm.gateway.methods.commands import send_engine_command
 from linkis_ecm.gateway.methods.create import create_engine_connection
 from linkis_ecm.gateway.methods.engines import get_engine_status, list_engines, terminate_engine
 from linkis_ecm.gateway.methods.explain import explain_engine, get_post_mortem, preview_cull
-from linkis_ecm.gateway.methods.logs import download_engine_log, follow_engine_log, get_engine_logs
+from linkis_ecm.gateway.methods.logs import LogFile, download_engine_log, follow_engine_log, get_engine_logs, log_file
 from linkis_ecm.gateway.methods.resources import (
+    EngineReport,
     get_engine_metrics,
     get_resource_usage,
     report_resource_usage,
@@ -38,12 +39,40 @@ from linkis_ecm.gateway.methods.tasks import (
     task_events,
 )
 
-Handler = Callable[[Call, Any], Awaitable[Answer | web.StreamResponse]]
+Handler = Callable[[Call, Any], Awaitable[Result]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a request gives besides its model, as plain mappings; `query` has each value of each parameter."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, Sequence[str]]
+    headers: Mapping[str, str]
+
+
+def _log_file(_: None, given: Given) -> LogFile:
+    return log_file(given.query)
+
+
+def _events(request: models.TaskEventsRequest, given: Given) -> models.TaskEventsRequest:
+    """Browsers repeat the id of the last event in a header (the HTML standard, server-sent events)."""
+    return request.model_copy(update={"last_event_id": request.last_event_id or given.headers.get("Last-Event-ID")})
+
+
+def _report(request: models.ReportResourceUsageRequest, given: Given) -> EngineReport:
+    scheme, _, token = given.headers.get("Authorization", "").partition(" ")
+    return EngineReport(token if scheme == "Bearer" else "", request)
+
+
+def _ticket(_: asked.Nothing, given: Given) -> str:
+    return given.path["ticketid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method. `handler` takes the call and what it asks for: the request model, or None where there is none."""
+    """One method. `handler` takes the call and what it asks for: what `arguments` makes of the request, or else the
+    request model, None where there is none."""
 
     name: str
     verb: str
@@ -56,6 +85,8 @@ class Method:
     by_engine: bool = False
     # Served for HEAD too: a file, whose size and tag some clients ask for first.
     head: bool = False
+    # For what a model of the query or the body does not hold. Raises Refused.
+    arguments: Callable[[Any, Given], Any] | None = None
     # Linkis's own paths; ours are the method's name.
     at: str = ""
 
@@ -117,6 +148,7 @@ OURS: tuple[Method, ...] = (
         request=None,
         response=None,
         handler=download_engine_log,
+        arguments=_log_file,
         seconds=None,
         head=True,
     ),
@@ -177,6 +209,7 @@ OURS: tuple[Method, ...] = (
         request=models.TaskEventsRequest,
         response=None,
         handler=task_events,
+        arguments=_events,
         seconds=None,
     ),
     Method(
@@ -207,6 +240,7 @@ OURS: tuple[Method, ...] = (
         request=models.ReportResourceUsageRequest,
         response=models.NoAnswer,
         handler=report_resource_usage,
+        arguments=_report,
         by_engine=True,
     ),
     Method(
@@ -255,6 +289,7 @@ METHODS: tuple[Method, ...] = (
             request=request,
             response=None,
             handler=handler,
+            arguments=_ticket if handler is records.delete_record else None,
             at=f"linkisManager/{at}",
             seconds=seconds,
         )

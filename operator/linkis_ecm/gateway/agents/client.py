@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,12 +223,13 @@ class Agents:
         async with self._link.open(engine, path, kind="result", bound=EXECUTES_PER_ENGINE, what="results") as answer:
             yield await self._result(engine, answer)
 
-    def events(
-        self, engine: EngineView, task_id: str, cursor: str
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The events of a task behind `cursor`, a JSON object a line. Raises AgentNotFound and Refused."""
+    @asynccontextmanager
+    async def events(self, engine: EngineView, task_id: str, cursor: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The events of a task behind `cursor`, a JSON object a line, in pieces as they come. Raises AgentNotFound and
+        Refused; the pieces raise OSError and TimeoutError where the connection breaks."""
         path = paths.events(task_id, cursor)
-        return self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers")
+        async with self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers") as answer:
+            yield _pieces(answer)
 
     # -- the engine itself -------------------------------------------------------------------------------------------
 
@@ -250,3 +251,13 @@ class Agents:
             return await self._link.ask(engine, path, **options)
         except AgentNotFound:
             raise self._link.bad_response(engine, "HTTP 404: its image is older than this gateway") from None
+
+
+async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The answer's bytes as they come. aiohttp's errors are raised as ConnectionResetError."""
+    try:
+        async for piece in answer.content.iter_any():
+            yield piece
+            del piece  # it may be big, and the next may take long to come
+    except aiohttp.ClientError as error:
+        raise ConnectionResetError(str(error)) from None

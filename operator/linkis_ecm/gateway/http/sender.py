@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, web
 
+from linkis_ecm.gateway.answers import DirectSource
 from linkis_ecm.gateway.http.compression import GzipStream
-from linkis_ecm.gateway.http.socket_relay import MIN_BYTES, SocketSource, SourceGoneError, plain_socket, transfer
+from linkis_ecm.gateway.http.socket_relay import MIN_BYTES, SourceGoneError, plain_socket, transfer
 from linkis_ecm.gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Sender:
         size: int,
         *,
         gzip: GzipStream | None = None,
-        socket: SocketSource | None = None,
+        socket: DirectSource | None = None,
     ) -> int:
         """Send exactly `size` bytes of `chunks`, or of `socket`, which is faster; how many were sent. Fewer: the answer
         was aborted, because of either side."""
@@ -80,7 +81,7 @@ class Sender:
             await self.write(gzip.finish())
         return sent
 
-    async def _transfer(self, socket: SocketSource, size: int) -> int | None:
+    async def _transfer(self, socket: DirectSource, size: int) -> int | None:
         """The same from socket to socket; None where that is not possible."""
         transport = self._request.transport
         if transport is None or transport.get_write_buffer_size():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.ecm_state import EmState
 from linkis_ecm.gateway.linkis import shapes

@@ -11,7 +11,8 @@ from typing import Any
 
 from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
 from linkis_ecm.engine.matching import FREE, Claim, Wanted
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.http.validate import validated
 from linkis_ecm.gateway.inventory.history import PastEngine

@@ -10,7 +10,8 @@ from typing import Any
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.api.models import EngineCommandAnswer
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
 from linkis_ecm.gateway.inventory.history import Records as Store
 from linkis_ecm.gateway.inventory.view import EngineView
@@ -33,10 +34,10 @@ async def get_record(call: Call, request: Ticket) -> Answer:
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
 
 
-async def delete_record(call: Call, _: Nothing) -> Answer:
+async def delete_record(call: Call, ticket: str) -> Answer:
     """ecinfo/delete: an ended engine's row, by its ticket. Linkis's path ends with a brace too many: both are taken."""
     store = _store(call)
-    ticket = call.request.match_info["ticketid"].rstrip("}")
+    ticket = ticket.rstrip("}")
     row = await call.gateway.history.ask(lambda: store.record_by_ticket(ticket))
     if row is None or not (row.create_user.lower() == call.caller.user.lower() or call.caller.is_admin):
         raise bad_request(f"tickedId not exist:{shown(ticket, 128)}")

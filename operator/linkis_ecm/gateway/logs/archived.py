@@ -21,10 +21,11 @@ from linkis_ecm.agent.formats.log_pages import (
 )
 from linkis_ecm.agent.formats.names import STREAM_LOGS
 from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
+from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogDownload, LogMissing, LogQuery
+from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogMissing, LogQuery
 
 # Logs whose line index is kept in memory: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
@@ -82,12 +83,12 @@ class ArchiveLogSource:
     @asynccontextmanager
     async def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[LogDownload]:
+    ) -> AsyncIterator[OpenedFile]:
         (attempt, name), reader = await self._reader(engine, log_type)
         begin = min(offset, reader.size)
         size = reader.size - begin if length is None else min(length, reader.size - begin)
         try:
-            yield LogDownload(
+            yield OpenedFile(
                 total=reader.size,
                 length=size,
                 identity=f"{engine.uid}-{attempt}-{name}",

@@ -15,9 +15,10 @@ from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
+from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogDownload, LogMissing, LogQuery
+from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogMissing, LogQuery
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
@@ -76,7 +77,7 @@ class AgentLogSource:
     @asynccontextmanager
     async def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[LogDownload]:
+    ) -> AsyncIterator[OpenedFile]:
         live = _live(engine)
         path = paths.log(log_type, offset=offset or None, length=length)
         try:
@@ -90,7 +91,7 @@ class AgentLogSource:
                 file = _NO_TAG.sub("", answer.headers.get(paths.LOG_FILE, ""))[:40]
                 self._downloads += 1
                 try:
-                    yield LogDownload(
+                    yield OpenedFile(
                         total=total,
                         length=answer.content_length,
                         identity=f"{live.uid}-{live.attempt}-{file}",

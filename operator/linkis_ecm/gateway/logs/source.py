@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from linkis_ecm.gateway.agents.link import no_agent
+from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.errors import Refused, bad_request
-from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
 
@@ -36,22 +36,6 @@ class LogQuery:
     ignore: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogDownload:
-    """A log that is being read: it had `total` bytes when it was opened, and exactly `length` of them come in `chunks`.
-
-    `identity` changes when bytes that were already written change: when a log drops its beginning. Otherwise a log only
-    grows.
-    """
-
-    total: int
-    length: int
-    identity: str
-    chunks: AsyncIterator[bytes]
-    # The same bytes from the agent's socket. The reader uses this or `chunks`.
-    socket: SocketSource | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class FollowedLog:
     """A log that is being followed: `chunks` begins at byte `offset`, counted from the original beginning."""
@@ -73,7 +57,7 @@ class LogSource(Protocol):
 
     def open(
         self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[LogDownload]:
+    ) -> AbstractAsyncContextManager[OpenedFile]:
         """The log's bytes, in pieces; leaving the block closes it."""
         ...
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.api.models import MAX_KEYWORDS, EngineCommandAnswer, EngineCommandRequest
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory.view import EngineView
 from linkis_ecm.gateway.logs.source import Engine, LogQuery

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from linkis_ecm.api.models import CreateEngineRequest
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
+from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.context import Answer, Call, Gateway, owned
+from linkis_ecm.gateway.context import Call, Gateway, owned
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE

@@ -10,7 +10,8 @@ from linkis_ecm.api.models import (
     ListEnginesRequest,
     TerminateAnswer,
 )
-from linkis_ecm.gateway.context import Answer, Call, owned
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call, owned
 from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
 from linkis_ecm.gateway.inventory.view import EngineView, view_of

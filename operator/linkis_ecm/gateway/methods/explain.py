@@ -27,7 +27,8 @@ from linkis_ecm.engine.agent_report import BadReport, report_of
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import format_time, parse_time
 from linkis_ecm.engine.view import engine_view, plugin_view
-from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.info import info_of

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -28,7 +29,8 @@ from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
 from linkis_ecm.gateway.agents.link import has_agent
-from linkis_ecm.gateway.context import Answer, Call, Gateway
+from linkis_ecm.gateway.answers import Answer
+from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.history import PastEngine
@@ -243,12 +245,19 @@ def _why_not(pod: dict[str, Any]) -> str:
     return "its kubelet has not answered in time"
 
 
-async def report_resource_usage(call: Call, request: ReportResourceUsageRequest) -> Answer:
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """An engine's report of its own usage, with the token that it was sent with; empty where there was none."""
+
+    token: str
+    usage: ReportResourceUsageRequest
+
+
+async def report_resource_usage(call: Call, report: EngineReport) -> Answer:
     """What an engine says of itself. Only with its own token: usage cannot be told for others, not even by an admin."""
-    gateway = call.gateway
+    gateway, request, token = call.gateway, report.usage, report.token
     view = gateway.engines.resolve(request.engine_id)
-    scheme, _, token = call.request.headers.get("Authorization", "").partition(" ")
-    if scheme != "Bearer" or not token:
+    if not token:
         raise no_login("Authorization is missing: an engine reports with its own token, as a Bearer token")
     key = gateway.settings.token_key.get_secret_value()
     expected = engine_token(key, view.uid, view.attempt) if view is not None else ""

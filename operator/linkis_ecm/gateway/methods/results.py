@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 from linkis_ecm.agent.formats.cells import cells
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
-from linkis_ecm.gateway.context import Answer, Call
+from linkis_ecm.gateway.answers import Answer, Stream
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
 from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
 from linkis_ecm.gateway.results import arrow_inline, dolphin
@@ -36,7 +36,7 @@ ARROW_TYPE = "application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.StreamResponse:
+async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stream:
     """An output of a task as a page of rows, an Arrow stream, or Linkis's result set (dolphin)."""
     engine, task_id = await which_task(call, request)
     source = call.gateway.results
@@ -50,7 +50,12 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | web.
                 pieces = _pieces(call, engine, output, request)
                 stack.push_async_callback(pieces.aclose)
                 first = [await anext(pieces)]
-            return await _send(call, f"{task_id}_{output.index}.{request.format}", first, pieces)
+            call.held.push_async_exit(stack.pop_all())
+            return Stream(
+                content_type=ARROW_TYPE if request.format == "arrow" else "application/octet-stream",
+                file_name=f"{task_id}_{output.index}.{request.format}",
+                chunks=_chunks(first, pieces),
+            )
     except AgentNotFound:
         raise await _unknown(call, engine, task_id) from None
     except NotKeptError:
@@ -118,29 +123,16 @@ def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes,
     return orjson.dumps(rows)[1:-1], len(rows), chars
 
 
-async def _send(call: Call, name: str, first: list[Any], pieces: AsyncIterator[Any]) -> web.StreamResponse:
-    """The bytes as they come, `first` before `pieces`; none is kept once it is sent. A source that breaks, or turns out
-    to be no table, breaks the connection."""
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": ARROW_TYPE if name.endswith(".arrow") else "application/octet-stream",
-            "Content-Disposition": f"attachment;filename={name}",
-        }
-    )
-    sender = call.sender(response)
-
-    async def rest() -> AsyncIterator[bytes]:
-        yield first.pop()
-        try:
-            async for piece in pieces:
-                yield piece
-                del piece
-        except (MalformedError, NotKeptError, Refused) as why:
-            raise ConnectionResetError(f"the result cannot be read on: {why}") from None
-
-    await sender.begin()
-    await sender.stream(rest())
-    return await sender.end()
+async def _chunks(first: list[Any], pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """`first`, which is emptied, and then `pieces`; none is kept once it is sent. Raises ConnectionResetError where the
+    source breaks, or turns out to be no table."""
+    yield first.pop()
+    try:
+        async for piece in pieces:
+            yield piece
+            del piece
+    except (MalformedError, NotKeptError, AgentNotFound, Refused) as why:
+        raise ConnectionResetError(f"the result cannot be read on: {why}") from None
 
 
 async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:

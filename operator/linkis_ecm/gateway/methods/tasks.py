@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import aiohttp
 import orjson
-from aiohttp import web
 
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import (
@@ -26,8 +24,8 @@ from linkis_ecm.api.models import (
 )
 from linkis_ecm.gateway.agents.client import TaskResult
 from linkis_ecm.gateway.agents.link import has_agent, no_agent
-from linkis_ecm.gateway.context import Answer, Call, Gateway
-from linkis_ecm.gateway.http import envelope
+from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
+from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.view import EngineView
@@ -41,7 +39,7 @@ _KEYS = uuid.UUID("6f0a5c1e-52f1-4b7e-9d57-0f6f5b0f4c3a")
 MAX_EVENT_BYTES = 40 << 20
 
 
-async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.StreamResponse:
+async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     """Run code in the engine and give its result, or the task where it is not waited for."""
     gateway = call.gateway
     if not request.code.strip():
@@ -68,14 +66,14 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer | web.Stre
                 engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
             )
             return Answer(_info(with_report(record, told), told), message="the task is submitted")
-        async with gateway.agents.execute(
-            engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
-        ) as result:
+        async with AsyncExitStack() as stack:
+            running = gateway.agents.execute(
+                engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
+            )
+            result = await stack.enter_async_context(running)
             if result.parsed is not None:
                 gateway.executions.ended(record, result.parsed)
-            if result.content is not None:
-                return Answer(orjson.Fragment(result.content))
-            return await _pass_on(call, engine, task_id, result)
+            return _result_answer(call, engine, task_id, result, stack)
     except Refused as why:
         await _not_taken(gateway, engine, record, why, keyed=request.idempotency_key is not None)
         raise
@@ -176,7 +174,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     return Answer(TasksAnswer(tasks=found[: request.page_size]))
 
 
-async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.StreamResponse:
+async def get_task_result(call: Call, request: TaskRequest) -> Answer:
     """The result of a task that has ended."""
     engine, task_id = await which_task(call, request)
     if not has_agent(engine):
@@ -190,12 +188,11 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer | web.Stre
             data={"task": info.model_dump(by_alias=True)},
         )
     try:
-        async with call.gateway.agents.result(engine, task_id) as result:
+        async with AsyncExitStack() as stack:
+            result = await stack.enter_async_context(call.gateway.agents.result(engine, task_id))
             if result.parsed is not None:
                 heard(call.gateway, engine, task_id, result.parsed)
-            if result.content is not None:
-                return Answer(orjson.Fragment(result.content))
-            return await _pass_on(call, engine, task_id, result)
+            return _result_answer(call, engine, task_id, result, stack)
     except AgentNotFound:
         raise no_task(engine, task_id) from None
 
@@ -216,32 +213,28 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     return Answer(info)
 
 
-async def task_events(call: Call, request: TaskEventsRequest) -> web.StreamResponse:
+async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
     engine, task_id = await which_task(call, request)
     if not has_agent(engine):
         if isinstance(engine, EngineView) and not engine.has_agent:
             raise no_agent(engine)
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
-    cursor = str(request.last_event_id or call.request.headers.get("Last-Event-ID") or "")
+    cursor = request.last_event_id or ""
     if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
         raise bad_request("Last-Event-ID is none of this stream's: leave it out to see everything")
     try:
-        async with call.gateway.agents.events(engine, task_id, cursor) as answer:
-            response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
-            sender = call.sender(response)
-            await sender.begin()
-            await sender.stream(_sse(call, engine, task_id, answer))
-            return await sender.end()
+        pieces = await call.held.enter_async_context(call.gateway.agents.events(engine, task_id, cursor))
     except AgentNotFound:
         raise no_task(engine, task_id) from None
+    return Stream(content_type=EVENT_STREAM, chunks=_sse(call, engine, task_id, pieces))
 
 
-async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _sse(call: Call, engine: EngineView, task_id: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The agent's lines as events. Where it goes in the middle, the last event is what is known then."""
     left = b""
     try:
-        async for chunk in answer.content.iter_any():
+        async for chunk in pieces:
             *lines, left = (left + chunk).split(b"\n")
             if len(left) > MAX_EVENT_BYTES:
                 raise ConnectionResetError("the agent sent a line over the limit")
@@ -253,7 +246,7 @@ async def _sse(call: Call, engine: EngineView, task_id: str, answer: aiohttp.Cli
                     told = orjson.loads(end)
                     heard(call.gateway, engine, task_id, told if isinstance(told, dict) else {})
                 return
-    except (aiohttp.ClientError, OSError, TimeoutError):
+    except (OSError, TimeoutError):
         pass
     view = await call.gateway.agents.wait_for_end(engine)
     info = await look(call, view or engine, task_id) if view is None or view.is_final else None
@@ -321,24 +314,20 @@ def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskIn
     )
 
 
-async def _pass_on(call: Call, engine: EngineView, task_id: str, result: TaskResult) -> web.StreamResponse:
-    """A big result: the Message around it, and its bytes as they come."""
+def _result_answer(call: Call, engine: EngineView, task_id: str, result: TaskResult, opened: AsyncExitStack) -> Answer:
+    """A task's result as the data of a Message. `opened` is the agent's answer; the call keeps it for a big result,
+    whose bytes are read while they are sent."""
+    if result.content is not None:
+        return Answer(orjson.Fragment(result.content))
     assert result.chunks is not None  # noqa: S101 - it has no content
-    before, after = envelope.around(call.request.path)
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": envelope.CONTENT_TYPE,
-            "Content-Length": str(len(before) + result.size + len(after)),
-        }
-    )
-    sender = call.sender(response)
-    await sender.begin()
-    if await sender.write(before) and await sender.relay(result.chunks, result.size) == result.size:
-        await sender.write(after)
-    with suppress(AgentNotFound, Refused):
-        # It is not read here: how it ended is asked.
-        heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
-    return await sender.end()
+
+    async def record_end() -> None:
+        """A big result is not decoded here, so the agent is asked how the task ended."""
+        with suppress(AgentNotFound, Refused):
+            heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
+
+    call.held.push_async_exit(opened.pop_all())
+    return Answer(LargeJson(result.size, result.chunks, record_end))
 
 
 def takes_no_code(engine: EngineView | PastEngine) -> Refused:
