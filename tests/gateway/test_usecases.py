@@ -1,0 +1,171 @@
+"""What methods do, called with plain arguments and a caller: no request, no HTTP on the caller's side.
+
+An RPC receiver, a pool or a command line calls them so. A real agent is behind the engine where code runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from linkis_ecm.api import models
+from linkis_ecm.gateway.answers import LargeJson
+from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.context import Audit, Call, call_as
+from linkis_ecm.gateway.http.errors import Refused
+from linkis_ecm.gateway.linkis.records import delete_record
+from linkis_ecm.gateway.methods.create import create_engine_connection
+from linkis_ecm.gateway.methods.engines import get_engine_status, list_engines, terminate_engine
+from linkis_ecm.gateway.methods.logs import LogFile, download_engine_log, follow_engine_log, get_engine_logs
+from linkis_ecm.gateway.methods.resources import EngineReport, report_resource_usage
+from linkis_ecm.gateway.methods.results import get_result_set
+from linkis_ecm.gateway.methods.tasks import execute_code, get_task_result, task_events
+from linkis_ecm.model.token import engine_token
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.gateways import EM, KEY, Harness
+from tools.testkit.real_agents import UID
+
+ALICE, BOB = Caller("alice"), Caller("bob")
+BIG = orjson.dumps({"status": "Succeed", "outputs": [{"type": "text", "name": "stdout", "text": "x" * (2 << 20)}]})
+
+
+@asynccontextmanager
+async def caller(gw: Harness, who: Caller = ALICE) -> AsyncIterator[Call]:
+    """A call; whatever it held must be free afterwards."""
+    async with call_as(gw.gateway, who) as call:
+        yield call
+    assert not gw.gateway.budget.held
+
+
+async def test_an_engine_is_created_looked_at_listed_and_terminated(gw: Harness) -> None:
+    async with caller(gw) as call:
+        created: Any = (await create_engine_connection(
+            call, models.CreateEngineRequest(engine_type="python", wait=False)
+        )).data  # fmt: skip
+        assert (created.user, created.engine_type, created.status) == ("alice", "python", "Starting")
+        assert call.audit.engines == [created.engine_id]
+        asked = models.EngineRequest(engine_id=created.engine_id)
+        found: Any = (await get_engine_status(call, asked)).data
+        assert found.name == created.name
+        listed: Any = (await list_engines(call, models.ListEnginesRequest())).data
+        assert [engine.engine_id for engine in listed.engines] == [created.engine_id]
+        ended = await terminate_engine(call, asked)
+        assert ended.message == "Kill engineConn succeed."
+    assert [write[0] for write in gw.cluster.writes] == ["create", "patch"]
+    assert gw.cluster.writes[1][2] == {"spec": {"desiredState": "Stopped"}}
+
+
+async def test_anothers_engine_is_refused_and_named_to_the_audit(gw: Harness) -> None:
+    item = gw.engine()
+    audit = Audit()
+    async with call_as(gw.gateway, BOB, audit=audit) as call:
+        with pytest.raises(Refused, match="belongs to another user than bob") as refused:
+            await terminate_engine(call, models.EngineRequest(engine_id=item["metadata"]["uid"]))
+    assert refused.value.status == 3
+    assert audit.engines == [item["metadata"]["uid"]]
+    assert not gw.cluster.writes
+
+
+async def test_code_runs_and_its_log_and_result_are_read(gw: Harness, engine: dict[str, Any]) -> None:
+    del engine
+    async with caller(gw) as call:
+        ran = await execute_code(
+            call,
+            models.ExecuteRequest(
+                engine_id=UID,
+                code="import pandas as pd\nprint('hello, use case')\npd.DataFrame({'n': [1, 2, 3]})",
+                run_type="python",
+            ),
+        )
+        result = orjson.loads(orjson.dumps(ran.data))
+        assert result["status"] == "Succeed"
+    async with caller(gw) as call:
+        page: Any = (await get_engine_logs(
+            call, models.EngineLogsRequest(engine_id=UID, log_type="stdout", last_rows=100)
+        )).data  # fmt: skip
+        assert "hello, use case" in page.logs
+    async with caller(gw) as call:
+        request = models.ResultSetRequest(engine_id=UID, task_id=result["taskId"], rows=2)
+        rows: Any = await get_result_set(call, request)
+        assert rows.data["rows"] == [[1], [2]]
+    async with caller(gw) as call:
+        stream: Any = await get_result_set(call, request.model_copy(update={"format": "dolphin", "rows": None}))
+        assert stream.file_name == f"{result['taskId']}_{rows.data['output']}.dolphin"
+        assert b"".join([bytes(chunk) async for chunk in stream.chunks]).startswith(b"dolphin")
+        assert gw.gateway.results.under_way == 1
+    assert gw.gateway.results.under_way == 0
+    async with caller(gw) as call:
+        task = models.TaskEventsRequest(engine_id=UID, task_id=result["taskId"])
+        events = await task_events(call, task)
+        assert events.content_type == "text/event-stream"
+        assert b"event: end" in b"".join([chunk async for chunk in events.chunks])
+
+
+async def test_a_log_is_read_in_parts_by_a_plain_reader(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess
+) -> None:
+    agent.execute("print('0123456789')")
+    async with caller(gw) as call:
+        download = await download_engine_log(
+            call,
+            LogFile(
+                em_instance=EM,
+                instance=engine["status"]["serviceInstance"],
+                log_dir_suffix=engine["status"]["logDirSuffix"],
+                log_type="stdout",
+            ),
+        )
+        async with download.open() as whole:
+            content = b"".join([chunk async for chunk in whole.chunks])
+        assert len(content) == whole.total
+        begin = content.index(b"0123456789")
+        async with download.open(offset=begin + 5, length=5) as part:
+            assert (part.length, part.total) == (5, whole.total)
+            assert b"".join([chunk async for chunk in part.chunks]) == b"56789"
+        download.require_allowed(1 << 40)
+    async with AsyncExitStack() as held:
+        request = models.FollowLogRequest(engine_id=UID, log_type="stdout", tail_bytes=6)
+        followed = await follow_engine_log(Call(gw.gateway, ALICE, held), request)
+        assert followed.log_offset == whole.total - 6
+        assert await anext(followed.chunks) == content[-6:]
+
+
+async def test_a_big_result_is_read_as_it_comes_and_its_connection_ends_with_the_call(gw: Harness) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=BIG, content_type="application/json") if request.path.endswith("result") else (
+            web.json_response({"taskId": "t", "status": "Succeed"})
+        )  # fmt: skip
+
+    agent, item = await gw.served(handler)
+    async with caller(gw) as call:
+        request = models.TaskRequest(engine_id=item["metadata"]["uid"], task_id="t")
+        data = (await get_task_result(call, request)).data
+        assert isinstance(data, LargeJson)
+        assert data.size == len(BIG)
+        assert b"".join([chunk async for chunk in data.chunks]) == BIG
+        await data.after_sent()
+    assert [path for _, path, _, _ in agent.requests] == ["/v1/tasks/t/result", "/v1/tasks/t"]
+
+
+async def test_an_engine_reports_with_its_own_token(gw: Harness) -> None:
+    item = gw.engine()
+    uid = item["metadata"]["uid"]
+    usage = models.ReportResourceUsageRequest(engine_id=uid, memory_bytes=7, cpu_seconds=1.5)
+    async with caller(gw, Caller("")) as call:
+        with pytest.raises(Refused, match="Authorization is missing"):
+            await report_resource_usage(call, EngineReport("", usage))
+        await report_resource_usage(call, EngineReport(engine_token(KEY, uid, 0), usage))
+    kept = gw.gateway.reported.get(uid)
+    assert kept is not None
+    assert (kept.memory_bytes, kept.source) == (7, "reported")
+
+
+async def test_without_a_database_a_record_cannot_be_deleted(gw: Harness) -> None:
+    async with caller(gw) as call:
+        with pytest.raises(Refused, match="no database"):
+            await delete_record(call, "ticket")
