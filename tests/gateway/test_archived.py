@@ -13,7 +13,7 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Reader
 from linkis_ecm.engine.times import format_time
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record
 from tools.testkit.agent_process import until
 from tools.testkit.gateways import BASE, BOB_TOKEN, EM, PATIENCE, Harness
 
@@ -21,13 +21,13 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LINES = b"".join(b"line %d\n" % n for n in range(1, 201))
 
 
-def past(uid: str = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11", **changes: Any) -> PastEngine:
+def past(uid: str = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11", **changes: Any) -> KnownEngine:
     values: dict[str, Any] = {
         "ticket_id": "t-1", "label_value": "alice-IDE,python-3.11", "user": "alice", "service_instance": "gone:9105",
         "ecm_instance": EM, "status": "Failed", "log_dir_suffix": "alice/20261124/python/t-1/logs", "create_time": None,
         "used_time": None, "release_time": None, "reason": "OOMKilled", "uid": uid,
     }  # fmt: skip
-    return PastEngine(**values | changes)
+    return engine_of_record(**values | changes)
 
 
 def ended(gw: Harness, **status: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.inventory.history import History, PastEngine
-from linkis_ecm.gateway.inventory.view import view_of
+from linkis_ecm.gateway.inventory.history import History
+from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.kube.errors import Unreachable
 from tools.testkit.gateways import EM, PATIENCE, Harness, engine_item
 
 
-def row_of(item: dict[str, Any], **changes: Any) -> PastEngine:
+def row_of(item: dict[str, Any], **changes: Any) -> KnownEngine:
     view = view_of(item)
     values: dict[str, Any] = {
         "ticket_id": view.ticket_id, "label_value": view.label_value, "user": view.user,
@@ -24,7 +24,7 @@ def row_of(item: dict[str, Any], **changes: Any) -> PastEngine:
         "log_dir_suffix": view.log_dir_suffix, "create_time": None, "used_time": None, "release_time": None,
         "namespace": view.namespace, "name": view.name, "uid": view.uid,
     }  # fmt: skip
-    return PastEngine(**values | changes)
+    return engine_of_record(**values | changes)
 
 
 async def test_an_engine_that_the_watch_has_not_shown_is_asked_for_at_the_api_server(make: Any) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import plugin_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, plugin_of
 from linkis_ecm.gateway.methods import create
 from linkis_ecm.gateway.methods.create import engine_name
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
@@ -307,13 +306,13 @@ async def test_a_ticket_of_another_engine_type_is_refused(gw: Harness) -> None:
     assert "give a new ticketId" in answer.message
 
 
-def past(**changes: Any) -> PastEngine:
+def past(**changes: Any) -> KnownEngine:
     fields: dict[str, Any] = {
         "ticket_id": TICKET, "label_value": "alice-IDE,python-3.11", "user": "alice", "service_instance": "p-0.s:9105",
         "ecm_instance": "e:9102", "status": "Success", "log_dir_suffix": f"alice/20261101/python/{TICKET}/logs",
         "create_time": None, "used_time": None, "release_time": None,
     }  # fmt: skip
-    return PastEngine(**(fields | changes))
+    return engine_of_record(**(fields | changes))
 
 
 async def test_the_ticket_of_an_ended_engine_is_not_used_again(make: Make) -> None:
@@ -325,7 +324,7 @@ async def test_the_ticket_of_an_ended_engine_is_not_used_again(make: Make) -> No
 
 
 async def test_a_database_that_does_not_answer_stops_no_engine(make: Make) -> None:
-    def find(_: str) -> PastEngine:
+    def find(_: str) -> KnownEngine:
         raise OSError("no route to database")
 
     gw = await make(find=find)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import engine_of_record
 from linkis_ecm.kube.errors import NotFound, Unreachable
 from tools.testkit.gateways import BOB_TOKEN, EM, Harness
 
 Make = Callable[..., Awaitable[Harness]]
-PAST = PastEngine(
+PAST = engine_of_record(
     ticket_id="11111111-2222-3333-4444-555555555555", label_value="alice-IDE,python-3.11", user="alice",
     service_instance="gone-0.linkis-engines.linkis:9105", ecm_instance=EM, status="Failed",
     log_dir_suffix="alice/20261124/python/x/logs", create_time=datetime(2026, 11, 24, 4, tzinfo=UTC), used_time=None,

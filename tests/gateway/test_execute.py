@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.agents.client import EXECUTES_PER_ENGINE, WHOLE_RESULT
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import engine_of_record
 from linkis_ecm.model.token import engine_token
 from tools.testkit.gateways import KEY, PATIENCE, Harness, engine_item
 
@@ -107,7 +107,7 @@ async def test_code_before_the_start_or_after_the_end_is_refused_and_reaches_nob
 
 async def test_code_for_an_engine_whose_resource_is_gone_says_that_it_has_ended(make: Make) -> None:
     ticket = "6d48068a-0e1e-44b5-8eb2-835034db5b30"
-    past = PastEngine(
+    past = engine_of_record(
         ticket_id=ticket, label_value="alice-IDE,python-3.11", user="alice", service_instance="p:9105",
         ecm_instance="e:1", status="Failed", log_dir_suffix="a/b/logs", create_time=None, used_time=None,
         release_time=None,

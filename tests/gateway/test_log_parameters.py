@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from linkis_ecm.gateway.app import KEEPALIVE_SECONDS
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from tests.gateway.raw import connect, head_of
 from tests.gateway.test_logs import LOG, ONLY, Make, log
 from tools.testkit.clocks import LoopClock
@@ -174,7 +174,7 @@ async def test_another_users_log_is_nobodys_business_but_an_admins(
 async def test_no_parameter_is_a_path_or_a_header(make: Make, path: str) -> None:
     looked_up: list[str] = []
 
-    def find(engine_id: str) -> PastEngine | None:
+    def find(engine_id: str) -> KnownEngine | None:
         looked_up.append(engine_id.encode().decode())
         return None
 

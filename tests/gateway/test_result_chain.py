@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import engine_of_record
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.dolphin import dolphin
@@ -51,7 +51,7 @@ async def test_what_was_too_big_to_be_shown_is_read_after_its_pod_was_killed(
     folder = tmp_path / "agent"
     folder.mkdir()
     result = await killed_after(CODE, operator, folder)
-    gone = PastEngine(
+    gone = engine_of_record(
         ticket_id=TICKET, label_value="alice-IDE,python-3.11", user="alice", service_instance="gone:9105",
         ecm_instance=EM, status="Failed", log_dir_suffix=f"alice/20261124/python/{TICKET}/logs", create_time=None,
         used_time=None, release_time=None, reason="PodKilled", uid=UID,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from linkis_ecm.gateway.inventory.history import PastEngine
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
@@ -43,7 +43,7 @@ class Store:
         """As a Harness takes them, besides `find`."""
         return {"journal": self.journal, "store": self.queries, "records": self.queries}
 
-    def find(self, engine_id: str) -> PastEngine | None:
+    def find(self, engine_id: str) -> KnownEngine | None:
         """The engine's last record."""
         return finder(self.queries)(engine_id)
 

@@ -17,9 +17,9 @@ from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
-from linkis_ecm.gateway.inventory.history import History, PastEngine, Records
+from linkis_ecm.gateway.inventory.history import History, Records
 from linkis_ecm.gateway.inventory.usage_reports import Reported
-from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.gateway.journal import ExecutionJournal
 from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
@@ -57,7 +57,7 @@ class Gateway:
     new_id: Callable[[], str]
     clock: Callable[[], datetime]
 
-    async def find(self, engine_id: str) -> EngineView | PastEngine | None:
+    async def find(self, engine_id: str) -> KnownEngine | None:
         """The engine of that id, whosever it is: as the cluster has it, else its record. Raises Refused."""
         return self.engines.resolve(engine_id) or await self.history.find(engine_id)
 
@@ -85,14 +85,14 @@ class Call:
     held: AsyncExitStack
     audit: Audit = field(default_factory=Audit)
 
-    def about(self, engine: EngineView | PastEngine) -> None:
+    def about(self, engine: KnownEngine) -> None:
         """The audit log is to name the engine; of several, each."""
         self.audit.add(engine.ticket_id)
 
-    async def engine(self, engine_id: str) -> EngineView | PastEngine:
+    async def engine(self, engine_id: str) -> KnownEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
         found = await self.gateway.find(engine_id)
-        if not isinstance(found, EngineView):
+        if found is None or not found.in_cluster:
             found = await self._behind(found)
         if found is None:
             raise unknown(engine_id)
@@ -100,7 +100,7 @@ class Call:
         owned(found, self.caller)
         return found
 
-    async def _behind(self, past: PastEngine | None) -> EngineView | PastEngine | None:
+    async def _behind(self, past: KnownEngine | None) -> KnownEngine | None:
         """A row that is no end while our watch shows no engine: the watch may be behind, so the API server is asked."""
         if past is None or past.is_final or not past.name:
             return past
@@ -115,7 +115,7 @@ class Call:
         view = view_of(item)
         return view if view.uid == past.uid else past
 
-    async def current(self, engine: EngineView) -> EngineView:
+    async def current(self, engine: KnownEngine) -> KnownEngine:
         """The engine as the API server has it now, where that answers: the caller may have been shown more than our own
         watch has told, by kubectl or by another replica."""
         try:
@@ -133,7 +133,7 @@ async def call_as(gateway: Gateway, caller: Caller, *, audit: Audit | None = Non
         yield Call(gateway, caller, held, audit if audit is not None else Audit())
 
 
-def owned(engine: EngineView | PastEngine, caller: Caller) -> None:
+def owned(engine: KnownEngine, caller: Caller) -> None:
     """Raises Refused where the engine is another user's."""
     if not caller.may_use(engine.user):
         raise forbidden(f"{engine.title} belongs to another user than {caller.user}: call as its owner, or as an admin")

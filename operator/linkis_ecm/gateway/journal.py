@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import has_agent
 from linkis_ecm.gateway.http.errors import Refused
-from linkis_ecm.gateway.inventory.history import History, PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.history import History
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.model.record import REFUSED, ExecutionRecord
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Observation:
     agent of the task's own pod has `answered`, and the task as the agent `reported` it (None: the agent does not know
     it)."""
 
-    engine: EngineView | PastEngine | None
+    engine: KnownEngine | None
     answered: bool = False
     reported: dict[str, Any] | None = None
 
@@ -86,7 +86,7 @@ class ExecutionJournal:
         self._store = store
         self._clock = clock
 
-    def accepted(self, engine: EngineView, *, task_id: str, caller: str, run_type: str, code: str) -> ExecutionRecord:
+    def accepted(self, engine: KnownEngine, *, task_id: str, caller: str, run_type: str, code: str) -> ExecutionRecord:
         """Record a request that is about to be sent to its engine."""
         record = ExecutionRecord(
             task_id=task_id,
@@ -178,7 +178,7 @@ def settled(record: ExecutionRecord, seen: Observation, now: float) -> Execution
     if engine.is_final:
         why = engine.message or engine.reason or "no reason was given"
         return _lost(record, now, engine.reason or "EngineEnded", f"the engine ended while the task was open: {why}")
-    if isinstance(engine, EngineView) and engine.attempt != record.attempt:
+    if engine.in_cluster and engine.attempt != record.attempt:
         return _lost(record, now, "EngineRestarted", "the engine's pod was replaced while the task was open")
     return record
 
@@ -200,8 +200,8 @@ class Settler:
         self,
         journal: ExecutionJournal,
         *,
-        engine: Callable[[str], Awaitable[EngineView | PastEngine | None]],
-        ask: Callable[[EngineView, str], Awaitable[dict[str, Any]]],
+        engine: Callable[[str], Awaitable[KnownEngine | None]],
+        ask: Callable[[KnownEngine, str], Awaitable[dict[str, Any]]],
         rng: random.Random | None = None,
     ) -> None:
         self._journal = journal
@@ -239,8 +239,7 @@ class Settler:
     async def observe(self, record: ExecutionRecord) -> Observation:
         """Ask for the task: its engine, and its agent where that is the task's own pod."""
         engine = await self._engine(record.ticket_id)
-        same = isinstance(engine, EngineView) and engine.uid == record.uid and engine.attempt == record.attempt
-        if engine is None or not has_agent(engine) or not same:
+        if engine is None or not has_agent(engine) or (engine.uid, engine.attempt) != (record.uid, record.attempt):
             return Observation(engine)
         try:
             return Observation(engine, answered=True, reported=await self._ask(engine, record.task_id))

@@ -21,7 +21,8 @@ from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.feeds import Feeds
-from linkis_ecm.gateway.inventory.history import Find, PastEngine
+from linkis_ecm.gateway.inventory.history import Find
+from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.kube.client import KubeClient
@@ -126,12 +127,12 @@ async def run(settings: Settings) -> None:
 def finder(queries: Queries) -> Find:
     """The store's answer for a ticket id or a service instance: the newest record of it."""
 
-    def find(engine_id: str) -> PastEngine | None:
+    def find(engine_id: str) -> KnownEngine | None:
         row = queries.record_by_ticket(engine_id) or queries.latest_record_by_instance(engine_id)
         if row is None:
             return None
         engine = queries.engine(row.ticket_id)
-        return PastEngine(
+        return engine_of_record(
             ticket_id=row.ticket_id,
             label_value=row.label_value,
             user=row.create_user,

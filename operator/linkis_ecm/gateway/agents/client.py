@@ -29,7 +29,7 @@ from linkis_ecm.agent_client.errors import (
 from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Agents:
 
     @asynccontextmanager
     async def execute(
-        self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
+        self, engine: KnownEngine, *, task_id: str, code: str, run_type: str, seconds: float
     ) -> AsyncIterator[TaskResult]:
         """Run the code; its result, to be read within the block. `seconds` bounds the run. Raises Refused."""
         body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds}
@@ -85,7 +85,7 @@ class Agents:
             finally:
                 release(answer)
 
-    async def _run(self, engine: EngineView, body: dict[str, Any], limit: float) -> aiohttp.ClientResponse:
+    async def _run(self, engine: KnownEngine, body: dict[str, Any], limit: float) -> aiohttp.ClientResponse:
         """Send the code and wait for the answer's head; if the connection breaks meanwhile, ask once more."""
         deadline = asyncio.get_running_loop().time() + limit
         try:
@@ -104,14 +104,14 @@ class Agents:
                 log.warning("%s: the connection broke again: %r", engine.title, error)
         raise await self._broken(engine, "while the code was under way, which may have run")
 
-    async def _send(self, engine: EngineView, body: dict[str, Any], deadline: float) -> aiohttp.ClientResponse:
+    async def _send(self, engine: KnownEngine, body: dict[str, Any], deadline: float) -> aiohttp.ClientResponse:
         """One request. Raises Refused where the time is over or the engine ends, and AgentError where the connection
         breaks."""
         ended = False
         try:
             async with asyncio.timeout_at(deadline) as timeout:
 
-                def listener(view: EngineView | None) -> None:
+                def listener(view: KnownEngine | None) -> None:
                     nonlocal ended
                     if not ended and (view is None or view.is_final or view.uid != engine.uid):
                         ended = True
@@ -132,7 +132,7 @@ class Agents:
                 " there: give a longer timeoutSeconds, or run less at a time"
             ) from None
 
-    async def _result(self, engine: EngineView, answer: aiohttp.ClientResponse) -> TaskResult:
+    async def _result(self, engine: KnownEngine, answer: aiohttp.ClientResponse) -> TaskResult:
         """A small result, read whole and checked; of a big one the size and the stream of its bytes."""
         size = answer.content_length
         if size is None or "Content-Encoding" in answer.headers:
@@ -162,7 +162,7 @@ class Agents:
                 return
             yield piece
 
-    async def _broken(self, engine: EngineView, when: str) -> Refused:
+    async def _broken(self, engine: KnownEngine, when: str) -> Refused:
         """The refusal after a connection broke, with the engine's end as the reason where the cluster reports one."""
         view = await self.wait_for_end(engine)
         if view is None:
@@ -174,7 +174,7 @@ class Agents:
             f"The connection to {engine.title} broke {when}: look at getEngineStatus before you send it again"
         )
 
-    async def wait_for_end(self, engine: EngineView) -> EngineView | None:
+    async def wait_for_end(self, engine: KnownEngine) -> KnownEngine | None:
         """The engine once the cluster reports its end, None once it is deleted; the engine as it is after
         END_REPORT_SECONDS."""
         changed = asyncio.Event()
@@ -195,36 +195,36 @@ class Agents:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, engine: EngineView, *, task_id: str, code: str, run_type: str, seconds: float
+        self, engine: KnownEngine, *, task_id: str, code: str, run_type: str, seconds: float
     ) -> dict[str, Any]:
         """Queue the code; the task as it is then. Raises Refused."""
         body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds, "wait": False}
         return await self._ask(engine, paths.EXECUTE, method="POST", body=body, kind="submit")
 
-    async def task(self, engine: EngineView, task_id: str) -> dict[str, Any]:
+    async def task(self, engine: KnownEngine, task_id: str) -> dict[str, Any]:
         """The task's status. Raises AgentNotFound where the agent knows no such task (any more), and Refused."""
         return await self._link.ask(engine, paths.task(task_id))
 
-    async def tasks(self, engine: EngineView) -> list[dict[str, Any]]:
+    async def tasks(self, engine: KnownEngine) -> list[dict[str, Any]]:
         """The tasks that the agent remembers, the newest first. Raises Refused."""
         found = (await self._ask(engine, paths.TASKS)).get("tasks")
         if not isinstance(found, list):
             raise self._link.bad_response(engine, "no list of tasks")
         return found
 
-    async def cancel(self, engine: EngineView, task_id: str) -> dict[str, Any]:
+    async def cancel(self, engine: KnownEngine, task_id: str) -> dict[str, Any]:
         """End a task; the task as it is then. Raises AgentNotFound and Refused."""
         return await self._link.ask(engine, paths.cancel(task_id), method="POST", body={})
 
     @asynccontextmanager
-    async def result(self, engine: EngineView, task_id: str) -> AsyncIterator[TaskResult]:
+    async def result(self, engine: KnownEngine, task_id: str) -> AsyncIterator[TaskResult]:
         """An ended task with its outputs. Raises AgentNotFound and Refused."""
         path = paths.result(task_id)
         async with self._link.open(engine, path, kind="result", bound=EXECUTES_PER_ENGINE, what="results") as answer:
             yield await self._result(engine, answer)
 
     @asynccontextmanager
-    async def events(self, engine: EngineView, task_id: str, cursor: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def events(self, engine: KnownEngine, task_id: str, cursor: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """The events of a task behind `cursor`, a JSON object a line, in pieces as they come. Raises AgentNotFound and
         Refused; the pieces raise OSError and TimeoutError where the connection breaks."""
         path = paths.events(task_id, cursor)
@@ -233,19 +233,19 @@ class Agents:
 
     # -- the engine itself -------------------------------------------------------------------------------------------
 
-    async def status(self, engine: EngineView) -> dict[str, Any]:
+    async def status(self, engine: KnownEngine) -> dict[str, Any]:
         """The report that the agent would send now. Raises Refused."""
         return await self._ask(engine, paths.STATUS, kind="status")
 
-    async def interrupt(self, engine: EngineView) -> None:
+    async def interrupt(self, engine: KnownEngine) -> None:
         """Interrupt the running task. Raises Refused."""
         await self._ask(engine, paths.INTERRUPT, method="POST", body={})
 
-    async def restart(self, engine: EngineView) -> None:
+    async def restart(self, engine: KnownEngine) -> None:
         """Give the engine a new kernel; returns when that has answered. Raises Refused."""
         await self._ask(engine, paths.RESTART, method="POST", body={})
 
-    async def _ask(self, engine: EngineView, path: str, **options: Any) -> dict[str, Any]:
+    async def _ask(self, engine: KnownEngine, path: str, **options: Any) -> dict[str, Any]:
         """A question that every agent of this version can answer: 404 is a bad response."""
         try:
             return await self._link.ask(engine, path, **options)

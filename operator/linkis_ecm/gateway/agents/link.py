@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, TypeGuard
+from typing import Any
 
 import aiohttp
 
@@ -24,8 +24,7 @@ from linkis_ecm.agent_client.errors import (
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, too_many, upstream
 from linkis_ecm.gateway.http.slots import Slots
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model.token import engine_token
@@ -36,12 +35,12 @@ READS_PER_ENGINE = 8
 MAX_ANSWER_BYTES = 1 << 20
 
 
-def has_agent(engine: EngineView | PastEngine) -> TypeGuard[EngineView]:
+def has_agent(engine: KnownEngine) -> bool:
     """Its pod has an address and has not ended, and what runs there is an agent: there is somebody to ask."""
-    return isinstance(engine, EngineView) and engine.has_agent and bool(engine.address) and not engine.is_final
+    return engine.has_agent and bool(engine.address) and not engine.is_final
 
 
-def no_agent(engine: EngineView) -> Refused:
+def no_agent(engine: KnownEngine) -> Refused:
     """The engine's pod runs something else than an agent."""
     return bad_request(
         f"{engine.title} runs a {engine.launch} (launch.kind of its EngineConnPlugin) and no agent, so it takes neither"
@@ -70,7 +69,7 @@ class AgentLink:
 
     async def ask(
         self,
-        engine: EngineView,
+        engine: KnownEngine,
         path: str,
         *,
         method: str = "GET",
@@ -85,7 +84,7 @@ class AgentLink:
 
     @asynccontextmanager
     async def open(
-        self, engine: EngineView, path: str, *, kind: str, bound: int, what: str
+        self, engine: KnownEngine, path: str, *, kind: str, bound: int, what: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that is read in pieces; leaving the block closes its connection if bytes are left.
 
@@ -102,7 +101,7 @@ class AgentLink:
                     raise self.bad_response(engine, "a packed answer")
                 yield answer
 
-    def endpoint(self, engine: EngineView) -> AgentEndpoint:
+    def endpoint(self, engine: KnownEngine) -> AgentEndpoint:
         """Where the engine's agent is, with the token of its pod. Raises Refused where there is none: a token is never
         sent to what is no agent."""
         if not engine.has_agent:
@@ -111,7 +110,7 @@ class AgentLink:
         return AgentEndpoint(engine.address, engine_token(key, engine.uid, engine.attempt))
 
     @contextmanager
-    def slot(self, kind: str, engine: EngineView, bound: int, what: str) -> Iterator[None]:
+    def slot(self, kind: str, engine: KnownEngine, bound: int, what: str) -> Iterator[None]:
         """One of `bound` calls of that kind to the engine; more are refused rather than queued out of sight."""
         key = (kind, engine.uid)
         taken = self._slots.taken(key)
@@ -121,7 +120,7 @@ class AgentLink:
             yield
 
     @contextmanager
-    def refusals(self, engine: EngineView) -> Iterator[None]:
+    def refusals(self, engine: KnownEngine) -> Iterator[None]:
         """Raises Refused for each error of a call within the block, but AgentNotFound as it is."""
         try:
             with transport_errors():
@@ -131,7 +130,7 @@ class AgentLink:
         except AgentError as error:
             raise self.refusal(engine, error) from None
 
-    def refusal(self, engine: EngineView, error: AgentError) -> Refused:
+    def refusal(self, engine: KnownEngine, error: AgentError) -> Refused:
         """What the error of a call means to the caller; counted."""
         match error:
             case AgentRefused():
@@ -147,7 +146,7 @@ class AgentLink:
         self.metrics.agent_errors.labels("broken").inc()
         return upstream(f"The connection to {engine.title} broke: try again")
 
-    def _refused(self, engine: EngineView, status: int, sentence: str) -> Refused:
+    def _refused(self, engine: KnownEngine, status: int, sentence: str) -> Refused:
         match status:
             case 400 | 409 if sentence:
                 return bad_request(f"{engine.title}: {sentence}")
@@ -164,7 +163,7 @@ class AgentLink:
                 )
         return self.bad_response(engine, f"HTTP {status}")
 
-    def bad_response(self, engine: EngineView, what: str) -> Refused:
+    def bad_response(self, engine: KnownEngine, what: str) -> Refused:
         """The agent answered with `what`; counted."""
         self.metrics.agent_errors.labels("bad_response").inc()
         return upstream(f"The agent of {engine.title} answered with {what}")

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 from linkis_ecm.engine.plugin_choice import choose_plugin
-from linkis_ecm.gateway.inventory.view import EngineView, Key, PluginView
+from linkis_ecm.gateway.inventory.view import Key, KnownEngine, PluginView
 
-Listener = Callable[[EngineView | None], None]
+Listener = Callable[[KnownEngine | None], None]
 Kind = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
@@ -22,7 +22,7 @@ class EngineCache:
 
     def __init__(self) -> None:
         self.synced = False
-        self._engines: dict[Key, EngineView] = {}
+        self._engines: dict[Key, KnownEngine] = {}
         # An id of an engine → the engines that carry it. Several only where somebody gave a ticket twice.
         self._ids: dict[str, set[Key]] = {}
         self._listeners: dict[Key, set[Listener]] = {}
@@ -30,14 +30,14 @@ class EngineCache:
     def __len__(self) -> int:
         return len(self._engines)
 
-    def __iter__(self) -> Iterator[EngineView]:
+    def __iter__(self) -> Iterator[KnownEngine]:
         return iter(tuple(self._engines.values()))
 
-    def get(self, key: Key) -> EngineView | None:
+    def get(self, key: Key) -> KnownEngine | None:
         """The engine of that namespace and name."""
         return self._engines.get(key)
 
-    def resolve(self, engine_id: str) -> EngineView | None:
+    def resolve(self, engine_id: str) -> KnownEngine | None:
         """The engine of a ticket id, a service instance (host:port) or `namespace/name`."""
         keys = self._ids.get(engine_id)
         if keys:
@@ -58,14 +58,14 @@ class EngineCache:
             if not listeners and self._listeners.get(key) is listeners:
                 del self._listeners[key]
 
-    def on_event(self, kind: Kind, view: EngineView) -> None:
+    def on_event(self, kind: Kind, view: KnownEngine) -> None:
         """Take a change over."""
         if kind == "DELETED":
             self._forget(view.key)
         else:
             self._put(view)
 
-    def learn(self, view: EngineView) -> None:
+    def learn(self, view: KnownEngine) -> None:
         """Take over what a call of our own was answered, where it is newer than what the feed has told.
 
         A hint only: an engine that the feed does not know, or has dropped, stays unknown.
@@ -74,7 +74,7 @@ class EngineCache:
         if known is not None and known.uid == view.uid and view.version > known.version:
             self._put(view)
 
-    def _put(self, view: EngineView) -> None:
+    def _put(self, view: KnownEngine) -> None:
         before = self._engines.get(view.key)
         if before == view:
             return
@@ -94,14 +94,14 @@ class EngineCache:
             self._unindex(view)
             self._notify(key, None)
 
-    def _unindex(self, view: EngineView) -> None:
+    def _unindex(self, view: KnownEngine) -> None:
         for engine_id in {view.ticket_id, view.service_instance}:
             keys = self._ids[engine_id]
             keys.discard(view.key)
             if not keys:
                 del self._ids[engine_id]
 
-    def _notify(self, key: Key, view: EngineView | None) -> None:
+    def _notify(self, key: Key, view: KnownEngine | None) -> None:
         for listener in tuple(self._listeners.get(key, ())):
             listener(view)
 
@@ -124,7 +124,7 @@ class PluginCache:
         """The entry that an engine of that type and version would be made of; without a version, the default."""
         return choose_plugin(self._plugins.values(), engine_type=engine_type, version=version)
 
-    def of(self, engine: EngineView) -> PluginView | None:
+    def of(self, engine: KnownEngine) -> PluginView | None:
         """The entry that the engine was made of; its version is known once the operator has accepted it."""
         return choose_plugin(
             self._plugins.values(),

@@ -15,7 +15,7 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Want
 from linkis_ecm.gateway.http.errors import Refused, unavailable
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.cluster import Cluster
-from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, Conflict, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 
@@ -43,7 +43,7 @@ class Claims:
         """A claim from now on; `starting` is how many seconds the engine may take until it is ready."""
         return Claim(self._new_id(), self._clock() + timedelta(seconds=starting) + CLAIM_HOLD)
 
-    async def take(self, wanted: Wanted) -> EngineView | None:
+    async def take(self, wanted: Wanted) -> KnownEngine | None:
         """A free engine that is the caller's from now on, or None where none is left. Raises Refused."""
         for engine in fitting(self._engines, wanted, self._clock()):
             if engine.uid in self._being_claimed:
@@ -57,7 +57,7 @@ class Claims:
                 return claimed
         return None
 
-    async def _claim(self, engine: EngineView, wanted: Wanted) -> EngineView | None:
+    async def _claim(self, engine: KnownEngine, wanted: Wanted) -> KnownEngine | None:
         """The engine with our claim on it; None where somebody else was faster or it is free no more."""
         # What this process has learned since the candidates were listed.
         current = self._engines.get(engine.key)
@@ -78,7 +78,7 @@ class Claims:
                 return current
         return None
 
-    async def release(self, engine: EngineView, by: str | None = None) -> bool:
+    async def release(self, engine: KnownEngine, by: str | None = None) -> bool:
         """Give the engine back, whoever has claimed it, or only `by`; whether it is unclaimed now. Raises Refused."""
         current = await self._read(engine)
         for _ in range(TRIES):
@@ -98,7 +98,7 @@ class Claims:
                 return True
         raise unavailable(f"{engine.title} changes too often to be given back now: try again")
 
-    async def _write(self, engine: EngineView, claim: Claim | None) -> EngineView:
+    async def _write(self, engine: KnownEngine, claim: Claim | None) -> KnownEngine:
         """Raises Conflict where the engine is no longer as it was judged."""
         if not engine.resource_version:
             # Without one the write would have no precondition.
@@ -108,7 +108,7 @@ class Claims:
         answer = await self._cluster.patch(ENGINECONNS, engine.name, {"metadata": metadata}, namespace=engine.namespace)
         return self._learned(view_of(answer))
 
-    async def _read(self, engine: EngineView) -> EngineView | None:
+    async def _read(self, engine: KnownEngine) -> KnownEngine | None:
         """The engine as the API server has it; None where it is gone. Raises Refused."""
         try:
             found = await self._cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
@@ -118,12 +118,12 @@ class Claims:
             raise _not_taken(engine, error) from None
         return self._learned(view_of(found))
 
-    def _learned(self, view: EngineView) -> EngineView:
+    def _learned(self, view: KnownEngine) -> KnownEngine:
         # Else the next asker would choose by what our watch has not told yet.
         self._engines.learn(view)
         return view
 
 
-def _not_taken(engine: EngineView, error: ApiError) -> Refused:
+def _not_taken(engine: KnownEngine, error: ApiError) -> Refused:
     log.warning("%s cannot be claimed or given back: %s", engine.title, error)
     return unavailable(f"The API server does not take the claim of {engine.title} now: try again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
-from linkis_ecm.gateway.inventory.view import EngineView, PluginView, plugin_of, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, PluginView, plugin_of, view_of
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
@@ -19,7 +19,7 @@ class Feeds:
     ) -> None:
         self._waiting = {*(namespaces or ("",))}
         self._engines = engines
-        self.reflectors: list[Reflector[EngineView] | Reflector[PluginView]] = [
+        self.reflectors: list[Reflector[KnownEngine] | Reflector[PluginView]] = [
             Reflector(
                 client,
                 ENGINECONNS,

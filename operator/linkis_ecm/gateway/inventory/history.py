@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from linkis_ecm.gateway.http.errors import unavailable
+from linkis_ecm.gateway.inventory.view import KnownEngine
 
 log = logging.getLogger(__name__)
 
@@ -25,38 +25,8 @@ WAITING = 64
 SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastEngine:
-    """One row of linkis_cg_ec_resource_info_record, as far as the gateway needs it."""
-
-    ticket_id: str
-    label_value: str
-    user: str
-    service_instance: str
-    ecm_instance: str
-    status: str
-    log_dir_suffix: str
-    create_time: datetime | None
-    used_time: datetime | None
-    release_time: datetime | None
-    reason: str = ""
-    message: str = ""
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
-
-    @property
-    def title(self) -> str:
-        """How sentences call it."""
-        return f"engine {self.ticket_id}"
-
-    @property
-    def is_final(self) -> bool:
-        return self.release_time is not None or self.status in ("Success", "Failed", "ShuttingDown")
-
-
 Answer = TypeVar("Answer")
-Find = Callable[[str], PastEngine | None]
+Find = Callable[[str], KnownEngine | None]
 
 
 class Record(Protocol):
@@ -147,7 +117,7 @@ class History:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="history")
         self._under_way = 0
 
-    async def find(self, engine_id: str) -> PastEngine | None:
+    async def find(self, engine_id: str) -> KnownEngine | None:
         """The engine's last record, None where there is none. Raises Refused where the database does not answer."""
         find = self._find
         return None if find is None else await self.ask(lambda: find(engine_id))

@@ -1,4 +1,4 @@
-"""An EngineConn as the gateway needs it: a flat, small view of the API's object.
+"""An engine as the gateway knows it: one flat, small shape, made from its resource or from its record.
 
 Parsed leniently, as an object of a newer version must not break an older gateway. Pure.
 """
@@ -7,21 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats
-from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
+from linkis_ecm.model.states import AVAILABLE, FINAL, RECORD_FINAL, EngineState
 
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineView:
-    """One engine. `log_dir_suffix` is empty until the operator has written it."""
+class KnownEngine:
+    """One engine. Times are RFC 3339 texts in UTC. `log_dir_suffix` is empty until the operator has written it.
 
+    While its resource exists (`in_cluster`), all of it is the resource's. Afterwards it is the database's record, which
+    has no address, pod, phases of the start or sizes.
+    """
+
+    # False: only its record is known.
+    in_cluster: bool
     namespace: str
     name: str
     uid: str
@@ -33,12 +40,15 @@ class EngineView:
     creator: str
     # The catalogue's entry that it names; empty where it names a type.
     plugin: str = ""
-    state: EngineState
     # Of the object that this view was made of: the precondition of a write.
     resource_version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     # Which asker has the engine, by its annotation.
     claim: Claim | None = None
+    # Its state in Linkis's words. A record may have another word, or none.
+    status: str
+    # Linkis's combined label: user-creator,engineType-version.
+    label_value: str
     since: str | None = None
     reason: str = ""
     message: str = ""
@@ -75,7 +85,12 @@ class EngineView:
     @property
     def title(self) -> str:
         """How sentences call it."""
-        return f"engine {self.namespace}/{self.name}"
+        return f"engine {self.namespace}/{self.name}" if self.in_cluster else f"engine {self.ticket_id}"
+
+    @property
+    def state(self) -> EngineState:
+        """`status` as a state; Starting where it is none."""
+        return _STATES.get(self.status, EngineState.STARTING)
 
     @property
     def has_agent(self) -> bool:
@@ -99,35 +114,43 @@ class EngineView:
 
     @property
     def is_final(self) -> bool:
-        return self.state in FINAL
+        """It has ended. A record says so by its time of release too, and an engine killed on request keeps ShuttingDown
+        there."""
+        if self.in_cluster:
+            return self.state in FINAL
+        return bool(self.finished_time) or self.status in RECORD_FINAL
 
-    @property
-    def label_value(self) -> str:
-        return formats.label_value(self.user, self.creator, self.engine_type, self.engine_version)
+
+_STATES: dict[str, EngineState] = {str(state): state for state in EngineState}
 
 
-def view_of(item: Mapping[str, Any]) -> EngineView:
+def view_of(item: Mapping[str, Any]) -> KnownEngine:
     """The view of an EngineConn as the API sent it."""
     metadata = item.get("metadata") or {}
     spec = item.get("spec") or {}
     status = item.get("status") or {}
     uid = str(metadata.get("uid") or "")
     ticket_id = str(spec.get("ticketId") or uid)
-    return EngineView(
+    user, creator = str(spec.get("user") or ""), str(spec.get("creator") or "")
+    engine_type = str(status.get("engineType") or spec.get("engineType") or "")
+    engine_version = str(status.get("engineVersion") or spec.get("engineVersion") or "")
+    return KnownEngine(
+        in_cluster=True,
         namespace=str(metadata.get("namespace") or ""),
         name=str(metadata.get("name") or ""),
         uid=uid,
         created=str(metadata.get("creationTimestamp") or ""),
         ticket_id=ticket_id,
-        engine_type=str(status.get("engineType") or spec.get("engineType") or ""),
-        engine_version=str(status.get("engineVersion") or spec.get("engineVersion") or ""),
-        user=str(spec.get("user") or ""),
-        creator=str(spec.get("creator") or ""),
         plugin=str(spec.get("plugin") or ""),
         resource_version=str(metadata.get("resourceVersion") or ""),
         labels={str(name): str(value) for name, value in (metadata.get("labels") or {}).items()},
         claim=parse_claim((metadata.get("annotations") or {}).get(CLAIM_ANNOTATION)),
-        state=_state(status.get("engineState")),
+        engine_type=engine_type,
+        engine_version=engine_version,
+        user=user,
+        creator=creator,
+        status=str(_state(status.get("engineState"))),
+        label_value=formats.label_value(user, creator, engine_type, engine_version),
         since=status.get("stateSince"),
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or ""),
@@ -150,6 +173,59 @@ def view_of(item: Mapping[str, Any]) -> EngineView:
         memory_bytes=_bytes((spec.get("resources") or {}).get("memory")),
         tenant=str(spec.get("tenant") or ""),
     )
+
+
+def engine_of_record(
+    *,
+    ticket_id: str,
+    label_value: str,
+    user: str,
+    service_instance: str,
+    ecm_instance: str,
+    status: str,
+    log_dir_suffix: str,
+    create_time: datetime | None,
+    used_time: datetime | None,
+    release_time: datetime | None,
+    reason: str = "",
+    message: str = "",
+    namespace: str = "",
+    name: str = "",
+    uid: str = "",
+) -> KnownEngine:
+    """The engine of one row of linkis_cg_ec_resource_info_record; the store's times are naive UTC."""
+    # Linkis's combined label: user-creator,engineType-version; neither part has a "-" of its own.
+    who, _, what = label_value.partition(",")
+    engine_type, _, engine_version = what.partition("-")
+    return KnownEngine(
+        in_cluster=False,
+        namespace=namespace,
+        name=name,
+        uid=uid,
+        created=_time(create_time) or "",
+        ticket_id=ticket_id,
+        engine_type=engine_type,
+        engine_version=engine_version,
+        user=user,
+        creator=who.partition("-")[2],
+        status=status,
+        label_value=label_value,
+        reason=reason,
+        message=message,
+        service_instance=service_instance,
+        ecm_instance=ecm_instance,
+        log_dir_suffix=log_dir_suffix,
+        ready_time=_time(used_time),
+        finished_time=_time(release_time),
+    )
+
+
+def _time(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC."""
+    if at is None:
+        return None
+    aware = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return aware.isoformat().replace("+00:00", "Z")
 
 
 def _milli(text: Any) -> int:

@@ -15,8 +15,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.http.validate import validated
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
@@ -62,7 +61,7 @@ async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
     )
 
 
-async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None = None) -> EngineView:
+async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
     try:
         return await make_engine(call, wanted, claim=claim)
     except NotReadyInTime as late:
@@ -165,7 +164,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
         raise forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
     metrics = "{}"
     records = call.gateway.records
-    if isinstance(engine, EngineView):
+    if engine.in_cluster:
         node = shapes.engine_node(sized(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
         metrics = await _metrics(call, engine)
     else:
@@ -176,7 +175,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     return Answer({"engine": node, "ecMetrics": metrics})
 
 
-async def _metrics(call: Call, engine: EngineView) -> str:
+async def _metrics(call: Call, engine: KnownEngine) -> str:
     """The agent's figures, if it answers: how the engine is, which a once job's client asks for, the cluster knows."""
     if not engine.takes_code:
         return "{}"
@@ -188,7 +187,7 @@ async def _metrics(call: Call, engine: EngineView) -> str:
     return json.dumps({"ticketId": engine.ticket_id, **dict(told.get("metrics") or {})})
 
 
-async def _engine(call: Call, request: Instance) -> EngineView | PastEngine | None:
+async def _engine(call: Call, request: Instance) -> KnownEngine | None:
     for engine_id in (request.ticket_id, request.instance):
         if not engine_id:
             continue

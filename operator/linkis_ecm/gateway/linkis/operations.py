@@ -13,8 +13,7 @@ from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
 from linkis_ecm.gateway.methods.commands import COMMANDS, operate
@@ -40,9 +39,9 @@ async def open_engine_log(call: Call, request: OpenLog) -> Answer:
 
 async def _log_engine(
     call: Call, instance: str | None, parameters: dict[str, Any], em_instance: str | None
-) -> EngineView | PastEngine:
+) -> KnownEngine:
     """The engine whose log it is: by ticket, else by instance; its folder must be the one named, if one is."""
-    found: EngineView | PastEngine | None = None
+    found: KnownEngine | None = None
     for engine_id in (parameters.get("ticketId"), instance):
         if isinstance(engine_id, str) and engine_id and found is None:
             found = await call.gateway.find(engine_id)

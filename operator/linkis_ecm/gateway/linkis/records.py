@@ -9,7 +9,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
 from linkis_ecm.gateway.inventory.history import Records as Store
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
 from linkis_ecm.gateway.linkis.sizes import sized
@@ -115,7 +115,7 @@ async def ec_list(call: Call, request: EcList) -> Answer:
     return Answer({"ecList": found})
 
 
-def _wanted(view: EngineView, request: EcList) -> bool:
+def _wanted(view: KnownEngine, request: EcList) -> bool:
     return (
         (not request.creators or view.creator in request.creators or view.user in request.creators)
         and (not request.engine_types or view.engine_type in request.engine_types)
@@ -131,7 +131,7 @@ async def engine_types(call: Call, _: Nothing) -> Answer:
 
 async def user_resources(call: Call, _: Nothing) -> Answer:
     """rm/userresources: what the caller's engines hold, by creator and engine type."""
-    groups: dict[str, dict[str, list[EngineView]]] = {}
+    groups: dict[str, dict[str, list[KnownEngine]]] = {}
     for known in call.gateway.engines:
         view = sized(call.gateway.plugins, known)
         if view.user == call.caller.user and not view.is_final:

@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from linkis_ecm.gateway.inventory.history import PastEngine, Record
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.history import Record
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.model.reasons import KILLED
 from linkis_ecm.model.states import EngineState
 
@@ -30,16 +30,16 @@ def service_instance(application: str, instance: str) -> dict[str, Any]:
     }
 
 
-def status_of(engine: EngineView | PastEngine) -> str:
+def status_of(engine: KnownEngine) -> str:
     """Linkis's word; of a killed engine the record's, for its client takes Success for a job that is done."""
-    if not isinstance(engine, EngineView):
+    if not engine.in_cluster:
         return engine.status or "Failed"
     if engine.state is EngineState.SUCCESS and engine.reason in KILLED:
         return str(EngineState.SHUTTING_DOWN)
     return str(engine.state)
 
 
-def started(engine: EngineView, *, ecm: str) -> dict[str, Any]:
+def started(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
     """The `engine` of askEngineConn and createEngineConn."""
     return {
         "ecAsyncStartResult": "success",
@@ -51,7 +51,7 @@ def started(engine: EngineView, *, ecm: str) -> dict[str, Any]:
     }
 
 
-def labels(engine: EngineView | PastEngine) -> list[dict[str, Any]]:
+def labels(engine: KnownEngine) -> list[dict[str, Any]]:
     """userCreator, engineType and engineInstance, as consoles read them."""
     who, _, what = engine.label_value.partition(",")
     return [
@@ -86,7 +86,7 @@ def epoch(at: datetime | None) -> int | None:
     return None if at is None else round(at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def engine_node(engine: EngineView, *, ecm: str) -> dict[str, Any]:
+def engine_node(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
     """An AMEngineNode: listUserEngines, getEngineConn."""
     resource = load(cpu_milli=engine.cpu_milli, memory_bytes=engine.memory_bytes)
     return {
@@ -121,7 +121,7 @@ def engine_node(engine: EngineView, *, ecm: str) -> dict[str, Any]:
     }
 
 
-def past_node(engine: PastEngine) -> dict[str, Any]:
+def past_node(engine: KnownEngine) -> dict[str, Any]:
     """The same of an engine that is a record by now."""
     return {
         "serviceInstance": service_instance(ENGINECONN, engine.service_instance),
@@ -133,8 +133,8 @@ def past_node(engine: PastEngine) -> dict[str, Any]:
         "owner": engine.user,
         "mark": "process",
         "ticketId": engine.ticket_id,
-        "startTime": epoch(engine.create_time),
-        "updateTime": epoch(engine.release_time),
+        "startTime": millis(engine.created),
+        "updateTime": millis(engine.finished_time),
         "nodeHealthyInfo": health(status_of(engine), engine.message),
         "nodeDescription": engine.message or None,
     }
@@ -145,7 +145,7 @@ def health(status: str, message: str) -> dict[str, Any]:
     return {"nodeHealthy": "UnHealthy" if status in UNHEALTHY_STATES else "Healthy", "msg": message}
 
 
-def engine_vo(engine: EngineView, *, ecm: str) -> dict[str, Any]:
+def engine_vo(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
     """An AMEngineNodeVo: listEMEngines."""
     resource = load(cpu_milli=engine.cpu_milli, memory_bytes=engine.memory_bytes)
     found = health(status_of(engine), engine.message)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from linkis_ecm.gateway.inventory.cache import PluginCache
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 
 
-def sized(plugins: PluginCache, view: EngineView) -> EngineView:
+def sized(plugins: PluginCache, view: KnownEngine) -> KnownEngine:
     """The view with both of its figures."""
     if view.cpu_milli and view.memory_bytes:
         return view

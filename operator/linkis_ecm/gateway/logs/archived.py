@@ -24,8 +24,8 @@ from linkis_ecm.archive.bundles import CONTAINER_LOG, Archive, Reader
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import bad_request
-from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogMissing, LogQuery
+from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.logs.source import FollowedLog, LogMissing, LogQuery
 
 # Logs whose line index is kept in memory: 8 bytes for each 256 KiB of a log, so 64 KiB for 2 GiB.
 INDEXES = 256
@@ -49,13 +49,15 @@ class ArchiveLogSource:
         self._background: set[asyncio.Task[Any]] = set()
         self._indexes: OrderedDict[tuple[str, int, str], tuple[LineIndex, asyncio.Lock]] = OrderedDict()
 
-    def has(self, engine: Engine) -> bool:
+    def has(self, engine: KnownEngine) -> bool:
         """Once the engine has ended, or between two of its attempts."""
-        if isinstance(engine, EngineView):
+        if engine.in_cluster:
             return engine.is_final or (engine.attempt > 0 and not engine.address)
         return bool(engine.uid)
 
-    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
+    async def lines(
+        self, engine: KnownEngine, log_type: str, query: LogQuery, *, held: AsyncExitStack
+    ) -> dict[str, Any]:
         (attempt, name), reader = await self._reader(engine, log_type)
         index, lock = self._index((engine.uid, attempt, name))
         reading = AsyncExitStack()
@@ -82,7 +84,7 @@ class ArchiveLogSource:
 
     @asynccontextmanager
     async def open(
-        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+        self, engine: KnownEngine, log_type: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[OpenedFile]:
         (attempt, name), reader = await self._reader(engine, log_type)
         begin = min(offset, reader.size)
@@ -99,7 +101,7 @@ class ArchiveLogSource:
 
     @asynccontextmanager
     async def follow(
-        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+        self, engine: KnownEngine, log_type: str, *, offset: int | None, tail: int
     ) -> AsyncIterator[FollowedLog]:
         """The bytes that the archive has: an ended engine writes no more."""
         _, reader = await self._reader(engine, log_type)
@@ -130,7 +132,7 @@ class ArchiveLogSource:
             self._indexes.popitem(last=False)
         return found
 
-    async def _reader(self, engine: Engine, log_type: str) -> tuple[Found, Reader]:
+    async def _reader(self, engine: KnownEngine, log_type: str) -> tuple[Found, Reader]:
         """The log of the last attempt that left one. Raises LogMissing, and Refused where nothing is kept at all."""
         attempts = await self._archive.attempts(engine.uid)
         if not attempts:

@@ -17,8 +17,8 @@ from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.socket_relay import SocketSource
-from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, FollowedLog, LogMissing, LogQuery
+from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.logs.source import FollowedLog, LogMissing, LogQuery
 
 DOWNLOADS_PER_ENGINE = 4
 FOLLOWERS_PER_ENGINE = 8
@@ -31,18 +31,19 @@ MAX_PAGE_BYTES = 64 << 20
 
 
 class AgentLogSource:
-    """Logs of engines whose pods live."""
+    """Logs of engines whose pods run."""
 
     def __init__(self, link: AgentLink) -> None:
         self._link = link
         self._downloads = 0
 
-    def has(self, engine: Engine) -> bool:
+    def has(self, engine: KnownEngine) -> bool:
         """While the pod has an address and has not ended."""
         return has_agent(engine)
 
-    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
-        live = _live(engine)
+    async def lines(
+        self, engine: KnownEngine, log_type: str, query: LogQuery, *, held: AsyncExitStack
+    ) -> dict[str, Any]:
         path = paths.log_lines(
             log_type,
             {
@@ -55,38 +56,37 @@ class AgentLogSource:
             },
         )
         try:
-            async with self._link.open(live, path, kind="lines", bound=READS_PER_ENGINE, what="log pages") as answer:
+            async with self._link.open(engine, path, kind="lines", bound=READS_PER_ENGINE, what="log pages") as answer:
                 size = answer.content_length
                 if size is None or size > MAX_PAGE_BYTES:
-                    raise self._link.bad_response(live, "a page of its log over the limit: ask for fewer lines")
+                    raise self._link.bad_response(engine, "a page of its log over the limit: ask for fewer lines")
                 # Three times: the agent's text, the objects, and the answer's text.
                 await held.enter_async_context(self._link.budget.hold(3 * size))
-                with self._link.refusals(live):
+                with self._link.refusals(engine):
                     content = await answer.read()
         except AgentNotFound:
             raise LogMissing from None
         try:
             page = orjson.loads(content)
         except orjson.JSONDecodeError:
-            raise self._link.bad_response(live, "a page of its log that is not JSON") from None
+            raise self._link.bad_response(engine, "a page of its log that is not JSON") from None
         logs, end_line = (page.get("logs"), page.get("endLine")) if isinstance(page, dict) else (None, None)
         if not isinstance(logs, list) or not isinstance(end_line, int) or not all(isinstance(x, str) for x in logs):
-            raise self._link.bad_response(live, "a page of its log without lines")
+            raise self._link.bad_response(engine, "a page of its log without lines")
         return {"logs": logs, "endLine": end_line, "rows": len(logs)}
 
     @asynccontextmanager
     async def open(
-        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+        self, engine: KnownEngine, log_type: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[OpenedFile]:
-        live = _live(engine)
         path = paths.log(log_type, offset=offset or None, length=length)
         try:
             async with self._link.open(
-                live, path, kind="download", bound=DOWNLOADS_PER_ENGINE, what="downloads"
+                engine, path, kind="download", bound=DOWNLOADS_PER_ENGINE, what="downloads"
             ) as answer:
                 total = header_number(answer, paths.LOG_SIZE)
                 if answer.content_length is None or total is None:
-                    raise self._link.bad_response(live, "a log without its length")
+                    raise self._link.bad_response(engine, "a log without its length")
                 # The file, its first byte and the pod that wrote it identify the bytes: written bytes do not change.
                 file = _NO_TAG.sub("", answer.headers.get(paths.LOG_FILE, ""))[:40]
                 self._downloads += 1
@@ -94,7 +94,7 @@ class AgentLogSource:
                     yield OpenedFile(
                         total=total,
                         length=answer.content_length,
-                        identity=f"{live.uid}-{live.attempt}-{file}",
+                        identity=f"{engine.uid}-{engine.attempt}-{file}",
                         chunks=answer.content.iter_any(),
                         socket=SocketSource(answer, self._link.settings.agent_seconds)
                         if self._downloads <= SOCKET_DOWNLOADS
@@ -107,17 +107,16 @@ class AgentLogSource:
 
     @asynccontextmanager
     async def follow(
-        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+        self, engine: KnownEngine, log_type: str, *, offset: int | None, tail: int
     ) -> AsyncIterator[FollowedLog]:
-        live = _live(engine)
         path = paths.log_follow(log_type, offset=offset, tail=tail)
         try:
             async with self._link.open(
-                live, path, kind="follow", bound=FOLLOWERS_PER_ENGINE, what="followers"
+                engine, path, kind="follow", bound=FOLLOWERS_PER_ENGINE, what="followers"
             ) as answer:
                 begins = header_number(answer, paths.LOG_OFFSET)
                 if begins is None:
-                    raise self._link.bad_response(live, "a log without the place of its first byte")
+                    raise self._link.bad_response(engine, "a log without the place of its first byte")
                 yield FollowedLog(begins, _unframed(answer.content))
         except AgentNotFound:
             raise LogMissing from None
@@ -143,9 +142,3 @@ async def _read_line(content: StreamReader) -> bytes:
     except LineTooLong:
         # Not one of aiohttp's client errors: it would count as a bug of the gateway.
         raise ConnectionResetError("the agent sent what is no frame") from None
-
-
-def _live(engine: Engine) -> EngineView:
-    if not isinstance(engine, EngineView):
-        raise TypeError("only a live engine has an agent")
-    return engine

@@ -13,10 +13,7 @@ from typing import Any, Protocol
 from linkis_ecm.gateway.agents.link import no_agent
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.errors import Refused, bad_request
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
-
-Engine = EngineView | PastEngine
+from linkis_ecm.gateway.inventory.view import KnownEngine
 
 
 class LogMissing(Exception):  # noqa: N818 - a fact, not a bug
@@ -47,22 +44,24 @@ class FollowedLog:
 class LogSource(Protocol):
     """A place that holds logs. The calls raise LogMissing where the engine has written no such log, and Refused."""
 
-    def has(self, engine: Engine) -> bool:
+    def has(self, engine: KnownEngine) -> bool:
         """Whether this place holds the engine's logs."""
         ...
 
-    async def lines(self, engine: Engine, log_type: str, query: LogQuery, *, held: AsyncExitStack) -> dict[str, Any]:
+    async def lines(
+        self, engine: KnownEngine, log_type: str, query: LogQuery, *, held: AsyncExitStack
+    ) -> dict[str, Any]:
         """`logs`, `endLine`, `rows`, as in the agent's page; `held` keeps the reserved bytes until the page is sent."""
         ...
 
     def open(
-        self, engine: Engine, log_type: str, *, offset: int = 0, length: int | None = None
+        self, engine: KnownEngine, log_type: str, *, offset: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[OpenedFile]:
         """The log's bytes, in pieces; leaving the block closes it."""
         ...
 
     def follow(
-        self, engine: Engine, log_type: str, *, offset: int | None, tail: int
+        self, engine: KnownEngine, log_type: str, *, offset: int | None, tail: int
     ) -> AbstractAsyncContextManager[FollowedLog]:
         """The bytes from `offset`, or else the last `tail`, on, and those that are written from now on, until the
         engine ends."""
@@ -75,14 +74,14 @@ class Logs:
 
     sources: Sequence[LogSource]
 
-    def source(self, engine: Engine) -> LogSource:
+    def source(self, engine: KnownEngine) -> LogSource:
         """The place that holds the engine's logs. Raises Refused where none does."""
         for source in self.sources:
             if source.has(engine):
                 return source
-        if isinstance(engine, EngineView) and not engine.is_final and not engine.has_agent:
+        if engine.in_cluster and not engine.is_final and not engine.has_agent:
             raise no_agent(engine)
-        if isinstance(engine, EngineView) and not engine.is_final and not engine.address:
+        if engine.in_cluster and not engine.is_final and not engine.address:
             raise bad_request(
                 f"{engine.title} is {engine.state} and has written no log yet: ask again when getEngineStatus shows it"
                 " ready"
@@ -90,7 +89,7 @@ class Logs:
         raise bad_request(f"The logs of {engine.title} are gone: the engine has ended and its pod with it")
 
 
-def missing(engine: Engine, log_type: str) -> Refused:
+def missing(engine: KnownEngine, log_type: str) -> Refused:
     """The refusal for a log that was never written: Linkis's sentence, with a remedy."""
     path = f"{engine.log_dir_suffix}/{log_type}"
     return bad_request(

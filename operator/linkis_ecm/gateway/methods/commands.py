@@ -13,13 +13,13 @@ from linkis_ecm.api.models import MAX_KEYWORDS, EngineCommandAnswer, EngineComma
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.gateway.inventory.view import EngineView
-from linkis_ecm.gateway.logs.source import Engine, LogQuery
+from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.logs.source import LogQuery
 from linkis_ecm.gateway.methods.logs import LOG_TYPE_TEXT, read_page
 from linkis_ecm.gateway.methods.tasks import takes_no_code
 from linkis_ecm.model.reasons import by_name
 
-Command = Callable[[Call, Engine, dict[str, Any]], Awaitable[dict[str, Any]]]
+Command = Callable[[Call, KnownEngine, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 async def send_engine_command(call: Call, request: EngineCommandRequest) -> Answer:
@@ -31,7 +31,7 @@ async def send_engine_command(call: Call, request: EngineCommandRequest) -> Answ
     return Answer(await operate(call, engine, command, request.parameters))
 
 
-async def operate(call: Call, engine: Engine, command: Command, parameters: dict[str, Any]) -> EngineCommandAnswer:
+async def operate(call: Call, engine: KnownEngine, command: Command, parameters: dict[str, Any]) -> EngineCommandAnswer:
     """The operator's answer in Linkis's shape."""
     try:
         return EngineCommandAnswer(result=await command(call, engine, parameters))
@@ -39,27 +39,27 @@ async def operate(call: Call, engine: Engine, command: Command, parameters: dict
         return EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True)
 
 
-def _live(engine: Engine) -> EngineView:
-    if not isinstance(engine, EngineView) or not engine.takes_code:
+def _live(engine: KnownEngine) -> KnownEngine:
+    if not engine.takes_code:
         raise takes_no_code(engine)
     return engine
 
 
-async def _interrupt(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _interrupt(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     await call.gateway.agents.interrupt(_live(engine))
     return {}
 
 
-async def _restart(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _restart(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     await call.gateway.agents.restart(_live(engine))
     return {}
 
 
-async def _status(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _status(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     return await call.gateway.agents.status(_live(engine))
 
 
-async def _unlock(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:
+async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -> dict[str, Any]:
     """Give back an engine that askEngineConn gave out: with its answer's `lock`, or without one whosever it is."""
     lock = parameters.get("lock")
     if lock is not None and not isinstance(lock, str):
@@ -69,7 +69,7 @@ async def _unlock(call: Call, engine: Engine, parameters: dict[str, Any]) -> dic
     return {}
 
 
-async def _progress(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnProgress: of the running task, as its OnceExecutor tells it."""
     tasks = await call.gateway.agents.tasks(_live(engine))
     running = next((task for task in tasks if task.get("status") == "Running"), None)
@@ -84,32 +84,28 @@ async def _progress(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, 
     return {"progress": progress, "progressMessage": message, "progressInfo": info}
 
 
-async def _metrics(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _metrics(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnMetrics."""
     told = await call.gateway.agents.status(_live(engine))
     return {"metrics": told.get("metrics", {}), "usage": told.get("usage", {})}
 
 
-async def _diagnosis(call: Call, engine: Engine, _: dict[str, Any]) -> dict[str, Any]:
+async def _diagnosis(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnDiagnosis: an object, on how the engine is; its client refuses a bare text."""
-    if isinstance(engine, EngineView):
-        state, verb = str(engine.state), "is"
-        why = engine.message or engine.reason or "nothing is wrong with it"
-    else:
-        state, verb = engine.status, "has ended as"
-        why = engine.message or engine.reason
+    verb = "is" if engine.in_cluster else "has ended as"
+    why = engine.message or engine.reason or ("nothing is wrong with it" if engine.in_cluster else "")
     known = by_name(engine.reason)
     return {
         "diagnosis": {
-            "state": state,
+            "state": engine.status,
             "reason": engine.reason,
             "remedy": known.remedy if known else "",
-            "sentence": f"{engine.title} {verb} {state}: {why}",
+            "sentence": f"{engine.title} {verb} {engine.status}: {why}",
         }
     }
 
 
-async def _log(call: Call, engine: Engine, parameters: dict[str, Any]) -> dict[str, Any]:
+async def _log(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnLog, with its parameters. `lastRows` gives `logs` and `rows` only."""
     log_type = parameters.get("logType") or "stdout"
     if log_type not in LOG_NAMES:

@@ -24,7 +24,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unav
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model import reasons
@@ -48,7 +48,7 @@ _JOB = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_
 class NotReadyInTime(Refused):
     """The engine goes on starting; `view` is how far it was."""
 
-    def __init__(self, view: EngineView, sentence: str, data: dict[str, Any]) -> None:
+    def __init__(self, view: KnownEngine, sentence: str, data: dict[str, Any]) -> None:
         super().__init__(sentence, data=data)
         self.view = view
 
@@ -58,7 +58,7 @@ async def create_engine_connection(call: Call, request: CreateEngineRequest) -> 
     return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
 
 
-async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> EngineView:
+async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
     """The engine that is asked for; with `claim`, no other asker gets it. Raises Refused."""
     gateway, caller = call.gateway, call.caller
     user = _owner(caller, request.user)
@@ -118,7 +118,7 @@ def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
         )
 
 
-async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView | None:
+async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine | None:
     """The engine that the caller's ticket made before, if it did."""
     if request.ticket_id is None:
         return None
@@ -138,7 +138,7 @@ async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest,
     return None
 
 
-def _same(view: EngineView, caller: Caller, request: CreateEngineRequest, user: str) -> EngineView:
+def _same(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
     owned(view, caller)
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
@@ -193,7 +193,7 @@ def _plain(text: str, length: int) -> str:
 
 async def _create(
     gateway: Gateway, caller: Caller, request: CreateEngineRequest, *, user: str, namespace: str, body: dict[str, Any]
-) -> EngineView:
+) -> KnownEngine:
     """The engine of `body`, made now or by an earlier call with its ticket."""
     ticket_id = body["spec"]["ticketId"]
     names = [request.name] if request.name else _names(request.engine_type, user, ticket_id)
@@ -220,7 +220,7 @@ def _names(engine_type: str, user: str, ticket_id: str) -> list[str]:
     return [engine_name(engine_type, user, ticket_id, number) for number in range(NAMES_TRIED)]
 
 
-async def _look(gateway: Gateway, namespace: str, name: str, why: ApiError) -> EngineView:
+async def _look(gateway: Gateway, namespace: str, name: str, why: ApiError) -> KnownEngine:
     try:
         return view_of(await gateway.cluster.get(ENGINECONNS, name, namespace=namespace))
     except NotFound:
@@ -249,7 +249,7 @@ def _api_refusal(error: ApiError) -> Refused:
     return unavailable("The API server does not take the engine now: try again with the same ticketId")
 
 
-async def _shown(gateway: Gateway, engine: EngineView) -> None:
+async def _shown(gateway: Gateway, engine: KnownEngine) -> None:
     """Waits until our own watch has told of the engine: the caller's next call may be about it, and would find nobody,
     or end nothing."""
     told = asyncio.Event()
@@ -263,9 +263,9 @@ async def _shown(gateway: Gateway, engine: EngineView) -> None:
             log.warning("%s is made, and the watch has not told of it within %g s", engine.title, SHOWN_SECONDS)
 
 
-async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: bool) -> EngineView:
+async def _ready(gateway: Gateway, engine: KnownEngine, seconds: float, *, once: bool) -> KnownEngine:
     """The engine once it is ready or runs its job. Raises Refused where it ends before, or is not ready in time."""
-    views: asyncio.Queue[EngineView | None] = asyncio.Queue()
+    views: asyncio.Queue[KnownEngine | None] = asyncio.Queue()
     last = engine
     with gateway.engines.listen(engine.key, views.put_nowait):
         current = gateway.engines.get(engine.key)
@@ -285,7 +285,7 @@ async def _ready(gateway: Gateway, engine: EngineView, seconds: float, *, once: 
     return last
 
 
-def _failure(view: EngineView, reason: reasons.Reason | None = None) -> Refused:
+def _failure(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused:
     """Why the engine never became ready."""
     known = reason or reasons.by_name(view.reason)
     if known is None and view.ending:
@@ -307,7 +307,7 @@ def _failure(view: EngineView, reason: reasons.Reason | None = None) -> Refused:
     )
 
 
-def _not_yet(view: EngineView, seconds: float) -> NotReadyInTime:
+def _not_yet(view: KnownEngine, seconds: float) -> NotReadyInTime:
     why = f" ({view.message or view.reason})" if view.message or view.reason else ""
     return NotReadyInTime(
         view,

@@ -14,7 +14,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, owned
 from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.states import ORDER, EngineState
@@ -39,7 +39,7 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
 
 
-async def stop(call: Call, view: EngineView) -> EngineView:
+async def stop(call: Call, view: KnownEngine) -> KnownEngine:
     """Ask for an engine's end, once; the engine as it is then. Raises Refused."""
     call.about(view)
     if view.stop_requested or view.is_final:

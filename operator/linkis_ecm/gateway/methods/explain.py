@@ -30,9 +30,8 @@ from linkis_ecm.engine.view import engine_view, plugin_view
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
-from linkis_ecm.gateway.inventory.history import PastEngine
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.model import reasons
@@ -46,7 +45,7 @@ PREVIEW_MAX = 500
 async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     """What the engine waits for, which deadlines it has, what blocks them."""
     engine = await call.engine(request.engine_id)
-    if isinstance(engine, PastEngine):
+    if not engine.in_cluster:
         return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
     engine = await call.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
@@ -54,7 +53,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     return Answer(
         ExplainAnswer(
             engine=info_of(engine),
-            summary=_summary(str(engine.state), engine.reason),
+            summary=_summary(engine.status, engine.reason),
             deadlines=_deadlines(snapshot, engine.state, now),
             cull_blocked_by=facts.cull_blocked_by(snapshot) or None,
             attempts_allowed=restart.policy(snapshot).max_attempts,
@@ -68,7 +67,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     )
 
 
-async def snapshot_of(gateway: Gateway, engine: EngineView) -> Snapshot:
+async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
     """The engine as the operator would see it, with its agent's own word."""
     try:
         body = await gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
@@ -128,7 +127,7 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     asked = asyncio.Semaphore(ASKED_AT_ONCE)
     now = gateway.clock()
 
-    async def look(view: EngineView) -> CullCandidate | None:
+    async def look(view: KnownEngine) -> CullCandidate | None:
         async with asked:
             try:
                 snapshot = await snapshot_of(gateway, view)

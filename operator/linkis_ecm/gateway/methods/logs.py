@@ -18,7 +18,8 @@ from linkis_ecm.gateway.answers import Answer, Download, OpenedFile, Stream
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.gateway.logs.source import Engine, LogMissing, LogQuery, missing
+from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.logs.source import LogMissing, LogQuery, missing
 
 LOG_TYPE_TEXT = f"logType only supports {', '.join(DOWNLOAD_LOGS)}(logType仅支持{','.join(DOWNLOAD_LOGS)})"
 TEXT = "text/plain; charset=utf-8"
@@ -46,7 +47,7 @@ async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
     return Answer(EngineLogsAnswer(**page))
 
 
-async def read_page(call: Call, engine: Engine, log_type: str, query: LogQuery) -> dict[str, Any]:
+async def read_page(call: Call, engine: KnownEngine, log_type: str, query: LogQuery) -> dict[str, Any]:
     """A page as Linkis's log operator gives it, in our names. Raises Refused."""
     if max(query.lines, query.last_rows) > MAX_LINES:
         raise bad_request(
@@ -145,7 +146,7 @@ def _empty(name: str) -> Refused:
     return bad_request(f"Parameter {name} cannot be empty (参数 {name} 不能为空)")
 
 
-async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> Engine:
+async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> KnownEngine:
     """The engine whose log is asked for: known, the caller's, and with that very folder."""
     engine = await gateway.find(instance)
     if engine is not None and not caller.may_use(engine.user):

@@ -33,8 +33,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
 from linkis_ecm.gateway.http.validate import sentence
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView, startup_millis
+from linkis_ecm.gateway.inventory.view import KnownEngine, startup_millis
 from linkis_ecm.gateway.methods.explain import snapshot_of
 from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
@@ -59,7 +58,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
             EngineMetricsAnswer(
                 engine_id=engine.ticket_id,
                 ticket_id=engine.ticket_id,
-                status=str(engine.state),
+                status=engine.status,
                 live=True,
                 **{name: int(value) for name, value in times.items() if name in _TIMES},
                 tasks_started=int(told.get("tasksStarted") or 0),
@@ -69,16 +68,15 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
                 startup_millis=startup_millis(engine.startup),
             )
         )
-    status = str(engine.state) if isinstance(engine, EngineView) else engine.status
     kept = await _kept(call.gateway, engine.ticket_id)
     return Answer(
         EngineMetricsAnswer(
             engine_id=engine.ticket_id,
             ticket_id=engine.ticket_id,
-            status=status,
+            status=engine.status,
             live=False,
             **{name: int(kept[name]) for name in _TIMES if isinstance(kept.get(name), int)},
-            startup_millis=startup_millis(engine.startup) if isinstance(engine, EngineView) else {},
+            startup_millis=startup_millis(engine.startup),
             kept=kept,
         )
     )
@@ -102,7 +100,7 @@ async def get_resource_usage(call: Call, request: EngineRequest) -> Answer:
     """What was asked for and what is used: measured now where the agent answers, else the last word."""
     gateway = call.gateway
     engine = await call.engine(request.engine_id)
-    if isinstance(engine, PastEngine):
+    if not engine.in_cluster:
         raise bad_request(f"{engine.title} has ended and uses nothing: its last figures are in getEngineMetrics")
     snapshot = await snapshot_of(gateway, engine)
     used = None
@@ -155,7 +153,7 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     """
     gateway = call.gateway
     engine = await call.engine(request.engine_id)
-    if isinstance(engine, PastEngine) or engine.is_final or engine.ending or not engine.pod_name:
+    if engine.is_final or engine.ending or not engine.pod_name:
         raise bad_request(f"{engine.title} has no running pod: its resources are those that it was created with")
     snapshot = await snapshot_of(gateway, engine)
     spec = snapshot.engine.spec
@@ -185,7 +183,7 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     )
 
 
-async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
+async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
     """The pod with `size`, once its kubelet has done it. Raises Refused."""
     resources = size.as_container
     name = engine.pod_name or ""
@@ -218,7 +216,7 @@ async def _resize(gateway: Gateway, engine: EngineView, size: Sizes) -> None:
         raise unavailable(f"The API server does not resize {engine.title} now ({error.reason}): try again") from None
 
 
-async def _patch(gateway: Gateway, engine: EngineView, containers: list[dict[str, Any]]) -> dict[str, Any]:
+async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[str, Any]]) -> dict[str, Any]:
     change = {"spec": {"containers": containers}}
     name, namespace = engine.pod_name or "", engine.namespace
     return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")

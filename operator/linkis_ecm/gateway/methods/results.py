@@ -20,10 +20,11 @@ from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
 from linkis_ecm.gateway.answers import Answer, Stream
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
 from linkis_ecm.gateway.results import arrow_inline, dolphin
 from linkis_ecm.gateway.results.arrow_metadata import MalformedError
-from linkis_ecm.gateway.results.source import Engine, NotKeptError, Output
+from linkis_ecm.gateway.results.source import NotKeptError, Output
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
         raise unavailable("The archive does not answer: try again in a second") from None
 
 
-async def _page(call: Call, engine: Engine, task_id: str, output: Output, request: ResultSetRequest) -> Answer:
+async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, request: ResultSetRequest) -> Answer:
     """`rows` rows from `fromRow` on; of an output that is no table, the output itself."""
     first = (request.from_row or 1) - 1
     count = RESULT_ROWS if request.rows is None else request.rows
@@ -135,7 +136,7 @@ async def _chunks(first: list[Any], pieces: AsyncIterator[Any]) -> AsyncIterator
         raise ConnectionResetError(f"the result cannot be read on: {why}") from None
 
 
-async def _pieces(call: Call, engine: Engine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
+async def _pieces(call: Call, engine: KnownEngine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
     """The result set's bytes. Raises what the reading raises, before its first piece where that tells it."""
     arrow, source = request.format == "arrow", call.gateway.results
     if output.kind != "table":
@@ -208,7 +209,7 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind == "error" else f"a {kind}"
 
 
-async def _unknown(call: Call, engine: Engine, task_id: str) -> Refused:
+async def _unknown(call: Call, engine: KnownEngine, task_id: str) -> Refused:
     """Why there is no such output: no such task, or nothing left of it."""
     info = await look(call, engine, task_id)
     if info is None:
@@ -218,7 +219,7 @@ async def _unknown(call: Call, engine: Engine, task_id: str) -> Refused:
     return _gone(engine)
 
 
-def _gone(engine: Engine) -> Refused:
+def _gone(engine: KnownEngine) -> Refused:
     return Refused(
         f"The output is not kept any more: an engine keeps its latest results, and the archive those of {engine.title}"
         " that were too big to be shown; run the code again",

@@ -27,8 +27,7 @@ from linkis_ecm.gateway.agents.link import has_agent, no_agent
 from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import Observation, settled, with_report
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
@@ -45,7 +44,7 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     if not request.code.strip():
         raise bad_request("Parameter code cannot be empty: send at least one statement")
     engine = await call.engine(request.engine_id)
-    if isinstance(engine, EngineView) and not (engine.takes_code or engine.ending or engine.is_final):
+    if engine.in_cluster and not (engine.takes_code or engine.ending or engine.is_final):
         engine = await call.current(engine)
     task_id = gateway.new_id()
     if request.idempotency_key is not None:
@@ -53,7 +52,7 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
         known = await _ended_before(call, engine, task_id)
         if known is not None:
             return Answer(known, message=f"the task of this idempotencyKey has ended: {known.status}")
-    if isinstance(engine, PastEngine) or not engine.takes_code:
+    if not engine.takes_code:
         raise takes_no_code(engine)
     _run_type(gateway, engine, request.run_type)
     seconds = request.timeout_seconds or gateway.settings.execute_seconds
@@ -80,7 +79,7 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
 
 
 async def _not_taken(
-    gateway: Gateway, engine: EngineView, record: ExecutionRecord, why: Refused, *, keyed: bool
+    gateway: Gateway, engine: KnownEngine, record: ExecutionRecord, why: Refused, *, keyed: bool
 ) -> None:
     """What the engine has refused has not run. What broke on the way may have: the journal's settler finds out.
 
@@ -101,23 +100,23 @@ async def _not_taken(
     gateway.executions.refused(record, why)
 
 
-def heard(gateway: Gateway, engine: EngineView | PastEngine, task_id: str, told: dict[str, Any]) -> None:
+def heard(gateway: Gateway, engine: KnownEngine, task_id: str, told: dict[str, Any]) -> None:
     """Note the agent's word on a task of which the journal has the beginning."""
     gateway.executions.write(with_report(_unwritten(engine, task_id), told))
 
 
-def keyed(engine: EngineView | PastEngine, key: str) -> str:
+def keyed(engine: KnownEngine, key: str) -> str:
     """The id of the task that was sent to the engine with this key."""
     return str(uuid.uuid5(_KEYS, f"{engine.ticket_id}/{key}"))
 
 
-async def _ended_before(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
+async def _ended_before(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
     """The task of a key that an earlier pod of the engine has had, or that ended with the engine."""
-    live = isinstance(engine, EngineView) and engine.takes_code
-    if live and isinstance(engine, EngineView) and engine.attempt == 0:
+    live = engine.takes_code
+    if live and engine.attempt == 0:
         return None  # its agent knows all of its tasks
     record = await call.gateway.executions.find(task_id)
-    if record is None or (isinstance(engine, EngineView) and live and record.attempt == engine.attempt):
+    if record is None or (live and record.attempt == engine.attempt):
         return None
     after = settled(record, Observation(engine), call.gateway.executions.now())
     return _info(after) if after.stays or (after.final and not live) else None
@@ -132,7 +131,7 @@ async def get_task(call: Call, request: TaskRequest) -> Answer:
     return Answer(info)
 
 
-async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> TaskInfo | None:
+async def look(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
     """The agent's word where there is an agent, else the journal's, settled."""
     gateway = call.gateway
     asked, told = False, None
@@ -147,7 +146,7 @@ async def look(call: Call, engine: EngineView | PastEngine, task_id: str) -> Tas
         return None
     if record is None:
         return None if told is None else _info(_unwritten(engine, task_id), told)
-    here = isinstance(engine, EngineView) and engine.attempt == record.attempt
+    here = engine.in_cluster and engine.attempt == record.attempt
     after = settled(record, Observation(engine, answered=asked and here, reported=told), gateway.executions.now())
     if after != record:
         gateway.executions.write(after)
@@ -217,7 +216,7 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
     engine, task_id = await which_task(call, request)
     if not has_agent(engine):
-        if isinstance(engine, EngineView) and not engine.has_agent:
+        if engine.in_cluster and not engine.has_agent:
             raise no_agent(engine)
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
     cursor = request.last_event_id or ""
@@ -230,7 +229,7 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     return Stream(content_type=EVENT_STREAM, chunks=_sse(call, engine, task_id, pieces))
 
 
-async def _sse(call: Call, engine: EngineView, task_id: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _sse(call: Call, engine: KnownEngine, task_id: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The agent's lines as events. Where it goes in the middle, the last event is what is known then."""
     left = b""
     try:
@@ -269,7 +268,7 @@ def _event(line: bytes) -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(told) + b"\n\n"
 
 
-async def which_task(call: Call, request: TaskRequest) -> tuple[EngineView | PastEngine, str]:
+async def which_task(call: Call, request: TaskRequest) -> tuple[KnownEngine, str]:
     """The engine and the task's id. Raises Refused."""
     engine = await call.engine(request.engine_id)
     if (request.task_id is None) == (request.idempotency_key is None):
@@ -277,16 +276,15 @@ async def which_task(call: Call, request: TaskRequest) -> tuple[EngineView | Pas
     return engine, request.task_id or keyed(engine, request.idempotency_key or "")
 
 
-def no_task(engine: EngineView | PastEngine, task_id: str) -> Refused:
+def no_task(engine: KnownEngine, task_id: str) -> Refused:
     """Nobody knows such a task of the engine."""
     return bad_request(f"taskId {task_id} is no task of {engine.title}: take it from executeCode or listTasks")
 
 
-def _unwritten(engine: EngineView | PastEngine, task_id: str) -> ExecutionRecord:
+def _unwritten(engine: KnownEngine, task_id: str) -> ExecutionRecord:
     """A task that only the agent knows (yet)."""
-    attempt = engine.attempt if isinstance(engine, EngineView) else 0
     return ExecutionRecord(
-        task_id=task_id, ticket_id=engine.ticket_id, uid=engine.uid, attempt=attempt, caller="", run_type="",
+        task_id=task_id, ticket_id=engine.ticket_id, uid=engine.uid, attempt=engine.attempt, caller="", run_type="",
         code_sha256="", code_chars=0, status="Accepted", accepted=0.0,
     )  # fmt: skip
 
@@ -314,7 +312,7 @@ def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskIn
     )
 
 
-def _result_answer(call: Call, engine: EngineView, task_id: str, result: TaskResult, opened: AsyncExitStack) -> Answer:
+def _result_answer(call: Call, engine: KnownEngine, task_id: str, result: TaskResult, opened: AsyncExitStack) -> Answer:
     """A task's result as the data of a Message. `opened` is the agent's answer; the call keeps it for a big result,
     whose bytes are read while they are sent."""
     if result.content is not None:
@@ -330,9 +328,9 @@ def _result_answer(call: Call, engine: EngineView, task_id: str, result: TaskRes
     return Answer(LargeJson(result.size, result.chunks, record_end))
 
 
-def takes_no_code(engine: EngineView | PastEngine) -> Refused:
+def takes_no_code(engine: KnownEngine) -> Refused:
     """Why the engine runs nothing."""
-    if isinstance(engine, PastEngine):
+    if not engine.in_cluster:
         return bad_request(f"{engine.title} has ended ({engine.status}): create another engine")
     if engine.is_final:
         why = f", {engine.reason}" if engine.reason else ""
@@ -344,7 +342,7 @@ def takes_no_code(engine: EngineView | PastEngine) -> Refused:
     return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
 
 
-def _run_type(gateway: Gateway, engine: EngineView, run_type: str) -> None:
+def _run_type(gateway: Gateway, engine: KnownEngine, run_type: str) -> None:
     """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
     plugin = gateway.plugins.of(engine)
     if plugin is not None and run_type not in plugin.run_types:

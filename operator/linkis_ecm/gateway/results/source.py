@@ -24,13 +24,10 @@ from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agen
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.http.slots import Slots
-from linkis_ecm.gateway.inventory.history import PastEngine
-from linkis_ecm.gateway.inventory.view import EngineView
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.results.arrow_file import ArrowFile
 from linkis_ecm.gateway.results.arrow_metadata import MalformedError
 from linkis_ecm.gateway.results.json_budget import objects
-
-Engine = EngineView | PastEngine
 
 # One output: the agent's limit is 16 MiB, and JSON escapes a few characters of it.
 MAX_OUTPUT_BYTES = 40 << 20
@@ -126,7 +123,7 @@ class ResultSource:
         async with mine, self._pages:
             yield
 
-    async def output(self, engine: Engine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
+    async def output(self, engine: KnownEngine, task_id: str, index: int | None, *, held: AsyncExitStack) -> Output:
         """The output at `index`; None: the first table, or else the first output. `held` keeps its bytes reserved.
 
         Raises AgentNotFound where neither agent nor archive knows the task, NotKeptError where the output is not kept,
@@ -146,7 +143,7 @@ class ResultSource:
         return found
 
     @asynccontextmanager
-    async def file(self, engine: Engine, result_id: str) -> AsyncIterator[ArrowFile]:
+    async def file(self, engine: KnownEngine, result_id: str) -> AsyncIterator[ArrowFile]:
         """A spilled result, opened. Raises NotKeptError, MalformedError and Refused."""
         async with AsyncExitStack() as stack:
             found = None
@@ -162,7 +159,7 @@ class ResultSource:
 
     # -- with the agent ----------------------------------------------------------------------------------------------
 
-    async def _live_output(self, engine: EngineView, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
+    async def _live_output(self, engine: KnownEngine, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
         path = paths.output(task_id, index)
 
         async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
@@ -186,7 +183,7 @@ class ResultSource:
                 held.push_async_exit(holding.pop_all())
             return found
 
-    async def _live_file(self, engine: EngineView, result_id: str) -> ArrowFile:
+    async def _live_file(self, engine: KnownEngine, result_id: str) -> ArrowFile:
         size, identity = await self._live_size(engine, result_id)
 
         async def read(offset: int, length: int) -> bytes:
@@ -204,7 +201,7 @@ class ResultSource:
 
         return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
 
-    async def _live_size(self, engine: EngineView, result_id: str) -> tuple[int, str]:
+    async def _live_size(self, engine: KnownEngine, result_id: str) -> tuple[int, str]:
         path = paths.result_file(result_id, length=0)
         async with self._link.open(
             engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
@@ -217,7 +214,7 @@ class ResultSource:
     # -- in the archive ----------------------------------------------------------------------------------------------
 
     async def _kept_output(
-        self, engine: Engine, task_id: str, index: int | None, held: AsyncExitStack
+        self, engine: KnownEngine, task_id: str, index: int | None, held: AsyncExitStack
     ) -> Output | None:
         """From the archived list of spilled results, or from a job's archived result."""
         if self._archive is None or not engine.uid:
@@ -237,7 +234,7 @@ class ResultSource:
         return None
 
     async def _json(
-        self, archive: Archive, engine: Engine, attempt: int, name: str, holding: AsyncExitStack
+        self, archive: Archive, engine: KnownEngine, attempt: int, name: str, holding: AsyncExitStack
     ) -> dict[str, Any] | None:
         """The JSON object in an archived file, None where there is no such file; `holding` keeps its bytes reserved."""
         size = (await archive.files(engine.uid, attempt)).get(name, 0)
@@ -263,7 +260,7 @@ class ResultSource:
             raise _bad_archive(engine, f"{name} is not what an agent writes")
         return found
 
-    async def _kept_file(self, engine: Engine, result_id: str, stack: AsyncExitStack) -> ArrowFile | None:
+    async def _kept_file(self, engine: KnownEngine, result_id: str, stack: AsyncExitStack) -> ArrowFile | None:
         if self._archive is None or not engine.uid:
             return None
         for attempt in reversed(await self._archive.attempts(engine.uid)):
@@ -314,7 +311,7 @@ def no_output(index: int, count: int) -> Refused:
     return bad_request(f"output is {index}: the task has {count} outputs, counted from 0")
 
 
-def _bad_archive(engine: Engine, what: str) -> Refused:
+def _bad_archive(engine: KnownEngine, what: str) -> Refused:
     return upstream(f"In the archive of {engine.title}, {what}")
 
 
