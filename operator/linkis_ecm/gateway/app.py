@@ -37,6 +37,7 @@ from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import Find, History, Records
+from linkis_ecm.gateway.inventory.lookup import EngineLookup
 from linkis_ecm.gateway.inventory.usage_reports import Reported
 from linkis_ecm.gateway.journal import ExecutionJournal, Settler, Store, Writer
 from linkis_ecm.gateway.logs.archived import ArchiveLogSource
@@ -89,6 +90,7 @@ def build_app(
     # No bound on connections: calls are bounded for each engine.
     agent_client = AgentClient(user_agent="linkis-ecm-gateway", connections=0)
     history = History(find)
+    lookup = EngineLookup(engines, history, cluster)
     budget = ByteBudget(settings.max_held_bytes)
     link = AgentLink(agent_client, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
@@ -102,6 +104,7 @@ def build_app(
         engines=engines,
         plugins=plugins,
         history=history,
+        lookup=lookup,
         agents=agents,
         executions=executions,
         records=records,
@@ -119,7 +122,7 @@ def build_app(
     )
 
     async def settle(_: web.Application) -> AsyncIterator[None]:
-        settler = asyncio.create_task(Settler(executions, engine=app[GATEWAY].find, ask=agents.task).run())
+        settler = asyncio.create_task(Settler(executions, engine=lookup.find, ask=agents.task).run())
         yield
         settler.cancel()
 

@@ -11,22 +11,20 @@ from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.http.budget import ByteBudget
-from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, shown, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EmStore
 from linkis_ecm.gateway.inventory.history import History, Records
+from linkis_ecm.gateway.inventory.lookup import EngineLookup, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.usage_reports import Reported
-from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import ExecutionJournal
 from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.kube.errors import ApiError, NotFound
-from linkis_ecm.kube.resources import ENGINECONNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +37,7 @@ class Gateway:
     engines: EngineCache
     plugins: PluginCache
     history: History
+    lookup: EngineLookup
     agents: Agents
     executions: ExecutionJournal
     # What the database tells of ended engines; None without one.
@@ -56,10 +55,6 @@ class Gateway:
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
     clock: Callable[[], datetime]
-
-    async def find(self, engine_id: str) -> KnownEngine | None:
-        """The engine of that id, whosever it is: as the cluster has it, else its record. Raises Refused."""
-        return self.engines.resolve(engine_id) or await self.history.find(engine_id)
 
 
 @dataclass(slots=True)
@@ -91,39 +86,12 @@ class Call:
 
     async def engine(self, engine_id: str) -> KnownEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
-        found = await self.gateway.find(engine_id)
-        if found is None or not found.in_cluster:
-            found = await self._behind(found)
+        found = await self.gateway.lookup.find_fresh(engine_id)
         if found is None:
-            raise unknown(engine_id)
+            raise unknown_engine(engine_id)
         self.about(found)
-        owned(found, self.caller)
+        require_use(self.caller, found)
         return found
-
-    async def _behind(self, past: KnownEngine | None) -> KnownEngine | None:
-        """A row that is no end while our watch shows no engine: the watch may be behind, so the API server is asked."""
-        if past is None or past.is_final or not past.name:
-            return past
-        try:
-            item = await self.gateway.cluster.get(ENGINECONNS, past.name, namespace=past.namespace)
-        except NotFound:
-            return past
-        except ApiError:
-            raise unavailable(
-                f"{past.title} is not known here yet, and the API server does not answer: try again"
-            ) from None
-        view = view_of(item)
-        return view if view.uid == past.uid else past
-
-    async def current(self, engine: KnownEngine) -> KnownEngine:
-        """The engine as the API server has it now, where that answers: the caller may have been shown more than our own
-        watch has told, by kubectl or by another replica."""
-        try:
-            item = await self.gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
-        except ApiError:
-            return engine
-        view = view_of(item)
-        return view if view.uid == engine.uid else engine
 
 
 @asynccontextmanager
@@ -131,17 +99,3 @@ async def call_as(gateway: Gateway, caller: Caller, *, audit: Audit | None = Non
     """A call of `caller`; its answer, streams too, is to be read within the block."""
     async with AsyncExitStack() as held:
         yield Call(gateway, caller, held, audit if audit is not None else Audit())
-
-
-def owned(engine: KnownEngine, caller: Caller) -> None:
-    """Raises Refused where the engine is another user's."""
-    if not caller.may_use(engine.user):
-        raise forbidden(f"{engine.title} belongs to another user than {caller.user}: call as its owner, or as an admin")
-
-
-def unknown(engine_id: str) -> Refused:
-    """Nobody knows the engine."""
-    return bad_request(
-        f"engineId {shown(engine_id, 128)!r} is no engine that is known here: give a ticket id, a service"
-        " instance (host:port) or namespace/name as listEngines shows them"
-    )

@@ -14,11 +14,6 @@ class Caller:
     user: str
     is_admin: bool = False
 
-    def may_use(self, owner: str) -> bool:
-        """Whether the caller may use the owner's engines: the owner and admins. Names are compared exactly, as Linkis
-        does for logs."""
-        return self.is_admin or self.user == owner
-
 
 class Credentials(Protocol):
     """The part of a request that an authenticator reads: an aiohttp request, or a test's object."""

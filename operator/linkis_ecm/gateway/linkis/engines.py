@@ -15,6 +15,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.http.validate import validated
+from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
@@ -160,8 +161,8 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     engine = await _engine(call, request)
     if engine is None:
         raise bad_request(f"Instance does not exist {request.instance or request.ticket_id}")
-    if not call.caller.may_use(engine.user):
-        raise forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
+    refusal = forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
+    require_owner(call.caller, engine.user, refusal)
     metrics = "{}"
     records = call.gateway.records
     if engine.in_cluster:
@@ -191,7 +192,7 @@ async def _engine(call: Call, request: Instance) -> KnownEngine | None:
     for engine_id in (request.ticket_id, request.instance):
         if not engine_id:
             continue
-        found = await call.gateway.find(engine_id)
+        found = await call.gateway.lookup.find(engine_id)
         if found is not None:
             return found
     if not request.instance and not request.ticket_id:
@@ -231,8 +232,8 @@ async def _kill(call: Call, instance: str) -> None:
     if view is None:
         return
     call.about(view)
-    if not call.caller.may_use(view.user):
-        raise forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
+    refusal = forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
+    require_owner(call.caller, view.user, refusal)
     await stop(call, view)
 
 

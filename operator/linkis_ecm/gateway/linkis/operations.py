@@ -13,6 +13,7 @@ from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown
+from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
@@ -44,26 +45,28 @@ async def _log_engine(
     found: KnownEngine | None = None
     for engine_id in (parameters.get("ticketId"), instance):
         if isinstance(engine_id, str) and engine_id and found is None:
-            found = await call.gateway.find(engine_id)
+            found = await call.gateway.lookup.find(engine_id)
     if found is None:
         raise bad_request(f"EC instance: {shown(str(instance))} not exist ")
     call.about(found)
     suffix = parameters.pop("logDirSuffix", None)
-    if not call.caller.may_use(found.user) or (suffix and str(suffix).rstrip("/") != found.log_dir_suffix):
-        folder = shown(str(suffix or found.log_dir_suffix))
-        raise bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
+    folder = shown(str(suffix or found.log_dir_suffix))
+    refusal = bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
+    require_owner(call.caller, found.user, refusal)
+    if suffix and str(suffix).rstrip("/") != found.log_dir_suffix:
+        raise refusal
     return found
 
 
 async def execute_engine_conn_operation(call: Call, request: Operation) -> Answer:
     """An operator of the engine."""
     instance = request.instance or ""
-    found = await call.gateway.find(instance)
+    found = await call.gateway.lookup.find(instance)
     if found is None:
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
     call.about(found)
-    if not call.caller.may_use(found.user):
-        raise bad_request(f"You have no permission to execute Engine Operation {instance}")
+    refusal = bad_request(f"You have no permission to execute Engine Operation {instance}")
+    require_owner(call.caller, found.user, refusal)
     name = str(request.parameters.get(OPERATOR) or "")
     command = COMMANDS.get(name)
     if command is None:

@@ -19,11 +19,12 @@ from linkis_ecm.api.models import CreateEngineRequest
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.context import Call, Gateway, owned
+from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unavailable
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.lookup import require_owner, require_use
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -80,10 +81,10 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
 
 
 def _owner(caller: Caller, asked: str | None) -> str:
-    if asked is not None and not caller.may_use(asked):
-        raise forbidden(
-            f"user is {asked!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
-        )
+    if asked is None:
+        return caller.user
+    refusal = f"user is {asked!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
+    require_owner(caller, asked, forbidden(refusal))
     return asked or caller.user
 
 
@@ -131,7 +132,7 @@ async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest,
         # The API server is the truth: a database that does not answer stops no engine.
         return None
     if past is not None and past.is_final:
-        owned(past, caller)
+        require_use(caller, past)
         raise bad_request(
             f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
         )
@@ -140,7 +141,7 @@ async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest,
 
 def _same(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
-    owned(view, caller)
+    require_use(caller, view)
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
         raise bad_request(
             f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"

@@ -11,9 +11,10 @@ from linkis_ecm.api.models import (
     TerminateAnswer,
 )
 from linkis_ecm.gateway.answers import Answer
-from linkis_ecm.gateway.context import Call, owned
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.lookup import require_owner, require_use
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -35,7 +36,7 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     if view is None:
         return Answer(TerminateAnswer(engine=None), message=done)
     call.about(view)
-    owned(view, caller)
+    require_use(caller, view)
     return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
 
 
@@ -59,10 +60,9 @@ async def stop(call: Call, view: KnownEngine) -> KnownEngine:
 async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
     """The caller's engines, an admin's of everybody, newest first."""
     gateway, caller = call.gateway, call.caller
-    if request.user is not None and not caller.may_use(request.user):
-        raise forbidden(
-            f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines"
-        )
+    if request.user is not None:
+        refusal = f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines"
+        require_owner(caller, request.user, forbidden(refusal))
     status = _status(request.status)
     user = request.user or (None if caller.is_admin else caller.user)
     found = [

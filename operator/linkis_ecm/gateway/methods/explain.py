@@ -31,6 +31,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.lookup import may_use
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
@@ -47,7 +48,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     if not engine.in_cluster:
         return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
-    engine = await call.current(engine)
+    engine = await call.gateway.lookup.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
     now = call.gateway.clock()
     return Answer(
@@ -122,7 +123,7 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
 async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     """Who would be culled for idleness or age within that time, and what keeps the others."""
     gateway, caller = call.gateway, call.caller
-    mine = [view for view in gateway.engines if view.usable and (caller.is_admin or view.user == caller.user)]
+    mine = [view for view in gateway.engines if view.usable and may_use(caller, view.user)]
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
     asked = asyncio.Semaphore(ASKED_AT_ONCE)
     now = gateway.clock()

@@ -18,6 +18,7 @@ from linkis_ecm.gateway.answers import Answer, Download, OpenedFile, Stream
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
+from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.logs.source import LogMissing, LogQuery, missing
 
@@ -148,14 +149,15 @@ def _empty(name: str) -> Refused:
 
 async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> KnownEngine:
     """The engine whose log is asked for: known, the caller's, and with that very folder."""
-    engine = await gateway.find(instance)
-    if engine is not None and not caller.may_use(engine.user):
+    engine = await gateway.lookup.find(instance)
+    if engine is not None:
         # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
         ecm = shown(em_instance)
-        raise bad_request(
+        refusal = (
             f"You {caller.user} have no permission to download Log in ECM {ecm}"
             f"(用户 {caller.user} 无权限下载  ECM {ecm} 日志)"
         )
+        require_owner(caller, engine.user, bad_request(refusal))
     if engine is None or not engine.log_dir_suffix or suffix.rstrip("/") != engine.log_dir_suffix:
         folder = shown(suffix)
         raise bad_request(

@@ -45,7 +45,7 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
         raise bad_request("Parameter code cannot be empty: send at least one statement")
     engine = await call.engine(request.engine_id)
     if engine.in_cluster and not (engine.takes_code or engine.ending or engine.is_final):
-        engine = await call.current(engine)
+        engine = await gateway.lookup.current(engine)
     task_id = gateway.new_id()
     if request.idempotency_key is not None:
         task_id = keyed(engine, request.idempotency_key)
