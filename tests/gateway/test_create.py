@@ -103,7 +103,7 @@ async def test_the_same_ticket_makes_one_engine_however_often_it_is_sent(gw: Har
 async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(
     gw: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(create, "SHOWN_SECONDS", 0.1)
+    monkeypatch.setattr(create, "WATCH_SECONDS", 0.1)
     body = {"engineType": "python", "ticketId": TICKET, "wait": False}
     first = await gw.post("createEngineConnection", body)
     item = next(iter(gw.cluster.items.values()))

@@ -17,7 +17,7 @@ from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.gateway.journal import ExecutionJournal, Observation, Settler, settled, with_report
-from linkis_ecm.gateway.methods.tasks import keyed
+from linkis_ecm.gateway.methods.tasks import task_id_for_key
 from linkis_ecm.model.record import ExecutionRecord
 from tools.testkit.agent_process import AgentProcess, until
 from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness, engine_item
@@ -109,7 +109,7 @@ async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
     await gw.execute(engine, "1", idempotencyKey=key)
     await gw.execute(engine, "2", idempotencyKey=key)
     assert store.journal.flush(PATIENCE)
-    record = store.queries.execution(keyed(view_of(engine), key))
+    record = store.queries.execution(task_id_for_key(view_of(engine), key))
     assert record is not None
     assert record.status == "Succeed", "a final line stays"
 
@@ -129,12 +129,12 @@ async def test_code_that_was_refused_and_is_sent_again_with_its_key_ends_as_it_e
     refused = await gw.execute(engine, "1", idempotencyKey="k")
     assert refused.http == 429
     assert store.journal.flush(PATIENCE)
-    record = store.queries.execution(keyed(view_of(engine), "k"))
+    record = store.queries.execution(task_id_for_key(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Failed", "Refused")
     assert (await gw.execute(engine, "1", idempotencyKey="k")).data["status"] == "Succeed"
     assert store.journal.flush(PATIENCE)
-    record = store.queries.execution(keyed(view_of(engine), "k"))
+    record = store.queries.execution(task_id_for_key(view_of(engine), "k"))
     assert record is not None
     assert (record.status, record.reason) == ("Succeed", "")
 

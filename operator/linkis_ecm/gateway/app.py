@@ -1,7 +1,7 @@
 """Puts the gateway's parts together as an aiohttp application.
 
 One middleware stands around everything: it bounds how many calls are under way, says who calls, turns every error into
-a Message and counts. Endpoints come from `gateway.table`.
+a Message and counts. Endpoints come from `gateway.routes`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
-from linkis_ecm.gateway.inventory.ecm_state import EmStore
+from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.history import Find, History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup
-from linkis_ecm.gateway.inventory.usage_reports import Reported
+from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.journal import ExecutionJournal, Settler, Store, Writer
 from linkis_ecm.gateway.logs.archived import ArchiveLogSource
 from linkis_ecm.gateway.logs.live import AgentLogSource
@@ -93,7 +93,7 @@ def build_app(
     lookup = EngineLookup(engines, history, cluster)
     budget = ByteBudget(settings.max_held_bytes)
     link = AgentLink(agent_client, settings=settings, metrics=metrics, budget=budget)
-    app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    app = web.Application(middlewares=[_middleware], client_max_size=settings.max_body_bytes)
     executions = ExecutionJournal(history, writer=journal, store=store)
     agents = Agents(link, engines)
     results = ResultSource(link, archive, budget)
@@ -108,11 +108,11 @@ def build_app(
         agents=agents,
         executions=executions,
         records=records,
-        reported=Reported(),
+        reported=UsageReports(),
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive, budget),) if archive is not None else ()))),
         results=results,
         archive=archive,
-        em=EmStore(cluster, settings.namespace),
+        em=EcmStateStore(cluster, settings.namespace),
         claims=Claims(cluster, engines, new_id=new_id, clock=clock),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
@@ -227,10 +227,10 @@ def _body_too_large(limit: int) -> Refused:
 
 
 @web.middleware
-async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResponse:
     path = request.path
     if not path.startswith("/api/"):
-        return await _plain(request, handler)
+        return await _serve_plain(request, handler)
     gateway = request.app[GATEWAY]
     metrics = gateway.metrics
     began = time.perf_counter()
@@ -248,10 +248,10 @@ async def _around(request: web.Request, handler: Endpoint) -> web.StreamResponse
     except Refused as refusal:
         response = envelope.refused(path, refusal)
     except web.HTTPException as error:
-        response = envelope.refused(path, _routing(request, error))
+        response = envelope.refused(path, _routing_refusal(request, error))
     except Exception:
         metrics.errors.inc()
-        response = envelope.refused(path, _unexpected(request))
+        response = envelope.refused(path, _unexpected_error(request))
         if request.get(HEAD_SENT) and request.transport is not None:
             request.transport.abort()
     finally:
@@ -283,15 +283,15 @@ def _audit(request: web.Request, method: str, http: int, took: float) -> None:
     audit.info("%s", orjson.dumps(line).decode())
 
 
-async def _plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+async def _serve_plain(request: web.Request, handler: Endpoint) -> web.StreamResponse:
     """Health, metrics, the page, and what is not there at all."""
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return envelope.refused(request.path, _routing(request, error))
+        return envelope.refused(request.path, _routing_refusal(request, error))
 
 
-def _routing(request: web.Request, error: web.HTTPException) -> Refused:
+def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refused:
     """aiohttp's own refusals: no such path, another verb."""
     if error.status == 404:
         return no_such_path("No such path: /docs lists the gateway's methods")
@@ -300,10 +300,10 @@ def _routing(request: web.Request, error: web.HTTPException) -> Refused:
         return Refused(f"{request.method} is not served here: use {allowed}", http=405, headers={"Allow": allowed})
     if error.status < 500:
         return Refused(f"The request cannot be read: {error.reason}", http=error.status)
-    return _unexpected(request)
+    return _unexpected_error(request)
 
 
-def _unexpected(request: web.Request) -> Refused:
+def _unexpected_error(request: web.Request) -> Refused:
     """A bug. The caller gets a number, the log gets the rest."""
     error_id = uuid.uuid4().hex[:12]
     log.exception("error %s in %s %s", error_id, request.method, request.path)

@@ -15,10 +15,10 @@ from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
-from linkis_ecm.gateway.inventory.ecm_state import EmStore
+from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.history import History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup, require_use, unknown_engine
-from linkis_ecm.gateway.inventory.usage_reports import Reported
+from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import ExecutionJournal
 from linkis_ecm.gateway.logs.source import Logs
@@ -42,12 +42,12 @@ class Gateway:
     executions: ExecutionJournal
     # What the database tells of ended engines; None without one.
     records: Records | None
-    reported: Reported
+    reported: UsageReports
     logs: Logs
     results: ResultSource
     # None: nothing outlives a pod.
     archive: Archive | None
-    em: EmStore
+    em: EcmStateStore
     claims: Claims
     limits: Limits
     metrics: Metrics

@@ -1,4 +1,4 @@
-"""What an admin has said of this ECM: its health, labels and description, kept in a ConfigMap.
+"""What an admin has set of this ECM: its health, labels and description, kept in a ConfigMap.
 
 An ECM that is not healthy takes no new engines (Linkis's drain); those that run go on. Must not know of requests.
 """
@@ -24,37 +24,37 @@ AVAILABLE = ("Healthy", "WARN")
 
 
 @dataclass(frozen=True, slots=True)
-class EmState:
-    """What an admin has said of the ECM."""
+class EcmState:
+    """What an admin has set of the ECM."""
 
     health: str = "Healthy"
     labels: list[dict[str, Any]] = field(default_factory=list)
     description: str = ""
 
 
-class EmStore:
+class EcmStateStore:
     """The ConfigMap of this ECM, read at most every FRESH_SECONDS."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster = cluster
         self._namespace = namespace
-        self._state = EmState()
+        self._state = EcmState()
         self._read = float("-inf")
 
-    async def state(self) -> EmState:
-        """What was said last; where the API server does not answer, what is known."""
+    async def state(self) -> EcmState:
+        """What was set last; where the API server does not answer, what is known."""
         if time.monotonic() - self._read >= FRESH_SECONDS:
             try:
                 found = await self._cluster.get(CONFIGMAPS, CONFIGMAP, namespace=self._namespace)
                 self._state = _parse((found.get("data") or {}).get(_KEY, ""))
             except NotFound:
-                self._state = EmState()
+                self._state = EcmState()
             except ApiError:
                 return self._state
             self._read = time.monotonic()
         return self._state
 
-    async def write(self, state: EmState) -> None:
+    async def write(self, state: EcmState) -> None:
         """Raises Refused where the API server does not take it."""
         text = json.dumps({"health": state.health, "labels": state.labels, "description": state.description})
         data = {"data": {_KEY: text}}
@@ -69,9 +69,9 @@ class EmStore:
         self._state, self._read = state, time.monotonic()
 
 
-def _parse(text: str) -> EmState:
+def _parse(text: str) -> EcmState:
     try:
         body = json.loads(text)
-        return EmState(str(body["health"]), list(body.get("labels") or []), str(body.get("description") or ""))
+        return EcmState(str(body["health"]), list(body.get("labels") or []), str(body.get("description") or ""))
     except (ValueError, KeyError, TypeError):
-        return EmState()
+        return EcmState()

@@ -1,4 +1,4 @@
-"""What engines said of themselves by reportResourceUsage: the last word of each. Must not judge it."""
+"""What engines reported of themselves by reportResourceUsage: the last report of each. Must not judge it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from linkis_ecm.api.models import Usage
 REPORTS = 10_000
 
 
-class Reported:
+class UsageReports:
     """The last reportResourceUsage of each engine, by uid; the oldest go first."""
 
     def __init__(self) -> None:

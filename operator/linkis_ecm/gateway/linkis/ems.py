@@ -8,11 +8,11 @@ from typing import Any
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request
-from linkis_ecm.gateway.inventory.ecm_state import EmState
+from linkis_ecm.gateway.inventory.ecm_state import EcmState
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import ListEms, ModifyEm, Names
-from linkis_ecm.gateway.linkis.sizes import sized
+from linkis_ecm.gateway.linkis.sizes import with_sizes
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import QUOTAS
 from linkis_ecm.model.formats import parse_quantity
@@ -39,7 +39,7 @@ async def _node(call: Call) -> dict[str, Any]:
     gateway = call.gateway
     instance = gateway.settings.instance
     state = await gateway.em.state()
-    live = [sized(gateway.plugins, view) for view in gateway.engines if not view.is_final]
+    live = [with_sizes(gateway.plugins, view) for view in gateway.engines if not view.is_final]
     cpu, memory = sum(view.cpu_milli for view in live), sum(view.memory_bytes for view in live)
     room = await _room(call)
     used = shapes.load(cpu_milli=cpu, memory_bytes=memory, instances=len(live))
@@ -86,13 +86,13 @@ async def _room(call: Call) -> tuple[int, int, int]:
     cpu = memory = pods = Decimal(0)
     for quota in quotas:
         hard = (quota.get("spec") or {}).get("hard") or {}
-        cpu = _least(cpu, hard.get("requests.cpu") or hard.get("cpu"))
-        memory = _least(memory, hard.get("requests.memory") or hard.get("memory"))
-        pods = _least(pods, hard.get("pods") or hard.get("count/pods"))
+        cpu = _smaller_quota(cpu, hard.get("requests.cpu") or hard.get("cpu"))
+        memory = _smaller_quota(memory, hard.get("requests.memory") or hard.get("memory"))
+        pods = _smaller_quota(pods, hard.get("pods") or hard.get("count/pods"))
     return int(cpu * 1000), int(memory), int(pods)
 
 
-def _least(known: Decimal, text: Any) -> Decimal:
+def _smaller_quota(known: Decimal, text: Any) -> Decimal:
     if text is None:
         return known
     found = parse_quantity(str(text))
@@ -122,7 +122,7 @@ async def modify_em_info(call: Call, request: ModifyEm) -> Answer:
         seen.add(key)
         labels.append({"labelKey": key[:128], "stringValue": str(value or "")[:256], "modifiable": True})
     description = before.description if request.description is None else request.description
-    await call.gateway.em.write(EmState(health, labels, description))
+    await call.gateway.em.write(EcmState(health, labels, description))
     return Answer({}, message="success")
 
 

@@ -20,8 +20,8 @@ from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
-from linkis_ecm.gateway.linkis.sizes import sized
-from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTime, make_engine
+from linkis_ecm.gateway.linkis.sizes import with_sizes
+from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine
 from linkis_ecm.gateway.methods.engines import stop
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
 async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
     try:
         return await make_engine(call, wanted, claim=claim)
-    except NotReadyInTime as late:
+    except NotReadyInTimeError as late:
         # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
         await stop(call, late.view)
         remedy = "Ask again, with a longer timeout (in milliseconds)."
@@ -78,8 +78,8 @@ async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None 
 
 def _in_linkis_words(why: Refused) -> Refused:
     """Linkis's clients read canRetry from data, and the reason from the text."""
-    worded = why.sentence.startswith(FAILED.format(""))
-    text = why.sentence if worded else FAILED.format(f"{why.sentence}.")
+    has_cause = why.sentence.startswith(FAILED.format(""))
+    text = why.sentence if has_cause else FAILED.format(f"{why.sentence}.")
     return Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers)
 
 
@@ -166,7 +166,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     metrics = "{}"
     records = call.gateway.records
     if engine.in_cluster:
-        node = shapes.engine_node(sized(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
+        node = shapes.engine_node(with_sizes(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
         metrics = await _metrics(call, engine)
     else:
         node = shapes.past_node(engine)
@@ -181,11 +181,11 @@ async def _metrics(call: Call, engine: KnownEngine) -> str:
     if not engine.takes_code:
         return "{}"
     try:
-        told = await call.gateway.agents.status(engine)
+        report = await call.gateway.agents.status(engine)
     except Refused as why:
         log.info("%s does not tell its metrics: %s", engine.title, why.sentence)
         return "{}"
-    return json.dumps({"ticketId": engine.ticket_id, **dict(told.get("metrics") or {})})
+    return json.dumps({"ticketId": engine.ticket_id, **dict(report.get("metrics") or {})})
 
 
 async def _engine(call: Call, request: Instance) -> KnownEngine | None:
@@ -242,7 +242,7 @@ async def list_user_engines(call: Call, _: Nothing) -> Answer:
     return Answer(
         {
             "engines": [
-                shapes.engine_node(sized(call.gateway.plugins, view), ecm=call.gateway.settings.instance)
+                shapes.engine_node(with_sizes(call.gateway.plugins, view), ecm=call.gateway.settings.instance)
                 for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
                 if view.user == call.caller.user and not view.is_final
             ]
@@ -257,7 +257,7 @@ async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
     asked = request.em.service_instance.instance if request.em.service_instance is not None else None
     ecm = call.gateway.settings.instance
     found = [
-        shapes.engine_vo(sized(call.gateway.plugins, view), ecm=ecm)
+        shapes.engine_vo(with_sizes(call.gateway.plugins, view), ecm=ecm)
         for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
         if not view.is_final
         and asked in (None, "", view.ecm_instance or ecm)

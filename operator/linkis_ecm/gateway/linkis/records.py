@@ -13,7 +13,7 @@ from linkis_ecm.gateway.inventory.lookup import may_use_record
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
-from linkis_ecm.gateway.linkis.sizes import sized
+from linkis_ecm.gateway.linkis.sizes import with_sizes
 
 _CREATOR = re.compile(r"[a-zA-Z\d_.]+", re.ASCII)
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -92,7 +92,7 @@ async def ec_list(call: Call, request: EcList) -> Answer:
     ecm = call.gateway.settings.instance
     found = []
     for known in call.gateway.engines:
-        view = sized(call.gateway.plugins, known)
+        view = with_sizes(call.gateway.plugins, known)
         if view.is_final or not _wanted(view, request):
             continue
         found.append(
@@ -133,7 +133,7 @@ async def user_resources(call: Call, _: Nothing) -> Answer:
     """rm/userresources: what the caller's engines hold, by creator and engine type."""
     groups: dict[str, dict[str, list[KnownEngine]]] = {}
     for known in call.gateway.engines:
-        view = sized(call.gateway.plugins, known)
+        view = with_sizes(call.gateway.plugins, known)
         if view.user == call.caller.user and not view.is_final:
             groups.setdefault(f"{view.user}-{view.creator}", {}).setdefault(view.engine_type, []).append(view)
     return Answer(

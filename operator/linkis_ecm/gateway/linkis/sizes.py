@@ -8,7 +8,7 @@ from linkis_ecm.gateway.inventory.cache import PluginCache
 from linkis_ecm.gateway.inventory.view import KnownEngine
 
 
-def sized(plugins: PluginCache, view: KnownEngine) -> KnownEngine:
+def with_sizes(plugins: PluginCache, view: KnownEngine) -> KnownEngine:
     """The view with both of its figures."""
     if view.cpu_milli and view.memory_bytes:
         return view

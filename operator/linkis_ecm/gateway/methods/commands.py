@@ -16,7 +16,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.logs.source import LogQuery
 from linkis_ecm.gateway.methods.logs import LOG_TYPE_TEXT, read_page
-from linkis_ecm.gateway.methods.tasks import takes_no_code
+from linkis_ecm.gateway.methods.tasks import code_refusal
 from linkis_ecm.model.reasons import by_name
 
 Command = Callable[[Call, KnownEngine, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -39,24 +39,24 @@ async def operate(call: Call, engine: KnownEngine, command: Command, parameters:
         return EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True)
 
 
-def _live(engine: KnownEngine) -> KnownEngine:
+def _require_code(engine: KnownEngine) -> KnownEngine:
     if not engine.takes_code:
-        raise takes_no_code(engine)
+        raise code_refusal(engine)
     return engine
 
 
 async def _interrupt(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    await call.gateway.agents.interrupt(_live(engine))
+    await call.gateway.agents.interrupt(_require_code(engine))
     return {}
 
 
 async def _restart(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    await call.gateway.agents.restart(_live(engine))
+    await call.gateway.agents.restart(_require_code(engine))
     return {}
 
 
 async def _status(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    return await call.gateway.agents.status(_live(engine))
+    return await call.gateway.agents.status(_require_code(engine))
 
 
 async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +70,8 @@ async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -
 
 
 async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    """Linkis's engineConnProgress: of the running task, as its OnceExecutor tells it."""
-    tasks = await call.gateway.agents.tasks(_live(engine))
+    """Linkis's engineConnProgress: of the running task, as its OnceExecutor reports it."""
+    tasks = await call.gateway.agents.tasks(_require_code(engine))
     running = next((task for task in tasks if task.get("status") == "Running"), None)
     # Always with a point: Linkis's client casts it to Double.
     progress = float(running.get("progress", 0.0)) if running else 0.0
@@ -86,8 +86,8 @@ async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[
 
 async def _metrics(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnMetrics."""
-    told = await call.gateway.agents.status(_live(engine))
-    return {"metrics": told.get("metrics", {}), "usage": told.get("usage", {})}
+    report = await call.gateway.agents.status(_require_code(engine))
+    return {"metrics": report.get("metrics", {}), "usage": report.get("usage", {})}
 
 
 async def _diagnosis(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
@@ -119,13 +119,13 @@ async def _log(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -> d
             from_line=whole(parameters, "fromLine", 1),
             lines=whole(parameters, "pageSize", 100) or 1,
             last_rows=last_rows,
-            tail=_switch(parameters, "enableTail"),
+            tail=_log_switch(parameters, "enableTail"),
             only=_keywords(parameters, "onlyKeywords"),
             ignore=_keywords(parameters, "ignoreKeywords"),
         ),
     )
-    told = {"logs": page["logs"], "rows": page["rows"]}
-    return told if last_rows else told | {"logPath": page["log_path"], "endLine": page["end_line"]}
+    found = {"logs": page["logs"], "rows": page["rows"]}
+    return found if last_rows else found | {"logPath": page["log_path"], "endLine": page["end_line"]}
 
 
 def whole(parameters: dict[str, Any], name: str, default: int) -> int:
@@ -140,7 +140,7 @@ def whole(parameters: dict[str, Any], name: str, default: int) -> int:
     return value
 
 
-def _switch(parameters: dict[str, Any], name: str) -> bool:
+def _log_switch(parameters: dict[str, Any], name: str) -> bool:
     """True or false, as JSON or text; none is false. Raises Refused."""
     value = parameters.get(name)
     if value in (None, "", "true", "false") or isinstance(value, bool):

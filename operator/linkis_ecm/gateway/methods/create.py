@@ -33,21 +33,22 @@ from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
 
 log = logging.getLogger(__name__)
 
-# Names of one ticket that are tried: two engines of one user and type share 30 bits of a hash once in a billion pairs.
-NAMES_TRIED = 3
+# How many names of one ticket are tried. Two engines of one user and type share 30 bits of a hash once in a billion
+# pairs.
+MAX_NAME_TRIES = 3
 # The parts of a name, so that with its suffix it stays under the 63 characters of a label and mostly under the 30 that
 # a pod takes over.
 _TYPE_CHARS, _USER_CHARS = 20, 30
-# A watch tells within milliseconds; one that is broken is replaced after longer than a caller should wait.
-SHOWN_SECONDS = 5.0
+# A watch reports within milliseconds; a broken one is replaced after longer than a caller should wait.
+WATCH_SECONDS = 5.0
 # Linkis's own words around the reason of a failed start.
 FAILED = "Create engineConn failed, caused by {}"
-# A `once` engine's job runs, or has run: how it ended is told by the engine's state, not by its creation.
-_JOB = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
+# The job of a `once` engine runs, or has run. The engine's state says how it ended; its creation has succeeded.
+_JOB_REASONS = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
 
 
-class NotReadyInTime(Refused):
-    """The engine goes on starting; `view` is how far it was."""
+class NotReadyInTimeError(Refused):
+    """The engine was not ready in time and goes on starting; `view` is the engine as it was then."""
 
     def __init__(self, view: KnownEngine, sentence: str, data: dict[str, Any]) -> None:
         super().__init__(sentence, data=data)
@@ -65,18 +66,18 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
     user = _owner(caller, request.user)
     namespace = _namespace(gateway, caller, request.namespace)
     ticket_id = request.ticket_id or gateway.new_id()
-    engine = await _known(gateway, caller, request, user)
+    engine = await _engine_of_ticket(gateway, caller, request, user)
     if engine is None:
         await refuse_if_drained(gateway)
-        _offered(gateway, request)
+        _require_offered(gateway, request)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
         if claim is not None:
             body["metadata"]["annotations"] = {CLAIM_ANNOTATION: claim.text()}
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     call.about(engine)
     if request.wait:
-        return await _ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
-    await _shown(gateway, engine)
+        return await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+    await _wait_until_watched(gateway, engine)
     return engine
 
 
@@ -99,7 +100,7 @@ def _namespace(gateway: Gateway, caller: Caller, asked: str | None) -> str:
     raise bad_request(f"namespace is {asked!r}: engines of this gateway go to {', '.join(sorted(offered))}")
 
 
-def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
+def _require_offered(gateway: Gateway, request: CreateEngineRequest) -> None:
     """Refuse what the catalogue does not have before anything is made."""
     if not gateway.plugins.synced:
         raise unavailable("The catalogue of engines is not read yet: try again in a second")
@@ -119,13 +120,15 @@ def _offered(gateway: Gateway, request: CreateEngineRequest) -> None:
         )
 
 
-async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine | None:
+async def _engine_of_ticket(
+    gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str
+) -> KnownEngine | None:
     """The engine that the caller's ticket made before, if it did."""
     if request.ticket_id is None:
         return None
     view = gateway.engines.resolve(request.ticket_id)
     if view is not None:
-        return _same(view, caller, request, user)
+        return _require_same_request(view, caller, request, user)
     try:
         past = await gateway.history.find(request.ticket_id)
     except Refused:
@@ -139,7 +142,7 @@ async def _known(gateway: Gateway, caller: Caller, request: CreateEngineRequest,
     return None
 
 
-def _same(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
+def _require_same_request(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
     require_use(caller, view)
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
@@ -184,10 +187,10 @@ def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, tick
 def engine_name(engine_type: str, user: str, ticket_id: str, number: int = 0) -> str:
     """The name of a ticket's engine: `<type>-<user>-<six of a hash>`; `number` gives others of the same ticket."""
     suffix = b32encode(hashlib.sha256(f"{ticket_id}/{number}".encode()).digest())[:6].decode().lower()
-    return f"{_plain(engine_type, _TYPE_CHARS)}-{_plain(user, _USER_CHARS)}-{suffix}"
+    return f"{_host_name_part(engine_type, _TYPE_CHARS)}-{_host_name_part(user, _USER_CHARS)}-{suffix}"
 
 
-def _plain(text: str, length: int) -> str:
+def _host_name_part(text: str, length: int) -> str:
     """`text` in the characters of a host name: a pod's name is one."""
     return re.sub("[^a-z0-9]+", "-", text.lower())[:length].strip("-") or "x"
 
@@ -203,12 +206,12 @@ async def _create(
         try:
             return view_of(await gateway.cluster.create(ENGINECONNS, body, namespace=namespace))
         except (AlreadyExists, ServerError, Unreachable) as error:
-            # Taken, or nobody knows whether it was made: look.
-            found = await _look(gateway, namespace, name, error)
+            # The name is taken, or it is not known whether the engine was made: the API server is asked.
+            found = await _get_existing(gateway, namespace, name, error)
         except ApiError as error:
             raise _api_refusal(error) from None
         if found.ticket_id == ticket_id:
-            return _same(found, caller, request, user)
+            return _require_same_request(found, caller, request, user)
     if request.name:
         raise bad_request(
             f"name {request.name!r} is taken in namespace {namespace}: choose another, leave name out, or repeat the"
@@ -218,10 +221,10 @@ async def _create(
 
 
 def _names(engine_type: str, user: str, ticket_id: str) -> list[str]:
-    return [engine_name(engine_type, user, ticket_id, number) for number in range(NAMES_TRIED)]
+    return [engine_name(engine_type, user, ticket_id, number) for number in range(MAX_NAME_TRIES)]
 
 
-async def _look(gateway: Gateway, namespace: str, name: str, why: ApiError) -> KnownEngine:
+async def _get_existing(gateway: Gateway, namespace: str, name: str, why: ApiError) -> KnownEngine:
     try:
         return view_of(await gateway.cluster.get(ENGINECONNS, name, namespace=namespace))
     except NotFound:
@@ -250,21 +253,20 @@ def _api_refusal(error: ApiError) -> Refused:
     return unavailable("The API server does not take the engine now: try again with the same ticketId")
 
 
-async def _shown(gateway: Gateway, engine: KnownEngine) -> None:
-    """Waits until our own watch has told of the engine: the caller's next call may be about it, and would find nobody,
-    or end nothing."""
-    told = asyncio.Event()
-    with gateway.engines.listen(engine.key, lambda _: told.set()):
+async def _wait_until_watched(gateway: Gateway, engine: KnownEngine) -> None:
+    """Wait until our own watch has shown the engine: the caller's next call may be about it, and would not find it."""
+    changed = asyncio.Event()
+    with gateway.engines.listen(engine.key, lambda _: changed.set()):
         try:
-            async with asyncio.timeout(SHOWN_SECONDS):
+            async with asyncio.timeout(WATCH_SECONDS):
                 while (known := gateway.engines.get(engine.key)) is None or known.uid != engine.uid:
-                    told.clear()
-                    await told.wait()
+                    changed.clear()
+                    await changed.wait()
         except TimeoutError:
-            log.warning("%s is made, and the watch has not told of it within %g s", engine.title, SHOWN_SECONDS)
+            log.warning("%s is made, and the watch has not told of it within %g s", engine.title, WATCH_SECONDS)
 
 
-async def _ready(gateway: Gateway, engine: KnownEngine, seconds: float, *, once: bool) -> KnownEngine:
+async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: float, *, once: bool) -> KnownEngine:
     """The engine once it is ready or runs its job. Raises Refused where it ends before, or is not ready in time."""
     views: asyncio.Queue[KnownEngine | None] = asyncio.Queue()
     last = engine
@@ -274,19 +276,19 @@ async def _ready(gateway: Gateway, engine: KnownEngine, seconds: float, *, once:
             last = current
         try:
             async with asyncio.timeout(seconds):
-                while not (last.usable or (once and last.reason in _JOB)):
+                while not (last.usable or (once and last.reason in _JOB_REASONS)):
                     if last.is_final or last.ending:
-                        raise _failure(last)
+                        raise _start_refusal(last)
                     view = await views.get()
                     if view is None or view.uid != engine.uid:
-                        raise _failure(last, reasons.DELETED)
+                        raise _start_refusal(last, reasons.DELETED)
                     last = view
         except TimeoutError:
-            raise _not_yet(last, seconds) from None
+            raise _not_ready_in_time(last, seconds) from None
     return last
 
 
-def _failure(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused:
+def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused:
     """Why the engine never became ready."""
     known = reason or reasons.by_name(view.reason)
     if known is None and view.ending:
@@ -308,9 +310,9 @@ def _failure(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused
     )
 
 
-def _not_yet(view: KnownEngine, seconds: float) -> NotReadyInTime:
+def _not_ready_in_time(view: KnownEngine, seconds: float) -> NotReadyInTimeError:
     why = f" ({view.message or view.reason})" if view.message or view.reason else ""
-    return NotReadyInTime(
+    return NotReadyInTimeError(
         view,
         FAILED.format(
             f"{view.title} being {view.state}{why} after {seconds:g} s: it goes on starting, so ask again with ticketId"

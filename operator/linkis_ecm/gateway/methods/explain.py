@@ -69,7 +69,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
 
 
 async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
-    """The engine as the operator would see it, with its agent's own word."""
+    """The engine as the operator would see it, with a fresh report of its agent. Raises Refused."""
     try:
         body = await gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
     except NotFound:
@@ -86,8 +86,8 @@ async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
     report = None
     if engine.takes_code:
         try:
-            told = await gateway.agents.status(engine)
-            report = report_of(told, view, None, gateway.clock())
+            body = await gateway.agents.status(engine)
+            report = report_of(body, view, None, gateway.clock())
         except (Refused, BadReport):
             report = None
     return Snapshot(engine=view, pod=None, plugin=plugin, report=report)

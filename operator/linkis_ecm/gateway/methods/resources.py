@@ -1,6 +1,6 @@
 """getEngineMetrics, getResourceUsage, updateResource, reportResourceUsage: what an engine has, uses, and may be given.
 
-The agent measures; the resource's status has its last word; the database keeps the last of an ended engine.
+The agent measures. The resource's status has its last report, and the database the last of an ended engine.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from linkis_ecm.model.token import engine_token
 log = logging.getLogger(__name__)
 
 # The kubelet resizes within a second or two where the node has room, later where it is busy with other pods;
-# what is not done by then is taken back and told as pending. Half of what the call may take.
-RESIZE_SECONDS, RESIZE_LOOK = 30.0, 0.5
+# what is not done by then is taken back and reported as pending. Half of what the call may take.
+RESIZE_SECONDS, RESIZE_POLL = 30.0, 0.5
 
 
 async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
     """The engine's times and tasks, from its agent; of an ended engine what the database kept."""
     engine = await call.engine(request.engine_id)
     if has_agent(engine):
-        told = await call.gateway.agents.status(engine)
-        times: dict[str, Any] = told["metrics"] if isinstance(told.get("metrics"), dict) else {}
+        report = await call.gateway.agents.status(engine)
+        times: dict[str, Any] = report["metrics"] if isinstance(report.get("metrics"), dict) else {}
         return Answer(
             EngineMetricsAnswer(
                 engine_id=engine.ticket_id,
@@ -61,14 +61,14 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
                 status=engine.status,
                 live=True,
                 **{name: int(value) for name, value in times.items() if name in _TIMES},
-                tasks_started=int(told.get("tasksStarted") or 0),
-                tasks_succeeded=int(told.get("tasksSucceeded") or 0),
-                tasks_failed=int(told.get("tasksFailed") or 0),
-                last_task_ended=float(told.get("lastTaskEnded") or 0.0),
+                tasks_started=int(report.get("tasksStarted") or 0),
+                tasks_succeeded=int(report.get("tasksSucceeded") or 0),
+                tasks_failed=int(report.get("tasksFailed") or 0),
+                last_task_ended=float(report.get("lastTaskEnded") or 0.0),
                 startup_millis=startup_millis(engine.startup),
             )
         )
-    kept = await _kept(call.gateway, engine.ticket_id)
+    kept = await _recorded_metrics(call.gateway, engine.ticket_id)
     return Answer(
         EngineMetricsAnswer(
             engine_id=engine.ticket_id,
@@ -85,7 +85,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
 _TIMES = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
 
 
-async def _kept(gateway: Gateway, ticket: str) -> dict[str, Any]:
+async def _recorded_metrics(gateway: Gateway, ticket: str) -> dict[str, Any]:
     """The record's metrics, {} where there are none."""
     records = gateway.records
     row = await gateway.history.ask(lambda: records.record_by_ticket(ticket)) if records is not None else None
@@ -197,12 +197,12 @@ async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
         ]
         pod = await _patch(gateway, engine, after)
         deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
-        while not _done(pod, resources):
-            why = _why_not(pod)
+        while not _is_resized(pod, resources):
+            why = _resize_refusal(pod)
             if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
                 await _patch(gateway, engine, before)  # a refusal changes nothing
                 raise bad_request(f"The node does not give {engine.title} the new resources: {why}", canRetry=True)
-            await asyncio.sleep(RESIZE_LOOK)
+            await asyncio.sleep(RESIZE_POLL)
             pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
     except NotFound:
         raise bad_request(
@@ -222,7 +222,7 @@ async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[st
     return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")
 
 
-def _done(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
+def _is_resized(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
     """The kubelet says that the container has these very resources."""
     for container in (pod.get("status") or {}).get("containerStatuses") or []:
         if container.get("name") == "engine":
@@ -235,7 +235,7 @@ def _done(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
     return False
 
 
-def _why_not(pod: dict[str, Any]) -> str:
+def _resize_refusal(pod: dict[str, Any]) -> str:
     """What the kubelet says of a resize that is not done."""
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") in ("PodResizePending", "PodResizeInProgress") and condition.get("status") == "True":

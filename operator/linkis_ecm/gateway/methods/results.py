@@ -21,7 +21,7 @@ from linkis_ecm.gateway.answers import Answer, Stream
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
 from linkis_ecm.gateway.inventory.view import KnownEngine
-from linkis_ecm.gateway.methods.tasks import look, no_task, which_task
+from linkis_ecm.gateway.methods.tasks import find_task, task_of_request, unknown_task
 from linkis_ecm.gateway.results import arrow_inline, dolphin
 from linkis_ecm.gateway.results.arrow_metadata import MalformedError
 from linkis_ecm.gateway.results.source import NotKeptError, Output
@@ -39,7 +39,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stream:
     """An output of a task as a page of rows, an Arrow stream, or Linkis's result set (dolphin)."""
-    engine, task_id = await which_task(call, request)
+    engine, task_id = await task_of_request(call, request)
     source = call.gateway.results
     try:
         async with AsyncExitStack() as stack:
@@ -58,9 +58,9 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
                 chunks=_chunks(first, pieces),
             )
     except AgentNotFound:
-        raise await _unknown(call, engine, task_id) from None
+        raise await _no_output(call, engine, task_id) from None
     except NotKeptError:
-        raise _gone(engine) from None
+        raise _not_kept(engine) from None
     except MalformedError as why:
         raise upstream(f"The result of {engine.title} cannot be read: {why}; run the code again") from None
     except TimeoutError:
@@ -77,16 +77,16 @@ async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, r
     count = RESULT_ROWS if request.rows is None else request.rows
     if count > RESULT_ROWS_MAX:
         raise bad_request(f"rows is {count}: a page has at most {RESULT_ROWS_MAX} rows; ask for the next by fromRow")
-    told: dict[str, Any] = {"taskId": task_id, "output": output.index, "outputs": output.count, "type": output.kind,
+    fields: dict[str, Any] = {"taskId": task_id, "output": output.index, "outputs": output.count, "type": output.kind,
                             "columns": [], "rows": [], "fromRow": first + 1, "endRow": first, "totalRows": 0,
                             "truncated": False, "content": None}  # fmt: skip
     if output.kind != "table":
-        return Answer(told | {"content": output.content})
+        return Answer(fields | {"content": output.content})
     total = output.content.get("totalRows")
     if output.result_id is None:
         rows = output.rows[first : first + count]
         more = {"columns": output.columns, "totalRows": total, "truncated": bool(output.content.get("truncated"))}
-        return Answer(told | more | {"rows": rows, "endRow": first + len(rows)})
+        return Answer(fields | more | {"rows": rows, "endRow": first + len(rows)})
     source = call.gateway.results
     async with source.page_slot(call.caller.user), source.file(engine, output.result_id) as file:
         count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
@@ -101,12 +101,12 @@ async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, r
                 if length < batch.num_rows:
                     break
                 del batch  # who waits for the next has none in the hand
-        told |= {
+        fields |= {
             "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"), "endRow": first + taken,
             "totalRows": file.rows, "truncated": total != file.rows,
         }  # fmt: skip
         del parts
-        content = await file.work(orjson.dumps, told)
+        content = await file.work(orjson.dumps, fields)
         await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
     return Answer(orjson.Fragment(content))
 
@@ -142,9 +142,10 @@ async def _pieces(call: Call, engine: KnownEngine, output: Output, request: Resu
     if output.kind != "table":
         if arrow:
             raise bad_request(
-                f"output {output.index} of the task is {_a(output.kind)} and no table: ask for format json or dolphin"
+                f"output {output.index} of the task is {_with_article(output.kind)} and no table: ask for format json"
+                " or dolphin"
             )
-        other = _other(output)
+        other = _not_table(output)
         while (piece := await source.work(next, other, None)) is not None:
             yield piece
         return
@@ -153,14 +154,14 @@ async def _pieces(call: Call, engine: KnownEngine, output: Output, request: Resu
     if output.result_id is None:
         rows = output.rows[begin:end]
         schema, batches = await source.work(arrow_inline.batches, output.columns, rows)
-        yield _head(schema, arrow)
+        yield _stream_head(schema, arrow)
         for batch in batches:
             encoded = _encoded(batch, arrow)
             while (piece := await source.work(next, encoded, None)) is not None:
                 yield piece
     else:
         async with source.file(engine, output.result_id) as file:
-            head = _head(file.schema, arrow)
+            head = _stream_head(file.schema, arrow)
             async with aclosing(file.slices(begin, end)) as kept:
                 async for batch in kept:
                     encoded = _encoded(batch, arrow)
@@ -176,7 +177,7 @@ async def _pieces(call: Call, engine: KnownEngine, output: Output, request: Resu
         yield END_OF_STREAM
 
 
-def _head(schema: Any, arrow: bool) -> bytes:
+def _stream_head(schema: Any, arrow: bool) -> bytes:
     if not arrow and not len(schema):
         # Linkis's reader fails on such a one ("Parsing metadata failed").
         raise bad_request("The table has no columns, which Linkis cannot read: ask for format json or arrow")
@@ -192,7 +193,7 @@ def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:
         yield piece if isinstance(piece, bytes) else memoryview(piece)
 
 
-def _other(output: Output) -> Iterator[bytes]:
+def _not_table(output: Output) -> Iterator[bytes]:
     """What is no table, as a result set."""
     content = output.content
     match output.kind:
@@ -205,21 +206,21 @@ def _other(output: Output) -> Iterator[bytes]:
     return dolphin.lines(content["text"])
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"an {kind}" if kind == "error" else f"a {kind}"
 
 
-async def _unknown(call: Call, engine: KnownEngine, task_id: str) -> Refused:
+async def _no_output(call: Call, engine: KnownEngine, task_id: str) -> Refused:
     """Why there is no such output: no such task, or nothing left of it."""
-    info = await look(call, engine, task_id)
+    info = await find_task(call, engine, task_id)
     if info is None:
-        return no_task(engine, task_id)
+        return unknown_task(engine, task_id)
     if not info.final:
         return bad_request(f"the task is {info.status}: ask again when it has ended")
-    return _gone(engine)
+    return _not_kept(engine)
 
 
-def _gone(engine: KnownEngine) -> Refused:
+def _not_kept(engine: KnownEngine) -> Refused:
     return Refused(
         f"The output is not kept any more: an engine keeps its latest results, and the archive those of {engine.title}"
         " that were too big to be shown; run the code again",

@@ -1,7 +1,7 @@
 """executeCode and what belongs to it: tasks by id, their results, what they print while they run, their cancellation.
 
-Code is sent to its engine once, whatever happens to the call; the execution journal is told beside it. A key given by
-the caller makes the task's id, so that the engine's agent itself knows a repetition.
+Code is sent to its engine once, whatever happens to the call. The execution journal records it without delaying it. A
+task's id is made from the caller's key, if there is one, so that the engine's agent itself recognises a repetition.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
         engine = await gateway.lookup.current(engine)
     task_id = gateway.new_id()
     if request.idempotency_key is not None:
-        task_id = keyed(engine, request.idempotency_key)
-        known = await _ended_before(call, engine, task_id)
+        task_id = task_id_for_key(engine, request.idempotency_key)
+        known = await _ended_earlier(call, engine, task_id)
         if known is not None:
             return Answer(known, message=f"the task of this idempotencyKey has ended: {known.status}")
     if not engine.takes_code:
-        raise takes_no_code(engine)
-    _run_type(gateway, engine, request.run_type)
+        raise code_refusal(engine)
+    _require_run_type(gateway, engine, request.run_type)
     seconds = request.timeout_seconds or gateway.settings.execute_seconds
     record = gateway.executions.accepted(
         engine, task_id=task_id, caller=call.caller.user, run_type=request.run_type, code=request.code
     )
     try:
         if not request.wait:
-            told = await gateway.agents.submit(
+            reported = await gateway.agents.submit(
                 engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
             )
-            return Answer(_info(with_report(record, told), told), message="the task is submitted")
+            return Answer(_task_info(with_report(record, reported), reported), message="the task is submitted")
         async with AsyncExitStack() as stack:
             running = gateway.agents.execute(
                 engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
@@ -74,44 +74,45 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
                 gateway.executions.ended(record, result.parsed)
             return _result_answer(call, engine, task_id, result, stack)
     except Refused as why:
-        await _not_taken(gateway, engine, record, why, keyed=request.idempotency_key is not None)
+        await _record_refusal(gateway, engine, record, why, has_key=request.idempotency_key is not None)
         raise
 
 
-async def _not_taken(
-    gateway: Gateway, engine: KnownEngine, record: ExecutionRecord, why: Refused, *, keyed: bool
+async def _record_refusal(
+    gateway: Gateway, engine: KnownEngine, record: ExecutionRecord, why: Refused, *, has_key: bool
 ) -> None:
-    """What the engine has refused has not run. What broke on the way may have: the journal's settler finds out.
+    """Record that the engine has refused the code, so that it has not run. After a broken connection it may have run:
+    the journal's settler finds out.
 
-    With a key, an earlier request of the same key may run: its line is not this refusal's.
+    With a key, an earlier request of the same key may have run: then its record stays as it is.
     """
     if why.http not in (None, 413, 429):
         return
-    if keyed:
+    if has_key:
         try:
-            told = await gateway.agents.task(engine, record.task_id)
+            reported = await gateway.agents.task(engine, record.task_id)
         except AgentNotFound:
             pass
         except Refused:
             return
         else:
-            heard(gateway, engine, record.task_id, told)
+            record_task_report(gateway, engine, record.task_id, reported)
             return
     gateway.executions.refused(record, why)
 
 
-def heard(gateway: Gateway, engine: KnownEngine, task_id: str, told: dict[str, Any]) -> None:
-    """Note the agent's word on a task of which the journal has the beginning."""
-    gateway.executions.write(with_report(_unwritten(engine, task_id), told))
+def record_task_report(gateway: Gateway, engine: KnownEngine, task_id: str, reported: dict[str, Any]) -> None:
+    """Write the agent's report of a task to the journal, which has the task's beginning."""
+    gateway.executions.write(with_report(_record_without_journal(engine, task_id), reported))
 
 
-def keyed(engine: KnownEngine, key: str) -> str:
+def task_id_for_key(engine: KnownEngine, key: str) -> str:
     """The id of the task that was sent to the engine with this key."""
     return str(uuid.uuid5(_KEYS, f"{engine.ticket_id}/{key}"))
 
 
-async def _ended_before(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
-    """The task of a key that an earlier pod of the engine has had, or that ended with the engine."""
+async def _ended_earlier(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
+    """The task of a key that an earlier pod of the engine had, or that ended with the engine; None for any other."""
     live = engine.takes_code
     if live and engine.attempt == 0:
         return None  # its agent knows all of its tasks
@@ -119,67 +120,70 @@ async def _ended_before(call: Call, engine: KnownEngine, task_id: str) -> TaskIn
     if record is None or (live and record.attempt == engine.attempt):
         return None
     after = settled(record, Observation(engine), call.gateway.executions.now())
-    return _info(after) if after.stays or (after.final and not live) else None
+    return _task_info(after) if after.stays or (after.final and not live) else None
 
 
 async def get_task(call: Call, request: TaskRequest) -> Answer:
     """How far the task is, or how it ended."""
-    engine, task_id = await which_task(call, request)
-    info = await look(call, engine, task_id)
+    engine, task_id = await task_of_request(call, request)
+    info = await find_task(call, engine, task_id)
     if info is None:
-        raise no_task(engine, task_id)
+        raise unknown_task(engine, task_id)
     return Answer(info)
 
 
-async def look(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
-    """The agent's word where there is an agent, else the journal's, settled."""
+async def find_task(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
+    """The task as the agent reports it where there is one, else as the journal has it, settled. None where neither
+    knows it."""
     gateway = call.gateway
-    asked, told = False, None
+    answered, reported = False, None
     if has_agent(engine):
         try:
-            told = await gateway.agents.task(engine, task_id)
-            asked = True
+            reported = await gateway.agents.task(engine, task_id)
+            answered = True
         except AgentNotFound:
-            asked = True
+            answered = True
     record = await gateway.executions.find(task_id)
     if record is not None and record.ticket_id != engine.ticket_id:
         return None
     if record is None:
-        return None if told is None else _info(_unwritten(engine, task_id), told)
-    here = engine.in_cluster and engine.attempt == record.attempt
-    after = settled(record, Observation(engine, answered=asked and here, reported=told), gateway.executions.now())
+        return None if reported is None else _task_info(_record_without_journal(engine, task_id), reported)
+    same_pod = engine.in_cluster and engine.attempt == record.attempt
+    after = settled(
+        record, Observation(engine, answered=answered and same_pod, reported=reported), gateway.executions.now()
+    )
     if after != record:
         gateway.executions.write(after)
-    return _info(after, told)
+    return _task_info(after, reported)
 
 
 async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     """The engine's tasks: of a live engine those that its agent remembers, with what the journal has besides."""
     engine = await call.engine(request.engine_id)
     gateway = call.gateway
-    told = {}
+    reported = {}
     if has_agent(engine):
-        told = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
+        reported = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
     records = {
         record.task_id: record for record in await gateway.executions.of_engine(engine.ticket_id, request.page_size)
     }
     found = []
-    for task_id in [*told, *(task_id for task_id in records if task_id not in told)]:
-        record = records.get(task_id) or _unwritten(engine, task_id)
+    for task_id in [*reported, *(task_id for task_id in records if task_id not in reported)]:
+        record = records.get(task_id) or _record_without_journal(engine, task_id)
         # Without the agent's word on this one task: asking for each would be a call for each.
-        after = settled(record, Observation(engine, reported=told.get(task_id)), gateway.executions.now())
-        found.append(_info(after, told.get(task_id)))
+        after = settled(record, Observation(engine, reported=reported.get(task_id)), gateway.executions.now())
+        found.append(_task_info(after, reported.get(task_id)))
     found.sort(key=lambda task: task.accepted_at, reverse=True)
     return Answer(TasksAnswer(tasks=found[: request.page_size]))
 
 
 async def get_task_result(call: Call, request: TaskRequest) -> Answer:
     """The result of a task that has ended."""
-    engine, task_id = await which_task(call, request)
+    engine, task_id = await task_of_request(call, request)
     if not has_agent(engine):
-        info = await look(call, engine, task_id)
+        info = await find_task(call, engine, task_id)
         if info is None:
-            raise no_task(engine, task_id)
+            raise unknown_task(engine, task_id)
         raise Refused(
             f"{engine.title} has ended, and the task's outputs with it: the task is {info.status}; its log is in"
             " getEngineLogs",
@@ -190,31 +194,31 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer:
         async with AsyncExitStack() as stack:
             result = await stack.enter_async_context(call.gateway.agents.result(engine, task_id))
             if result.parsed is not None:
-                heard(call.gateway, engine, task_id, result.parsed)
+                record_task_report(call.gateway, engine, task_id, result.parsed)
             return _result_answer(call, engine, task_id, result, stack)
     except AgentNotFound:
-        raise no_task(engine, task_id) from None
+        raise unknown_task(engine, task_id) from None
 
 
 async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     """End the task: at once where it waits, by an interrupt where it runs; again, or after its end, nothing happens."""
-    engine, task_id = await which_task(call, request)
+    engine, task_id = await task_of_request(call, request)
     if has_agent(engine):
         try:
-            told = await call.gateway.agents.cancel(engine, task_id)
+            reported = await call.gateway.agents.cancel(engine, task_id)
         except AgentNotFound:
             pass
         else:
-            return Answer(_info(_unwritten(engine, task_id), told))
-    info = await look(call, engine, task_id)
+            return Answer(_task_info(_record_without_journal(engine, task_id), reported))
+    info = await find_task(call, engine, task_id)
     if info is None:
-        raise no_task(engine, task_id)
+        raise unknown_task(engine, task_id)
     return Answer(info)
 
 
 async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
-    engine, task_id = await which_task(call, request)
+    engine, task_id = await task_of_request(call, request)
     if not has_agent(engine):
         if engine.in_cluster and not engine.has_agent:
             raise no_agent(engine)
@@ -225,12 +229,14 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     try:
         pieces = await call.held.enter_async_context(call.gateway.agents.events(engine, task_id, cursor))
     except AgentNotFound:
-        raise no_task(engine, task_id) from None
-    return Stream(content_type=EVENT_STREAM, chunks=_sse(call, engine, task_id, pieces))
+        raise unknown_task(engine, task_id) from None
+    return Stream(content_type=EVENT_STREAM, chunks=_server_sent_events(call, engine, task_id, pieces))
 
 
-async def _sse(call: Call, engine: KnownEngine, task_id: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The agent's lines as events. Where it goes in the middle, the last event is what is known then."""
+async def _server_sent_events(
+    call: Call, engine: KnownEngine, task_id: str, pieces: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """The agent's lines as events. Where its connection breaks, the last event has what is known of the task then."""
     left = b""
     try:
         async for chunk in pieces:
@@ -242,15 +248,15 @@ async def _sse(call: Call, engine: KnownEngine, task_id: str, pieces: AsyncItera
                 yield b"".join(_event(line) for line in lines)
             if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
                 with suppress(orjson.JSONDecodeError):
-                    told = orjson.loads(end)
-                    heard(call.gateway, engine, task_id, told if isinstance(told, dict) else {})
+                    reported = orjson.loads(end)
+                    record_task_report(call.gateway, engine, task_id, reported if isinstance(reported, dict) else {})
                 return
     except (OSError, TimeoutError):
         pass
     view = await call.gateway.agents.wait_for_end(engine)
-    info = await look(call, view or engine, task_id) if view is None or view.is_final else None
-    told = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
-    yield b"event: end\ndata: " + orjson.dumps({"event": "end", **told}) + b"\n\n"
+    info = await find_task(call, view or engine, task_id) if view is None or view.is_final else None
+    reported = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
+    yield b"event: end\ndata: " + orjson.dumps({"event": "end", **reported}) + b"\n\n"
 
 
 def _event(line: bytes) -> bytes:
@@ -258,30 +264,31 @@ def _event(line: bytes) -> bytes:
     if not line.strip():
         return b": here\n\n"
     try:
-        told = orjson.loads(line)
+        reported = orjson.loads(line)
     except orjson.JSONDecodeError:
         return b": here\n\n"
-    name = str(told.get("event", ""))
-    head = f"id: {told['id']}\n" if isinstance(told.get("id"), str) and told["id"].replace(".", "").isdigit() else ""
+    name = str(reported.get("event", ""))
+    cursor = reported.get("id")
+    head = f"id: {cursor}\n" if isinstance(cursor, str) and cursor.replace(".", "").isdigit() else ""
     if not name.isalpha():
         return b": here\n\n"
-    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(told) + b"\n\n"
+    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(reported) + b"\n\n"
 
 
-async def which_task(call: Call, request: TaskRequest) -> tuple[KnownEngine, str]:
+async def task_of_request(call: Call, request: TaskRequest) -> tuple[KnownEngine, str]:
     """The engine and the task's id. Raises Refused."""
     engine = await call.engine(request.engine_id)
     if (request.task_id is None) == (request.idempotency_key is None):
         raise bad_request("Parameter taskId cannot be empty: give taskId, or the idempotencyKey that it was sent with")
-    return engine, request.task_id or keyed(engine, request.idempotency_key or "")
+    return engine, request.task_id or task_id_for_key(engine, request.idempotency_key or "")
 
 
-def no_task(engine: KnownEngine, task_id: str) -> Refused:
-    """Nobody knows such a task of the engine."""
+def unknown_task(engine: KnownEngine, task_id: str) -> Refused:
+    """The refusal for an id that is no task of the engine."""
     return bad_request(f"taskId {task_id} is no task of {engine.title}: take it from executeCode or listTasks")
 
 
-def _unwritten(engine: KnownEngine, task_id: str) -> ExecutionRecord:
+def _record_without_journal(engine: KnownEngine, task_id: str) -> ExecutionRecord:
     """A task that only the agent knows (yet)."""
     return ExecutionRecord(
         task_id=task_id, ticket_id=engine.ticket_id, uid=engine.uid, attempt=engine.attempt, caller="", run_type="",
@@ -289,10 +296,10 @@ def _unwritten(engine: KnownEngine, task_id: str) -> ExecutionRecord:
     )  # fmt: skip
 
 
-def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskInfo:
+def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) -> TaskInfo:
     """The task as callers see it."""
-    told = told or {}
-    status: Any = str(told.get("status") or record.status)
+    reported = reported or {}
+    status: Any = str(reported.get("status") or record.status)
     return TaskInfo.model_construct(
         task_id=record.task_id,
         engine_id=record.ticket_id,
@@ -300,12 +307,12 @@ def _info(record: ExecutionRecord, told: dict[str, Any] | None = None) -> TaskIn
         final=status in ENDED,
         reason=record.reason,
         message=record.message,
-        progress=1.0 if status in ENDED else told.get("progress", 0.0),
-        progress_message=told.get("progressMessage", ""),
-        execution_count=told.get("executionCount"),
-        accepted_at=record.accepted or told.get("acceptedAt", 0.0),
-        started_at=told.get("startedAt", record.started),
-        ended_at=told.get("endedAt", record.ended),
+        progress=1.0 if status in ENDED else reported.get("progress", 0.0),
+        progress_message=reported.get("progressMessage", ""),
+        execution_count=reported.get("executionCount"),
+        accepted_at=record.accepted or reported.get("acceptedAt", 0.0),
+        started_at=reported.get("startedAt", record.started),
+        ended_at=reported.get("endedAt", record.ended),
         run_type=record.run_type,
         caller=record.caller,
         attempt=record.attempt,
@@ -322,14 +329,14 @@ def _result_answer(call: Call, engine: KnownEngine, task_id: str, result: TaskRe
     async def record_end() -> None:
         """A big result is not decoded here, so the agent is asked how the task ended."""
         with suppress(AgentNotFound, Refused):
-            heard(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
+            record_task_report(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
 
     call.held.push_async_exit(opened.pop_all())
     return Answer(LargeJson(result.size, result.chunks, record_end))
 
 
-def takes_no_code(engine: KnownEngine) -> Refused:
-    """Why the engine runs nothing."""
+def code_refusal(engine: KnownEngine) -> Refused:
+    """The refusal of code for an engine that takes none: why, and what to do."""
     if not engine.in_cluster:
         return bad_request(f"{engine.title} has ended ({engine.status}): create another engine")
     if engine.is_final:
@@ -342,7 +349,7 @@ def takes_no_code(engine: KnownEngine) -> Refused:
     return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
 
 
-def _run_type(gateway: Gateway, engine: KnownEngine, run_type: str) -> None:
+def _require_run_type(gateway: Gateway, engine: KnownEngine, run_type: str) -> None:
     """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
     plugin = gateway.plugins.of(engine)
     if plugin is not None and run_type not in plugin.run_types:
