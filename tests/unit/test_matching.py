@@ -18,13 +18,13 @@ from linkis_ecm.engine.matching import (
     parse_claim,
     verdict,
 )
-from linkis_ecm.gateway.inventory.view import EngineView, view_of
+from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 WANTED = Wanted(user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"})
 
 
-def engine(name: str = "e", **changes: Any) -> EngineView:
+def engine(name: str = "e", **changes: Any) -> KnownEngine:
     """What WANTED asks for, Idle; `metadata`, `spec` and `status` are merged in."""
     parts = {
         "metadata": {"namespace": "linkis", "name": name, "uid": name, "labels": {"team": "blue"}},

@@ -64,7 +64,7 @@ async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -
     lock = parameters.get("lock")
     if lock is not None and not isinstance(lock, str):
         raise bad_request(f"lock is {shown(str(lock), 40)!r}: give the lock of askEngineConn's answer, or leave it out")
-    if not await call.gateway.claims.release(_live(engine), lock or None):
+    if not await call.gateway.claims.release(_require_code(engine), lock or None):
         raise bad_request(f"lock is {shown(str(lock), 64)!r}: {engine.title} is given to another asker by now")
     return {}
 
