@@ -16,7 +16,10 @@ import sys
 from datetime import datetime
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError as error:  # the client alone is installed
+    raise SystemExit(f"linkis-ecm: {error.name} is missing: pip install 'linkis-ecm[server]'") from None
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
