@@ -36,7 +36,7 @@ class Index:
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
         return []
 
-    def forget_post_mortems(self, uid: str) -> None: ...
+    def delete_post_mortems(self, uid: str) -> None: ...
 
 
 class Operator:

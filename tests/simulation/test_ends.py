@@ -46,7 +46,7 @@ async def test_a_silent_agent_that_answers_is_not_lost(world: World) -> None:
     assert world.state("e") == "Idle"
 
 
-async def test_an_agent_that_neither_reports_nor_answers_is_lost_and_told(world: World) -> None:
+async def test_an_agent_that_neither_reports_nor_answers_is_lost_and_reported(world: World) -> None:
     uid = world.create("e")
     await world.until_state("e", "Idle")
     begun = asyncio.get_running_loop().time()
@@ -64,7 +64,7 @@ async def test_an_agent_that_neither_reports_nor_answers_is_lost_and_told(world:
     assert bundle(world, uid)["reason"] == "AgentLost"
 
 
-async def test_a_silent_engine_on_a_dead_node_is_told_as_node_lost_and_its_pod_taken_by_force(world: World) -> None:
+async def test_a_silent_engine_on_a_dead_node_is_reported_as_node_lost_and_its_pod_taken_by_force(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     world.cut_off.add("e")
@@ -75,7 +75,7 @@ async def test_a_silent_engine_on_a_dead_node_is_told_as_node_lost_and_its_pod_t
     await world.until(lambda: not world.pods("e"), 5)
 
 
-async def test_an_end_whose_status_is_refused_once_is_told_all_the_same(world: World) -> None:
+async def test_an_end_whose_status_is_refused_once_is_reported_all_the_same(world: World) -> None:
     """Its pod may be gone only after what ended it is written."""
     world.create("e")
     await world.until_state("e", "Idle")
@@ -186,7 +186,7 @@ async def test_a_pod_whose_kubelet_never_ends_it_is_taken_by_force(world: World)
         ),
     ],
 )  # fmt: skip
-async def test_what_the_cluster_does_to_a_pod_is_told_by_name(
+async def test_what_the_cluster_does_to_a_pod_is_reported_by_name(
     world: World, change: dict[str, Any], reason: str, words: str
 ) -> None:
     world.create("e")
@@ -216,7 +216,7 @@ async def test_an_evicted_pod_that_goes_while_its_evidence_is_collected_was_evic
     assert bundle(world, uid)["reason"] == "Evicted"
 
 
-async def test_an_end_is_told_as_an_event_once(world: World) -> None:
+async def test_an_end_is_reported_as_an_event_once(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     world.exit_pod(world.pods("e")[0], 137, "OOMKilled")
@@ -323,10 +323,10 @@ async def test_bundles_end_with_their_retention(world: World) -> None:
     world.rows.post_mortems.clear()
     keeper = world.operators[0].parts.keeper
     await keeper.take(uid, 0, "stdout", _chunks(b"late"), limit=100, ticket=uid)
-    assert await keeper.sweep() == 0
+    assert await keeper.delete_expired() == 0
     entry = world.rows.post_mortems[uid, 0]
     world.rows.post_mortems[uid, 0] = replace(entry, expires=loop_now())
-    assert await keeper.sweep() == 1
+    assert await keeper.delete_expired() == 1
     assert (uid, 0) not in world.archive.bundles
 
 

@@ -1,4 +1,4 @@
-"""KubeClient against a faulty API server, in virtual time: what it tries again, what it tells its caller, and when."""
+"""KubeClient against a faulty API server, in virtual time: what it tries again, what its caller gets, and when."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_throttled_call_without_a_wait_comes_back_soon(server: FakeApiSe
 
 
 @pytest.mark.parametrize("verb", CALLS)
-async def test_a_wait_above_the_longest_is_handed_to_the_caller(
+async def test_a_wait_above_the_longest_is_left_to_the_caller(
     server: FakeApiServer, client: KubeClient, verb: str
 ) -> None:
     server.faults.add(Fault(verb=verb, status=429, retry_after=11, times=None))
@@ -119,7 +119,7 @@ async def test_a_500_on_what_is_harmless_twice_is_tried_five_times(
 
 @pytest.mark.parametrize("verb", IDEMPOTENT)
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"reset": "before"}], ids=str)
-async def test_after_five_tries_the_caller_is_told(
+async def test_after_five_tries_the_caller_gets_the_error(
     server: FakeApiServer, client: KubeClient, verb: str, fault: dict[str, Any]
 ) -> None:
     server.faults.add(Fault(verb=verb, times=None, **fault))
@@ -129,7 +129,7 @@ async def test_after_five_tries_the_caller_is_told(
     assert len(sent(server, verb)) == 5
 
 
-async def test_a_500_on_a_create_is_told_at_once(server: FakeApiServer, client: KubeClient) -> None:
+async def test_a_500_on_a_create_is_reported_at_once(server: FakeApiServer, client: KubeClient) -> None:
     server.faults.add(Fault(verb="create", status=500))
     with pytest.raises(ServerError):
         await CALLS["create"](client)
@@ -137,7 +137,7 @@ async def test_a_500_on_a_create_is_told_at_once(server: FakeApiServer, client: 
 
 
 @pytest.mark.parametrize(("reset", "made"), [("before", False), ("after", True)])
-async def test_a_create_that_is_cut_is_told_once_whether_it_was_executed_or_not(
+async def test_a_create_that_is_cut_is_reported_once_whether_it_was_executed_or_not(
     server: FakeApiServer, client: KubeClient, reset: Any, made: bool
 ) -> None:
     server.faults.add(Fault(verb="create", reset=reset))
@@ -170,7 +170,7 @@ async def test_a_delete_that_is_cut_after_it_was_done_says_not_found(server: Fak
      (410, "Expired", Gone), (422, "Invalid", Invalid), (400, "BadRequest", ApiError)],
 )  # fmt: skip
 @pytest.mark.parametrize("verb", CALLS)
-async def test_a_refusal_is_told_at_once_by_its_type(
+async def test_a_refusal_is_reported_at_once_by_its_type(
     server: FakeApiServer, client: KubeClient, verb: str, code: int, reason: str, kind: type[ApiError]
 ) -> None:
     server.faults.add(Fault(verb=verb, status=code, reason=reason))
@@ -366,7 +366,7 @@ async def test_a_retry_after_that_is_a_date_falls_back_to_our_own_delay(server: 
 
 
 async def following(client: KubeClient, version: str) -> list[WatchEvent]:
-    """All that a watch tells until it ends; raises what it raises."""
+    """All events of a watch until it ends; raises what it raises."""
     async with aclosing(client.watch(ENGINECONNS, resource_version=version, namespace=NS)) as watch:
         return [event async for event in watch]
 
@@ -390,7 +390,7 @@ async def test_a_watch_from_a_version_too_old_is_gone(server: FakeApiServer, cli
         await following(client, old)
 
 
-async def test_an_open_watch_that_is_told_410_gives_what_it_had_and_is_gone(
+async def test_an_open_watch_that_gets_410_gives_what_it_had_and_is_gone(
     server: FakeApiServer, client: KubeClient
 ) -> None:
     told: list[WatchEvent] = []

@@ -134,7 +134,7 @@ async def test_a_silent_agent_fails_with_the_phase_that_hung(world: World) -> No
     assert "the agent has not reported" in world.status("e")["message"]
 
 
-async def test_out_of_memory_is_told_with_limit_and_peak(world: World) -> None:
+async def test_out_of_memory_is_reported_with_limit_and_peak(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     world.exit_pod(world.pods("e")[0], 137, "OOMKilled")
@@ -145,7 +145,7 @@ async def test_out_of_memory_is_told_with_limit_and_peak(world: World) -> None:
     assert "5 MiB" in status["message"]
 
 
-async def test_a_dead_kernel_is_told_with_its_last_words(world: World) -> None:
+async def test_a_dead_kernel_is_reported_with_its_last_words(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     agent = world.agent("e")
@@ -157,7 +157,7 @@ async def test_a_dead_kernel_is_told_with_its_last_words(world: World) -> None:
     assert world.pods_made.count(world.pods("e")[0]["metadata"]["name"]) == 1
 
 
-async def test_a_container_that_ends_by_itself_is_told_with_its_exit_code(world: World) -> None:
+async def test_a_container_that_ends_by_itself_is_reported_with_its_exit_code(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     world.exit_pod(world.pods("e")[0], 3)
@@ -166,7 +166,7 @@ async def test_a_container_that_ends_by_itself_is_told_with_its_exit_code(world:
     assert "last words" in world.status("e")["message"]
 
 
-async def test_an_evicted_pod_is_told_as_evicted(world: World) -> None:
+async def test_an_evicted_pod_is_reported_as_evicted(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     world.cluster.change(

@@ -149,7 +149,7 @@ class Engines(RuleBasedStateMachine):
                 if agent.state in ("Failed", "ShuttingDown"):
                     continue
                 if late:
-                    # A report that was overtaken: told now, with a number of before.
+                    # A report that was overtaken: sent now, with an earlier number.
                     agent.report(state=state, sequence=max(0, agent.sequence - 2))
                 else:
                     agent.become(state)
@@ -262,7 +262,7 @@ class Engines(RuleBasedStateMachine):
             await asyncio.sleep(900)
             running = self.world.operators[0]
             await running.parts.resync.once()
-            await running.parts.resync.ledger()
+            await running.parts.resync.end_absent_rows()
             await asyncio.sleep(5)
             table, finals = self.rows.all(), self.rows.final_tickets()
             for name, uid in self.uids.items():

@@ -60,13 +60,13 @@ async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) 
 
 
 def canary(world: World) -> Canary:
-    async def watch_silent() -> None:
+    async def watch_stalled() -> None:
         raise AssertionError("the watch is well")
 
     parts = world.operators[0].parts
     return Canary(
         client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE,
-        on_watch_silent=watch_silent, rng=random.Random(1), metrics=Metrics(),
+        on_watch_stalled=watch_stalled, rng=random.Random(1), metrics=Metrics(),
     )  # fmt: skip
 
 

@@ -209,7 +209,7 @@ async def test_a_poison_key_is_reported_and_harms_no_other(caplog: pytest.LogCap
         assert len(jars.times(13)) < 12
         assert jars.poison == [(13, "bad jar")] * (len(jars.times(13)) - POISON_FROM + 1), "from the third failure on"
         assert worker.poison_keys() == jars.value("ecm_reconcile_poison_objects") == 1
-        worker.forget(13)
+        worker.remove(13)
         assert worker.poison_keys() == 0
         passes = len(jars.times(13))
         await asyncio.sleep(600)
@@ -238,7 +238,7 @@ async def test_a_key_that_is_forgotten_during_its_pass_stays_forgotten_until_it_
     async with working(jars) as worker:
         worker.enqueue(1)
         await asyncio.sleep(5)
-        worker.forget(1)
+        worker.remove(1)
         await asyncio.sleep(60)
         assert jars.times(1) == [0.0]
         worker.enqueue(1)

@@ -30,7 +30,7 @@ def journal(engine: Engine) -> Iterator[Journal]:
     made.close()
 
 
-def test_a_line_arrives_as_it_was_told_and_grows_to_its_end(journal: Journal, engine: Engine) -> None:
+def test_a_line_arrives_as_it_was_offered_and_grows_to_its_end(journal: Journal, engine: Engine) -> None:
     queries = Queries(engine)
     journal.offer(LINE)
     assert journal.flush(PATIENCE)
@@ -53,7 +53,7 @@ def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
     assert Queries(engine).execution("t1") == done
 
 
-def test_what_was_refused_and_is_sent_again_is_told_as_it_ends_then(journal: Journal, engine: Engine) -> None:
+def test_what_was_refused_and_is_sent_again_is_reported_as_it_ends_then(journal: Journal, engine: Engine) -> None:
     refused = replace(LINE, status="Failed", reason="Refused", ended=1000.5)
     done = replace(LINE, status="Succeed", ended=1002.0)
     journal.offer(refused)

@@ -33,7 +33,7 @@ def test_an_entry_is_written_once_per_attempt_and_replaced(engine: Engine, sink:
     ]
 
 
-def test_what_has_had_its_time_or_is_too_much_is_told_oldest_first(sink: Sink) -> None:
+def test_what_has_had_its_time_or_is_too_much_is_deleted_oldest_first(sink: Sink) -> None:
     for uid, days in (("old", 1), ("middle", 3), ("young", 5)):
         sink.offer_post_mortem(entry(uid, days=days, size=100))
     # One attempt over, another not: the engine's bundles stay together.
@@ -43,7 +43,7 @@ def test_what_has_had_its_time_or_is_too_much_is_told_oldest_first(sink: Sink) -
     assert sink.expired_post_mortems(T0 + timedelta(days=2), total=10_000) == ["old"]
     assert sink.expired_post_mortems(T0, total=250) == ["old"]
     assert sink.expired_post_mortems(T0, total=150) == ["old", "middle"]
-    sink.forget_post_mortems("old")
+    sink.delete_post_mortems("old")
     assert sink.expired_post_mortems(T0 + timedelta(days=4), total=10_000) == ["middle"]
 
 
@@ -72,7 +72,7 @@ def test_the_canarys_rows_are_taken_away_and_no_others(engine: Engine, sink: Sin
     sink.offer(other)
     assert sink.flush(PATIENCE)
     assert sink.has_final(canary.ticket_id)
-    sink.forget_engine(canary.ticket_id)
+    sink.delete_engine_rows(canary.ticket_id)
     assert not sink.has_final(canary.ticket_id)
     with engine.connect() as connection:
         assert list(connection.scalars(select(linkis.record.c.ticket_id))) == [other.ticket_id]

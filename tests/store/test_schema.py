@@ -154,7 +154,7 @@ def test_migrating_twice_and_twice_at_once_is_harmless(new_url: Callable[[], str
         ("sqlite:////no/such/folder/x", "cannot be reached"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_told_in_a_sentence_without_the_password(url: str, names: str) -> None:
+def test_a_database_that_cannot_be_used_is_reported_in_a_sentence_without_the_password(url: str, names: str) -> None:
     with pytest.raises(DatabaseError) as refusal:
         upgrade(url)
     sentence = str(refusal.value)
@@ -165,7 +165,7 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence_without_the_passwo
 
 
 @pytest.mark.mariadb
-def test_a_wrong_password_is_told_without_it(mariadb: MariaDB) -> None:
+def test_a_wrong_password_is_reported_without_it(mariadb: MariaDB) -> None:
     url = mariadb.new_database().replace(PASSWORD, "wrong-word")
     with pytest.raises(DatabaseError, match="Access denied") as refusal:
         upgrade(url)

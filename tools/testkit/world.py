@@ -24,8 +24,8 @@ from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.token import engine_token
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.archive import MemoryArchive
-from tools.testkit.fakes.atonce import AtOnce
 from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
+from tools.testkit.fakes.inline_executor import InlineExecutor
 from tools.testkit.fakes.rows import Rows
 from tools.testkit.fakes.rules import StatusError
 from tools.testkit.fakes.watches import Change
@@ -243,7 +243,7 @@ class World:
 
     async def start(self, identity: str = "one") -> Running:
         """Starts an operator as `run` does, but for kopf: reflectors feed it the same events."""
-        asyncio.get_running_loop().set_default_executor(AtOnce(1))
+        asyncio.get_running_loop().set_default_executor(InlineExecutor(1))
         settings = OperatorSettings(
             database_url="", ecm_instance="ecm:9102", report_url="http://op:9103", token_key=KEY, namespace="default",
             identity=identity, archive_url="memory://",
@@ -272,7 +272,7 @@ class World:
         running = Running(parts, [])
 
         async def begin() -> None:
-            await parts.fill()
+            await parts.fill_caches()
             loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
             await parts.pods_synced()

@@ -33,20 +33,22 @@ class Cache:
         self._pods: dict[Key, PodView] = {}
         # By uid of an engine the keys of its pods, of all attempts.
         self._owned: dict[str, set[Key]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
         """An engine as an event, a list or an answer shows it."""
         view = engine_view(body, epoch=self._epoch)
         known = self.engines.get(view.key)
-        if view.uid in self._deleted or (known is not None and known.uid == view.uid and known.version >= view.version):
+        if view.uid in self._tombstones or (
+            known is not None and known.uid == view.uid and known.version >= view.version
+        ):
             return False
         self.engines[view.key] = view
         return True
 
     def drop_engine(self, key: Key, uid: str) -> EngineView | None:
         """The engine is gone; the last view of it, or None where it was not known or has been made anew."""
-        self._remember_deleted(uid)
+        self._add_tombstone(uid)
         known = self.engines.get(key)
         if known is None or known.uid != uid:
             return None
@@ -75,22 +77,24 @@ class Cache:
         """A pod as an event, a list or an answer shows it."""
         key = (view.namespace, view.name)
         known = self._pods.get(key)
-        if view.uid in self._deleted or (known is not None and known.uid == view.uid and known.version >= view.version):
+        if view.uid in self._tombstones or (
+            known is not None and known.uid == view.uid and known.version >= view.version
+        ):
             return False
         if known is not None and known.owner_uid != view.owner_uid:
-            self._disown(key, known)
+            self._remove_from_owner(key, known)
         self._pods[key] = view
         self._owned.setdefault(view.owner_uid, set()).add(key)
         return True
 
     def drop_pod(self, view: PodView) -> bool:
-        self._remember_deleted(view.uid)
+        self._add_tombstone(view.uid)
         key = (view.namespace, view.name)
         known = self._pods.get(key)
         if known is None or known.uid != view.uid:
             return False
         del self._pods[key]
-        self._disown(key, known)
+        self._remove_from_owner(key, known)
         return True
 
     def pod_of(self, engine: EngineView) -> PodView | None:
@@ -105,7 +109,7 @@ class Cache:
         keys = sorted(self._owned.get(engine.uid, ()))
         return tuple(pod for key in keys if (pod := self._pods[key]) != current)
 
-    def _disown(self, key: Key, pod: PodView) -> None:
+    def _remove_from_owner(self, key: Key, pod: PodView) -> None:
         keys = self._owned.get(pod.owner_uid)
         if keys is not None:
             keys.discard(key)
@@ -125,7 +129,7 @@ class Cache:
             self.plugins.values(), plugin=spec.plugin, engine_type=spec.engine_type, version=spec.engine_version
         )
 
-    def _remember_deleted(self, uid: str) -> None:
-        self._deleted[uid] = None
-        while len(self._deleted) > TOMBSTONES:
-            self._deleted.popitem(last=False)
+    def _add_tombstone(self, uid: str) -> None:
+        self._tombstones[uid] = None
+        while len(self._tombstones) > TOMBSTONES:
+            self._tombstones.popitem(last=False)

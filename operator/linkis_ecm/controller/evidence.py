@@ -44,9 +44,9 @@ RESULTS_MAX = 64
 RESULTS_BYTES = 512 << 20
 RESULT_BYTES = 300 << 20
 # uids of deleted engines whose pods may still send their logs.
-GONE_MAX = 10_000
+DELETED_MAX = 10_000
 # Seconds between two sweeps for expired bundles.
-SWEEP_SECONDS = 600.0
+EXPIRY_CHECK_SECONDS = 600.0
 
 
 class Index(Protocol):
@@ -54,7 +54,7 @@ class Index(Protocol):
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None: ...
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]: ...
-    def forget_post_mortems(self, uid: str) -> None: ...
+    def delete_post_mortems(self, uid: str) -> None: ...
 
 
 class Bundles(Protocol):
@@ -72,7 +72,7 @@ class Bundles(Protocol):
 
 
 class EvidenceKeeper:
-    """`collect` when an attempt ends, `take` what agents send, `sweep` what has expired.
+    """`collect` when an attempt ends, `take` what agents send, `delete_expired` later.
 
     `total` is how many bytes all bundles may have; beyond it the oldest go first.
     """
@@ -95,7 +95,7 @@ class EvidenceKeeper:
         self._retention = retention
         self._total = total
         self._outcomes = metrics.post_mortems
-        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._deleted_engines: OrderedDict[str, str] = OrderedDict()
 
     async def collect(self, engine: EngineView, action: Collect, report: Report | None) -> Evidence:
         """Writes the bundle of an attempt. Never raises: what could not be collected is named as missing."""
@@ -226,11 +226,11 @@ class EvidenceKeeper:
         )
         missing.append(f"stdout and stderr as files: {why}; {kept}")
 
-    def gone(self, engine: EngineView) -> None:
+    def engine_deleted(self, engine: EngineView) -> None:
         """The engine's resource is deleted; its pod may still send its logs while it ends."""
-        self._gone[engine.uid] = ticket_id(engine)
-        while len(self._gone) > GONE_MAX:
-            self._gone.popitem(last=False)
+        self._deleted_engines[engine.uid] = ticket_id(engine)
+        while len(self._deleted_engines) > DELETED_MAX:
+            self._deleted_engines.popitem(last=False)
 
     async def take_result(
         self,
@@ -277,7 +277,7 @@ class EvidenceKeeper:
     ) -> tuple[int, str]:
         """A file that an agent sends; (bytes, why it is cut or ""). Raises OSError where the archive takes nothing."""
         size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit, whole=whole)
-        await self._reindex(uid, attempt, self._gone.get(uid) or ticket, f"{name}: {cut}" if cut else "")
+        await self._reindex(uid, attempt, self._deleted_engines.get(uid) or ticket, f"{name}: {cut}" if cut else "")
         return size, cut
 
     async def _reindex(self, uid: str, attempt: int, ticket: str, problem: str) -> None:
@@ -297,12 +297,12 @@ class EvidenceKeeper:
             )
         )  # fmt: skip
 
-    async def sweep(self) -> int:
+    async def delete_expired(self) -> int:
         """Deletes expired bundles; of how many engines."""
         removed = 0
         for uid in await asyncio.to_thread(self._index.expired_post_mortems, self._clock(), self._total):
             await self._archive.remove(uid)
-            await asyncio.to_thread(self._index.forget_post_mortems, uid)
+            await asyncio.to_thread(self._index.delete_post_mortems, uid)
             removed += 1
         return removed
 
@@ -311,8 +311,8 @@ class EvidenceKeeper:
         while True:
             await leading.wait()
             try:
-                if removed := await self.sweep():
+                if removed := await self.delete_expired():
                     log.info("the bundles of %d engines were over and are removed", removed)
             except Exception:
                 log.exception("expired bundles could not be removed; tried again")
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(EXPIRY_CHECK_SECONDS)

@@ -72,7 +72,7 @@ class Executor:
         try:
             made = await self._client.create(PODS, body)
         except AlreadyExists:
-            return await self._adopt(engine, action)
+            return await self._use_existing(engine, action)
         except Invalid as error:
             return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=True))
         except Forbidden as error:
@@ -83,7 +83,7 @@ class Executor:
         self._cache.apply_pod(pod_view(made))
         return None
 
-    async def _adopt(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
+    async def _use_existing(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
         """A pod of that name exists: ours from a life before a crash, or somebody else's."""
         name = pod_name(engine.name, engine.uid, action.attempt)
         found = pod_view(await self._client.get(PODS, name, namespace=engine.namespace))

@@ -56,7 +56,7 @@ FLUSH_SECONDS = 5.0
 DRAIN_SECONDS = 2.0
 CONTROLLER = "linkis.apache.org/ecm-operator"
 # Lists that replace a watch without events before the process ends itself.
-SILENT_WATCH_LISTS = 1
+STALLED_WATCH_LISTS = 1
 # Seconds without a turn of the event loop after which it counts as stuck.
 LOOP_STUCK = 30.0
 
@@ -66,7 +66,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class SilentWatchError(Exception):
+class StalledWatchError(Exception):
     """kopf's watch delivers no events; only a new process helps."""
 
 
@@ -118,8 +118,8 @@ class Operator:
         )
         self.leading = asyncio.Event()
         self.lease = Lease(
-            client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity, on_started=self.lead,
-            on_stopped=self.follow, now=wall, rng=rng, metrics=metrics.lease,
+            client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity, now=wall, rng=rng,
+            on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
         self.reconciler = Reconciler(
             cache=self.cache, executor=executor, sink=sink, evidence=self.keeper, recorder=self.recorder,
@@ -140,7 +140,7 @@ class Operator:
             clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
         )  # fmt: skip
         self.resync = Resync(
-            client=client, cache=self.cache, reconciler=self.reconciler, ledger=sink, relist_pods=self._relist_pods,
+            client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
             namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.once,
         )  # fmt: skip
         self.uploads = Uploads(
@@ -148,13 +148,13 @@ class Operator:
             metrics=metrics,
         )  # fmt: skip
         self.canary = Canary(
-            client=client, cache=self.cache, rows=sink, on_watch_silent=self._watch_silent, rng=rng, metrics=metrics,
+            client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
             namespace=(settings.watch_namespaces or (settings.namespace,))[0],
         )  # fmt: skip
-        self._silent_watches = 0
+        self._stalled_watches = 0
         self.synced = False
-        # When the event loop last came to `beat`, by the monotonic clock.
-        self._last_turn = time.monotonic()
+        # When the event loop last came to `heartbeat`, by the monotonic clock.
+        self._last_heartbeat = time.monotonic()
 
     def take(self, resource: Resource, deleted: bool, body: dict[str, Any]) -> None:
         """An event of an EngineConn or an EngineConnPlugin."""
@@ -164,7 +164,7 @@ class Operator:
             if deleted:
                 gone = self.cache.drop_engine(key, meta["uid"])
                 if gone is not None:
-                    self.reconciler.forget(gone)
+                    self.reconciler.engine_deleted(gone)
             elif self.cache.apply_engine(body):
                 self.reconciler.enqueue(key)
             return
@@ -174,7 +174,7 @@ class Operator:
             # Engines may wait for it; a pass over any other makes no call.
             self.reconciler.enqueue_all()
 
-    def lead(self) -> None:
+    def start_leading(self) -> None:
         """The Lease is held and the caches are filled: from here on this replica writes."""
         log.info("leading, with %d engines", len(self.cache.engines))
         self.metrics.leading.set(1)
@@ -183,7 +183,7 @@ class Operator:
         for name in self.cache.plugins:
             self._offer_materials(name)
 
-    def follow(self) -> None:
+    def stop_leading(self) -> None:
         """The Lease is lost: nothing is written any more."""
         log.warning("no longer leading")
         self.metrics.leading.set(0)
@@ -191,18 +191,18 @@ class Operator:
 
     def alive(self) -> str:
         """What is wrong with the process, as a sentence; empty where nothing is."""
-        stuck = time.monotonic() - self._last_turn
+        stuck = time.monotonic() - self._last_heartbeat
         return f"the event loop has not run for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
 
     def ready(self) -> str:
         """Why the process does no work, as a sentence; empty where it does."""
-        return self.canary.wrong if self.synced else "the caches are not filled yet"
+        return self.canary.problem if self.synced else "the caches are not filled yet"
 
-    async def _watch_silent(self) -> None:
+    async def _watch_stalled(self) -> None:
         """The watch of EngineConns delivers no events: first a list replaces it, then the process ends."""
-        self._silent_watches += 1
-        if self._silent_watches > SILENT_WATCH_LISTS:
-            raise SilentWatchError("the watch of EngineConns delivers no events: the process ends and begins anew")
+        self._stalled_watches += 1
+        if self._stalled_watches > STALLED_WATCH_LISTS:
+            raise StalledWatchError("the watch of EngineConns delivers no events: the process ends and begins anew")
         log.error("the watch of EngineConns delivers no events: listed instead")
         try:
             await self.resync.once()
@@ -216,13 +216,13 @@ class Operator:
         self.uploads.add_routes(app)
         return app
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """Notes once a second that the event loop runs."""
         while True:
-            self._last_turn = time.monotonic()
+            self._last_heartbeat = time.monotonic()
             await asyncio.sleep(1)
 
-    async def fill(self) -> None:
+    async def fill_caches(self) -> None:
         """Lists everything once, engines before pods, so that no pod is missed that a status names."""
         delay = 0.2
         while True:
@@ -234,11 +234,11 @@ class Operator:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10.0)
 
-    async def repair_ledger(self) -> None:
+    async def repair_rows(self) -> None:
         """Once, when this replica begins to lead: rows of engines that went while nobody looked."""
         await self.leading.wait()
         try:
-            await self.resync.ledger()
+            await self.resync.end_absent_rows()
         except Exception:
             # The database may be down; the periodic resync does it then.
             log.exception("rows of engines that are gone could not be ended")
@@ -332,14 +332,14 @@ async def run(settings: OperatorSettings) -> None:
         health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
         await stack.enter_async_context(serving(health, settings.health_port))
         await stack.enter_async_context(serving(operator.report_app(), settings.report_port))
-        await stack.enter_async_context(background(operator.beat()))
-        await operator.fill()
+        await stack.enter_async_context(background(operator.heartbeat()))
+        await operator.fill_caches()
         reflectors = [reflector.run() for reflector in operator.pods]
         await stack.enter_async_context(background(*reflectors, operator.reconciler.run(), operator.resync.run()))
         await operator.pods_synced()
         stack.push_async_callback(operator.lease.release)
         leading = operator.leading
-        parts = [operator.lease.run(), operator.repair_ledger(), operator.recorder.run(), operator.keeper.run(leading)]
+        parts = [operator.lease.run(), operator.repair_rows(), operator.recorder.run(), operator.keeper.run(leading)]
         if settings.canary:
             parts.append(operator.canary.run(leading))
         contending, *_ = await stack.enter_async_context(background(*parts))

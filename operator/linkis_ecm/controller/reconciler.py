@@ -139,12 +139,12 @@ class Reconciler:
         """The last report of that engine, if there was one."""
         return self._memory_of(engine).report
 
-    def forget(self, engine: EngineView) -> None:
+    def engine_deleted(self, engine: EngineView) -> None:
         """The engine's resource is gone: its final record is offered, unless the database has it."""
         memory = self._memory_of(engine)
         self._memory.pop(engine.key, None)
-        self.worker.forget(engine.key)
-        self._evidence.gone(engine)
+        self.worker.remove(engine.key)
+        self._evidence.engine_deleted(engine)
         if not self.leading.is_set() or engine.state in FINAL:
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record

@@ -128,8 +128,8 @@ class Worker(Generic[K]):
         self._deadline_changed = asyncio.Event()
         # Failures in a row, of keys whose last pass failed.
         self._failures: dict[K, int] = {}
-        # Keys that were forgotten during their pass: its result no longer counts.
-        self._forgotten: set[K] = set()
+        # Keys that were removed during their pass: its result no longer counts.
+        self._removed: set[K] = set()
         self._seconds = metrics.reconcile_seconds.labels(name)
         self._errors = metrics.reconcile_errors
         metrics.watch(name, depth=lambda: len(self._queue), age=lambda: self._queue.age, poison=self.poison_keys)
@@ -151,12 +151,12 @@ class Worker(Generic[K]):
         """Asks for a pass over the key, as soon as a worker is free."""
         self._queue.add(key)
 
-    def forget(self, key: K) -> None:
+    def remove(self, key: K) -> None:
         """The key's object is gone: its deadline and its failures are dropped, also those of a pass under way."""
         self._failures.pop(key, None)
         self._set_deadline(key, None)
         if self._queue.is_working(key):
-            self._forgotten.add(key)
+            self._removed.add(key)
 
     async def run(self) -> None:
         """Workers and the clock, until cancelled. Cancellation also ends the passes under way."""
@@ -200,7 +200,7 @@ class Worker(Generic[K]):
                 else:
                     self._set_deadline(key, self._clock().timestamp() + NOT_ALLOWED_PAUSE)
             finally:
-                self._forgotten.discard(key)
+                self._removed.discard(key)
                 self._queue.done(key)
 
     async def _pass(self, key: K) -> None:
@@ -209,7 +209,7 @@ class Worker(Generic[K]):
             result = await self._reconcile(key)
         except Exception as error:
             result = Result(error=error)
-        if key in self._forgotten:
+        if key in self._removed:
             return
         if result.error is None:
             self._failures.pop(key, None)
@@ -226,7 +226,7 @@ class Worker(Generic[K]):
             log.error("%s: the pass failed", key, exc_info=error)
             if failures >= POISON_FROM and self._on_poison is not None:
                 await self._on_poison(key, error)
-        if key not in self._forgotten:
+        if key not in self._removed:
             self._set_deadline(key, self._clock().timestamp() + self._backoff.delay(failures, rng=self._rng))
 
     def _set_deadline(self, key: K, at: float | None) -> None:

@@ -241,10 +241,10 @@ class Reflector(Generic[T]):
         """The object is gone."""
         known = self._known.pop(key, None)
         if last is not None:
-            self._remember_deleted(last["metadata"]["uid"])
+            self._add_tombstone(last["metadata"]["uid"])
         if known is None:
             return
-        self._remember_deleted(known[0])
+        self._add_tombstone(known[0])
         made = self._objects.pop(key)
         if last is not None and last["metadata"]["uid"] == known[0]:
             try:
@@ -253,7 +253,7 @@ class Reflector(Generic[T]):
                 log.exception("%s %s: its last version cannot be read", self._resource.plural, key)
         self._notify("DELETED", made)
 
-    def _remember_deleted(self, uid: str) -> None:
+    def _add_tombstone(self, uid: str) -> None:
         self._tombstones[uid] = None
         while len(self._tombstones) > TOMBSTONES:
             self._tombstones.popitem(last=False)

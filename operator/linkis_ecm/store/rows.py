@@ -252,7 +252,7 @@ def expired_post_mortems(connection: Connection, now: datetime, total: int, limi
     return over
 
 
-def forget_post_mortems(connection: Connection, uid: str) -> None:
+def delete_post_mortems(connection: Connection, uid: str) -> None:
     connection.execute(delete(schema.post_mortem).where(schema.post_mortem.c.uid == uid))
 
 
@@ -263,7 +263,7 @@ def has_final(connection: Connection, ticket: str) -> bool:
     return found.first() is not None
 
 
-def forget_engine(connection: Connection, ticket: str) -> None:
+def delete_engine_rows(connection: Connection, ticket: str) -> None:
     """Deletes every row of an engine."""
     connection.execute(delete(record).where(record.c.ticket_id == ticket))
     connection.execute(delete(engine_em).where(engine_em.c.engine_instance == ticket))

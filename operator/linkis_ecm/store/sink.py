@@ -139,20 +139,20 @@ class Sink:
         with self._engine.connect() as connection:
             return rows.expired_post_mortems(connection, now, total, limit)
 
-    def forget_post_mortems(self, uid: str) -> None:
+    def delete_post_mortems(self, uid: str) -> None:
         """Deletes an engine's entries; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
-            rows.forget_post_mortems(connection, uid)
+            rows.delete_post_mortems(connection, uid)
 
     def has_final(self, ticket: str) -> bool:
         """Whether the engine's last row is written; blocking. Raises SQLAlchemyError."""
         with self._engine.connect() as connection:
             return rows.has_final(connection, ticket)
 
-    def forget_engine(self, ticket: str) -> None:
+    def delete_engine_rows(self, ticket: str) -> None:
         """Deletes every row of an engine: for the canary alone; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
-            rows.forget_engine(connection, ticket)
+            rows.delete_engine_rows(connection, ticket)
 
     def differing(self, expected: Sequence[EngineRecord]) -> dict[str, str]:
         """Tickets whose row differs from the record offered, with what differs; blocking. Raises SQLAlchemyError."""
@@ -187,7 +187,7 @@ class Sink:
             try:
                 written = self._write([record for _, record in batch], files, bundles)
             except SQLAlchemyError as error:
-                self._put_back(batch, files, bundles)
+                self._requeue(batch, files, bundles)
                 self._wait_after(error)
             else:
                 self._failures = 0
@@ -220,25 +220,25 @@ class Sink:
             log.warning("a batch of %d records was refused, trying each alone: %s", len(batch), error.orig)
         written = 0
         for record in batch:
-            written += self._alone(
+            written += self._separately(
                 f"the record of ticket {record.ticket_id}",
                 lambda connection, one=record: rows.write(connection, [one], self._clock()),  # type: ignore[misc]
             )
         for key, materials in files:
-            self._alone(
+            self._separately(
                 f"the materials of {key[0]} {key[1]}",
                 lambda connection, key=key, what=materials: rows.write_materials(  # type: ignore[misc]
                     connection, key[0], key[1], what, self._clock()
                 ),
             )
         for bundle in bundles:
-            self._alone(
+            self._separately(
                 f"the post-mortem of ticket {bundle.ticket_id}",
                 lambda connection, one=bundle: rows.write_post_mortem(connection, one),  # type: ignore[misc]
             )
         return written
 
-    def _alone(self, what: str, write: Callable[[Connection], int | None]) -> int:
+    def _separately(self, what: str, write: Callable[[Connection], int | None]) -> int:
         """One write in a transaction of its own; left out where the database refuses it."""
         try:
             with self._engine.begin() as connection:
@@ -250,7 +250,7 @@ class Sink:
             log.error("%s is refused and left out: %s", what, error)
             return 0
 
-    def _put_back(
+    def _requeue(
         self,
         batch: list[tuple[float, EngineRecord]],
         files: list[tuple[tuple[str, str], Sequence[Material]]],

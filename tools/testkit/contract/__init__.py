@@ -1,4 +1,4 @@
-"""The Kubernetes API as our client leans on it, told once: each function here holds on the fake and on a real server.
+"""The Kubernetes API as our client relies on it: each function here holds on the fake and on a real server.
 
 A behaviour gets a client and a namespace that it may fill; it removes what it made. No operator may run beside it: it
 would write the engines' status. Must not know which server it talks to.

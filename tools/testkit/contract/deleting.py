@@ -61,8 +61,8 @@ async def a_finalizer_keeps_a_deleted_object_until_it_is_taken_away(client: Kube
         assert "deletionTimestamp" in held["metadata"]
         assert held["metadata"]["generation"] == 2
         body = {"status": {"engineState": "ShuttingDown"}}
-        told = await client.patch(ENGINECONNS, name, body, namespace=namespace, subresource="status")
-        assert told["status"] == body["status"], "the status can be written to the end"
+        patched = await client.patch(ENGINECONNS, name, body, namespace=namespace, subresource="status")
+        assert patched["status"] == body["status"], "the status can be written to the end"
         await client.patch(ENGINECONNS, name, {"metadata": {"finalizers": None}}, namespace=namespace)
         with pytest.raises(NotFound):
             await client.get(ENGINECONNS, name, namespace=namespace)

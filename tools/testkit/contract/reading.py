@@ -1,4 +1,4 @@
-"""Reading: lists in pages, selectors, and what a watch tells."""
+"""Reading: lists in pages, selectors, and the events of a watch."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ async def _watched(
     client: KubeClient, resource: Resource, namespace: str, version: str, selector: str, count: int
 ) -> list[tuple[str, Object]]:
     """The first `count` changes after that version, within 60 s."""
-    told: list[tuple[str, Object]] = []
+    seen_events: list[tuple[str, Object]] = []
     watch = client.watch(resource, resource_version=version, namespace=namespace, label_selector=selector)
     async with asyncio.timeout(60), aclosing(watch):
         async for event in watch:
             if event.type != "BOOKMARK":
-                told.append((event.type, event.object))
-            if len(told) == count:
+                seen_events.append((event.type, event.object))
+            if len(seen_events) == count:
                 break
-    return told
+    return seen_events
 
 
 async def a_watch_from_a_list_tells_each_change_in_order(client: KubeClient, namespace: str) -> None:
@@ -142,8 +142,8 @@ async def a_watch_ends_by_itself_after_its_time(client: KubeClient, namespace: s
         LEASES, resource_version=start, namespace=namespace, label_selector=nothing, timeout_seconds=2
     )  # fmt: skip
     async with asyncio.timeout(60), aclosing(watch):
-        told = [event async for event in watch if event.type != "BOOKMARK"]
-    assert told == []
+        seen_events = [event async for event in watch if event.type != "BOOKMARK"]
+    assert seen_events == []
     # The server's own time for a watch that names none is half an hour and more.
     assert 1.5 <= loop.time() - begun <= 30
 

@@ -36,13 +36,13 @@ class Rows:
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
         return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
 
-    def forget_post_mortems(self, uid: str) -> None:
+    def delete_post_mortems(self, uid: str) -> None:
         self.post_mortems = {key: entry for key, entry in self.post_mortems.items() if key[0] != uid}
 
     def has_final(self, ticket: str) -> bool:
         return ticket in self.rows and self.rows[ticket].final
 
-    def forget_engine(self, ticket: str) -> None:
+    def delete_engine_rows(self, ticket: str) -> None:
         self.rows.pop(ticket, None)
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:

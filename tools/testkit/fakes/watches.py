@@ -184,7 +184,7 @@ class WatchHub:
             watch.push(ConnectionResetError("the watch was cut"))
 
     def expire(self, resource: Resource | None = None) -> None:
-        """Compacts, and tells the open watches 410 by an ERROR event."""
+        """Compacts, and sends the open watches an ERROR event with 410."""
         self.compact()
         for watch in self.opened(resource):
             watch.push(line("ERROR", self.too_old(1).body()))
@@ -197,7 +197,7 @@ class WatchHub:
             watch.push(None)
 
     def silence(self, resource: Resource | None = None) -> None:
-        """The open watches stay open and never say a word again: neither event nor bookmark nor end."""
+        """The open watches stay open and send nothing more: neither event nor bookmark nor end."""
         for watch in self.opened(resource):
             watch.silent = True
 

@@ -28,7 +28,7 @@ NAME = "ecm-canary"
 # Seconds between rounds: four writes a minute, and a fault is known within one or two rounds.
 PERIOD = 60.0
 # Seconds for a round: a healthy one takes under one.
-PATIENCE = 15.0
+TIMEOUT = 15.0
 # Seconds between two looks at what a round waits for.
 LOOK = 0.02
 # Rounds in a row that a part may miss before the operator says that it is not ready.
@@ -39,7 +39,7 @@ class CanaryRows(Protocol):
     """The store's side; both block and are called in threads."""
 
     def has_final(self, ticket: str) -> bool: ...
-    def forget_engine(self, ticket: str) -> None: ...
+    def delete_engine_rows(self, ticket: str) -> None: ...
 
 
 class CanaryError(Exception):
@@ -51,7 +51,7 @@ class CanaryError(Exception):
 
 
 class Canary:
-    """`run` while leading. `on_watch_silent` is awaited where the watch missed two rounds in a row."""
+    """`run` while leading. `on_watch_stalled` is awaited where the watch missed two rounds in a row."""
 
     def __init__(
         self,
@@ -60,26 +60,26 @@ class Canary:
         cache: Cache,
         rows: CanaryRows,
         namespace: str,
-        on_watch_silent: Callable[[], Awaitable[None]],
+        on_watch_stalled: Callable[[], Awaitable[None]],
         rng: random.Random,
         metrics: Metrics,
         period: float = PERIOD,
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._client = client
         self._cache = cache
         self._rows = rows
         self._namespace = namespace
-        self._on_watch_silent = on_watch_silent
+        self._on_watch_silent = on_watch_stalled
         self._rng = rng
         self._metrics = metrics
         self._period = period
-        self._patience = patience
+        self._timeout = timeout
         # How often each part was the one that got stuck, in a row.
         self.misses: dict[str, int] = {}
 
     @property
-    def wrong(self) -> str:
+    def problem(self) -> str:
         """What does not answer, as a sentence; empty while all is well."""
         for phase, count in self.misses.items():
             if count >= MISSES:
@@ -112,14 +112,14 @@ class Canary:
         key, uid = await self._create()
         phase = "watch"
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await _until(lambda: self._sees(key, uid))
                 phase = "decide"
                 await _until(lambda: self._decided(key))
                 phase = "database"
                 await _until(lambda: asyncio.to_thread(self._rows.has_final, uid))
             took = loop.time() - began
-            await asyncio.to_thread(self._rows.forget_engine, uid)
+            await asyncio.to_thread(self._rows.delete_engine_rows, uid)
         except Exception as error:
             # An error of the database is what the canary looks for, and so is no answer.
             await self._remove(key[1], uid)
@@ -145,7 +145,7 @@ class Canary:
             },
         }  # fmt: skip
         try:
-            made = await self._client.create(ENGINECONNS, body, timeout=self._patience)
+            made = await self._client.create(ENGINECONNS, body, timeout=self._timeout)
         except ApiError as error:
             raise CanaryError("create") from error
         return (self._namespace, name), str(made["metadata"]["uid"])

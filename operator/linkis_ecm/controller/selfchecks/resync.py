@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PERIOD_MIN, PERIOD_MAX = 300.0, 600.0
 
 
-class Ledger(Protocol):
+class LiveRows(Protocol):
     """The database's side of a resync; blocking, called in a thread."""
 
     def resync(self, live_tickets: set[str], now: datetime) -> list[str]: ...
@@ -40,7 +40,7 @@ class Resync:
         client: KubeClient,
         cache: Cache,
         reconciler: Reconciler,
-        ledger: Ledger,
+        rows: LiveRows,
         relist_pods: Callable[[], None],
         namespaces: tuple[str, ...],
         clock: Callable[[], datetime],
@@ -50,7 +50,7 @@ class Resync:
         self._client = client
         self._cache = cache
         self._reconciler = reconciler
-        self._ledger = ledger
+        self._rows = rows
         self._relist_pods = relist_pods
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._clock = clock
@@ -73,12 +73,12 @@ class Resync:
             for missed in self._cache.absent_engines(present, version):
                 if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
                     log.warning("%s: its deletion was missed by the watch", missed.key)
-                    self._reconciler.forget(missed)
+                    self._reconciler.engine_deleted(missed)
 
-    async def ledger(self) -> None:
+    async def end_absent_rows(self) -> None:
         """Ends the rows of engines that the API does not have. Only while leading, and after `once`."""
         live = {ticket_id(engine) for engine in self._cache.engines.values()}
-        for ticket in await asyncio.to_thread(self._ledger.resync, live, self._clock()):
+        for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock()):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
 
     async def run(self) -> None:
@@ -90,7 +90,7 @@ class Resync:
                 self._relist_pods()
                 if self._reconciler.leading.is_set():
                     self._reconciler.enqueue_all()
-                    await self.ledger()
+                    await self.end_absent_rows()
                     # Last: it compares what the lines above have completed.
                     await self._audit()
             except ApiError as error:

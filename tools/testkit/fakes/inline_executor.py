@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-class AtOnce(ThreadPoolExecutor):
-    """Calls "in a thread" are made at once: a real one takes real time, which virtual time would follow as it comes."""
+class InlineExecutor(ThreadPoolExecutor):
+    """Runs each call at once: a thread takes real time, which a loop in virtual time does not wait for."""
 
     def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         made: Future[Any] = Future()
