@@ -152,6 +152,46 @@ async def test_a_big_result_is_read_as_it_comes_and_its_connection_ends_with_the
     assert [path for _, path, _, _ in agent.requests] == ["/v1/tasks/t/result", "/v1/tasks/t"]
 
 
+async def test_a_source_that_breaks_off_raises_no_error_of_aiohttps(gw: Harness) -> None:
+    """An agent that leaves in the middle: whoever reads without HTTP has OSError to catch, as `answers` says."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        head = {"X-Log-Size": str(len(BIG)), "X-Log-Offset": "0"}
+        response = web.StreamResponse(headers=head)
+        if not request.path.endswith("follow"):
+            response.content_length = len(BIG)
+        await response.prepare(request)
+        await response.write(b"4\nlog\n" if request.path.endswith("follow") else b"the beginning")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    _, item = await gw.served(handler)
+    uid, status = item["metadata"]["uid"], item["status"]
+
+    async def drain(chunks: AsyncIterator[bytes]) -> None:
+        with pytest.raises(OSError):  # noqa: PT011 - the class is what is promised
+            async for _ in chunks:
+                pass
+
+    async with caller(gw) as call:
+        followed = await follow_engine_log(call, models.FollowLogRequest(engine_id=uid, log_type="stdout"))
+        await drain(followed.chunks)
+    async with caller(gw) as call:
+        data = (await get_task_result(call, models.TaskRequest(engine_id=uid, task_id="t"))).data
+        assert isinstance(data, LargeJson)
+        await drain(data.chunks)
+    async with caller(gw) as call:
+        log = LogFile(
+            em_instance=EM,
+            instance=status["serviceInstance"],
+            log_dir_suffix=status["logDirSuffix"],
+            log_type="stdout",
+        )
+        async with (await download_engine_log(call, log)).open() as opened:
+            await drain(opened.chunks)
+
+
 async def test_an_engine_reports_with_its_own_token(gw: Harness) -> None:
     item = gw.engine()
     uid = item["metadata"]["uid"]

@@ -18,8 +18,9 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True, slots=True)
 class LargeJson:
-    """JSON of exactly `size` bytes that is too big to be kept in memory: `chunks` has them as they come. `after_sent`
-    is to be awaited once they are sent, whole or not."""
+    """JSON of exactly `size` bytes that is too big to be kept in memory: `chunks` has them as they come, and raises
+    OSError or TimeoutError where its source breaks off. `after_sent` is to be awaited once they are sent, whole or
+    not."""
 
     size: int
     chunks: AsyncIterator[bytes]
@@ -65,7 +66,7 @@ class DirectSource(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedFile:
     """A file that is being read: it had `total` bytes when it was opened, and exactly `length` of them come in
-    `chunks`.
+    `chunks`, which raises OSError or TimeoutError where the source breaks off.
 
     `identity` changes when bytes that were already written change: when a log drops its beginning. Otherwise the file
     only grows.

@@ -317,7 +317,7 @@ def _unexpected_error(request: web.Request) -> Refused:
 async def _common_headers(_: web.Request, response: web.StreamResponse) -> None:
     headers = response.headers
     headers["Server"] = "linkis-ecm"
-    # What is told is one user's: no cache may keep it, no browser may take a log for a page.
+    # An answer is for one user: no cache may keep it, and no browser may show a log as a page.
     headers["Cache-Control"] = "no-store"
     headers["X-Content-Type-Options"] = "nosniff"
 

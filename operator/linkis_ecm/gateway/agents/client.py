@@ -26,7 +26,7 @@ from linkis_ecm.agent_client.errors import (
     AgentTimeout,
     AgentUnreachable,
 )
-from linkis_ecm.gateway.agents.link import AgentLink
+from linkis_ecm.gateway.agents.link import AgentLink, pieces_of, stream_errors
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -154,10 +154,12 @@ class Agents:
         return TaskResult(size=size, content=content, parsed=result)
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The answer's bytes. Raises TimeoutError where none comes for `agent_seconds`."""
+        """The answer's bytes. Raises TimeoutError where none comes for `agent_seconds`, and ConnectionResetError where
+        they break off."""
         while True:
-            async with asyncio.timeout(self._link.settings.agent_seconds):
-                piece = await answer.content.readany()
+            with stream_errors():
+                async with asyncio.timeout(self._link.settings.agent_seconds):
+                    piece = await answer.content.readany()
             if not piece:
                 return
             yield piece
@@ -229,7 +231,7 @@ class Agents:
         Refused; the pieces raise OSError and TimeoutError where the connection breaks."""
         path = paths.events(task_id, cursor)
         async with self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers") as answer:
-            yield _pieces(answer)
+            yield pieces_of(answer.content)
 
     # -- the engine itself -------------------------------------------------------------------------------------------
 
@@ -251,13 +253,3 @@ class Agents:
             return await self._link.ask(engine, path, **options)
         except AgentNotFound:
             raise self._link.bad_response(engine, "HTTP 404: its image is older than this gateway") from None
-
-
-async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The answer's bytes as they come. aiohttp's errors are raised as ConnectionResetError."""
-    try:
-        async for piece in answer.content.iter_any():
-            yield piece
-            del piece  # it may be big, and the next may take long to come
-    except aiohttp.ClientError as error:
-        raise ConnectionResetError(str(error)) from None

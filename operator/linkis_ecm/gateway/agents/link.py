@@ -49,6 +49,24 @@ def no_agent(engine: KnownEngine) -> Refused:
     )
 
 
+@contextmanager
+def stream_errors() -> Iterator[None]:
+    """Raises ConnectionResetError for aiohttp's errors within the block: the readers of a stream (`gateway.answers`) do
+    not know aiohttp."""
+    try:
+        yield
+    except aiohttp.ClientError as error:
+        raise ConnectionResetError(str(error)) from None
+
+
+async def pieces_of(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The bytes of an agent's answer, in pieces as they come. Raises ConnectionResetError where they break off."""
+    with stream_errors():
+        async for piece in content.iter_any():
+            yield piece
+            del piece  # it may be big, and the next may take long to come
+
+
 class AgentLink:
     """All engines' agents, over one client."""
 

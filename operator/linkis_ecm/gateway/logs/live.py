@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
 from linkis_ecm.agent_client.errors import AgentNotFound
-from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent, pieces_of, stream_errors
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -95,7 +95,7 @@ class AgentLogSource:
                         total=total,
                         length=answer.content_length,
                         identity=f"{engine.uid}-{engine.attempt}-{file}",
-                        chunks=answer.content.iter_any(),
+                        chunks=pieces_of(answer.content),
                         socket=SocketSource(answer, self._link.settings.agent_seconds)
                         if self._downloads <= SOCKET_DOWNLOADS
                         else None,
@@ -123,13 +123,14 @@ class AgentLogSource:
 
 
 async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
-    """The bytes of the agent's frames. Raises ConnectionResetError for a frame that is incomplete or malformed."""
+    """The bytes of the agent's frames. Raises ConnectionResetError where they break off, and for a malformed frame."""
     while line := await _read_line(content):
         if len(line) > 9 or not line[:-1].isdigit():
             raise ConnectionResetError("the agent sent what is no frame")
         left = int(line)
         while left:
-            data = await content.read(left)
+            with stream_errors():
+                data = await content.read(left)
             if not data:
                 raise ConnectionResetError("the agent left in the middle of a frame")
             left -= len(data)
@@ -138,7 +139,8 @@ async def _unframed(content: StreamReader) -> AsyncIterator[bytes]:
 
 async def _read_line(content: StreamReader) -> bytes:
     try:
-        return await content.readline()
+        with stream_errors():
+            return await content.readline()
     except LineTooLong:
         # Not one of aiohttp's client errors: it would count as a bug of the gateway.
         raise ConnectionResetError("the agent sent what is no frame") from None
