@@ -191,7 +191,7 @@ async def test_an_engine_reports_with_its_own_token(
 ) -> None:
     engine = client_at(gw.url, token=None, user=None, bearer=lambda: AGENT_TOKEN)
     await engine("report_resource_usage", engine_id, memory_bytes=5 << 20, cpu_seconds=1.5)
-    assert gw.gateway.reported.get(UID).memory_bytes == 5 << 20
+    assert gw.gateway.usage_reports.get(UID).memory_bytes == 5 << 20
     with pytest.raises(Forbidden, match="not that of this engine"):
         await client_at(gw.url, token=None, user=None, bearer="wrong")("report_resource_usage", engine_id, 1, 1.0)
 

@@ -359,13 +359,13 @@ async def test_one_line_that_cannot_be_settled_leaves_no_other_open() -> None:
     async def engine(_: str) -> Any:
         return view_of(engine_item(uid="u", status={"address": "127.0.0.1:1"}))
 
-    async def ask(_: Any, task_id: str) -> dict[str, Any]:
+    async def get_task(_: Any, task_id: str) -> dict[str, Any]:
         if task_id == "bad":
             raise RuntimeError("nobody foresaw this")
         return {"status": "Succeed"}
 
-    settler = Settler(Journal(History(None)), engine=engine, ask=ask)
-    assert await settler.once() == 1
+    settler = Settler(Journal(History(None)), engine=engine, get_task=get_task)
+    assert await settler.run_once() == 1
     assert [(record.task_id, record.status) for record in written] == [("good", "Succeed")]
 
 

@@ -200,7 +200,7 @@ async def test_an_engine_reports_with_its_own_token(gw: Harness) -> None:
         with pytest.raises(Refused, match="Authorization is missing"):
             await report_resource_usage(call, EngineReport("", usage))
         await report_resource_usage(call, EngineReport(engine_token(KEY, uid, 0), usage))
-    kept = gw.gateway.reported.get(uid)
+    kept = gw.gateway.usage_reports.get(uid)
     assert kept is not None
     assert (kept.memory_bytes, kept.source) == (7, "reported")
 

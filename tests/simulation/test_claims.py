@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from linkis_ecm.engine.matching import CLAIM_HOLD, Wanted
+from linkis_ecm.engine.matching import CLAIM_HOLD, Requirements
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.feeds import Feeds
@@ -20,7 +20,7 @@ from tools.testkit.fakes.faults import Fault
 from tools.testkit.world import World
 
 pytestmark = pytest.mark.looptime
-WANTED = Wanted(user="hadoop", creator="IDE", engine_type="python")
+WANTED = Requirements(user="hadoop", creator="IDE", engine_type="python")
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def test_two_gateways_give_each_engine_once(world: World) -> None:
     await idle(world, *names)
     world.server.latency = lambda: 0.02
     async with gateway(world, "a") as (_, one), gateway(world, "b") as (_, two):
-        taken = await asyncio.gather(*(claims.take(WANTED) for _ in range(5) for claims in (one, two)))
+        taken = await asyncio.gather(*(claims.claim_free_engine(WANTED) for _ in range(5) for claims in (one, two)))
     found = [engine.name for engine in taken if engine is not None]
     assert sorted(found) == names, "each once, and the last four askers get none"
 
@@ -61,7 +61,7 @@ async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> Non
     await idle(world, "e")
     async with gateway(world, "a") as (_, claims):
         world.server.faults.add(Fault(verb="patch", resource=ENGINECONNS, reset="after"))
-        taken = await claims.take(WANTED)
+        taken = await claims.claim_free_engine(WANTED)
     assert taken is not None
     assert taken.name == "e"
     assert taken.claim is not None
@@ -70,11 +70,11 @@ async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> Non
 async def test_a_claim_of_a_gateway_that_died_ends(world: World) -> None:
     await idle(world, "e")
     async with gateway(world, "a") as (_, claims):
-        assert await claims.take(WANTED) is not None
+        assert await claims.claim_free_engine(WANTED) is not None
     async with gateway(world, "b") as (_, claims):
-        assert await claims.take(WANTED) is None
+        assert await claims.claim_free_engine(WANTED) is None
         await asyncio.sleep(CLAIM_HOLD.total_seconds())
-        assert await claims.take(WANTED) is not None
+        assert await claims.claim_free_engine(WANTED) is not None
 
 
 async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
@@ -82,7 +82,7 @@ async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
     async with gateway(world, "a") as (engines, claims):
         await asyncio.sleep(5)
         status, since = world.status("e"), len(world.server.log)
-        taken = await claims.take(WANTED)
+        taken = await claims.claim_free_engine(WANTED)
         assert taken is not None
         await asyncio.sleep(2)
         assert await claims.release(taken)

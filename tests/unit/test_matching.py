@@ -13,7 +13,7 @@ from linkis_ecm.engine.matching import (
     CLAIM_LONGEST,
     Claim,
     Mismatch,
-    Wanted,
+    Requirements,
     fitting,
     parse_claim,
     verdict,
@@ -21,7 +21,7 @@ from linkis_ecm.engine.matching import (
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
-WANTED = Wanted(user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"})
+WANTED = Requirements(user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"})
 
 
 def engine(name: str = "e", **changes: Any) -> KnownEngine:
@@ -76,7 +76,7 @@ def test_every_mismatch_has_a_case() -> None:
 
 
 def test_without_a_version_any_will_do() -> None:
-    any_version = Wanted(user="alice", creator="IDE", engine_type="python")
+    any_version = Requirements(user="alice", creator="IDE", engine_type="python")
     assert verdict(engine(status={"engineVersion": "3.12"}), any_version, NOW).fits
 
 

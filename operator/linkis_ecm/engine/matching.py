@@ -105,7 +105,7 @@ class Candidate(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Requirements:
     """What is asked for. Without a version, any; each of `labels` must be on the engine."""
 
     user: str
@@ -142,19 +142,19 @@ class Verdict:
         return self.mismatch is None
 
 
-def verdict(engine: Candidate, wanted: Wanted, now: datetime) -> Verdict:
+def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict:
     """The first reason against the engine: whose and what it is, then how it is, then who has it."""
-    if engine.user != wanted.user:
-        return Verdict(Mismatch.OTHER_USER, f"it belongs to user {engine.user}, asked is {wanted.user}")
-    if engine.creator != wanted.creator:
-        return Verdict(Mismatch.OTHER_CREATOR, f"its creator is {engine.creator}, asked is {wanted.creator}")
-    if engine.engine_type != wanted.engine_type:
-        return Verdict(Mismatch.OTHER_TYPE, f"its type is {engine.engine_type}, asked is {wanted.engine_type}")
-    if wanted.engine_version not in (None, engine.engine_version):
+    if engine.user != required.user:
+        return Verdict(Mismatch.OTHER_USER, f"it belongs to user {engine.user}, asked is {required.user}")
+    if engine.creator != required.creator:
+        return Verdict(Mismatch.OTHER_CREATOR, f"its creator is {engine.creator}, asked is {required.creator}")
+    if engine.engine_type != required.engine_type:
+        return Verdict(Mismatch.OTHER_TYPE, f"its type is {engine.engine_type}, asked is {required.engine_type}")
+    if required.engine_version not in (None, engine.engine_version):
         return Verdict(
-            Mismatch.OTHER_VERSION, f"its version is {engine.engine_version}, asked is {wanted.engine_version}"
+            Mismatch.OTHER_VERSION, f"its version is {engine.engine_version}, asked is {required.engine_version}"
         )
-    missing = sorted(name for name, value in wanted.labels.items() if engine.labels.get(name) != value)
+    missing = sorted(name for name, value in required.labels.items() if engine.labels.get(name) != value)
     if missing:
         return Verdict(Mismatch.OTHER_LABELS, f"it does not have the labels asked for: {', '.join(missing)}")
     if engine.deleting:
@@ -173,7 +173,7 @@ def verdict(engine: Candidate, wanted: Wanted, now: datetime) -> Verdict:
 C = TypeVar("C", bound=Candidate)
 
 
-def fitting(engines: Iterable[C], wanted: Wanted, now: datetime) -> list[C]:
+def fitting(engines: Iterable[C], required: Requirements, now: datetime) -> list[C]:
     """The engines that may be given out, the one without a task for longest first."""
-    found = [engine for engine in engines if verdict(engine, wanted, now).fits]
+    found = [engine for engine in engines if verdict(engine, required, now).fits]
     return sorted(found, key=lambda engine: (engine.since or "", engine.key))

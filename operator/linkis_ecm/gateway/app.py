@@ -46,7 +46,7 @@ from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.pages import serve as pages
 from linkis_ecm.gateway.results.source import ResultSource
-from linkis_ecm.gateway.routes import METHODS, Given, Method
+from linkis_ecm.gateway.routes import METHODS, Method, RequestParts
 from linkis_ecm.gateway.settings import MIB, Settings
 from linkis_ecm.process.registry import CONTENT_TYPE
 
@@ -108,7 +108,7 @@ def build_app(
         agents=agents,
         executions=executions,
         records=records,
-        reported=UsageReports(),
+        usage_reports=UsageReports(),
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive, budget),) if archive is not None else ()))),
         results=results,
         archive=archive,
@@ -122,7 +122,7 @@ def build_app(
     )
 
     async def settle(_: web.Application) -> AsyncIterator[None]:
-        settler = asyncio.create_task(Settler(executions, engine=lookup.find, ask=agents.task).run())
+        settler = asyncio.create_task(Settler(executions, engine=lookup.find, get_task=agents.task).run())
         yield
         settler.cancel()
 
@@ -189,7 +189,7 @@ async def _arguments(call: Call, request: web.Request, method: Method) -> Any:
     if method.arguments is None:
         return model
     query = {name: request.query.getall(name) for name in request.query}
-    return method.arguments(model, Given(path=request.match_info, query=query, headers=request.headers))
+    return method.arguments(model, RequestParts(path=request.match_info, query=query, headers=request.headers))
 
 
 async def _read(call: Call, request: web.Request, model: type[BaseModel]) -> BaseModel:

@@ -1,4 +1,4 @@
-"""Everything an endpoint may use, put together once by `gateway.app`. Holds no behaviour."""
+"""Everything that a method may use, put together once by `gateway.app`. Must not have behaviour of its own."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Gateway:
     lookup: EngineLookup
     agents: Agents
     executions: ExecutionJournal
-    # What the database tells of ended engines; None without one.
+    # The database's records of ended engines; None without a database.
     records: Records | None
-    reported: UsageReports
+    usage_reports: UsageReports
     logs: Logs
     results: ResultSource
-    # None: nothing outlives a pod.
+    # None: logs and results end with their pod.
     archive: Archive | None
     em: EcmStateStore
     claims: Claims
@@ -59,7 +59,7 @@ class Gateway:
 
 @dataclass(slots=True)
 class Audit:
-    """The engines that a call was about, for the audit log: their ticket ids, in the order of the call."""
+    """The ticket ids of the engines that a call used, in order, for the audit log."""
 
     engines: list[str] = field(default_factory=list)
 
@@ -70,9 +70,9 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: who calls, over which parts. It knows no HTTP: `call_as` makes one for any caller.
+    """One call of one caller. It knows no HTTP; `call_as` makes one for any caller.
 
-    `held` keeps what the answer needs until it is sent or read: reserved bytes, an agent's connection.
+    `held` keeps what the answer needs until it is sent or read, such as reserved bytes or an agent's connection.
     """
 
     gateway: Gateway
@@ -80,22 +80,22 @@ class Call:
     held: AsyncExitStack
     audit: Audit = field(default_factory=Audit)
 
-    def about(self, engine: KnownEngine) -> None:
-        """The audit log is to name the engine; of several, each."""
+    def audit_engine(self, engine: KnownEngine) -> None:
+        """Add the engine to the audit log's entry of this call."""
         self.audit.add(engine.ticket_id)
 
     async def engine(self, engine_id: str) -> KnownEngine:
-        """The engine of that id, if the caller may use it. Raises Refused."""
+        """The engine with this id, if the caller may use it. Raises Refused."""
         found = await self.gateway.lookup.find_fresh(engine_id)
         if found is None:
             raise unknown_engine(engine_id)
-        self.about(found)
+        self.audit_engine(found)
         require_use(self.caller, found)
         return found
 
 
 @asynccontextmanager
 async def call_as(gateway: Gateway, caller: Caller, *, audit: Audit | None = None) -> AsyncIterator[Call]:
-    """A call of `caller`; its answer, streams too, is to be read within the block."""
+    """A call of `caller`. Its answer, also a stream, must be read within the block."""
     async with AsyncExitStack() as held:
         yield Call(gateway, caller, held, audit if audit is not None else Audit())

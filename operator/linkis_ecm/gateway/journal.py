@@ -1,7 +1,7 @@
 """The execution journal: a record of each request to run code and of its definite outcome.
 
-A record is written in the background: running code never waits for it. Records that a crash leaves open are settled
-later: `Settler` asks the engine and its agent, `settled` decides. Must not run code.
+Records are written in the background, so that running code never waits for the database. Records that a crash leaves
+open are settled later: `Settler` observes the engine and its agent, and `settled` decides. Must not run code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from linkis_ecm.agent_client.errors import AgentNotFound
-from linkis_ecm.gateway.agents.link import has_agent
+from linkis_ecm.gateway.agents.link import can_ask_agent
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -24,19 +24,19 @@ from linkis_ecm.model.record import REFUSED, ExecutionRecord
 
 log = logging.getLogger(__name__)
 
-# Seconds after which the settler asks for a task that has not ended. While a call waits for the task, that call learns
-# its end itself.
+# Seconds after which the settler checks a task that has not ended. Before that, the call that waits for the task mostly
+# records its end itself.
 OPEN_SECONDS = 30.0
-# Between two passes of the settler.
+# Seconds between two passes of the settler.
 SETTLE_SECONDS = 15.0
-# Records of one pass.
+# The largest number of records in one pass.
 BATCH = 200
-# How long ended tasks are remembered in the database.
+# Days for which the database keeps records.
 KEPT_DAYS = 30
 # The statuses that an agent may report. Only the gateway decides that a task is Lost.
 REPORTED_STATUSES = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout"})
 # Unix seconds; a later time does not fit the column.
-_LAST_SECOND = 1e11
+_MAX_TIMESTAMP = 1e11
 
 
 class Store(Protocol):
@@ -61,9 +61,9 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known about a task: `engine` as the cluster or the database has it (None: neither has it), whether the
-    agent of the task's own pod has `answered`, and the task as the agent `reported` it (None: the agent does not know
-    it)."""
+    """What is known about a task. `engine` is from the cluster or the database, None if neither has it. `answered` says
+    whether the agent of the task's own pod answered, and `reported` is its report, None if it does not know the
+    task."""
 
     engine: KnownEngine | None
     answered: bool = False
@@ -71,7 +71,7 @@ class Observation:
 
 
 class ExecutionJournal:
-    """The journal. Without a database it keeps nothing, and only the agents know their tasks."""
+    """The journal. Without a database it keeps nothing; then only the agents know their tasks."""
 
     def __init__(
         self,
@@ -122,32 +122,32 @@ class ExecutionJournal:
         if self._writer is not None and (waiting := self._writer.pending(task_id)) is not None:
             return waiting
         store = self._store
-        return None if store is None else await self._history.ask(lambda: store.execution(task_id))
+        return None if store is None else await self._history.query(lambda: store.execution(task_id))
 
     async def of_engine(self, ticket: str, limit: int) -> list[ExecutionRecord]:
         """An engine's records, the newest first. Raises Refused."""
         store = self._store
-        return [] if store is None else await self._history.ask(lambda: store.executions(ticket, limit))
+        return [] if store is None else await self._history.query(lambda: store.executions(ticket, limit))
 
     async def open(self) -> Sequence[ExecutionRecord]:
-        """Tasks that were accepted OPEN_SECONDS ago and have no end. Raises Refused."""
+        """Records of tasks that were accepted at least OPEN_SECONDS ago and have not ended. Raises Refused."""
         store = self._store
         before = self._clock() - OPEN_SECONDS
-        return [] if store is None else await self._history.ask(lambda: store.open_executions(before, BATCH))
+        return [] if store is None else await self._history.query(lambda: store.open_executions(before, BATCH))
 
     async def purge(self) -> int:
-        """Delete records older than KEPT_DAYS; how many. Raises Refused."""
+        """Delete records older than KEPT_DAYS and return their number. Raises Refused."""
         writer = self._writer
         before = self._clock() - KEPT_DAYS * 86400
-        return 0 if writer is None else await self._history.ask(lambda: writer.purge(before))
+        return 0 if writer is None else await self._history.query(lambda: writer.purge(before))
 
     def now(self) -> float:
         return self._clock()
 
 
 def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionRecord:
-    """The record with the agent's report of the task. The engine's pod is controlled by its user, so values that no
-    agent sends are ignored."""
+    """The record, updated by the agent's report of the task. The user's code controls the pod, so values that no agent
+    sends are ignored."""
     status = reported.get("status")
     outputs = reported.get("outputs")
     parts = [part for part in outputs if isinstance(part, dict)] if isinstance(outputs, list) else []
@@ -157,39 +157,43 @@ def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionR
         status=status if isinstance(status, str) and status in REPORTED_STATUSES else record.status,
         reason=str(error.get("name") or "")[:100] if error else record.reason,
         message=str(error.get("value") or "")[:500] if error else record.message,
-        started=_seconds(reported.get("startedAt")) or record.started,
-        ended=_seconds(reported.get("endedAt")) or record.ended,
+        started=_timestamp(reported.get("startedAt")) or record.started,
+        ended=_timestamp(reported.get("endedAt")) or record.ended,
     )
 
 
-def settled(record: ExecutionRecord, seen: Observation, now: float) -> ExecutionRecord:
-    """The record as it follows from the observation. Pure; the record of a task that may still run stays as it is."""
+def settled(record: ExecutionRecord, observation: Observation, now: float) -> ExecutionRecord:
+    """The record as it follows from the observation. Pure. A task that may still run keeps its record unchanged."""
     if record.final:
         return record
-    if seen.reported is not None:
-        return with_report(record, seen.reported)
-    engine = seen.engine
-    if seen.answered:
-        return _lost(record, now, "Unknown", "the engine's agent knows no such task: it was never taken, or forgotten")
+    if observation.reported is not None:
+        return with_report(record, observation.reported)
+    engine = observation.engine
+    if observation.answered:
+        return _lost_record(
+            record, now, "Unknown", "the engine's agent knows no such task: it was never taken, or forgotten"
+        )
     if engine is None:
-        return _lost(record, now, "EngineGone", "the engine is gone, and nothing of this task was heard from it")
+        return _lost_record(record, now, "EngineGone", "the engine is gone, and nothing of this task was heard from it")
     if engine.uid and engine.uid != record.uid:
-        return _lost(record, now, "EngineGone", "the engine was deleted and made anew")
+        return _lost_record(record, now, "EngineGone", "the engine was deleted and made anew")
     if engine.is_final:
         why = engine.message or engine.reason or "no reason was given"
-        return _lost(record, now, engine.reason or "EngineEnded", f"the engine ended while the task was open: {why}")
+        return _lost_record(
+            record, now, engine.reason or "EngineEnded", f"the engine ended while the task was open: {why}"
+        )
     if engine.in_cluster and engine.attempt != record.attempt:
-        return _lost(record, now, "EngineRestarted", "the engine's pod was replaced while the task was open")
+        return _lost_record(record, now, "EngineRestarted", "the engine's pod was replaced while the task was open")
     return record
 
 
-def _lost(record: ExecutionRecord, now: float, reason: str, message: str) -> ExecutionRecord:
+def _lost_record(record: ExecutionRecord, now: float, reason: str, message: str) -> ExecutionRecord:
     return replace(record, status="Lost", reason=reason, message=message, ended=now)
 
 
-def _seconds(value: Any) -> float:
+def _timestamp(value: Any) -> float:
     """The agent's timestamp, or 0 if the column cannot hold it."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_TIMESTAMP
     return float(value) if usable else 0.0
 
 
@@ -201,26 +205,26 @@ class Settler:
         journal: ExecutionJournal,
         *,
         engine: Callable[[str], Awaitable[KnownEngine | None]],
-        ask: Callable[[KnownEngine, str], Awaitable[dict[str, Any]]],
+        get_task: Callable[[KnownEngine, str], Awaitable[dict[str, Any]]],
         rng: random.Random | None = None,
     ) -> None:
         self._journal = journal
         self._engine = engine
-        self._ask = ask
+        self._get_task = get_task
         self._rng = rng or random.Random()  # noqa: S311 - jitter
 
     async def run(self) -> None:
-        """Pass after pass, until it is cancelled."""
+        """Repeat passes until cancelled."""
         while True:
             await asyncio.sleep(SETTLE_SECONDS * self._rng.uniform(0.75, 1.25))
             try:
-                await self.once()
+                await self.run_once()
                 await self._journal.purge()
             except Refused as refusal:
                 log.warning("the execution journal cannot be settled now: %s", refusal.sentence)
 
-    async def once(self) -> int:
-        """One pass; how many records have ended. Raises Refused where the database does not answer."""
+    async def run_once(self) -> int:
+        """One pass. Returns how many records it ended. Raises Refused if the database does not answer."""
         changed = 0
         for record in await self._journal.open():
             try:
@@ -237,13 +241,13 @@ class Settler:
         return changed
 
     async def observe(self, record: ExecutionRecord) -> Observation:
-        """Ask for the task: its engine, and its agent where that is the task's own pod."""
+        """Observe the task's engine, and its agent if the task's own pod still runs."""
         engine = await self._engine(record.ticket_id)
-        if engine is None or not has_agent(engine) or (engine.uid, engine.attempt) != (record.uid, record.attempt):
+        if engine is None or not can_ask_agent(engine) or (engine.uid, engine.attempt) != (record.uid, record.attempt):
             return Observation(engine)
         try:
-            return Observation(engine, answered=True, reported=await self._ask(engine, record.task_id))
+            return Observation(engine, answered=True, reported=await self._get_task(engine, record.task_id))
         except AgentNotFound:
             return Observation(engine, answered=True)
         except Refused:
-            return Observation(engine)  # it does not answer now: the next pass asks again
+            return Observation(engine)  # no answer now: the next pass asks again

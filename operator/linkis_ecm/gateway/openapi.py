@@ -20,9 +20,9 @@ from linkis_ecm.gateway.routes import METHODS, Method
 
 REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+):[^}]*\}")
-# Answers that are a Message or, by a parameter, something else.
-_BESIDES = {"getResultSet": ("application/vnd.apache.arrow.stream", "application/octet-stream")}
-# Answers that are no Message: their content type.
+# Methods that answer with a Message or, by a parameter, with one of these content types.
+_OTHER_CONTENT_TYPES = {"getResultSet": ("application/vnd.apache.arrow.stream", "application/octet-stream")}
+# Methods that never answer with a Message, with their content type.
 _STREAMS = {
     "downloadEngineLog": "text/plain",
     "followEngineLog": "text/plain",
@@ -49,7 +49,7 @@ _TAGS = (
     ("Linkis: records", "Linkis's table of engines, and its catalogue.", ("linkis.records",)),
 )
 _TAG_OF = {f"linkis_ecm.gateway.{module}": name for name, _, modules in _TAGS for module in modules}
-# What every call may end as: no login, not allowed, and what is about HTTP itself or not the caller's fault.
+# The HTTP statuses of refusals, which every method may answer with.
 _REFUSALS = {
     "400": "A parameter, the body or the engine's state does not allow it; `message` says which, and the remedy.",
     "401": "Nobody is logged in, or the token is not accepted.",
@@ -68,7 +68,7 @@ def document() -> dict[str, Any]:
     """The whole document."""
     models = [model for method in METHODS for model in (method.request, method.response) if model is not None]
     unique = sorted({model.__qualname__: model for model in models}.items())
-    # Requests as they are taken, answers as they are given; no model is both.
+    # Requests have the schema of validation, answers that of serialization. No model is both.
     answers = {method.response for method in METHODS}
     _, schemas = models_json_schema(
         [(model, "serialization" if model in answers else "validation") for _, model in unique],
@@ -87,7 +87,7 @@ def document() -> dict[str, Any]:
             "description": "Engines as pods. Every answer is Linkis's Message; `status` 0 is success.",
         },
         "security": [{"tokenCode": [], "tokenUser": []}, {"bearer": []}],
-        "tags": [{"name": name, "description": words} for name, words, _ in _TAGS],
+        "tags": [{"name": name, "description": description} for name, description, _ in _TAGS],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -104,8 +104,8 @@ def document() -> dict[str, Any]:
     }
 
 
-def _key_in_header(name: str, words: str) -> dict[str, Any]:
-    return {"type": "apiKey", "in": "header", "name": name, "description": words}
+def _key_in_header(name: str, description: str) -> dict[str, Any]:
+    return {"type": "apiKey", "in": "header", "name": name, "description": description}
 
 
 def _path(method: Method) -> str:
@@ -128,22 +128,22 @@ def _message(data: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
     """One method as an operation."""
-    words = (method.handler.__doc__ or method.name).strip()
-    found: dict[str, Any] = {
+    description = (method.handler.__doc__ or method.name).strip()
+    operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+(\w)", lambda part: part.group(1).upper(), method.name),
         "tags": [_TAG_OF.get(method.handler.__module__, "More")],
-        "summary": words.split("\n")[0],
+        "summary": description.split("\n")[0],
         "responses": {"200": _success(method), **_refusals()},
     }
     if method.by_engine:
-        found["security"] = [{"bearer": []}]
+        operation["security"] = [{"bearer": []}]
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(method.path)
     ]
     if method.request is not None and method.verb in ("POST", "PUT"):
         schema = {"$ref": REF.format(model=method.request.__name__)}
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     elif method.request is not None:
         parameters += _query(method.request, components)
     elif method.name == "downloadEngineLog":
@@ -152,22 +152,22 @@ def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
             for name in _DOWNLOAD
         ]
     if parameters:
-        found["parameters"] = parameters
-    return found
+        operation["parameters"] = parameters
+    return operation
 
 
 def _query(model: type[BaseModel], components: dict[str, Any]) -> list[dict[str, Any]]:
-    """A request model's fields as parameters of a query."""
+    """A request model's fields as query parameters."""
     schema = components.get(model.__name__, {})
     required = schema.get("required", [])
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": _flat(field)}
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(field)}
         for name, field in schema.get("properties", {}).items()
     ]
 
 
-def _flat(field: dict[str, Any]) -> dict[str, Any]:
-    """A field's schema without null: a query has no null, only absence."""
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema without null, because a query parameter cannot be null, only absent."""
     options = [option for option in field.get("anyOf", []) if option.get("type") != "null"]
     if len(options) == 1:
         return {**{key: value for key, value in field.items() if key not in ("anyOf", "default")}, **options[0]}
@@ -177,33 +177,35 @@ def _flat(field: dict[str, Any]) -> dict[str, Any]:
 def _success(method: Method) -> dict[str, Any]:
     stream = _STREAMS.get(method.name)
     if stream is not None:
-        # A stream of events is no one text: it has no schema of its own in 3.1.
+        # OpenAPI 3.1 has no schema for a stream of events.
         schema = {} if stream == "text/event-stream" else {"type": "string"}
         return {"description": "As it comes.", "content": {stream: {"schema": schema}}}
     data = {"$ref": REF.format(model=method.response.__name__)} if method.response is not None else None
     content = {"application/json": {"schema": _message(data)}}
-    content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _BESIDES.get(method.name, ())}
+    content |= {
+        kind: {"schema": {"type": "string", "format": "binary"}} for kind in _OTHER_CONTENT_TYPES.get(method.name, ())
+    }
     return {"description": "Done.", "content": content}
 
 
 def _refusals() -> dict[str, Any]:
     schema = {"$ref": REF.format(model="Message")}
     return {
-        code: {"description": words, "content": {"application/json": {"schema": schema}}}
-        for code, words in _REFUSALS.items()
+        code: {"description": description, "content": {"application/json": {"schema": schema}}}
+        for code, description in _REFUSALS.items()
     }
 
 
 @cache
 def served() -> bytes:
-    """As it is served: made once, when it is first asked for."""
+    """The document as it is served. It is made once, at the first request."""
     return json.dumps(document()).encode()
 
 
-def text() -> str:
-    """As it is committed."""
+def as_committed() -> str:
+    """The document as it is committed in docs/openapi.json."""
     return json.dumps(document(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(text(), encoding="utf-8")
+    Path(sys.argv[1]).write_text(as_committed(), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Every method of the REST in one table: where it is, what it takes, what it answers, and the function that does it.
+"""The table of all REST methods: path, request model, response model, and the function that handles the call.
 
-Routes, validation, metrics and OpenAPI come from this table.
+Routes, validation, metrics and OpenAPI are made from this table. Must not handle calls itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.gateway.answers import Result
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.linkis import ems, engines, operations, records
-from linkis_ecm.gateway.linkis import requests as asked
+from linkis_ecm.gateway.linkis import requests as linkis_requests
 from linkis_ecm.gateway.methods.commands import send_engine_command
 from linkis_ecm.gateway.methods.create import create_engine_connection
 from linkis_ecm.gateway.methods.engines import get_engine_status, list_engines, terminate_engine
@@ -43,51 +43,51 @@ Handler = Callable[[Call, Any], Awaitable[Result]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What a request gives besides its model, as plain mappings; `query` has each value of each parameter."""
+class RequestParts:
+    """The parts of an HTTP request besides its model, as plain mappings. `query` has all values of each parameter."""
 
     path: Mapping[str, str]
     query: Mapping[str, Sequence[str]]
     headers: Mapping[str, str]
 
 
-def _log_file(_: None, given: Given) -> LogFile:
-    return log_file(given.query)
+def _log_file(_: None, parts: RequestParts) -> LogFile:
+    return log_file(parts.query)
 
 
-def _events(request: models.TaskEventsRequest, given: Given) -> models.TaskEventsRequest:
+def _events(request: models.TaskEventsRequest, parts: RequestParts) -> models.TaskEventsRequest:
     """Browsers repeat the id of the last event in a header (the HTML standard, server-sent events)."""
-    return request.model_copy(update={"last_event_id": request.last_event_id or given.headers.get("Last-Event-ID")})
+    return request.model_copy(update={"last_event_id": request.last_event_id or parts.headers.get("Last-Event-ID")})
 
 
-def _report(request: models.ReportResourceUsageRequest, given: Given) -> EngineReport:
-    scheme, _, token = given.headers.get("Authorization", "").partition(" ")
+def _report(request: models.ReportResourceUsageRequest, parts: RequestParts) -> EngineReport:
+    scheme, _, token = parts.headers.get("Authorization", "").partition(" ")
     return EngineReport(token if scheme == "Bearer" else "", request)
 
 
-def _ticket(_: asked.Nothing, given: Given) -> str:
-    return given.path["ticketid"]
+def _ticket(_: linkis_requests.Nothing, parts: RequestParts) -> str:
+    return parts.path["ticketid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method. `handler` takes the call and what it asks for: what `arguments` makes of the request, or else the
-    request model, None where there is none."""
+    """One method. `handler` takes the call and its arguments: the result of `arguments` if that is given, else the
+    request model, or None without a model."""
 
     name: str
     verb: str
     request: type[BaseModel] | None
     response: type[BaseModel] | None
     handler: Handler
-    # None: the method bounds its own time, by what the caller asks for.
+    # The time limit. None: the method limits its own time, by the caller's timeout.
     seconds: float | None = 30.0
-    # Called by an engine with its own token, which the handler checks; everything else is a user's.
+    # True: called by an engine with its own token, which the handler checks. False: called by a user.
     by_engine: bool = False
-    # Served for HEAD too: a file, whose size and tag some clients ask for first.
+    # Also served for HEAD: a file, because some clients read its size and tag first.
     head: bool = False
-    # For what a model of the query or the body does not hold. Raises Refused.
-    arguments: Callable[[Any, Given], Any] | None = None
-    # Linkis's own paths; ours are the method's name.
+    # Makes the handler's arguments from the model and the other parts of the request. Raises Refused.
+    arguments: Callable[[Any, RequestParts], Any] | None = None
+    # The path of a Linkis method. Our own methods have their name as the path.
     at: str = ""
 
     @property
@@ -102,7 +102,7 @@ OURS: tuple[Method, ...] = (
         request=models.CreateEngineRequest,
         response=models.EngineInfo,
         handler=create_engine_connection,
-        # Over the longest wait that can be asked for.
+        # More than the longest wait that a caller may request.
         seconds=models.CREATE_SECONDS_MAX + 30.0,
     ),
     Method(
@@ -253,37 +253,37 @@ OURS: tuple[Method, ...] = (
     ),
 )
 
-# Linkis's own: its console and SDK. Their answers are its shapes, not models (gateway.linkis.shapes).
-_Asked = type[BaseModel]
-_LINKIS: tuple[tuple[str, str, _Asked, Handler, float], ...] = (
-    ("POST", "askEngineConn", asked.AskEngine, engines.ask_engine_conn, 630.0),
-    ("POST", "createEngineConn", asked.AskEngine, engines.create_engine_conn, 630.0),
-    ("POST", "getEngineConn", asked.Instance, engines.get_engine_conn, 30.0),
-    ("POST", "killEngineConn", asked.Instance, engines.kill_engine_conn, 30.0),
-    ("POST", "rm/enginekill", asked.Kills, engines.engine_kill, 120.0),
-    ("POST", "rm/enginekillAsyn", asked.KillInstances, engines.engine_kill_async, 120.0),
-    ("GET", "listUserEngines", asked.Nothing, engines.list_user_engines, 30.0),
-    ("POST", "listEMEngines", asked.ListEmEngines, engines.list_em_engines, 30.0),
-    ("GET", "listAllEMs", asked.ListEms, ems.list_all_ems, 30.0),
-    ("PUT", "modifyEMInfo", asked.ModifyEm, ems.modify_em_info, 30.0),
-    ("GET", "listAllNodeHealthyStatus", asked.Names, ems.list_node_healthy_status, 30.0),
-    ("GET", "listAllECMHealthyStatus", asked.Names, ems.list_ecm_healthy_status, 30.0),
-    ("POST", "openEngineLog", asked.OpenLog, operations.open_engine_log, 60.0),
-    ("POST", "executeEngineConnOperation", asked.Operation, operations.execute_engine_conn_operation, 150.0),
-    ("POST", "executeECMOperation", asked.Operation, operations.execute_ecm_operation, 60.0),
-    ("POST", "executeECMOperationByEC", asked.Operation, operations.execute_ecm_operation_by_ec, 60.0),
-    ("GET", "ecinfo/get", asked.Ticket, records.get_record, 30.0),
-    ("DELETE", "ecinfo/delete/{ticketid:[^/]+}", asked.Nothing, records.delete_record, 30.0),
-    ("GET", "ecinfo/ecrHistoryList", asked.Records, records.list_records, 30.0),
-    ("POST", "ecinfo/ecList", asked.EcList, records.ec_list, 30.0),
-    ("GET", "rm/engineType", asked.Nothing, records.engine_types, 30.0),
-    ("POST", "rm/userresources", asked.Nothing, records.user_resources, 30.0),
+# Linkis's own methods, for its console and SDK. Their answers are Linkis's shapes, not models (gateway.linkis.shapes).
+_RequestModel = type[BaseModel]
+_LINKIS: tuple[tuple[str, str, _RequestModel, Handler, float], ...] = (
+    ("POST", "askEngineConn", linkis_requests.AskEngine, engines.ask_engine_conn, 630.0),
+    ("POST", "createEngineConn", linkis_requests.AskEngine, engines.create_engine_conn, 630.0),
+    ("POST", "getEngineConn", linkis_requests.Instance, engines.get_engine_conn, 30.0),
+    ("POST", "killEngineConn", linkis_requests.Instance, engines.kill_engine_conn, 30.0),
+    ("POST", "rm/enginekill", linkis_requests.Kills, engines.engine_kill, 120.0),
+    ("POST", "rm/enginekillAsyn", linkis_requests.KillInstances, engines.engine_kill_async, 120.0),
+    ("GET", "listUserEngines", linkis_requests.Nothing, engines.list_user_engines, 30.0),
+    ("POST", "listEMEngines", linkis_requests.ListEmEngines, engines.list_em_engines, 30.0),
+    ("GET", "listAllEMs", linkis_requests.ListEms, ems.list_all_ems, 30.0),
+    ("PUT", "modifyEMInfo", linkis_requests.ModifyEm, ems.modify_em_info, 30.0),
+    ("GET", "listAllNodeHealthyStatus", linkis_requests.Names, ems.list_node_healthy_status, 30.0),
+    ("GET", "listAllECMHealthyStatus", linkis_requests.Names, ems.list_ecm_healthy_status, 30.0),
+    ("POST", "openEngineLog", linkis_requests.OpenLog, operations.open_engine_log, 60.0),
+    ("POST", "executeEngineConnOperation", linkis_requests.Operation, operations.execute_engine_conn_operation, 150.0),
+    ("POST", "executeECMOperation", linkis_requests.Operation, operations.execute_ecm_operation, 60.0),
+    ("POST", "executeECMOperationByEC", linkis_requests.Operation, operations.execute_ecm_operation_by_ec, 60.0),
+    ("GET", "ecinfo/get", linkis_requests.Ticket, records.get_record, 30.0),
+    ("DELETE", "ecinfo/delete/{ticketid:[^/]+}", linkis_requests.Nothing, records.delete_record, 30.0),
+    ("GET", "ecinfo/ecrHistoryList", linkis_requests.Records, records.list_records, 30.0),
+    ("POST", "ecinfo/ecList", linkis_requests.EcList, records.ec_list, 30.0),
+    ("GET", "rm/engineType", linkis_requests.Nothing, records.engine_types, 30.0),
+    ("POST", "rm/userresources", linkis_requests.Nothing, records.user_resources, 30.0),
 )
 METHODS: tuple[Method, ...] = (
     *OURS,
     *(
         Method(
-            # As metrics and logs call it.
+            # The name in metrics and logs.
             name=at.partition("/{")[0],
             verb=verb,
             request=request,

@@ -116,12 +116,12 @@ class ExecutionRecord:
         return self.status in ENDED
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the record has its time and its caller; one that was made from an agent's report alone has not."""
         return self.accepted > 0
 
     @property
-    def stays(self) -> bool:
+    def cannot_change(self) -> bool:
         """Whether the task can change no more. A task that its engine refused has not run: it may still run when it is
         sent again with the same key."""
         return self.final and self.reason != REFUSED

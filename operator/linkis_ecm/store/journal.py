@@ -75,10 +75,10 @@ class Journal:
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Takes a line; of one task the last is written, except after one whose `stays` is true."""
+        """Takes a line; of one task the last is written, except after one whose `cannot_change` is true."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
-            if waiting is None or not waiting.stays:
+            if waiting is None or not waiting.cannot_change:
                 self._pending[record.task_id] = record if waiting is None else joined(waiting, record)
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
@@ -165,7 +165,7 @@ class Journal:
         with self._lock:
             for record in reversed(batch):
                 newer = self._pending.get(record.task_id)
-                if newer is None or record.stays:
+                if newer is None or record.cannot_change:
                     self._pending[record.task_id] = record
                 else:
                     self._pending[record.task_id] = joined(record, newer)
@@ -175,7 +175,7 @@ class Journal:
 
 def joined(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
     """The newer line; what it does not say of the request is taken from the older one. Pure."""
-    if newer.whole:
+    if newer.is_complete:
         return newer
     return replace(
         newer, caller=older.caller, run_type=older.run_type, code_sha256=older.code_sha256,
@@ -190,7 +190,7 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
     """
     ids = [record.task_id for record in batch]
     known = set(connection.scalars(select(execution.c.task_id).where(execution.c.task_id.in_(ids))))
-    fresh = [_row(record) for record in batch if record.task_id not in known and record.whole]
+    fresh = [_row(record) for record in batch if record.task_id not in known and record.is_complete]
     try:
         if fresh:
             with connection.begin_nested():
@@ -200,7 +200,7 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
         for row in fresh:
             _insert_alone(connection, row)
     changed = [record for record in batch if record.task_id in known]
-    for statement, records in ((_AGAIN, [record for record in changed if record.whole]), (_UPDATE, changed)):
+    for statement, records in ((_AGAIN, [record for record in changed if record.is_complete]), (_UPDATE, changed)):
         if records:
             rows = [{f"b_{name}": value for name, value in _row(record).items()} for record in records]
             connection.execute(statement, rows)

@@ -1,8 +1,8 @@
-"""Runs code through the agents in engine pods, and asks for tasks and results (docs/design/interfaces.md,
-"Gateway → agent").
+"""Runs code through the agents in engine pods, and reads tasks and results (docs/design/interfaces.md, "Gateway →
+agent").
 
-No code is executed twice: a request that may have reached its engine is repeated with the same task id only, and the
-agent answers the repetition with the first one's task. Must not know callers or Linkis.
+No code runs twice. A request that may have reached its engine is repeated only with the same task id, and the agent
+then answers with the task of the first request. Must not know callers or Linkis.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from linkis_ecm.agent_client.errors import (
     AgentTimeout,
     AgentUnreachable,
 )
-from linkis_ecm.gateway.agents.link import AgentLink, pieces_of, stream_errors
+from linkis_ecm.gateway.agents.link import AgentLink, chunks_of, stream_errors
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 
 # The agent runs one task and queues 16: it would refuse further calls.
 EXECUTES_PER_ENGINE = 17
-# Followers of one engine's tasks: a few consoles.
+# Open event streams of one engine's tasks, such as consoles.
 FOLLOWERS_PER_ENGINE = 16
-# A result up to this is read whole and checked before a byte is sent; a bigger one is streamed.
+# A result up to this size is read and checked before a byte is sent. A larger one is streamed.
 WHOLE_RESULT = 1 << 20
 # When the cluster reports the end of an engine, the answer of its agent may still arrive for this long.
 FINAL_ANSWER_SECONDS = 5.0
 # When a connection breaks, the cluster's report of the engine's end is waited for this long at most.
 END_REPORT_SECONDS = 3.0
-# What a call may take beyond the code's own time: the agent's five seconds for an interrupt, and the way back.
+# How much longer than the code a call may take: the agent's 5 s for an interrupt, and the transfer of the answer.
 EXECUTE_SLACK = 30.0
 
 
@@ -63,7 +63,7 @@ class Agents:
     def __init__(self, link: AgentLink, cache: EngineCache) -> None:
         self._link = link
         self._cache = cache
-        # The caller's own limit bounds the run; this bounds the connecting alone.
+        # This bounds only the connecting. The caller's own limit bounds the run.
         self._execute = aiohttp.ClientTimeout(total=None, sock_connect=link.settings.connect_seconds)
 
     # -- code --------------------------------------------------------------------------------------------------------
@@ -86,13 +86,13 @@ class Agents:
                 release(answer)
 
     async def _run(self, engine: KnownEngine, body: dict[str, Any], limit: float) -> aiohttp.ClientResponse:
-        """Send the code and wait for the answer's head; if the connection breaks meanwhile, ask once more."""
+        """Send the code and wait for the answer's head. If the connection breaks meanwhile, send it once more."""
         deadline = asyncio.get_running_loop().time() + limit
         try:
             return await self._send(engine, body, deadline)
         except (AgentUnreachable, AgentConnectTimeout):
             self._link.metrics.agent_errors.labels("connect").inc()
-            raise await self._broken(engine, "before it could take the code, which has not run") from None
+            raise await self._broken_connection(engine, "before it could take the code, which has not run") from None
         except AgentError as error:
             self._link.metrics.agent_errors.labels("broken").inc()
             log.warning("%s: the connection broke under its code: %r", engine.title, error)
@@ -102,10 +102,10 @@ class Agents:
                 return await self._send(engine, body, deadline)
             except AgentError as error:
                 log.warning("%s: the connection broke again: %r", engine.title, error)
-        raise await self._broken(engine, "while the code was under way, which may have run")
+        raise await self._broken_connection(engine, "while the code was under way, which may have run")
 
     async def _send(self, engine: KnownEngine, body: dict[str, Any], deadline: float) -> aiohttp.ClientResponse:
-        """One request. Raises Refused where the time is over or the engine ends, and AgentError where the connection
+        """One request. Raises Refused at the deadline or when the engine ends, and AgentError if the connection
         breaks."""
         ended = False
         try:
@@ -126,14 +126,14 @@ class Agents:
         except (TimeoutError, AgentTimeout):
             self._link.metrics.agent_errors.labels("timeout").inc()
             if ended:
-                raise await self._broken(engine, "while the code was under way") from None
+                raise await self._broken_connection(engine, "while the code was under way") from None
             raise timed_out(
                 f"{engine.title} has not answered within the time that was given and the code may still run or wait"
                 " there: give a longer timeoutSeconds, or run less at a time"
             ) from None
 
     async def _result(self, engine: KnownEngine, answer: aiohttp.ClientResponse) -> TaskResult:
-        """A small result, read whole and checked; of a big one the size and the stream of its bytes."""
+        """A small result, read and checked, or the size and the byte stream of a large one."""
         size = answer.content_length
         if size is None or "Content-Encoding" in answer.headers:
             raise self._link.bad_response(engine, "a result without its length")
@@ -144,7 +144,7 @@ class Agents:
                 content = await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._link.metrics.agent_errors.labels("broken").inc()
-            raise await self._broken(engine, "while it answered: the code has run") from None
+            raise await self._broken_connection(engine, "while it answered: the code has run") from None
         try:
             result = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -154,22 +154,22 @@ class Agents:
         return TaskResult(size=size, content=content, parsed=result)
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The answer's bytes. Raises TimeoutError where none comes for `agent_seconds`, and ConnectionResetError where
-        they break off."""
+        """The answer's bytes. Raises TimeoutError if none arrives for `agent_seconds`, and ConnectionResetError if they
+        break off."""
         while True:
             with stream_errors():
                 async with asyncio.timeout(self._link.settings.agent_seconds):
-                    piece = await answer.content.readany()
-            if not piece:
+                    chunk = await answer.content.readany()
+            if not chunk:
                 return
-            yield piece
+            yield chunk
 
-    async def _broken(self, engine: KnownEngine, when: str) -> Refused:
-        """The refusal after a connection broke, with the engine's end as the reason where the cluster reports one."""
+    async def _broken_connection(self, engine: KnownEngine, when: str) -> Refused:
+        """The refusal after a broken connection. Its reason is the engine's end if the cluster reports one."""
         view = await self.wait_for_end(engine)
         if view is None:
             return upstream(f"{engine.title} was deleted {when}: create another engine")
-        if view.is_final or view.ending:
+        if view.is_final or view.is_ending:
             why = view.message or view.reason or "no reason was given"
             return upstream(f"{engine.title} ended ({view.state}) {when}: {why}", reason=view.reason)
         return upstream(
@@ -227,11 +227,11 @@ class Agents:
 
     @asynccontextmanager
     async def events(self, engine: KnownEngine, task_id: str, cursor: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The events of a task behind `cursor`, a JSON object a line, in pieces as they come. Raises AgentNotFound and
-        Refused; the pieces raise OSError and TimeoutError where the connection breaks."""
+        """The events of a task after `cursor`, one JSON object per line, in chunks as they arrive. Raises AgentNotFound
+        and Refused. The chunks raise OSError and TimeoutError if the connection breaks."""
         path = paths.events(task_id, cursor)
         async with self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers") as answer:
-            yield pieces_of(answer.content)
+            yield chunks_of(answer.content)
 
     # -- the engine itself -------------------------------------------------------------------------------------------
 
@@ -244,11 +244,11 @@ class Agents:
         await self._ask(engine, paths.INTERRUPT, method="POST", body={})
 
     async def restart(self, engine: KnownEngine) -> None:
-        """Give the engine a new kernel; returns when that has answered. Raises Refused."""
+        """Restart the engine's kernel; returns when the new one has answered. Raises Refused."""
         await self._ask(engine, paths.RESTART, method="POST", body={})
 
     async def _ask(self, engine: KnownEngine, path: str, **options: Any) -> dict[str, Any]:
-        """A question that every agent of this version can answer: 404 is a bad response."""
+        """A request that every agent of this version can answer, so 404 is a bad response."""
         try:
             return await self._link.ask(engine, path, **options)
         except AgentNotFound:

@@ -1,6 +1,6 @@
-"""The gateway's calls to engines' agents: how many at a time, with which token, and what an error means to a caller.
+"""The gateway's requests to agents: how many at a time, with which token, and which refusal an error becomes.
 
-Must not know what is asked for.
+Must not know the meaning of a request.
 """
 
 from __future__ import annotations
@@ -29,19 +29,22 @@ from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model.token import engine_token
 
-# A few reads and questions at a time; the agent scans four pages at once and a few more may wait there.
+# Requests to one engine at a time. The agent scans four log pages at once, and a few more may wait.
 READS_PER_ENGINE = 8
-# Of an answer that is read whole: a list of all tasks that an agent remembers is less.
+# The largest answer that is read at once. The list of all tasks that an agent remembers is smaller.
 MAX_ANSWER_BYTES = 1 << 20
 
 
-def has_agent(engine: KnownEngine) -> bool:
-    """Its pod has an address and has not ended, and what runs there is an agent: there is somebody to ask."""
+def can_ask_agent(engine: KnownEngine) -> bool:
+    """Whether the engine's agent can be reached: the pod runs an agent, has an address, and has not ended.
+
+    `engine.has_agent` says only that the pod runs an agent and not another process.
+    """
     return engine.has_agent and bool(engine.address) and not engine.is_final
 
 
 def no_agent(engine: KnownEngine) -> Refused:
-    """The engine's pod runs something else than an agent."""
+    """The refusal for an engine whose pod runs a process without an agent."""
     return bad_request(
         f"{engine.title} runs a {engine.launch} (launch.kind of its EngineConnPlugin) and no agent, so it takes neither"
         f" code nor commands: use it at {engine.service_instance}, and read its log with kubectl logs"
@@ -51,37 +54,37 @@ def no_agent(engine: KnownEngine) -> Refused:
 
 @contextmanager
 def stream_errors() -> Iterator[None]:
-    """Raises ConnectionResetError for aiohttp's errors within the block: the readers of a stream (`gateway.answers`) do
-    not know aiohttp."""
+    """Raises ConnectionResetError for aiohttp's errors within the block, because the readers of a stream
+    (`gateway.answers`) do not know aiohttp."""
     try:
         yield
     except aiohttp.ClientError as error:
         raise ConnectionResetError(str(error)) from None
 
 
-async def pieces_of(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """The bytes of an agent's answer, in pieces as they come. Raises ConnectionResetError where they break off."""
+async def chunks_of(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The bytes of an agent's answer, in chunks as they arrive. Raises ConnectionResetError if they break off."""
     with stream_errors():
-        async for piece in content.iter_any():
-            yield piece
-            del piece  # it may be big, and the next may take long to come
+        async for chunk in content.iter_any():
+            yield chunk
+            del chunk  # it may be large, and the next one may take long
 
 
 class AgentLink:
-    """All engines' agents, over one client."""
+    """Requests to the agents of all engines, over one client."""
 
     def __init__(self, client: AgentClient, *, settings: Settings, metrics: Metrics, budget: ByteBudget) -> None:
         self.client = client
         self.settings = settings
         self.metrics = metrics
         self.budget = budget
-        # By kind of call and the engine's uid.
+        # The key is the kind of request and the engine's uid.
         self._slots: Slots[tuple[str, str]] = Slots()
-        self._whole = aiohttp.ClientTimeout(
+        self._answer_timeout = aiohttp.ClientTimeout(
             total=settings.agent_seconds, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
         )
         # A stream may take any time as long as bytes come now and then.
-        self._stream = aiohttp.ClientTimeout(
+        self._stream_timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
         )
 
@@ -94,34 +97,39 @@ class AgentLink:
         body: Mapping[str, Any] | None = None,
         kind: str = "question",
     ) -> dict[str, Any]:
-        """A small JSON object. Raises AgentNotFound and Refused."""
-        with self.slot(kind, engine, READS_PER_ENGINE, "questions"), self.refusals(engine):
+        """The agent's answer, a small JSON object. Raises AgentNotFound and Refused."""
+        with self.slot(kind, engine, READS_PER_ENGINE, "questions"), self.errors_as_refusals(engine):
             return await self.client.ask(
-                self.endpoint(engine), path, method=method, body=body, timeout=self._whole, limit=MAX_ANSWER_BYTES
+                self.endpoint(engine),
+                path,
+                method=method,
+                body=body,
+                timeout=self._answer_timeout,
+                limit=MAX_ANSWER_BYTES,
             )
 
     @asynccontextmanager
     async def open(
         self, engine: KnownEngine, path: str, *, kind: str, bound: int, what: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is read in pieces; leaving the block closes its connection if bytes are left.
+        """An answer that is read in chunks. Leaving the block closes the connection if there are unread bytes.
 
-        Raises AgentNotFound and Refused before the block begins. An error of reading within the block is raised as
-        aiohttp raises it.
+        Raises AgentNotFound and Refused before the block begins. Within the block aiohttp's errors are raised
+        unchanged.
         """
         with self.slot(kind, engine, bound, what):
             async with AsyncExitStack() as stack:
-                with self.refusals(engine):
+                with self.errors_as_refusals(engine):
                     answer = await stack.enter_async_context(
-                        self.client.open(self.endpoint(engine), path, timeout=self._stream)
+                        self.client.open(self.endpoint(engine), path, timeout=self._stream_timeout)
                     )
                 if "Content-Encoding" in answer.headers:
                     raise self.bad_response(engine, "a packed answer")
                 yield answer
 
     def endpoint(self, engine: KnownEngine) -> AgentEndpoint:
-        """Where the engine's agent is, with the token of its pod. Raises Refused where there is none: a token is never
-        sent to what is no agent."""
+        """The address of the engine's agent and the token of its pod. Raises Refused if the pod has no agent, so that a
+        token is never sent to another process."""
         if not engine.has_agent:
             raise no_agent(engine)
         key = self.settings.token_key.get_secret_value()
@@ -129,7 +137,8 @@ class AgentLink:
 
     @contextmanager
     def slot(self, kind: str, engine: KnownEngine, bound: int, what: str) -> Iterator[None]:
-        """One of `bound` calls of that kind to the engine; more are refused rather than queued out of sight."""
+        """Take one of `bound` slots for this kind of request to the engine. Raises Refused if none is free: a queue
+        here would be invisible to callers."""
         key = (kind, engine.uid)
         taken = self._slots.taken(key)
         if taken >= bound:
@@ -138,8 +147,8 @@ class AgentLink:
             yield
 
     @contextmanager
-    def refusals(self, engine: KnownEngine) -> Iterator[None]:
-        """Raises Refused for each error of a call within the block, but AgentNotFound as it is."""
+    def errors_as_refusals(self, engine: KnownEngine) -> Iterator[None]:
+        """Raises Refused for each AgentError within the block, but leaves AgentNotFound unchanged."""
         try:
             with transport_errors():
                 yield
@@ -149,7 +158,7 @@ class AgentLink:
             raise self.refusal(engine, error) from None
 
     def refusal(self, engine: KnownEngine, error: AgentError) -> Refused:
-        """What the error of a call means to the caller; counted."""
+        """The refusal that a caller gets for an agent's error. Counts it in the metrics."""
         match error:
             case AgentRefused():
                 return self._refused(engine, error.status, error.sentence)
@@ -182,6 +191,6 @@ class AgentLink:
         return self.bad_response(engine, f"HTTP {status}")
 
     def bad_response(self, engine: KnownEngine, what: str) -> Refused:
-        """The agent answered with `what`; counted."""
+        """The refusal for an agent that answered with `what`. Counts it in the metrics."""
         self.metrics.agent_errors.labels("bad_response").inc()
         return upstream(f"The agent of {engine.title} answered with {what}")

@@ -1,7 +1,7 @@
-"""What the gateway knows of the cluster: engines and catalogue, fed by reflectors, asked without a call to anybody.
+"""The gateway's cache of the cluster: engines and plugins, kept current by reflectors and read without I/O.
 
-Each change of an engine wakes those who wait for it; nothing here polls. A feed (kube's Reflector) calls `on_event`
-from the event loop's thread and sets `synced` after its first list. Must not talk to Kubernetes itself.
+Each change of an engine calls its listeners, so nothing has to poll. A feed (kube's Reflector) calls `on_event` from
+the event loop's thread and sets `synced` after its first list. Must not talk to Kubernetes itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class EngineCache:
     def __init__(self) -> None:
         self.synced = False
         self._engines: dict[Key, KnownEngine] = {}
-        # An id of an engine → the engines that carry it. Several only where somebody gave a ticket twice.
+        # Ticket or service instance → keys of the engines that have it. Several only if a ticket was used twice.
         self._ids: dict[str, set[Key]] = {}
         self._listeners: dict[Key, set[Listener]] = {}
 
@@ -34,21 +34,21 @@ class EngineCache:
         return iter(tuple(self._engines.values()))
 
     def get(self, key: Key) -> KnownEngine | None:
-        """The engine of that namespace and name."""
+        """The engine with this namespace and name."""
         return self._engines.get(key)
 
     def resolve(self, engine_id: str) -> KnownEngine | None:
         """The engine of a ticket id, a service instance (host:port) or `namespace/name`."""
         keys = self._ids.get(engine_id)
         if keys:
-            # The first that had a ticket keeps it: nobody takes an engine over by giving its ticket to his own.
+            # The oldest engine wins, so nobody can take over an engine by reusing its ticket.
             return min((self._engines[key] for key in keys), key=lambda view: (view.created, view.uid))
         namespace, slash, name = engine_id.partition("/")
         return self._engines.get((namespace, name)) if slash else None
 
     @contextmanager
     def listen(self, key: Key, listener: Listener) -> Iterator[None]:
-        """Call `listener` with each new view of that engine, None when it is deleted, while the block runs."""
+        """Within the block, call `listener` with each new view of the engine, and with None when it is deleted."""
         listeners = self._listeners.setdefault(key, set())
         listeners.add(listener)
         try:
@@ -61,14 +61,14 @@ class EngineCache:
     def on_event(self, kind: Kind, view: KnownEngine) -> None:
         """Take a change over."""
         if kind == "DELETED":
-            self._forget(view.key)
+            self._remove(view.key)
         else:
             self._put(view)
 
-    def learn(self, view: KnownEngine) -> None:
-        """Take over what a call of our own was answered, where it is newer than what the feed has told.
+    def update_if_newer(self, view: KnownEngine) -> None:
+        """Apply the answer to one of our own writes, if it is newer than the cached view.
 
-        A hint only: an engine that the feed does not know, or has dropped, stays unknown.
+        An engine that the feed has not added, or has removed, stays unknown.
         """
         known = self._engines.get(view.key)
         if known is not None and known.uid == view.uid and view.version > known.version:
@@ -79,22 +79,22 @@ class EngineCache:
         if before == view:
             return
         if before is not None and before.uid != view.uid:
-            self._forget(view.key)
+            self._remove(view.key)
             before = None
         if before is not None:
-            self._unindex(before)
+            self._remove_from_index(before)
         self._engines[view.key] = view
         for engine_id in (view.ticket_id, view.service_instance):
             self._ids.setdefault(engine_id, set()).add(view.key)
         self._notify(view.key, view)
 
-    def _forget(self, key: Key) -> None:
+    def _remove(self, key: Key) -> None:
         view = self._engines.pop(key, None)
         if view is not None:
-            self._unindex(view)
+            self._remove_from_index(view)
             self._notify(key, None)
 
-    def _unindex(self, view: KnownEngine) -> None:
+    def _remove_from_index(self, view: KnownEngine) -> None:
         for engine_id in {view.ticket_id, view.service_instance}:
             keys = self._ids[engine_id]
             keys.discard(view.key)
@@ -116,16 +116,16 @@ class PluginCache:
     def __iter__(self) -> Iterator[PluginView]:
         return iter(tuple(self._plugins.values()))
 
-    def offered(self, engine_type: str) -> list[PluginView]:
-        """The entries of that type."""
+    def entries_of_type(self, engine_type: str) -> list[PluginView]:
+        """The catalogue's entries with this engine type."""
         return [plugin for plugin in self._plugins.values() if plugin.engine_type == engine_type]
 
     def choose(self, *, engine_type: str, version: str | None) -> PluginView | None:
-        """The entry that an engine of that type and version would be made of; without a version, the default."""
+        """The entry for a new engine of this type and version; without a version, the default entry."""
         return choose_plugin(self._plugins.values(), engine_type=engine_type, version=version)
 
     def of(self, engine: KnownEngine) -> PluginView | None:
-        """The entry that the engine was made of; its version is known once the operator has accepted it."""
+        """The entry that the engine was made from. Its version is known once the operator has accepted it."""
         return choose_plugin(
             self._plugins.values(),
             plugin=engine.plugin,
@@ -134,7 +134,7 @@ class PluginCache:
         )
 
     def catalogue(self) -> str:
-        """What is offered, in words for a refusal."""
+        """The offered types and versions, as a text for refusals."""
         entries = sorted({f"{plugin.engine_type} {plugin.engine_version}" for plugin in self._plugins.values()})
         return ", ".join(entries[:20]) or "nothing yet"
 

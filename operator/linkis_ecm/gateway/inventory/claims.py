@@ -1,8 +1,8 @@
-"""Claims free engines for callers, so that no engine is given to two askers at once, on whichever replica they ask.
+"""Claims free engines for callers, so that no engine is given to two callers at once, also across replicas.
 
-The claim is an annotation, written with the resourceVersion of the engine that was judged: of two writers one gets a
-Conflict. It ends by its own time, so a gateway that dies leaves nothing behind. Which engines fit, `engine.matching`
-says (docs/design/reuse.md).
+A claim is an annotation. It is written with the resourceVersion of the engine that was checked, so one of two writers
+gets a Conflict. A claim has an end, so a gateway that dies needs no cleanup. `engine.matching` decides which engines
+fit (docs/design/reuse.md); this module must not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Wanted, fitting, verdict
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Requirements, fitting, verdict
 from linkis_ecm.gateway.http.errors import Refused, unavailable
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.cluster import Cluster
@@ -21,13 +21,13 @@ from linkis_ecm.kube.resources import ENGINECONNS
 
 log = logging.getLogger(__name__)
 
-# Writes of one claim where the engine changed and is still free. The operator writes an engine's status some times a
-# minute, so a second change within one call is rare, and a third is not waited for.
-TRIES = 3
+# How often one claim is written if the engine changes meanwhile and is still free. The operator writes an engine's
+# status a few times a minute, so a second change within one call is rare.
+MAX_TRIES = 3
 
 
 class Claims:
-    """Takes and gives back; one for each gateway."""
+    """Takes and releases claims. One object per gateway process."""
 
     def __init__(
         self, cluster: Cluster, engines: EngineCache, *, new_id: Callable[[], str], clock: Callable[[], datetime]
@@ -36,34 +36,34 @@ class Claims:
         self._engines = engines
         self._new_id = new_id
         self._clock = clock
-        # uids that a call of this process is about to claim: its neighbours take others at once, without a Conflict.
+        # The uids that calls of this process are claiming now. Other calls skip them and so avoid a Conflict.
         self._being_claimed: set[str] = set()
 
     def new(self, *, starting: float = 0.0) -> Claim:
-        """A claim from now on; `starting` is how many seconds the engine may take until it is ready."""
+        """A new claim that begins now. `starting`: the seconds that the engine may take until it is ready."""
         return Claim(self._new_id(), self._clock() + timedelta(seconds=starting) + CLAIM_HOLD)
 
-    async def take(self, wanted: Wanted) -> KnownEngine | None:
-        """A free engine that is the caller's from now on, or None where none is left. Raises Refused."""
-        for engine in fitting(self._engines, wanted, self._clock()):
+    async def claim_free_engine(self, required: Requirements) -> KnownEngine | None:
+        """Claim a free engine that fits; None if there is none. Raises Refused."""
+        for engine in fitting(self._engines, required, self._clock()):
             if engine.uid in self._being_claimed:
                 continue
             self._being_claimed.add(engine.uid)
             try:
-                claimed = await self._claim(engine, wanted)
+                claimed = await self._claim(engine, required)
             finally:
                 self._being_claimed.discard(engine.uid)
             if claimed is not None:
                 return claimed
         return None
 
-    async def _claim(self, engine: KnownEngine, wanted: Wanted) -> KnownEngine | None:
-        """The engine with our claim on it; None where somebody else was faster or it is free no more."""
-        # What this process has learned since the candidates were listed.
+    async def _claim(self, engine: KnownEngine, required: Requirements) -> KnownEngine | None:
+        """The engine with our claim; None if another call claimed it first or it is not free any more."""
+        # The cache may have changed since the candidates were listed.
         current = self._engines.get(engine.key)
         claim = self.new()
-        for _ in range(TRIES):
-            if current is None or current.uid != engine.uid or not verdict(current, wanted, self._clock()).fits:
+        for _ in range(MAX_TRIES):
+            if current is None or current.uid != engine.uid or not verdict(current, required, self._clock()).fits:
                 return None
             try:
                 return await self._write(current, claim)
@@ -72,16 +72,17 @@ class Claims:
             except Conflict:
                 current = await self._read(current)
             except ApiError as error:
-                raise _not_taken(current, error) from None
+                raise _claim_refusal(current, error) from None
             if current is not None and current.claim == claim:
                 # The answer to our write was lost, and the client sent it again.
                 return current
         return None
 
     async def release(self, engine: KnownEngine, by: str | None = None) -> bool:
-        """Give the engine back, whoever has claimed it, or only `by`; whether it is unclaimed now. Raises Refused."""
+        """Remove the engine's claim: any claim, or only that of `by`. Returns whether it is unclaimed now. Raises
+        Refused."""
         current = await self._read(engine)
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             if current is None or current.uid != engine.uid or current.claim is None:
                 return True
             if by is not None and by != current.claim.by and current.claim.holds(self._clock()):
@@ -93,37 +94,37 @@ class Claims:
             except Conflict:
                 current = await self._read(current)
             except ApiError as error:
-                raise _not_taken(current, error) from None
+                raise _claim_refusal(current, error) from None
             else:
                 return True
         raise unavailable(f"{engine.title} changes too often to be given back now: try again")
 
     async def _write(self, engine: KnownEngine, claim: Claim | None) -> KnownEngine:
-        """Raises Conflict where the engine is no longer as it was judged."""
+        """Write or remove the claim. Raises Conflict if the engine has changed since it was checked."""
         if not engine.resource_version:
-            # Without one the write would have no precondition.
+            # Without a resourceVersion the write would have no precondition.
             raise Conflict(409, "Conflict", "the engine's resourceVersion is not known")
         text = claim.text() if claim is not None else None
         metadata = {"resourceVersion": engine.resource_version, "annotations": {CLAIM_ANNOTATION: text}}
         answer = await self._cluster.patch(ENGINECONNS, engine.name, {"metadata": metadata}, namespace=engine.namespace)
-        return self._learned(view_of(answer))
+        return self._update_cache(view_of(answer))
 
     async def _read(self, engine: KnownEngine) -> KnownEngine | None:
-        """The engine as the API server has it; None where it is gone. Raises Refused."""
+        """The engine from the API server; None if it is deleted. Raises Refused."""
         try:
             found = await self._cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
         except NotFound:
             return None
         except ApiError as error:
-            raise _not_taken(engine, error) from None
-        return self._learned(view_of(found))
+            raise _claim_refusal(engine, error) from None
+        return self._update_cache(view_of(found))
 
-    def _learned(self, view: KnownEngine) -> KnownEngine:
-        # Else the next asker would choose by what our watch has not told yet.
-        self._engines.learn(view)
+    def _update_cache(self, view: KnownEngine) -> KnownEngine:
+        # Our watch may report the change later, and the next call must not choose by the old state.
+        self._engines.update_if_newer(view)
         return view
 
 
-def _not_taken(engine: KnownEngine, error: ApiError) -> Refused:
+def _claim_refusal(engine: KnownEngine, error: ApiError) -> Refused:
     log.warning("%s cannot be claimed or given back: %s", engine.title, error)
     return unavailable(f"The API server does not take the claim of {engine.title} now: try again")

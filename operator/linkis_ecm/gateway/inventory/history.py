@@ -1,7 +1,7 @@
-"""Engines whose resource is gone: what the database still says of them.
+"""Reads ended engines from the database, after their resource was deleted.
 
-The store's queries are synchronous; they run in a few threads of their own, so that a database that hangs holds up
-nothing but the calls that need it. Must not import SQLAlchemy: the store is behind a Protocol.
+The store's queries are synchronous. They run in a few threads of their own, so that a database that hangs delays only
+the calls that need it. Must not import SQLAlchemy: the store is behind a Protocol.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from linkis_ecm.gateway.inventory.view import KnownEngine
 log = logging.getLogger(__name__)
 
 THREADS = 4
-# How many lookups may wait for a thread before more are refused.
+# How many queries may wait for a thread before more are refused.
 WAITING = 64
+# The time limit of one query.
 SECONDS = 5.0
-
 
 Answer = TypeVar("Answer")
 Find = Callable[[str], KnownEngine | None]
@@ -88,7 +88,7 @@ class Record(Protocol):
 
 
 class Records(Protocol):
-    """The store's other answers; each blocks, so it goes through `History.ask`."""
+    """The store's other queries. Each blocks, so it is called through `History.query`."""
 
     def record_by_ticket(self, ticket: str) -> Record | None: ...
 
@@ -109,28 +109,28 @@ class Records(Protocol):
 
 
 class History:
-    """Asks the store for an engine by ticket id or service instance."""
+    """Reads an engine from the store by ticket id or service instance, and runs other queries."""
 
     def __init__(self, find: Find | None, *, seconds: float = SECONDS) -> None:
         self._find = find
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="history")
-        self._under_way = 0
+        self._running = 0
 
     async def find(self, engine_id: str) -> KnownEngine | None:
-        """The engine's last record, None where there is none. Raises Refused where the database does not answer."""
+        """The engine's last record; None if there is none. Raises Refused if the database does not answer."""
         find = self._find
-        return None if find is None else await self.ask(lambda: find(engine_id))
+        return None if find is None else await self.query(lambda: find(engine_id))
 
-    async def ask(self, question: Callable[[], Answer]) -> Answer:
-        """`question`, which blocks, in a thread. Raises Refused where the database does not answer."""
-        if self._under_way >= THREADS + WAITING:
+    async def query(self, call: Callable[[], Answer]) -> Answer:
+        """Run `call`, which blocks, in a thread; its result. Raises Refused if the database does not answer."""
+        if self._running >= THREADS + WAITING:
             raise unavailable("the database is busy: try again in a second")
-        # Counted until the thread is done, not until the caller has given up: a hanging database must not collect work.
-        self._under_way += 1
-        future = self._threads.submit(question)
+        # Counted until the thread is done, even if the caller has left, so that a hanging database gets no more work.
+        self._running += 1
+        future = self._threads.submit(call)
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: self._tell(loop))
+        future.add_done_callback(lambda _: self._release_slot_later(loop))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
         except TimeoutError:
@@ -139,14 +139,14 @@ class History:
             log.warning("the database cannot be asked: %s: %s", type(error).__name__, error)
             raise unavailable("the database cannot be asked now: try again later") from None
 
-    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the thread. The gateway may have ended before the database has answered."""
+    def _release_slot_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in the thread. The event loop may be closed by then, if the gateway has ended."""
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._done)
+            loop.call_soon_threadsafe(self._release_slot)
 
-    def _done(self) -> None:
-        self._under_way -= 1
+    def _release_slot(self) -> None:
+        self._running -= 1
 
     def close(self) -> None:
-        """Let the threads go; what they still do is nobody's any more."""
+        """Stop without waiting for running queries. Their results are dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)

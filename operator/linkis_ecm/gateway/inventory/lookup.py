@@ -1,7 +1,7 @@
-"""Finds the engine that an id names, live or past, and has the one rule of who may use it.
+"""Finds the live or ended engine of an id, and has the one rule of who may use an engine.
 
-The watch's cache answers first, then the database, and the API server where the watch may be behind. Must not know
-calls, agents or HTTP.
+The cache is read first, then the database, and then the API server if the watch may be late. Must not know calls,
+agents or HTTP.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class EngineLookup:
         self._cluster = cluster
 
     async def find(self, engine_id: str) -> KnownEngine | None:
-        """The engine of that id, whosever it is: as the watch has it, else its record. Raises Refused where the
-        database does not answer."""
+        """The engine with this id, of any owner: from the watch, else from its record. Raises Refused if the database
+        does not answer."""
         return self._engines.resolve(engine_id) or await self._history.find(engine_id)
 
     async def find_fresh(self, engine_id: str) -> KnownEngine | None:
-        """The same, but where the database has an open record and the watch no engine, the API server is asked: the
-        watch may be behind. Raises Refused."""
+        """As `find`, but if the database has an open record and the watch has no engine, read the API server: the watch
+        may be late. Raises Refused."""
         found = await self.find(engine_id)
         if found is None or found.in_cluster or found.is_final or not found.name:
             return found
@@ -47,14 +47,14 @@ class EngineLookup:
         return engine if engine.uid == found.uid else found
 
     async def current(self, engine: KnownEngine) -> KnownEngine:
-        """The engine as the API server has it now, or as it was where that does not answer. The caller may have seen a
-        newer state than our watch has, by kubectl or by another replica."""
+        """The engine as the API server has it now, or `engine` if that does not answer. A caller may know a newer state
+        than our watch, from kubectl or from another replica."""
         try:
             item = await self._cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
         except ApiError:
             return engine
-        now = view_of(item)
-        return now if now.uid == engine.uid else engine
+        found = view_of(item)
+        return found if found.uid == engine.uid else engine
 
 
 def unknown_engine(engine_id: str) -> Refused:
@@ -66,24 +66,25 @@ def unknown_engine(engine_id: str) -> Refused:
 
 
 def may_use(caller: Caller, owner: str) -> bool:
-    """The rule: an engine is used by its owner and by admins; names are compared exactly, as Linkis does for logs."""
+    """The rule: an engine may be used by its owner and by admins. Names are compared exactly, as Linkis does for
+    logs."""
     return caller.is_admin or caller.user == owner
 
 
 def may_use_record(caller: Caller, owner: str) -> bool:
-    """Linkis's rule for the records of `ecinfo/get` and `ecinfo/delete`: as `may_use`, but names are compared without
-    regard to case (linkis-contract.md, 1.4: "owner (ignore case)/admin", ECResourceInfoRestfulApi)."""
+    """Linkis's rule for the records of `ecinfo/get` and `ecinfo/delete`: as `may_use`, but the comparison of names
+    ignores case (linkis-contract.md, 1.4: "owner (ignore case)/admin", ECResourceInfoRestfulApi)."""
     return caller.is_admin or caller.user.lower() == owner.lower()
 
 
 def require_owner(caller: Caller, owner: str, refusal: Refused) -> None:
-    """Raises `refusal` where the caller may not use the owner's engines. Linkis's calls have sentences of their own."""
+    """Raises `refusal` if the caller may not use the owner's engines. Linkis's calls have their own sentences."""
     if not may_use(caller, owner):
         raise refusal
 
 
 def require_use(caller: Caller, engine: KnownEngine) -> None:
-    """Raises Refused, with our own sentence, where the engine is another user's."""
+    """Raises Refused, with our own sentence, if the engine belongs to another user."""
     require_owner(
         caller,
         engine.user,

@@ -1,6 +1,6 @@
-"""An engine as the gateway knows it: one flat, small shape, made from its resource or from its record.
+"""An engine as the gateway knows it: one small flat dataclass, made from its EngineConn or from its database record.
 
-Parsed leniently, as an object of a newer version must not break an older gateway. Pure.
+Parsing ignores what it does not know, so that an object of a newer version does not break an older gateway. Pure.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Key = tuple[str, str]
 class KnownEngine:
     """One engine. Times are RFC 3339 texts in UTC. `log_dir_suffix` is empty until the operator has written it.
 
-    While its resource exists (`in_cluster`), all of it is the resource's. Afterwards it is the database's record, which
-    has no address, pod, phases of the start or sizes.
+    While the resource exists (`in_cluster`), all fields come from it. Afterwards they come from the database's record,
+    which has no address, pod, start phases or sizes.
     """
 
-    # False: only its record is known.
+    # False: the resource does not exist any more; only the record is known.
     in_cluster: bool
     namespace: str
     name: str
@@ -38,14 +38,14 @@ class KnownEngine:
     engine_version: str
     user: str
     creator: str
-    # The catalogue's entry that it names; empty where it names a type.
+    # The EngineConnPlugin that the spec names; empty if the spec gives a type instead.
     plugin: str = ""
-    # Of the object that this view was made of: the precondition of a write.
+    # The version of the object that this view was made from: the precondition of a write.
     resource_version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    # Which asker has the engine, by its annotation.
+    # The caller that has claimed the engine, from its annotation.
     claim: Claim | None = None
-    # Its state in Linkis's words. A record may have another word, or none.
+    # The state in Linkis's words. A record may have another word, or none.
     status: str
     # Linkis's combined label: user-creator,engineType-version.
     label_value: str
@@ -56,7 +56,7 @@ class KnownEngine:
     deleting: bool = False
     service_instance: str = ""
     address: str = ""
-    # What runs in its pod: agent, or process (docs/design/lifecycle.md).
+    # The kind of program in the pod: agent or process (docs/design/lifecycle.md).
     launch: str = "agent"
     attempt: int = 0
     ecm_instance: str = ""
@@ -68,7 +68,7 @@ class KnownEngine:
     finished_time: str | None = None
     next_cull_at: str | None = None
     cull_blocked_by: str | None = None
-    # What it asked for; 0 where it takes its plugin's default.
+    # The requested size; 0 means the plugin's default.
     cpu_milli: int = 0
     memory_bytes: int = 0
     tenant: str = ""
@@ -79,43 +79,43 @@ class KnownEngine:
 
     @property
     def version(self) -> int:
-        """The resourceVersion as a number, to tell the newer of two views; 0 where it is none."""
+        """The resourceVersion as a number, to compare the age of two views; 0 if it is not a number."""
         return int(self.resource_version) if self.resource_version.isdecimal() else 0
 
     @property
     def title(self) -> str:
-        """How sentences call it."""
+        """The engine's name in sentences."""
         return f"engine {self.namespace}/{self.name}" if self.in_cluster else f"engine {self.ticket_id}"
 
     @property
     def state(self) -> EngineState:
-        """`status` as a state; Starting where it is none."""
+        """`status` as a state; Starting if it is not a known state."""
         return _STATES.get(self.status, EngineState.STARTING)
 
     @property
     def has_agent(self) -> bool:
-        """What runs in its pod is an agent: it takes code, serves its logs and knows the engine's token."""
+        """Whether the pod runs an agent. An agent takes code, serves the logs and knows the engine's token."""
         return self.launch == "agent"
 
     @property
     def usable(self) -> bool:
-        """It is ready, and nobody ends it."""
-        return self.state in AVAILABLE and (bool(self.address) or not self.has_agent) and not self.ending
+        """Whether the engine is ready and does not end."""
+        return self.state in AVAILABLE and (bool(self.address) or not self.has_agent) and not self.is_ending
 
     @property
     def takes_code(self) -> bool:
-        """It is ready, and its agent can be asked to run code."""
+        """Whether the engine is ready and its agent takes code."""
         return self.usable and self.has_agent
 
     @property
-    def ending(self) -> bool:
-        """A stop is asked for or under way."""
+    def is_ending(self) -> bool:
+        """Whether a stop is requested or in progress."""
         return self.stop_requested or self.deleting or self.state is EngineState.SHUTTING_DOWN
 
     @property
     def is_final(self) -> bool:
-        """It has ended. A record says so by its time of release too, and an engine killed on request keeps ShuttingDown
-        there."""
+        """Whether the engine has ended. A record can say so by its release time alone: an engine that was killed on
+        request keeps the status ShuttingDown there."""
         if self.in_cluster:
             return self.state in FINAL
         return bool(self.finished_time) or self.status in RECORD_FINAL
@@ -195,8 +195,8 @@ def engine_of_record(
 ) -> KnownEngine:
     """The engine of one row of linkis_cg_ec_resource_info_record; the store's times are naive UTC."""
     # Linkis's combined label: user-creator,engineType-version; neither part has a "-" of its own.
-    who, _, what = label_value.partition(",")
-    engine_type, _, engine_version = what.partition("-")
+    user_creator, _, type_version = label_value.partition(",")
+    engine_type, _, engine_version = type_version.partition("-")
     return KnownEngine(
         in_cluster=False,
         namespace=namespace,
@@ -207,7 +207,7 @@ def engine_of_record(
         engine_type=engine_type,
         engine_version=engine_version,
         user=user,
-        creator=who.partition("-")[2],
+        creator=user_creator.partition("-")[2],
         status=status,
         label_value=label_value,
         reason=reason,
@@ -244,7 +244,8 @@ def _quantity(text: Any) -> Decimal:
 
 
 def _launch(description: Any) -> str:
-    """The kind in status.launch; without one it is an agent. What cannot be read is none: it must not get a token."""
+    """The kind in status.launch; an agent if there is none. An unreadable value is not an agent: it must not get a
+    token."""
     if description is None:
         return "agent"
     return str(description.get("kind") or "agent") if isinstance(description, Mapping) else "unknown"

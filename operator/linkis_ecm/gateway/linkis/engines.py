@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
-from linkis_ecm.engine.matching import FREE, Claim, Wanted
+from linkis_ecm.engine.matching import FREE, Claim, Requirements
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
@@ -37,39 +37,39 @@ _CONTENT = "onceExecutorContent"
 
 async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
     """A free engine of these labels, or a new one; either is claimed: no other asker gets it for some minutes."""
-    asked = _create_request(call, request, request.time_out)
+    create_request = _create_request(call, request, request.time_out)
     claims = call.gateway.claims
     try:
-        found = await claims.take(_wanted(call, asked))
+        found = await claims.claim_free_engine(_requirements(call, create_request))
     except Refused as why:
         raise _in_linkis_words(why) from None
     message = "reuse engineConn ended."
     if found is None:
-        found = await _make(call, asked, claim=claims.new(starting=asked.timeout_seconds))
+        found = await _make(call, create_request, claim=claims.new(starting=create_request.timeout_seconds))
         message = "create engineConn ended."
-    call.about(found)
+    call.audit_engine(found)
     engine = shapes.started(found, ecm=call.gateway.settings.instance)
     return Answer({"engine": engine | {"lock": found.claim.by if found.claim else None}}, message=message)
 
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
     """A new engine, once it takes code; one for a once job at once, for its client asks until it runs."""
-    wanted = _create_request(call, request, request.timeout)
+    create_request = _create_request(call, request, request.timeout)
     once = str((request.labels or {}).get(_MODE) or "").lower() == "once"
-    view = await _make(call, wanted.model_copy(update={"wait": not once}))
+    view = await _make(call, create_request.model_copy(update={"wait": not once}))
     return Answer(
         {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn succeed."
     )
 
 
-async def _make(call: Call, wanted: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
+async def _make(call: Call, create_request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
     try:
-        return await make_engine(call, wanted, claim=claim)
+        return await make_engine(call, create_request, claim=claim)
     except NotReadyInTimeError as late:
         # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
         await stop(call, late.view)
         remedy = "Ask again, with a longer timeout (in milliseconds)."
-        state = f"{late.view.title} being {late.view.state} after {wanted.timeout_seconds:g} s"
+        state = f"{late.view.title} being {late.view.state} after {create_request.timeout_seconds:g} s"
         text = FAILED.format(f"{state}: it is stopped. {remedy}")
         raise Refused(text, data=late.data | {"remedy": remedy}) from None
     except Refused as why:
@@ -145,14 +145,14 @@ def _memory(properties: dict[str, Any]) -> str:
     return f"{-(-found // (1 << 20))}Mi"
 
 
-def _wanted(call: Call, asked: CreateEngineRequest) -> Wanted:
+def _requirements(call: Call, create_request: CreateEngineRequest) -> Requirements:
     """What a running engine must have to be given out instead of a new one."""
-    return Wanted(
-        user=asked.user or call.caller.user,
-        creator=asked.creator,
-        engine_type=asked.engine_type,
-        engine_version=asked.engine_version,
-        labels=asked.labels or {},
+    return Requirements(
+        user=create_request.user or call.caller.user,
+        creator=create_request.creator,
+        engine_type=create_request.engine_type,
+        engine_version=create_request.engine_version,
+        labels=create_request.labels or {},
     )
 
 
@@ -171,7 +171,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     else:
         node = shapes.past_node(engine)
         if records is not None:
-            row = await call.gateway.history.ask(lambda: records.record_by_ticket(engine.ticket_id))
+            row = await call.gateway.history.query(lambda: records.record_by_ticket(engine.ticket_id))
             metrics = (row.metrics if row is not None else None) or "{}"
     return Answer({"engine": node, "ecMetrics": metrics})
 
@@ -231,7 +231,7 @@ async def _kill(call: Call, instance: str) -> None:
     view = call.gateway.engines.resolve(instance)
     if view is None:
         return
-    call.about(view)
+    call.audit_engine(view)
     refusal = forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
     require_owner(call.caller, view.user, refusal)
     await stop(call, view)
@@ -254,13 +254,13 @@ async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
     """An ECM's live engines, for admins; emInstance looks into the engine's own address, as Linkis's does."""
     if not call.caller.is_admin:
         raise error_code(210003, "Only admin can search engine information(只有管理员才能查询所有引擎信息).")
-    asked = request.em.service_instance.instance if request.em.service_instance is not None else None
+    em_instance = request.em.service_instance.instance if request.em.service_instance is not None else None
     ecm = call.gateway.settings.instance
     found = [
         shapes.engine_vo(with_sizes(call.gateway.plugins, view), ecm=ecm)
         for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
         if not view.is_final
-        and asked in (None, "", view.ecm_instance or ecm)
+        and em_instance in (None, "", view.ecm_instance or ecm)
         and (not request.em_instance or request.em_instance in view.service_instance)
         and (not request.node_status or request.node_status.lower() == str(view.state).lower())
         and (not request.engine_type or request.engine_type.lower() == view.engine_type.lower())

@@ -48,7 +48,7 @@ async def _log_engine(
             found = await call.gateway.lookup.find(engine_id)
     if found is None:
         raise bad_request(f"EC instance: {shown(str(instance))} not exist ")
-    call.about(found)
+    call.audit_engine(found)
     suffix = parameters.pop("logDirSuffix", None)
     folder = shown(str(suffix or found.log_dir_suffix))
     refusal = bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
@@ -64,7 +64,7 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
     found = await call.gateway.lookup.find(instance)
     if found is None:
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
-    call.about(found)
+    call.audit_engine(found)
     refusal = bad_request(f"You have no permission to execute Engine Operation {instance}")
     require_owner(call.caller, found.user, refusal)
     name = str(request.parameters.get(OPERATOR) or "")

@@ -28,7 +28,7 @@ def _store(call: Call) -> Store:
 async def get_record(call: Call, request: Ticket) -> Answer:
     """ecinfo/get: the row as it is."""
     store = _store(call)
-    row = await call.gateway.history.ask(lambda: store.record_by_ticket(request.ticketid))
+    row = await call.gateway.history.query(lambda: store.record_by_ticket(request.ticketid))
     if row is None or not may_use_record(call.caller, row.create_user):
         raise bad_request(f"tickedId not exist:{shown(request.ticketid, 128)}")
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
@@ -38,14 +38,14 @@ async def delete_record(call: Call, ticket: str) -> Answer:
     """ecinfo/delete: an ended engine's row, by its ticket. Linkis's path ends with a brace too many: both are taken."""
     store = _store(call)
     ticket = ticket.rstrip("}")
-    row = await call.gateway.history.ask(lambda: store.record_by_ticket(ticket))
+    row = await call.gateway.history.query(lambda: store.record_by_ticket(ticket))
     if row is None or not may_use_record(call.caller, row.create_user):
         raise bad_request(f"tickedId not exist:{shown(ticket, 128)}")
     view = call.gateway.engines.resolve(ticket)
     if view is not None:
         # The operator would write it again: a record follows its resource.
         raise bad_request(f"{view.title} is {view.state}: delete its record when it has ended and its resource is gone")
-    await call.gateway.history.ask(lambda: store.delete_record(ticket))
+    await call.gateway.history.query(lambda: store.delete_record(ticket))
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
 
 
@@ -58,7 +58,7 @@ async def list_records(call: Call, request: Records) -> Answer:
     start = _time("startDate", request.start_date) or now.replace(hour=0, minute=0, second=0, microsecond=0)
     end = _time("endDate", request.end_date) or now
     user = (request.creator or None) if call.caller.is_admin else call.caller.user
-    rows, total = await call.gateway.history.ask(
+    rows, total = await call.gateway.history.query(
         lambda: store.list_records(
             user=user,
             status=request.status or None,

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
 from linkis_ecm.agent_client.errors import AgentNotFound
-from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent, pieces_of, stream_errors
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, can_ask_agent, chunks_of, stream_errors
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.socket_relay import SocketSource
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -39,7 +39,7 @@ class AgentLogSource:
 
     def has(self, engine: KnownEngine) -> bool:
         """While the pod has an address and has not ended."""
-        return has_agent(engine)
+        return can_ask_agent(engine)
 
     async def lines(
         self, engine: KnownEngine, log_type: str, query: LogQuery, *, held: AsyncExitStack
@@ -62,7 +62,7 @@ class AgentLogSource:
                     raise self._link.bad_response(engine, "a page of its log over the limit: ask for fewer lines")
                 # Three times: the agent's text, the objects, and the answer's text.
                 await held.enter_async_context(self._link.budget.hold(3 * size))
-                with self._link.refusals(engine):
+                with self._link.errors_as_refusals(engine):
                     content = await answer.read()
         except AgentNotFound:
             raise LogMissing from None
@@ -95,7 +95,7 @@ class AgentLogSource:
                         total=total,
                         length=answer.content_length,
                         identity=f"{engine.uid}-{engine.attempt}-{file}",
-                        chunks=pieces_of(answer.content),
+                        chunks=chunks_of(answer.content),
                         socket=SocketSource(answer, self._link.settings.agent_seconds)
                         if self._downloads <= SOCKET_DOWNLOADS
                         else None,

@@ -1,6 +1,6 @@
-"""sendEngineCommand: to the running engine, ours (interrupt, restartKernel, status, unlock) and Linkis's operators.
+"""sendEngineCommand: our commands (interrupt, restartKernel, status, unlock) and Linkis's operators, for one engine.
 
-Operators answer as Linkis's do: `result`, or `isError` with the reason (linkis-contract.md, 1.4 and 5.2).
+Answers have the shape of Linkis's operators: `result`, or `isError` with the reason (linkis-contract.md, 1.4 and 5.2).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def _status(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[st
 
 
 async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Give back an engine that askEngineConn gave out: with its answer's `lock`, or without one whosever it is."""
+    """Release the claim that askEngineConn took. With `lock` only that caller's claim, without it any claim."""
     lock = parameters.get("lock")
     if lock is not None and not isinstance(lock, str):
         raise bad_request(f"lock is {shown(str(lock), 40)!r}: give the lock of askEngineConn's answer, or leave it out")
@@ -70,10 +70,10 @@ async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -
 
 
 async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    """Linkis's engineConnProgress: of the running task, as its OnceExecutor reports it."""
+    """Linkis's engineConnProgress: the progress of the running task, in the shape of its OnceExecutor."""
     tasks = await call.gateway.agents.tasks(_require_code(engine))
     running = next((task for task in tasks if task.get("status") == "Running"), None)
-    # Always with a point: Linkis's client casts it to Double.
+    # A float, also for 0 and 1: Linkis's client casts it to Double.
     progress = float(running.get("progress", 0.0)) if running else 0.0
     message = running.get("progressMessage", "") if running else ""
     info = (
@@ -91,7 +91,7 @@ async def _metrics(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[s
 
 
 async def _diagnosis(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
-    """Linkis's engineConnDiagnosis: an object, on how the engine is; its client refuses a bare text."""
+    """Linkis's engineConnDiagnosis: the engine's state and reason. An object, because its client refuses a text."""
     verb = "is" if engine.in_cluster else "has ended as"
     why = engine.message or engine.reason or ("nothing is wrong with it" if engine.in_cluster else "")
     known = by_name(engine.reason)
@@ -141,7 +141,7 @@ def whole(parameters: dict[str, Any], name: str, default: int) -> int:
 
 
 def _log_switch(parameters: dict[str, Any], name: str) -> bool:
-    """True or false, as JSON or text; none is false. Raises Refused."""
+    """A boolean, as JSON or text; False if it is missing. Raises Refused."""
     value = parameters.get(name)
     if value in (None, "", "true", "false") or isinstance(value, bool):
         return value in (True, "true")
@@ -149,7 +149,7 @@ def _log_switch(parameters: dict[str, Any], name: str) -> bool:
 
 
 def _keywords(parameters: dict[str, Any], name: str) -> str:
-    """Words with commas between them. Raises Refused."""
+    """Keywords, separated by commas. Raises Refused."""
     value = parameters.get(name)
     if value is None:
         return ""

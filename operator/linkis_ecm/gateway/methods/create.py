@@ -1,7 +1,8 @@
-"""createEngineConnection: makes an EngineConn and waits for it on the cache.
+"""createEngineConnection: creates an EngineConn and waits until it is ready.
 
-A call can be repeated: the ticket decides the resource's name, so a second POST of the same ticket finds the first
-one's engine, whichever replica takes it. Nothing polls; nothing but the one create is written.
+A call can be repeated. The resource's name is derived from the ticket, so a second POST with the same ticket finds the
+engine of the first one, on every replica. The wait listens to the engine cache; it does not poll. Must not write
+anything but the one resource.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
 
 log = logging.getLogger(__name__)
 
-# How many names of one ticket are tried. Two engines of one user and type share 30 bits of a hash once in a billion
-# pairs.
+# How many names are tried for one ticket. A name has 30 bits of a hash, so two engines of one user and type get the
+# same name once in a billion pairs.
 MAX_NAME_TRIES = 3
-# The parts of a name, so that with its suffix it stays under the 63 characters of a label and mostly under the 30 that
-# a pod takes over.
+# Lengths of a name's parts. With its suffix the name is shorter than a label's 63 characters, and mostly shorter than
+# the 30 characters that the pod's name has of it.
 _TYPE_CHARS, _USER_CHARS = 20, 30
-# A watch reports within milliseconds; a broken one is replaced after longer than a caller should wait.
+# A watch reports within milliseconds. A broken watch is replaced later than a caller should wait.
 WATCH_SECONDS = 5.0
 # Linkis's own words around the reason of a failed start.
 FAILED = "Create engineConn failed, caused by {}"
-# The job of a `once` engine runs, or has run. The engine's state says how it ended; its creation has succeeded.
+# The job of a `once` engine runs or has run, so its creation has succeeded. Its state says how the job ended.
 _JOB_REASONS = frozenset({reasons.JOB_RUNNING.name, reasons.COMPLETED.name, reasons.JOB_FAILED.name})
 
 
@@ -61,9 +62,9 @@ async def create_engine_connection(call: Call, request: CreateEngineRequest) -> 
 
 
 async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
-    """The engine that is asked for; with `claim`, no other asker gets it. Raises Refused."""
+    """Create the engine, or find the ticket's. With `claim` it is claimed from the start. Raises Refused."""
     gateway, caller = call.gateway, call.caller
-    user = _owner(caller, request.user)
+    user = _engine_user(caller, request.user)
     namespace = _namespace(gateway, caller, request.namespace)
     ticket_id = request.ticket_id or gateway.new_id()
     engine = await _engine_of_ticket(gateway, caller, request, user)
@@ -74,37 +75,37 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
         if claim is not None:
             body["metadata"]["annotations"] = {CLAIM_ANNOTATION: claim.text()}
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
-    call.about(engine)
+    call.audit_engine(engine)
     if request.wait:
         return await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
     await _wait_until_watched(gateway, engine)
     return engine
 
 
-def _owner(caller: Caller, asked: str | None) -> str:
-    if asked is None:
+def _engine_user(caller: Caller, requested: str | None) -> str:
+    if requested is None:
         return caller.user
-    refusal = f"user is {asked!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
-    require_owner(caller, asked, forbidden(refusal))
-    return asked or caller.user
+    refusal = f"user is {requested!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
+    require_owner(caller, requested, forbidden(refusal))
+    return requested or caller.user
 
 
-def _namespace(gateway: Gateway, caller: Caller, asked: str | None) -> str:
+def _namespace(gateway: Gateway, caller: Caller, requested: str | None) -> str:
     settings = gateway.settings
-    offered = {settings.namespace, *settings.watch_namespaces}
-    if asked is None or asked in offered:
-        return asked or settings.namespace
-    # Where the operator watches every namespace, an admin may choose one; users may not write where they please.
+    allowed = {settings.namespace, *settings.watch_namespaces}
+    if requested is None or requested in allowed:
+        return requested or settings.namespace
+    # If the operator watches all namespaces, an admin may choose one. Other users may not.
     if caller.is_admin and not settings.watch_namespaces:
-        return asked
-    raise bad_request(f"namespace is {asked!r}: engines of this gateway go to {', '.join(sorted(offered))}")
+        return requested
+    raise bad_request(f"namespace is {requested!r}: engines of this gateway go to {', '.join(sorted(allowed))}")
 
 
 def _require_offered(gateway: Gateway, request: CreateEngineRequest) -> None:
-    """Refuse what the catalogue does not have before anything is made."""
+    """Raises Refused if the catalogue has no such engine type and version."""
     if not gateway.plugins.synced:
         raise unavailable("The catalogue of engines is not read yet: try again in a second")
-    entries = gateway.plugins.offered(request.engine_type)
+    entries = gateway.plugins.entries_of_type(request.engine_type)
     catalogue = gateway.plugins.catalogue()
     if not entries:
         raise bad_request(f"engineType is {request.engine_type!r}: the catalogue offers {catalogue}")
@@ -123,7 +124,7 @@ def _require_offered(gateway: Gateway, request: CreateEngineRequest) -> None:
 async def _engine_of_ticket(
     gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str
 ) -> KnownEngine | None:
-    """The engine that the caller's ticket made before, if it did."""
+    """The engine that an earlier call with the same ticket created, if any."""
     if request.ticket_id is None:
         return None
     view = gateway.engines.resolve(request.ticket_id)
@@ -132,7 +133,7 @@ async def _engine_of_ticket(
     try:
         past = await gateway.history.find(request.ticket_id)
     except Refused:
-        # The API server is the truth: a database that does not answer stops no engine.
+        # The API server is the truth. Engines are created even if the database does not answer.
         return None
     if past is not None and past.is_final:
         require_use(caller, past)
@@ -154,7 +155,7 @@ def _require_same_request(view: KnownEngine, caller: Caller, request: CreateEngi
 
 
 def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, ticket_id: str) -> dict[str, Any]:
-    """The resource that is asked for, but for its name. Raises Refused."""
+    """The EngineConn for the request, without a name. Raises Refused."""
     spec: dict[str, Any] = {
         "engineType": request.engine_type,
         "engineVersion": request.engine_version,
@@ -185,20 +186,20 @@ def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, tick
 
 
 def engine_name(engine_type: str, user: str, ticket_id: str, number: int = 0) -> str:
-    """The name of a ticket's engine: `<type>-<user>-<six of a hash>`; `number` gives others of the same ticket."""
+    """The name of a ticket's engine: `<type>-<user>-<6 characters of a hash>`. Each `number` gives another name."""
     suffix = b32encode(hashlib.sha256(f"{ticket_id}/{number}".encode()).digest())[:6].decode().lower()
     return f"{_host_name_part(engine_type, _TYPE_CHARS)}-{_host_name_part(user, _USER_CHARS)}-{suffix}"
 
 
 def _host_name_part(text: str, length: int) -> str:
-    """`text` in the characters of a host name: a pod's name is one."""
+    """`text` with the characters of a host name only, since a pod's name is a host name."""
     return re.sub("[^a-z0-9]+", "-", text.lower())[:length].strip("-") or "x"
 
 
 async def _create(
     gateway: Gateway, caller: Caller, request: CreateEngineRequest, *, user: str, namespace: str, body: dict[str, Any]
 ) -> KnownEngine:
-    """The engine of `body`, made now or by an earlier call with its ticket."""
+    """The engine of `body`, created now or by an earlier call with the same ticket. Raises Refused."""
     ticket_id = body["spec"]["ticketId"]
     names = [request.name] if request.name else _names(request.engine_type, user, ticket_id)
     for name in names:
@@ -206,7 +207,7 @@ async def _create(
         try:
             return view_of(await gateway.cluster.create(ENGINECONNS, body, namespace=namespace))
         except (AlreadyExists, ServerError, Unreachable) as error:
-            # The name is taken, or it is not known whether the engine was made: the API server is asked.
+            # The name exists, or it is unknown whether the engine was created: read it from the API server.
             found = await _get_existing(gateway, namespace, name, error)
         except ApiError as error:
             raise _api_refusal(error) from None
@@ -224,14 +225,14 @@ def _names(engine_type: str, user: str, ticket_id: str) -> list[str]:
     return [engine_name(engine_type, user, ticket_id, number) for number in range(MAX_NAME_TRIES)]
 
 
-async def _get_existing(gateway: Gateway, namespace: str, name: str, why: ApiError) -> KnownEngine:
+async def _get_existing(gateway: Gateway, namespace: str, name: str, cause: ApiError) -> KnownEngine:
     try:
         return view_of(await gateway.cluster.get(ENGINECONNS, name, namespace=namespace))
     except NotFound:
-        if isinstance(why, AlreadyExists):
-            # It was there a moment ago and is deleted now; its name is free for the caller's next try.
+        if isinstance(cause, AlreadyExists):
+            # It existed a moment ago and is deleted now. The name is free when the caller tries again.
             raise unavailable(f"The engine {namespace}/{name} of this ticket was just deleted: try again") from None
-        raise _api_refusal(why) from None
+        raise _api_refusal(cause) from None
     except ApiError as error:
         raise _api_refusal(error) from None
 
@@ -254,7 +255,7 @@ def _api_refusal(error: ApiError) -> Refused:
 
 
 async def _wait_until_watched(gateway: Gateway, engine: KnownEngine) -> None:
-    """Wait until our own watch has shown the engine: the caller's next call may be about it, and would not find it."""
+    """Wait until our own watch has reported the engine, so that the caller's next call finds it."""
     changed = asyncio.Event()
     with gateway.engines.listen(engine.key, lambda _: changed.set()):
         try:
@@ -267,7 +268,7 @@ async def _wait_until_watched(gateway: Gateway, engine: KnownEngine) -> None:
 
 
 async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: float, *, once: bool) -> KnownEngine:
-    """The engine once it is ready or runs its job. Raises Refused where it ends before, or is not ready in time."""
+    """The engine once it is ready or runs its job. Raises Refused if it ends first, or is not ready in time."""
     views: asyncio.Queue[KnownEngine | None] = asyncio.Queue()
     last = engine
     with gateway.engines.listen(engine.key, views.put_nowait):
@@ -277,7 +278,7 @@ async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: floa
         try:
             async with asyncio.timeout(seconds):
                 while not (last.usable or (once and last.reason in _JOB_REASONS)):
-                    if last.is_final or last.ending:
+                    if last.is_final or last.is_ending:
                         raise _start_refusal(last)
                     view = await views.get()
                     if view is None or view.uid != engine.uid:
@@ -291,7 +292,7 @@ async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: floa
 def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused:
     """Why the engine never became ready."""
     known = reason or reasons.by_name(view.reason)
-    if known is None and view.ending:
+    if known is None and view.is_ending:
         known = reasons.STOPPED_BY_USER
     text = known.sentence if known else "the engine ended before it was ready."
     if view.message and not reason:

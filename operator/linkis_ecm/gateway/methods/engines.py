@@ -35,21 +35,21 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     view = gateway.engines.resolve(request.engine_id)
     if view is None:
         return Answer(TerminateAnswer(engine=None), message=done)
-    call.about(view)
+    call.audit_engine(view)
     require_use(caller, view)
     return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
 
 
 async def stop(call: Call, view: KnownEngine) -> KnownEngine:
-    """Ask for an engine's end, once; the engine as it is then. Raises Refused."""
-    call.about(view)
+    """Request the engine's stop, unless it is requested already. Returns the engine after the write. Raises Refused."""
+    call.audit_engine(view)
     if view.stop_requested or view.is_final:
         return view
     try:
-        wish = {"spec": {"desiredState": "Stopped"}}
-        view = view_of(await call.gateway.cluster.patch(ENGINECONNS, view.name, wish, namespace=view.namespace))
+        change = {"spec": {"desiredState": "Stopped"}}
+        view = view_of(await call.gateway.cluster.patch(ENGINECONNS, view.name, change, namespace=view.namespace))
     except NotFound:
-        pass  # gone is what was asked for
+        pass  # it is deleted already: the stop has succeeded
     except ApiError as error:
         log.warning("%s cannot be stopped: %s", view.title, error)
         raise unavailable(f"The API server does not take the stop of {view.title} now: try again") from None

@@ -1,6 +1,7 @@
-"""explainEngine, previewCull, getPostMortem: why an engine is as it is, what will become of it, what is left of it.
+"""explainEngine, previewCull, getPostMortem: why an engine is in its state, when it will end, and what is kept of it.
 
-The same pure functions that the operator decides by (`engine.facts`) answer here, over the same objects.
+The answers come from the operator's own pure functions (`engine.facts`) over the same API objects. Must not change
+anything.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
-# Agents asked at a time for a preview, and engines that it looks at.
-ASKED_AT_ONCE = 16
+# Requests to agents at a time for one preview, and the largest number of engines that it checks.
+MAX_CONCURRENT_REQUESTS = 16
 PREVIEW_MAX = 500
 
 
@@ -69,7 +70,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
 
 
 async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
-    """The engine as the operator would see it, with a fresh report of its agent. Raises Refused."""
+    """The engine as the operator sees it, with a fresh report of its agent. Raises Refused."""
     try:
         body = await gateway.cluster.get(ENGINECONNS, engine.name, namespace=engine.namespace)
     except NotFound:
@@ -99,7 +100,7 @@ def _summary(status: str, reason: str) -> str:
 
 
 def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]:
-    """What will happen when, the soonest first."""
+    """The engine's deadlines, the next one first."""
     found: list[tuple[str, datetime | None, str]] = []
     if state is EngineState.STARTING:
         found.append(("nextAttempt", parse_time(s.engine.text("nextAttemptAt")), "a pod is made for its next attempt"))
@@ -112,12 +113,12 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
         found.append(("stopGrace", limit, "a running task is interrupted"))
     if state.is_final:
         found.append(("ttlAfterFinished", facts.removal(s, facts.since(s.engine, now)), "its resource is removed"))
-    coming = [
+    future = [
         Deadline(name=name, at=format_time(at), in_seconds=round((at - now).total_seconds(), 1), what=what)
         for name, at, what in found
         if at is not None and (name != "nextAttempt" or at > now)
     ]
-    return sorted(coming, key=lambda deadline: deadline.in_seconds)
+    return sorted(future, key=lambda deadline: deadline.in_seconds)
 
 
 async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
@@ -125,11 +126,11 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     gateway, caller = call.gateway, call.caller
     mine = [view for view in gateway.engines if view.usable and may_use(caller, view.user)]
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
-    asked = asyncio.Semaphore(ASKED_AT_ONCE)
+    slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
     now = gateway.clock()
 
-    async def look(view: KnownEngine) -> CullCandidate | None:
-        async with asked:
+    async def candidate_of(view: KnownEngine) -> CullCandidate | None:
+        async with slots:
             try:
                 snapshot = await snapshot_of(gateway, view)
             except Refused:
@@ -142,8 +143,8 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
             blocked_by=blocked or None,
         )  # fmt: skip
 
-    seen = await asyncio.gather(*(look(view) for view in mine[:PREVIEW_MAX]))
-    found = [candidate for candidate in seen if candidate is not None]
+    candidates = await asyncio.gather(*(candidate_of(view) for view in mine[:PREVIEW_MAX]))
+    found = [candidate for candidate in candidates if candidate is not None]
     return Answer(
         PreviewCullAnswer(
             culled=[candidate for candidate in found if candidate.culled],

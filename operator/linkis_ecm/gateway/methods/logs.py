@@ -1,7 +1,7 @@
 """getEngineLogs, downloadEngineLog and followEngineLog.
 
-A client's path is never used as one: logDirSuffix is compared with what the engine's own record says, and what is read
-is log `logType` of that engine. Texts and the order of the checks are Linkis's (ECMRestfulApi).
+A path of a client is never opened. logDirSuffix is only compared with the engine's own record; what is read is log
+`logType` of that engine. Texts and the order of the checks are Linkis's (ECMRestfulApi).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def get_engine_logs(call: Call, request: EngineLogsRequest) -> Answer:
 
 
 async def read_page(call: Call, engine: KnownEngine, log_type: str, query: LogQuery) -> dict[str, Any]:
-    """A page as Linkis's log operator gives it, in our names. Raises Refused."""
+    """A page as Linkis's log operator returns it, with our field names. Raises Refused."""
     if max(query.lines, query.last_rows) > MAX_LINES:
         raise bad_request(
             f"Cannot fetch more than {MAX_LINES} lines of logs.(无法获取超过{MAX_LINES}行的日志.) Give lines from 1 to"
@@ -71,7 +71,7 @@ async def read_page(call: Call, engine: KnownEngine, log_type: str, query: LogQu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
-    """Which log is downloaded: `log_type` of the engine at `instance`, which has the folder `log_dir_suffix`."""
+    """The log to download: `log_type` of the engine at `instance`. `log_dir_suffix` must be that engine's folder."""
 
     em_instance: str
     instance: str
@@ -81,7 +81,7 @@ class LogFile:
 
 async def download_engine_log(call: Call, log: LogFile) -> Download:
     """The log's bytes as a file, as many as it had when it was opened; or the part of them that is asked for."""
-    engine = await _find(
+    engine = await _engine_of_log(
         call.gateway, call.caller, em_instance=log.em_instance, instance=log.instance, suffix=log.log_dir_suffix
     )
     source = call.gateway.logs.source(engine)
@@ -124,8 +124,8 @@ async def follow_engine_log(call: Call, request: FollowLogRequest) -> Stream:
 
 
 def log_file(query: Mapping[str, Sequence[str]]) -> LogFile:
-    """The log that the four parameters name; `query` has each value of each. They are checked in Linkis's order: all
-    there, then none blank, then the type. Raises Refused."""
+    """The log that the four parameters name. `query` has all values of each parameter. The checks are in Linkis's
+    order: all parameters exist, none is blank, the type is known. Raises Refused."""
     for name in REQUIRED:
         if name not in query:
             raise _empty(name)
@@ -147,8 +147,10 @@ def _empty(name: str) -> Refused:
     return bad_request(f"Parameter {name} cannot be empty (参数 {name} 不能为空)")
 
 
-async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str) -> KnownEngine:
-    """The engine whose log is asked for: known, the caller's, and with that very folder."""
+async def _engine_of_log(
+    gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str
+) -> KnownEngine:
+    """The engine whose log is requested. Raises Refused if it is unknown, another user's, or has another folder."""
     engine = await gateway.lookup.find(instance)
     if engine is not None:
         # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
@@ -168,5 +170,5 @@ async def _find(gateway: Gateway, caller: Caller, *, em_instance: str, instance:
 
 
 def file_name(instance: str, log_type: str) -> str:
-    """`<instance with ":" as "_">_<logType>.txt`, of characters that a header can hold."""
+    """`<instance with ":" as "_">_<logType>.txt`, with characters that are safe in a header."""
     return re.sub("[^A-Za-z0-9._-]", "_", f"{instance}_{log_type}.txt")

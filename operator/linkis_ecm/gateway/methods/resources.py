@@ -1,6 +1,7 @@
-"""getEngineMetrics, getResourceUsage, updateResource, reportResourceUsage: what an engine has, uses, and may be given.
+"""getEngineMetrics, getResourceUsage, updateResource, reportResourceUsage: an engine's metrics, usage and resources.
 
-The agent measures. The resource's status has its last report, and the database the last of an ended engine.
+The agent measures. The EngineConn's status has the agent's last report, and the database has the metrics of an ended
+engine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from linkis_ecm.api.models import (
 from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
-from linkis_ecm.gateway.agents.link import has_agent
+from linkis_ecm.gateway.agents.link import can_ask_agent
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
@@ -43,15 +44,15 @@ from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
-# The kubelet resizes within a second or two where the node has room, later where it is busy with other pods;
-# what is not done by then is taken back and reported as pending. Half of what the call may take.
+# The kubelet resizes within 1 or 2 s if the node has room, and later if it is busy with other pods. A resize that is
+# not done in this time is undone and reported. It is half of the call's time limit.
 RESIZE_SECONDS, RESIZE_POLL = 30.0, 0.5
 
 
 async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
     """The engine's times and tasks, from its agent; of an ended engine what the database kept."""
     engine = await call.engine(request.engine_id)
-    if has_agent(engine):
+    if can_ask_agent(engine):
         report = await call.gateway.agents.status(engine)
         times: dict[str, Any] = report["metrics"] if isinstance(report.get("metrics"), dict) else {}
         return Answer(
@@ -60,7 +61,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
                 ticket_id=engine.ticket_id,
                 status=engine.status,
                 live=True,
-                **{name: int(value) for name, value in times.items() if name in _TIMES},
+                **{name: int(value) for name, value in times.items() if name in _TIME_METRICS},
                 tasks_started=int(report.get("tasksStarted") or 0),
                 tasks_succeeded=int(report.get("tasksSucceeded") or 0),
                 tasks_failed=int(report.get("tasksFailed") or 0),
@@ -75,20 +76,20 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
             ticket_id=engine.ticket_id,
             status=engine.status,
             live=False,
-            **{name: int(kept[name]) for name in _TIMES if isinstance(kept.get(name), int)},
+            **{name: int(kept[name]) for name in _TIME_METRICS if isinstance(kept.get(name), int)},
             startup_millis=startup_millis(engine.startup),
             kept=kept,
         )
     )
 
 
-_TIMES = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
+_TIME_METRICS = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
 
 
 async def _recorded_metrics(gateway: Gateway, ticket: str) -> dict[str, Any]:
-    """The record's metrics, {} where there are none."""
+    """The metrics in the engine's record; {} if there are none. Raises Refused."""
     records = gateway.records
-    row = await gateway.history.ask(lambda: records.record_by_ticket(ticket)) if records is not None else None
+    row = await gateway.history.query(lambda: records.record_by_ticket(ticket)) if records is not None else None
     try:
         kept = orjson.loads(row.metrics) if row is not None and row.metrics else {}
     except orjson.JSONDecodeError:
@@ -106,7 +107,7 @@ async def get_resource_usage(call: Call, request: EngineRequest) -> Answer:
     used = None
     if snapshot.report is not None and snapshot.report.usage:
         used = _usage(snapshot.report.usage, "agent", gateway.executions.now())
-    elif (reported := gateway.reported.get(engine.uid)) is not None:
+    elif (reported := gateway.usage_reports.get(engine.uid)) is not None:
         used = reported
     elif isinstance(kept := snapshot.engine.status.get("usage"), dict):
         used = _usage(kept, "operator", 0.0)
@@ -124,7 +125,7 @@ def _usage(figures: Any, source: str, at: float) -> Usage:
 
 
 def _requested(snapshot: Snapshot) -> Resources:
-    """The engine's wishes over its plugin's defaults, as its pod has them."""
+    """The engine's requested resources, with its plugin's defaults for the rest."""
     try:
         size = _sizes(snapshot, snapshot.engine.spec)
     except Refused:
@@ -137,7 +138,7 @@ def _resources(size: Sizes) -> Resources:
 
 
 def _sizes(snapshot: Snapshot, spec: EngineConnSpec | None) -> Sizes:
-    """Resolved figures. Raises Refused over the plugin's bounds."""
+    """The resolved sizes. Raises Refused if they exceed the plugin's limits."""
     if spec is None or snapshot.plugin is None:
         raise unavailable("The engine's plugin cannot be read now: try again")
     try:
@@ -153,16 +154,16 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     """
     gateway = call.gateway
     engine = await call.engine(request.engine_id)
-    if engine.is_final or engine.ending or not engine.pod_name:
+    if engine.is_final or engine.is_ending or not engine.pod_name:
         raise bad_request(f"{engine.title} has no running pod: its resources are those that it was created with")
     snapshot = await snapshot_of(gateway, engine)
     spec = snapshot.engine.spec
     before = _sizes(snapshot, spec)
-    wish = request.resources.model_dump(by_alias=True, exclude_none=True)
-    if not wish:
+    change = request.resources.model_dump(by_alias=True, exclude_none=True)
+    if not change:
         raise bad_request("Parameter resources cannot be empty: give cpu, cpuLimit or memory")
     body = spec.model_dump(by_alias=True, exclude_none=True) if spec is not None else {}
-    body["resources"] = {**(body.get("resources") or {}), **wish}
+    body["resources"] = {**(body.get("resources") or {}), **change}
     try:
         after = _sizes(snapshot, EngineConnSpec.model_validate(body))
     except ValidationError as error:
@@ -184,13 +185,13 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
 
 
 async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
-    """The pod with `size`, once its kubelet has done it. Raises Refused."""
+    """Resize the pod and wait for its kubelet. Raises Refused; the pod then has its old size."""
     resources = size.as_container
     name = engine.pod_name or ""
     try:
         pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
         before = pod["spec"]["containers"]
-        # A merge patch replaces a list: the containers go back whole, with the one change.
+        # A merge patch replaces a whole list, so all containers are sent, with the one change.
         after = [
             container | {"resources": resources} if container.get("name") == "engine" else container
             for container in before
@@ -222,21 +223,21 @@ async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[st
     return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")
 
 
-def _is_resized(pod: dict[str, Any], wanted: dict[str, dict[str, str]]) -> bool:
-    """The kubelet says that the container has these very resources."""
+def _is_resized(pod: dict[str, Any], resources: dict[str, dict[str, str]]) -> bool:
+    """Whether the kubelet reports that the container has exactly these resources."""
     for container in (pod.get("status") or {}).get("containerStatuses") or []:
         if container.get("name") == "engine":
-            has = container.get("resources") or {}
+            actual = container.get("resources") or {}
             return all(
-                parse_quantity(str((has.get(kind) or {}).get(name, "0"))) == parse_quantity(amount)
-                for kind, amounts in wanted.items()
+                parse_quantity(str((actual.get(kind) or {}).get(name, "0"))) == parse_quantity(amount)
+                for kind, amounts in resources.items()
                 for name, amount in amounts.items()
             )
     return False
 
 
 def _resize_refusal(pod: dict[str, Any]) -> str:
-    """What the kubelet says of a resize that is not done."""
+    """The kubelet's reason why a resize is not done yet."""
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") in ("PodResizePending", "PodResizeInProgress") and condition.get("status") == "True":
             return f"{condition.get('reason') or condition['type']} {condition.get('message') or ''}".strip()
@@ -245,7 +246,7 @@ def _resize_refusal(pod: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """An engine's report of its own usage, with the token that it was sent with; empty where there was none."""
+    """An engine's report of its own usage. `token` is the bearer token of the request, or empty."""
 
     token: str
     usage: ReportResourceUsageRequest
@@ -261,9 +262,9 @@ async def report_resource_usage(call: Call, report: EngineReport) -> Answer:
     expected = engine_token(key, view.uid, view.attempt) if view is not None else ""
     if view is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
         raise forbidden("the token is not that of this engine: an engine reports of itself only")
-    before = gateway.reported.get(view.uid)
+    before = gateway.usage_reports.get(view.uid)
     peak = max(request.memory_bytes, before.memory_peak_bytes if before is not None else 0)
-    gateway.reported.put(
+    gateway.usage_reports.put(
         view.uid,
         Usage(
             memory_bytes=request.memory_bytes,

@@ -1,7 +1,7 @@
 """getResultSet: one output of a task that has ended, as a page of JSON, as an Arrow stream or as Linkis's result set.
 
-A big table is read batch by batch from where it is kept, so neither its size nor the page's place matters to memory or
-time. Must not know where results are.
+A big table is read batch by batch, so memory and time do not depend on its size or on the page's position. Must not
+know where results are kept.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from linkis_ecm.gateway.results.source import NotKeptError, Output
 
 log = logging.getLogger(__name__)
 
-# A page ends early at so many cells, or characters: some 8 MiB of JSON.
+# A page ends early at this many cells or characters. It then has about 8 MiB of JSON.
 PAGE_CELLS = 500_000
 PAGE_CHARS = 8 << 20
-# For a page, and for the beginning of a stream.
+# The time limit of a page, and of the first bytes of a stream.
 SECONDS = 60.0
 ARROW_TYPE = "application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -48,14 +48,14 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
                 if request.format == "json":
                     return await _page(call, engine, task_id, output, request)
                 stack.enter_context(source.stream_slot(call.caller.user))
-                pieces = _pieces(call, engine, output, request)
-                stack.push_async_callback(pieces.aclose)
-                first = [await anext(pieces)]
+                chunks = _result_bytes(call, engine, output, request)
+                stack.push_async_callback(chunks.aclose)
+                first = [await anext(chunks)]
             call.held.push_async_exit(stack.pop_all())
             return Stream(
                 content_type=ARROW_TYPE if request.format == "arrow" else "application/octet-stream",
                 file_name=f"{task_id}_{output.index}.{request.format}",
-                chunks=_chunks(first, pieces),
+                chunks=_chunks(first, chunks),
             )
     except AgentNotFound:
         raise await _no_output(call, engine, task_id) from None
@@ -64,7 +64,7 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
     except MalformedError as why:
         raise upstream(f"The result of {engine.title} cannot be read: {why}; run the code again") from None
     except TimeoutError:
-        # Before OSError, which it is one of.
+        # TimeoutError is an OSError, so it must come first.
         raise timed_out(f"The result of {engine.title} did not come within {SECONDS:g} s: try again later") from None
     except OSError as error:
         log.warning("the archive: %r", error)
@@ -90,30 +90,31 @@ async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, r
     source = call.gateway.results
     async with source.page_slot(call.caller.user), source.file(engine, output.result_id) as file:
         count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
-        # As JSON while their batch is held: rows as objects are many times as big.
+        # Rows are turned into JSON batch by batch, because rows as Python objects are many times larger.
         parts: list[bytes] = []
-        taken, chars = 0, 0
+        rows_read, chars = 0, 0
         async with aclosing(file.slices(first, first + count)) as batches:
             async for batch in batches:
-                part, length, chars = await file.work(_rows, batch, file.columns, chars)
+                part, length, chars = await file.run_in_thread(_rows, batch, file.columns, chars)
                 parts += [part] if length else []
-                taken += length
+                rows_read += length
                 if length < batch.num_rows:
                     break
-                del batch  # who waits for the next has none in the hand
+                del batch  # free its memory before waiting for the next one
         fields |= {
-            "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"), "endRow": first + taken,
+            "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"),
+            "endRow": first + rows_read,
             "totalRows": file.rows, "truncated": total != file.rows,
         }  # fmt: skip
         del parts
-        content = await file.work(orjson.dumps, fields)
+        content = await file.run_in_thread(orjson.dumps, fields)
         await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
     return Answer(orjson.Fragment(content))
 
 
 def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes, int, int]:
-    """Blocking. A batch's rows as JSON, without the brackets around them, and how many; the characters of all so far.
-    Fewer rows where there are too many of these."""
+    """Blocking. A batch's rows as JSON without the outer brackets, their number, and the page's characters so far.
+    Rows over the limit of characters are left out."""
     values = [cells(array, column["type"]) for array, column in zip(batch.columns, columns, strict=True)]
     rows: list[list[Any]] = []
     for row in zip(*values, strict=True) if values else ([] for _ in range(batch.num_rows)):
@@ -124,20 +125,22 @@ def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes,
     return orjson.dumps(rows)[1:-1], len(rows), chars
 
 
-async def _chunks(first: list[Any], pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """`first`, which is emptied, and then `pieces`; none is kept once it is sent. Raises ConnectionResetError where the
-    source breaks, or turns out to be no table."""
+async def _chunks(first: list[Any], chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The item of `first`, then `chunks`. `first` is emptied, so that no sent chunk stays in memory. Raises
+    ConnectionResetError if the source breaks or is not a valid table."""
     yield first.pop()
     try:
-        async for piece in pieces:
-            yield piece
-            del piece
+        async for chunk in chunks:
+            yield chunk
+            del chunk
     except (MalformedError, NotKeptError, AgentNotFound, Refused) as why:
         raise ConnectionResetError(f"the result cannot be read on: {why}") from None
 
 
-async def _pieces(call: Call, engine: KnownEngine, output: Output, request: ResultSetRequest) -> AsyncGenerator[Any]:
-    """The result set's bytes. Raises what the reading raises, before its first piece where that tells it."""
+async def _result_bytes(
+    call: Call, engine: KnownEngine, output: Output, request: ResultSetRequest
+) -> AsyncGenerator[Any]:
+    """The result set's bytes. Errors of the source are raised before the first chunk, if they are known by then."""
     arrow, source = request.format == "arrow", call.gateway.results
     if output.kind != "table":
         if arrow:
@@ -145,31 +148,31 @@ async def _pieces(call: Call, engine: KnownEngine, output: Output, request: Resu
                 f"output {output.index} of the task is {_with_article(output.kind)} and no table: ask for format json"
                 " or dolphin"
             )
-        other = _not_table(output)
-        while (piece := await source.work(next, other, None)) is not None:
-            yield piece
+        parts = _not_table(output)
+        while (chunk := await source.run_in_thread(next, parts, None)) is not None:
+            yield chunk
         return
     begin = (request.from_row or 1) - 1
     end = 1 << 60 if request.rows is None else begin + request.rows
     if output.result_id is None:
         rows = output.rows[begin:end]
-        schema, batches = await source.work(arrow_inline.batches, output.columns, rows)
+        schema, batches = await source.run_in_thread(arrow_inline.batches, output.columns, rows)
         yield _stream_head(schema, arrow)
         for batch in batches:
             encoded = _encoded(batch, arrow)
-            while (piece := await source.work(next, encoded, None)) is not None:
-                yield piece
+            while (chunk := await source.run_in_thread(next, encoded, None)) is not None:
+                yield chunk
     else:
         async with source.file(engine, output.result_id) as file:
             head = _stream_head(file.schema, arrow)
-            async with aclosing(file.slices(begin, end)) as kept:
-                async for batch in kept:
+            async with aclosing(file.slices(begin, end)) as batches:
+                async for batch in batches:
                     encoded = _encoded(batch, arrow)
-                    while (piece := await file.work(next, encoded, None)) is not None:
-                        # With the first rows: what cannot be read at all is refused in words.
-                        yield head + bytes(piece) if head else piece
+                    while (chunk := await file.run_in_thread(next, encoded, None)) is not None:
+                        # The head goes with the first rows, so that an unreadable table is still refused.
+                        yield head + bytes(chunk) if head else chunk
                         head = b""
-                        del piece
+                        del chunk
                     del batch, encoded
             if head:
                 yield head
@@ -179,22 +182,22 @@ async def _pieces(call: Call, engine: KnownEngine, output: Output, request: Resu
 
 def _stream_head(schema: Any, arrow: bool) -> bytes:
     if not arrow and not len(schema):
-        # Linkis's reader fails on such a one ("Parsing metadata failed").
+        # Linkis's reader fails on a table without columns ("Parsing metadata failed").
         raise bad_request("The table has no columns, which Linkis cannot read: ask for format json or arrow")
     return bytes(schema.serialize()) if arrow else dolphin.columns(schema)
 
 
 def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:
-    """A batch's bytes, in pieces, each of which blocks."""
+    """A batch's bytes in chunks. Each step of the iterator blocks."""
     if arrow:
         yield memoryview(batch.serialize())
         return
-    for piece in dolphin.rows(batch):
-        yield piece if isinstance(piece, bytes) else memoryview(piece)
+    for chunk in dolphin.rows(batch):
+        yield chunk if isinstance(chunk, bytes) else memoryview(chunk)
 
 
 def _not_table(output: Output) -> Iterator[bytes]:
-    """What is no table, as a result set."""
+    """An output other than a table, as a result set."""
     content = output.content
     match output.kind:
         case "html":
@@ -211,7 +214,7 @@ def _with_article(kind: str) -> str:
 
 
 async def _no_output(call: Call, engine: KnownEngine, task_id: str) -> Refused:
-    """Why there is no such output: no such task, or nothing left of it."""
+    """The refusal for an output that does not exist: no such task, or its outputs are not kept any more."""
     info = await find_task(call, engine, task_id)
     if info is None:
         return unknown_task(engine, task_id)

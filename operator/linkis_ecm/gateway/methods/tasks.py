@@ -1,7 +1,8 @@
-"""executeCode and what belongs to it: tasks by id, their results, what they print while they run, their cancellation.
+"""executeCode and the other calls about tasks: status, result, events and cancellation.
 
-Code is sent to its engine once, whatever happens to the call. The execution journal records it without delaying it. A
-task's id is made from the caller's key, if there is one, so that the engine's agent itself recognises a repetition.
+Code runs once, even if the call breaks off. The execution journal records each request without delaying it. A task's id
+is made from the caller's idempotency key, if there is one, so the engine's agent recognises a repeated request. Must
+not know HTTP.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from linkis_ecm.api.models import (
     TasksAnswer,
 )
 from linkis_ecm.gateway.agents.client import TaskResult
-from linkis_ecm.gateway.agents.link import has_agent, no_agent
+from linkis_ecm.gateway.agents.link import can_ask_agent, no_agent
 from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request
@@ -32,9 +33,9 @@ from linkis_ecm.gateway.journal import Observation, settled, with_report
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
 EVENT_STREAM = "text/event-stream"
-# The name space of ids made from keys; a constant of ours, made once.
-_KEYS = uuid.UUID("6f0a5c1e-52f1-4b7e-9d57-0f6f5b0f4c3a")
-# A line of the agent's events: one output, which its own bound keeps under 16 MiB.
+# The UUID namespace of task ids that are made from idempotency keys. Random, and never changed.
+_KEY_NAMESPACE = uuid.UUID("6f0a5c1e-52f1-4b7e-9d57-0f6f5b0f4c3a")
+# The longest line of the agent's events. A line has one output, which the agent bounds to 16 MiB.
 MAX_EVENT_BYTES = 40 << 20
 
 
@@ -44,14 +45,14 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     if not request.code.strip():
         raise bad_request("Parameter code cannot be empty: send at least one statement")
     engine = await call.engine(request.engine_id)
-    if engine.in_cluster and not (engine.takes_code or engine.ending or engine.is_final):
+    if engine.in_cluster and not (engine.takes_code or engine.is_ending or engine.is_final):
         engine = await gateway.lookup.current(engine)
     task_id = gateway.new_id()
     if request.idempotency_key is not None:
         task_id = task_id_for_key(engine, request.idempotency_key)
-        known = await _ended_earlier(call, engine, task_id)
-        if known is not None:
-            return Answer(known, message=f"the task of this idempotencyKey has ended: {known.status}")
+        ended = await _ended_earlier(call, engine, task_id)
+        if ended is not None:
+            return Answer(ended, message=f"the task of this idempotencyKey has ended: {ended.status}")
     if not engine.takes_code:
         raise code_refusal(engine)
     _require_run_type(gateway, engine, request.run_type)
@@ -73,20 +74,20 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
             if result.parsed is not None:
                 gateway.executions.ended(record, result.parsed)
             return _result_answer(call, engine, task_id, result, stack)
-    except Refused as why:
-        await _record_refusal(gateway, engine, record, why, has_key=request.idempotency_key is not None)
+    except Refused as refusal:
+        await _record_refusal(gateway, engine, record, refusal, has_key=request.idempotency_key is not None)
         raise
 
 
 async def _record_refusal(
-    gateway: Gateway, engine: KnownEngine, record: ExecutionRecord, why: Refused, *, has_key: bool
+    gateway: Gateway, engine: KnownEngine, record: ExecutionRecord, refusal: Refused, *, has_key: bool
 ) -> None:
-    """Record that the engine has refused the code, so that it has not run. After a broken connection it may have run:
-    the journal's settler finds out.
+    """Record that the engine refused the code, so it has not run. After a broken connection the code may have run; the
+    journal's settler finds out later.
 
-    With a key, an earlier request of the same key may have run: then its record stays as it is.
+    An earlier request with the same key may have run. Its record is then updated from the agent's report.
     """
-    if why.http not in (None, 413, 429):
+    if refusal.http not in (None, 413, 429):
         return
     if has_key:
         try:
@@ -98,29 +99,29 @@ async def _record_refusal(
         else:
             record_task_report(gateway, engine, record.task_id, reported)
             return
-    gateway.executions.refused(record, why)
+    gateway.executions.refused(record, refusal)
 
 
 def record_task_report(gateway: Gateway, engine: KnownEngine, task_id: str, reported: dict[str, Any]) -> None:
-    """Write the agent's report of a task to the journal, which has the task's beginning."""
+    """Write the agent's report of a task to the journal. The journal has the request itself already."""
     gateway.executions.write(with_report(_record_without_journal(engine, task_id), reported))
 
 
 def task_id_for_key(engine: KnownEngine, key: str) -> str:
     """The id of the task that was sent to the engine with this key."""
-    return str(uuid.uuid5(_KEYS, f"{engine.ticket_id}/{key}"))
+    return str(uuid.uuid5(_KEY_NAMESPACE, f"{engine.ticket_id}/{key}"))
 
 
 async def _ended_earlier(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
-    """The task of a key that an earlier pod of the engine had, or that ended with the engine; None for any other."""
+    """The ended task of a key, if an earlier pod of the engine ran it, or if the engine has ended; else None."""
     live = engine.takes_code
     if live and engine.attempt == 0:
-        return None  # its agent knows all of its tasks
+        return None  # the agent of the only pod knows all tasks
     record = await call.gateway.executions.find(task_id)
     if record is None or (live and record.attempt == engine.attempt):
         return None
     after = settled(record, Observation(engine), call.gateway.executions.now())
-    return _task_info(after) if after.stays or (after.final and not live) else None
+    return _task_info(after) if after.cannot_change or (after.final and not live) else None
 
 
 async def get_task(call: Call, request: TaskRequest) -> Answer:
@@ -133,11 +134,11 @@ async def get_task(call: Call, request: TaskRequest) -> Answer:
 
 
 async def find_task(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
-    """The task as the agent reports it where there is one, else as the journal has it, settled. None where neither
-    knows it."""
+    """The task as the agent reports it, else as the journal has it after settling. None if neither knows it. Raises
+    Refused."""
     gateway = call.gateway
     answered, reported = False, None
-    if has_agent(engine):
+    if can_ask_agent(engine):
         try:
             reported = await gateway.agents.task(engine, task_id)
             answered = True
@@ -162,7 +163,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     gateway = call.gateway
     reported = {}
-    if has_agent(engine):
+    if can_ask_agent(engine):
         reported = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
     records = {
         record.task_id: record for record in await gateway.executions.of_engine(engine.ticket_id, request.page_size)
@@ -170,7 +171,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     found = []
     for task_id in [*reported, *(task_id for task_id in records if task_id not in reported)]:
         record = records.get(task_id) or _record_without_journal(engine, task_id)
-        # Without the agent's word on this one task: asking for each would be a call for each.
+        # The agent is not asked for each task: that would be one request per task.
         after = settled(record, Observation(engine, reported=reported.get(task_id)), gateway.executions.now())
         found.append(_task_info(after, reported.get(task_id)))
     found.sort(key=lambda task: task.accepted_at, reverse=True)
@@ -180,7 +181,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
 async def get_task_result(call: Call, request: TaskRequest) -> Answer:
     """The result of a task that has ended."""
     engine, task_id = await task_of_request(call, request)
-    if not has_agent(engine):
+    if not can_ask_agent(engine):
         info = await find_task(call, engine, task_id)
         if info is None:
             raise unknown_task(engine, task_id)
@@ -203,7 +204,7 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer:
 async def cancel_task(call: Call, request: TaskRequest) -> Answer:
     """End the task: at once where it waits, by an interrupt where it runs; again, or after its end, nothing happens."""
     engine, task_id = await task_of_request(call, request)
-    if has_agent(engine):
+    if can_ask_agent(engine):
         try:
             reported = await call.gateway.agents.cancel(engine, task_id)
         except AgentNotFound:
@@ -219,7 +220,7 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
 async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
     engine, task_id = await task_of_request(call, request)
-    if not has_agent(engine):
+    if not can_ask_agent(engine):
         if engine.in_cluster and not engine.has_agent:
             raise no_agent(engine)
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
@@ -227,23 +228,24 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
         raise bad_request("Last-Event-ID is none of this stream's: leave it out to see everything")
     try:
-        pieces = await call.held.enter_async_context(call.gateway.agents.events(engine, task_id, cursor))
+        chunks = await call.held.enter_async_context(call.gateway.agents.events(engine, task_id, cursor))
     except AgentNotFound:
         raise unknown_task(engine, task_id) from None
-    return Stream(content_type=EVENT_STREAM, chunks=_server_sent_events(call, engine, task_id, pieces))
+    return Stream(content_type=EVENT_STREAM, chunks=_server_sent_events(call, engine, task_id, chunks))
 
 
 async def _server_sent_events(
-    call: Call, engine: KnownEngine, task_id: str, pieces: AsyncIterator[bytes]
+    call: Call, engine: KnownEngine, task_id: str, chunks: AsyncIterator[bytes]
 ) -> AsyncIterator[bytes]:
-    """The agent's lines as events. Where its connection breaks, the last event has what is known of the task then."""
-    left = b""
+    """The agent's lines as server-sent events. If its connection breaks, the last event has the task's last known
+    status."""
+    rest = b""
     try:
-        async for chunk in pieces:
-            *lines, left = (left + chunk).split(b"\n")
-            if len(left) > MAX_EVENT_BYTES:
+        async for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > MAX_EVENT_BYTES:
                 raise ConnectionResetError("the agent sent a line over the limit")
-            # As the agent's bytes, as objects, and as events.
+            # The lines are in memory three times: as bytes, as parsed objects, and as events.
             async with call.gateway.budget.hold(3 * sum(map(len, lines))):
                 yield b"".join(_event(line) for line in lines)
             if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
@@ -260,7 +262,7 @@ async def _server_sent_events(
 
 
 def _event(line: bytes) -> bytes:
-    """One server-sent event; a blank line of the agent's is a comment that keeps the connection open."""
+    """One server-sent event. A blank line becomes a comment, which keeps the connection open."""
     if not line.strip():
         return b": here\n\n"
     try:
@@ -289,7 +291,7 @@ def unknown_task(engine: KnownEngine, task_id: str) -> Refused:
 
 
 def _record_without_journal(engine: KnownEngine, task_id: str) -> ExecutionRecord:
-    """A task that only the agent knows (yet)."""
+    """A record for a task that the journal does not have, or not yet."""
     return ExecutionRecord(
         task_id=task_id, ticket_id=engine.ticket_id, uid=engine.uid, attempt=engine.attempt, caller="", run_type="",
         code_sha256="", code_chars=0, status="Accepted", accepted=0.0,
@@ -297,7 +299,7 @@ def _record_without_journal(engine: KnownEngine, task_id: str) -> ExecutionRecor
 
 
 def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) -> TaskInfo:
-    """The task as callers see it."""
+    """The task in the shape of the API."""
     reported = reported or {}
     status: Any = str(reported.get("status") or record.status)
     return TaskInfo.model_construct(
@@ -320,14 +322,14 @@ def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) 
 
 
 def _result_answer(call: Call, engine: KnownEngine, task_id: str, result: TaskResult, opened: AsyncExitStack) -> Answer:
-    """A task's result as the data of a Message. `opened` is the agent's answer; the call keeps it for a big result,
-    whose bytes are read while they are sent."""
+    """A task's result as the data of a Message. `opened` closes the agent's answer. For a big result the call keeps it
+    open, because the bytes are read while they are sent."""
     if result.content is not None:
         return Answer(orjson.Fragment(result.content))
     assert result.chunks is not None  # noqa: S101 - it has no content
 
     async def record_end() -> None:
-        """A big result is not decoded here, so the agent is asked how the task ended."""
+        """A big result is not decoded here, so the task's end is requested from the agent."""
         with suppress(AgentNotFound, Refused):
             record_task_report(call.gateway, engine, task_id, await call.gateway.agents.task(engine, task_id))
 
@@ -336,13 +338,13 @@ def _result_answer(call: Call, engine: KnownEngine, task_id: str, result: TaskRe
 
 
 def code_refusal(engine: KnownEngine) -> Refused:
-    """The refusal of code for an engine that takes none: why, and what to do."""
+    """The refusal for code that the engine cannot run now, with the reason and a remedy."""
     if not engine.in_cluster:
         return bad_request(f"{engine.title} has ended ({engine.status}): create another engine")
     if engine.is_final:
         why = f", {engine.reason}" if engine.reason else ""
         return bad_request(f"{engine.title} has ended ({engine.state}{why}): create another engine")
-    if engine.ending:
+    if engine.is_ending:
         return bad_request(f"{engine.title} is ShuttingDown and takes no more code: create another engine")
     if not engine.has_agent:
         return no_agent(engine)
@@ -350,7 +352,7 @@ def code_refusal(engine: KnownEngine) -> Refused:
 
 
 def _require_run_type(gateway: Gateway, engine: KnownEngine, run_type: str) -> None:
-    """Refuse a language that the catalogue's entry does not have; without the entry the agent decides."""
+    """Raises Refused if the plugin does not list the run type. Without the plugin's entry the agent decides."""
     plugin = gateway.plugins.of(engine)
     if plugin is not None and run_type not in plugin.run_types:
         raise bad_request(

@@ -119,7 +119,7 @@ class ArrowFile:
                     self._need = size + self._times * plain + self._nested(layout)
                     if self._need <= held:
                         shrink(self._need)
-                        found = await self.work(_decode, data, self.schema, layout.rows)
+                        found = await self.run_in_thread(_decode, data, self.schema, layout.rows)
                         count = min(found.num_rows - skip, end - begin)
                         yield found.slice(skip, count)
                         del data, found
@@ -132,7 +132,7 @@ class ArrowFile:
                 raise MalformedError("a batch has changed while it was read")
             begin += count
 
-    async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    async def run_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """A blocking call on the file's data, in one of the threads for results. Raises MalformedError."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
@@ -144,7 +144,7 @@ class ArrowFile:
 
     async def _read_schema(self, length: int) -> None:
         data = await self._read(8, length - 8)
-        self.schema = await self.work(_schema, bytes(message(data)), data)
+        self.schema = await self.run_in_thread(_schema, bytes(message(data)), data)
         self._times = TIMES_NESTED if any(field.type.num_fields for field in self.schema) else TIMES
         self._cell_bytes = CELL_BYTES + max((_longest_name(field.type) for field in self.schema), default=0)
         self.columns = [

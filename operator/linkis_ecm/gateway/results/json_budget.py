@@ -28,10 +28,10 @@ _WINDOW = 1 << 20
 # Reads the bytes; calls its argument with their number before it reads them.
 Read = Callable[[Callable[[int], Awaitable[None]]], Awaitable[bytes]]
 # Runs a blocking call in a thread.
-Work = Callable[..., Awaitable[Any]]
+RunInThread = Callable[..., Awaitable[Any]]
 
 
-async def objects(read: Read, *, budget: ByteBudget, work: Work, held: AsyncExitStack) -> Any:
+async def objects(read: Read, *, budget: ByteBudget, run_in_thread: RunInThread, held: AsyncExitStack) -> Any:
     """The decoded JSON that `read` reads; `held` keeps its memory reserved. Where the objects need more than the first
     guess, the bytes are dropped, the full need is reserved, and they are read again. Raises ValueError for malformed
     JSON, or objects over the limit."""
@@ -40,9 +40,9 @@ async def objects(read: Read, *, budget: ByteBudget, work: Work, held: AsyncExit
         async with AsyncExitStack() as holding:
             content = await read(partial(_hold, budget, holding, guess))
             small = _room(len(content), guess) <= SMALL
-            needed = 0 if small else await work(weight, content)
+            needed = 0 if small else await run_in_thread(weight, content)
             if needed <= guess:
-                found = orjson.loads(content) if small else await work(orjson.loads, content)
+                found = orjson.loads(content) if small else await run_in_thread(orjson.loads, content)
                 held.push_async_exit(holding.pop_all())
                 return found
             del content  # never wait for budget while holding unreserved bytes

@@ -20,7 +20,7 @@ from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import header_number
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, has_agent
+from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, can_ask_agent
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.http.slots import Slots
@@ -93,7 +93,7 @@ class ResultSource:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def work(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    async def run_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """A blocking call in one of the threads for results."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
@@ -129,7 +129,7 @@ class ResultSource:
         Raises AgentNotFound where neither agent nor archive knows the task, NotKeptError where the output is not kept,
         and Refused.
         """
-        if has_agent(engine):
+        if can_ask_agent(engine):
             try:
                 return await self._live_output(engine, task_id, index, held)
             except AgentNotFound:
@@ -147,7 +147,7 @@ class ResultSource:
         """A spilled result, opened. Raises NotKeptError, MalformedError and Refused."""
         async with AsyncExitStack() as stack:
             found = None
-            if has_agent(engine):
+            if can_ask_agent(engine):
                 # The agent drops old results; the archive may have it.
                 with suppress(AgentNotFound, NotKeptError):
                     found = await self._live_file(engine, result_id)
@@ -168,12 +168,12 @@ class ResultSource:
                 if size is None or size > MAX_OUTPUT_BYTES:
                     raise self._link.bad_response(engine, "an output over the limit")
                 await hold(size)
-                with self._link.refusals(engine):
+                with self._link.errors_as_refusals(engine):
                     return await answer.read()
 
         async with AsyncExitStack() as holding:
             try:
-                answer = await objects(read, budget=self._budget, work=self.work, held=holding)
+                answer = await objects(read, budget=self._budget, run_in_thread=self.run_in_thread, held=holding)
                 found = Output(_whole(answer["index"]), _whole(answer["outputs"]), _checked(answer["output"]))
             except (KeyError, TypeError, ValueError):
                 raise self._link.bad_response(engine, "what is no output") from None
@@ -194,7 +194,7 @@ class ResultSource:
                 ) as answer:
                     if answer.headers.get(paths.LOG_FILE, "") != identity or answer.content_length != length:
                         raise MalformedError("the file has changed while it was read")
-                    with self._link.refusals(engine):
+                    with self._link.errors_as_refusals(engine):
                         return await answer.read()
             except AgentNotFound:
                 raise NotKeptError from None
@@ -251,7 +251,7 @@ class ResultSource:
             return content
 
         try:
-            found = await objects(read, budget=self._budget, work=self.work, held=holding)
+            found = await objects(read, budget=self._budget, run_in_thread=self.run_in_thread, held=holding)
         except NotKeptError:
             return None
         except ValueError:
