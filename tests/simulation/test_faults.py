@@ -89,7 +89,7 @@ async def test_an_engine_deleted_while_the_watch_lost_it_gets_its_last_row(world
     world.server.watches.lose(ENGINECONNS)
     world.delete("e")
     await asyncio.sleep(1)
-    await running.parts.resync.once()
+    await running.parts.resync.run_once()
     row = world.row("e")
     assert row is not None
     assert (row.status.value, row.final) == ("ShuttingDown", True)

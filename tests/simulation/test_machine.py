@@ -261,7 +261,7 @@ class Engines(RuleBasedStateMachine):
             # Two attempts: 60 s for each start, 60 s idle, a stop's 45 s, the back-off, and the watch's silence.
             await asyncio.sleep(900)
             running = self.world.operators[0]
-            await running.parts.resync.once()
+            await running.parts.resync.run_once()
             await running.parts.resync.end_absent_rows()
             await asyncio.sleep(5)
             table, finals = self.rows.all(), self.rows.final_tickets()

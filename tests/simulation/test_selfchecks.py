@@ -43,7 +43,7 @@ async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) 
     uid = world.create("e")
     await world.until_state("e", "Idle")
     audit = world.operators[0].parts.audit
-    assert await audit.once() == {}
+    assert await audit.run_once() == {}
     del world.rows.rows[uid]
     orphan = {
         "apiVersion": "v1", "kind": "Pod",
@@ -52,11 +52,11 @@ async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) 
     }  # fmt: skip
     world.cluster.create(PODS, orphan, namespace=NAMESPACE)
     await asyncio.sleep(1)
-    assert await audit.once() == {}, "what is in motion is left alone"
-    assert await audit.once() == {"orphan_pod": 1, "row_missing": 1}
+    assert await audit.run_once() == {}, "what is in motion is left alone"
+    assert await audit.run_once() == {"orphan_pod": 1, "row_missing": 1}
     assert world.rows.rows[uid].status is EngineState.IDLE
     await world.until(lambda: [p["metadata"]["name"] for p in world.cluster.all(PODS)] != ["orphan"], 40)
-    assert await audit.once() == {}
+    assert await audit.run_once() == {}
 
 
 def canary(world: World) -> Canary:
@@ -73,7 +73,7 @@ def canary(world: World) -> Canary:
 async def test_a_canary_flies_end_to_end_and_leaves_nothing(world: World) -> None:
     await world.until(world.operators[0].parts.reconciler.leading.is_set)
     bird = canary(world)
-    assert await bird.round() < 5
+    assert await bird.run_once() < 5
     assert world.rows.rows == {}
     assert world.pods_made == []
     await world.until(lambda: not world.cluster.all(ENGINECONNS), 10)
@@ -84,6 +84,6 @@ async def test_a_canary_says_which_part_is_stuck(world: World) -> None:
     bird = canary(world)
     world.server.watches.lose(ENGINECONNS)
     with pytest.raises(CanaryError) as stuck:
-        await bird.round()
+        await bird.run_once()
     assert stuck.value.phase == "watch"
     await world.until(lambda: not world.cluster.all(ENGINECONNS), 60)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from linkis_ecm.controller.worker import BACKOFF, NOT_ALLOWED_PAUSE, POISON_FROM, Result, Worker, WorkerMetrics
+from linkis_ecm.controller.worker import BACKOFF, NOT_ALLOWED_PAUSE, POISON_AFTER, Result, Worker, WorkerMetrics
 from linkis_ecm.process.backoff import Backoff
 from tools.testkit.fakes.cluster import loop_now
 
@@ -207,7 +207,7 @@ async def test_a_poison_key_is_reported_and_harms_no_other(caplog: pytest.LogCap
         await asyncio.sleep(60)
         assert len(jars.times(1)) > 50
         assert len(jars.times(13)) < 12
-        assert jars.poison == [(13, "bad jar")] * (len(jars.times(13)) - POISON_FROM + 1), "from the third failure on"
+        assert jars.poison == [(13, "bad jar")] * (len(jars.times(13)) - POISON_AFTER + 1), "from the third failure on"
         assert worker.poison_keys() == jars.value("ecm_reconcile_poison_objects") == 1
         worker.remove(13)
         assert worker.poison_keys() == 0
@@ -229,7 +229,7 @@ async def test_an_outage_is_one_line_and_no_poison(caplog: pytest.LogCaptureFixt
             worker.enqueue(1)
             await asyncio.sleep(60)
     assert jars.poison == []
-    assert len(jars.began) > POISON_FROM
+    assert len(jars.began) > POISON_AFTER
     assert not [record for record in caplog.records if record.exc_info]
 
 

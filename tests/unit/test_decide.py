@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
-    AskAgent,
-    AskNode,
-    Collect,
-    ConfirmPod,
+    CollectEvidence,
+    ConfirmPodGone,
     CreateFailure,
     CreatePod,
     Decision,
     DeleteEngine,
     DeletePod,
     Evidence,
+    GetAgentStatus,
+    GetNodeCondition,
     Settings,
     Silence,
     Snapshot,
@@ -99,7 +99,7 @@ clean = Terminated(reason="Completed", exit_code=0, signal=0, message="", finish
 old_pod = pod(name="e-pod-9", uid="p9")
 failure = CreateFailure(Verdict(reasons.QUOTA_EXCEEDED, "tight"), at(10))
 fatal = CreateFailure(Verdict(reasons.POD_REFUSED, "no", fatal=True), at(10))
-gone = {"deleting": True, "deleted_at": at(2), "deleted_by": at(32)}
+gone = {"deleting": True, "deleted_at": at(2), "grace_ends_at": at(32)}
 
 # what, snapshot, seconds, state, reason, actions by type
 ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[type, ...]]] = [
@@ -135,7 +135,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("start timeout", lambda: snapshot(engine=engine(STARTING), pod=pod(), evidence=COLLECTED), 121, S.FAILED,
      "StartTimeout", (DeletePod,)),
     ("ended, evidence first", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=ended)), 9, S.IDLE,
-     "KernelReady", (Collect,)),
+     "KernelReady", (CollectEvidence,)),
     ("ended", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=ended), evidence=COLLECTED), 9, S.FAILED,
      "AgentExited", ()),
     ("out of memory", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=oom), evidence=COLLECTED), 9, S.FAILED,
@@ -159,7 +159,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("evicted", lambda: snapshot(engine=engine(IDLE), pod=pod(phase="Failed", reason="Evicted"), evidence=COLLECTED),
      9, S.FAILED, "Evicted", ()),
     ("preempted", lambda: snapshot(
-        engine=engine(IDLE), pod=pod(phase="Failed", disrupted="PreemptionByScheduler"), evidence=COLLECTED), 9,
+        engine=engine(IDLE), pod=pod(phase="Failed", disruption="PreemptionByScheduler"), evidence=COLLECTED), 9,
      S.FAILED, "Preempted", ()),
     ("node shut down", lambda: snapshot(
         engine=engine(IDLE), pod=pod(phase="Failed", reason="NodeShutdown"), evidence=COLLECTED), 9, S.FAILED,
@@ -176,12 +176,12 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
      S.SHUTTING_DOWN, "PodDeleted", ()),
     ("pod stuck in deletion", lambda: snapshot(engine=engine(IDLE), pod=pod(**gone), evidence=COLLECTED), 99, S.FAILED,
      "NodeLost", (DeletePod,)),
-    ("pod missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "KernelReady", (ConfirmPod,)),
+    ("pod missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "KernelReady", (ConfirmPodGone,)),
     ("pod gone", lambda: snapshot(engine=engine(IDLE), pod_gone=True, evidence=COLLECTED), 9, S.FAILED, "PodDeleted",
      ()),
     ("evicted, and gone while the evidence was collected", lambda: snapshot(
         engine=engine(IDLE), pod_gone=True, evidence=COLLECTED,
-        last_pod=pod(terminated=clean, disrupted="EvictionByEvictionAPI", **gone)), 9, S.FAILED, "Evicted", ()),
+        last_pod=pod(terminated=clean, disruption="EvictionByEvictionAPI", **gone)), 9, S.FAILED, "Evicted", ()),
     ("deleted by hand, and gone with its last word", lambda: snapshot(
         engine=engine(IDLE), pod_gone=True, evidence=COLLECTED, last_pod=pod(terminated=clean, **gone)), 9, S.FAILED,
      "PodDeleted", ()),
@@ -191,8 +191,8 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
         engine=engine(IDLE), pod_gone=True, evidence=COLLECTED, last_pod=pod(name="e-pod-9", terminated=oom)), 9,
      S.FAILED, "PodDeleted", ()),
     ("pod gone with its namespace", lambda: snapshot(
-        engine=engine(IDLE), pod_gone=True, evidence=Evidence(0, {}, namespace_ending=True)), 9, S.SUCCESS, "Deleted",
-     ()),
+        engine=engine(IDLE), pod_gone=True, evidence=Evidence(0, {}, namespace_terminating=True)),
+     9, S.SUCCESS, "Deleted", ()),
     ("stop of a ready engine", lambda: snapshot(
         engine=engine(IDLE, desiredState="Stopped"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN, "StoppedByUser",
      (StopAgent,)),
@@ -224,10 +224,10 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
         engine=engine(IDLE, maxLifetime="1m"), pod=pod(), report=report(S.BUSY)), 61, S.SHUTTING_DOWN, "LifetimeOver",
      (StopAgent,)),
     ("silent", lambda: snapshot(engine=engine(IDLE), pod=pod(), report=report()), 31, S.IDLE, "KernelReady",
-     (AskAgent,)),
+     (GetAgentStatus,)),
     ("silent, asked twice", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(0), 2, at(35))), 41, S.IDLE, "KernelReady",
-     (AskAgent, AskNode)),
+     (GetAgentStatus, GetNodeCondition)),
     ("silent, just asked", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(0), 2, at(40))), 41, S.IDLE, "KernelReady",
      ()),
@@ -236,7 +236,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
         silence=Silence(at(0), 5, at(70), "ready")), 71, S.FAILED, "AgentLost", (DeletePod,)),
     ("lost, but its node was asked too early", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
-        silence=Silence(at(0), 5, at(66), "ready")), 71, S.IDLE, "KernelReady", (AskAgent, AskNode)),
+        silence=Silence(at(0), 5, at(66), "ready")), 71, S.IDLE, "KernelReady", (GetAgentStatus, GetNodeCondition)),
     ("lost node", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
         silence=Silence(at(0), 5, at(70), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
@@ -251,10 +251,10 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
         evidence=COLLECTED), 9, S.FAILED, "AgentExited", ()),
     ("waits for its next attempt", lambda: snapshot(
         engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
-                       "nextAttemptAt": "2026-11-24T12:00:20Z"}), others=()), 9, S.STARTING, "Restarting", ()),
+                       "nextAttemptAt": "2026-11-24T12:00:20Z"}), other_pods=()), 9, S.STARTING, "Restarting", ()),
     ("the old pod goes first", lambda: snapshot(
         engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
-                       "nextAttemptAt": "2026-11-24T12:00:05Z"}), others=(old_pod,)), 9, S.STARTING, "Restarting",
+                       "nextAttemptAt": "2026-11-24T12:00:05Z"}), other_pods=(old_pod,)), 9, S.STARTING, "Restarting",
      (DeletePod,)),
     ("its next attempt", lambda: snapshot(
         engine=engine({"engineState": "Starting", "reason": "Restarting", "attempt": 1,
@@ -301,12 +301,12 @@ def test_a_peak_of_long_before_a_kill_for_memory_is_not_told_as_its_peak(limit: 
     [
         ({"engineState": "Failed", "reason": "AgentLost"}, {"pod": pod()}, [AFTER_GRACE]),
         ({"engineState": "Failed", "reason": "NodeLost"}, {"pod": pod()}, [0]),
-        ({"engineState": "Failed", "reason": "NodeLost"}, {"pod": pod(deleting=True, deleted_by=at(0))}, []),
-        ({"engineState": "Success", "reason": "Deleted"}, {"pod": pod(deleting=True, deleted_by=at(-60))}, [0]),
-        (AGAIN, {"others": (pod(),)}, [AFTER_GRACE]),
-        (AGAIN, {"others": (pod(terminated=ended),)}, [0]),
-        (AGAIN, {"others": (pod(deleting=True, deleted_by=at(0)),)}, []),
-        (AGAIN, {"others": (pod(deleting=True, deleted_by=at(-60)),)}, [0]),
+        ({"engineState": "Failed", "reason": "NodeLost"}, {"pod": pod(deleting=True, grace_ends_at=at(0))}, []),
+        ({"engineState": "Success", "reason": "Deleted"}, {"pod": pod(deleting=True, grace_ends_at=at(-60))}, [0]),
+        (AGAIN, {"other_pods": (pod(),)}, [AFTER_GRACE]),
+        (AGAIN, {"other_pods": (pod(terminated=ended),)}, [0]),
+        (AGAIN, {"other_pods": (pod(deleting=True, grace_ends_at=at(0)),)}, []),
+        (AGAIN, {"other_pods": (pod(deleting=True, grace_ends_at=at(-60)),)}, [0]),
     ],
 )
 def test_a_pod_that_is_left_over_has_its_grace_and_is_taken_by_force_where_its_kubelet_is_dead(
@@ -394,7 +394,7 @@ SNAPSHOTS = st.builds(
     report_path_down=st.booleans(),
     evidence=st.sampled_from([None, COLLECTED]),
     failure=st.sampled_from([None, failure, fatal]),
-    others=st.sampled_from([(), (old_pod,)]),
+    other_pods=st.sampled_from([(), (old_pod,)]),
     stop=st.sampled_from([None, Stop(at(5), reasons.STOPPED_BY_USER)]),
 )
 
@@ -412,7 +412,7 @@ def test_it_answers_for_every_input_and_never_goes_back(s: Snapshot, seconds: fl
         assert decision.state is before
     creates = [action for action in decision.actions if isinstance(action, CreatePod)]
     assert not (creates and s.pod is not None), "no second pod beside a pod"
-    assert not (creates and s.others), "no pod while another attempt's is there"
+    assert not (creates and s.other_pods), "no pod while another attempt's is there"
     if decision.record is not None and decision.record.final:
         assert decision.state in FINAL
 
@@ -421,7 +421,7 @@ def test_it_answers_for_every_input_and_never_goes_back(s: Snapshot, seconds: fl
 @given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
 def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
-    if not decision.patch or any(isinstance(a, Collect | ConfirmPod | CreatePod) for a in decision.actions):
+    if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
         return
     status = {key: value for key, value in (dict(s.engine.status) | decision.patch).items() if value is not None}
     if decision.patch.get("attempt"):
@@ -431,9 +431,9 @@ def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("first_seen", "in_api"),
     [
-        # When this process saw the node and the container, and the whole seconds that the API tells of them.
+        # When this process first saw node and container, and the whole seconds that the API has for them.
         ({"scheduled": at(0.9), "containerStarted": at(1.6)}, {"scheduled": T0, "started": at(1)}),
         ({"scheduled": at(1.9), "containerStarted": at(1.9)}, {"scheduled": T0, "started": at(1)}),
         ({"scheduled": at(1.4), "containerStarted": at(2.6)}, {"scheduled": T0, "started": at(1)}),
@@ -442,11 +442,13 @@ def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -
     ],
     ids=["seen at once", "seen late", "the container seen late", "seen after the report", "never seen"],
 )
-def test_the_phases_of_a_start_stand_in_their_order(seen: dict[str, datetime], told: dict[str, datetime]) -> None:
+def test_the_phases_of_a_start_stand_in_their_order(
+    first_seen: dict[str, datetime], in_api: dict[str, datetime]
+) -> None:
     accepted = "2026-11-24T12:00:00.700000Z"
     s = snapshot(
-        engine=engine(STARTING | {"startup": {"accepted": accepted}}), pod=pod(**told), report=report(changed=2),
-        seen=seen,
+        engine=engine(STARTING | {"startup": {"accepted": accepted}}), pod=pod(**in_api), report=report(changed=2),
+        first_seen=first_seen,
     )  # fmt: skip
     startup = decided(s).patch["startup"]
     phases = [
@@ -462,7 +464,7 @@ def test_a_container_that_the_watch_shows_late_began_before_its_agent() -> None:
     s = snapshot(
         engine=engine(STARTING | {"startup": {"accepted": "2026-11-24T12:00:00.100000Z"}}),
         pod=pod(scheduled=T0, started=at(1)), report=report(changed=2, timings=timings),
-        seen={"scheduled": at(0.3), "containerStarted": at(1.6)},
+        first_seen={"scheduled": at(0.3), "containerStarted": at(1.6)},
     )  # fmt: skip
     startup = decided(s).patch["startup"]
     assert startup["scheduled"] < startup["containerStarted"] == startup["agentStarted"] < startup["kernelReady"]

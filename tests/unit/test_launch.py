@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
-    AskAgent,
-    AskNode,
-    Collect,
-    ConfirmPod,
+    CollectEvidence,
+    ConfirmPodGone,
     CreatePod,
     Decision,
     DeletePod,
     Evidence,
+    GetAgentStatus,
+    GetNodeCondition,
     Silence,
     Snapshot,
     Stop,
@@ -104,7 +104,7 @@ def ended(code: int, reason: str = "Error", message: str = "") -> Terminated:
 
 oom, clean = ended(137, "OOMKilled"), ended(0, "Completed")
 stopped = {"desiredState": "Stopped"}
-deleting = {"deleting": True, "deleted_at": at(9), "deleted_by": at(39)}
+deleting = {"deleting": True, "deleted_at": at(9), "grace_ends_at": at(39)}
 SILENT = Silence(at(0), 9, at(900), "ready")
 delayed, no_port = STARTING | {"launch": DELAYED}, STARTING | {"launch": NO_PORT}
 
@@ -172,7 +172,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[Any
         engine=engine(IDLE, **stopped), pod=pod(terminated=ended(137), **deleting), evidence=COLLECTED,
         stop=Stop(at(9), reasons.STOPPED_BY_USER)), 39, S.SUCCESS, "StoppedByUser", ()),
     ("ended, evidence first", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=clean)), 9, S.IDLE,
-     "ProcessReady", (Collect,)),
+     "ProcessReady", (CollectEvidence,)),
     ("exit 0", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
      "Completed", ()),
     ("exit 0 before anybody saw it ready", lambda: snapshot(
@@ -191,9 +191,9 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[Any
         engine=engine(IDLE), pod=pod(terminated=clean, **deleting), evidence=COLLECTED), 12, S.FAILED, "PodDeleted",
      ()),
     ("node lost: Kubernetes deletes the pod and nobody confirms", lambda: snapshot(
-        engine=engine(IDLE), pod=pod(disrupted="DeletionByTaintManager", **deleting), evidence=COLLECTED), 100,
+        engine=engine(IDLE), pod=pod(disruption="DeletionByTaintManager", **deleting), evidence=COLLECTED), 100,
      S.FAILED, "NodeLost", (DeletePod("w-pod-0", "p1", 0),)),
-    ("missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "ProcessReady", (ConfirmPod,)),
+    ("missing from the cache", lambda: snapshot(engine=engine(IDLE)), 9, S.IDLE, "ProcessReady", (ConfirmPodGone,)),
     ("another attempt follows", lambda: snapshot(
         engine=engine(IDLE, restartPolicy={"type": "OnFailure"}), pod=pod(terminated=ended(3)), evidence=COLLECTED), 9,
      S.STARTING, "Restarting", (DeletePod("w-pod-0", "p1", 0),)),
@@ -328,7 +328,9 @@ def test_an_unready_process_says_so_in_its_condition_alone() -> None:
     ],
 )
 def test_a_process_is_ready_from_when_the_kubelet_said_so(now: float, ready_since: float, ready: str) -> None:
-    s = snapshot(engine=engine(STARTING), pod=pod(ready=True, ready_since=at(ready_since)), seen={"accepted": at(0)})
+    s = snapshot(
+        engine=engine(STARTING), pod=pod(ready=True, ready_since=at(ready_since)), first_seen={"accepted": at(0)}
+    )
     patch = decided(s, now).patch
     assert patch["readyTime"] == f"2026-11-24T{ready}"
     startup = patch["startup"]
@@ -420,7 +422,9 @@ SNAPSHOTS = st.builds(
 def test_a_process_is_never_asked_anything_and_never_goes_back(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
     if not launch.has_agent(launch.of(s.engine, s.plugin)):
-        assert not [action for action in decision.actions if isinstance(action, AskAgent | AskNode | StopAgent)]
+        assert not [
+            action for action in decision.actions if isinstance(action, GetAgentStatus | GetNodeCondition | StopAgent)
+        ]
         assert decision.reason not in ("AgentLost", "KernelDied", "IdleTimeout")
     restarted = (decision.patch.get("attempt") or 0) > (s.engine.status.get("attempt") or 0)
     assert restarted or may_follow(s.engine.state, decision.state)
@@ -432,7 +436,7 @@ def test_a_process_is_never_asked_anything_and_never_goes_back(s: Snapshot, seco
 @given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
 def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
-    if not decision.patch or any(isinstance(a, Collect | ConfirmPod | CreatePod) for a in decision.actions):
+    if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
         return
     if decision.patch.get("attempt"):
         return

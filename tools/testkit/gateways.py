@@ -89,7 +89,7 @@ class FakeCluster:
         # Of further gateways over this cluster.
         self.more_caches: list[EngineCache] = []
         self.items: dict[tuple[str, str], dict[str, Any]] = {}
-        self.others: dict[tuple[str, str], dict[str, Any]] = {}
+        self.other_pods: dict[tuple[str, str], dict[str, Any]] = {}
         self.writes: list[tuple[str, str, Any]] = []
         # Raised by the next call of that verb; `after` lets the write happen first.
         self.fail: dict[str, ApiError] = {}
@@ -111,7 +111,7 @@ class FakeCluster:
     async def create(self, resource: Any, body: dict[str, Any], *, namespace: str | None = None) -> dict[str, Any]:
         self._maybe_fail("create")
         if resource.plural != "engineconns":
-            self.others[resource.plural, body["metadata"]["name"]] = body
+            self.other_pods[resource.plural, body["metadata"]["name"]] = body
             return body
         assert namespace is not None
         key = namespace, body["metadata"]["name"]
@@ -137,7 +137,7 @@ class FakeCluster:
         if resource.plural == "engineconnplugins":
             return PLUGIN
         if resource.plural != "engineconns":
-            if (found := self.others.get((resource.plural, name))) is None:
+            if (found := self.other_pods.get((resource.plural, name))) is None:
                 raise NotFound(404, "NotFound", f"{name} not found")
             return found
         assert namespace is not None
@@ -170,7 +170,7 @@ class FakeCluster:
 
     async def list(self, resource: Any, *, namespace: str | None = None) -> ObjectList:
         self._maybe_fail("list")
-        return ObjectList([item for (plural, _), item in self.others.items() if plural == resource.plural], "1")
+        return ObjectList([item for (plural, _), item in self.other_pods.items() if plural == resource.plural], "1")
 
     def _maybe_fail(self, verb: str) -> None:
         if (error := self.fail.pop(verb, None)) is not None:

@@ -275,7 +275,7 @@ class World:
             await parts.fill_caches()
             loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
-            await parts.pods_synced()
+            await parts.wait_pods_synced()
             loops = [parts.lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
 
@@ -449,7 +449,7 @@ class World:
 
 def _taker(parts: Operator, resource: Resource) -> Callable[[str, dict[str, Any]], None]:
     """As kopf's handler: hands each event on."""
-    return lambda kind, body: parts.take(resource, kind == "DELETED", body)
+    return lambda kind, body: parts.on_event(resource, kind == "DELETED", body)
 
 
 def _key(item: dict[str, Any]) -> tuple[str, str]:

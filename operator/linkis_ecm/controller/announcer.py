@@ -1,4 +1,4 @@
-"""What follows a written status besides the row: metrics of starts and ends, and Kubernetes Events for people.
+"""Announces each written status: metrics of starts and ends, and Kubernetes Events for people.
 
 Must not decide, block or raise.
 """
@@ -32,14 +32,14 @@ class Announcer:
         self._metrics = metrics
 
     def announce(self, engine: EngineView, decision: Decision) -> None:
-        """Counts what was written and, where the state or reason changed, records an event.
+        """Count the write and record a Kubernetes Event if the state or the reason changed.
 
-        `engine` is as it was before the write.
+        `engine` is the view from before the write.
         """
         self._count(engine, decision)
         reason = reasons.by_name(decision.reason)
         changed = "engineState" in decision.patch or "reason" in decision.patch
-        # Changes between Idle and Busy are in the row's history; as events they would be too many to read.
+        # Changes between Idle and Busy are in the database's transitions. As events they would be too many.
         if not changed or reason in (reasons.EXECUTING, None) or (
             reason is reasons.KERNEL_READY and engine.text("readyTime")
         ):  # fmt: skip

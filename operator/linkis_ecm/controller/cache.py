@@ -1,8 +1,8 @@
-"""What this process knows of the API's objects: engines, plugins and pods. It never goes back to an older version.
+"""The operator's cache of API objects: engines, plugins and pods. It never returns to an older version of an object.
 
-Events, lists and the answers to our own writes all come in here, in any order and more than once. Each object is
-replaced only by a higher resourceVersion, and the uids of deleted objects are kept against late events. Must not decide
-or write.
+Events, lists and the answers to our own writes arrive here in any order, and more than once. An object is replaced only
+by a higher resourceVersion. The uids of deleted objects are remembered, so that late events are ignored. Must not
+decide or write.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view,
 from linkis_ecm.model.engineconn import EngineConnSpec
 
 Key = tuple[str, str]
-# Deleted uids that are kept: those of some seconds, at the fastest rate of deletions.
+# How many uids of deleted objects are remembered: those of a few seconds at the fastest rate of deletions.
 TOMBSTONES = 4096
 
 
 class Cache:
-    """Views by key; each `apply_*` and `drop_*` returns whether anything changed, or what did."""
+    """Views by key. Each `apply_*` and `drop_*` returns whether anything changed, or the changed object."""
 
     def __init__(self, *, epoch: datetime) -> None:
-        # Stands for a creation time that cannot be read: this process's start.
+        # Used for a creation time that cannot be read: this process's start.
         self._epoch = epoch
         self.engines: dict[Key, EngineView] = {}
         self.plugins: dict[str, PluginView] = {}
         self._pods: dict[Key, PodView] = {}
-        # By uid of an engine the keys of its pods, of all attempts.
+        # The engine's uid → keys of its pods, of all attempts.
         self._owned: dict[str, set[Key]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
-        """An engine as an event, a list or an answer shows it."""
+        """Apply an engine from an event, a list or an answer."""
         view = engine_view(body, epoch=self._epoch)
         known = self.engines.get(view.key)
         if view.uid in self._tombstones or (
@@ -47,7 +47,7 @@ class Cache:
         return True
 
     def drop_engine(self, key: Key, uid: str) -> EngineView | None:
-        """The engine is gone; the last view of it, or None where it was not known or has been made anew."""
+        """The engine was deleted. Returns its last view; None if it was unknown or was created again."""
         self._add_tombstone(uid)
         known = self.engines.get(key)
         if known is None or known.uid != uid:
@@ -55,11 +55,11 @@ class Cache:
         return self.engines.pop(key)
 
     def absent_engines(self, present: set[str], version: int) -> list[EngineView]:
-        """Known engines that a list of that version does not have: their deletion was missed."""
+        """Known engines that are not in a list of that version, because the watch missed their deletion."""
         return [view for view in self.engines.values() if view.uid not in present and view.version <= version]
 
     def apply_plugin(self, body: Mapping[str, Any]) -> bool:
-        """A plugin; one that cannot be read is not offered."""
+        """Apply a plugin. A plugin that cannot be read is removed."""
         name = str(body["metadata"]["name"])
         view = plugin_view(body)
         if view is None:
@@ -74,7 +74,7 @@ class Cache:
         return self.plugins.pop(name, None) is not None
 
     def apply_pod(self, view: PodView) -> bool:
-        """A pod as an event, a list or an answer shows it."""
+        """Apply a pod from an event, a list or an answer."""
         key = (view.namespace, view.name)
         known = self._pods.get(key)
         if view.uid in self._tombstones or (
@@ -98,14 +98,14 @@ class Cache:
         return True
 
     def pod_of(self, engine: EngineView) -> PodView | None:
-        """The pod of the engine's current attempt, if it is the engine's own."""
+        """The pod of the engine's current attempt, if this engine owns it."""
         attempt = engine.status.get("attempt")
         name = engine.text("podName") or pod_name(engine.name, engine.uid, attempt if isinstance(attempt, int) else 0)
         pod = self._pods.get((engine.namespace, name))
         return pod if pod is not None and pod.owner_uid == engine.uid else None
 
     def other_pods(self, engine: EngineView, current: PodView | None) -> tuple[PodView, ...]:
-        """The engine's own pods of other attempts."""
+        """The pods of the engine's other attempts."""
         keys = sorted(self._owned.get(engine.uid, ()))
         return tuple(pod for key in keys if (pod := self._pods[key]) != current)
 
@@ -122,7 +122,7 @@ class Cache:
         return [pod for pod in self._pods.values() if pod.owner_uid not in uids]
 
     def plugin_for(self, spec: EngineConnSpec | None) -> PluginView | None:
-        """The catalogue's entry for what is asked: by name, by type and version, or the type's default."""
+        """The plugin for a spec: by name, by type and version, or the type's default."""
         if spec is None:
             return None
         return choose_plugin(

@@ -1,8 +1,9 @@
 """The operator's clock: the wall clock's time at the process's start, continued by the monotonic clock.
 
-A wall clock that jumps while the process runs (NTP, a suspended machine, a person) would fail engines whose start
-timeout then seems over, or keep idle ones for ever. This clock does not jump. How far the wall clock has jumped is a
-metric and a warning; the next process begins with the right time.
+The wall clock can jump, by NTP, a suspended machine or a person. Then engines would fail by a start timeout that has
+not expired, or idle ones would never end. This clock does not jump. The jump of the wall clock is a metric and a
+warning; the next process starts with the wall clock's new time. Must not be used for times that others compare with
+theirs.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from linkis_ecm.controller.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# Seconds. NTP moves a clock by less than this in hours; more at once is a jump.
-JUMP = 5.0
+# Seconds. NTP moves a clock by less than this in hours, so a larger difference is a jump.
+MAX_DRIFT = 5.0
 
 
 class SteadyClock:
@@ -27,14 +28,14 @@ class SteadyClock:
         self._skew = metrics.clock_skew
         self._monotonic = monotonic
         self._start = datetime.fromtimestamp(wall(), UTC)
-        self._zero = monotonic()
+        self._started = monotonic()
         self._warned = 0.0
 
     def __call__(self) -> datetime:
-        now = self._start + timedelta(seconds=self._monotonic() - self._zero)
+        now = self._start + timedelta(seconds=self._monotonic() - self._started)
         skew = self._wall() - now.timestamp()
         self._skew.set(skew)
-        if abs(skew - self._warned) > JUMP:
+        if abs(skew - self._warned) > MAX_DRIFT:
             self._warned = skew
             log.warning("the wall clock is %.1f s off this process's own: engines' deadlines keep the latter", skew)
         return now

@@ -1,7 +1,7 @@
-"""Writes the post-mortem of an attempt: what is left of its pod, before the pod is deleted; and deletes it later.
+"""Keeps the post-mortem of each attempt: collects the evidence of its pod before the pod is deleted; deletes it later.
 
-The agent sends its own log files; where it could not, the kubelet's log of the container is kept instead. What could
-not be collected is named in the bundle. Must not decide when: that is `engine.decide`.
+The agent uploads its own log files. If it could not, the kubelet's log of the container is kept instead. The bundle
+names what could not be collected. Must not decide when to collect: that is `engine.decide`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.engine import launch
-from linkis_ecm.engine.decision import Collect, Evidence
+from linkis_ecm.engine.decision import CollectEvidence, Evidence
 from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.engine.view import EngineView, Report
@@ -30,7 +30,7 @@ from linkis_ecm.model.record import PostMortemRecord
 
 log = logging.getLogger(__name__)
 
-# Seconds for a whole collection; an engine's end waits no longer. A kubelet that answers does so within one.
+# Seconds for a whole collection, since the engine's end waits for it. A working kubelet answers within 1 s.
 COLLECT_SECONDS = 10.0
 # Bytes of the kubelet's log, which by default holds 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
@@ -43,22 +43,22 @@ FILES_MAX = 16
 RESULTS_MAX = 64
 RESULTS_BYTES = 512 << 20
 RESULT_BYTES = 300 << 20
-# uids of deleted engines whose pods may still send their logs.
+# The largest number of remembered uids of deleted engines, whose pods may still upload their logs.
 DELETED_MAX = 10_000
-# Seconds between two sweeps for expired bundles.
+# Seconds between two deletions of expired bundles.
 EXPIRY_CHECK_SECONDS = 600.0
 
 
-class Index(Protocol):
-    """The store's side; the last two block and are called in threads."""
+class PostMortemIndex(Protocol):
+    """The store's part. The last two calls block and run in threads."""
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None: ...
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]: ...
     def delete_post_mortems(self, uid: str) -> None: ...
 
 
-class Bundles(Protocol):
-    """The archive's side (`archive.bundles.Archive`)."""
+class BundleStore(Protocol):
+    """The archive's part (`archive.bundles.Archive`)."""
 
     async def save(
         self, uid: str, attempt: int, name: str, chunks: AsyncIterator[bytes], *, limit: int, whole: bool = False
@@ -72,17 +72,17 @@ class Bundles(Protocol):
 
 
 class EvidenceKeeper:
-    """`collect` when an attempt ends, `take` what agents send, `delete_expired` later.
+    """`collect` when an attempt ends, `add_file` what agents send, `delete_expired` later.
 
-    `total` is how many bytes all bundles may have; beyond it the oldest go first.
+    `total` is the largest number of bytes of all bundles; beyond it the oldest are deleted first.
     """
 
     def __init__(
         self,
         *,
         client: KubeClient,
-        archive: Bundles,
-        index: Index,
+        archive: BundleStore,
+        index: PostMortemIndex,
         clock: Callable[[], datetime],
         retention: timedelta,
         total: int,
@@ -97,14 +97,15 @@ class EvidenceKeeper:
         self._outcomes = metrics.post_mortems
         self._deleted_engines: OrderedDict[str, str] = OrderedDict()
 
-    async def collect(self, engine: EngineView, action: Collect, report: Report | None) -> Evidence:
-        """Writes the bundle of an attempt. Never raises: what could not be collected is named as missing."""
+    async def collect(self, engine: EngineView, action: CollectEvidence, report: Report | None) -> Evidence:
+        """Write the bundle of an attempt. Never raises. What could not be collected is listed as missing."""
         missing: list[str] = []
         facts: dict[str, Any] = {}
-        ending = False
+        terminating = False
         try:
             async with asyncio.timeout(COLLECT_SECONDS):
-                ending = action.verdict.reason is reasons.POD_DELETED and await self._namespace_ends(engine.namespace)
+                if action.verdict.reason is reasons.POD_DELETED:
+                    terminating = await self._is_namespace_terminating(engine.namespace)
                 facts["pod"] = await self._pod(engine, action.pod, missing)
                 facts["events"] = await self._events(engine, action.pod, missing)
                 await self._log(engine, action, missing)
@@ -153,10 +154,10 @@ class EvidenceKeeper:
         }  # fmt: skip
         if missing:
             summary["missing"] = missing[:FILES_MAX]
-        return Evidence(action.attempt, summary, namespace_ending=ending)
+        return Evidence(action.attempt, summary, namespace_terminating=terminating)
 
-    async def _namespace_ends(self, name: str) -> bool:
-        """Whether the namespace is being deleted, or is gone already."""
+    async def _is_namespace_terminating(self, name: str) -> bool:
+        """Whether the namespace is being deleted or does not exist any more."""
         try:
             found = await self._client.get(NAMESPACES, name, timeout=5.0)
         except NotFound:
@@ -167,7 +168,7 @@ class EvidenceKeeper:
         return bool((found.get("metadata") or {}).get("deletionTimestamp"))
 
     async def _pod(self, engine: EngineView, name: str, missing: list[str]) -> dict[str, Any] | None:
-        """The pod's last status at the API server; None where the pod is gone or cannot be read."""
+        """The pod's last status from the API server; None if the pod is deleted or cannot be read."""
         try:
             pod = await self._client.get(PODS, name, namespace=engine.namespace, timeout=5.0)
         except NotFound:
@@ -205,8 +206,8 @@ class EvidenceKeeper:
             )  # fmt: skip
         return kept
 
-    async def _log(self, engine: EngineView, action: Collect, missing: list[str]) -> None:
-        """The kubelet's log, where no agent has sent its files."""
+    async def _log(self, engine: EngineView, action: CollectEvidence, missing: list[str]) -> None:
+        """Save the kubelet's log, unless an agent has uploaded its files."""
         if "stdout" in await self._archive.files(engine.uid, action.attempt):
             return
         agent = launch.has_agent(launch.of(engine, None))
@@ -227,12 +228,12 @@ class EvidenceKeeper:
         missing.append(f"stdout and stderr as files: {why}; {kept}")
 
     def engine_deleted(self, engine: EngineView) -> None:
-        """The engine's resource is deleted; its pod may still send its logs while it ends."""
+        """The engine's resource was deleted. Its pod may still upload its logs while it ends."""
         self._deleted_engines[engine.uid] = ticket_id(engine)
         while len(self._deleted_engines) > DELETED_MAX:
             self._deleted_engines.popitem(last=False)
 
-    async def take_result(
+    async def add_result(
         self,
         uid: str,
         attempt: int,
@@ -243,9 +244,9 @@ class EvidenceKeeper:
         ticket: str,
         announced: int | None,
     ) -> tuple[int, str]:
-        """A spilled result, as `take`, once older results have made room for the bytes that its sender announced.
+        """Add a spilled result, as `add_file`, after older results were deleted to make room for its announced bytes.
 
-        A result that does not come whole is not kept, and nothing is read of one that is too long.
+        An incomplete result is not kept. Of a result that is too long nothing is read.
         """
         limit = min(limit, RESULT_BYTES)
         room = limit if announced is None else announced
@@ -262,9 +263,9 @@ class EvidenceKeeper:
             earlier, file, size = kept.pop(0)
             await self._archive.discard(uid, earlier, file)
             total -= size
-        return await self.take(uid, attempt, name, chunks, limit=limit, ticket=ticket, whole=True)
+        return await self.add_file(uid, attempt, name, chunks, limit=limit, ticket=ticket, whole=True)
 
-    async def take(
+    async def add_file(
         self,
         uid: str,
         attempt: int,
@@ -275,13 +276,14 @@ class EvidenceKeeper:
         ticket: str,
         whole: bool = False,
     ) -> tuple[int, str]:
-        """A file that an agent sends; (bytes, why it is cut or ""). Raises OSError where the archive takes nothing."""
+        """Add a file that an agent uploads. Returns its bytes and why it is cut, or "". Raises OSError if the archive
+        fails."""
         size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit, whole=whole)
         await self._reindex(uid, attempt, self._deleted_engines.get(uid) or ticket, f"{name}: {cut}" if cut else "")
         return size, cut
 
     async def _reindex(self, uid: str, attempt: int, ticket: str, problem: str) -> None:
-        """Adds to the index what came after, or without, a collection."""
+        """Update the index for a file that came after a collection, or without one."""
         known = await self._archive.get(uid, attempt, BUNDLE)
         bundle = orjson.loads(known) if known else {}
         missing = [*bundle.get("missing", ()), *([problem] if problem else ())]
@@ -298,7 +300,7 @@ class EvidenceKeeper:
         )  # fmt: skip
 
     async def delete_expired(self) -> int:
-        """Deletes expired bundles; of how many engines."""
+        """Delete expired bundles. Returns the number of their engines."""
         removed = 0
         for uid in await asyncio.to_thread(self._index.expired_post_mortems, self._clock(), self._total):
             await self._archive.remove(uid)
@@ -307,7 +309,7 @@ class EvidenceKeeper:
         return removed
 
     async def run(self, leading: asyncio.Event) -> None:
-        """Sweeps while leading, until cancelled."""
+        """Delete expired bundles repeatedly while leading, until cancelled."""
         while True:
             await leading.wait()
             try:

@@ -1,6 +1,7 @@
-"""Does what a decision asks for: the operator's only writes. Each is idempotent; none decides anything.
+"""Executes the actions of a decision: the operator's only writes. Each one is idempotent.
 
-The API server's answer goes into the cache at once, so that the next decision sees it without waiting for a watch.
+The API server's answer goes into the cache at once, so that the next decision does not wait for a watch. Must not
+decide anything.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, Protocol
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import (
-    AskAgent,
-    AskNode,
-    ConfirmPod,
+    ConfirmPodGone,
     CreateFailure,
     CreatePod,
     DeleteEngine,
     DeletePod,
+    GetAgentStatus,
+    GetNodeCondition,
     StopAgent,
 )
 from linkis_ecm.engine.names import pod_name
@@ -32,19 +33,19 @@ from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
-# A refusal that may end by itself (a quota) is tried again after this.
+# A refusal that may end by itself, such as a quota, is tried again after this time.
 QUOTA_RETRY = timedelta(seconds=5)
 
 
 class Agents(Protocol):
-    """The way to an engine's agent."""
+    """Requests to an engine's agent."""
 
     async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
-        """Asks it to drain and exit within `grace` seconds; False where it did not take the request."""
+        """Ask the agent to drain and exit within `grace` seconds. False if it did not accept the request."""
         ...
 
     async def status(self, address: str, token: str) -> dict[str, Any] | None:
-        """The report that it would send; None where it does not answer."""
+        """The report that the agent would send now; None if it does not answer."""
         ...
 
 
@@ -67,7 +68,7 @@ class Executor:
         self._clock = clock
 
     async def create_pod(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
-        """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
+        """POST the pod. None if it exists afterwards, else why it was refused. Raises ApiError for a retry."""
         body = launch.with_token(action.pod, engine_token(self._token_key, engine.uid, action.attempt))
         try:
             made = await self._client.create(PODS, body)
@@ -84,7 +85,7 @@ class Executor:
         return None
 
     async def _use_existing(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
-        """A pod of that name exists: ours from a life before a crash, or somebody else's."""
+        """A pod with this name exists: ours, from before a crash, or another one's."""
         name = pod_name(engine.name, engine.uid, action.attempt)
         found = pod_view(await self._client.get(PODS, name, namespace=engine.namespace))
         if found.owner_uid != engine.uid:
@@ -96,23 +97,23 @@ class Executor:
         return CreateFailure(verdict, self._clock() + QUOTA_RETRY)
 
     async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
-        """PATCHes the status of exactly that engine; False where it is gone or was made anew."""
+        """PATCH the status of exactly this engine. False if it was deleted or created again."""
         body = {"metadata": {"uid": engine.uid}, "status": patch}
         try:
             answer = await self._client.patch(
                 ENGINECONNS, engine.name, body, namespace=engine.namespace, subresource="status"
             )
         except (NotFound, Conflict) as error:
-            # Deleted meanwhile, or deleted and made anew: an event of its own follows.
+            # The engine was deleted meanwhile, or created again. The watch reports that by itself.
             log.info("%s: its status was not taken: %s", engine.key, error)
             return False
         self._cache.apply_engine(answer)
         return True
 
     async def delete_pod(self, engine: EngineView, action: DeletePod) -> bool:
-        """DELETEs exactly that pod; one that is gone already is no error.
+        """DELETE exactly this pod. It is no error if the pod does not exist.
 
-        True where the answer showed the pod as it is now, so that no event of the watch will follow from it.
+        Returns True if the answer's pod went into the cache, so that the watch's event will bring nothing new.
         """
         try:
             answer = await self._client.delete(
@@ -121,12 +122,12 @@ class Executor:
         except (NotFound, Conflict) as error:
             log.info("%s: its pod %s is not there to delete: %s", engine.key, action.name, error)
             return False
-        # A pod that is gone at once is answered by a Status, or by the pod as it was.
+        # For a pod that is deleted at once the answer is a Status, or the pod as it was before.
         ending = answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp") is not None
         return ending and action.grace > 0 and self._cache.apply_pod(pod_view(answer))
 
-    async def confirm_pod(self, engine: EngineView, action: ConfirmPod) -> bool:
-        """Whether the API server itself has the engine's pod; a found one goes into the cache."""
+    async def confirm_pod(self, engine: EngineView, action: ConfirmPodGone) -> bool:
+        """Whether the API server has the engine's pod. If so, the pod goes into the cache."""
         try:
             found = pod_view(await self._client.get(PODS, action.name, namespace=engine.namespace))
         except NotFound:
@@ -140,11 +141,11 @@ class Executor:
         token = engine_token(self._token_key, engine.uid, action.attempt)
         return await self._agents.stop(action.address, token, grace=action.grace, reason=action.reason)
 
-    async def ask_agent(self, engine: EngineView, action: AskAgent) -> dict[str, Any] | None:
+    async def get_agent_status(self, engine: EngineView, action: GetAgentStatus) -> dict[str, Any] | None:
         token = engine_token(self._token_key, engine.uid, action.attempt)
         return await self._agents.status(action.address, token)
 
-    async def ask_node(self, action: AskNode) -> str:
+    async def get_node_condition(self, action: GetNodeCondition) -> str:
         """The state of a node at the API server: "ready", or a text that says what is wrong."""
         try:
             node = await self._client.get(NODES, action.name, timeout=5.0)
@@ -161,7 +162,7 @@ class Executor:
         return f"not ready ({ready.get('reason') or 'unknown'}: {ready.get('message') or 'no message'})"
 
     async def delete_engine(self, engine: EngineView, action: DeleteEngine) -> None:
-        """DELETEs the ended engine's resource."""
+        """DELETE the ended engine's resource."""
         try:
             await self._client.delete(ENGINECONNS, engine.name, namespace=engine.namespace, uid=action.uid)
         except (NotFound, Conflict) as error:

@@ -1,6 +1,6 @@
 """What one operator process remembers of each engine between passes.
 
-It may be lost at any time: then a question is asked again, and no answer changes. Must not decide.
+It may be lost at any time. Then a request is repeated, but no decision changes. Must not decide.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from linkis_ecm.model.record import EngineRecord
 
 @dataclass(slots=True)
 class Memory:
-    """One engine, of that uid.
+    """The memory of the engine with this uid.
 
-    `last_contact` is when its agent last reported or answered; at first, when this process saw the engine.
+    `last_contact` is when its agent last reported or answered. At first it is when this process first saw the engine.
     """
 
     uid: str
@@ -28,27 +28,27 @@ class Memory:
     evidence: Evidence | None = None
     pod_gone: bool = False
     last_pod: PodView | None = None
-    seen: dict[str, datetime] = field(default_factory=dict)
-    # The record last offered to the database.
-    offered: EngineRecord | None = None
+    first_seen: dict[str, datetime] = field(default_factory=dict)
+    # The last record that was offered to the database.
+    last_record: EngineRecord | None = None
     # Status requests since the last contact that the agent did not answer, and when the last one was sent.
     unanswered: int = 0
-    asked: datetime | None = None
-    # What the API server says of the silent engine's node; see Silence.
-    node: str = ""
+    last_asked: datetime | None = None
+    # The condition of a silent engine's node; see Silence.
+    node_condition: str = ""
 
     def record_contact(self, now: datetime) -> None:
         """The engine's agent has reported or answered."""
-        self.last_contact, self.unanswered, self.asked, self.node = now, 0, None, ""
+        self.last_contact, self.unanswered, self.last_asked, self.node_condition = now, 0, None, ""
 
     def next_attempt(self, now: datetime) -> None:
-        """Another pod follows: what was known of the old one is dropped."""
+        """Forget the old pod, because another attempt begins."""
         self.report = self.failure = self.stop = self.evidence = None
         self.pod_gone, self.last_pod = False, None
-        self.seen = {}
+        self.first_seen = {}
         self.record_contact(now)
 
     @property
     def silence(self) -> Silence:
-        """The agent's silence, as `decide` takes it."""
-        return Silence(self.last_contact, self.unanswered, self.asked, self.node)
+        """The agent's silence, as `decide` needs it."""
+        return Silence(self.last_contact, self.unanswered, self.last_asked, self.node_condition)

@@ -24,7 +24,7 @@ from linkis_ecm.controller.agents.reports import Reports
 from linkis_ecm.controller.agents.uploads import Uploads
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.clock import SteadyClock
-from linkis_ecm.controller.evidence import Bundles, EvidenceKeeper
+from linkis_ecm.controller.evidence import BundleStore, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
@@ -50,15 +50,15 @@ from linkis_ecm.store.sink import Sink
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "linkis-ecm-operator"
-# Seconds for what the sink still holds at the end; what is left then is offered again by the next operator.
+# Seconds to write the sink's remaining records at the end. The next operator offers the rest again.
 FLUSH_SECONDS = 5.0
-# Seconds for passes under way when the process ends: a write takes milliseconds, and another replica waits.
+# Seconds for running passes when the process ends. A write takes milliseconds, and another replica waits.
 DRAIN_SECONDS = 2.0
 CONTROLLER = "linkis.apache.org/ecm-operator"
-# Lists that replace a watch without events before the process ends itself.
+# How many lists replace a stalled watch before the process ends itself.
 STALLED_WATCH_LISTS = 1
-# Seconds without a turn of the event loop after which it counts as stuck.
-LOOP_STUCK = 30.0
+# After this many seconds without a heartbeat the event loop counts as stuck.
+LOOP_STUCK_SECONDS = 30.0
 
 
 def utc_now() -> datetime:
@@ -67,13 +67,13 @@ def utc_now() -> datetime:
 
 
 class StalledWatchError(Exception):
-    """kopf's watch delivers no events; only a new process helps."""
+    """kopf's watch delivers no events. Only a new process helps."""
 
 
 class Operator:
-    """All parts of one operator over a client and a sink; kopf or a test passes it events.
+    """All parts of one operator, over a client and a sink. kopf or a test calls `on_event`.
 
-    `clock` is what decisions go by; `wall` is for times that others read, and the Lease's.
+    `clock` is for decisions. `wall` is for times that others read, such as the Lease's.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Operator:
         client: KubeClient,
         sink: Sink,
         settings: OperatorSettings,
-        archive: Bundles,
+        archive: BundleStore,
         metrics: Metrics,
         clock: Callable[[], datetime] = utc_now,
         wall: Callable[[], datetime] = utc_now,
@@ -141,7 +141,7 @@ class Operator:
         )  # fmt: skip
         self.resync = Resync(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
-            namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.once,
+            namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.run_once,
         )  # fmt: skip
         self.uploads = Uploads(
             cache=self.cache, keeper=self.keeper, token_key=token_key, file_max=settings.archive_file_max,
@@ -153,10 +153,10 @@ class Operator:
         )  # fmt: skip
         self._stalled_watches = 0
         self.synced = False
-        # When the event loop last came to `heartbeat`, by the monotonic clock.
+        # The last heartbeat of the event loop, by the monotonic clock.
         self._last_heartbeat = time.monotonic()
 
-    def take(self, resource: Resource, deleted: bool, body: dict[str, Any]) -> None:
+    def on_event(self, resource: Resource, deleted: bool, body: dict[str, Any]) -> None:
         """An event of an EngineConn or an EngineConnPlugin."""
         meta = body["metadata"]
         if resource is ENGINECONNS:
@@ -171,11 +171,11 @@ class Operator:
         changed = self.cache.drop_plugin(meta["name"]) if deleted else self.cache.apply_plugin(body)
         if changed:
             self._offer_materials(meta["name"])
-            # Engines may wait for it; a pass over any other makes no call.
+            # Engines may wait for this plugin. A pass over any other engine makes no call.
             self.reconciler.enqueue_all()
 
     def start_leading(self) -> None:
-        """The Lease is held and the caches are filled: from here on this replica writes."""
+        """The Lease is held and the caches are filled: this replica writes from now on."""
         log.info("leading, with %d engines", len(self.cache.engines))
         self.metrics.leading.set(1)
         self.leading.set()
@@ -184,50 +184,50 @@ class Operator:
             self._offer_materials(name)
 
     def stop_leading(self) -> None:
-        """The Lease is lost: nothing is written any more."""
+        """The Lease is lost: this replica writes nothing any more."""
         log.warning("no longer leading")
         self.metrics.leading.set(0)
         self.leading.clear()
 
     def alive(self) -> str:
-        """What is wrong with the process, as a sentence; empty where nothing is."""
+        """The process's problem as a sentence; empty if there is none."""
         stuck = time.monotonic() - self._last_heartbeat
-        return f"the event loop has not run for {stuck:.0f} s" if stuck > LOOP_STUCK else ""
+        return f"the event loop has not run for {stuck:.0f} s" if stuck > LOOP_STUCK_SECONDS else ""
 
     def ready(self) -> str:
-        """Why the process does no work, as a sentence; empty where it does."""
+        """Why the process is not ready, as a sentence; empty if it is."""
         return self.canary.problem if self.synced else "the caches are not filled yet"
 
     async def _watch_stalled(self) -> None:
-        """The watch of EngineConns delivers no events: first a list replaces it, then the process ends."""
+        """The watch of EngineConns delivers no events: first list instead, then end the process."""
         self._stalled_watches += 1
         if self._stalled_watches > STALLED_WATCH_LISTS:
             raise StalledWatchError("the watch of EngineConns delivers no events: the process ends and begins anew")
         log.error("the watch of EngineConns delivers no events: listed instead")
         try:
-            await self.resync.once()
+            await self.resync.run_once()
             self.reconciler.enqueue_all()
         except ApiError as error:
             log.warning("the list failed, too: %s", error)
 
     def report_app(self) -> web.Application:
-        """Everything that agents call."""
+        """The HTTP application for all requests of agents."""
         app = self.reports.app()
         self.uploads.add_routes(app)
         return app
 
     async def heartbeat(self) -> None:
-        """Notes once a second that the event loop runs."""
+        """Record once a second that the event loop runs."""
         while True:
             self._last_heartbeat = time.monotonic()
             await asyncio.sleep(1)
 
     async def fill_caches(self) -> None:
-        """Lists everything once, engines before pods, so that no pod is missed that a status names."""
+        """List everything once, engines before pods, so that every pod that a status names is found."""
         delay = 0.2
         while True:
             try:
-                await self.resync.once()
+                await self.resync.run_once()
                 break
             except ApiError as error:
                 log.warning("the first list failed, again in %.1f s: %s", delay, error)
@@ -235,16 +235,16 @@ class Operator:
                 delay = min(delay * 2, 10.0)
 
     async def repair_rows(self) -> None:
-        """Once, when this replica begins to lead: rows of engines that went while nobody looked."""
+        """Once, when this replica starts to lead: end the rows of engines that were deleted while no operator ran."""
         await self.leading.wait()
         try:
             await self.resync.end_absent_rows()
         except Exception:
-            # The database may be down; the periodic resync does it then.
+            # The database may be down. The periodic resync does it later.
             log.exception("rows of engines that are gone could not be ended")
 
-    async def pods_synced(self) -> None:
-        """Returns once pods were listed in each watched namespace."""
+    async def wait_pods_synced(self) -> None:
+        """Wait until pods were listed in each watched namespace."""
         for reflector in self.pods:
             await reflector.synced.wait()
         self.synced = True
@@ -277,8 +277,8 @@ class Operator:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, port: int) -> AsyncIterator[None]:
-    """An application on all addresses of the pod."""
+async def serve(app: web.Application, port: int) -> AsyncIterator[None]:
+    """Serve an application on all addresses of the pod, within the block."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -289,10 +289,10 @@ async def serving(app: web.Application, port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """Tasks for the time of the block, in their order.
+async def run_background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Run coroutines as tasks within the block.
 
-    One that fails ends the process, which is started anew and loses nothing.
+    A task that fails ends the process. The kubelet restarts it, and nothing is lost.
     """
     main = asyncio.current_task()
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
@@ -313,7 +313,7 @@ async def background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]
 
 
 async def run(settings: OperatorSettings) -> None:
-    """The operator's process, until SIGTERM. Raises the store's or the archive's error where one cannot be used."""
+    """Run the operator until SIGTERM. Raises the store's or the archive's error if one cannot be used."""
     database_url = settings.database_url.get_secret_value()
     await asyncio.to_thread(upgrade, database_url)
     archive = Archive(settings.archive_url.get_secret_value())
@@ -330,24 +330,24 @@ async def run(settings: OperatorSettings) -> None:
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
         health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
-        await stack.enter_async_context(serving(health, settings.health_port))
-        await stack.enter_async_context(serving(operator.report_app(), settings.report_port))
-        await stack.enter_async_context(background(operator.heartbeat()))
+        await stack.enter_async_context(serve(health, settings.health_port))
+        await stack.enter_async_context(serve(operator.report_app(), settings.report_port))
+        await stack.enter_async_context(run_background(operator.heartbeat()))
         await operator.fill_caches()
         reflectors = [reflector.run() for reflector in operator.pods]
-        await stack.enter_async_context(background(*reflectors, operator.reconciler.run(), operator.resync.run()))
-        await operator.pods_synced()
+        await stack.enter_async_context(run_background(*reflectors, operator.reconciler.run(), operator.resync.run()))
+        await operator.wait_pods_synced()
         stack.push_async_callback(operator.lease.release)
         leading = operator.leading
         parts = [operator.lease.run(), operator.repair_rows(), operator.recorder.run(), operator.keeper.run(leading)]
         if settings.canary:
             parts.append(operator.canary.run(leading))
-        contending, *_ = await stack.enter_async_context(background(*parts))
+        contending, *_ = await stack.enter_async_context(run_background(*parts))
 
-        async def hand_over() -> None:
+        async def release_leadership() -> None:
             await operator.reconciler.worker.drain(DRAIN_SECONDS)
             contending.cancel()
             await asyncio.gather(contending, return_exceptions=True)
             await operator.lease.release()
 
-        await handlers.run(operator.take, namespaces=settings.watch_namespaces, stopping=hand_over)
+        await handlers.run(operator.on_event, namespaces=settings.watch_namespaces, stopping=release_leadership)

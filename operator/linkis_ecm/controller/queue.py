@@ -1,7 +1,7 @@
 """The work queue: keys, each at most once, each with one worker at a time.
 
-Ten events of one key are one pass; an event during its pass is one more pass after it. Bounded by the number of keys.
-Must not hold objects or know what a key stands for.
+Ten events of one key cause one pass. An event during the key's pass causes one more pass after it. The size is bounded
+by the number of keys. Must not hold objects or know the meaning of a key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WorkQueue(Generic[K]):
         self._waiting: OrderedDict[K, float] = OrderedDict()
         self._working: set[K] = set()
         # Keys that were added while a worker had them.
-        self._again: set[K] = set()
+        self._dirty: set[K] = set()
         self._wake = asyncio.Event()
         self._closed = False
         self._resting = asyncio.Event()
@@ -48,15 +48,15 @@ class WorkQueue(Generic[K]):
         return key in self._working
 
     def add(self, key: K) -> None:
-        """Asks for a pass over the key."""
+        """Request a pass over the key."""
         if key in self._working:
-            self._again.add(key)
+            self._dirty.add(key)
         elif key not in self._waiting:
             self._waiting[key] = self._clock()
             self._wake.set()
 
     async def get(self) -> K:
-        """The next key; the caller owns it until `done`. Waits for ever once the queue is closed."""
+        """The next key. The caller owns it until `done`. Waits forever once the queue is closed."""
         while self._closed or not self._waiting:
             self._wake.clear()
             await self._wake.wait()
@@ -66,18 +66,18 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """The pass over the key is over."""
+        """The pass over the key has ended."""
         self._working.discard(key)
         if not self._working:
             self._resting.set()
-        if key in self._again:
-            self._again.discard(key)
+        if key in self._dirty:
+            self._dirty.discard(key)
             self.add(key)
 
     def close(self) -> None:
-        """Gives no further key to workers."""
+        """Give no more keys to workers."""
         self._closed = True
 
     async def rest(self) -> None:
-        """Returns once no key is worked on."""
+        """Wait until no worker has a key."""
         await self._resting.wait()

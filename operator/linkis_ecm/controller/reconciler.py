@@ -1,7 +1,7 @@
-"""What an engine needs: one pass of snapshot -> decide -> execute -> record. Level-triggered and crash-only.
+"""Reconciles engines: one pass is snapshot -> decide -> execute -> record. Level-triggered and crash-only.
 
-When a pass runs, and what follows a failure, is `controller.worker`'s. What is remembered between passes may be lost at
-any time. Must not decide anything itself: that is `engine.decide`.
+`controller.worker` decides when a pass runs and what follows a failure. The memory between passes may be lost at any
+time. Must not decide anything about an engine: that is `engine.decide`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.report_path import ReportPath
 from linkis_ecm.controller.worker import WORKERS, Result, Worker
-from linkis_ecm.engine.agent_report import BadReport, report_of
-from linkis_ecm.engine.conditions import pass_failed, says_pass_failed
+from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
+from linkis_ecm.engine.conditions import has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
     Action,
-    AskAgent,
-    AskNode,
-    Collect,
-    ConfirmPod,
+    CollectEvidence,
+    ConfirmPodGone,
     CreatePod,
     DeleteEngine,
     DeletePod,
+    GetAgentStatus,
+    GetNodeCondition,
     Settings,
     Snapshot,
     StopAgent,
@@ -58,8 +58,8 @@ class RecordSink(Protocol):
 class Reconciler:
     """`enqueue` keys, `run` until cancelled.
 
-    `leading` is set once the caches are filled and the Lease is held. `may_write` is asked before each pass: the Lease
-    may have run out while the event loop was busy.
+    `leading` is set once the caches are filled and the Lease is held. `may_write` is called before each pass, because
+    the Lease may have expired while the event loop was busy.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Reconciler:
         )  # fmt: skip
         metrics.watch_engines(cache.engines)
 
-    # What comes in.
+    # Events.
 
     def enqueue(self, key: Key) -> None:
         """Something about the engine may have changed."""
@@ -109,30 +109,30 @@ class Reconciler:
             self.worker.enqueue(key)
 
     def pod_changed(self, pod: PodView) -> None:
-        """A pod was made or changed: its engine gets a pass."""
+        """A pod was created or changed: enqueue its engine."""
         if pod.owner_name:
             self.worker.enqueue((pod.namespace, pod.owner_name))
 
     def pod_deleted(self, pod: PodView) -> None:
-        """A pod is gone; `pod` is as the watch showed it last."""
+        """A pod was deleted. `pod` is its last view from the watch."""
         engine = self._cache.engines.get((pod.namespace, pod.owner_name))
         if engine is not None and engine.uid == pod.owner_uid:
             self._memory_of(engine).last_pod = pod
         self.pod_changed(pod)
 
-    def take_report(self, engine: EngineView, report: Report) -> None:
-        """An agent's report, checked by `reports`; the last one counts."""
+    def record_report(self, engine: EngineView, report: Report) -> None:
+        """Record an agent's report, which `reports` has checked. The last one counts."""
         memory = self._memory_of(engine)
         before = memory.report
         memory.report = report
         was_asked = memory.unanswered > 0
         memory.record_contact(self._clock())
-        # Only a change needs a pass: usage is read when there is something else to write.
-        if was_asked or before is None or _essence(report) != _essence(before):
+        # Only a change needs a pass. Usage is written together with the next change.
+        if was_asked or before is None or _fields_that_need_a_pass(report) != _fields_that_need_a_pass(before):
             self.worker.enqueue(engine.key)
 
     def record_contact(self, engine: EngineView) -> None:
-        """The agent is alive, and reported nothing new."""
+        """The agent is alive and has reported nothing new."""
         self._memory_of(engine).record_contact(self._clock())
 
     def last_report(self, engine: EngineView) -> Report | None:
@@ -140,7 +140,7 @@ class Reconciler:
         return self._memory_of(engine).report
 
     def engine_deleted(self, engine: EngineView) -> None:
-        """The engine's resource is gone: its final record is offered, unless the database has it."""
+        """The engine's resource was deleted: offer its final record, unless the database has one."""
         memory = self._memory_of(engine)
         self._memory.pop(engine.key, None)
         self.worker.remove(engine.key)
@@ -149,13 +149,13 @@ class Reconciler:
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
         if record is not None:
-            # A pod that went with its engine is the deletion's own doing.
+            # If only the pod was deleted, it was deleted together with its engine.
             ended_before = record.final and record.reason != reasons.POD_DELETED.name
             self._sink.offer(record if ended_before else final_record(record, self._clock()))
 
-    def offered(self) -> list[tuple[Key, EngineRecord]]:
-        """The record last offered to the database, of each engine that is there."""
-        return [(key, memory.offered) for key, memory in self._memory.items() if memory.offered is not None]
+    def last_records(self) -> list[tuple[Key, EngineRecord]]:
+        """The last record that was offered to the database, for each existing engine."""
+        return [(key, memory.last_record) for key, memory in self._memory.items() if memory.last_record is not None]
 
     async def run(self) -> None:
         """Reconciles until cancelled."""
@@ -164,7 +164,7 @@ class Reconciler:
     # One pass.
 
     async def process(self, key: Key) -> Result:
-        """One pass over one engine. Raises ApiError where the API server does not take a write."""
+        """One pass over one engine. Raises ApiError if the API server does not accept a write."""
         engine = self._cache.engines.get(key)
         if engine is None:
             return Result()
@@ -172,12 +172,12 @@ class Reconciler:
         decision = decide(self._snapshot(engine, memory), self._clock(), self._settings)
         memory.stop = decision.stop
         result = Result(requeue_at=decision.deadline)
-        go_on = True
+        still_valid = True
         for action in decision.actions:
             if not isinstance(action, DeletePod):
-                go_on = await self._perform(engine, memory, action) and go_on
-        if not go_on:
-            # What was learned changes the decision: nothing of this one is written.
+                still_valid = await self._execute(engine, memory, action) and still_valid
+        if not still_valid:
+            # The actions' results change the decision, so this one is not written.
             self.worker.enqueue(key)
             return result
         if decision.patch:
@@ -186,53 +186,53 @@ class Reconciler:
             self._announcer.announce(engine, decision)
             if decision.patch.get("attempt") not in (None, engine.status.get("attempt") or 0):
                 memory.next_attempt(self._clock())
-            # One more pass over what was written: its own deadlines begin now. A settled pass makes no call.
+            # One more pass over the new status, for its deadlines. A pass over a settled engine makes no call.
             self.worker.enqueue(key)
-        if decision.record is not None and decision.record != memory.offered:
-            memory.offered = decision.record
+        if decision.record is not None and decision.record != memory.last_record:
+            memory.last_record = decision.record
             self._sink.offer(decision.record)
-        # Last: a crash, or a refused write, after a deletion would leave a pod that is gone and no reason for it. The
-        # status that is written asks for the deletion again.
+        # Deletions are last. After a crash or a refused write, a deleted pod would have no reason in the status. If a
+        # deletion is lost instead, the written status causes it again.
         for action in decision.actions:
             if isinstance(action, DeletePod) and await self._executor.delete_pod(engine, action):
                 self.worker.enqueue(key)
         return result
 
-    async def _perform(self, engine: EngineView, memory: Memory, action: Action) -> bool:
-        """Does one action; False where the decision must be made anew before it is written down."""
+    async def _execute(self, engine: EngineView, memory: Memory, action: Action) -> bool:
+        """Do one action. Returns False if the decision must be made again before it is written."""
         match action:
             case CreatePod():
                 memory.failure = await self._executor.create_pod(engine, action)
                 return memory.failure is None
-            case ConfirmPod():
+            case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
             case StopAgent():
                 if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
                     log.info("%s: its agent will be asked again", engine.key)
-            case AskAgent():
-                await self._ask(engine, memory, action)
+            case GetAgentStatus():
+                await self._ask_agent(engine, memory, action)
                 return False
-            case AskNode():
-                memory.node = await self._executor.ask_node(action)
+            case GetNodeCondition():
+                memory.node_condition = await self._executor.get_node_condition(action)
                 return False
-            case Collect():
+            case CollectEvidence():
                 memory.evidence = await self._evidence.collect(engine, action, memory.report)
                 return False
             case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True
 
-    async def _ask(self, engine: EngineView, memory: Memory, action: AskAgent) -> None:
-        """Asks an agent that does not report for its status; its answer counts as a report."""
+    async def _ask_agent(self, engine: EngineView, memory: Memory, action: GetAgentStatus) -> None:
+        """Request the status of a silent agent. Its answer counts as a report."""
         memory.unanswered += 1
-        memory.asked = self._clock()
-        answer = await self._executor.ask_agent(engine, action)
+        memory.last_asked = self._clock()
+        answer = await self._executor.get_agent_status(engine, action)
         if answer is None:
             return
         try:
-            report = report_of(answer, engine, memory.report, self._clock())
-        except BadReport as error:
+            report = parse_report(answer, engine, memory.report, self._clock())
+        except InvalidReportError as error:
             log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
             return
         log.info("%s: its agent did not report, and answers", engine.key)
@@ -240,11 +240,11 @@ class Reconciler:
         memory.record_contact(self._clock())
 
     async def _report_poison(self, key: Key, error: Exception) -> None:
-        """Writes on the engine itself that its passes fail: one write, as long as its status says so."""
+        """Write into the engine's status that its passes fail. One write; nothing more while the status says so."""
         engine = self._cache.engines.get(key)
-        if engine is None or says_pass_failed(engine.status.get("conditions")):
+        if engine is None or has_pass_failed(engine.status.get("conditions")):
             return
-        conditions = pass_failed(
+        conditions = pass_failed_conditions(
             engine.status.get("conditions"),
             f"{type(error).__name__}: {error}",
             now=self._clock(),
@@ -259,13 +259,13 @@ class Reconciler:
         pod = self._cache.pod_of(engine)
         now = self._clock()
         if not engine.status:
-            memory.seen.setdefault("accepted", now)
+            memory.first_seen.setdefault("accepted", now)
         if pod is not None:
             memory.pod_gone = False
             if pod.node:
-                memory.seen.setdefault("scheduled", now)
+                memory.first_seen.setdefault("scheduled", now)
             if pod.started is not None:
-                memory.seen.setdefault("containerStarted", now)
+                memory.first_seen.setdefault("containerStarted", now)
         return Snapshot(
             engine=engine,
             pod=pod,
@@ -275,11 +275,11 @@ class Reconciler:
             stop=memory.stop,
             pod_gone=memory.pod_gone,
             last_pod=memory.last_pod,
-            others=self._cache.other_pods(engine, pod),
+            other_pods=self._cache.other_pods(engine, pod),
             silence=memory.silence,
             evidence=memory.evidence,
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
-            seen=dict(memory.seen),
+            first_seen=dict(memory.first_seen),
         )
 
     def _memory_of(self, engine: EngineView) -> Memory:
@@ -289,6 +289,6 @@ class Reconciler:
         return memory
 
 
-def _essence(report: Report) -> tuple[object, ...]:
+def _fields_that_need_a_pass(report: Report) -> tuple[object, ...]:
     """The part of a report whose change needs a pass."""
     return report.state, report.reason, report.active, report.last_task_ended

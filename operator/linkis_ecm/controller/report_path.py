@@ -1,6 +1,6 @@
-"""Whether agents' reports can reach this operator at all: if most agents are silent at once, our own network is down.
+"""Checks whether agents' reports can reach this operator: if most agents are silent at once, our own network is down.
 
-Then no engine is called lost. Must not decide about one engine.
+Then no engine counts as lost. Must not decide about one engine.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from linkis_ecm.engine import launch
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.states import AVAILABLE
 
-# So many silent agents at once, if they are most of those that are up, mean that the path is down.
-SILENT_FROM = 5
-# Seconds for which an answer is kept: counting goes over all engines.
-KEPT_SECONDS = 1.0
+# The path counts as down only if at least this many agents are silent, and these are most of the running ones.
+MIN_SILENT_ENGINES = 5
+# Seconds for which the result is cached, because counting checks all engines.
+CACHE_SECONDS = 1.0
 
 
 class ReportPath:
-    """Over the engines of the cache and what the reconciler remembers of them."""
+    """Counts silent agents, from the cached engines and the reconciler's memory of them."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class ReportPath:
         self._silent_after = silent_after
         self._clock = clock
         self._metrics = metrics
-        self._kept_until = 0.0
+        self._cached_until = 0.0
         self._down = False
         metrics.not_reporting.set_function(lambda: float(self.silent()))
 
     def silent(self) -> int:
-        """Engines that are up and whose agents have not reported for too long."""
+        """The number of running engines whose agents have been silent for longer than `silent_after`."""
         limit = self._clock() - self._silent_after
         return sum(
             memory.last_contact < limit and (engine := self._engines.get(key)) is not None and _reports(engine)
@@ -53,11 +53,11 @@ class ReportPath:
     def is_down(self) -> bool:
         """Whether most agents are silent; counted at most once a second."""
         now = self._clock().timestamp()
-        if now >= self._kept_until:
-            self._kept_until = now + KEPT_SECONDS
+        if now >= self._cached_until:
+            self._cached_until = now + CACHE_SECONDS
             silent = self.silent()
             up = sum(map(_reports, self._engines.values()))
-            self._down = silent >= SILENT_FROM and silent * 2 > up
+            self._down = silent >= MIN_SILENT_ENGINES and silent * 2 > up
             self._metrics.report_path_down.set(self._down)
         return self._down
 

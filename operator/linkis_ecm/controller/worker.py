@@ -32,7 +32,7 @@ K = TypeVar("K", bound=Hashable)
 # that one kind does not take all of the API server's time.
 WORKERS = 16
 # A key whose passes failed so often in a row is a poison key.
-POISON_FROM = 3
+POISON_AFTER = 3
 # Half a second would be noise in a log, an hour would leave a mended object waiting: 0.2 s, doubling to a minute.
 BACKOFF = Backoff(base=0.2, cap=60.0)
 # A key whose turn comes while nothing may be written waits this long: about one renewal of the Lease.
@@ -45,7 +45,7 @@ SLEEP_MARGIN = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a pass came to.
+    """The result of a pass.
 
     `requeue_at`: the key gets another pass then (Unix time in seconds, by the worker's clock), though nothing happens
     to it; None: no other pass. `error`: the pass failed; it is repeated after a back-off, and `requeue_at` is ignored.
@@ -83,7 +83,7 @@ class WorkerMetrics:
     def watch(
         self, name: str, *, depth: Callable[[], int], age: Callable[[], float], poison: Callable[[], int]
     ) -> None:
-        """Asks these at each scrape, for the work loop of that name."""
+        """Read these functions at each scrape, for the work loop with this name."""
         self._depth.labels(name).set_function(lambda: float(depth()))
         self._age.labels(name).set_function(age)
         self._poison.labels(name).set_function(lambda: float(poison()))
@@ -136,7 +136,7 @@ class Worker(Generic[K]):
 
     @property
     def idle(self) -> bool:
-        """No key waits for its turn and none is being reconciled; deadlines may be set."""
+        """Whether no key waits and none is being reconciled. There may be deadlines."""
         return self._queue.idle
 
     def failures(self, key: K) -> int:
@@ -145,28 +145,28 @@ class Worker(Generic[K]):
 
     def poison_keys(self) -> int:
         """How many keys are poison now."""
-        return sum(count >= POISON_FROM for count in self._failures.values())
+        return sum(count >= POISON_AFTER for count in self._failures.values())
 
     def enqueue(self, key: K) -> None:
-        """Asks for a pass over the key, as soon as a worker is free."""
+        """Request a pass over the key, as soon as a worker is free."""
         self._queue.add(key)
 
     def remove(self, key: K) -> None:
-        """The key's object is gone: its deadline and its failures are dropped, also those of a pass under way."""
+        """The key's object was deleted: drop its deadline and its failures, also those of a running pass."""
         self._failures.pop(key, None)
         self._set_deadline(key, None)
         if self._queue.is_working(key):
             self._removed.add(key)
 
     async def run(self) -> None:
-        """Workers and the clock, until cancelled. Cancellation also ends the passes under way."""
+        """Run workers and deadlines until cancelled. Cancellation also ends running passes."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_deadlines())
             for _ in range(self._workers):
                 group.create_task(self._work())
 
     async def drain(self, timeout: float) -> bool:
-        """Begins no further pass and waits `timeout` seconds for those under way; whether they have all ended."""
+        """Start no more passes and wait `timeout` seconds for running ones. Returns whether all have ended."""
         self._queue.close()
         try:
             async with asyncio.timeout(timeout):
@@ -204,7 +204,7 @@ class Worker(Generic[K]):
                 self._queue.done(key)
 
     async def _pass(self, key: K) -> None:
-        """One pass; whatever goes wrong stays with this key."""
+        """One pass. An error affects only this key."""
         try:
             result = await self._reconcile(key)
         except Exception as error:
@@ -224,7 +224,7 @@ class Worker(Generic[K]):
             log.warning("%s: %s", key, error)
         else:
             log.error("%s: the pass failed", key, exc_info=error)
-            if failures >= POISON_FROM and self._on_poison is not None:
+            if failures >= POISON_AFTER and self._on_poison is not None:
                 await self._on_poison(key, error)
         if key not in self._removed:
             self._set_deadline(key, self._clock().timestamp() + self._backoff.delay(failures, rng=self._rng))

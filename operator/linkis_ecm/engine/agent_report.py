@@ -1,4 +1,7 @@
-"""The JSON of an agent's report (docs/design/interfaces.md) as a Report: read with bounds, refused by field. Pure."""
+"""Parses the JSON of an agent's report (docs/design/interfaces.md) into a Report.
+
+The agent's pod is not trusted: each field is bounded. Pure. Must not decide what a report means.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,27 @@ from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.states import EngineState
 
 
-class BadReport(ValueError):  # noqa: N818 - a refusal, sent to the agent
-    """The report's body cannot be read; the text names the field."""
+class InvalidReportError(ValueError):
+    """The report's body cannot be read. The text names the field and is sent to the agent."""
 
 
 def as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadReport("it must be a JSON object")
+        raise InvalidReportError("it must be a JSON object")
     return value
 
 
 def text(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value or len(value) > 253:
-        raise BadReport(f"{name} must be a text of 1 to 253 characters")
+        raise InvalidReportError(f"{name} must be a text of 1 to 253 characters")
     return value
 
 
 def number(body: Mapping[str, Any], name: str) -> int:
     value = body.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadReport(f"{name} must be a whole number of 0 or more")
+        raise InvalidReportError(f"{name} must be a whole number of 0 or more")
     return value
 
 
@@ -39,17 +42,18 @@ def state(body: Mapping[str, Any]) -> EngineState:
     try:
         return EngineState(str(body.get("state")))
     except ValueError:
-        raise BadReport(f"state must be one of {', '.join(EngineState)}") from None
+        raise InvalidReportError(f"state must be one of {', '.join(EngineState)}") from None
 
 
-def report_of(body: Mapping[str, Any], engine: EngineView, previous: Report | None, now: datetime) -> Report:
-    """The report; raises BadReport. `previous` is the one before it: it has the time at which the state was entered."""
-    word = state(body)
+def parse_report(body: Mapping[str, Any], engine: EngineView, previous: Report | None, now: datetime) -> Report:
+    """Parse a report. Raises InvalidReportError. `previous` is the report before it, which has the time of the state's
+    beginning."""
+    reported_state = state(body)
     return Report(
         attempt=number(body, "attempt"),
         sequence=number(body, "sequence"),
-        state=word,
-        changed=_changed_at(previous, engine, word, now),
+        state=reported_state,
+        changed=_changed_at(previous, engine, reported_state, now),
         reason=str(body.get("reason") or "")[:200],
         message=str(body.get("message") or "")[:8000],
         timings=_floats(body.get("timings")),
@@ -62,11 +66,12 @@ def report_of(body: Mapping[str, Any], engine: EngineView, previous: Report | No
     )
 
 
-def _changed_at(previous: Report | None, engine: EngineView, word: EngineState, now: datetime) -> datetime:
-    """When the engine entered a reported state, by this operator's clock; after a restart it is in the status."""
-    if previous is not None and previous.state == word:
+def _changed_at(previous: Report | None, engine: EngineView, reported_state: EngineState, now: datetime) -> datetime:
+    """When the engine entered the reported state, by this operator's clock; after an operator's restart, by the
+    status."""
+    if previous is not None and previous.state == reported_state:
         return previous.changed
-    if previous is None and engine.state == word:
+    if previous is None and engine.state == reported_state:
         return parse_time(engine.text("stateSince")) or now
     return now
 
@@ -86,7 +91,7 @@ def _float(value: Any) -> float:
 
 
 def _floats(value: Any) -> dict[str, float]:
-    """The numbers of an object; at most 32 of them."""
+    """The numeric values of an object, at most 32."""
     if not isinstance(value, dict):
         return {}
     numbers = {str(k)[:64]: v for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}

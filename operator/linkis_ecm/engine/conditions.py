@@ -1,7 +1,7 @@
-"""The status that an engine should show, and the smallest patch that makes it so.
+"""The conditions of an engine's status, and the smallest merge patch between two statuses.
 
-A patch is made only where the engine's state, its reason or the observed generation changed. The pod shows the
-progress in between; it is written with the next change. That keeps an engine's life at three status writes.
+`decide` writes a patch only if the state, the reason, the attempt or the observed generation changed; progress in
+between is visible in the pod. So an engine's life has three status writes. Pure. Must not choose a state.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def conditions(
     before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool | None,
     now: datetime, generation: int, exhausted: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only where they are true.
+    """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only if they are true.
 
-    A condition keeps its time where its status did not change. `registered` is None where no agent registers.
+    A condition keeps its time if its status did not change. `registered` is None for an engine without an agent.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
     desired: list[tuple[str, bool]] = [
@@ -50,13 +50,13 @@ def conditions(
             "lastTransitionTime": kept or format_second(now),
             "observedGeneration": generation,
         }
-        # Only the conditions that sum up the others carry the sentence.
+        # Only the summary conditions have the message.
         out.append(entry | {"message": message if kind in ("Ready", "Stalled") else ""})
     return out
 
 
-def pass_failed(before: Any, error: str, *, now: datetime, generation: int) -> list[dict[str, Any]]:
-    """The conditions of an engine on which the operator's own passes fail: those that it had, and Stalled."""
+def pass_failed_conditions(before: Any, error: str, *, now: datetime, generation: int) -> list[dict[str, Any]]:
+    """The conditions of an engine whose passes fail in the operator: the old ones, and Stalled."""
     kept = (
         [c for c in before if isinstance(c, Mapping) and c.get("type") != "Stalled"] if isinstance(before, list) else []
     )
@@ -68,8 +68,8 @@ def pass_failed(before: Any, error: str, *, now: datetime, generation: int) -> l
     return [*(dict(c) for c in kept), stalled]
 
 
-def says_pass_failed(conditions: Any) -> bool:
-    """Whether the conditions are those of `pass_failed`: they are replaced when a pass succeeds."""
+def has_pass_failed(conditions: Any) -> bool:
+    """Whether the conditions are those of `pass_failed_conditions`. They are replaced when a pass succeeds."""
     if not isinstance(conditions, list):
         return False
     return any(isinstance(c, Mapping) and c.get("reason") == reasons.PASS_FAILED.name for c in conditions)

@@ -1,11 +1,11 @@
-"""What should be, from what is: one pure function for an engine's whole life.
+"""Decides what an engine should be: one pure function for its whole life.
 
-`decide(snapshot, now, settings)` looks at plain data and a clock. It answers with the status to show, the actions to
-take, the time of the next pass, and the record for the database. It is total (it answers for every input) and
-idempotent: on its own result it answers "nothing to do". It must not do anything itself.
+`decide(snapshot, now, settings)` computes the desired status, the actions, the time of the next pass, and the record
+for the database. It is total: it returns a decision for every input. It is idempotent: after its decision is executed,
+it decides nothing more. Must not do any I/O.
 
-The order of the rules is the table below: of each list the first rule that answers counts. The rules themselves are in
-`engine.rules`.
+The tables below have the rules in their order. In each list the first rule that returns an outcome counts. The rules
+themselves are in `engine.rules`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from linkis_ecm.engine import facts, launch, restart
-from linkis_ecm.engine.conditions import merge_patch, says_pass_failed
-from linkis_ecm.engine.decision import Collect, Decision, Outcome, Settings, Snapshot
+from linkis_ecm.engine.conditions import has_pass_failed, merge_patch
+from linkis_ecm.engine.decision import CollectEvidence, Decision, Outcome, Settings, Snapshot
 from linkis_ecm.engine.desired_status import message_of, status_of
 from linkis_ecm.engine.project import Projection, project
 from linkis_ecm.engine.rules import ending, live_pod, no_pod
@@ -25,7 +25,7 @@ from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState, may_follow
 
-# Rule (in its order)         → state and reason where it answers.
+# Rule, in order               → state and reason of its outcome.
 NO_POD: tuple[Rule, ...] = (
     no_pod.confirm_absence,  # → as before, until the API server itself says that the pod is gone
     no_pod.pod_deleted,  #     → Failed PodDeleted, or as the pod ended when it was last seen
@@ -49,7 +49,7 @@ AGENT: tuple[Rule, ...] = (
     live_pod.agent_ends,  #    → ShuttingDown StopRequested, Completed
     live_pod.agent_silent,  #  → as before while it is asked; Failed AgentLost, NodeLost
     live_pod.agent_ready,  #   → Idle, Busy, Running, Unlock, Locked, as the agent reports; CullSoon
-    live_pod.agent_unheard,  # → as before
+    live_pod.agent_not_reported,  # → as before
 )
 PROCESS: tuple[Rule, ...] = (
     live_pod.process_ready,  #     → Idle ProcessReady, CullSoon
@@ -65,7 +65,7 @@ START: tuple[Rule, ...] = (
 def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     """The decision for one engine; see the module's text."""
     if not launch.has_agent(launch.of(s.engine, s.plugin)):
-        # Nobody reports: neither a report nor its absence says anything.
+        # There is no agent, so neither a report nor silence means anything.
         s = replace(s, report=None, silence=None)
     case = Situation(s, now, settings)
     if s.engine.state in FINAL:
@@ -95,30 +95,31 @@ def _first_answer(case: Situation) -> Outcome:
 
 
 def _never_back(case: Situation, outcome: Outcome) -> Outcome:
-    """An engine never goes back to an earlier state: not by a late report, nor by a status that was edited by hand."""
+    """An engine never returns to an earlier state, neither by a late report nor by a status that was edited by hand."""
     before = case.s.engine.state
     if before is None or may_follow(before, outcome.state):
         return outcome
     return case.unchanged(before, stop=outcome.stop)
 
 
-def _with_namespace(case: Situation, outcome: Outcome) -> Outcome:
-    """A pod that was deleted with its whole namespace: the engine is deleted, whichever of the two went first."""
+def _deleted_with_namespace(case: Situation, outcome: Outcome) -> Outcome:
+    """If the pod was deleted together with its namespace, the reason is Deleted, in whatever order they were
+    deleted."""
     evidence = case.s.evidence
     if outcome.state is not EngineState.FAILED or outcome.verdict.reason is not reasons.POD_DELETED:
         return outcome
-    if evidence is None or not evidence.namespace_ending:
+    if evidence is None or not evidence.namespace_terminating:
         return outcome
     return replace(outcome, state=EngineState.SUCCESS, verdict=Verdict(reasons.DELETED))
 
 
 def _another_attempt(case: Situation, outcome: Outcome) -> Outcome:
-    """A failed attempt that another one follows, by the engine's restart policy."""
+    """A failed attempt is followed by another one if the engine's restart policy allows it."""
     return restart.after_failure(case.s, outcome, case.now) if outcome.state is EngineState.FAILED else outcome
 
 
 def _evidence_first(case: Situation, outcome: Outcome) -> Outcome:
-    """No end is written before the evidence of its pod is kept; the next pass finds the same end again."""
+    """No end is written before the pod's evidence is saved. The next pass comes to the same end again."""
     s = case.s
     if outcome.state not in FINAL and outcome.restart is None:
         return outcome
@@ -130,10 +131,10 @@ def _evidence_first(case: Situation, outcome: Outcome) -> Outcome:
         return outcome
     verdict = outcome.restart.verdict if outcome.restart is not None else outcome.verdict
     state = s.engine.state or EngineState.STARTING
-    return case.unchanged(state, stop=outcome.stop, actions=(Collect(attempt, name, verdict),))
+    return case.unchanged(state, stop=outcome.stop, actions=(CollectEvidence(attempt, name, verdict),))
 
 
-AMENDMENTS: tuple[Amendment, ...] = (_never_back, _with_namespace, _another_attempt, _evidence_first)
+AMENDMENTS: tuple[Amendment, ...] = (_never_back, _deleted_with_namespace, _another_attempt, _evidence_first)
 
 
 # --- status and record
@@ -150,9 +151,9 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         and desired["reason"] == current.get("reason")
         and desired["attempt"] == (current.get("attempt") or 0)
         and current.get("observedGeneration") == s.engine.generation
-        and not says_pass_failed(current.get("conditions"))
+        and not has_pass_failed(current.get("conditions"))
     )
-    collecting = any(isinstance(action, Collect) for action in outcome.actions)
+    collecting = any(isinstance(action, CollectEvidence) for action in outcome.actions)
     if not same and not collecting:
         held_until = _held_until(s, outcome, settings)
         if held_until is not None and now < held_until:
@@ -180,7 +181,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
 
 
 def _held_until(s: Snapshot, outcome: Outcome, settings: Settings) -> datetime | None:
-    """A change of state that may be over in a moment waits before it becomes a write: Idle to Busy, or a drain."""
+    """Until when a change that may be brief is not written: between Idle and Busy, or a drain. None: write now."""
     brief = AVAILABLE | {EngineState.SHUTTING_DOWN}
     flips = outcome.state is not s.engine.state
     if flips and s.engine.state in AVAILABLE and outcome.state in brief:

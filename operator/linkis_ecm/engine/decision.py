@@ -1,4 +1,4 @@
-"""What a decision is made from and made of: plain data between the reconciler, `decide` and the executor.
+"""The input and the result of a decision: plain data between the reconciler, `decide` and the executor.
 
 Must not decide anything.
 """
@@ -19,20 +19,21 @@ from linkis_ecm.model.states import EngineState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What decisions take from the operator's configuration."""
+    """The part of the operator's configuration that decisions use."""
 
     ecm_instance: str
     pod: launch.PodSettings
-    # A change between Idle and Busy that is over within this never becomes a write to the API.
+    # A change between Idle and Busy is written to the API only if it lasts longer than this.
     idle_busy_hold: timedelta = timedelta(seconds=1)
-    # Nor does a drain: a kubelet looks for ended containers once a second, so a quick one is over after up to 1.5 s.
+    # The same for a drain. A kubelet checks for ended containers once a second, so a quick drain takes up to 1.5 s.
     shutdown_hold: timedelta = timedelta(seconds=2)
-    # An agent that has reported nothing for so long is asked; three of its periods.
+    # An agent that has not reported for this time is asked for its status. It is three report periods.
     silent_after: timedelta = timedelta(seconds=30)
-    # One that does not answer either for so long is lost: Kubernetes calls a dead node NotReady after 50 s and up to 5
-    # more, and the agent's last report was up to 10 s before; sooner, a lost node would look like a lost agent.
+    # An agent without any contact for this time is lost. Kubernetes marks a dead node NotReady after 50 to 55 s, and
+    # the agent's last report was up to 10 s earlier. With a shorter time a lost node would look like a lost agent.
     lost_after: timedelta = timedelta(seconds=70)
-    ask_again: timedelta = timedelta(seconds=5)
+    # Between two status requests to a silent agent.
+    ask_interval: timedelta = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +46,37 @@ class CreateFailure:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The engine is to end, since when and why; `sent`: when the agent was last asked to stop."""
+    """A stop of the engine: since when, why, and when the agent was last asked to stop (`last_sent`)."""
 
     since: datetime
     reason: Reason
-    sent: datetime | None = None
+    last_sent: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """What this process knows of an agent's silence: its last contact, and the unanswered requests since."""
+    """What this process knows about a silent agent: its last contact, and the unanswered status requests since then."""
 
     last_contact: datetime
     unanswered: int = 0
     last_asked: datetime | None = None
-    # What the API server says of the pod's node: "" not asked, "ready", else in words what is wrong with it.
+    # The node's condition from the API server: "" not read yet, "ready", or a text that says what is wrong.
     node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was kept of an attempt's pod; `summary` is `status.postMortem`."""
+    """The result of collecting an attempt's evidence; `summary` becomes `status.postMortem`."""
 
     attempt: int
     summary: dict[str, Any]
-    # The namespace was being deleted when the evidence was collected: the pod went with it.
-    namespace_ending: bool = False
+    # The namespace was being deleted when the evidence was collected, so the pod was deleted with it.
+    namespace_terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Another attempt follows one that ended as `verdict` says; its pod is made at `not_before` or later."""
+    """The next attempt after one that ended with `verdict`. Its pod is created at `not_before` or later."""
 
     attempt: int
     not_before: datetime
@@ -86,8 +87,8 @@ class Restart:
 class Snapshot:
     """Everything a decision may depend on besides the clock.
 
-    The fields after `plugin` are this process's memory, except `others`: losing it may repeat a question, never change
-    an answer.
+    The fields after `plugin` are this process's memory, except `other_pods`. Losing the memory may repeat a
+    request, but never changes a decision.
     """
 
     engine: EngineView
@@ -96,23 +97,23 @@ class Snapshot:
     report: Report | None = None
     failure: CreateFailure | None = None
     stop: Stop | None = None
-    # The API server itself said that the pod is gone: a cache alone is not believed.
+    # The API server confirmed that the pod does not exist. The cache alone is no proof.
     pod_gone: bool = False
-    # The pod as the watch last showed it before it was gone.
+    # The last view of the pod before it was deleted.
     last_pod: PodView | None = None
-    # Pods of the engine's other attempts that are still there.
-    others: tuple[PodView, ...] = ()
+    # Existing pods of the engine's other attempts.
+    other_pods: tuple[PodView, ...] = ()
     silence: Silence | None = None
     evidence: Evidence | None = None
-    # So many agents are silent at once that the path of their reports is rather broken: no engine counts as lost.
+    # Most agents are silent at once, so their reports cannot reach us. Then no engine counts as lost.
     report_path_down: bool = False
-    # When this process saw a phase of the start, to the microsecond; the API gives seconds.
-    seen: dict[str, datetime] = field(default_factory=dict)
+    # When this process first saw each phase of the start, in microseconds; the API has whole seconds only.
+    first_seen: dict[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """POST this pod; the executor puts its token in."""
+    """POST this pod. The executor adds its token."""
 
     attempt: int
     pod: dict[str, Any]
@@ -120,7 +121,7 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """DELETE that very pod. `grace` is in seconds; 0 takes it from the API without its kubelet."""
+    """DELETE exactly this pod. `grace` is in seconds; 0 deletes the API object without waiting for the kubelet."""
 
     name: str
     uid: str
@@ -128,8 +129,8 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfirmPod:
-    """GET the pod that the cache lacks."""
+class ConfirmPodGone:
+    """GET a pod that is not in the cache, to confirm that it does not exist."""
 
     name: str
 
@@ -146,13 +147,13 @@ class StopAgent:
 
 @dataclass(frozen=True, slots=True)
 class DeleteEngine:
-    """DELETE the ended engine's resource: its ttlAfterFinished is over."""
+    """DELETE the ended engine's resource, because its ttlAfterFinished has expired."""
 
     uid: str
 
 
 @dataclass(frozen=True, slots=True)
-class AskAgent:
+class GetAgentStatus:
     """GET the status of an agent that has not reported."""
 
     address: str
@@ -160,27 +161,36 @@ class AskAgent:
 
 
 @dataclass(frozen=True, slots=True)
-class AskNode:
-    """GET the node of a silent engine."""
+class GetNodeCondition:
+    """GET the node of a silent engine, for its condition Ready."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Collect:
-    """Keep what is left of the attempt's pod before it is gone: its log, last state, events."""
+class CollectEvidence:
+    """Save the evidence of the attempt's pod before the pod is deleted: its log, last state and events."""
 
     attempt: int
     pod: str
     verdict: Verdict
 
 
-Action = CreatePod | DeletePod | ConfirmPod | StopAgent | DeleteEngine | AskAgent | AskNode | Collect
+Action = (
+    CreatePod
+    | DeletePod
+    | ConfirmPodGone
+    | StopAgent
+    | DeleteEngine
+    | GetAgentStatus
+    | GetNodeCondition
+    | CollectEvidence
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do. `patch` is a merge patch of the status, empty where it is right already; `deadline` is Unix time."""
+    """What to do. `patch` is a merge patch of the status, empty if nothing changes; `deadline` is Unix time."""
 
     state: EngineState
     reason: str
@@ -194,7 +204,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A state with its reason, since when, and what follows from it. `requeue_at`: when the next pass is due."""
+    """The state that the engine should have, with reason, time and actions. `requeue_at`: when the next pass is due."""
 
     state: EngineState
     verdict: Verdict

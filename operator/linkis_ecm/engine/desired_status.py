@@ -1,4 +1,4 @@
-"""The whole status that an engine should have, given the state that was decided. Pure; must not choose the state."""
+"""Computes the whole status of an engine from the decided state. Pure. Must not choose the state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def message_of(s: Snapshot, outcome: Outcome) -> str:
 def status_of(
     s: Snapshot, launched: Launch, outcome: Outcome, now: datetime, settings: Settings
 ) -> dict[str, Any]:  # fmt: skip
-    """The whole status as it should be."""
+    """The whole desired status."""
     engine, current, state = s.engine, s.engine.status, outcome.state
     ticket = facts.ticket_id(engine)
     desired = dict(current)
@@ -63,7 +63,7 @@ def status_of(
             desired["launch"] = description
     desired.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
-    startup.setdefault("accepted", format_time(s.seen.get("accepted", now)))
+    startup.setdefault("accepted", format_time(s.first_seen.get("accepted", now)))
     desired["startup"] = startup
     if outcome.restart is not None:
         return _restart_fields(s, desired, outcome.restart, now)
@@ -82,20 +82,22 @@ def status_of(
 def _ready_fields(
     s: Snapshot, launched: Launch, startup: dict[str, Any], outcome: Outcome, settings: Settings
 ) -> dict[str, Any]:  # fmt: skip
-    """What is known once the engine is ready: its addresses and the times of its start."""
+    """The fields that are known once the engine is ready: its addresses and the times of its start."""
     pod, report, port = s.pod, s.report, launch.port(launched)
     name = pod_name(s.engine.name, s.engine.uid, facts.attempt(s.engine))
     timings = report.timings if report is not None else {}
     answered = from_unix(timings.get("kernelReady", 0.0))
-    # An engine that has ended before a pass saw it ready was ready when its kernel answered.
+    # If the engine ended before a pass saw it ready, it was ready when its kernel answered.
     ready_at = outcome.since if outcome.state in AVAILABLE else answered or outcome.since
     accepted = parse_time(str(startup["accepted"]))
-    # The agent reports when its process began; the watch shows its container later than that.
+    # The agent reports the start of its process. The watch shows its container later.
     agent_started = from_unix(timings.get("processStarted", 0.0))
     latest = min(agent_started or ready_at, ready_at)
-    scheduled = _most_exact_time(s.seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest)
+    scheduled = _most_exact_time(
+        s.first_seen.get("scheduled"), pod.scheduled if pod is not None else None, accepted, latest
+    )
     started = _most_exact_time(
-        s.seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, latest
+        s.first_seen.get("containerStarted"), pod.started if pod is not None else None, scheduled or accepted, latest
     )
     phases = {
         "scheduled": scheduled,
@@ -121,17 +123,17 @@ def _times_ready(s: Snapshot) -> int:
 
 
 def _cull_fields(s: Snapshot, state: EngineState, now: datetime) -> dict[str, Any]:
-    """When the engine will be culled, and what prevents that, as of this write; None removes an old value."""
+    """When the engine will be culled and what prevents that, at this write. None removes an old value."""
     if state not in AVAILABLE:
-        gone = {name: None for name in ("nextCullAt", "cullBlockedBy") if name in s.engine.status}
-        return dict(gone)
+        removed = {name: None for name in ("nextCullAt", "cullBlockedBy") if name in s.engine.status}
+        return dict(removed)
     cull, blocked = facts.next_cull(s, now), facts.cull_blocked_by(s)
     cull_fields = {"nextCullAt": format_time(cull) if cull is not None else None, "cullBlockedBy": blocked or None}
     return {name: value for name, value in cull_fields.items() if value is not None or name in s.engine.status}
 
 
 def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
-    """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
+    """The status between two attempts: without the old pod's fields, with the reason of its end."""
     for name in ("podName", "launch", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
         desired.pop(name, None)
     end = restart.verdict
@@ -153,10 +155,11 @@ def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now:
 def _most_exact_time(
     seen: datetime | None, in_api: datetime | None, before: datetime | None, after: datetime
 ) -> datetime | None:  # fmt: skip
-    """When a phase was reached: as this process saw it, unless it came later than that (an operator's restart).
+    """When a phase was reached: the time at which this process saw it, because the API has whole seconds only.
 
-    The API gives whole seconds only. The result lies between the phase before and the agent's start: the second may
-    have begun sooner, and an agent's report may arrive before the watch of pods shows its container.
+    If this process saw it 1.5 s later than the API's time or more, the API's time counts: the operator has restarted.
+    The result lies between the phase before and the agent's start. The API's rounded second may be earlier than the
+    phase before, and an agent's report may arrive before the watch shows its container.
     """
     moment = seen or in_api
     if seen is not None and in_api is not None and seen >= in_api + timedelta(seconds=1.5):
@@ -177,7 +180,8 @@ def _user(engine: EngineView) -> str:
 
 
 def _type_and_version(s: Snapshot) -> tuple[str, str]:
-    """As first written: an edit of the catalogue does not rename a running engine. Empty where not known yet."""
+    """Type and version as first written, so that an edited plugin does not rename a running engine. Empty if not known
+    yet."""
     if s.engine.text("engineType"):
         return s.engine.text("engineType"), s.engine.text("engineVersion")
     if s.plugin is not None:

@@ -1,6 +1,6 @@
-"""Facts of one engine that decisions are made from: its attempt, its timeouts, what is in its status.
+"""Facts about one engine that rules use: its attempt, its deadlines, and values of its status.
 
-Pure, each a few lines over a snapshot. Must not choose a state: that is for the rules.
+Pure; each function computes one value from a snapshot. Must not choose a state: that is for the rules.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import parse_duration
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
-# Linkis's own bound on a start, where neither the engine nor its plugin says one.
+# Seconds. Linkis's own limit of a start, used if neither the engine nor its plugin has one.
 START_TIMEOUT = 480.0
-# Idle times over this get a warning before the end.
+# Seconds. Only a longer timeout gets a warning before the engine ends.
 MIN_WARNED_SECONDS = 60.0
 
 
@@ -34,19 +34,19 @@ def attempt(engine: EngineView) -> int:
 
 
 def was_ready(s: Snapshot) -> bool:
-    """The engine is or was ready, even if only between two passes."""
+    """Whether the engine is or was ready, even if only between two passes."""
     if s.engine.text("readyTime"):
         return True
     return s.report is not None and (s.report.state in AVAILABLE or s.report.timings.get("kernelReady", 0.0) > 0)
 
 
 def stop_requested(engine: EngineView) -> bool:
-    """Whether a user asked for the engine's end: then no attempt follows."""
+    """Whether a user requested the engine's stop or deletion. Then no attempt follows."""
     return engine.deleting or (engine.spec is not None and engine.spec.desired_state == "Stopped")
 
 
 def stop_grace(s: Snapshot) -> int:
-    """Seconds that a running task may take when the engine is to end."""
+    """Seconds that a running task gets when the engine is stopped."""
     text = (s.engine.spec.stop_grace if s.engine.spec is not None else None) or (
         s.plugin.spec.stop_grace if s.plugin is not None else None
     )
@@ -58,27 +58,27 @@ def attempt_began(engine: EngineView) -> datetime:
     return parse_time(engine.text("nextAttemptAt")) or engine.created
 
 
-def idle_over(s: Snapshot, now: datetime) -> datetime | None:
-    """When the engine reaches its idleTimeout; None while it is not idle, or where no agent reports that it is."""
+def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
+    """When the engine's idleTimeout expires; None if it has none, is not idle, or no agent reports it as idle."""
     timeout = duration_setting(s, "idle_timeout")
     report = s.report
     if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
-    # The agent's clock may run ahead of ours: no task has ended after now.
+    # The agent's clock may be ahead of ours, but no task can have ended later than now.
     ended = max(report.last_task_ended, report.last_activity)
     last = min(now, from_unix(ended) or report.changed)
     return max(report.changed, last) + timedelta(seconds=timeout)
 
 
-def life_over(s: Snapshot) -> datetime | None:
-    """When the engine reaches its maxLifetime; None where it has none."""
+def lifetime_deadline(s: Snapshot) -> datetime | None:
+    """When the engine's maxLifetime expires; None if it has none."""
     lifetime = duration_setting(s, "max_lifetime")
     return s.engine.created + timedelta(seconds=lifetime) if lifetime else None
 
 
 def next_cull(s: Snapshot, now: datetime) -> datetime | None:
-    """When the engine ends by its idleTimeout or maxLifetime if nothing happens until then."""
-    return min((moment for moment in (idle_over(s, now), life_over(s)) if moment is not None), default=None)
+    """When the engine ends by its idleTimeout or maxLifetime, if nothing uses it until then; None: never."""
+    return min((moment for moment in (idle_deadline(s, now), lifetime_deadline(s)) if moment is not None), default=None)
 
 
 def cull_blocked_by(s: Snapshot) -> str:
@@ -95,37 +95,38 @@ def cull_blocked_by(s: Snapshot) -> str:
 
 
 def cull_warning_at(s: Snapshot, now: datetime) -> datetime | None:
-    """From when on the coming end is shown: a fifth of the idle time before it, 5 minutes at most.
+    """From when on the status warns of the next cull; None: no warning.
 
-    An engine with an idleTimeout of a minute or less gets no warning: nobody could act on it.
+    The warning begins a fifth of the timeout before the cull, but at most 5 minutes. A timeout of one minute or less
+    gives no warning, because nobody could act on it in time.
     """
     cull = next_cull(s, now)
     if cull is None:
         return None
-    span = duration_setting(s, "idle_timeout") if cull == idle_over(s, now) else duration_setting(s, "max_lifetime")
+    span = duration_setting(s, "idle_timeout") if cull == idle_deadline(s, now) else duration_setting(s, "max_lifetime")
     return cull - timedelta(seconds=min(300.0, span / 5)) if span and span > MIN_WARNED_SECONDS else None
 
 
-def start_due(s: Snapshot) -> datetime:
-    """When the current attempt's startTimeout is over."""
+def start_deadline(s: Snapshot) -> datetime:
+    """When the current attempt's startTimeout expires."""
     return attempt_began(s.engine) + timedelta(seconds=duration_setting(s, "start_timeout") or START_TIMEOUT)
 
 
-def removal(s: Snapshot, finished: datetime) -> datetime | None:
-    """When the resource of an engine that ended at `finished` is deleted; None: never."""
+def delete_at(s: Snapshot, finished: datetime) -> datetime | None:
+    """When the resource of an engine that ended at `finished` is to be deleted; None: never."""
     ttl = duration_setting(s, "ttl_after_finished")
     return None if ttl is None else finished + timedelta(seconds=ttl)
 
 
 def duration_setting(s: Snapshot, name: str) -> float | None:
-    """A duration of the engine, else of its plugin, in seconds; None where neither says one."""
+    """A duration of the engine's spec, else of its plugin's, in seconds; None if neither has it."""
     own = getattr(s.engine.spec, name) if s.engine.spec is not None else None
     text = own or (getattr(s.plugin.spec, name) if s.plugin is not None else None)
     return parse_duration(text) if text else None
 
 
 def requested_plugin(engine: EngineView) -> str:
-    """What the spec says of the plugin that it wants, in a sentence."""
+    """A sentence with the plugin, or the type and version, that the spec requests."""
     spec = engine.spec
     if spec is None:
         return ""
@@ -142,5 +143,5 @@ def observed(engine: EngineView) -> Verdict:
 
 
 def since(engine: EngineView, now: datetime) -> datetime:
-    """When the engine entered its state, as the status has it; `now` where it has no time."""
+    """When the engine entered its state, by its status; `now` if the status has no time."""
     return parse_time(engine.text("stateSince")) or now

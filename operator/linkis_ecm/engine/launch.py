@@ -1,8 +1,8 @@
-"""The launch description: what an engine's container runs, and how it is known to be ready, alive and stopped.
+"""The launch description: what an engine's container runs, and how to find out whether it is ready, alive or stopped.
 
 Two kinds (`model.engineconn.Launch`). `agent`: linkis_ecm.agent, which reports its state, takes the request to stop and
 runs code. `process`: any other program; the kubelet checks whether it is ready, its container's state says whether it
-is alive, and SIGTERM stops it. Of the core this module alone knows what follows from the kind. Pure. Must not choose a
+is alive, and SIGTERM stops it. Only this module of the core knows what follows from the kind. Pure. Must not choose a
 state.
 """
 
@@ -24,16 +24,16 @@ from linkis_ecm.model.reasons import Reason
 AGENT = Launch(kind="agent")
 TOKEN_ENV = "ECM_TOKEN"  # noqa: S105 - a name
 LOG_DIR = "/var/log/engine"
-# The agent's own files drop their beginnings: each at the first figure, all together, with what the code writes there,
-# at the second.
+# MiB. The agent's log files drop their oldest lines: each file beyond the first limit, and all files together, with
+# those that the user's code writes, beyond the second.
 LOG_FILE_MIB, LOG_TOTAL_MIB = 512, 2048
-# What the agent does after the task's end, at most: interrupt and kill 5 s, last report and logs to the archive 10 s.
+# Seconds that the agent needs at most after the task: 5 s to interrupt and kill, 10 s for its last report and its logs.
 AFTER_GRACE = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """What every engine's pod gets from the operator."""
+    """The operator's settings for every engine's pod."""
 
     report_url: str
     service: str = "linkis-engines"
@@ -41,7 +41,7 @@ class PodSettings:
 
 
 def of(engine: EngineView, plugin: PluginView | None) -> Launch:
-    """What the engine's pod was made to run; before it has a pod, what its plugin says now."""
+    """The launch with which the engine's pod was created; before it has a pod, its plugin's."""
     written = engine.status.get("launch")
     if written is not None:
         try:
@@ -54,22 +54,23 @@ def of(engine: EngineView, plugin: PluginView | None) -> Launch:
 
 
 def has_agent(launch: Launch) -> bool:
-    """Whether somebody in the pod reports, takes the request to stop, and runs code."""
+    """Whether an agent runs in the pod: it reports, takes the request to stop, and runs code."""
     return launch.kind == "agent"
 
 
 def port(launch: Launch) -> int:
-    """The port of the engine's address; 0 for a process that listens nowhere."""
+    """The port of the engine's address; 0 for a process without a port."""
     return AGENT_PORT if has_agent(launch) else launch.port or 0
 
 
 def ready_reason(launch: Launch) -> Reason:
-    """Why an engine of that kind is Idle for the first time."""
+    """The reason of the first Idle of an engine with this launch."""
     return reasons.KERNEL_READY if has_agent(launch) else reasons.PROCESS_READY
 
 
 def written(launch: Launch) -> dict[str, Any] | None:
-    """The description as `status.launch` keeps it: what a plugin said at the start stays with the engine."""
+    """The description for `status.launch`, so that a changed plugin does not change a running engine; None for an
+    agent."""
     return None if has_agent(launch) else launch.model_dump(by_alias=True, exclude_none=True)
 
 
@@ -128,10 +129,10 @@ def readiness_probe(launch: Launch) -> dict[str, Any] | None:
         return None
     check = launch.ready or ReadyCheck.model_validate({})
     if check.http is not None:
-        asked: dict[str, Any] = {"httpGet": {"path": check.http.path, "port": check.http.port or launch.port}}
+        probe: dict[str, Any] = {"httpGet": {"path": check.http.path, "port": check.http.port or launch.port}}
     else:
-        asked = {"tcpSocket": {"port": (check.tcp.port if check.tcp is not None else None) or launch.port}}
-    return asked | {
+        probe = {"tcpSocket": {"port": (check.tcp.port if check.tcp is not None else None) or launch.port}}
+    return probe | {
         "initialDelaySeconds": check.initial_delay_seconds,
         "periodSeconds": check.period_seconds,
         "timeoutSeconds": check.timeout_seconds,
@@ -166,7 +167,9 @@ def waits_for(launch: Launch) -> str:
     if probe is None:
         return "Its container runs, but not yet for launch.ready.initialDelaySeconds."
     if "httpGet" in probe:
-        asked = f"GET {probe['httpGet']['path']} on port {probe['httpGet']['port']} is not answered with 200 to 399"
+        unanswered = (
+            f"GET {probe['httpGet']['path']} on port {probe['httpGet']['port']} is not answered with 200 to 399"
+        )
     else:
-        asked = f"port {probe['tcpSocket']['port']} takes no connection"
-    return f"Its container runs, but {asked}: see the engine's log."
+        unanswered = f"port {probe['tcpSocket']['port']} takes no connection"
+    return f"Its container runs, but {unanswered}: see the engine's log."

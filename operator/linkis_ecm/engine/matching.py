@@ -106,7 +106,7 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What is asked for. Without a version, any; each of `labels` must be on the engine."""
+    """What an engine must have. Without `engine_version` any version fits; the engine must have all `labels`."""
 
     user: str
     creator: str
@@ -116,7 +116,7 @@ class Requirements:
 
 
 class Mismatch(StrEnum):
-    """Why an engine is not given out, as a constant."""
+    """Why an engine does not fit."""
 
     OTHER_USER = "OtherUser"
     OTHER_CREATOR = "OtherCreator"
@@ -132,7 +132,7 @@ class Mismatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an engine fits (`mismatch` is None), and why in a sentence."""
+    """Whether an engine fits (`mismatch` is None), with a sentence that says why."""
 
     mismatch: Mismatch | None
     sentence: str
@@ -143,7 +143,7 @@ class Verdict:
 
 
 def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict:
-    """The first reason against the engine: whose and what it is, then how it is, then who has it."""
+    """The first mismatch, checked in this order: owner and type, state, claim."""
     if engine.user != required.user:
         return Verdict(Mismatch.OTHER_USER, f"it belongs to user {engine.user}, asked is {required.user}")
     if engine.creator != required.creator:
@@ -174,6 +174,6 @@ C = TypeVar("C", bound=Candidate)
 
 
 def fitting(engines: Iterable[C], required: Requirements, now: datetime) -> list[C]:
-    """The engines that may be given out, the one without a task for longest first."""
+    """The engines that fit, the one that is idle longest first."""
     found = [engine for engine in engines if verdict(engine, required, now).fits]
     return sorted(found, key=lambda engine: (engine.since or "", engine.key))

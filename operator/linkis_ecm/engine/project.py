@@ -1,6 +1,6 @@
-"""An engine as the database should show it: the columns of linkis-contract 4.1, computed from the API's objects.
+"""Computes an engine's database record from the API's objects: the columns of linkis-contract 4.1.
 
-Pure, and the same for the same input, so that a resync rebuilds every row. Must not know of SQL.
+Pure; the same input gives the same record, so a resync can rebuild every row. Must not know SQL.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.record import EngineRecord, Transition
 from linkis_ecm.model.states import FINAL, EngineState
 
-# Linkis caps a start's reason near 60,000 bytes; a sentence needs less, and the column is a TEXT of 65,535.
+# Characters. Linkis limits a start's reason to about 60,000 bytes; the column is a TEXT of 65,535 bytes.
 _REASON_MAX = 20000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """What a record is made from. `status` is the status as it should be, written or not."""
+    """The input of a record. `status` is the desired status, even if it is not written yet."""
 
     engine: EngineView
     plugin: PluginView | None
@@ -37,12 +37,12 @@ class Projection:
     message: str
     status: Mapping[str, Any]
     ticket: str
-    # Why the engine was Idle for the first time.
+    # The reason of the engine's first Idle.
     ready_reason: Reason = reasons.KERNEL_READY
 
 
 def project(p: Projection) -> EngineRecord | None:
-    """The engine's record, or None while its type is not known: the row's label never changes, so it waits."""
+    """The engine's record; None while its type is unknown, because the row's label can never change."""
     engine, spec = p.engine, p.engine.spec
     kind, version = str(p.status.get("engineType") or ""), str(p.status.get("engineVersion") or "")
     final = p.state in FINAL
@@ -56,7 +56,7 @@ def project(p: Projection) -> EngineRecord | None:
     attempts = int(p.status.get("attempt") or 0) + 1
     used = max(int(p.status.get("timesReady") or 0), 1 if ready is not None else 0)
     resource = _resource(p, kind)
-    word = _word(p)
+    linkis_state = _linkis_state(p)
     return EngineRecord(
         ticket_id=p.ticket,
         namespace=engine.namespace,
@@ -66,7 +66,7 @@ def project(p: Projection) -> EngineRecord | None:
         create_user=user,
         service_instance=str(p.status.get("serviceInstance") or p.ticket),
         ecm_instance=str(p.status.get("ecmInstance") or ""),
-        status=word,
+        status=linkis_state,
         log_dir_suffix=str(p.status.get("logDirSuffix") or ""),
         create_time=engine.created,
         as_of=p.since,
@@ -75,7 +75,7 @@ def project(p: Projection) -> EngineRecord | None:
         used_times=used,
         used_resource=resource if used else None,
         used_time=ready,
-        # Each attempt's pod gives back what it had; the last one at the end.
+        # Each attempt's pod releases its resources when it ends.
         release_times=attempts if final else attempts - 1,
         released_resource=resource if final or attempts > 1 else None,
         release_time=p.since if final else None,
@@ -83,11 +83,11 @@ def project(p: Projection) -> EngineRecord | None:
         reason=p.reason.name,
         message=p.message,
         final=final,
-        transitions=_transitions(p, word, ready),
+        transitions=_transitions(p, linkis_state, ready),
     )
 
 
-def _word(p: Projection) -> EngineState:
+def _linkis_state(p: Projection) -> EngineState:
     if p.state is EngineState.SUCCESS and p.reason.name in reasons.KILLED:
         return EngineState.SHUTTING_DOWN
     return p.state
@@ -106,7 +106,7 @@ def _resource(p: Projection, kind: str) -> str | None:
 
 
 def _metrics(p: Projection, *, was_ready: bool) -> str:
-    """Linkis's metrics of an engine. For a failed start: why, and whether the same request may succeed later."""
+    """Linkis's metrics of an engine. After a failed start: the reason, and whether a retry may succeed."""
     if p.state is EngineState.FAILED and not was_ready:
         end_reason: dict[str, Any] = {"start_reason": p.message[:_REASON_MAX]}
         if p.reason.can_retry:
@@ -116,14 +116,14 @@ def _metrics(p: Projection, *, was_ready: bool) -> str:
     return json.dumps({"ticketId": p.ticket} | reported | {"reason": p.reason.name}, ensure_ascii=False)
 
 
-def _transitions(p: Projection, word: EngineState, ready: datetime | None) -> tuple[Transition, ...]:
+def _transitions(p: Projection, linkis_state: EngineState, ready: datetime | None) -> tuple[Transition, ...]:
     steps = [Transition(EngineState.STARTING, p.engine.created, reasons.ACCEPTED.name)]
     if p.reason is reasons.RESTARTING:
         return (*steps, Transition(EngineState.STARTING, p.since, p.reason.name, p.message))
     if ready is not None and p.since != ready:
         steps.append(Transition(EngineState.IDLE, ready, p.ready_reason.name))
     if p.state is not EngineState.STARTING:
-        steps.append(Transition(word, p.since, p.reason.name, p.message))
+        steps.append(Transition(linkis_state, p.since, p.reason.name, p.message))
     elif p.reason.name != reasons.POD_CREATED.name:
         steps[0] = Transition(EngineState.STARTING, p.engine.created, p.reason.name, p.message)
     return tuple(steps)

@@ -1,7 +1,7 @@
-"""Whether a failed attempt is followed by another pod, and when. Pure.
+"""Decides whether and when another attempt follows a failed one. Pure.
 
-An attempt's number, the earliest time of its pod and the last end are in the status, so that a new operator process
-continues where the old one stopped. At most one pod of an engine runs: `decide` waits until the old one is gone.
+The attempt's number, the earliest time of its pod and the last end are in the status, so that a new operator process
+can continue. At most one pod of an engine runs: `decide` waits until the old pod is deleted. Must not create pods.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import RestartPolicy
 from linkis_ecm.model.states import EngineState
 
-# The kubelet's own back-off of a crashed container: 10 s, doubling to 5 minutes.
+# Seconds. As the kubelet's back-off of a crashed container: 10 s, doubling to 5 minutes.
 BACKOFF_BASE, BACKOFF_CAP = 10.0, 300.0
 
 
 def policy(s: Snapshot) -> RestartPolicy:
-    """The engine's own, else its plugin's, else Never."""
+    """The engine's restart policy, else its plugin's, else Never."""
     own = s.engine.spec.restart_policy if s.engine.spec is not None else None
     return own or (s.plugin.spec.restart_policy if s.plugin is not None else None) or RestartPolicy(max_attempts=1)
 
 
 def backoff(attempt: int, uid: str) -> timedelta:
-    """The wait before attempt number `attempt` (1 is the first repetition), with up to a quarter on top.
+    """The delay before attempt `attempt` (1 is the first repetition), with up to a quarter of jitter.
 
-    The part on top comes from the engine's uid: engines that died together do not come back together, and the same
-    engine gets the same answer on each pass.
+    The jitter is computed from the engine's uid. So engines that failed together do not restart together, and each pass
+    gets the same delay for the same engine.
     """
     step = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempt - 1, 20))
     part = (sum(uid.encode()) * 31 + attempt * 17) % 256 / 256
@@ -38,7 +38,7 @@ def backoff(attempt: int, uid: str) -> timedelta:
 
 
 def allowed(verdict: Verdict, s: Snapshot) -> bool:
-    """Whether the policy wants another attempt after this end, if any is left."""
+    """Whether the policy has another attempt after this end, if its number of attempts allows."""
     if facts.stop_requested(s.engine) or verdict.reason in reasons.PERMANENT:
         return False
     match policy(s).type:
@@ -50,7 +50,7 @@ def allowed(verdict: Verdict, s: Snapshot) -> bool:
 
 
 def next_attempt(verdict: Verdict, s: Snapshot, now: datetime) -> Restart | None:
-    """The attempt that follows a failed one, or None where none does."""
+    """The attempt that follows a failed one; None if none follows."""
     number = facts.attempt(s.engine) + 1
     if not allowed(verdict, s) or number >= policy(s).max_attempts:
         return None
@@ -58,12 +58,12 @@ def next_attempt(verdict: Verdict, s: Snapshot, now: datetime) -> Restart | None
 
 
 def exhausted(verdict: Verdict, s: Snapshot) -> bool:
-    """The policy wants another attempt, and all are used up: a dead letter."""
+    """Whether another attempt should follow, but all allowed attempts are used (a dead letter)."""
     return allowed(verdict, s) and facts.attempt(s.engine) + 1 >= policy(s).max_attempts > 1
 
 
 def after_failure(s: Snapshot, outcome: Outcome, now: datetime) -> Outcome:
-    """What follows a failed attempt: Starting with the reason Restarting where the policy allows another one."""
+    """The outcome after a failed attempt: Starting with the reason Restarting if another attempt follows."""
     follows = next_attempt(outcome.verdict, s, now)
     if follows is None:
         return replace(outcome, exhausted=True) if exhausted(outcome.verdict, s) else outcome

@@ -43,7 +43,7 @@ class Verdict:
 
 
 def start_problem(pod: PodView) -> Verdict | None:
-    """What keeps a pod from starting, if anything does."""
+    """Why a pod does not start yet; None if nothing prevents it."""
     why = pod.waiting_reason
     if why in _IMAGE or why in _IMAGE_FATAL:
         return Verdict(reasons.IMAGE_PULL, _details(why, pod.waiting_message), fatal=why in _IMAGE_FATAL)
@@ -55,7 +55,8 @@ def start_problem(pod: PodView) -> Verdict | None:
 
 
 def _memory(pod: PodView, report: Report | None) -> str:
-    """The limit, and what was measured: with cgroup v2 the agent dies with its kernel, and its last figure is old."""
+    """The memory limit and the measured peak. With cgroup v2 the agent is killed together with its kernel, so the last
+    measurement is old."""
     limit = pod.memory_limit
     peak = int(report.usage.get("memoryPeakBytes", 0)) if report is not None else 0
     if not peak:
@@ -75,17 +76,17 @@ def verdict_of_ended_pod(
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
         return EngineState.FAILED, Verdict(reasons.OOM_KILLED, _memory(pod, report))
-    for words in (pod.reason, pod.disrupted):
-        if words in _EVICTED:
-            return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {words}.")
-        if words in _PREEMPTED:
-            return EngineState.FAILED, Verdict(reasons.PREEMPTED, pod.message or f"Kubernetes says {words}.")
-        if words in _NODE_LOST:
-            return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {words}.")
+    for reason in (pod.reason, pod.disruption):
+        if reason in _EVICTED:
+            return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {reason}.")
+        if reason in _PREEMPTED:
+            return EngineState.FAILED, Verdict(reasons.PREEMPTED, pod.message or f"Kubernetes says {reason}.")
+        if reason in _NODE_LOST:
+            return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {reason}.")
     if report is not None and report.state is EngineState.FAILED:
         return EngineState.FAILED, reported_verdict(report)
     if pod.deleting:
-        # An agent drains on SIGTERM and exits with 0; but the operator did not delete the pod, so it is no clean end.
+        # The agent drains on SIGTERM and exits with 0, but the operator did not delete the pod, so this is a failure.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
     if ended is None:
         return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
@@ -95,13 +96,13 @@ def verdict_of_ended_pod(
 
 
 def reported_verdict(report: Report) -> Verdict:
-    """The reason that an agent gives with its report of Failed."""
+    """The verdict of an agent's report of Failed."""
     reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
-    return Verdict(reason, sentence(report.message))
+    return Verdict(reason, as_sentence(report.message))
 
 
-def sentence(text: str) -> str:
-    """Another program's words as a sentence: with a capital letter in front and a full stop at the end."""
+def as_sentence(text: str) -> str:
+    """Another program's text as a sentence, with a capital letter and a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
 
@@ -118,9 +119,9 @@ def _details(reason: str, message: str) -> str:
 
 
 def unfinished_phase(pod: PodView | None, problem: Verdict | None, waits_for: str = "") -> str:
-    """Which phase of the start did not end, in words, for an engine that was not ready in time.
+    """A sentence that names the unfinished phase of a start, for an engine that was not ready in time.
 
-    `waits_for` is the sentence for a container that runs.
+    `waits_for` is the sentence for a pod whose container runs.
     """
     if problem is not None:
         return f"It waits because: {problem.reason.name}. {problem.details}".strip()

@@ -49,11 +49,11 @@ class PodView:
     deleting: bool = False
     # When the deletion was asked for, and when the kubelet's grace for it is over.
     deleted_at: datetime | None = None
-    deleted_by: datetime | None = None
+    grace_ends_at: datetime | None = None
     created: datetime | None = None
     scheduled: datetime | None = None
     unschedulable: str = ""
-    disrupted: str = ""
+    disruption: str = ""
     waiting_reason: str = ""
     waiting_message: str = ""
     started: datetime | None = None
@@ -194,7 +194,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or [] if o.get("kind") == "EngineConn"), {})
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     scheduled = _mapping(conditions.get("PodScheduled"))
-    disrupted = _mapping(conditions.get("DisruptionTarget"))
+    disruption = _mapping(conditions.get("DisruptionTarget"))
     ready = _mapping(conditions.get("Ready"))
     is_ready = ready.get("status") == "True"
     container: Mapping[str, Any] = next(
@@ -203,7 +203,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     now = _mapping(container.get("state"))
     waiting, running = _mapping(now.get("waiting")), _mapping(now.get("running"))
     ended = now.get("terminated")
-    deleted_by = parse_time(meta.get("deletionTimestamp"))
+    grace_ends_at = parse_time(meta.get("deletionTimestamp"))
     grace = timedelta(seconds=int(meta.get("deletionGracePeriodSeconds") or 0))
     first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == "engine"), {})
     return PodView(
@@ -219,12 +219,12 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ip=str(status.get("podIP") or ""),
         node=str(spec.get("nodeName") or ""),
         deleting=bool(meta.get("deletionTimestamp")),
-        deleted_at=deleted_by - grace if deleted_by is not None else None,
-        deleted_by=deleted_by,
+        deleted_at=grace_ends_at - grace if grace_ends_at is not None else None,
+        grace_ends_at=grace_ends_at,
         created=parse_time(meta.get("creationTimestamp")),
         scheduled=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=str(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
-        disrupted=str(disrupted.get("reason") or "") if disrupted.get("status") == "True" else "",
+        disruption=str(disruption.get("reason") or "") if disruption.get("status") == "True" else "",
         waiting_reason=str(waiting.get("reason") or ""),
         waiting_message=str(waiting.get("message") or ""),
         started=parse_time(running.get("startedAt") or _mapping(ended).get("startedAt")),

@@ -17,7 +17,7 @@ from aiohttp import web
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.agent_report import BadReport, as_object, number, report_of, state, text
+from linkis_ecm.engine.agent_report import InvalidReportError, as_object, number, parse_report, state, text
 from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Reports:
             uid, attempt, sequence = text(body, "uid"), number(body, "attempt"), number(body, "sequence")
             key = (text(body, "namespace"), text(body, "name"))
             state(body)
-        except (orjson.JSONDecodeError, BadReport) as error:
+        except (orjson.JSONDecodeError, InvalidReportError) as error:
             return 400, f"the report cannot be read: {error}"
         # First the token, so that a stranger learns nothing about which engines exist.
         expected = engine_token(self._token_key, uid, attempt)
@@ -83,5 +83,5 @@ class Reports:
             # Late or repeated: nothing new, except that the agent is alive.
             self._reconciler.record_contact(engine)
             return 204, ""
-        self._reconciler.take_report(engine, report_of(body, engine, previous, self._clock()))
+        self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock()))
         return 204, ""

@@ -74,13 +74,13 @@ class Uploads:
         try:
             if spilled:
                 self._spilling.add(uid)
-                size, cut = await self._keeper.take_result(
+                size, cut = await self._keeper.add_result(
                     uid, attempt, name, _patient(request), limit=self._file_max, ticket=ticket,
                     announced=request.content_length,
                 )  # fmt: skip
             else:
                 limit = LIST_BYTES if name == RESULTS_LIST else self._file_max
-                size, cut = await self._keeper.take(
+                size, cut = await self._keeper.add_file(
                     uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS_LIST
                 )
         except OSError as error:

@@ -1,7 +1,7 @@
 """The drift audit: compares API, pods and rows; differences are counted and repaired.
 
-The work loop reacts to changes; the audit finds what no change reports, such as a row that somebody edited. It must not
-touch what is still changing: a difference counts only where two audits in a row saw it.
+The work loop reacts to changes. The audit finds what no event reports, such as a row that somebody edited. A difference
+counts only if two audits in a row find it. Must not repair what is still changing.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 class AuditedRows(Protocol):
-    """The store's side: `differing` and `repair` block and are called in threads."""
+    """The store's part. `differing` and `repair` block and run in threads."""
 
     @property
     def depth(self) -> int: ...
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
-        """By ticket what differs: missing, status or address."""
+        """The differing rows: ticket → missing, status or address."""
         ...
 
     def repair(self, record: EngineRecord) -> None: ...
 
 
 class Audit:
-    """`once` for each resync while leading. `clock` is monotonic, in seconds."""
+    """`run_once` for each resync while leading. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -58,14 +58,15 @@ class Audit:
         self._ended: float | None = None
         metrics.audit_age.set_function(lambda: -1.0 if self._ended is None else self._clock() - self._ended)
 
-    async def once(self) -> dict[str, int]:
-        """One audit; how many differences it repaired, by kind. Raises what the database raises."""
+    async def run_once(self) -> dict[str, int]:
+        """One audit. Returns the number of repaired differences by kind. Raises the database's errors."""
         found = {"orphan_pod": await self._pods()} | await self._tables()
         self._ended = self._clock()
         return {kind: count for kind, count in found.items() if count}
 
     async def _pods(self) -> int:
-        """Deletes pods whose engine is not there. The garbage collector takes seconds, so the second audit counts."""
+        """Delete pods whose engine does not exist. The garbage collector takes seconds, so only the second audit
+        acts."""
         orphans = {pod.uid: pod for pod in self._cache.orphans() if not pod.deleting}
         removed = 0
         for uid, pod in orphans.items():
@@ -85,10 +86,12 @@ class Audit:
         return removed
 
     async def _tables(self) -> dict[str, int]:
-        """Repairs rows that differ from the record last offered; does nothing while records wait to be written."""
+        """Repair rows that differ from their last offered record. Does nothing while records wait to be written."""
         if self._rows.depth:
             return {}
-        offered: dict[str, tuple[Key, EngineRecord]] = {r.ticket_id: (key, r) for key, r in self._reconciler.offered()}
+        offered: dict[str, tuple[Key, EngineRecord]] = {
+            r.ticket_id: (key, r) for key, r in self._reconciler.last_records()
+        }
         off = await asyncio.to_thread(self._rows.differing, [record for _, record in offered.values()])
         counts: dict[str, int] = {}
         for ticket, kind in off.items():

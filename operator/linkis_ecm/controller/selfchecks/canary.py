@@ -1,8 +1,8 @@
 """Tests the operator from the watch to the database, once a minute, with an engine that never gets a pod.
 
-A round creates an EngineConn that is stopped from the start and waits for its final row. The engine is removed by its
-ttlAfterFinished, its rows by the canary. Nothing in the operator treats it unlike any other engine. Must not repair:
-it reports which part does not answer.
+A round creates an EngineConn that is stopped from the start and waits for its final row. The engine is deleted by its
+ttlAfterFinished, its rows by the canary. The operator treats it like any other engine. It only reports which part does
+not work. Must not repair anything.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 ENGINE_TYPE = "canary"
 USER = "ecm_canary"
 NAME = "ecm-canary"
-# Seconds between rounds: four writes a minute, and a fault is known within one or two rounds.
+# Seconds between rounds. A round makes 4 writes, and a fault is noticed within 1 or 2 rounds.
 PERIOD = 60.0
-# Seconds for a round: a healthy one takes under one.
+# Seconds for a round. A healthy one takes less than 1 s.
 TIMEOUT = 15.0
-# Seconds between two looks at what a round waits for.
-LOOK = 0.02
-# Rounds in a row that a part may miss before the operator says that it is not ready.
-MISSES = 2
+# Seconds between two polls within a round.
+POLL_SECONDS = 0.02
+# After this many failed rounds in a row of one part the operator is not ready.
+MAX_MISSES = 2
 
 
 class CanaryRows(Protocol):
-    """The store's side; both block and are called in threads."""
+    """The store's part. Both calls block and run in threads."""
 
     def has_final(self, ticket: str) -> bool: ...
     def delete_engine_rows(self, ticket: str) -> None: ...
@@ -51,7 +51,7 @@ class CanaryError(Exception):
 
 
 class Canary:
-    """`run` while leading. `on_watch_stalled` is awaited where the watch missed two rounds in a row."""
+    """`run` while leading. `on_watch_stalled` is awaited if the watch missed MAX_MISSES rounds in a row."""
 
     def __init__(
         self,
@@ -70,69 +70,69 @@ class Canary:
         self._cache = cache
         self._rows = rows
         self._namespace = namespace
-        self._on_watch_silent = on_watch_stalled
+        self._on_watch_stalled = on_watch_stalled
         self._rng = rng
         self._metrics = metrics
         self._period = period
         self._timeout = timeout
-        # How often each part was the one that got stuck, in a row.
+        # Failed rounds in a row, by the part that failed.
         self.misses: dict[str, int] = {}
 
     @property
     def problem(self) -> str:
-        """What does not answer, as a sentence; empty while all is well."""
+        """A sentence that names the part that does not work; empty if all work."""
         for phase, count in self.misses.items():
-            if count >= MISSES:
+            if count >= MAX_MISSES:
                 return f"the canary engine got stuck at {phase} in {count} rounds"
         return ""
 
     async def run(self, leading: asyncio.Event) -> None:
-        """Round after round while leading, until cancelled."""
+        """Repeat rounds while leading, until cancelled."""
         while True:
             await leading.wait()
             try:
-                seconds = await self.round()
+                seconds = await self.run_once()
             except CanaryError as error:
                 self.misses = {error.phase: self.misses.get(error.phase, 0) + 1}
                 self._metrics.canary_failures.labels(error.phase).inc()
                 self._metrics.canary_ok.set(0)
                 log.warning("%s (%d in a row)", error, self.misses[error.phase])
-                if error.phase == "watch" and self.misses["watch"] >= MISSES:
-                    await self._on_watch_silent()
+                if error.phase == "watch" and self.misses["watch"] >= MAX_MISSES:
+                    await self._on_watch_stalled()
             else:
                 self.misses = {}
                 self._metrics.canary_seconds.observe(seconds)
                 self._metrics.canary_ok.set(1)
             await asyncio.sleep(self._period * self._rng.uniform(0.9, 1.1))
 
-    async def round(self) -> float:
-        """One round; how many seconds it took. Raises CanaryError."""
+    async def run_once(self) -> float:
+        """One round. Returns its duration in seconds. Raises CanaryError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         key, uid = await self._create()
         phase = "watch"
         try:
             async with asyncio.timeout(self._timeout):
-                await _until(lambda: self._sees(key, uid))
+                await _until(lambda: self._is_cached(key, uid))
                 phase = "decide"
-                await _until(lambda: self._decided(key))
+                await _until(lambda: self._is_final(key))
                 phase = "database"
                 await _until(lambda: asyncio.to_thread(self._rows.has_final, uid))
             took = loop.time() - began
             await asyncio.to_thread(self._rows.delete_engine_rows, uid)
         except Exception as error:
-            # An error of the database is what the canary looks for, and so is no answer.
+            # The canary reports both errors of the database and missing answers.
             await self._remove(key[1], uid)
             raise CanaryError(phase) from error
         return took
 
-    async def _sees(self, key: Key, uid: str) -> bool:
+    async def _is_cached(self, key: Key, uid: str) -> bool:
         engine = self._cache.engines.get(key)
         return engine is not None and engine.uid == uid
 
-    async def _decided(self, key: Key) -> bool:
+    async def _is_final(self, key: Key) -> bool:
         engine = self._cache.engines.get(key)
-        # Gone already: its ttl was over before this look.
+        # None: it was deleted before this poll, because its ttl had expired.
         return engine is None or engine.state in FINAL
 
     async def _create(self) -> tuple[Key, str]:
@@ -151,7 +151,7 @@ class Canary:
         return (self._namespace, name), str(made["metadata"]["uid"])
 
     async def _remove(self, name: str, uid: str) -> None:
-        """Deletes the engine of a round that got stuck."""
+        """Delete the engine of a failed round."""
         try:
             await self._client.delete(ENGINECONNS, name, namespace=self._namespace, uid=uid, timeout=5.0)
         except NotFound:
@@ -161,6 +161,6 @@ class Canary:
 
 
 async def _until(probe: Callable[[], Awaitable[bool]]) -> None:
-    """Polls, since no event spans cache, API and database. The caller bounds the time."""
+    """Poll, because no event covers cache, API and database together. The caller sets the timeout."""
     while not await probe():  # noqa: ASYNC110 - see above
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Serves `/healthz`, `/readyz` and `/metrics` on the operator's own port. Must not act on it."""
+"""Serves `/healthz`, `/readyz` and `/metrics` on the operator's own port. Must not repair anything."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Check = Callable[[], str]
 
 
 def health_app(*, alive: Check, ready: Check, registry: Registry) -> web.Application:
-    """`alive` and `ready` return what is wrong as a sentence, or an empty text. `registry` is the process's."""
+    """`alive` and `ready` return the problem as a sentence, or an empty text. `registry` is the process's registry."""
 
     async def probe(check: Check) -> web.Response:
-        wrong = check()
-        return web.Response(status=503 if wrong else 200, text=wrong or "ok")
+        problem = check()
+        return web.Response(status=503 if problem else 200, text=problem or "ok")
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=registry.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -1,7 +1,7 @@
-"""Lists what watches may have missed, at the start and every few minutes: the same code both times.
+"""Lists all objects, at the start and every few minutes, to find what the watches have missed.
 
-Nothing is written before the first run has ended. A later run repairs: engines whose deletion no watch reported, rows
-that the database has and the API has not. Must not decide.
+Nothing is written before the first run has ended. Later runs repair engines whose deletion no watch reported, and rows
+whose engine does not exist any more. Must not decide.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 
 log = logging.getLogger(__name__)
 
-# Every 5 to 10 minutes: client-go's informers take 10 hours, but a missed deletion is a wrong row until then.
+# Seconds. client-go's informers resync every 10 hours, but here a missed deletion leaves a wrong row until then.
 PERIOD_MIN, PERIOD_MAX = 300.0, 600.0
 
 
 class LiveRows(Protocol):
-    """The database's side of a resync; blocking, called in a thread."""
+    """The store's part of a resync. The call blocks and runs in a thread."""
 
     def resync(self, live_tickets: set[str], now: datetime) -> list[str]: ...
 
 
 class Resync:
-    """`once` at the start, then `run`. `audit` is awaited at the end of each later run, while leading."""
+    """`run_once` at the start, then `run`. `audit` is awaited at the end of each later run, while leading."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class Resync:
         self._rng = rng
         self._audit = audit
 
-    async def once(self) -> None:
-        """Lists plugins, then engines, into the cache. Raises ApiError where a list fails."""
+    async def run_once(self) -> None:
+        """List plugins, then engines, into the cache. Raises ApiError if a list fails."""
         for item in (await self._client.list(PLUGINS)).items:
             self._cache.apply_plugin(item)
         for namespace in self._namespaces:
             present: set[str] = set()
             version = 0
-            # Page by page: all raw objects at once are many times what is kept of them.
+            # Page by page, because all raw objects together are many times larger than their cached views.
             async for page in self._client.pages(ENGINECONNS, namespace=namespace):
                 version = int(page.resource_version)
                 for item in page.items:
@@ -76,22 +76,22 @@ class Resync:
                     self._reconciler.engine_deleted(missed)
 
     async def end_absent_rows(self) -> None:
-        """Ends the rows of engines that the API does not have. Only while leading, and after `once`."""
+        """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`."""
         live = {ticket_id(engine) for engine in self._cache.engines.values()}
         for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock()):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
 
     async def run(self) -> None:
-        """Runs every few minutes until cancelled; an outage of API or database is logged and left to the next run."""
+        """Run every few minutes until cancelled. After an outage of API or database the next run tries again."""
         while True:
             await asyncio.sleep(self._rng.uniform(PERIOD_MIN, PERIOD_MAX))
             try:
-                await self.once()
+                await self.run_once()
                 self._relist_pods()
                 if self._reconciler.leading.is_set():
                     self._reconciler.enqueue_all()
                     await self.end_absent_rows()
-                    # Last: it compares what the lines above have completed.
+                    # The audit is last, because it compares the results of the lines above.
                     await self._audit()
             except ApiError as error:
                 log.warning("resync: %s", error)

@@ -1,1 +1,1 @@
-"""The rules that `decide` lists in its order. Each answers an Outcome or None. Must not import `decide`."""
+"""The rules that `decide` lists in order. Each returns an Outcome or None. Must not import `decide`."""

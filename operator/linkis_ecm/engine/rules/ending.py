@@ -1,7 +1,7 @@
-"""Rules for pods that have ended, are being deleted or must go, and for engines that are settled.
+"""Rules for pods that have ended, are being deleted or must be deleted, and for engines in a final state.
 
-Pure. A deletion with grace 0 takes the API's object away without the kubelet; it is used only where the kubelet does
-not answer, or where nothing runs any more.
+Pure. A deletion with grace 0 removes the API object without waiting for the kubelet. It is used only if the kubelet
+does not answer or nothing runs any more. Must not import `decide`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from linkis_ecm.engine.view import PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
-# An agent that did not accept the request to stop is asked again after this.
-STOP_AGAIN = timedelta(seconds=5)
-# A pod that is still there so long after its grace has a kubelet that does not answer.
-STUCK_AFTER = timedelta(seconds=60)
+# An agent that did not accept the request to stop is asked again after this time.
+STOP_RETRY = timedelta(seconds=5)
+# If a pod still exists this long after its grace has ended, its kubelet counts as dead.
+KUBELET_DEAD_AFTER = timedelta(seconds=60)
 
 
 def settled(case: Situation) -> Outcome:
-    """The engine has ended: its pods are deleted, and its resource when its ttlAfterFinished is over."""
+    """The engine has ended: delete its pods, and its resource when its ttlAfterFinished expires."""
     s, now = case.s, case.now
     since, observed = facts.since(s.engine, now), facts.observed(s.engine)
-    running = [pod for pod in (s.pod, *s.others) if pod is not None and not pod.ended]
+    running = [pod for pod in (s.pod, *s.other_pods) if pod is not None and not pod.ended]
     grace = 0 if observed.reason is reasons.NODE_LOST else launch.AFTER_GRACE
     actions: list[Action] = [one for pod in running if (one := delete_leftover(pod, now, grace)) is not None]
-    removal = facts.removal(s, since)
-    if removal is not None and now >= removal and not s.engine.deleting:
+    delete_at = facts.delete_at(s, since)
+    if delete_at is not None and now >= delete_at and not s.engine.deleting:
         actions.append(DeleteEngine(s.engine.uid))
-        removal = None
-    stuck = [at for pod in running if (at := stuck_at(pod)) is not None and at > now]
-    requeue_at = min((at for at in (removal, *stuck) if at is not None), default=None)
+        delete_at = None
+    stuck = [at for pod in running if (at := kubelet_dead_at(pod)) is not None and at > now]
+    requeue_at = min((at for at in (delete_at, *stuck) if at is not None), default=None)
     return Outcome(
         state=s.engine.state or EngineState.FAILED, verdict=observed, since=since, actions=tuple(actions),
         requeue_at=requeue_at,
@@ -48,67 +48,67 @@ def ended(case: Situation) -> Outcome | None:
 
 
 def how_it_ended(case: Situation, pod: PodView) -> Outcome:
-    """The end that an ended pod tells; a stop that was asked for counts more."""
+    """The outcome of an ended pod. A requested stop takes precedence over the pod's own reason."""
     s, stop = case.s, case.stop
     if stop is not None and stop.reason is not reasons.KERNEL_DIED:
         return case.stopped(stop)
-    # A job, or a process, may be over before a pass saw it ready; its exit code says whether it succeeded.
+    # A job or a process may end before a pass saw it ready. Its exit code says whether it succeeded.
     once = (s.engine.spec is not None and s.engine.spec.mode == "once") or not launch.has_agent(case.launch)
     state, verdict = verdicts.verdict_of_ended_pod(pod, s.report, was_ready=facts.was_ready(s), once=once)
     return Outcome(state=state, verdict=verdict, since=case.now)
 
 
 def deletion_stuck(case: Situation) -> Outcome | None:
-    """A deleted pod whose kubelet does not end it: the API's object is deleted by force."""
+    """A deleted pod whose kubelet does not answer: delete the API object with grace 0."""
     pod = case.pod
-    if not is_stuck(pod, case.now):
+    if not is_kubelet_dead(pod, case.now):
         return None
     force = DeletePod(pod.name, pod.uid, 0)
     if case.stop is not None:
         return case.stopped(case.stop, actions=(force,))
-    words = f"Its node {pod.node or 'unknown'} did not confirm the end of the pod."
+    details = f"Its node {pod.node or 'unknown'} did not confirm the end of the pod."
     return Outcome(
-        state=EngineState.FAILED, verdict=Verdict(reasons.NODE_LOST, words), since=case.now, actions=(force,)
+        state=EngineState.FAILED, verdict=Verdict(reasons.NODE_LOST, details), since=case.now, actions=(force,)
     )  # fmt: skip
 
 
 def stopping(case: Situation) -> Outcome | None:
-    """A stop is under way or due: an agent is asked to drain; where there is none, the pod is deleted (SIGTERM)."""
+    """A stop is due or in progress: ask the agent to drain; without an agent, delete the pod (SIGTERM)."""
     s, pod, now, stop = case.s, case.pod, case.now, case.stop
     if stop is None:
         return None
     grace = facts.stop_grace(s)
     limit = stop.since + timedelta(seconds=grace) + STOP_SLACK
-    again = limit
+    requeue_at = limit
     actions: tuple[Action, ...] = ()
     if pod.deleting:
-        # The kubelet ends it.
-        again = stuck_at(pod) or now + STOP_AGAIN
+        # The kubelet ends the pod.
+        requeue_at = kubelet_dead_at(pod) or now + STOP_RETRY
     elif not launch.has_agent(case.launch):
         actions = (DeletePod(pod.name, pod.uid, launch.termination_grace(case.launch, grace)),)
-        again = now + STOP_AGAIN
+        requeue_at = now + STOP_RETRY
     elif now >= limit or not (facts.was_ready(s) and pod.ip):
-        # The agent's time is over, or it does not answer yet.
+        # The agent's time has expired, or it does not answer yet.
         actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else launch.AFTER_GRACE),)
-    elif stop.sent is None or now >= stop.sent + STOP_AGAIN:
+    elif stop.last_sent is None or now >= stop.last_sent + STOP_RETRY:
         address = f"{pod.ip}:{AGENT_PORT}"
         actions = (StopAgent(address, facts.attempt(s.engine), grace, stop.reason.name),)
         stop = Stop(stop.since, stop.reason, now)
-        again = min(limit, now + STOP_AGAIN)
+        requeue_at = min(limit, now + STOP_RETRY)
     else:
-        again = min(limit, stop.sent + STOP_AGAIN)
+        requeue_at = min(limit, stop.last_sent + STOP_RETRY)
     return Outcome(
         state=EngineState.SHUTTING_DOWN,
         verdict=Verdict(stop.reason),
         since=stop.since,
         actions=actions,
-        requeue_at=again if again > now else now + STOP_AGAIN,
+        requeue_at=requeue_at if requeue_at > now else now + STOP_RETRY,
         stop=stop,
     )
 
 
 def deleted_by_others(case: Situation) -> Outcome | None:
-    """The pod is being deleted, and no stop was asked for."""
+    """Another party deletes the pod; no stop was requested."""
     pod = case.pod
     if not pod.deleting:
         return None
@@ -121,22 +121,22 @@ def deleted_by_others(case: Situation) -> Outcome | None:
         state=EngineState.SHUTTING_DOWN,
         verdict=Verdict(reasons.POD_DELETED),
         since=since,
-        requeue_at=(pod.deleted_by or case.now) + STUCK_AFTER + timedelta(seconds=1),
+        requeue_at=(pod.grace_ends_at or case.now) + KUBELET_DEAD_AFTER + timedelta(seconds=1),
     )
 
 
 def delete_leftover(pod: PodView, now: datetime, grace: int) -> DeletePod | None:
     """Deletes a leftover pod, with grace 0 once its kubelet counts as dead. None while a deletion is in progress."""
     if pod.deleting:
-        return DeletePod(pod.name, pod.uid, 0) if is_stuck(pod, now) else None
+        return DeletePod(pod.name, pod.uid, 0) if is_kubelet_dead(pod, now) else None
     return DeletePod(pod.name, pod.uid, grace)
 
 
-def stuck_at(pod: PodView) -> datetime | None:
-    """From when on the kubelet of a pod that is being deleted counts as dead."""
-    return pod.deleted_by + STUCK_AFTER if pod.deleting and pod.deleted_by is not None else None
+def kubelet_dead_at(pod: PodView) -> datetime | None:
+    """When the kubelet of a pod that is being deleted will count as dead; None for other pods."""
+    return pod.grace_ends_at + KUBELET_DEAD_AFTER if pod.deleting and pod.grace_ends_at is not None else None
 
 
-def is_stuck(pod: PodView, now: datetime) -> bool:
-    at = stuck_at(pod)
+def is_kubelet_dead(pod: PodView, now: datetime) -> bool:
+    at = kubelet_dead_at(pod)
     return at is not None and now >= at

@@ -1,4 +1,4 @@
-"""Rules for an engine whose pod runs and that nobody stops: starting, ready, silent, ending by itself. Pure."""
+"""Rules for an engine whose pod runs and has no stop: starting, ready, silent, or exiting by itself. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from linkis_ecm.engine import facts, launch, verdicts
-from linkis_ecm.engine.decision import Action, AskAgent, AskNode, DeletePod, Outcome
+from linkis_ecm.engine.decision import Action, DeletePod, GetAgentStatus, GetNodeCondition, Outcome
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.engine.verdicts import Verdict
@@ -15,12 +15,12 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
-# How long an agent that reported its kernel dead may take to exit: so that the container's own reason is seen and its
-# logs are in the archive.
+# How long an agent that reported a dead kernel may take to exit. In this time it uploads its logs, and the container's
+# own reason becomes visible.
 EXIT_WAIT = timedelta(seconds=15)
-# An agent counts as lost only after so many unanswered requests, however long it was silent.
-UNANSWERED_MIN = 3
-# The API gives whole seconds: where a pass sees a change within this time of them, the pass's own clock is finer.
+# An agent counts as lost only after this many unanswered requests, however long it was silent.
+MIN_UNANSWERED = 3
+# The API has whole seconds. A pass that sees a change within this time of it uses its own, finer clock.
 SEEN_AT_ONCE = timedelta(seconds=1.5)
 
 _READY: dict[EngineState, Reason] = {
@@ -36,13 +36,13 @@ _READY: dict[EngineState, Reason] = {
 
 
 def start_impossible(case: Situation) -> Outcome | None:
-    """The kubelet refuses the pod, and waiting does not help."""
+    """The pod can never start; waiting does not help."""
     problem = verdicts.start_problem(case.pod)
     return case.failed(problem) if problem is not None and problem.fatal else None
 
 
 def start_timeout(case: Situation) -> Outcome | None:
-    if case.now < facts.start_due(case.s):
+    if case.now < facts.start_deadline(case.s):
         return None
     problem, waits_for = verdicts.start_problem(case.pod), launch.waits_for(case.launch)
     return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(case.pod, problem, waits_for)))
@@ -53,7 +53,7 @@ def starting(case: Situation) -> Outcome | None:
         state=EngineState.STARTING,
         verdict=verdicts.start_problem(case.pod) or Verdict(reasons.POD_CREATED),
         since=facts.attempt_began(case.s.engine),
-        requeue_at=min(filter(None, (facts.start_due(case.s), launch.process_ready_at(case.launch, case.pod)))),
+        requeue_at=min(filter(None, (facts.start_deadline(case.s), launch.process_ready_at(case.launch, case.pod)))),
     )
 
 
@@ -61,30 +61,31 @@ def starting(case: Situation) -> Outcome | None:
 
 
 def agent_failed(case: Situation) -> Outcome | None:
-    """The agent reported its end: its container has a moment to exit, so that its own reason is seen."""
+    """The agent reported Failed. Its container gets EXIT_WAIT to exit, so that the container's own reason is
+    visible."""
     report = case.s.report
     if report is None or report.state is not EngineState.FAILED:
         return None
     exit_due = report.changed + EXIT_WAIT
     verdict = verdicts.reported_verdict(report)
-    return case.failed(verdict) if case.now >= exit_due else _ends_by_itself(report, verdict, exit_due)
+    return case.failed(verdict) if case.now >= exit_due else _exits_by_itself(report, verdict, exit_due)
 
 
 def agent_ends(case: Situation) -> Outcome | None:
-    """The agent reported that it drains, or that its job is done."""
+    """The agent reported that it drains, or that its job has ended."""
     report = case.s.report
     if report is None or report.state not in (EngineState.SHUTTING_DOWN, EngineState.SUCCESS):
         return None
     limit = timedelta(seconds=facts.stop_grace(case.s) + launch.AFTER_GRACE)
-    # A job that is done was not asked to stop.
+    # An ended job was not asked to stop.
     reason = reasons.COMPLETED if report.state is EngineState.SUCCESS else reasons.STOP_REQUESTED
-    return _ends_by_itself(report, Verdict(reason), report.changed + limit)
+    return _exits_by_itself(report, Verdict(reason), report.changed + limit)
 
 
 def agent_silent(case: Situation) -> Outcome | None:
-    """An agent that stopped reporting is asked; one that does not answer is lost. None while it reports.
+    """A silent agent is asked for its status; one that does not answer is lost. None while it reports.
 
-    That the kubelet calls the pod Running says nothing here: a dead node's kubelet says nothing at all.
+    The pod's phase Running proves nothing: the kubelet of a dead node cannot change it.
     """
     s, pod, now, settings = case.s, case.pod, case.now, case.settings
     silence = s.silence
@@ -93,25 +94,26 @@ def agent_silent(case: Situation) -> Outcome | None:
     state = s.engine.state or EngineState.IDLE
     if s.report_path_down:
         return case.unchanged(state, requeue_at=now + settings.silent_after)
-    quiet = now - silence.last_contact
-    # Of the node only what was said from then on counts: before that, a dead one may still be called ready.
+    silent_for = now - silence.last_contact
+    # The node's condition counts only if it was read after lost_after: before that, a dead node may still be Ready.
     asked_late = silence.last_asked is not None and silence.last_asked >= silence.last_contact + settings.lost_after
-    if asked_late and silence.unanswered >= UNANSWERED_MIN and (silence.node or not pod.node):
-        words = (
-            f"It was last heard {quiet.total_seconds():.0f} s ago and did not answer {silence.unanswered} questions."
+    if asked_late and silence.unanswered >= MIN_UNANSWERED and (silence.node or not pod.node):
+        silence_text = (
+            f"It was last heard {silent_for.total_seconds():.0f} s ago and did not answer {silence.unanswered}"
+            " questions."
         )
         lost = silence.node and silence.node != "ready"
         reason = reasons.NODE_LOST if lost else reasons.AGENT_LOST
-        details = f"{words} Its node {pod.node}: {silence.node}." if pod.node else words
+        details = f"{silence_text} Its node {pod.node}: {silence.node}." if pod.node else silence_text
         force = (DeletePod(pod.name, pod.uid, 0 if lost else launch.AFTER_GRACE),)
         return Outcome(state=EngineState.FAILED, verdict=Verdict(reason, details), since=now, actions=force)
     actions: list[Action] = []
-    if silence.last_asked is None or now >= silence.last_asked + settings.ask_again:
+    if silence.last_asked is None or now >= silence.last_asked + settings.ask_interval:
         if pod.ip:
-            actions.append(AskAgent(f"{pod.ip}:{AGENT_PORT}", facts.attempt(s.engine)))
-        if pod.node and silence.unanswered >= UNANSWERED_MIN - 1:
-            actions.append(AskNode(pod.node))
-    return case.unchanged(state, actions=tuple(actions), requeue_at=now + settings.ask_again)
+            actions.append(GetAgentStatus(f"{pod.ip}:{AGENT_PORT}", facts.attempt(s.engine)))
+        if pod.node and silence.unanswered >= MIN_UNANSWERED - 1:
+            actions.append(GetNodeCondition(pod.node))
+    return case.unchanged(state, actions=tuple(actions), requeue_at=now + settings.ask_interval)
 
 
 def agent_ready(case: Situation) -> Outcome | None:
@@ -119,16 +121,16 @@ def agent_ready(case: Situation) -> Outcome | None:
     report = case.s.report
     if report is None or report.state not in AVAILABLE or not _is_up(case):
         return None
-    return _until_silent(case, available(case, report.state, _READY[report.state], report.changed))
+    return _requeue_before_silence(case, available(case, report.state, _READY[report.state], report.changed))
 
 
-def agent_unheard(case: Situation) -> Outcome | None:
-    """This operator process is new and has no report yet: what was written stands."""
+def agent_not_reported(case: Situation) -> Outcome | None:
+    """This operator process has no report yet, after its start. The status stays as it is."""
     state = case.s.engine.state
-    return _until_silent(case, case.unchanged(state)) if state in AVAILABLE else None
+    return _requeue_before_silence(case, case.unchanged(state)) if state in AVAILABLE else None
 
 
-# --- a process, by what the kubelet says of its pod
+# --- a process, by the kubelet's status of its pod
 
 
 def process_ready(case: Situation) -> Outcome | None:
@@ -143,7 +145,7 @@ def process_ready(case: Situation) -> Outcome | None:
 
 
 def process_not_ready(case: Situation) -> Outcome | None:
-    """A process that was ready and does not answer now has not ended: it stays Idle, with the condition Ready False."""
+    """A process that was ready and does not answer now. It has not ended: it stays Idle, with condition Ready False."""
     if case.s.engine.state not in AVAILABLE:
         return None
     return Outcome(
@@ -158,7 +160,7 @@ def process_not_ready(case: Situation) -> Outcome | None:
 
 
 def available(case: Situation, state: EngineState, reason: Reason, since: datetime) -> Outcome:
-    """An engine that can be used; shortly before its idleTimeout or maxLifetime is over it says so."""
+    """An engine that can be used. Its reason is CullSoon shortly before its idleTimeout or maxLifetime expires."""
     s, now = case.s, case.now
     verdict = Verdict(reason)
     requeue_at = facts.next_cull(s, now)
@@ -167,26 +169,26 @@ def available(case: Situation, state: EngineState, reason: Reason, since: dateti
         if now < warned:
             requeue_at = warned
         elif state in (EngineState.IDLE, EngineState.UNLOCK):
-            which = "idleTimeout" if requeue_at == facts.idle_over(s, now) else "maxLifetime"
+            which = "idleTimeout" if requeue_at == facts.idle_deadline(s, now) else "maxLifetime"
             verdict = Verdict(reasons.CULL_SOON, f"Its {which} is over at {requeue_at:%Y-%m-%d %H:%M:%S} UTC.")
     return Outcome(state=state, verdict=verdict, since=since, requeue_at=requeue_at)
 
 
 def _is_up(case: Situation) -> bool:
-    """The status says so, or the agent does. An agent may report before the API has its pod's address: until then
-    nobody could reach it."""
+    """Whether the engine is up by its status or by its agent's report. A report counts only once the API has the pod's
+    address, because before that nobody could reach the engine."""
     if case.s.engine.state in AVAILABLE:
         return True
     report = case.s.report
     return report is not None and report.state in AVAILABLE and bool(case.pod.ip)
 
 
-def _ends_by_itself(report: Report, verdict: Verdict, until: datetime) -> Outcome:
+def _exits_by_itself(report: Report, verdict: Verdict, until: datetime) -> Outcome:
     return Outcome(state=EngineState.SHUTTING_DOWN, verdict=verdict, since=report.changed, requeue_at=until)
 
 
-def _until_silent(case: Situation, outcome: Outcome) -> Outcome:
-    """Looks again when the agent will have been silent for too long, if that is sooner."""
+def _requeue_before_silence(case: Situation, outcome: Outcome) -> Outcome:
+    """Requeue the engine for when its agent would count as silent, if that is earlier."""
     if case.s.silence is None:
         return outcome
     due = case.s.silence.last_contact + case.settings.silent_after

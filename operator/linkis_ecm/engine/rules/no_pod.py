@@ -1,11 +1,11 @@
-"""Rules for an engine without a pod in the cache: gone, stopped before it had one, or to be created. Pure."""
+"""Rules for an engine without a pod in the cache: deleted, stopped before it had one, or to be created. Pure."""
 
 from __future__ import annotations
 
 from linkis_ecm.engine import facts, launch, podspec, verdicts
-from linkis_ecm.engine.decision import Action, ConfirmPod, CreatePod, Outcome
+from linkis_ecm.engine.decision import Action, ConfirmPodGone, CreatePod, Outcome
 from linkis_ecm.engine.names import pod_name
-from linkis_ecm.engine.rules.ending import STOP_AGAIN, delete_leftover, how_it_ended
+from linkis_ecm.engine.rules.ending import STOP_RETRY, delete_leftover, how_it_ended
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
@@ -13,20 +13,20 @@ from linkis_ecm.model.states import EngineState
 
 
 def confirm_absence(case: Situation) -> Outcome | None:
-    """A pod was made, or may have been: a cache that lacks it is not believed before the API server was asked."""
+    """A pod was or may have been created. Its absence from the cache must be confirmed by the API server first."""
     s = case.s
     if s.pod_gone or not (s.engine.text("podName") or s.stop is not None):
         return None
     name = s.engine.text("podName") or pod_name(s.engine.name, s.engine.uid, facts.attempt(s.engine))
     state = s.engine.state or EngineState.STARTING
-    return case.unchanged(state, stop=case.stop, actions=(ConfirmPod(name),))
+    return case.unchanged(state, stop=case.stop, actions=(ConfirmPodGone(name),))
 
 
 def pod_deleted(case: Situation) -> Outcome | None:
-    """The pod is gone, and no stop was asked for.
+    """The pod was deleted, and no stop was requested.
 
-    A kubelet removes a pod moments after it has reported how it ended, which may be while evidence is collected: what
-    was reported last counts.
+    A kubelet removes a pod soon after it reported the pod's end, maybe while evidence is collected. So the last view of
+    an ended pod counts.
     """
     s = case.s
     if not s.engine.text("podName") or case.stop is not None:
@@ -42,11 +42,11 @@ def stopped(case: Situation) -> Outcome | None:
 
 
 def plugin_missing(case: Situation) -> Outcome | None:
-    """The catalogue's entry may still come, until the start's time is over."""
+    """The plugin does not exist. It may still be created, until the start timeout expires."""
     s = case.s
     if s.plugin is not None:
         return None
-    problem, due = Verdict(reasons.PLUGIN_MISSING, facts.requested_plugin(s.engine)), facts.start_due(s)
+    problem, due = Verdict(reasons.PLUGIN_MISSING, facts.requested_plugin(s.engine)), facts.start_deadline(s)
     if case.now >= due:
         return case.failed(problem)
     return Outcome(state=EngineState.STARTING, verdict=problem, since=s.engine.created, requeue_at=due)
@@ -67,27 +67,27 @@ def creation_refused(case: Situation) -> Outcome | None:
 
 
 def not_yet_due(case: Situation) -> Outcome | None:
-    """The pause before another attempt; and pods of earlier attempts go first: at most one pod of an engine runs."""
+    """The delay before another attempt. Also, pods of earlier attempts are deleted first: at most one pod runs."""
     s, now = case.s, case.now
-    begins = facts.attempt_began(s.engine)
-    if now >= begins and not s.others:
+    not_before = facts.attempt_began(s.engine)
+    if now >= not_before and not s.other_pods:
         return None
-    deletions = (delete_leftover(pod, now, 0 if pod.ended else launch.AFTER_GRACE) for pod in s.others)
+    deletions = (delete_leftover(pod, now, 0 if pod.ended else launch.AFTER_GRACE) for pod in s.other_pods)
     actions: tuple[Action, ...] = tuple(one for one in deletions if one is not None)
-    requeue_at = max(begins, now + STOP_AGAIN) if s.others else begins
+    requeue_at = max(not_before, now + STOP_RETRY) if s.other_pods else not_before
     return case.unchanged(EngineState.STARTING, actions=actions, requeue_at=requeue_at)
 
 
 def start_timeout(case: Situation) -> Outcome | None:
     s = case.s
-    if case.now < facts.start_due(s):
+    if case.now < facts.start_deadline(s):
         return None
     problem = s.failure.verdict if s.failure is not None else None
     return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(None, problem)))
 
 
 def creation_waits(case: Situation) -> Outcome | None:
-    """The API server refused the pod for now, such as by a quota: it is tried again later."""
+    """The API server refused the pod for now, for example by a quota. It is tried again later."""
     s = case.s
     if s.failure is None or case.now >= s.failure.retry_at:
         return None
@@ -95,7 +95,7 @@ def creation_waits(case: Situation) -> Outcome | None:
         state=EngineState.STARTING,
         verdict=s.failure.verdict,
         since=facts.attempt_began(s.engine),
-        requeue_at=min(facts.start_due(s), s.failure.retry_at),
+        requeue_at=min(facts.start_deadline(s), s.failure.retry_at),
     )
 
 
@@ -106,5 +106,5 @@ def create_pod(case: Situation) -> Outcome | None:
         verdict=s.failure.verdict if s.failure is not None else Verdict(reasons.POD_CREATED),
         since=facts.attempt_began(s.engine),
         actions=(CreatePod(facts.attempt(s.engine), case.manifest),),
-        requeue_at=facts.start_due(s),
+        requeue_at=facts.start_deadline(s),
     )

@@ -1,6 +1,6 @@
-"""What a rule looks at: the snapshot, the clock, the settings, and what several rules need, computed once per pass.
+"""The input of a rule: snapshot, clock, settings, and values that several rules need, computed once per pass.
 
-Also makes the outcomes that many rules share. Pure. Must not choose a state: that is for the rules.
+It also builds outcomes that many rules share. Pure. Must not choose a state: that is for the rules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import Launch
 from linkis_ecm.model.states import EngineState
 
-# On top of the engine's own grace: for the agent's answer, its last report, and its logs on their way to the archive.
+# Added to the engine's own grace: time for the agent's answer, its last report, and the upload of its logs.
 STOP_SLACK = timedelta(seconds=launch.AFTER_GRACE)
 
 
@@ -33,7 +33,7 @@ class Situation:
 
     @property
     def pod(self) -> PodView:
-        """The engine's pod, for the rules that are asked only where there is one. Raises ValueError without one."""
+        """The engine's pod, for the rules that run only if there is one. Raises ValueError without one."""
         if self.s.pod is None:
             raise ValueError(f"{self.s.engine.key}: a rule for an engine with a pod, and there is no pod")
         return self.s.pod
@@ -45,12 +45,12 @@ class Situation:
 
     @cached_property
     def stop(self) -> Stop | None:
-        """The stop that is under way or due."""
+        """The stop that is in progress or due; else None."""
         return self.s.stop or self._stop_due()
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The pod to create, without its token: built once per pass, and only where a rule asks for it.
+        """The pod to create, without its token. It is built once per pass, and only if a rule needs it.
 
         Raises InvalidSpecError.
         """
@@ -89,27 +89,27 @@ class Situation:
         )  # fmt: skip
 
     def _stop_due(self) -> Stop | None:
-        """A stop that somebody asked for, or that a timeout makes due now."""
+        """A stop that a user requested, or that is due by an expired timeout; else None."""
         s, now = self.s, self.now
         engine = s.engine
         if engine.state is EngineState.SHUTTING_DOWN and engine.text("reason") != reasons.POD_DELETED.name:
-            # A stop that an earlier operator process began; its reason is in the status.
+            # An earlier operator process began this stop. Its reason is in the status.
             reason = reasons.by_name(engine.text("reason")) or reasons.STOPPED_BY_USER
             since = facts.since(engine, now)
-            over = now >= since + timedelta(seconds=facts.stop_grace(s)) + STOP_SLACK
-            # Where the engine itself began to end, it is left alone until its time is over.
-            if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or over):
+            expired = now >= since + timedelta(seconds=facts.stop_grace(s)) + STOP_SLACK
+            # If the engine began to end by itself, it gets its grace before it is stopped.
+            if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or expired):
                 return Stop(since, reason)
         if facts.stop_requested(engine):
             return Stop(now, reasons.STOPPED_BY_USER)
-        ends_at = facts.life_over(s)
+        ends_at = facts.lifetime_deadline(s)
         if ends_at is not None and now >= ends_at:
             return Stop(now, reasons.LIFETIME_OVER)
-        cull = facts.idle_over(s, now)
+        cull = facts.idle_deadline(s, now)
         return Stop(now, reasons.IDLE_TIMEOUT) if cull is not None and now >= cull else None
 
 
-# Answers, or passes the question on to the next rule with None.
+# Returns an outcome, or None to let the next rule decide.
 Rule = Callable[[Situation], Outcome | None]
-# Changes an outcome that a rule gave, or returns it as it is.
+# Changes the outcome of a rule, or returns it unchanged.
 Amendment = Callable[[Situation, Outcome], Outcome]

@@ -24,7 +24,7 @@ from linkis_ecm.api.models import (
 )
 from linkis_ecm.archive.bundles import BUNDLE
 from linkis_ecm.engine import facts, restart
-from linkis_ecm.engine.agent_report import BadReport, report_of
+from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import format_time, parse_time
 from linkis_ecm.engine.view import engine_view, plugin_view
@@ -88,8 +88,8 @@ async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
     if engine.takes_code:
         try:
             body = await gateway.agents.status(engine)
-            report = report_of(body, view, None, gateway.clock())
-        except (Refused, BadReport):
+            report = parse_report(body, view, None, gateway.clock())
+        except (Refused, InvalidReportError):
             report = None
     return Snapshot(engine=view, pod=None, plugin=plugin, report=report)
 
@@ -104,15 +104,15 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
     found: list[tuple[str, datetime | None, str]] = []
     if state is EngineState.STARTING:
         found.append(("nextAttempt", parse_time(s.engine.text("nextAttemptAt")), "a pod is made for its next attempt"))
-        found.append(("startTimeout", facts.start_due(s), "it fails if it is not ready by then"))
+        found.append(("startTimeout", facts.start_deadline(s), "it fails if it is not ready by then"))
     if state in AVAILABLE:
-        found.append(("idleTimeout", facts.idle_over(s, now), "it ends for idleness unless something uses it"))
-        found.append(("maxLifetime", facts.life_over(s), "it ends by its age, whatever it does"))
+        found.append(("idleTimeout", facts.idle_deadline(s, now), "it ends for idleness unless something uses it"))
+        found.append(("maxLifetime", facts.lifetime_deadline(s), "it ends by its age, whatever it does"))
     if state is EngineState.SHUTTING_DOWN:
         limit = facts.since(s.engine, now) + timedelta(seconds=facts.stop_grace(s))
         found.append(("stopGrace", limit, "a running task is interrupted"))
     if state.is_final:
-        found.append(("ttlAfterFinished", facts.removal(s, facts.since(s.engine, now)), "its resource is removed"))
+        found.append(("ttlAfterFinished", facts.delete_at(s, facts.since(s.engine, now)), "its resource is removed"))
     future = [
         Deadline(name=name, at=format_time(at), in_seconds=round((at - now).total_seconds(), 1), what=what)
         for name, at, what in found

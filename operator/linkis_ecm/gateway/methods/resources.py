@@ -159,11 +159,11 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     snapshot = await snapshot_of(gateway, engine)
     spec = snapshot.engine.spec
     before = _sizes(snapshot, spec)
-    change = request.resources.model_dump(by_alias=True, exclude_none=True)
-    if not change:
+    requested = request.resources.model_dump(by_alias=True, exclude_none=True)
+    if not requested:
         raise bad_request("Parameter resources cannot be empty: give cpu, cpuLimit or memory")
     body = spec.model_dump(by_alias=True, exclude_none=True) if spec is not None else {}
-    body["resources"] = {**(body.get("resources") or {}), **change}
+    body["resources"] = {**(body.get("resources") or {}), **requested}
     try:
         after = _sizes(snapshot, EngineConnSpec.model_validate(body))
     except ValidationError as error:
