@@ -105,7 +105,9 @@ def test_the_logs_of_a_deleted_engine_come_with_its_sigterm(engines: Engines, ga
     until("the log is in the archive", kept)
 
 
-def test_a_dead_kernel_is_told_with_its_signal_its_task_and_its_last_words(engines: Engines, gateway: Gateway) -> None:
+def test_a_dead_kernel_is_reported_with_its_signal_task_and_last_stderr_lines(
+    engines: Engines, gateway: Gateway
+) -> None:
     name = engines.ready()
     ticket = status(name)["ticketId"]
     # As a crashing library does: straight to the descriptor. What Python itself still buffers dies with it.
@@ -164,7 +166,7 @@ def test_events_on_the_engine_tell_its_life(engines: Engines) -> None:
     until_holds("events", reasons, {"PodCreated", "KernelReady"}.issubset)
 
 
-def test_a_config_that_cannot_be_is_told_before_the_start_timeout(engines: Engines) -> None:
+def test_a_config_error_is_reported_before_the_start_timeout(engines: Engines) -> None:
     name = engines(
         startTimeout="60s",
         volumes=[{"name": "x", "mountPath": "/x", "secret": {"secretName": "no-such-secret"}}],

@@ -213,7 +213,7 @@ async def test_a_real_token_counts_until_it_expires(session: aiohttp.ClientSessi
 
 
 @pytest.mark.parametrize("missing", ["ca_file", "token_file"])
-async def test_the_keys_are_not_had_without_the_authority_or_without_the_token(
+async def test_keys_cannot_be_fetched_without_the_authority_or_without_the_token(
     session: aiohttp.ClientSession, issuer: Issuer, missing: str
 ) -> None:
     files = {"ca_file": str(issuer.ca_file), "token_file": str(issuer.token_file)} | {missing: ""}

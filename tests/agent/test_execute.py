@@ -35,7 +35,7 @@ def test_variables_live_on_and_executions_are_counted(agent: AgentProcess) -> No
     assert second["executionCount"] == first["executionCount"] + 1
 
 
-def test_old_results_are_dropped_without_a_word_in_somebodys_task(agent: AgentProcess) -> None:
+def test_old_results_are_dropped_without_output_in_a_task(agent: AgentProcess) -> None:
     agent.outputs("shell = get_ipython(); shell.displayhook.cache_size = 1; shell.user_ns['_oh'].clear()")
     try:
         for number in range(5):
@@ -45,12 +45,12 @@ def test_old_results_are_dropped_without_a_word_in_somebodys_task(agent: AgentPr
         agent.outputs("shell.displayhook.cache_size = 1000")
 
 
-def test_what_a_child_process_prints_belongs_to_the_task(agent: AgentProcess) -> None:
+def test_output_of_a_child_process_belongs_to_the_task(agent: AgentProcess) -> None:
     outputs = agent.outputs("import subprocess; subprocess.run(['echo', 'from the child'], check=True); None")
     assert outputs == [text("stdout", "from the child\n")]
 
 
-def test_what_is_printed_stands_once_in_the_file_and_in_the_containers_stream(agent: AgentProcess) -> None:
+def test_printed_text_is_once_in_the_log_file_and_once_in_the_containers_output(agent: AgentProcess) -> None:
     agent.outputs("import os; print('marked-by-print'); os.system('echo marked-by-child >&2'); None")
     assert agent.log("stdout").count("marked-by-print") == 1
     assert agent.log("stderr").count("marked-by-child") == 1

@@ -83,7 +83,7 @@ def test_a_long_log_takes_no_more_of_the_disk_than_it_may(log: Log) -> None:
     assert log.blocks() >= KEEP - STEP
 
 
-def test_what_is_shown_is_the_sentence_and_the_lines_behind_it_with_their_own_numbers(log: Log) -> None:
+def test_a_shortened_log_begins_with_a_note_and_keeps_its_line_numbers(log: Log) -> None:
     log.write(600_000)
     opened = log.open()
     start = opened.start
@@ -165,7 +165,7 @@ def test_one_endless_line_is_dropped_too_and_is_still_line_one(log: Log) -> None
     assert found.end_line == 2
 
 
-def test_who_reads_what_is_dropped_meanwhile_is_told(log: Log) -> None:
+def test_a_reader_of_bytes_that_are_dropped_meanwhile_gets_an_error(log: Log) -> None:
     log.write(200_000)
     opened = log.open()
     at = opened.start.begin
@@ -309,7 +309,7 @@ def test_a_session_that_prints_much_keeps_its_end_and_is_downloaded_from_there(s
     assert page["endLine"] == lines + 2
 
 
-def test_parts_of_such_a_log_count_from_the_sentence_and_put_together_are_it(small: AgentProcess) -> None:
+def test_parts_of_a_shortened_log_together_are_the_note_and_the_kept_bytes(small: AgentProcess) -> None:
     small.execute(PRINT.format(40))
     whole = small.call("GET", "/v1/logs/stdout")[1]
     found = b""
@@ -353,7 +353,7 @@ def test_the_journal_is_bounded_as_well(tmp_path: Path) -> None:
     assert (tmp_path / "journal.jsonl").stat().st_blocks * 512 <= KEEP + 2 * STEP
 
 
-def test_what_is_printed_while_a_page_is_read_harms_no_page(small: AgentProcess) -> None:
+def test_output_while_a_page_is_read_does_not_change_the_page(small: AgentProcess) -> None:
     pending: Pending = small.start_execute(PRINT.format(150))
     try:
         for _ in range(30):

@@ -152,7 +152,7 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_is_sent() -> 
 
 @pytest.mark.looptime
 @pytest.mark.parametrize(("pause", "lasts"), [(0.9, 9.0), (1.1, 1.0)])
-async def test_who_still_sends_after_an_early_answer_is_read_as_long_as_it_goes_on(pause: float, lasts: float) -> None:
+async def test_a_body_that_is_still_sent_after_an_early_answer_is_read_to_its_end(pause: float, lasts: float) -> None:
     reader = asyncio.StreamReader()
     writer: Any = SimpleNamespace(write_eof=lambda: None)
     connection = http_server._Connection(echo, reader, writer, lambda _: None, lambda _: True)
@@ -195,7 +195,7 @@ async def test_a_peer_that_leaves_in_the_middle_harms_nobody() -> None:
         assert server.errors == []
 
 
-async def test_who_asked_for_a_change_and_left_before_its_answer_is_in_the_log() -> None:
+async def test_a_peer_that_leaves_before_the_answer_to_a_post_is_logged() -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -260,7 +260,7 @@ async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "sent", [b"NOT HTTP\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000]
 )
-async def test_what_is_no_request_gets_an_error(sent: bytes) -> None:
+async def test_malformed_http_is_answered_with_an_error(sent: bytes) -> None:
     async with served() as (port, _), peer(port) as (reader, writer):
         writer.write(sent)
         status, _, body = await answer(reader)

@@ -60,7 +60,7 @@ def test_a_lean_package_is_whole_for_whoever_asks(tmp_path: Path, use: str) -> N
     subprocess.run([sys.executable, "-c", f"{code}lean_package('pack')\n{use}"], check=True)
 
 
-def test_a_name_can_be_had_early_without_hiding_what_init_defines(tmp_path: Path) -> None:
+def test_an_early_import_of_a_name_does_not_hide_what_init_defines(tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     folder.mkdir()
     (folder / "__init__.py").write_text("from .part import part, thing\n")

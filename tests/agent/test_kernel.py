@@ -85,9 +85,7 @@ async def begun(peer: Peer, outputs: Outputs) -> tuple[asyncio.Task[dict[str, An
 
 
 @pytest.mark.parametrize("idle", [True, False])
-async def test_what_a_kernel_has_answered_before_its_end_is_heard_though_its_end_is_known_first(
-    peer: Peer, idle: bool
-) -> None:
+async def test_a_kernels_answer_before_its_end_is_read_though_the_end_is_noticed_first(peer: Peer, idle: bool) -> None:
     outputs = Outputs()
     running, identities, request = await begun(peer, outputs)
     for number in range(500):
@@ -117,7 +115,7 @@ async def test_an_execution_that_was_not_answered_ends_with_its_kernel(peer: Pee
         await running
 
 
-async def test_a_kernel_that_never_was_there_has_nothing_to_say() -> None:
+async def test_a_kernel_that_never_started_closes_without_messages() -> None:
     peer = Peer(bound=False)
     try:
         peer.kernel.child_exited(0, 9)

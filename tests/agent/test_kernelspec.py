@@ -91,7 +91,7 @@ def test_a_restart_forgets_and_takes_code_again(deno: AgentProcess) -> None:
     assert [part["text"] for part in deno.outputs("'forgotten' in globalThis")] == ["false"]
 
 
-def test_a_death_is_told_with_its_signal(start: Callable[..., AgentProcess], tmp_path: Path) -> None:
+def test_a_killed_kernel_is_reported_with_its_signal(start: Callable[..., AgentProcess], tmp_path: Path) -> None:
     agent = start(**settings(kernelspec(tmp_path / "path")))
     result = agent.execute("Deno.kill(Deno.pid, 'SIGKILL'); await new Promise(() => {})")
     assert result["status"] == "Failed"
@@ -136,7 +136,7 @@ def refused(folder: Path, environment: dict[str, str]) -> str:
     return done.stderr
 
 
-def test_what_cannot_be_started_is_refused_with_setting_and_remedy(tmp_path: Path) -> None:
+def test_a_kernel_that_cannot_start_is_refused_with_setting_and_remedy(tmp_path: Path) -> None:
     path = kernelspec(tmp_path / "a")
     missing = kernelspec(tmp_path / "b", argv=["/no/such/program", "{connection_file}"])
     assert "ECM_EXECUTOR is 'perl': write one of ipython, kernelspec" in refused(tmp_path, {"ECM_EXECUTOR": "perl"})

@@ -200,7 +200,7 @@ def test_bad_page_numbers_are_refused(agent: AgentProcess, query: str) -> None:
     "name", ["gc", "yarnApp", "..", "../stdout", "..%2fstdout", "%2fetc%2fpasswd", "STDOUT", "x" * 300]
 )
 @pytest.mark.parametrize("tail", ["", "/lines"])
-def test_what_is_no_log_is_404(agent: AgentProcess, name: str, tail: str) -> None:
+def test_an_unknown_log_name_is_404(agent: AgentProcess, name: str, tail: str) -> None:
     status, _ = agent.json("GET", f"/v1/logs/{name}{tail}")
     assert status == 404
 
@@ -294,7 +294,7 @@ def test_keywords_choose_entries_and_what_belongs_to_them(
     assert (backwards.logs, backwards.end_line) == (found.logs, 6)
 
 
-def test_words_of_lines_without_a_time_are_found_though_lines_before_them_were_left_out(tmp_path: Path) -> None:
+def test_keywords_match_lines_without_a_time_after_lines_that_do_not_match(tmp_path: Path) -> None:
     path = tmp_path / "stdout"
     path.write_text("one\ntwo\nthree\n")
     assert page(*opened(path), from_line=1, count=10, wanted=Filter.parse("three", "")).logs == ["three"]

@@ -45,7 +45,7 @@ def test_the_richest_form_is_kept(data: dict[str, Any], expected: dict[str, Any]
     assert outputs.result() == [expected]
 
 
-def test_what_cannot_be_shown_is_no_output() -> None:
+def test_a_display_without_a_known_type_is_no_output() -> None:
     outputs = Outputs()
     outputs.message("display_data", display({"application/x-widget": {}}))
     outputs.message("comm_open", {})
@@ -168,13 +168,13 @@ def test_a_cells_text_is_bounded() -> None:
 @pytest.mark.parametrize(
     "table", [5, {}, {"columns": 5, "rows": []}, {"columns": [], "rows": [5]}, {"columns": [5], "rows": []}]
 )
-def test_what_is_displayed_as_a_table_and_is_none_is_shown_otherwise(table: Any) -> None:
+def test_a_malformed_table_is_shown_by_another_type(table: Any) -> None:
     outputs = Outputs()
     outputs.message("display_data", {"data": {TABLE_MIME: table, "text/plain": "words"}})
     assert outputs.result() == [{"type": "text", "stream": "stdout", "text": "words"}]
 
 
-def test_a_table_is_one_whatever_it_calls_itself_and_its_cells_count() -> None:
+def test_a_table_is_recognised_by_its_shape_and_its_cells_are_bounded() -> None:
     outputs = Outputs(max_bytes=1000)
     table = {"type": "picture", "columns": [], "rows": [[{"a": "x" * 500}]]}
     outputs.message("display_data", {"data": {TABLE_MIME: table}})
@@ -182,7 +182,7 @@ def test_a_table_is_one_whatever_it_calls_itself_and_its_cells_count() -> None:
     assert outputs.size > 500
 
 
-def test_of_a_table_made_by_hand_nothing_goes_uncounted() -> None:
+def test_every_part_of_a_handmade_table_counts_for_the_bound() -> None:
     outputs = Outputs(max_bytes=1000)
     known = {"totalRows": None, "truncated": True, "resultId": "0" * 20, "resultBytes": 5, "resultRows": 7}
     table = {"columns": [{"name": "n", "type": "t"}], "rows": [[1]], **known}

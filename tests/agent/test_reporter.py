@@ -274,7 +274,7 @@ async def test_an_engine_tells_its_life_from_start_to_end(start: Callable[..., A
     assert sequences == sorted(set(sequences))
 
 
-async def test_a_dead_kernel_is_the_last_that_is_told(start: Callable[..., AgentProcess]) -> None:
+async def test_the_report_of_a_dead_kernel_is_the_last_one(start: Callable[..., AgentProcess]) -> None:
     operator = Operator()
     async with await operator.serve():
         agent = await asyncio.to_thread(start, ECM_REPORT_URL=f"http://127.0.0.1:{operator.port}")

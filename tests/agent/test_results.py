@@ -147,7 +147,7 @@ def test_an_output_is_served_without_the_rows_that_are_in_its_file(agent: AgentP
     assert agent.json("GET", f"{path}/x")[0] == 404
 
 
-def test_what_user_code_puts_into_the_folder_is_no_result(tmp_path: Path) -> None:
+def test_a_file_that_user_code_puts_into_the_folder_is_not_a_result(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
     secret = tmp_path / "secret"
@@ -217,7 +217,7 @@ def test_a_query_that_gives_its_rows_one_by_one_is_kept_to_its_time(
         assert ipc.open_file(file).read_all()["n"].to_pylist() == list(range(100))
 
 
-def test_what_a_dead_kernel_left_half_is_taken_away(tmp_path: Path) -> None:
+def test_a_partial_file_of_a_dead_kernel_is_deleted(tmp_path: Path) -> None:
     import pandas as pd
 
     (tmp_path / "part-1-0000").write_bytes(b"half")
@@ -225,7 +225,7 @@ def test_what_a_dead_kernel_left_half_is_taken_away(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [file_name(shown["resultId"])]
 
 
-def test_values_that_are_odd_are_told_as_the_table_tells_them(tmp_path: Path) -> None:
+def test_odd_values_are_the_same_in_the_file_and_in_the_table(tmp_path: Path) -> None:
     """What a page says of a value is what the table said."""
     import pandas as pd
 

@@ -63,7 +63,7 @@ async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, ope
     assert set(operator.index.entries[-1].files) == {"stdout", "stderr"}
 
 
-async def test_a_dead_kernels_last_words_are_kept_and_told(start: Start, operator: Operator) -> None:
+async def test_the_last_stderr_lines_of_a_dead_kernel_are_kept_and_reported(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
     code = "import os; os.write(2, b'the last words\\n'); os.kill(os.getpid(), 11)"
     await asyncio.to_thread(agent.execute, code)
@@ -86,7 +86,7 @@ async def test_a_log_over_the_bound_is_cut_and_the_agent_ends_in_time(start: Sta
     assert any("cut at" in line for entry in operator.index.entries for line in entry.missing)
 
 
-async def test_of_a_log_that_dropped_its_beginning_what_is_kept_is_archived(start: Start, operator: Operator) -> None:
+async def test_the_kept_part_of_a_shortened_log_is_archived(start: Start, operator: Operator) -> None:
     operator.uploads._file_max = 64 << 20
     agent = await started(start, operator, ECM_LOG_FILE_MIB="8")
     code = "import os\nfor n in range(40): os.write(1, b'%d ' % n + b'y' * (1 << 20) + b'\\n')"
@@ -104,7 +104,7 @@ async def test_of_a_log_that_dropped_its_beginning_what_is_kept_is_archived(star
     assert b"\0" not in kept
 
 
-async def test_what_the_code_wrote_beside_them_is_archived_too(start: Start, operator: Operator) -> None:
+async def test_log_files_that_the_code_wrote_are_archived_too(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
     code = (
         "import os\nfor name in ('gc', 'yarnApp', 'udfLog', 'other'):\n"
@@ -126,7 +126,7 @@ async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start:
     assert f"not all logs were archived within {SHIP_PATIENCE:g} s" in agent.log("stdout")
 
 
-def test_what_an_engines_end_may_take_is_within_what_its_pod_has_over_the_grace() -> None:
+def test_the_agents_end_fits_into_the_pods_time_after_the_grace() -> None:
     # A kernel may be interrupted, asked to end and killed.
     kernel = 2 * KERNEL_EXIT_PATIENCE
     assert kernel + max(ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE) + STREAMS_PATIENCE < AFTER_GRACE
@@ -191,7 +191,7 @@ async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start
         (r"raise ValueError('\ud800')", 1, "?"),
     ],
 )
-async def test_a_job_that_tells_characters_that_are_none_ends_and_is_kept_as_utf8(
+async def test_a_job_that_prints_invalid_characters_ends_and_its_result_is_utf8(
     start: Start, operator: Operator, code: str, exit_code: int, shown: str
 ) -> None:
     operator.engine(mode="once", code=code)
@@ -204,7 +204,7 @@ async def test_a_job_that_tells_characters_that_are_none_ends_and_is_kept_as_utf
 
 
 @pytest.mark.parametrize("made", ["os.mkdir", "os.mkfifo", "lambda name: os.symlink('/dev/stdin', name)"])
-async def test_what_a_job_puts_in_the_place_of_its_result_holds_nothing_up(
+async def test_a_job_that_replaces_its_result_file_does_not_delay_the_end(
     start: Start, operator: Operator, made: str
 ) -> None:
     operator.engine(mode="once", code=f"import os; ({made})(os.environ['LOG_DIRS'] + '/result.json')")
@@ -307,7 +307,7 @@ async def test_a_result_that_could_not_be_sent_yet_is_sent_on_the_way_out(start:
     assert b"printed" in (await operator.archive.get(UID, 0, "stdout") or b"")
 
 
-async def test_of_too_many_results_the_archive_keeps_the_latest(
+async def test_the_archive_keeps_the_latest_of_too_many_results(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evidence, "RESULTS_MAX", 3)

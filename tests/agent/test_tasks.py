@@ -75,7 +75,7 @@ def test_an_id_that_was_given_to_other_code_is_refused(agent: AgentProcess) -> N
     assert "taskId 'taken' was given to other code" in body["error"]
 
 
-def test_what_is_printed_is_told_while_the_task_runs(agent: AgentProcess, tmp_path: Path) -> None:
+def test_printed_text_is_an_event_while_the_task_runs(agent: AgentProcess, tmp_path: Path) -> None:
     go = tmp_path / "go"
     code = (
         "import os, time\nprint('first', flush=True)\n"
@@ -105,14 +105,14 @@ def test_a_follower_that_comes_back_is_told_what_it_has_not_seen(agent: AgentPro
     assert told_text(events(agent, "again", "0.0.4.0")) == "a" * 6 + "\nxb\n"
 
 
-def test_a_cursor_that_is_none_is_refused(agent: AgentProcess) -> None:
+def test_a_malformed_event_cursor_is_refused(agent: AgentProcess) -> None:
     agent.execute("1", taskId="cursor")
     status, body = agent.json("GET", "/v1/tasks/cursor/events?from=1.2")
     assert status == 400
     assert "no cursor" in body["error"]
 
 
-def test_output_that_was_cleared_is_told_as_void(agent: AgentProcess) -> None:
+def test_cleared_output_is_a_reset_event(agent: AgentProcess) -> None:
     code = "from IPython.display import clear_output\nprint('old'); clear_output(); print('new')"
     agent.execute(code, taskId="cleared")
     found = events(agent, "cleared", "0.1.0.0")

@@ -124,7 +124,7 @@ async def test_a_body_goes_out_as_json() -> None:
         (answering(b"", status="302 Found", headers="Location: /v1/stop\r\n"), AgentRefused, "HTTP 302"),
     ],
 )
-async def test_what_cannot_be_used_has_an_error_of_its_own(script: Script, error: type[AgentError], says: str) -> None:
+async def test_each_unusable_answer_has_its_own_error(script: Script, error: type[AgentError], says: str) -> None:
     async with serving(script) as server:
         with pytest.raises(error) as caught:
             await ask(server)
@@ -156,7 +156,7 @@ async def test_an_agent_that_says_nothing() -> None:
             )
 
 
-async def test_nobody_listens() -> None:
+async def test_an_address_without_a_listener_is_unreachable() -> None:
     async with serving(endless) as server:
         address = server.address
     async with client() as made:
@@ -176,7 +176,7 @@ async def test_cookies_of_an_agent_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "number"), [("0", 0), ("12", 12), ("-1", None), ("1" * 19, None), ("", None), ("٣", None)]
 )
-async def test_a_headers_number(text: str, number: int | None) -> None:
+async def test_a_header_number_is_parsed(text: str, number: int | None) -> None:
     async with (
         serving(answering(b"", headers=f"X-Log-Size: {text}\r\n")) as server,
         client() as made,

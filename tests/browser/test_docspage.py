@@ -189,7 +189,7 @@ async def test_a_stream_is_shown_as_it_comes_and_can_be_stopped(tab: Tab, gw: Ha
     more.set()
 
 
-async def test_of_a_long_answer_the_end_is_shown_and_says_so(tab: Tab, gw: Harness) -> None:
+async def test_of_a_long_answer_the_page_shows_the_end_with_a_note(tab: Tab, gw: Harness) -> None:
     log = b"".join(b"line %07d\n" % n for n in range(100_000))
 
     async def agent(_: web.Request) -> web.StreamResponse:

@@ -66,7 +66,7 @@ def test_code_is_not_in_a_plans_repr() -> None:
     assert "secret" not in repr(methods.execute_code("e", "secret"))
 
 
-def test_only_commands_that_look_are_repeated() -> None:
+def test_only_read_only_commands_are_repeated() -> None:
     assert methods.send_engine_command("e", "status").repeatable
     assert not methods.send_engine_command("e", "interrupt").repeatable
     assert not methods.send_engine_command("e", "restartKernel").repeatable
@@ -117,7 +117,7 @@ def test_an_error_is_the_gateways_sentence_and_of_the_statuss_kind(
     assert error.data == {"reason": "Why"}
 
 
-def test_what_the_gateway_says_of_trying_again_counts() -> None:
+def test_can_retry_of_an_answer_decides_over_its_status() -> None:
     body = {"status": 1, "message": "Create engineConn failed", "data": {"canRetry": True, "engine": {}}}
     error = error_of(400, {}, json.dumps(body).encode())
     assert type(error) is EngineFailed
@@ -221,7 +221,7 @@ def test_secrets_are_in_no_repr() -> None:
         (EcmError("", http=500, status=1), RetryRule.NEVER),
     ],
 )
-def test_what_a_failure_allows(error: EcmError, expected: RetryRule) -> None:
+def test_each_error_has_its_retry_rule(error: EcmError, expected: RetryRule) -> None:
     assert retry_rule(error) is expected
 
 
@@ -306,7 +306,7 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> Non
     assert found == EVENTS
 
 
-def test_byte_by_byte_too() -> None:
+def test_events_are_the_same_if_read_byte_by_byte() -> None:
     parser = SseParser()
     assert [event for byte in STREAM for event in parser.feed(bytes([byte]))] == EVENTS
 

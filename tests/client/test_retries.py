@@ -28,7 +28,7 @@ def refused(http: int, text: str = "Not now.", **more: Any) -> httpx.Response:
 @pytest.mark.parametrize(
     "fault", [GONE, UNREACHED, httpx.ReadTimeout("slow"), refused(429), refused(503), refused(504)]
 )
-async def test_what_only_looks_is_asked_again(kind: str, fault: Any) -> None:
+async def test_a_read_only_call_is_repeated(kind: str, fault: Any) -> None:
     script, clock = Script(fault, fault, message(engine_data())), Clock()
     assert (await script.client(kind, clock)("get_engine_status", "e")).status == "Idle"
     assert len(script.requests) == 3
@@ -157,7 +157,7 @@ async def test_the_token_goes_in_headers_and_into_no_error_and_no_redirect(kind:
     assert error.value.__cause__ is None
 
 
-async def test_what_cannot_be_sent_is_said_at_once(kind: str) -> None:
+async def test_a_request_that_cannot_be_sent_fails_at_once(kind: str) -> None:
     script = Script(message(engine_data()))
     with pytest.raises(EcmError, match="cannot be made"):
         await script.client(kind)("get_engine_status", "e" * 100_000)
@@ -269,7 +269,7 @@ async def test_a_gateway_that_hangs_before_a_stream_is_not_asked_for_ever(kind: 
         assert clock.now - began < 150.0
 
 
-async def test_signs_of_life_give_new_patience(kind: str) -> None:
+async def test_answers_from_the_gateway_renew_the_patience(kind: str) -> None:
     clock = Clock()
 
     class Alive(Cut):
@@ -355,7 +355,7 @@ async def test_a_download_goes_on_where_it_was_cut(kind: str, tmp_path: Path) ->
     assert [tag for _, tag in server.ranges] == [None, *['"one-790"'] * 3]
 
 
-async def test_a_log_that_is_another_one_since_the_cut_begins_again(kind: str) -> None:
+async def test_a_download_begins_again_if_the_log_was_replaced_after_the_cut(kind: str) -> None:
     server = LogServer(200)
     script = Script(server)
 
@@ -388,7 +388,7 @@ async def test_a_file_that_cannot_begin_again_says_so(kind: str) -> None:
         await script.client(kind)("download_engine_log", "e", Pipe())
 
 
-async def test_a_log_that_is_another_one_each_time_is_given_up(kind: str, tmp_path: Path) -> None:
+async def test_a_download_fails_if_the_log_is_replaced_each_time(kind: str, tmp_path: Path) -> None:
     server = LogServer(*[200] * 50)
     script = Script(server)
 

@@ -43,7 +43,7 @@ async def test_tasks_sent_together_run_one_after_the_other(gw: Harness, engine: 
     assert told["outputs"][0]["text"] == "True"
 
 
-async def test_what_was_printed_is_in_the_log_by_lines_and_as_a_file(
+async def test_printed_text_is_in_the_log_pages_and_in_the_download(
     gw: Harness, engine: dict[str, Any], agent: AgentProcess
 ) -> None:
     await gw.execute(engine, "for n in range(50): print('printed', n)")

@@ -47,7 +47,7 @@ async def test_the_log_of_an_ended_engine_is_read_and_downloaded_from_the_archiv
     assert answer.headers["Content-Length"] == str(len(LINES))
 
 
-async def test_a_page_whose_caller_has_left_keeps_the_log_until_its_thread_is_done(
+async def test_a_page_whose_caller_left_keeps_the_log_open_until_its_thread_ends(
     gw: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two threads at one index of lines would number them wrongly."""
@@ -127,7 +127,7 @@ async def test_the_last_attempt_that_left_a_log_is_the_one_that_is_read(gw: Harn
     assert (await gw.get("getEngineLogs", {"engineId": uid})).data["logs"] == ["second"]
 
 
-async def test_logs_beyond_their_retention_are_told_as_gone(gw: Harness) -> None:
+async def test_logs_after_their_retention_are_refused_as_deleted(gw: Harness) -> None:
     engine = ended(gw)
     answer = await gw.get("getEngineLogs", {"engineId": engine["metadata"]["uid"]})
     assert answer.http == 400

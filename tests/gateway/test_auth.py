@@ -55,7 +55,7 @@ async def test_cookies_do_where_headers_are_missing_and_headers_win(tmp_path: Pa
     assert await authenticator.authenticate(Sent({"Token-User": "alice"}, cookies)) == Caller("alice")
 
 
-async def test_what_is_missing_is_named(tmp_path: Path) -> None:
+async def test_a_missing_header_is_named_in_the_refusal(tmp_path: Path) -> None:
     authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
     assert (await refusal(authenticator, Sent())).startswith("Token-Code is missing")
     assert (await refusal(authenticator, Sent({"Token-Code": TOKEN}))).startswith("Token-User is missing")

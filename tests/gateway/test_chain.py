@@ -71,7 +71,7 @@ async def refusal(authenticator: Chain, request: Sent) -> str:
         (bearer("a.b.c"), "kubernetes"),
     ],
 )
-async def test_what_a_call_carries_picks_who_judges_it(request_: Sent, way: str) -> None:
+async def test_the_credentials_of_a_call_choose_its_authenticator(request_: Sent, way: str) -> None:
     assert await chain(*ALL).authenticate(request_) == Caller(way)
 
 
@@ -81,7 +81,7 @@ async def test_a_refusal_is_not_tried_elsewhere() -> None:
         assert await refusal(Chain(**ways), request) == f"{way} says no"
 
 
-async def test_who_sends_nothing_hears_of_the_ways_that_are_configured() -> None:
+async def test_a_call_without_credentials_is_refused_with_the_configured_logins() -> None:
     sentence = await refusal(chain(*ALL), Sent())
     assert "Token-Code and Token-User" in sentence
     assert ISSUER in sentence
@@ -92,7 +92,7 @@ async def test_who_sends_nothing_hears_of_the_ways_that_are_configured() -> None
     assert ISSUER not in sentence
 
 
-async def test_without_any_way_nobody_gets_in() -> None:
+async def test_without_a_configured_login_every_call_is_refused() -> None:
     for request in (Sent(), Sent(LINKIS), bearer(jwt(iss=ISSUER)), bearer("x")):
         assert "no way to log in" in await refusal(Chain(), request)
 
@@ -107,7 +107,7 @@ async def test_without_any_way_nobody_gets_in() -> None:
         (("oidc",), bearer(jwt(iss="https://evil.example")), "not one that this gateway takes"),
     ],
 )
-async def test_what_is_sent_for_a_way_that_is_not_configured_lets_nobody_in(
+async def test_credentials_of_a_login_that_is_not_configured_are_refused(
     configured: tuple[str, ...], request_: Sent, says: str
 ) -> None:
     sentence = await refusal(chain(*configured), request_)
@@ -123,7 +123,7 @@ async def test_a_bearer_token_counts_beside_linkis_tokens_that_are_not_configure
 @pytest.mark.parametrize(
     "header", ["Basic YTpi", "Bearer", "Bearer a b", "Bearer " + "a" * (MAX_TOKEN + 1), "Bearer ä"]
 )
-async def test_what_is_no_bearer_token_reaches_nobody(header: str) -> None:
+async def test_a_malformed_bearer_token_is_refused_without_asking_an_authenticator(header: str) -> None:
     assert "Authorization" in await refusal(chain(*ALL), Sent({"Authorization": header}))
 
 

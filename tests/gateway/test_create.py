@@ -48,7 +48,7 @@ def becomes(gw: Harness, *statuses: dict[str, Any]) -> None:
     gw.cluster.on_create = created
 
 
-async def test_it_makes_the_resource_waits_for_ready_and_tells_the_timings(gw: Harness) -> None:
+async def test_create_makes_the_resource_waits_until_ready_and_returns_the_timings(gw: Harness) -> None:
     becomes(gw, {"engineState": "Starting"}, {"engineState": "Starting", "reason": "PodCreated"}, READY)
     answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
     assert answer.body["message"] == "create engineConn succeed."
@@ -65,7 +65,7 @@ async def test_it_makes_the_resource_waits_for_ready_and_tells_the_timings(gw: H
     assert body["metadata"]["namespace"] == "linkis"
 
 
-async def test_everything_asked_for_reaches_the_spec_in_its_own_form(gw: Harness) -> None:
+async def test_each_parameter_of_create_is_in_the_spec(gw: Harness) -> None:
     asked = {
         "engineType": "python",
         "engineVersion": "3.11",
@@ -114,7 +114,7 @@ async def test_a_replica_whose_cache_lags_finds_the_engine_by_its_name(
     assert [verb for verb, *_ in gw.cluster.writes] == ["create"]
 
 
-async def test_what_was_made_can_be_asked_for_and_ended_at_once_though_the_watch_tells_of_it_later(gw: Harness) -> None:
+async def test_a_new_engine_is_found_and_stopped_at_once_though_the_watch_is_late(gw: Harness) -> None:
     class Late:
         """A watch that takes its time."""
 
@@ -133,7 +133,9 @@ async def test_what_was_made_can_be_asked_for_and_ended_at_once_though_the_watch
 
 
 @pytest.mark.parametrize("error", [Unreachable("reset"), ServerError(500, "InternalError", "x")])
-async def test_a_create_whose_answer_was_lost_is_found_not_made_again(gw: Harness, error: Exception) -> None:
+async def test_a_create_whose_answer_was_lost_finds_the_engine_and_makes_no_second(
+    gw: Harness, error: Exception
+) -> None:
     becomes(gw, READY)
     gw.cluster.fail_after["create"] = error  # type: ignore[assignment]
     answer = await gw.post("createEngineConnection", {"engineType": "python"})
@@ -151,7 +153,7 @@ async def test_a_create_whose_answer_was_lost_is_found_not_made_again(gw: Harnes
         (NotFound(404, "NotFound", 'namespaces "x" not found'), 400, "namespace"),
     ],
 )
-async def test_what_the_api_server_refuses_is_said(gw: Harness, error: Any, http: int, says: str) -> None:
+async def test_a_refusal_of_the_api_server_is_in_the_answer(gw: Harness, error: Any, http: int, says: str) -> None:
     gw.cluster.fail["create"] = error
     answer = await gw.post("createEngineConnection", {"engineType": "python"})
     assert answer.http == http
@@ -292,7 +294,7 @@ async def test_with_watched_namespaces_even_an_admin_stays_in_them(make: Make) -
     assert "linkis, team" in answer.message
 
 
-async def test_anothers_ticket_is_neither_shown_nor_taken_over(gw: Harness) -> None:
+async def test_a_ticket_of_another_users_engine_is_refused_without_showing_the_engine(gw: Harness) -> None:
     gw.engine(spec={"user": "bob", "ticketId": TICKET})
     answer = await gw.post("createEngineConnection", {"engineType": "python", "ticketId": TICKET})
     assert answer.http == 403

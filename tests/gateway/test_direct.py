@@ -75,7 +75,7 @@ def arrived(end: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000, BUFFER, BUFFER + 1, 9 * BUFFER + 17])
-async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, size: int) -> None:
+async def test_the_relay_moves_exactly_the_given_number_of_bytes(ends: Ends, size: int) -> None:
     sender, source, target, receiver = ends
     data = os.urandom(1000) * (size // 1000 + 1)
     got = bytearray()
@@ -96,7 +96,7 @@ async def test_exactly_so_many_bytes_are_moved_and_the_rest_stays(ends: Ends, si
 
 
 @pytest.mark.parametrize("size", [3, 5, 1000])
-async def test_what_is_here_already_comes_first(ends: Ends, size: int) -> None:
+async def test_bytes_that_were_already_read_are_relayed_first(ends: Ends, size: int) -> None:
     sender, source, target, receiver = ends
     sender.sendall(b"y" * 995)
     patience = {"source_patience": PATIENCE, "target_patience": PATIENCE}
@@ -106,7 +106,7 @@ async def test_what_is_here_already_comes_first(ends: Ends, size: int) -> None:
     assert receiver.recv(1) == b"", "and no more"
 
 
-async def test_a_source_that_breaks_off_or_stands_still_is_told_from_a_target_that_does(ends: Ends) -> None:
+async def test_a_relay_distinguishes_a_broken_or_stalled_source_from_such_a_target(ends: Ends) -> None:
     sender, source, target, receiver = ends
     sender.sendall(b"half")
     arrived(source)

@@ -49,7 +49,7 @@ async def test_the_page_has_no_inline_script_or_style_and_names_no_other_host(gw
 
 
 @pytest.mark.parametrize("path", ["/docs/other.js", "/docs/../app.py", "/docs/%2e%2e/app.py", "/docs/page.py"])
-async def test_what_is_no_file_of_the_page_is_not_found(gw: Harness, path: str) -> None:
+async def test_a_file_that_the_page_does_not_have_is_404(gw: Harness, path: str) -> None:
     answer = await gw.call("GET", path)
     assert answer.http == 404
     assert "/docs lists" in answer.message

@@ -141,7 +141,7 @@ async def test_an_empty_log_is_whole_and_has_no_parts(place: Place) -> None:
 # -- tags ------------------------------------------------------------------------------------------------------------
 
 
-async def test_who_has_the_log_already_is_told_so_and_gets_nothing(place: Place) -> None:
+async def test_a_download_with_the_current_tag_is_304_without_a_body(place: Place) -> None:
     tag = (await place.get()).headers["ETag"]
     assert tag.startswith('"')
     for header in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -154,7 +154,7 @@ async def test_who_has_the_log_already_is_told_so_and_gets_nothing(place: Place)
         assert (await place.get(If_None_Match=header)).http == 200, header
 
 
-async def test_a_part_is_given_only_to_who_has_the_beginning_of_this_log(place: Place) -> None:
+async def test_a_range_is_served_only_if_if_range_names_this_log(place: Place) -> None:
     tag = (await place.get()).headers["ETag"]
     name = tag.strip('"').rpartition("-")[0]
     shorter, longer = f'"{name}-7"', f'"{name}-{SIZE + 1}"'
@@ -202,7 +202,7 @@ async def test_a_log_is_packed_for_who_asks_and_its_packed_form_has_a_tag_of_its
 
 
 @pytest.mark.parametrize("header", ["identity", "gzip;q=0", "br", "", "gzip;q=0.000", "*;q=0"])
-async def test_who_does_not_ask_for_it_gets_it_plain(place: Place, header: str) -> None:
+async def test_a_download_without_accept_encoding_is_not_compressed(place: Place, header: str) -> None:
     answer = await place.get(Accept_Encoding=header)
     assert "Content-Encoding" not in answer.headers
     assert answer.headers["Vary"] == "Accept-Encoding"
@@ -367,7 +367,7 @@ def download_stdout(gw: Harness, engine: dict[str, Any], **headers: str) -> Awai
     return gw.get("downloadEngineLog", gw.download_query(engine), headers=sent)
 
 
-async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(
+async def test_a_download_of_a_growing_log_has_the_size_at_its_start(
     gw: Harness, agent: AgentProcess, tmp_path: Path
 ) -> None:
     engine = engine_at(gw, agent)
@@ -391,9 +391,7 @@ async def test_what_is_sent_is_the_size_at_the_beginning_while_the_log_grows(
     assert sizes[-1] > sizes[0]
 
 
-async def test_a_log_that_dropped_its_beginning_is_another_file_to_who_had_the_old_one(
-    gw: Harness, agent: AgentProcess
-) -> None:
+async def test_a_shortened_log_has_another_identity(gw: Harness, agent: AgentProcess) -> None:
     engine = engine_at(gw, agent)
     fill = "import os\nfor n in range(30): os.write(1, b'z' * 1023 * 1024 + b'\\n')"
     assert (await gw.execute(engine, fill)).data["status"] == "Succeed"

@@ -83,7 +83,9 @@ async def test_pages_put_together_are_the_list_and_each_knows_how_many_there_are
         ({"owner": "bob"}, 400, "Unknown parameter 'owner'"),
     ],
 )
-async def test_what_cannot_be_listed_is_refused(gw: Harness, query: dict[str, Any], http: int, words: str) -> None:
+async def test_list_parameters_that_are_invalid_are_refused(
+    gw: Harness, query: dict[str, Any], http: int, words: str
+) -> None:
     some(gw)
     answer = await gw.get("listEngines", query)
     assert answer.http == http

@@ -54,7 +54,7 @@ async def test_the_code_reaches_the_agent_once_with_the_engines_own_token(gw: Ha
 
 
 @pytest.mark.parametrize("identity", ["uid", "serviceInstance", "namespace/name"])
-async def test_each_of_an_engines_names_leads_to_it(gw: Harness, identity: str) -> None:
+async def test_an_engine_is_found_by_each_of_its_ids(gw: Harness, identity: str) -> None:
     _, engine = await gw.served(succeed)
     names = {
         "uid": engine["metadata"]["uid"],
@@ -119,7 +119,7 @@ async def test_code_for_an_engine_whose_resource_is_gone_says_that_it_has_ended(
 
 
 @pytest.mark.parametrize("user", ["bob", "mallory"])
-async def test_anothers_engine_runs_no_code_and_tells_nothing_but_whose_it_is_not(gw: Harness, user: str) -> None:
+async def test_code_for_another_users_engine_is_refused_without_details(gw: Harness, user: str) -> None:
     agent, engine = await gw.served(succeed)
     answer = await gw.execute(engine, user=user)
     assert answer.http == 403

@@ -75,7 +75,7 @@ async def test_new_lines_come_while_the_log_grows(gw: Harness, agent: AgentProce
     await active(agent, "")
 
 
-async def test_it_begins_with_the_last_bytes_or_where_one_says(gw: Harness, agent: AgentProcess) -> None:
+async def test_a_followed_log_begins_at_its_tail_or_at_the_given_offset(gw: Harness, agent: AgentProcess) -> None:
     engine = engine_at(gw, agent)
     agent.write("gc", b"".join(b"%04d\n" % n for n in range(1000)))
     for asked, begins in (
@@ -96,7 +96,7 @@ async def test_it_begins_with_the_last_bytes_or_where_one_says(gw: Harness, agen
     (agent.log_dir / "gc").unlink()
 
 
-async def test_who_was_cut_off_goes_on_where_it_was(gw: Harness, agent: AgentProcess) -> None:
+async def test_a_follower_that_was_cut_off_continues_at_its_offset(gw: Harness, agent: AgentProcess) -> None:
     engine = engine_at(gw, agent)
     code = "import time\nfor n in range(200): print('piece', n); time.sleep(0.002)"
     running = asyncio.create_task(gw.execute(engine, code))
@@ -111,7 +111,7 @@ async def test_who_was_cut_off_goes_on_where_it_was(gw: Harness, agent: AgentPro
     assert agent.log("stdout").encode()[begin:].startswith(got)
 
 
-async def test_it_ends_with_the_engine(gw: Harness, tmp_path: Any) -> None:
+async def test_a_followed_log_ends_with_the_engine(gw: Harness, tmp_path: Any) -> None:
     agent = start_agent(tmp_path)
     try:
         engine = engine_at(gw, agent)
@@ -248,7 +248,7 @@ async def test_an_agent_that_is_silent_for_too_long_is_given_up(gw: Harness, clo
 
 
 @pytest.mark.parametrize("bad", [b"x\n", b"-1\n", b"9999999999\n", b"5\nabc", b"\n", b"5", b"4\nabc\nabcd"])
-async def test_what_is_no_frame_breaks_off(gw: Harness, bad: bytes) -> None:
+async def test_a_malformed_frame_ends_the_followed_log(gw: Harness, bad: bytes) -> None:
     _, engine = await gw.served(frames(b"4\nold\n", bad))
     with pytest.raises(aiohttp.ClientError):
         await gw.get("followEngineLog", {"engineId": engine["metadata"]["uid"]})

@@ -96,7 +96,7 @@ async def refused(authenticator: KubernetesAuthenticator, request: Sent) -> Refu
     return caught.value
 
 
-async def test_whom_rbac_lets_create_engines_gets_in_and_who_may_impersonate_is_an_admin() -> None:
+async def test_rbac_to_create_engines_admits_a_user_and_impersonation_makes_an_admin() -> None:
     client = FakeReviews()
     assert await new(client).authenticate(sent()) == Caller("alice")
     client.rights.add(("alice", "impersonate"))
@@ -117,7 +117,7 @@ async def test_the_reviews_ask_for_the_whole_user_in_the_gateways_namespace() ->
     ]
 
 
-async def test_who_may_only_impersonate_does_not_get_in() -> None:
+async def test_impersonation_rights_alone_do_not_admit_a_user() -> None:
     client = FakeReviews()
     client.rights = {("alice", "impersonate")}
     refusal = await refused(new(client), sent())
@@ -125,7 +125,7 @@ async def test_who_may_only_impersonate_does_not_get_in() -> None:
     assert "create on engineconns.linkis.apache.org" in refusal.sentence
 
 
-async def test_denied_outweighs_allowed() -> None:
+async def test_an_access_review_with_denied_and_allowed_is_denied() -> None:
     client = FakeReviews()
     client.answer = lambda kind: {
         "status": {"authenticated": True, "user": {"username": "alice"}}
@@ -156,7 +156,7 @@ async def test_an_unknown_token_is_refused_without_a_word_of_it(caplog: pytest.L
         ({"Authorization": "Bearer " + "a" * (MAX_TOKEN + 1)}, f"more than {MAX_TOKEN}"),
     ],
 )
-async def test_what_is_no_token_is_refused_without_asking(headers: dict[str, str], says: str) -> None:
+async def test_a_malformed_token_is_refused_without_a_token_review(headers: dict[str, str], says: str) -> None:
     client = FakeReviews()
     refusal = await refused(new(client), Sent(headers))
     assert refusal.status == -1
@@ -239,7 +239,7 @@ async def test_an_answer_that_is_no_review_lets_nobody_in(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["true", 1, None])
-async def test_only_true_is_true(value: Any) -> None:
+async def test_only_the_boolean_true_counts_as_authenticated(value: Any) -> None:
     client = FakeReviews()
     client.answer = lambda _: {"status": {"authenticated": value, "user": {"username": "alice"}, "allowed": True}}
     assert (await refused(new(client), sent())).status == -1
@@ -286,7 +286,7 @@ async def test_many_calls_with_one_token_ask_once() -> None:
     assert len(client.asked) == 3
 
 
-async def test_a_call_that_leaves_does_not_take_the_lookup_from_the_others() -> None:
+async def test_a_cancelled_call_does_not_cancel_the_review_for_others() -> None:
     client = FakeReviews()
     client.held = asyncio.Event()
     authenticator = new(client)

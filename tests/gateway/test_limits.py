@@ -66,7 +66,9 @@ async def test_calls_under_way_are_bounded_per_user(make: Callable[..., Awaitabl
     assert (await gw.get("listEngines")).http == 200
 
 
-async def test_who_did_what_is_logged_without_code_or_token(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_audit_log_has_caller_and_method_but_no_code_or_token(
+    gw: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "linkis_ecm.audit")
     engine = gw.engine(name="python-bob-1", spec={"user": "bob"})
     await gw.execute(engine, "a secret thing")
@@ -83,7 +85,7 @@ async def test_who_did_what_is_logged_without_code_or_token(gw: Harness, caplog:
     assert TOKEN not in told
 
 
-async def test_of_several_engines_each_is_named(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_audit_log_names_each_of_several_engines(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "linkis_ecm.audit")
     engines = [gw.engine(name=f"python-alice-{number}") for number in range(2)]
     body = [{"engineInstance": engine["status"]["serviceInstance"]} for engine in engines]

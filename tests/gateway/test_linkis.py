@@ -105,7 +105,7 @@ async def test_an_engine_is_created_asked_for_again_and_killed(gw: Harness) -> N
     assert after.stop_requested
 
 
-async def test_what_cannot_be_made_says_so_in_linkis_words(gw: Harness) -> None:
+async def test_an_engine_that_cannot_be_created_is_refused_in_linkis_words(gw: Harness) -> None:
     refused = await send(gw, "createEngineConn", {"labels": {"engineType": "cobol-1", "userCreator": "alice-IDE"}})
     assert refused.http == 400
     assert refused.message.startswith("Create engineConn failed, caused by ")
@@ -156,7 +156,7 @@ async def test_a_token_with_a_name_like_an_admins_makes_nobody_an_admin(settings
 
 
 @pytest.mark.parametrize("path", ["rm/enginekill", "rm/enginekillAsyn"])
-async def test_nobody_kills_what_is_anothers(gw: Harness, path: str) -> None:
+async def test_killing_another_users_engine_is_refused(gw: Harness, path: str) -> None:
     instance = gw.engine(name="python-bob-1", spec={"user": "bob"})["status"]["serviceInstance"]
 
     def body(name: str) -> Any:
@@ -185,7 +185,7 @@ async def test_a_node_is_told_from_the_cluster_or_its_record(gw: Harness) -> Non
     assert none.message == "Instance does not exist nobody:1"
 
 
-async def test_the_ecm_is_told_to_admins_with_what_its_engines_hold(gw: Harness) -> None:
+async def test_an_admin_reads_the_ecm_with_the_resources_of_its_engines(gw: Harness) -> None:
     refused = await get(gw, "listAllEMs")
     assert refused.body["data"]["errorMsg"]["errCode"] == 210003
     gw.engine(name="a", spec={"resources": {"cpu": "1500m", "memory": "1Gi"}})
@@ -308,7 +308,7 @@ async def test_a_record_is_deleted_by_its_owner_once_its_engine_is_gone(gw: Harn
     assert (await gw.call("DELETE", f"{LINKIS}/ecinfo/delete/t-2")).http == 200
 
 
-async def test_what_runs_is_listed_for_admins_and_summed_for_users(gw: Harness) -> None:
+async def test_running_engines_are_listed_for_admins_and_summed_for_users(gw: Harness) -> None:
     gw.engine(name="a", spec={"resources": {"cpu": "1", "memory": "1Gi"}})
     assert (await send(gw, "ecinfo/ecList", {})).http == 400
     (one,) = (await send(gw, "ecinfo/ecList", {"creators": ["IDE"]}, user="root")).data["ecList"]

@@ -154,7 +154,7 @@ async def test_a_parameter_that_comes_twice_is_refused(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_another_users_log_is_nobodys_business_but_an_admins(
+async def test_another_users_log_is_refused_except_for_admins(
     gw: Harness, known: tuple[ScriptedAgent, dict[str, Any]], method: str
 ) -> None:
     agent, engine = known
@@ -248,7 +248,7 @@ async def alive(gw: Harness, engine: dict[str, Any]) -> None:
     assert (await gw.get("downloadEngineLog", gw.download_query(engine))).raw == LOG
 
 
-async def test_half_a_body_is_waited_for_so_long_and_then_refused(make: Make) -> None:
+async def test_an_incomplete_body_is_refused_after_its_timeout(make: Make) -> None:
     gw = await make(client_seconds=0.3)
     agent, engine = await gw.served(log)
     body = json.dumps(good(gw, engine, "openEngineLog")).encode()
@@ -313,7 +313,7 @@ async def test_a_head_in_dribbles_that_comes_in_time_is_served(gw: Harness) -> N
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nxxxxx",
     ],
 )  # fmt: skip
-async def test_what_is_no_request_is_refused_and_its_connection_closed(gw: Harness, head: bytes) -> None:
+async def test_malformed_http_is_refused_and_the_connection_closed(gw: Harness, head: bytes) -> None:
     _, engine = await gw.served(log)
     async with connect(gw) as raw:
         await raw.send(head)

@@ -313,7 +313,7 @@ async def test_a_page_that_cannot_be_given_is_refused(gw: Harness, query: dict[s
     assert agent.requests == []
 
 
-async def test_anothers_lines_are_not_shown(gw: Harness) -> None:
+async def test_log_lines_of_another_users_engine_are_refused(gw: Harness) -> None:
     agent, engine = await gw.served(log)
     answer = await gw.get("getEngineLogs", {"engineId": engine["metadata"]["uid"]}, user="bob")
     assert answer.http == 403
@@ -321,7 +321,7 @@ async def test_anothers_lines_are_not_shown(gw: Harness) -> None:
 
 
 @pytest.mark.parametrize("content", [[], {"logs": "a"}, {"logs": [1], "endLine": 1}, {"logs": [], "endLine": "1"}])
-async def test_a_page_that_is_none_is_not_passed_on(gw: Harness, content: Any) -> None:
+async def test_a_malformed_log_page_of_an_agent_is_refused(gw: Harness, content: Any) -> None:
     _, engine = await gw.served(page(content))
     answer = await gw.get("getEngineLogs", {"engineId": engine["metadata"]["uid"]})
     assert answer.http == 502

@@ -128,7 +128,9 @@ async def test_a_claim_that_does_not_hold_is_named(
         {"header": {"nonce": "n", "typ": "at+jwt"}},
     ],
 )
-async def test_what_other_issuers_write_counts_too(setup: Setup, issuer: Issuer, changes: dict[str, Any]) -> None:
+async def test_claims_in_the_form_of_other_issuers_are_accepted(
+    setup: Setup, issuer: Issuer, changes: dict[str, Any]
+) -> None:
     assert await ask(setup.new(), issuer.token(**changes)) == Caller("alice")
 
 
@@ -288,7 +290,7 @@ async def test_rotated_keys_count_at_once_and_the_old_ones_no_longer(setup: Setu
     assert "does not have" in await refusal(authenticator, issuer.token())
 
 
-async def test_an_issuer_that_takes_all_its_keys_back_is_heeded(setup: Setup, issuer: Issuer) -> None:
+async def test_an_issuer_that_publishes_no_keys_any_more_invalidates_the_old_ones(setup: Setup, issuer: Issuer) -> None:
     authenticator = setup.new()
     await ask(authenticator, issuer.token())
     issuer.keys = []
@@ -350,7 +352,7 @@ async def test_an_issuer_that_hangs_is_waited_for_no_longer_than_allowed(
     issuer.held.set()
 
 
-async def test_a_call_that_leaves_does_not_take_the_keys_from_the_others(setup: Setup, issuer: Issuer) -> None:
+async def test_a_cancelled_call_does_not_cancel_the_fetch_of_keys_for_others(setup: Setup, issuer: Issuer) -> None:
     issuer.held = asyncio.Event()
     authenticator = setup.new()
     first, second = (asyncio.create_task(ask(authenticator, issuer.token())) for _ in range(2))
@@ -376,7 +378,7 @@ async def test_a_call_that_leaves_does_not_take_the_keys_from_the_others(setup: 
         lambda: web.json_response({"keys": [RSA.as_dict()], "padding": "x" * (1 << 20)}),
     ],
 )
-async def test_an_answer_that_is_no_set_of_keys_is_none(
+async def test_an_answer_that_is_not_a_set_of_keys_gives_no_keys(
     setup: Setup, issuer: Issuer, answer: Callable[[], web.StreamResponse]
 ) -> None:
     issuer.answer = answer

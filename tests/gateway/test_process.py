@@ -38,7 +38,7 @@ def calls(engine: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("number", range(6))
-async def test_what_an_agent_would_do_is_refused_in_a_sentence_and_nothing_is_sent(gw: Harness, number: int) -> None:
+async def test_agent_calls_for_a_process_are_refused_and_nothing_is_sent(gw: Harness, number: int) -> None:
     listener, engine = await process(gw)
     verb, method, parameters = calls(engine)[number]
     answer = await (gw.post(method, parameters) if verb == "POST" else gw.get(method, parameters))
@@ -61,14 +61,14 @@ async def test_a_command_is_refused_as_linkis_refuses(gw: Harness, command: str)
 
 
 @pytest.mark.parametrize("method", ["getEngineStatus", "listTasks", "getEngineMetrics", "explainEngine", "previewCull"])
-async def test_what_the_cluster_knows_is_told_without_a_question(gw: Harness, method: str) -> None:
+async def test_the_status_of_a_process_is_answered_without_a_request_to_it(gw: Harness, method: str) -> None:
     listener, engine = await process(gw)
     answer = await gw.get(method, {} if method == "previewCull" else {"engineId": engine["metadata"]["uid"]})
     assert answer.http == 200, answer.raw
     assert listener.requests == []
 
 
-async def test_why_its_idleness_is_not_counted_is_told(gw: Harness) -> None:
+async def test_explain_says_why_the_idle_time_of_a_process_does_not_count(gw: Harness) -> None:
     _, engine = await process(gw)
     uid = engine["metadata"]["uid"]
     assert "a process reports no activity" in (await gw.get("explainEngine", {"engineId": uid})).data["cullBlockedBy"]
@@ -76,7 +76,7 @@ async def test_why_its_idleness_is_not_counted_is_told(gw: Harness) -> None:
     assert kept["engineId"] == uid
 
 
-async def test_its_status_says_that_it_takes_no_code(gw: Harness) -> None:
+async def test_the_status_of_a_process_says_that_it_takes_no_code(gw: Harness) -> None:
     _, engine = await process(gw)
     told = (await gw.get("getEngineStatus", {"engineId": engine["metadata"]["uid"]})).data
     assert (told["status"], told["available"]) == ("Idle", False)

@@ -45,9 +45,7 @@ async def killed_after(code: str, operator: Operator, folder: Path) -> dict[str,
     return result
 
 
-async def test_what_was_too_big_to_be_shown_is_read_after_its_pod_was_killed(
-    make: Any, operator: Operator, tmp_path: Path
-) -> None:
+async def test_a_spilled_result_is_read_after_its_pod_was_killed(make: Any, operator: Operator, tmp_path: Path) -> None:
     folder = tmp_path / "agent"
     folder.mkdir()
     result = await killed_after(CODE, operator, folder)

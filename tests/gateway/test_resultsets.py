@@ -121,7 +121,9 @@ async def test_linkis_reads_all_rows_of_its_own_format(
     assert rows[-1] == [str(ROWS - 1), "99999.5", f"s{ROWS - 1}", "2026-01-03 07:33:19"]
 
 
-async def test_what_is_no_table_is_a_result_set_too(gw: Harness, engine: dict[str, Any], agent: AgentProcess) -> None:
+async def test_an_output_other_than_a_table_is_a_result_set_too(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess
+) -> None:
     code = (
         "print('zwölf'); print(); print('end')\n"
         "from IPython.display import HTML, Image, display\n"
@@ -173,7 +175,7 @@ async def test_a_table_without_columns_is_no_result_set_of_linkiss(
         ({"user": "bob", "token": BOB_TOKEN}, 403, "belongs to another user"),
     ],
 )
-async def test_what_cannot_be_is_refused_in_a_sentence(
+async def test_impossible_parameters_of_get_result_set_are_refused(
     gw: Harness, engine: dict[str, Any], frame: dict[str, Any], more: dict[str, Any], http: int, words: str
 ) -> None:
     answer = await ask(gw, frame, **more)
@@ -270,7 +272,7 @@ def arrow_file(*counts: int) -> bytes:
     "content",
     [b"", b"ARROW1", b"x" * 100_000, arrow_file(10)[:-20], b"ARROW1\0\0" + b"\xff" * 200 + b"\x10\0\0\0ARROW1"],
 )
-async def test_a_file_that_is_none_is_refused_in_words(
+async def test_a_result_file_that_is_not_arrow_is_refused(
     gw: Harness, engine: dict[str, Any], agent: AgentProcess, forged: Path, content: bytes
 ) -> None:
     await asyncio.to_thread(forged.write_bytes, content)
@@ -307,7 +309,7 @@ async def test_a_table_that_user_code_made_up_breaks_nothing(
         assert (await ask(gw, task, format=form)).http in (200, 400, 502)
 
 
-async def test_so_many_pages_are_made_at_a_time_and_others_wait_their_turn(
+async def test_only_a_fixed_number_of_pages_is_made_at_a_time_and_others_wait(
     gw: Harness, engine: dict[str, Any], frame: dict[str, Any]
 ) -> None:
     source = gw.gateway.results
@@ -331,7 +333,7 @@ async def test_so_many_pages_are_made_at_a_time_and_others_wait_their_turn(
     [(b"[" + b"[]," * 20_000 + b"1]", 56 * 20_000), (b"[" + b'{"a":1},' * 20_000 + b"1]", 184 * 20_000),
      (b"[" + b"1000000," * 20_000 + b"1]", 32 * 20_000), (b"[" + b"[0]," * 20_000 + b"1]", 72 * 20_000)],
 )  # fmt: skip
-async def test_what_json_becomes_is_known_before_it_is_read(content: bytes, least: int) -> None:
+async def test_the_parsed_size_of_json_is_estimated_from_above_before_it_is_parsed(content: bytes, least: int) -> None:
     tracemalloc.start()
     found = json.loads(content)
     taken, _ = tracemalloc.get_traced_memory()

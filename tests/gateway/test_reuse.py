@@ -93,7 +93,7 @@ def claim_of(gw: Harness, item: dict[str, Any]) -> Claim | None:
     return view.claim
 
 
-async def test_askers_at_once_get_an_engine_each(gw: Harness) -> None:
+async def test_concurrent_callers_get_different_engines(gw: Harness) -> None:
     free = {gw.engine(name=f"free-{number}")["metadata"]["uid"] for number in range(4)}
     answers = await asyncio.gather(*(ask(gw) for _ in range(10)))
     reused, created = tickets(answers, REUSED), tickets(answers, CREATED)
@@ -103,7 +103,7 @@ async def test_askers_at_once_get_an_engine_each(gw: Harness) -> None:
     assert gw.cluster.tried == len(free), "one write for each claim, and none for nothing"
 
 
-async def test_askers_of_two_gateways_get_an_engine_each(gw: Harness, other: Harness) -> None:
+async def test_concurrent_callers_of_two_gateways_get_different_engines(gw: Harness, other: Harness) -> None:
     free = {gw.engine(name=f"free-{number}")["metadata"]["uid"] for number in range(6)}
     answers = await asyncio.gather(*(ask(harness) for _ in range(5) for harness in (gw, other)))
     reused, created = tickets(answers, REUSED), tickets(answers, CREATED)
@@ -111,7 +111,7 @@ async def test_askers_of_two_gateways_get_an_engine_each(gw: Harness, other: Har
     assert len({*reused, *created}) == 10
 
 
-async def test_whoever_was_slower_gets_the_next(gw: Harness, other: Harness) -> None:
+async def test_the_slower_of_two_callers_gets_the_next_engine(gw: Harness, other: Harness) -> None:
     """The other replica's watch has not told of the claim: the API server refuses its write."""
     first = gw.engine(name="first", status={"stateSince": "2026-11-24T04:00:00Z"})["metadata"]["uid"]
     second = gw.engine(name="second", status={"stateSince": "2026-11-24T05:00:00Z"})["metadata"]["uid"]
@@ -128,7 +128,7 @@ async def test_whoever_was_slower_gets_the_next(gw: Harness, other: Harness) -> 
     assert (await ask(other)).message == CREATED
 
 
-async def test_an_engine_that_only_changed_is_still_given_out(gw: Harness, other: Harness) -> None:
+async def test_a_changed_but_free_engine_is_still_claimed(gw: Harness, other: Harness) -> None:
     """A Conflict because the operator wrote the status is no claim."""
     item = gw.engine()
     with behind(gw):
@@ -177,7 +177,7 @@ async def test_a_claim_by_hand_for_ever_does_not_count(gw: Harness) -> None:
     assert (await ask(gw)).message == REUSED
 
 
-async def test_what_was_made_for_an_asker_is_his(gw: Harness, hands: Clock) -> None:
+async def test_a_new_engine_is_claimed_for_its_caller(gw: Harness, hands: Clock) -> None:
     made = await ask(gw)
     assert made.message == CREATED
     ((_, _, body),) = gw.cluster.writes
@@ -196,7 +196,7 @@ async def unlock(gw: Harness, ticket: str, parameters: dict[str, Any] | None = N
     return await gw.post("sendEngineCommand", body, **more)
 
 
-async def test_what_is_given_back_is_free_again(gw: Harness) -> None:
+async def test_an_unlocked_engine_is_free_again(gw: Harness) -> None:
     item = gw.engine()
     engine = (await ask(gw)).data["engine"]
     ticket, lock = engine["ticketId"], engine["lock"]
@@ -250,7 +250,7 @@ async def test_without_the_api_server_nothing_is_given_out(gw: Harness) -> None:
     assert (await ask(gw)).message == REUSED, "the failed call holds nothing"
 
 
-async def test_an_engine_that_never_stands_still_is_passed_over(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_changes_too_often_is_not_claimed(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     gw.engine()
 
     async def refuse(*_: Any, **__: Any) -> dict[str, Any]:

@@ -102,7 +102,7 @@ async def test_a_task_is_told_while_it_runs_and_cancelled(gw: Harness, engine: d
     assert (await over(gw, engine, task["taskId"]))["status"] == "Cancelled"
 
 
-async def test_what_the_engine_refuses_is_in_the_journal_as_refused(
+async def test_code_that_the_engine_refuses_is_refused_in_the_journal(
     gw: Harness, engine: dict[str, Any], store: Store
 ) -> None:
     key = uuid.uuid4().hex
@@ -157,7 +157,7 @@ async def test_a_task_whose_engine_is_gone_is_told_as_lost_with_its_reason(
     await asyncio.to_thread(agent.wait_for_state, "Idle")
 
 
-async def test_neither_id_nor_key_is_refused_and_so_are_both(gw: Harness, engine: dict[str, Any]) -> None:
+async def test_a_task_needs_exactly_one_of_id_and_key(gw: Harness, engine: dict[str, Any]) -> None:
     engine_id = engine["metadata"]["uid"]
     for more in ({}, {"taskId": "a", "idempotencyKey": "b"}):
         answer = await gw.get("getTask", {"engineId": engine_id} | more)
@@ -198,7 +198,7 @@ RECORD = ExecutionRecord(
         ),
     ],
 )
-def test_an_open_line_is_settled_by_what_is_heard(found: Observation, status: str, reason: str) -> None:
+def test_an_open_record_is_settled_by_the_observation(found: Observation, status: str, reason: str) -> None:
     after = settled(RECORD, found, 200.0)
     assert (after.status, after.reason) == (status, reason)
     assert settled(after, Observation(None), 300.0) == after or not after.final
@@ -339,7 +339,7 @@ LINE = ExecutionRecord(
         {"status": "Running", "startedAt": float("nan"), "endedAt": -5},
     ],
 )
-def test_what_is_no_word_of_an_agent_changes_no_line(told: dict[str, Any]) -> None:
+def test_unknown_values_in_an_agents_report_do_not_change_the_record(told: dict[str, Any]) -> None:
     after = with_report(LINE, told)
     assert after.status in ("Accepted", "Running")
     assert (after.started, after.ended, after.reason) == (0.0, 0.0, "")

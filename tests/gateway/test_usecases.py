@@ -60,7 +60,7 @@ async def test_an_engine_is_created_looked_at_listed_and_terminated(gw: Harness)
     assert gw.cluster.writes[1][2] == {"spec": {"desiredState": "Stopped"}}
 
 
-async def test_anothers_engine_is_refused_and_named_to_the_audit(gw: Harness) -> None:
+async def test_a_refused_call_for_another_users_engine_is_in_the_audit(gw: Harness) -> None:
     item = gw.engine()
     audit = Audit()
     async with call_as(gw.gateway, BOB, audit=audit) as call:

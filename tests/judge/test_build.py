@@ -36,7 +36,7 @@ def test_jars_that_are_not_the_pinned_ones_are_not_run(monkeypatch: pytest.Monke
     assert not list(tmp_path.rglob("*.jar"))
 
 
-def test_what_maven_says_when_it_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failed_maven_build_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.CompletedProcess([], 1, "[ERROR] Could not transfer artifact", "")
     monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: done)
     monkeypatch.setattr(build.shutil, "which", lambda name: f"/bin/{name}")

@@ -345,6 +345,6 @@ def test_a_wrong_token_lets_nobody_in_and_ends_the_clients_retry(steps: Steps) -
     assert "Token-Code is not accepted for this Token-User" in steps["wrongToken"]["message"]
 
 
-def test_no_call_was_waited_for(steps: Steps) -> None:
+def test_no_call_took_as_long_as_a_timeout(steps: Steps) -> None:
     """A call that takes longer would be a timeout in disguise: the shortest one is the script's own (MILLIS)."""
     assert max(step["millis"] for step in steps.values()) < 20_000

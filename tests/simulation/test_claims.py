@@ -67,7 +67,7 @@ async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> Non
     assert taken.claim is not None
 
 
-async def test_a_claim_of_a_gateway_that_died_ends(world: World) -> None:
+async def test_a_claim_of_a_dead_gateway_expires(world: World) -> None:
     await idle(world, "e")
     async with gateway(world, "a") as (_, claims):
         assert await claims.claim_free_engine(WANTED) is not None

@@ -75,7 +75,7 @@ async def test_a_silent_engine_on_a_dead_node_is_reported_as_node_lost_and_its_p
     await world.until(lambda: not world.pods("e"), 5)
 
 
-async def test_an_end_whose_status_is_refused_once_is_reported_all_the_same(world: World) -> None:
+async def test_an_end_is_reported_even_if_its_status_write_is_refused_once(world: World) -> None:
     """Its pod may be gone only after what ended it is written."""
     world.create("e")
     await world.until_state("e", "Idle")
@@ -124,7 +124,7 @@ async def test_a_node_that_is_called_ready_until_just_before_the_verdict_is_lost
     assert world.status("e")["reason"] == "NodeLost"
 
 
-async def test_when_most_agents_fall_silent_at_once_nobody_is_called_lost(world: World) -> None:
+async def test_if_most_agents_are_silent_at_once_no_engine_counts_as_lost(world: World) -> None:
     names = [f"e{n}" for n in range(8)]
     for name in names:
         world.create(name)

@@ -44,7 +44,7 @@ async def test_an_event_is_written_at_once_with_who_what_and_why() -> None:
     assert event["reportingController"] == "test"
 
 
-async def test_what_repeats_becomes_a_series_once_a_minute() -> None:
+async def test_repeated_events_become_a_series_once_a_minute() -> None:
     server = FakeApiServer()
     async with recording(server) as recorder:
         for _ in range(100):
@@ -81,7 +81,7 @@ async def test_more_than_it_may_hold_is_dropped_and_nothing_raises() -> None:
         assert [event["regarding"]["name"] for event in server.cluster.all(EVENTS)] == ["later"]
 
 
-async def test_nothing_to_tell_costs_nothing() -> None:
+async def test_without_new_events_the_recorder_makes_no_calls() -> None:
     server = FakeApiServer()
     async with recording(server) as recorder:
         recorder.record(regarding("a"), "KernelReady", "ready", action="Idle")

@@ -92,7 +92,7 @@ WAITING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("reason", WAITING)
-async def test_what_keeps_a_pod_from_starting_is_shown_and_fails_at_the_timeout(world: World, reason: str) -> None:
+async def test_a_pod_that_cannot_start_shows_the_reason_and_fails_at_the_timeout(world: World, reason: str) -> None:
     stuck = {"phase": "Pending", "containerStatuses": [{"name": "engine", "state": WAITING[reason]}]}
     world.create("e", Script(stuck=stuck), startTimeout="30s")
     await world.until(lambda: world.status("e").get("reason") == reason)
@@ -145,7 +145,7 @@ async def test_out_of_memory_is_reported_with_limit_and_peak(world: World) -> No
     assert "5 MiB" in status["message"]
 
 
-async def test_a_dead_kernel_is_reported_with_its_last_words(world: World) -> None:
+async def test_a_dead_kernel_is_reported_with_its_last_stderr_lines(world: World) -> None:
     world.create("e")
     await world.until_state("e", "Idle")
     agent = world.agent("e")

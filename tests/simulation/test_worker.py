@@ -258,7 +258,7 @@ async def test_nothing_begins_before_this_replica_leads() -> None:
         assert jars.times(1) == [60.0]
 
 
-async def test_what_may_not_be_written_now_comes_again_when_it_may() -> None:
+async def test_a_key_that_may_not_be_written_now_is_requeued() -> None:
     jars = Jars()
     jars.allowed = False
     async with working(jars) as worker:

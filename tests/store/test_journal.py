@@ -53,7 +53,7 @@ def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
     assert Queries(engine).execution("t1") == done
 
 
-def test_what_was_refused_and_is_sent_again_is_reported_as_it_ends_then(journal: Journal, engine: Engine) -> None:
+def test_a_refused_task_that_is_sent_again_has_the_end_of_the_second_request(journal: Journal, engine: Engine) -> None:
     refused = replace(LINE, status="Failed", reason="Refused", ended=1000.5)
     done = replace(LINE, status="Succeed", ended=1002.0)
     journal.offer(refused)
@@ -69,7 +69,7 @@ def test_what_was_refused_and_is_sent_again_is_reported_as_it_ends_then(journal:
     assert Queries(engine).execution("t1") == done
 
 
-def test_what_was_refused_is_another_request_when_another_pod_takes_it(journal: Journal, engine: Engine) -> None:
+def test_a_refused_task_that_another_pod_accepts_is_a_new_request(journal: Journal, engine: Engine) -> None:
     journal.offer(replace(LINE, status="Failed", reason="Refused", ended=1000.5))
     assert journal.flush(PATIENCE)
     again = replace(LINE, attempt=1, accepted=2000.0, caller="alice", code_chars=9)
@@ -78,7 +78,7 @@ def test_what_was_refused_is_another_request_when_another_pod_takes_it(journal: 
     assert Queries(engine).execution("t1") == again
 
 
-def test_a_word_on_a_task_changes_its_line_and_makes_none(journal: Journal, engine: Engine) -> None:
+def test_a_report_of_a_task_updates_its_row_but_creates_none(journal: Journal, engine: Engine) -> None:
     word = replace(LINE, status="Succeed", accepted=0.0, caller="", code_chars=0, ended=1003.0)
     journal.offer(word)
     assert journal.flush(PATIENCE)

@@ -33,7 +33,7 @@ def test_an_entry_is_written_once_per_attempt_and_replaced(engine: Engine, sink:
     ]
 
 
-def test_what_has_had_its_time_or_is_too_much_is_deleted_oldest_first(sink: Sink) -> None:
+def test_expired_or_excess_post_mortems_are_deleted_oldest_first(sink: Sink) -> None:
     for uid, days in (("old", 1), ("middle", 3), ("young", 5)):
         sink.offer_post_mortem(entry(uid, days=days, size=100))
     # One attempt over, another not: the engine's bundles stay together.

@@ -60,7 +60,7 @@ def archive(url: str) -> Archive:
     return Archive(url)
 
 
-async def test_what_another_process_has_written_is_seen_at_once(url: str, archive: Archive) -> None:
+async def test_files_of_another_process_are_visible_at_once(url: str, archive: Archive) -> None:
     # fsspec gives one object per URL and process, with one cache of listings: the other must be another's.
     s3fs.S3FileSystem.clear_instance_cache()
     other = Archive(url)
@@ -74,7 +74,7 @@ async def test_what_another_process_has_written_is_seen_at_once(url: str, archiv
     assert await archive.attempts(UID) == []
 
 
-async def test_what_is_saved_comes_back_whole_and_by_piece(archive: Archive) -> None:
+async def test_a_saved_file_is_read_whole_and_in_chunks(archive: Archive) -> None:
     assert await archive.save(UID, 0, "stdout", chunks(b"one\n", b"two\n"), limit=100) == (8, "")
     await archive.put(UID, 0, "bundle.json", b"{}")
     assert await archive.files(UID, 0) == {"bundle.json": 2, "stdout": 8}
@@ -101,13 +101,13 @@ async def test_a_file_over_the_limit_is_cut_and_says_so(archive: Archive) -> Non
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError()])
-async def test_what_came_before_a_break_is_kept_and_says_so(archive: Archive, error: Exception) -> None:
+async def test_a_broken_upload_is_kept_and_marked_as_cut(archive: Archive, error: Exception) -> None:
     size, cut = await archive.save(UID, 0, "stdout", chunks(b"half", error), limit=100)
     assert (size, await archive.get(UID, 0, "stdout")) == (4, b"half")
     assert type(error).__name__ in cut
 
 
-async def test_what_is_of_use_as_a_whole_only_is_not_kept_in_part(archive: Archive) -> None:
+async def test_a_broken_upload_of_a_whole_file_is_not_kept(archive: Archive) -> None:
     name = "result-0123456789abcdef0123.arrow"
     assert await archive.save(UID, 0, name, chunks(b"whole"), limit=5, whole=True) == (5, "")
     for broken in (chunks(b"half", ConnectionResetError()), chunks(b"longer")):
@@ -209,7 +209,7 @@ async def test_a_save_that_is_cancelled_while_its_thread_is_at_work_leaves_nothi
     await nothing_is_left(archive, removed)
 
 
-async def test_of_two_saves_at_once_one_is_kept_whole(archive: Archive) -> None:
+async def test_two_concurrent_saves_leave_one_complete_file(archive: Archive) -> None:
     turn = asyncio.Barrier(2)
 
     async def parts(letter: bytes) -> AsyncIterator[bytes]:

@@ -115,7 +115,7 @@ def odd(kind: str) -> pa.Table:
 
 
 @pytest.mark.parametrize("kind", ["dictionary", "view", "runs", "list view", "union", "map"])
-async def test_types_that_say_much_in_few_bytes_are_refused(opened: Open, kind: str) -> None:
+async def test_types_that_expand_few_bytes_to_many_are_refused(opened: Open, kind: str) -> None:
     with pytest.raises(MalformedError, match=r"dictionaries|not one that engines keep"):
         await opened(file_of(odd(kind)))
 
@@ -165,7 +165,7 @@ async def test_values_within_structs_count_though_no_one_column_is_long(opened: 
     assert len(await rows(await opened(file_of(struct_of_nulls(10, 40))))) == 40
 
 
-async def test_values_that_take_no_bytes_are_held_as_what_they_become(threads: ThreadPoolExecutor) -> None:
+async def test_values_without_bytes_are_budgeted_by_their_decoded_size(threads: ThreadPoolExecutor) -> None:
     budget = ByteBudget(192 << 20)
     data = file_of(struct_of_nulls(1000, 2000), rows=1 << 20)
     file = await ArrowFile(Source(data).read, len(data), threads=threads, budget=budget).open()
@@ -176,7 +176,7 @@ async def test_values_that_take_no_bytes_are_held_as_what_they_become(threads: T
     assert not budget.held
 
 
-async def test_who_waits_for_bytes_has_none_in_the_hand(threads: ThreadPoolExecutor) -> None:
+async def test_a_reader_that_waits_for_budget_holds_no_bytes(threads: ThreadPoolExecutor) -> None:
     values = pa.Array.from_buffers(pa.int64(), 50_000, [None, pa.py_buffer(random.Random(1).randbytes(400_000))])
     noise, zeros = (
         file_of(pa.table(dict.fromkeys("abcde", x)), rows=1 << 20) for x in (values, pa.array([0] * 50_000, pa.int64()))
@@ -200,7 +200,9 @@ async def test_who_waits_for_bytes_has_none_in_the_hand(threads: ThreadPoolExecu
         assert not budget.held
 
 
-async def test_a_batch_that_is_more_than_was_thought_is_read_again_once_it_is_held(threads: ThreadPoolExecutor) -> None:
+async def test_a_batch_that_is_larger_than_estimated_is_read_again_within_the_budget(
+    threads: ThreadPoolExecutor,
+) -> None:
     data = file_of(pa.table({"x": pa.array([0] * 2_000_000, pa.int64()).slice(0, 60_000)}), rows=60_000,
                    compression="zstd")  # fmt: skip
     text = file_of(pa.table({"x": ["a" * 1000] * 10_000}), rows=5_000)
@@ -238,7 +240,7 @@ async def test_a_batch_that_is_named_twice_is_refused(opened: Open) -> None:
         await opened(with_blocks(data, twice))
 
 
-async def test_so_many_batches_are_read_and_no_more(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_with_too_many_batches_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     assert spill.MAX_BATCHES <= arrow_file.BLOCKS_MAX
     monkeypatch.setattr(arrow_file, "BLOCKS_MAX", 3)
     assert len(await rows(await opened(file_of(numbers(60))))) == 60
@@ -275,7 +277,7 @@ async def test_text_and_offsets_that_are_none_are_refused(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"ARROW1", b"ARROW1" * 10, b"\0" * 100, b"PAR1" + b"\0" * 100 + b"PAR1"])
-async def test_what_is_no_arrow_file_is_told(opened: Open, data: bytes) -> None:
+async def test_a_file_that_is_not_arrow_is_refused(opened: Open, data: bytes) -> None:
     with pytest.raises(MalformedError):
         await opened(data)
 
@@ -296,7 +298,7 @@ async def test_a_file_that_was_spoilt_anywhere_is_read_or_refused(opened: Open) 
         try:
             file = await opened(bytes(data))
             async for batch in file.slices(0, 1 << 60):
-                for piece in await file.work(list, dolphin.rows(batch)):
+                for piece in await file.run_in_thread(list, dolphin.rows(batch)):
                     bytes(piece)
         except MalformedError:
             refused += 1

@@ -7,7 +7,7 @@ import asyncio
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
 
 
-async def test_what_turns_out_to_be_less_lets_the_next_in() -> None:
+async def test_budget_that_is_released_early_admits_the_next_call() -> None:
     budget = ByteBudget(10 * SMALL)
     entered = asyncio.Event()
 

@@ -32,7 +32,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == SteadyClock.__module__]
 
 
-def test_it_is_the_wall_clock_while_that_goes_on() -> None:
+def test_the_clock_follows_a_wall_clock_that_does_not_jump() -> None:
     hands = Hands()
     steady = clock(hands)
     hands.on(90)

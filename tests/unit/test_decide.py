@@ -337,7 +337,7 @@ def test_the_last_attempt_is_a_dead_letter() -> None:
     assert {c["type"] for c in decision.patch["conditions"]} >= {"Stalled", "DeadLettered"}
 
 
-def test_a_restart_takes_the_old_pods_words_away_and_keeps_why_it_ended() -> None:
+def test_a_restart_clears_the_old_pods_fields_and_keeps_the_reason_of_its_end() -> None:
     s = snapshot(
         engine=engine(IDLE | {"address": "10.0.0.9:9105"}, restartPolicy={"type": "OnFailure"}),
         pod=pod(terminated=oom), evidence=COLLECTED,
@@ -401,7 +401,7 @@ SNAPSHOTS = st.builds(
 
 @settings(max_examples=400, deadline=None)
 @given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
-def test_it_answers_for_every_input_and_never_goes_back(s: Snapshot, seconds: float) -> None:
+def test_decide_returns_for_every_input_and_never_goes_back(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
     before = s.engine.state
     restarted = (decision.patch.get("attempt") or 0) > (
@@ -419,7 +419,7 @@ def test_it_answers_for_every_input_and_never_goes_back(s: Snapshot, seconds: fl
 
 @settings(max_examples=200, deadline=None)
 @given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
-def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -> None:
+def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
     if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
         return
@@ -459,7 +459,7 @@ def test_the_phases_of_a_start_stand_in_their_order(
     assert times == sorted(times)
 
 
-def test_a_container_that_the_watch_shows_late_began_before_its_agent() -> None:
+def test_a_container_that_the_watch_reports_late_started_before_its_agent() -> None:
     timings = {"processStarted": at(1.2).timestamp(), "kernelReady": at(1.8).timestamp()}
     s = snapshot(
         engine=engine(STARTING | {"startup": {"accepted": "2026-11-24T12:00:00.100000Z"}}),

@@ -81,7 +81,7 @@ def test_ordinals_are_those_that_linkis_stores() -> None:
     assert [state.ordinal for state in ORDER] == list(range(9))
 
 
-def test_nothing_follows_on_a_final_state_and_nothing_returns_to_starting() -> None:
+def test_no_state_follows_a_final_one_and_none_returns_to_starting() -> None:
     for state in EngineState:
         assert (LEGAL[state] == frozenset()) == (state in FINAL)
         assert EngineState.STARTING not in LEGAL[state]

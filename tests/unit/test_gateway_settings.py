@@ -16,7 +16,7 @@ def base(tmp_path: Path) -> dict[str, str]:
     return {"ECM_NAMESPACE": "linkis", "ECM_TOKEN_KEY_FILE": str(key)}
 
 
-def test_what_is_not_set_is_closed_or_bounded(base: dict[str, str]) -> None:
+def test_settings_that_are_not_set_are_closed_or_bounded(base: dict[str, str]) -> None:
     found = read_settings(base)
     assert (found.tokens_file, found.admins, found.kubernetes_auth, found.oidc) == ("", frozenset(), False, None)
     assert (found.max_requests, found.user_per_second, found.user_at_once) == (1000, 500, 100)
@@ -24,7 +24,7 @@ def test_what_is_not_set_is_closed_or_bounded(base: dict[str, str]) -> None:
     assert "kkkk" not in repr(found)
 
 
-def test_what_is_set_is_taken(base: dict[str, str]) -> None:
+def test_settings_are_read_from_the_environment(base: dict[str, str]) -> None:
     found = read_settings(
         base
         | {

@@ -434,7 +434,7 @@ def test_a_process_is_never_asked_anything_and_never_goes_back(s: Snapshot, seco
 
 @settings(max_examples=400, deadline=None)
 @given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
-def test_on_its_own_result_it_writes_nothing_more(s: Snapshot, seconds: float) -> None:
+def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: float) -> None:
     decision = decided(s, seconds)
     if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
         return

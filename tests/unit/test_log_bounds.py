@@ -19,11 +19,11 @@ def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
     assert volume > 2 * (2 * launch.LOG_FILE_MIB * MIB + JOURNAL_BYTES)
 
 
-def test_an_agent_that_is_told_nothing_keeps_the_same() -> None:
+def test_an_agent_without_new_settings_keeps_its_defaults() -> None:
     settings = read_settings({"ECM_TOKEN": "t"})
     assert settings.log_file_bytes == launch.LOG_FILE_MIB * MIB
     assert settings.log_total_bytes == launch.LOG_TOTAL_MIB * MIB
 
 
-def test_what_is_dropped_at_once_is_whole_blocks_of_the_index() -> None:
+def test_a_log_drops_whole_blocks_of_the_index() -> None:
     assert STEP % BLOCK == 0

@@ -75,12 +75,12 @@ def test_every_mismatch_has_a_case() -> None:
     assert {case[2] for case in CASES} == {None, *Mismatch}
 
 
-def test_without_a_version_any_will_do() -> None:
+def test_without_a_version_any_version_fits() -> None:
     any_version = Requirements(user="alice", creator="IDE", engine_type="python")
     assert verdict(engine(status={"engineVersion": "3.12"}), any_version, NOW).fits
 
 
-def test_the_one_without_a_task_for_longest_comes_first() -> None:
+def test_the_engine_that_is_idle_longest_comes_first() -> None:
     since = {"b": "2026-11-27T11:00:00Z", "a": "2026-11-27T11:00:00Z", "c": "2026-11-27T10:00:00Z"}
     engines = [engine(name, status={"stateSince": at}) for name, at in since.items()]
     engines.append(engine("d", status={"engineState": "Busy", "stateSince": "2026-11-27T09:00:00Z"}))
@@ -100,5 +100,5 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_is_no_claim_claims_nothing(text: object) -> None:
+def test_a_malformed_claim_does_not_count(text: object) -> None:
     assert parse_claim(text) is None

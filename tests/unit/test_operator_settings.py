@@ -26,7 +26,7 @@ def base(tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def test_what_is_not_set_has_its_default(base: dict[str, str]) -> None:
+def test_settings_that_are_not_set_have_their_default(base: dict[str, str]) -> None:
     found = from_environment(base | {"ECM_POD_NAME": "", "ECM_HEALTH_PORT": " "})
     assert (found.namespace, found.identity, found.watch_namespaces) == ("default", socket.gethostname(), ())
     assert (found.report_port, found.health_port, found.report_period) == (9103, 9104, 10.0)
@@ -35,7 +35,7 @@ def test_what_is_not_set_has_its_default(base: dict[str, str]) -> None:
     assert found.token_key.get_secret_value() == b"k" * 32
 
 
-def test_what_is_set_is_taken(base: dict[str, str]) -> None:
+def test_settings_are_read_from_the_environment(base: dict[str, str]) -> None:
     found = from_environment(
         base
         | {
@@ -112,7 +112,7 @@ def test_one_variable_has_one_form_in_every_process() -> None:
     assert {name: form for name, form in forms.items() if len(form) > 1} == {}
 
 
-def test_what_the_manifest_sets_is_described() -> None:
+def test_each_setting_in_the_manifest_is_described() -> None:
     manifest = (Path(__file__).parents[2] / "manifests" / "install.yaml").read_text()
     named = set(re.findall(r"name: (ECM_[A-Z_]+)", manifest))
     assert len(named) > 15

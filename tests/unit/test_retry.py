@@ -48,15 +48,13 @@ def test_a_delay_lies_between_half_and_whole_of_a_doubling_step_up_to_the_cap(at
 
 
 @given(st.integers(1, 10**9), st.integers(0, 2**32))
-def test_no_attempt_however_late_leaves_the_bounds(attempt: int, seed: int) -> None:
+def test_the_backoff_of_every_attempt_is_within_its_bounds(attempt: int, seed: int) -> None:
     delay = POLICY.delay(attempt, rng=random.Random(seed))
     assert POLICY.base / 2 <= delay <= POLICY.cap
 
 
 @given(st.floats(0, 600), st.integers(1, 100), st.integers(0, 2**32))
-def test_what_the_server_asks_for_is_the_least_with_a_quarter_on_top_at_most(
-    asked: float, attempt: int, seed: int
-) -> None:
+def test_a_wait_is_at_least_retry_after_and_at_most_a_quarter_longer(asked: float, attempt: int, seed: int) -> None:
     delay = POLICY.delay(attempt, rng=random.Random(seed), retry_after=asked)
     assert delay >= asked
     assert delay <= max(asked * 1.25, POLICY.cap)
@@ -92,7 +90,7 @@ def test_all_waits_of_one_call_together_stay_between_0_75_and_1_5_seconds() -> N
 
 @pytest.mark.parametrize("error", [BROKEN, CUT, THROTTLED])
 @pytest.mark.parametrize("verb", sorted(IDEMPOTENT))
-def test_what_is_harmless_twice_is_tried_again(verb: str, error: ApiError) -> None:
+def test_a_call_that_is_safe_to_repeat_is_tried_again(verb: str, error: ApiError) -> None:
     assert retryable(verb, error)
     assert POLICY.next_delay(verb, 1, error, rng=Draw(0.0)) == pytest.approx(0.05)
 

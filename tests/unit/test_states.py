@@ -46,7 +46,7 @@ def test_names_and_ordinals_are_linkis() -> None:
     assert {state for state in EngineState if state.is_available} == {S.UNLOCK, S.LOCKED, S.IDLE, S.BUSY, S.RUNNING}
 
 
-def test_nothing_follows_on_an_end_and_every_state_has_a_way_to_one() -> None:
+def test_no_state_follows_an_end_and_every_state_can_reach_one() -> None:
     for state in FINAL:
         assert LEGAL[state] == frozenset()
     for state in set(EngineState) - FINAL:
@@ -75,5 +75,5 @@ def test_every_reason_has_a_sentence_and_every_failure_a_remedy() -> None:
     assert failures <= {reason.name for reason in reasons.all_reasons()}
 
 
-def test_what_is_restarted_and_what_is_not_do_not_overlap() -> None:
+def test_reasons_of_restarts_and_permanent_reasons_do_not_overlap() -> None:
     assert reasons.INFRASTRUCTURE.isdisjoint(reasons.PERMANENT)
