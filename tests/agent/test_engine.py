@@ -143,7 +143,7 @@ async def test_code_that_ignores_its_interrupt_is_answered_soon_after_it_and_kee
         run.kernel.deaf = True
         task = await run.task(timeout=0.2)
         await task.done
-        assert run.now() == pytest.approx(0.2 + engine_module.INTERRUPT_PATIENCE)
+        assert run.now() == pytest.approx(0.2 + engine_module.INTERRUPT_TIMEOUT)
         assert (task.status, task.result()["outputs"][-1]["name"]) == ("Timeout", "Timeout")
         await asyncio.sleep(1000)
         assert run.engine.state == "Busy"

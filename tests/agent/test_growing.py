@@ -15,8 +15,8 @@ import pytest
 
 from linkis_ecm.agent.formats.log_pages import Filter, LineIndex, Page, page, said, tail
 from linkis_ecm.agent.logs import bounded_file
-from linkis_ecm.agent.logs.bounded_file import STEP, GrowingFile
-from linkis_ecm.agent.logs.files import LogFiles, OpenLog, Overtaken
+from linkis_ecm.agent.logs.bounded_file import STEP, BoundedFile
+from linkis_ecm.agent.logs.files import LogFiles, OpenLog, OverwrittenError
 from linkis_ecm.agent.settings import SettingsError, read_settings
 from tools.testkit.agent_process import AgentProcess, Pending
 
@@ -172,7 +172,7 @@ def test_a_reader_of_bytes_that_are_dropped_meanwhile_gets_an_error(log: Log) ->
     assert opened.read_at(at, 10)[:9].isdigit()
     log.write(80_000)
     assert not opened.intact(at)
-    with pytest.raises(Overtaken):
+    with pytest.raises(OverwrittenError):
         opened.read_at(at, 10)
     assert opened.read_at(opened.size - 64, 64) == line(200_000)[-64:]
     opened.close()
@@ -218,7 +218,7 @@ def test_a_filesystem_without_holes_ends_the_log_and_says_so(log: Log, monkeypat
     def cannot(*_: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(bounded_file, "punch", cannot)
+    monkeypatch.setattr(bounded_file, "punch_hole", cannot)
     log.write(400_000)
     size = log.path.stat().st_size
     assert size < KEEP + 2 * STEP
@@ -236,7 +236,7 @@ def test_a_filesystem_without_holes_ends_the_log_and_says_so(log: Log, monkeypat
 
 def test_a_disk_that_is_full_loses_lines_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
-        GrowingFile("/dev/full", keep=KEEP).append(b"x")
+        BoundedFile("/dev/full", keep=KEEP).append(b"x")
     log = Log(tmp_path)
     log.files._files["stdout"].descriptor = os.open("/dev/full", os.O_RDWR)
     log.files.write("stdout", b"lost\n")
@@ -347,7 +347,7 @@ def test_a_follower_is_told_where_what_it_gets_begins(small: AgentProcess) -> No
 
 
 def test_the_journal_is_bounded_as_well(tmp_path: Path) -> None:
-    file = GrowingFile(str(tmp_path / "journal.jsonl"), keep=KEEP)
+    file = BoundedFile(str(tmp_path / "journal.jsonl"), keep=KEEP)
     for _ in range(10_000):
         file.append(b"{" + b" " * 2046 + b"}\n")
     assert (tmp_path / "journal.jsonl").stat().st_blocks * 512 <= KEEP + 2 * STEP

@@ -405,10 +405,10 @@ async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, mon
         ended = asyncio.get_running_loop().create_future()
         attached: ClassVar[list[str]] = []
 
-        def attach(self, what: str) -> None:
+        def stream_opened(self, what: str) -> None:
             self.attached.append(what)
 
-        def detach(self, what: str) -> None:
+        def stream_closed(self, what: str) -> None:
             self.attached.remove(what)
 
     files = LogFiles(str(tmp_path), file_bytes=1 << 30, total_bytes=1 << 30)

@@ -12,8 +12,8 @@ import aiohttp
 import orjson
 import pytest
 
-from linkis_ecm.agent.app import ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE, STREAMS_PATIENCE
-from linkis_ecm.agent.engine import KERNEL_EXIT_PATIENCE
+from linkis_ecm.agent.app import ANSWERS_TIMEOUT, REPORT_TIMEOUT, STREAMS_TIMEOUT, UPLOAD_TIMEOUT
+from linkis_ecm.agent.engine import KERNEL_EXIT_TIMEOUT
 from linkis_ecm.agent.formats.log_pages import said
 from linkis_ecm.controller import evidence
 from linkis_ecm.engine.launch import AFTER_GRACE
@@ -123,13 +123,13 @@ async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start:
     agent.process.terminate()
     # It hangs for longer than this is waited for.
     assert await ended(agent) == 0
-    assert f"not all logs were archived within {SHIP_PATIENCE:g} s" in agent.log("stdout")
+    assert f"not all logs were archived within {UPLOAD_TIMEOUT:g} s" in agent.log("stdout")
 
 
 def test_the_agents_end_fits_into_the_pods_time_after_the_grace() -> None:
     # A kernel may be interrupted, asked to end and killed.
-    kernel = 2 * KERNEL_EXIT_PATIENCE
-    assert kernel + max(ANSWERS_PATIENCE, REPORT_PATIENCE, SHIP_PATIENCE) + STREAMS_PATIENCE < AFTER_GRACE
+    kernel = 2 * KERNEL_EXIT_TIMEOUT
+    assert kernel + max(ANSWERS_TIMEOUT, REPORT_TIMEOUT, UPLOAD_TIMEOUT) + STREAMS_TIMEOUT < AFTER_GRACE
 
 
 async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:

@@ -29,7 +29,7 @@ from linkis_ecm.client import (
 from linkis_ecm.client.errors import error_of
 from linkis_ecm.client.login import login_of
 from linkis_ecm.client.protocol import ConnectionBroken, NotConnected
-from linkis_ecm.client.retry import RetryPolicy, RetryRule, Tries, retry_rule
+from linkis_ecm.client.retry import RetryPolicy, RetryRule, RetryState, retry_rule
 from linkis_ecm.client.sse import SseEvent, SseParser
 from linkis_ecm.client.streams import _Lines
 from tests.client.support import TOKEN, URL, result_data, text
@@ -233,8 +233,8 @@ class Time:
         return self.now
 
 
-def tries(time: Time, deadline: float = 1e9, seed: int = 1, **policy: float) -> Tries:
-    return Tries(RetryPolicy(**policy), repeatable=True, deadline=deadline, clock=time, rng=random.Random(seed))
+def tries(time: Time, deadline: float = 1e9, seed: int = 1, **policy: float) -> RetryState:
+    return RetryState(RetryPolicy(**policy), repeatable=True, deadline=deadline, clock=time, rng=random.Random(seed))
 
 
 @drawn(st.integers(0, 2**32))
@@ -273,7 +273,7 @@ def test_a_try_that_was_held_for_long_begins_patience_anew_and_the_deadline_does
     # Connections that cannot be made, however long that takes, show nobody.
     trying = tries(Time(), patience=30.0)
     slow = Time()
-    trying = Tries(RetryPolicy(), repeatable=True, deadline=1e9, clock=slow, rng=random.Random(1))
+    trying = RetryState(RetryPolicy(), repeatable=True, deadline=1e9, clock=slow, rng=random.Random(1))
     assert trying.wait(NotConnected("", can_retry=True, sent=False), began=0.0) is not None
     slow.now = 40.0
     assert trying.wait(NotConnected("", can_retry=True, sent=False), began=20.0) is None

@@ -193,7 +193,7 @@ def test_rows_of_engines_that_the_api_has_not_are_ended_once(engine: Engine, sin
         sink.offer(step(name, EngineState.IDLE, 1))
     assert sink.flush(PATIENCE)
     assert sink.resync({lives}, at(100)) == [], "a row that was just written may be of an engine younger than the list"
-    later = at(100) + rows.ABSENT_FOR + timedelta(seconds=1)
+    later = at(100) + rows.ABSENT_GRACE + timedelta(seconds=1)
     assert sink.resync({lives}, later) == [gone]
     assert sink.resync({lives}, later) == []
     row = Queries(engine).record_by_ticket(gone)

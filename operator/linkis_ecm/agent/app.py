@@ -32,12 +32,12 @@ from linkis_ecm.agent.usage import Usage
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-ANSWERS_PATIENCE = 2.0
-REPORT_PATIENCE = 3.0
-STREAMS_PATIENCE = 1.0
+ANSWERS_TIMEOUT = 2.0
+REPORT_TIMEOUT = 3.0
+STREAMS_TIMEOUT = 1.0
 # For the log files on their way to the archive: with the 5 s that a kernel may take to end, within the 15 s that the
 # pod's grace has over the engine's (launch.AFTER_GRACE).
-SHIP_PATIENCE = 8.0
+UPLOAD_TIMEOUT = 8.0
 
 
 def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[int]) -> int:
@@ -63,7 +63,7 @@ def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[in
     try:
         return asyncio.run(_Agent(settings, logs, timings).run(kernel, early_signals))
     finally:
-        logs.close(STREAMS_PATIENCE)
+        logs.close(STREAMS_TIMEOUT)
         shutil.rmtree(kernel.directory, ignore_errors=True)
 
 
@@ -147,7 +147,7 @@ class _Agent:
         code = await engine.ended
         # The tasks' callers first, then the operator: both want what only this process knows.
         await asyncio.gather(
-            server.stop(ANSWERS_PATIENCE), reporter.flush(REPORT_PATIENCE), self._ship(results, sending)
+            server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(results, sending)
         )  # fmt: skip
         for task in (living, reporting):
             task.cancel()
@@ -155,20 +155,20 @@ class _Agent:
         engine.close()
         return code
 
-    async def _ship(self, results: Results, sending: asyncio.Task[None]) -> None:
-        from linkis_ecm.agent.operator_client.archive import ship  # noqa: PLC0415 - no start waits for it
+    async def _upload_logs(self, results: Results, sending: asyncio.Task[None]) -> None:
+        from linkis_ecm.agent.operator_client.archive import upload_logs  # noqa: PLC0415 - no start waits for it
 
         sending.cancel()
         await asyncio.wait((sending,), timeout=1.0)
-        await ship(self._settings, self._logs, seconds=SHIP_PATIENCE, results=results)
+        await upload_logs(self._settings, self._logs, seconds=UPLOAD_TIMEOUT, results=results)
 
     async def _run_job(self, engine: Engine) -> None:
         """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""
-        from linkis_ecm.agent.operator_client.archive import ShippingError, fetch_job  # noqa: PLC0415 - see above
+        from linkis_ecm.agent.operator_client.archive import UploadError, fetch_job  # noqa: PLC0415 - see above
 
         try:
             job = await fetch_job(self._settings)
-        except ShippingError as error:
+        except UploadError as error:
             engine.fail("JobFailed", f"the code could not be fetched: {error}", 1)
             return
         result = await engine.run_job(str(job.get("code") or ""))

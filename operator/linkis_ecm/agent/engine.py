@@ -32,12 +32,12 @@ MAX_WAITING = 16
 # A kernel that has not answered by then will not: its imports take 0.3 s, 10 s on a starved node.
 START_TIMEOUT = 120.0
 # How long an interrupted task may take to end before its caller is answered without it.
-INTERRUPT_PATIENCE = 3.0
+INTERRUPT_TIMEOUT = 3.0
 # How long a stopping kernel may run its exit handlers; longer where the grace is not over, which a busy node may need.
-KERNEL_EXIT_PATIENCE, KERNEL_EXIT_LONGEST = 2.0, 10.0
+KERNEL_EXIT_TIMEOUT, KERNEL_EXIT_LONGEST = 2.0, 10.0
 # The exit code of a `once` engine that was stopped before its job had succeeded: as a shell tells of SIGTERM.
 JOB_STOPPED = 128 + signal.SIGTERM
-LAST_LINES = 20
+MAX_STDERR_LINES = 20
 # Of stderr, in the report that a kernel died: what a person reads in a status.
 REPORTED_LINES, REPORTED_CHARACTERS = 5, 1000
 
@@ -83,17 +83,17 @@ class Engine:
         self.counters = {"tasksStarted": 0, "tasksSucceeded": 0, "tasksFailed": 0}
         self.last_task_ended = 0.0
         self.last_activity = 0.0
-        self._attached: dict[str, int] = {}
+        self._open_streams: dict[str, int] = {}
         self._last_task: Task | None = None
         self.ended: asyncio.Future[int] = self._loop.create_future()
-        self._spent = {IDLE: 0.0, BUSY: 0.0}
+        self._seconds_in_state = {IDLE: 0.0, BUSY: 0.0}
         self._waiting: deque[Task] = deque()
         self._arrived = asyncio.Event()
         self._running: Task | None = None
-        self._nothing_runs = asyncio.Event()
-        self._nothing_runs.set()
-        self._stop_by = float("inf")  # on the loop's clock
-        self._stop_sooner = asyncio.Event()
+        self._no_task_running = asyncio.Event()
+        self._no_task_running.set()
+        self._stop_deadline = float("inf")  # on the loop's clock
+        self._stop_deadline_changed = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._exiting: asyncio.Task[None] | None = None
 
@@ -163,27 +163,28 @@ class Engine:
     def stop(self, *, grace: float, reason: str) -> None:
         """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins."""
         deadline = self._loop.time() + grace
-        if deadline < self._stop_by:
-            self._stop_by = deadline
-            self._stop_sooner.set()
+        if deadline < self._stop_deadline:
+            self._stop_deadline = deadline
+            self._stop_deadline_changed.set()
         if self._stopping is None and self.state != FAILED:
             self._logs.event("INFO", f"stopping within {grace:g} s: {reason or 'no reason given'}")
             self._enter(SHUTTING_DOWN, "Stopped", reason)
             self._stopping = self._loop.create_task(self._stop())
 
-    def attach(self, what: str) -> None:
-        """Something that uses the engine begins, such as a download: until `detach` it is not culled for idleness."""
-        self._attached[what] = self._attached.get(what, 0) + 1
-        if self._attached[what] == 1:
+    def stream_opened(self, what: str) -> None:
+        """Something that uses the engine begins, such as a download: until `stream_closed` it is not culled for
+        idleness."""
+        self._open_streams[what] = self._open_streams.get(what, 0) + 1
+        if self._open_streams[what] == 1:
             self._on_change()
 
-    def detach(self, what: str) -> None:
-        left = self._attached[what] - 1
+    def stream_closed(self, what: str) -> None:
+        left = self._open_streams[what] - 1
         self.last_activity = self._clock()
         if left:
-            self._attached[what] = left
+            self._open_streams[what] = left
         else:
-            del self._attached[what]
+            del self._open_streams[what]
             self._on_change()
 
     def touch(self) -> None:
@@ -192,7 +193,7 @@ class Engine:
 
     def report(self) -> dict[str, Any]:
         """The engine's part of the report: all but who it is."""
-        spent = dict(self._spent)
+        spent = dict(self._seconds_in_state)
         if self.state in spent:
             spent[self.state] += self._clock() - self.since
         return {
@@ -202,7 +203,7 @@ class Engine:
             "message": self.message,
             "timings": self.timings,
             "lastTaskEnded": self.last_task_ended,
-            "active": ", ".join(f"{count} {what} under way" for what, count in sorted(self._attached.items())),
+            "active": ", ".join(f"{count} {what} under way" for what, count in sorted(self._open_streams.items())),
             "lastActivity": self.last_activity,
             "task": self._reported_task(),
             **self.counters,
@@ -326,7 +327,7 @@ class Engine:
             return
         how, code = self._how_it_ended(end)
         if running is not None:
-            _error(running, "KernelDied", how, self._logs.last_stderr_lines(LAST_LINES))
+            _error(running, "KernelDied", how, self._logs.last_stderr_lines(MAX_STDERR_LINES))
             self._end_task(running, TASK_FAILED)
         last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES))[-REPORTED_CHARACTERS:]
         self._fail("KernelDied", f"{how}. Its last lines: {last}" if last else how, code)
@@ -350,7 +351,7 @@ class Engine:
 
     async def _run_task(self, task: Task) -> None:
         self._running = task
-        self._nothing_runs.clear()
+        self._no_task_running.clear()
         task.begin(self._clock())
         self.tasks.note(task, "started")
         self.counters["tasksStarted"] += 1
@@ -360,7 +361,7 @@ class Engine:
         timers = []
         if task.timeout is not None:
             timers.append(self._loop.call_later(task.timeout, self._time_out, task))
-            timers.append(self._loop.call_later(task.timeout + INTERRUPT_PATIENCE, self._give_up, task))
+            timers.append(self._loop.call_later(task.timeout + INTERRUPT_TIMEOUT, self._abandon_task, task))
         try:
             reply = await self._executor.execute(task.code, _Sink(task))
         except ExecutorGoneError:
@@ -371,7 +372,7 @@ class Engine:
             for timer in timers:
                 timer.cancel()
         task.execution_count = reply.get("execution_count")
-        self._end_task(task, _verdict(task, reply))
+        self._end_task(task, _status_of_reply(task, reply))
         if any(part.get("source") == "ask_exit" for part in reply.get("payload", [])):
             self.stop(grace=0.0, reason="the code called exit()")
 
@@ -380,20 +381,20 @@ class Engine:
         self._logs.event("WARN", f"task {task.id} ran for {task.timeout:g} s, its timeout, and is interrupted")
         self._executor.interrupt()
 
-    def _give_up(self, task: Task) -> None:
+    def _abandon_task(self, task: Task) -> None:
         """The code ignores the interrupt. Its caller has waited long enough; the engine stays Busy until it ends."""
-        _error(task, TIMEOUT, f"the code went on for {INTERRUPT_PATIENCE:g} s after its interrupt")
-        self._settle(task, TIMEOUT)
+        _error(task, TIMEOUT, f"the code went on for {INTERRUPT_TIMEOUT:g} s after its interrupt")
+        self._finish_task(task, TIMEOUT)
 
     def _end_task(self, task: Task, status: str) -> None:
         if self._running is not task:
             return
         now = self._clock()
         self._running = None
-        self._nothing_runs.set()
+        self._no_task_running.set()
         self.last_task_ended = now
         self.counters["tasksSucceeded" if status == TASK_SUCCEED else "tasksFailed"] += 1
-        self._settle(task, status)
+        self._finish_task(task, status)
         self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s")
         if self.state == BUSY and not self._waiting and self._restarting is None:
             self._enter(IDLE)
@@ -404,17 +405,19 @@ class Engine:
 
     def _cancel_one(self, task: Task, why: str) -> None:
         _error(task, CANCELLED, why)
-        self._settle(task, CANCELLED)
+        self._finish_task(task, CANCELLED)
 
-    def _settle(self, task: Task, status: str) -> None:
+    def _finish_task(self, task: Task, status: str) -> None:
         if task.settle(status, self._clock()):
             self.tasks.over(task)
 
     async def _stop(self) -> None:
         self._cancel_waiting()
-        while not self._nothing_runs.is_set() and (left := self._stop_by - self._loop.time()) > 0:
-            self._stop_sooner.clear()
-            waits = [self._loop.create_task(event.wait()) for event in (self._nothing_runs, self._stop_sooner)]
+        while not self._no_task_running.is_set() and (left := self._stop_deadline - self._loop.time()) > 0:
+            self._stop_deadline_changed.clear()
+            waits = [
+                self._loop.create_task(event.wait()) for event in (self._no_task_running, self._stop_deadline_changed)
+            ]
             await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
@@ -422,26 +425,26 @@ class Engine:
             self._logs.event("WARN", f"task {self._running.id} is interrupted: the grace is over")
             self._running.interrupted = True
             self._executor.interrupt()
-            await self._within(self._nothing_runs, KERNEL_EXIT_PATIENCE)
+            await self._wait_at_most(self._no_task_running, KERNEL_EXIT_TIMEOUT)
         self._executor.stop()
-        patience = max(KERNEL_EXIT_PATIENCE, min(KERNEL_EXIT_LONGEST, self._stop_by - self._loop.time()))
+        patience = max(KERNEL_EXIT_TIMEOUT, min(KERNEL_EXIT_LONGEST, self._stop_deadline - self._loop.time()))
         if not await self._executor.gone(patience if self._running is None else 0.0):
             self._executor.kill()
-            await self._executor.gone(KERNEL_EXIT_PATIENCE)
+            await self._executor.gone(KERNEL_EXIT_TIMEOUT)
         self._logs.event("INFO", "the engine has stopped")
         if not self.ended.done():
             # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
             undone = self._once and not self.counters["tasksSucceeded"]
             self.ended.set_result(JOB_STOPPED if undone else 0)
 
-    async def _within(self, event: asyncio.Event, seconds: float) -> None:
+    async def _wait_at_most(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
 
     def _enter(self, state: str, reason: str = "", message: str = "") -> None:
         now = self._clock()
-        if self.state in self._spent:
-            self._spent[self.state] += now - self.since
+        if self.state in self._seconds_in_state:
+            self._seconds_in_state[self.state] += now - self.since
         self.state, self.since, self.reason, self.message = state, now, reason, message
         if self._restarting is not None and state != BUSY:
             restarting, self._restarting = self._restarting, None
@@ -478,7 +481,7 @@ def _error(task: Task, name: str, value: str, traceback: list[str] | None = None
         task.outputs.error(name, value, traceback or [])
 
 
-def _verdict(task: Task, reply: dict[str, Any]) -> str:
+def _status_of_reply(task: Task, reply: dict[str, Any]) -> str:
     if task.timed_out:
         return TIMEOUT
     if reply.get("status") == "ok":

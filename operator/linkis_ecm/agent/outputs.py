@@ -21,7 +21,7 @@ MAX_OUTPUTS = 1000
 MAX_UPDATES = 10_000
 # What a table may say of itself beside its columns and rows (tables.py, spill.py); whatever else user code adds is left
 # out.
-_TABLE_FACTS = ("totalRows", "truncated", "resultBytes", "resultRows")
+_TABLE_FIELDS = ("totalRows", "truncated", "resultBytes", "resultRows")
 # Of an error: the value and each line of the traceback, and the name.
 _ERROR_CHARS, _ERROR_LINES, _NAME_CHARS = 64 << 10, 200, 1000
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -63,7 +63,7 @@ class Outputs:
         self._text_open = False
         self._epoch = 0
         self._updates: list[int] = []
-        self._left = max_bytes
+        self._bytes_left = max_bytes
         self._max_bytes = max_bytes
         self._max_outputs = max_outputs
         self._full = False
@@ -74,12 +74,12 @@ class Outputs:
     def stream(self, name: str, text: str) -> None:
         """Text that the code printed. Neighbours of one stream become one output."""
         self._clear_if_due()
-        text = self._take(text)
+        text = self._within_budget(text)
         if not text:
             return
         last = self._items[-1] if self._items else None
         if last is None or last["type"] != "text" or last["stream"] != name or not self._text_open:
-            if not self._room():
+            if not self._has_room():
                 return
             self._end_text()
             self._items.append({"type": "text", "stream": name, "text": ""})
@@ -89,12 +89,12 @@ class Outputs:
     def message(self, kind: str, content: dict[str, Any]) -> None:
         """One of the kernel's iopub messages other than `stream`."""
         if kind in ("execute_result", "display_data"):
-            if self._told_progress(content.get("data", {})):
+            if self._take_progress(content.get("data", {})):
                 return
             self._clear_if_due()
             self._show(content, "result" if kind == "execute_result" else "stdout")
         elif kind == "update_display_data":
-            if not self._told_progress(content.get("data", {})):
+            if not self._take_progress(content.get("data", {})):
                 self._update(content)
         elif kind == "error":
             self.error(
@@ -112,7 +112,7 @@ class Outputs:
         self._end_text()
         lines = [plain(line)[:_ERROR_CHARS] for line in traceback][-_ERROR_LINES:]
         item = {"type": "error", "name": name[:_NAME_CHARS], "value": plain(value)[:_ERROR_CHARS], "traceback": lines}
-        if self._room() and self._fits(item):
+        if self._has_room() and self._fits(item):
             self._items.append(item)
         elif self._last_error is None:
             self._last_error = len(self._items)
@@ -129,7 +129,7 @@ class Outputs:
     def size(self) -> int:
         """Bytes that they take, as the bounds count them."""
         beyond = 0 if self._last_error is None else _size(self._items[self._last_error])
-        return self._max_bytes - self._left + beyond
+        return self._max_bytes - self._bytes_left + beyond
 
     def since(self, seen: Cursor) -> tuple[list[dict[str, Any]], Cursor]:
         """What a follower at `seen` has to be told, and where it is then.
@@ -138,35 +138,35 @@ class Outputs:
         for one that changed; {"reset": true} where all that was told is void.
         """
         self._join()
-        told: list[dict[str, Any]] = []
+        changes: list[dict[str, Any]] = []
         if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
-            told.append({"reset": True})
+            changes.append({"reset": True})
             seen = Cursor(epoch=self._epoch, updates=len(self._updates))
         for index in sorted({index for index in self._updates[seen.updates :] if index < seen.items}):
-            told.append({"index": index, "output": self._items[index], "replaces": True})
+            changes.append({"index": index, "output": self._items[index], "replaces": True})
         items, chars = seen.items, seen.chars
         for index in range(seen.items, len(self._items)):
             item = self._items[index]
             if chars:
                 item = item | {"text": item["text"][chars:]}
             if item.get("text") != "" or item["type"] != "text":
-                told.append({"index": index, "output": item})
+                changes.append({"index": index, "output": item})
             growing = self._text_open and index == len(self._items) - 1
             items, chars = (index, chars + len(item["text"])) if growing else (index + 1, 0)
-        return told, Cursor(self._epoch, items, chars, len(self._updates))
+        return changes, Cursor(self._epoch, items, chars, len(self._updates))
 
-    def _told_progress(self, data: dict[str, Any]) -> bool:
-        told = data.get(PROGRESS_MIME)
-        if not isinstance(told, dict):
+    def _take_progress(self, data: dict[str, Any]) -> bool:
+        changes = data.get(PROGRESS_MIME)
+        if not isinstance(changes, dict):
             return False
-        value = told.get("progress")
+        value = changes.get("progress")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
-            self.progress = (float(value), str(told.get("message") or "")[:200])
+            self.progress = (float(value), str(changes.get("message") or "")[:200])
         return True
 
     def _show(self, content: dict[str, Any], stream: str) -> None:
         item = _display(content.get("data", {}), stream)
-        if item is None or not self._room() or not self._fits(item):
+        if item is None or not self._has_room() or not self._fits(item):
             return
         self._end_text()
         identifier = content.get("transient", {}).get("display_id")
@@ -179,14 +179,14 @@ class Outputs:
         position = self._displays.get(str(content.get("transient", {}).get("display_id")))
         item = _display(content.get("data", {}), "stdout")
         if position is not None and item is not None and self._fits(item):
-            self._left += _size(self._items[position])
+            self._bytes_left += _size(self._items[position])
             self._replace(position, item)
 
     def _replace(self, position: int, item: dict[str, Any]) -> None:
         self._items[position] = item
         self._updates.append(position)
         if len(self._updates) > MAX_UPDATES:
-            self._start_over()
+            self._new_epoch()
 
     def _clear_if_due(self) -> None:
         if self._clear_next:
@@ -195,33 +195,33 @@ class Outputs:
             self._pieces.clear()
             self._text_open = False
             self._displays.clear()
-            self._start_over()
-            self._left = self._max_bytes
+            self._new_epoch()
+            self._bytes_left = self._max_bytes
             self._full = False
             self._last_error = None
 
-    def _take(self, text: str) -> str:
+    def _within_budget(self, text: str) -> str:
         if self._full:
             return ""
-        if len(text) > self._left:
-            text = text[: self._left]
-            self._left = 0
+        if len(text) > self._bytes_left:
+            text = text[: self._bytes_left]
+            self._bytes_left = 0
             self._stop(text)
             return ""
-        self._left -= len(text)
+        self._bytes_left -= len(text)
         return text
 
     def _fits(self, item: dict[str, Any]) -> bool:
         size = _size(item)
         if self._full:
             return False
-        if size > self._left:
+        if size > self._bytes_left:
             self._stop("")
             return False
-        self._left -= size
+        self._bytes_left -= size
         return True
 
-    def _room(self) -> bool:
+    def _has_room(self) -> bool:
         if not self._full and len(self._items) >= self._max_outputs:
             self._stop("")
         return not self._full
@@ -232,7 +232,7 @@ class Outputs:
         note = f"\n[output cut here: a task returns {self._max_bytes} bytes and {self._max_outputs} outputs at most]\n"
         self._items.append({"type": "text", "stream": "stdout", "text": rest + note})
 
-    def _start_over(self) -> None:
+    def _new_epoch(self) -> None:
         self._epoch += 1
         self._updates.clear()
 
@@ -249,10 +249,10 @@ class Outputs:
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
     """The richest form of what was displayed: table, picture, html, text."""
     if _is_table(table := data.get(TABLE_MIME)):
-        return {"type": "table", "columns": table["columns"], "rows": table["rows"]} | _facts(table)
+        return {"type": "table", "columns": table["columns"], "rows": table["rows"]} | _table_fields(table)
     for mime in PICTURES:
         if isinstance(picture := data.get(mime), str):
-            return {"type": "picture", "mime": mime, "data": _picture(mime, picture)}
+            return {"type": "picture", "mime": mime, "data": _image_base64(mime, picture)}
     if isinstance(html := data.get("text/html"), str):
         return {"type": "html", "text": html}
     if isinstance(text := data.get("text/plain"), str):
@@ -273,12 +273,12 @@ def _is_table(table: Any) -> TypeGuard[dict[str, Any]]:
     )
 
 
-def _facts(table: dict[str, Any]) -> dict[str, Any]:
-    facts = {name: table[name] for name in _TABLE_FACTS if isinstance(table.get(name, ""), (int, type(None)))}
+def _table_fields(table: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: table[name] for name in _TABLE_FIELDS if isinstance(table.get(name, ""), (int, type(None)))}
     return facts | ({"resultId": table["resultId"]} if is_id(table.get("resultId")) else {})
 
 
-def _picture(mime: str, data: str) -> str:
+def _image_base64(mime: str, data: str) -> str:
     """Base64 without line ends. Jupyter sends SVG as text, the interface has base64 for every picture."""
     if mime == "image/svg+xml":
         return base64.b64encode(data.encode()).decode()

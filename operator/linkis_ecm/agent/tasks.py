@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from linkis_ecm.agent.logs.bounded_file import GrowingFile
+from linkis_ecm.agent.logs.bounded_file import BoundedFile
 from linkis_ecm.agent.outputs import Outputs
 
 SCHEDULED, RUNNING = "Scheduled", "Running"
@@ -110,12 +110,12 @@ class TaskBook:
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
-        self._journal: GrowingFile | None = None
+        self._journal: BoundedFile | None = None
         # Called with each task that has ended.
         self._on_over = on_over
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
-            self._journal = GrowingFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
+            self._journal = BoundedFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
 
     def find(self, task_id: str) -> Task | None:
         """The task of that id, while it is remembered."""

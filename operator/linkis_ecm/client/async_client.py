@@ -170,7 +170,7 @@ class AsyncEcmClient:
 
         An interrupted download is resumed. A path has the whole log at the end, or stays as it was.
         """
-        return await self._fill(target, streams.downloaded(self.terms, engine, log_type))
+        return await self._write_chunks(target, streams.downloaded(self.terms, engine, log_type))
 
     async def download_result_set(
         self,
@@ -199,9 +199,9 @@ class AsyncEcmClient:
             from_row=from_row,
             rows=rows,
         )
-        return await self._fill(target, stream)
+        return await self._write_chunks(target, stream)
 
-    async def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
+    async def _write_chunks(self, target: Target, stream: Stream[streams.Piece]) -> int:
         file = DownloadFile(target)
         try:
             async for piece in self.iterate(stream):
@@ -268,8 +268,8 @@ class _Driver:
                 case Sleep():
                     await self._close()  # a connection of the pool is not held during a wait
                     await self._sleep(step.seconds)
-        except http.FAULTS as error:
-            raise http.fault_of(error, self._login) from None
+        except http.TRANSPORT_ERRORS as error:
+            raise http.error_of_transport(error, self._login) from None
         return None
 
     async def _open(self, request: Open) -> Head:
@@ -277,7 +277,7 @@ class _Driver:
         sent = self._http.build_request(**http.arguments(request, self._login))
         self._response = await self._http.send(sent, stream=True)
         self._chunks = self._response.aiter_bytes()
-        return http.head_of(self._response)
+        return http.response_head(self._response)
 
     async def _close(self) -> None:
         if self._response is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 # Characters of an answer that is no Message which the error repeats.
-_SHOWN = 200
+_MAX_MESSAGE_CHARS = 200
 
 
 class EcmError(Exception):
@@ -133,8 +133,8 @@ def _without_message(http: int) -> str:
 
 
 def _plain(body: bytes) -> str:
-    text = " ".join(body[: _SHOWN * 4].decode("utf-8", "replace").split())
-    return "".join(char if char.isprintable() else "?" for char in text)[:_SHOWN]
+    text = " ".join(body[: _MAX_MESSAGE_CHARS * 4].decode("utf-8", "replace").split())
+    return "".join(char if char.isprintable() else "?" for char in text)[:_MAX_MESSAGE_CHARS]
 
 
 def _seconds(header: str | None) -> float | None:

@@ -15,7 +15,7 @@ from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, TimedOu
 from linkis_ecm.client.methods import get_engine_status
 from linkis_ecm.client.protocol import Close, Exchange, Head, Open, Sleep, Terms, open_response, read
 from linkis_ecm.client.request_plan import RequestPlan
-from linkis_ecm.client.retry import Tries
+from linkis_ecm.client.retry import RetryState
 from linkis_ecm.model.states import RECORD_FINAL
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,7 +33,7 @@ def ask(plan: RequestPlan[Model], terms: Terms) -> Exchange[Model]:
     """The plan's answer, with as many tries as the policy allows. Raises EcmError, whose data has the id that was
     used."""
     deadline = terms.clock() + plan.seconds + terms.policy.patience
-    tries = Tries(terms.policy, repeatable=plan.repeatable, deadline=deadline, clock=terms.clock, rng=terms.rng)
+    tries = RetryState(terms.policy, repeatable=plan.repeatable, deadline=deadline, clock=terms.clock, rng=terms.rng)
     fields, may_run = plan.with_id(terms.new_id()), False
     while True:
         began = terms.clock()
@@ -44,14 +44,14 @@ def ask(plan: RequestPlan[Model], terms: Terms) -> Exchange[Model]:
             head, body = yield from fetch(request, terms, ends=ends)
             return plan.read(head.http, head.headers, body)
         except EcmError as error:
-            if plan.own_id:
-                error.data.setdefault(plan.own_id, fields[plan.own_id])
+            if plan.generated_id_field:
+                error.data.setdefault(plan.generated_id_field, fields[plan.generated_id_field])
             wait = tries.wait(error, began=began)
             if wait is None:
                 raise
             refused = not error.sent or error.http == 429
             may_run = may_run or not refused
-            if plan.own_id == "idempotencyKey" and not may_run:
+            if plan.generated_id_field == "idempotencyKey" and not may_run:
                 # The journal keeps the refused task of this key as Failed: the next try needs another key.
                 fields = plan.with_id(terms.new_id())
         yield Sleep(wait)

@@ -22,7 +22,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 _WRITE_SECONDS = 30.0
 # The request cannot be sent as it is, or the answer cannot be decoded.
 CANNOT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError, httpx.InvalidURL, UnicodeError)
-FAULTS = (httpx.HTTPError, *CANNOT)
+TRANSPORT_ERRORS = (httpx.HTTPError, *CANNOT)
 
 
 def socket_options() -> list[tuple[int, int, int]]:
@@ -56,14 +56,14 @@ def arguments(request: Open, login: Login) -> dict[str, Any]:
     }
 
 
-def head_of(response: httpx.Response) -> Head:
+def response_head(response: httpx.Response) -> Head:
     """The answer's head."""
     headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
     return Head(response.status_code, headers)
 
 
-def fault_of(error: Exception, login: Login) -> EcmError:
-    """The error for one of FAULTS. Made of its type and text, neither of which contains what was sent."""
+def error_of_transport(error: Exception, login: Login) -> EcmError:
+    """The error for one of TRANSPORT_ERRORS. Made of its type and text, neither of which contains what was sent."""
     if isinstance(error, CANNOT):
         # Its text may repeat a header.
         return EcmError(f"The call cannot be made at {login.url}: {type(error).__name__}; check url and what was sent")

@@ -21,14 +21,14 @@ class Lifetime:
     begin: RequestPlan[EngineInfo]
     engine_id: str
     # The ticket was generated here: no other engine can have it.
-    ours: bool
+    owned: bool
 
     @classmethod
     def of(cls, plan: RequestPlan[EngineInfo], terms: Terms) -> Lifetime:
         """The lifetime of the engine that this plan creates."""
-        ours = bool(plan.own_id)
+        owned = bool(plan.generated_id_field)
         fields = plan.with_id(terms.new_id())
-        return cls(replace(plan, fields=fields, own_id=""), str(fields["ticketId"]), ours)
+        return cls(replace(plan, fields=fields, generated_id_field=""), str(fields["ticketId"]), owned)
 
     @property
     def end(self) -> RequestPlan[TerminateAnswer]:
@@ -42,7 +42,7 @@ class Lifetime:
 
     def may_exist_after(self, error: BaseException) -> bool:
         """Whether the engine may exist although its creation failed with this error. Then nobody else would end it."""
-        return self.ours and not isinstance(error, BadRequest | Forbidden | NotLoggedIn)
+        return self.owned and not isinstance(error, BadRequest | Forbidden | NotLoggedIn)
 
     @staticmethod
     def with_less_patience(terms: Terms) -> Terms:

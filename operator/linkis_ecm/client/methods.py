@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkis_ecm.api import models
-from linkis_ecm.client.request_plan import RequestPlan, given
+from linkis_ecm.client.request_plan import RequestPlan, set_arguments
 
 # Seconds above a method's own limit in the gateway: for the way there and back, and for waiting for a connection.
-SLACK = 30.0
+ANSWER_MARGIN = 30.0
 # The longest run that a gateway allows.
 RUN_SECONDS = 86400
 Resources = models.ResourceRequest | Mapping[str, str]
@@ -48,7 +48,7 @@ def create_engine_connection(
     client's, so that repeating it makes no second engine. `resources` are like {"cpu": "500m", "memory": "1Gi"}. A job
     instead of a session: mode="once" and its `code`.
     """
-    fields = given(
+    fields = set_arguments(
         engine_type=engine_type,
         engine_version=engine_version,
         user=user,
@@ -75,8 +75,8 @@ def create_engine_connection(
         verb="POST",
         answer=models.EngineInfo,
         fields=fields,
-        seconds=held + 30.0 + SLACK,
-        own_id="" if ticket_id else "ticketId",
+        seconds=held + 30.0 + ANSWER_MARGIN,
+        generated_id_field="" if ticket_id else "ticketId",
     )
 
 
@@ -97,7 +97,7 @@ def execute_code(
         method="executeCode",
         verb="POST",
         answer=models.ExecuteAnswer,
-        fields=given(
+        fields=set_arguments(
             engine_id=engine_id,
             code=code,
             run_type=run_type,
@@ -105,8 +105,8 @@ def execute_code(
             idempotency_key=idempotency_key,
         ),
         # Earlier tasks may take their time: the gateway answers 504 then, and the same key joins the task again.
-        seconds=(timeout_seconds or RUN_SECONDS) + 2 * SLACK,
-        own_id="" if idempotency_key else "idempotencyKey",
+        seconds=(timeout_seconds or RUN_SECONDS) + 2 * ANSWER_MARGIN,
+        generated_id_field="" if idempotency_key else "idempotencyKey",
     )
 
 
@@ -119,7 +119,7 @@ def submit_code(
     idempotency_key: str | None = None,
 ) -> RequestPlan[models.TaskInfo]:
     """executeCode with `wait: false`: the task at once, for task_events, get_task, get_task_result and cancel_task."""
-    fields = given(
+    fields = set_arguments(
         engine_id=engine_id,
         code=code,
         run_type=run_type,
@@ -132,22 +132,22 @@ def submit_code(
         verb="POST",
         answer=models.TaskInfo,
         fields=fields,
-        seconds=2 * SLACK,
-        own_id="" if idempotency_key else "idempotencyKey",
+        seconds=2 * ANSWER_MARGIN,
+        generated_id_field="" if idempotency_key else "idempotencyKey",
     )
 
 
 def get_engine_status(engine_id: str) -> RequestPlan[models.EngineInfo]:
     """getEngineStatus: the engine as it is, or as it ended."""
     return RequestPlan(
-        method="getEngineStatus", verb="GET", answer=models.EngineInfo, fields=given(engine_id=engine_id)
+        method="getEngineStatus", verb="GET", answer=models.EngineInfo, fields=set_arguments(engine_id=engine_id)
     )
 
 
 def terminate_engine(engine_id: str) -> RequestPlan[models.TerminateAnswer]:
     """terminateEngine: ask for the engine's end; a success also where it has ended or was never there."""
     return RequestPlan(
-        method="terminateEngine", verb="POST", answer=models.TerminateAnswer, fields=given(engine_id=engine_id)
+        method="terminateEngine", verb="POST", answer=models.TerminateAnswer, fields=set_arguments(engine_id=engine_id)
     )
 
 
@@ -160,21 +160,27 @@ def list_engines(
     page_size: int | None = None,
 ) -> RequestPlan[models.EnginesAnswer]:
     """listEngines: a page of your engines (an admin's: everybody's), the newest first."""
-    fields = given(status=status, engine_type=engine_type, user=user, page_now=page_now, page_size=page_size)
+    fields = set_arguments(status=status, engine_type=engine_type, user=user, page_now=page_now, page_size=page_size)
     return RequestPlan(method="listEngines", verb="GET", answer=models.EnginesAnswer, fields=fields)
 
 
 def get_engine_metrics(engine_id: str) -> RequestPlan[models.EngineMetricsAnswer]:
     """getEngineMetrics: the engine's times and its tasks, counted."""
     return RequestPlan(
-        method="getEngineMetrics", verb="GET", answer=models.EngineMetricsAnswer, fields=given(engine_id=engine_id)
+        method="getEngineMetrics",
+        verb="GET",
+        answer=models.EngineMetricsAnswer,
+        fields=set_arguments(engine_id=engine_id),
     )
 
 
 def get_resource_usage(engine_id: str) -> RequestPlan[models.ResourceUsageAnswer]:
     """getResourceUsage: what was asked for, and what is used."""
     return RequestPlan(
-        method="getResourceUsage", verb="GET", answer=models.ResourceUsageAnswer, fields=given(engine_id=engine_id)
+        method="getResourceUsage",
+        verb="GET",
+        answer=models.ResourceUsageAnswer,
+        fields=set_arguments(engine_id=engine_id),
     )
 
 
@@ -184,9 +190,9 @@ def update_resource(engine_id: str, resources: Resources) -> RequestPlan[models.
         method="updateResource",
         verb="POST",
         answer=models.UpdateResourceAnswer,
-        fields=given(engine_id=engine_id, resources=resources),
+        fields=set_arguments(engine_id=engine_id, resources=resources),
         # It is idempotent: it sets figures.
-        seconds=60.0 + SLACK,
+        seconds=60.0 + ANSWER_MARGIN,
     )
 
 
@@ -196,7 +202,7 @@ def report_resource_usage(engine_id: str, memory_bytes: int, cpu_seconds: float)
         method="reportResourceUsage",
         verb="POST",
         answer=models.NoAnswer,
-        fields=given(engine_id=engine_id, memory_bytes=memory_bytes, cpu_seconds=cpu_seconds),
+        fields=set_arguments(engine_id=engine_id, memory_bytes=memory_bytes, cpu_seconds=cpu_seconds),
     )
 
 
@@ -213,9 +219,9 @@ def send_engine_command(
         method="sendEngineCommand",
         verb="POST",
         answer=models.EngineCommandAnswer,
-        fields=given(engine_id=engine_id, command=command, parameters=parameters),
+        fields=set_arguments(engine_id=engine_id, command=command, parameters=parameters),
         repeatable=command in _READ_ONLY,
-        seconds=150.0 + SLACK,
+        seconds=150.0 + ANSWER_MARGIN,
     )
 
 
@@ -236,7 +242,7 @@ def get_engine_logs(
         method="getEngineLogs",
         verb="GET",
         answer=models.EngineLogsAnswer,
-        fields=given(
+        fields=set_arguments(
             engine_id=engine_id,
             log_type=log_type,
             from_line=from_line,
@@ -246,7 +252,7 @@ def get_engine_logs(
             only_keywords=only_keywords,
             ignore_keywords=ignore_keywords,
         ),
-        seconds=60.0 + SLACK,
+        seconds=60.0 + ANSWER_MARGIN,
     )
 
 
@@ -254,7 +260,7 @@ def get_task(
     engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
 ) -> RequestPlan[models.TaskInfo]:
     """getTask: how far the task of this id or key is, or how it ended; also when its engine is gone."""
-    fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    fields = set_arguments(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
     return RequestPlan(method="getTask", verb="GET", answer=models.TaskInfo, fields=fields)
 
 
@@ -266,7 +272,7 @@ def get_task_result(
         method="getTaskResult",
         verb="GET",
         answer=models.ExecuteAnswer,
-        fields=given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key),
+        fields=set_arguments(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key),
         # Some MiB over a slow line.
         seconds=300.0,
     )
@@ -287,7 +293,7 @@ def get_result_set(
         method="getResultSet",
         verb="GET",
         answer=models.ResultSetAnswer,
-        fields=given(
+        fields=set_arguments(
             engine_id=engine_id,
             task_id=task_id,
             idempotency_key=idempotency_key,
@@ -301,7 +307,7 @@ def get_result_set(
 
 def list_tasks(engine_id: str, *, page_size: int | None = None) -> RequestPlan[models.TasksAnswer]:
     """listTasks: the engine's tasks, the newest first."""
-    fields = given(engine_id=engine_id, page_size=page_size)
+    fields = set_arguments(engine_id=engine_id, page_size=page_size)
     return RequestPlan(method="listTasks", verb="GET", answer=models.TasksAnswer, fields=fields)
 
 
@@ -309,14 +315,14 @@ def cancel_task(
     engine_id: str, task_id: str | None = None, *, idempotency_key: str | None = None
 ) -> RequestPlan[models.TaskInfo]:
     """cancelTask: end the task; one that has ended stays as it is."""
-    fields = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    fields = set_arguments(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
     return RequestPlan(method="cancelTask", verb="POST", answer=models.TaskInfo, fields=fields)
 
 
 def explain_engine(engine_id: str) -> RequestPlan[models.ExplainAnswer]:
     """explainEngine: what the engine waits for, and what ends it when."""
     return RequestPlan(
-        method="explainEngine", verb="GET", answer=models.ExplainAnswer, fields=given(engine_id=engine_id)
+        method="explainEngine", verb="GET", answer=models.ExplainAnswer, fields=set_arguments(engine_id=engine_id)
     )
 
 
@@ -326,13 +332,13 @@ def preview_cull(*, within_seconds: int | None = None) -> RequestPlan[models.Pre
         method="previewCull",
         verb="GET",
         answer=models.PreviewCullAnswer,
-        fields=given(within_seconds=within_seconds),
-        seconds=60.0 + SLACK,
+        fields=set_arguments(within_seconds=within_seconds),
+        seconds=60.0 + ANSWER_MARGIN,
     )
 
 
 def get_post_mortem(engine_id: str) -> RequestPlan[models.PostMortemAnswer]:
     """getPostMortem: why the engine ended, and what is kept of it."""
     return RequestPlan(
-        method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=given(engine_id=engine_id)
+        method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=set_arguments(engine_id=engine_id)
     )

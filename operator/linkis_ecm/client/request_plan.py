@@ -31,7 +31,7 @@ class RequestPlan(Generic[Model]):
     # The longest time of one try: more than the gateway's own limit, so that its refusal comes first.
     seconds: float = 40.0
     # The field whose value makes the call repeatable, if the caller gave none and the client fills it in.
-    own_id: str = ""
+    generated_id_field: str = ""
 
     @property
     def path(self) -> str:
@@ -40,7 +40,7 @@ class RequestPlan(Generic[Model]):
 
     def with_id(self, new: str) -> Mapping[str, Any]:
         """The fields, with `new` as the id where the caller gave none."""
-        return {**self.fields, self.own_id: new} if self.own_id else self.fields
+        return {**self.fields, self.generated_id_field: new} if self.generated_id_field else self.fields
 
     def request(self, fields: Mapping[str, Any], *, seconds: float, headers: Mapping[str, str] | None = None) -> Open:
         """The request step with these fields."""
@@ -76,7 +76,7 @@ class RequestPlan(Generic[Model]):
             ) from None
 
 
-def given(**values: Any) -> dict[str, Any]:
+def set_arguments(**values: Any) -> dict[str, Any]:
     """The parameters that were given, under their names in the REST. The gateway has defaults for the others."""
     return {to_camel(name): _plain(value) for name, value in values.items() if value is not None}
 

@@ -48,7 +48,7 @@ def retry_rule(error: EcmError) -> RetryRule:
     return RetryRule.NEVER
 
 
-class Tries:
+class RetryState:
     """The tries of one call."""
 
     def __init__(

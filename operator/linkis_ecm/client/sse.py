@@ -27,9 +27,9 @@ class SseParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
-        self._begun = False
+        self._has_started = False
         self._after_cr = False
-        self._held = 0
+        self._pending_chars = 0
         self._clear()
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -41,7 +41,7 @@ class SseParser:
             data = data.removeprefix(b"\n")
         self._buffer += data
         found = [event for line in self._lines() if (event := self._line(line)) is not None]
-        if len(self._buffer) + self._held > MAX_EVENT_BYTES:
+        if len(self._buffer) + self._pending_chars > MAX_EVENT_BYTES:
             raise EcmError(f"An event is over {MAX_EVENT_BYTES >> 20} MiB: this is no stream of a gateway")
         return found
 
@@ -57,9 +57,9 @@ class SseParser:
         return lines
 
     def _line(self, line: bytes) -> SseEvent | None:
-        if not self._begun:
+        if not self._has_started:
             line = line.removeprefix(b"\xef\xbb\xbf")
-            self._begun = True
+            self._has_started = True
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")
@@ -67,7 +67,7 @@ class SseParser:
         match name:
             case b"data":
                 self._data.append(value)
-                self._held += len(value)
+                self._pending_chars += len(value)
             case b"event":
                 self._name = value.decode(errors="replace")
             case b"id" if b"\0" not in value:
@@ -84,4 +84,4 @@ class SseParser:
     def _clear(self) -> None:
         self._name, self._id = "", ""
         self._data: list[bytes] = []
-        self._held = 0
+        self._pending_chars = 0

@@ -30,17 +30,17 @@ from linkis_ecm.client.protocol import (
     open_response,
     read,
 )
-from linkis_ecm.client.request_plan import RequestPlan, given
-from linkis_ecm.client.retry import Tries
+from linkis_ecm.client.request_plan import RequestPlan, set_arguments
+from linkis_ecm.client.retry import RetryState
 from linkis_ecm.client.sse import SseEvent, SseParser
 
 # An engine's agent sends something every 10 s: after three times that the connection counts as dead.
-EVENTS_SILENCE = 30.0
+EVENTS_READ_TIMEOUT = 30.0
 # A log may be silent for hours, but so is a connection that a firewall has dropped: it is opened again.
-LOG_SILENCE = 60.0
-DOWNLOAD_SILENCE = 60.0
+LOG_READ_TIMEOUT = 60.0
+DOWNLOAD_READ_TIMEOUT = 60.0
 # How often a download starts from the beginning because the log is another one each time.
-BEGINNINGS = 3
+MAX_RESTARTS = 3
 ResultFormat = Literal["arrow", "dolphin"]
 _IDENTITY = {"Accept-Encoding": "identity"}
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
@@ -70,20 +70,22 @@ def task_events(
     A broken connection is resumed, and no output comes twice. `last_event_id` is an earlier event's `id`, to resume
     from there.
     """
-    which = given(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
+    which = set_arguments(engine_id=engine_id, task_id=task_id, idempotency_key=idempotency_key)
     plan = RequestPlan(method="taskEvents", verb="GET", answer=NoAnswer, fields=which)
-    return Stream(_events(plan, terms, given(last_event_id=last_event_id)))
+    return Stream(_events(plan, terms, set_arguments(last_event_id=last_event_id)))
 
 
 def _events(plan: RequestPlan[NoAnswer], terms: Terms, since: dict[str, str]) -> Exchange[None]:
-    tries = _tries(terms)
+    tries = _retry_state(terms)
     was_open, cursor = False, ""
     while True:
         began = terms.clock()
         # The caller's id goes as a parameter, which the gateway checks; the gateway's own ids go as SSE's header.
         fields, headers = (plan.fields, {"Last-Event-ID": cursor}) if cursor else ({**plan.fields, **since}, {})
         try:
-            head = yield from open_response(plan.request(fields, seconds=EVENTS_SILENCE, headers=_IDENTITY | headers))
+            head = yield from open_response(
+                plan.request(fields, seconds=EVENTS_READ_TIMEOUT, headers=_IDENTITY | headers)
+            )
             yield from require_stream(head, terms, plan=plan, expected={200: ""})
             was_open = True
             groups = _EventGroups()
@@ -162,13 +164,13 @@ def follow_engine_log(
 ) -> Stream[str]:
     """followEngineLog: the log's lines, without their line ends, from `from_byte` or the last `tail_bytes` (4096) on,
     and those written later; ends with the engine. The first may be the rest of a line."""
-    fields = given(engine_id=engine_id, log_type=log_type, tail_bytes=tail_bytes)
+    fields = set_arguments(engine_id=engine_id, log_type=log_type, tail_bytes=tail_bytes)
     plan = RequestPlan(method="followEngineLog", verb="GET", answer=NoAnswer, fields=fields)
     return Stream(_follow(plan, terms, from_byte))
 
 
 def _follow(plan: RequestPlan[NoAnswer], terms: Terms, offset: int | None) -> Exchange[None]:
-    tries = _tries(terms)
+    tries = _retry_state(terms)
     lines = _Lines()
     attempt = -1
     while True:
@@ -180,7 +182,7 @@ def _follow(plan: RequestPlan[NoAnswer], terms: Terms, offset: int | None) -> Ex
                 offset = 0  # a new pod of the engine has started its log again
             attempt = max(attempt, info.attempt)
             fields = plan.fields if offset is None else {**plan.fields, "fromByte": offset}
-            head = yield from open_response(plan.request(fields, seconds=LOG_SILENCE, headers=_IDENTITY))
+            head = yield from open_response(plan.request(fields, seconds=LOG_READ_TIMEOUT, headers=_IDENTITY))
             yield from require_stream(head, terms, plan=plan, expected={200: ""})
             streams = True
             # As the gateway counts: a log that has dropped its beginning starts later than was asked for.
@@ -238,7 +240,7 @@ def downloaded(terms: Terms, engine: str | EngineInfo, log_type: str) -> Stream[
 
 
 def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Exchange[None]:
-    tries = _tries(terms)
+    tries = _retry_state(terms)
     info = engine if isinstance(engine, EngineInfo) else (yield from ask(get_engine_status(engine), terms))
     plan = RequestPlan(
         method="downloadEngineLog",
@@ -256,12 +258,12 @@ def _download(terms: Terms, engine: str | EngineInfo, log_type: str) -> Exchange
         began = terms.clock()
         headers = _IDENTITY | ({"Range": f"bytes={got}-{total - 1}", "If-Range": tag} if got else {})
         try:
-            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=headers))
+            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_READ_TIMEOUT, headers=headers))
             yield from require_stream(head, terms, plan=plan, expected={200: "all of it", 206: "the rest"})
             if head.http == 200:
                 beginnings += 1
-                if beginnings > BEGINNINGS:
-                    raise EcmError(f"The log was another one each time it broke off, {BEGINNINGS} times: try later")
+                if beginnings > MAX_RESTARTS:
+                    raise EcmError(f"The log was another one each time it broke off, {MAX_RESTARTS} times: try later")
                 if beginnings > 1:
                     yield Emit(Piece(b"", restarts=True))
                 got, total, tag = 0, _number(head, "content-length"), head.headers.get("etag", "")
@@ -292,7 +294,7 @@ def result_downloaded(
     rows: int | None = None,
 ) -> Stream[Piece]:
     """getResultSet as bytes: an Arrow IPC stream, or Linkis's result set."""
-    fields = given(
+    fields = set_arguments(
         engine_id=engine_id,
         task_id=task_id,
         idempotency_key=idempotency_key,
@@ -307,12 +309,12 @@ def result_downloaded(
 
 
 def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None]:
-    tries = _tries(terms)
+    tries = _retry_state(terms)
     restarts = False
     while True:
         began = terms.clock()
         try:
-            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_SILENCE, headers=_IDENTITY))
+            head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_READ_TIMEOUT, headers=_IDENTITY))
             yield from require_stream(head, terms, plan=plan, expected={200: ""})
             if restarts:
                 yield Emit(Piece(b"", restarts=True))
@@ -341,7 +343,7 @@ def _continues(head: Head, got: int) -> None:
         raise EcmError("Another part of the log came than was asked for: something between here and the gateway errs")
 
 
-def _tries(terms: Terms) -> Tries:
+def _retry_state(terms: Terms) -> RetryState:
     """The tries of a stream, which has no deadline. Only received bytes count as progress, not the time of a try."""
     policy = replace(terms.policy, alive=float("inf"))
-    return Tries(policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)
+    return RetryState(policy, repeatable=True, deadline=float("inf"), clock=terms.clock, rng=terms.rng)

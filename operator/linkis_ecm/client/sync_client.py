@@ -165,7 +165,7 @@ class EcmClient:
 
         An interrupted download is resumed. A path has the whole log at the end, or stays as it was.
         """
-        return self._fill(target, streams.downloaded(self.terms, engine, log_type))
+        return self._write_chunks(target, streams.downloaded(self.terms, engine, log_type))
 
     def download_result_set(
         self,
@@ -194,9 +194,9 @@ class EcmClient:
             from_row=from_row,
             rows=rows,
         )
-        return self._fill(target, stream)
+        return self._write_chunks(target, stream)
 
-    def _fill(self, target: Target, stream: Stream[streams.Piece]) -> int:
+    def _write_chunks(self, target: Target, stream: Stream[streams.Piece]) -> int:
         file = DownloadFile(target)
         try:
             for piece in self.iterate(stream):
@@ -261,8 +261,8 @@ class _Driver:
                 case Sleep():
                     self._close()  # a connection of the pool is not held during a wait
                     self._sleep(step.seconds)
-        except http.FAULTS as error:
-            raise http.fault_of(error, self._login) from None
+        except http.TRANSPORT_ERRORS as error:
+            raise http.error_of_transport(error, self._login) from None
         return None
 
     def _open(self, request: Open) -> Head:
@@ -270,7 +270,7 @@ class _Driver:
         sent = self._http.build_request(**http.arguments(request, self._login))
         self._response = self._http.send(sent, stream=True)
         self._chunks = self._response.iter_bytes()
-        return http.head_of(self._response)
+        return http.response_head(self._response)
 
     def _close(self) -> None:
         if self._response is not None:

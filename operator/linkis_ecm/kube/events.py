@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # At most one write of one object and reason in this time.
 PERIOD = 60.0
 # After this long without a repetition an event is over; the next of its kind is a new one (as client-go's series).
-FORGET = 360.0
+SERIES_MAX_AGE = 360.0
 # Events known at a time, waiting ones included: some bytes each, and more than the engines that start in FORGET.
 LIMIT = 4096
 # Writes in the long run and at once: client-go allows one source 25 and one in five minutes, which a start of many
@@ -89,7 +89,7 @@ class EventRecorder:
         """
         at = self._clock()
         key = (str(regarding.get("uid", "")), reason)
-        self._forget_old(at)
+        self._drop_old_series(at)
         series = self._known.get(key)
         if series is None:
             if len(self._known) >= self._limit:
@@ -123,7 +123,7 @@ class EventRecorder:
             except TimeoutError:
                 pass
             for series in [s for s in self._known.values() if s.count > s.written and s.due <= self._clock()]:
-                await self._token()
+                await self._wait_for_token()
                 await self._write(series)
 
     def _next_due(self) -> float | None:
@@ -132,7 +132,7 @@ class EventRecorder:
         # A little more: a wait may end slightly before its time, and would be repeated.
         return max(0.0, min(waits)) + 0.01 if waits else None
 
-    async def _token(self) -> None:
+    async def _wait_for_token(self) -> None:
         now = self._clock()
         if self._filled is not None:
             self._tokens = min(float(BURST), self._tokens + (now - self._filled) * RATE)
@@ -162,9 +162,9 @@ class EventRecorder:
             self._metrics.events.labels("written").inc()
         series.written = count
 
-    def _forget_old(self, now: float) -> None:
+    def _drop_old_series(self, now: float) -> None:
         while self._known:
             key, series = next(iter(self._known.items()))
-            if series.last + FORGET > now or series.count > series.written:
+            if series.last + SERIES_MAX_AGE > now or series.count > series.written:
                 return
             del self._known[key]

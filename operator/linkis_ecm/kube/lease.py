@@ -71,8 +71,8 @@ class Lease:
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._metrics = metrics or LeaseMetrics(CollectorRegistry())
         # The lease as last seen, empty where there is none, and when by our clock it was first seen like that.
-        self._seen: Object = {}
-        self._seen_at = 0.0
+        self._last_read: Object = {}
+        self._read_at = 0.0
         self._held_until: float | None = None
         self._started = False
 
@@ -97,7 +97,7 @@ class Lease:
             while True:
                 pause = self._retry_period
                 try:
-                    await (self._renew() if self._started else self._contend())
+                    await (self._renew() if self._started else self._try_acquire())
                 except ApiError as error:
                     log.warning("lease %s: %s", self._name, error)
                     # A holder tries again sooner: three more tries fit before its deadline.
@@ -115,7 +115,7 @@ class Lease:
         self._stop("released")
         try:
             # Read first: the last renewal may have been cut off half way.
-            await self._look(self._retry_period)
+            await self._read(self._retry_period)
             if self.holder == self.identity:
                 # As client-go: no holder, and one second for readers that look at the times alone.
                 spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": micro_time(self._now())}
@@ -130,29 +130,29 @@ class Lease:
         try:
             await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)
         except NotFound:
-            self._seen = {}
+            self._last_read = {}
             self._stop("deleted")
             return
         except Conflict:
             # Taken by another; or our own write, whose answer was lost. Ours is renewed at the next try.
-            await self._look(timeout)
+            await self._read(timeout)
             if self.holder != self.identity:
                 self._stop(f"taken by {self.holder or 'nobody'}")
                 return
             raise
         self._renewed(began)
 
-    async def _contend(self) -> None:
+    async def _try_acquire(self) -> None:
         """One look, and the lease is ours if it was free."""
         began, timeout = self._clock(), self._renew_deadline / 2
         try:
-            await self._look(timeout)
-            if not self._seen:
+            await self._read(timeout)
+            if not self._last_read:
                 metadata = {"name": self._name, "namespace": self._namespace}
                 body = {"metadata": metadata, "spec": self._own_spec(transitions=0)}
                 made = await self._client.create(LEASES, body, namespace=self._namespace, timeout=timeout)
                 self._observe(made)
-            elif self._free():
+            elif self._is_free():
                 changes = int(self._spec().get("leaseTransitions") or 0)
                 spec = self._own_spec(transitions=changes + (self.holder != self.identity))
                 await self._write(spec, timeout=timeout)
@@ -163,18 +163,18 @@ class Lease:
             return
         self._renewed(began)
 
-    async def _look(self, timeout: float) -> None:
+    async def _read(self, timeout: float) -> None:
         try:
             self._observe(await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=timeout))
         except NotFound:
-            self._seen = {}
+            self._last_read = {}
 
-    def _free(self) -> bool:
+    def _is_free(self) -> bool:
         """Nobody holds it, or we do (before a restart under our name), or its holder has been still for too long."""
         if self.holder in ("", self.identity):
             return True
         lasts = float(self._spec().get("leaseDurationSeconds") or self._duration)
-        return self._clock() >= self._seen_at + lasts
+        return self._clock() >= self._read_at + lasts
 
     def _own_spec(self, *, transitions: int) -> Object:
         moment = micro_time(self._now())
@@ -188,17 +188,17 @@ class Lease:
 
     async def _write(self, spec: Object, *, timeout: float) -> None:
         """Changes the lease we have seen, and only that one."""
-        body = {"metadata": {"resourceVersion": self._seen["metadata"]["resourceVersion"]}, "spec": spec}
+        body = {"metadata": {"resourceVersion": self._last_read["metadata"]["resourceVersion"]}, "spec": spec}
         self._observe(await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout))
 
     def _observe(self, lease: Object) -> None:
         version = lease["metadata"]["resourceVersion"]
-        if not self._seen or self._seen["metadata"]["resourceVersion"] != version:
-            self._seen_at = self._clock()
-        self._seen = lease
+        if not self._last_read or self._last_read["metadata"]["resourceVersion"] != version:
+            self._read_at = self._clock()
+        self._last_read = lease
 
     def _spec(self) -> Object:
-        spec: Object = self._seen.get("spec") or {}
+        spec: Object = self._last_read.get("spec") or {}
         return spec
 
     def _renewed(self, began: float) -> None:

@@ -32,7 +32,7 @@ INACTIVITY = 70.0
 # Seconds after which the server ends a watch; up to a quarter more, so that replicas do not return together.
 WATCH_SECONDS = 300
 # Seconds. A watch that ends sooner, without an event, is a failure, and the next one waits.
-SHORTEST_WATCH = 1.0
+MIN_WATCH_SECONDS = 1.0
 # How many deleted uids are kept against late events: those of some seconds, at the fastest rate of deletions.
 TOMBSTONES = 4096
 # Between failures: 0.2 s doubling to 5 s. After an outage an engine is not seen for up to the cap.
@@ -83,7 +83,7 @@ class Reflector(Generic[T]):
         self._known: dict[Key, tuple[str, int]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._listed = 0
-        self._resume = 0
+        self._resume_version = 0
         self._last_event: float | None = None
         self._failures = 0
         self._silence_timeout: asyncio.Timeout | None = None
@@ -143,14 +143,14 @@ class Reflector(Generic[T]):
                 item.setdefault("kind", self._resource.kind)
                 item.setdefault("apiVersion", self._resource.api_version)
                 present.add(_key(item))
-                self._seen(item)
+                self._apply(item)
         self._metrics.reflector_lists.labels(self._resource.plural).inc()
         self._record_contact()
         # What a list does not have is gone, without a comparison of versions: a list is never older than the watch
         # before it, except after a restore from a backup, and then the list is right, too.
         for key in [key for key in self._objects if key not in present]:
-            self._forget(key)
-        self._listed = self._resume = version
+            self._remove(key)
+        self._listed = self._resume_version = version
         self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
         if not self.synced.is_set():
             self.synced.set()
@@ -161,7 +161,7 @@ class Reflector(Generic[T]):
         """Follows one watch to its end; the cause of the end where that is no error."""
         seconds = round(self._watch_seconds * (1 + 0.25 * self._rng.random()))
         watch = self._client.watch(
-            self._resource, resource_version=str(self._resume), timeout_seconds=seconds, **self._where
+            self._resource, resource_version=str(self._resume_version), timeout_seconds=seconds, **self._where
         )
         loop = asyncio.get_running_loop()
         started, any_event = loop.time(), False
@@ -171,7 +171,7 @@ class Reflector(Generic[T]):
                     any_event = True
                     self._failures = 0
                     self._record_contact()
-                    self._take(event)
+                    self._apply_event(event)
                     if self._relist_wanted:
                         return "relist"
                     self._silence_timeout.reschedule(loop.time() + self._inactivity)
@@ -182,7 +182,7 @@ class Reflector(Generic[T]):
             return "silent"
         finally:
             self._silence_timeout = None
-        if not any_event and loop.time() - started < SHORTEST_WATCH:
+        if not any_event and loop.time() - started < MIN_WATCH_SECONDS:
             raise ApiError(0, "WatchEnded", "the watch ended at once")
         self._failures = 0
         return "ended"
@@ -191,22 +191,22 @@ class Reflector(Generic[T]):
         self.last_error = None
         self._last_event = self._clock()
 
-    def _take(self, event: WatchEvent) -> None:
+    def _apply_event(self, event: WatchEvent) -> None:
         version = int(event.object["metadata"]["resourceVersion"])
         if event.type == "BOOKMARK":
-            self._resume = max(self._resume, version)
+            self._resume_version = max(self._resume_version, version)
             return
-        self._resume = max(self._resume, version)
-        if self._outdated(event.object, version):
+        self._resume_version = max(self._resume_version, version)
+        if self._is_outdated(event.object, version):
             self._metrics.reflector_events.labels(self._resource.plural, "dropped").inc()
             return
         if event.type == "DELETED":
-            self._forget(_key(event.object), event.object)
+            self._remove(_key(event.object), event.object)
         else:
-            self._seen(event.object)
+            self._apply(event.object)
         self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
 
-    def _outdated(self, item: Object, version: int) -> bool:
+    def _is_outdated(self, item: Object, version: int) -> bool:
         """Whether we know more than this event: it is a repetition, or came late."""
         if item["metadata"]["uid"] in self._tombstones:
             return True
@@ -215,7 +215,7 @@ class Reflector(Generic[T]):
             return version <= self._listed
         return version <= known[1]
 
-    def _seen(self, item: Object) -> None:
+    def _apply(self, item: Object) -> None:
         """The object is there, in this version."""
         metadata = item["metadata"]
         key, uid, version = _key(item), metadata["uid"], int(metadata["resourceVersion"])
@@ -224,7 +224,7 @@ class Reflector(Generic[T]):
             return
         if known is not None and known[0] != uid:
             # Deleted and made anew under its name, unseen: the callback gets both.
-            self._forget(key)
+            self._remove(key)
             known = None
         try:
             made = self._transform(item)
@@ -237,7 +237,7 @@ class Reflector(Generic[T]):
         self._objects[key] = made
         self._notify("ADDED" if known is None else "MODIFIED", made)
 
-    def _forget(self, key: Key, last: Object | None = None) -> None:
+    def _remove(self, key: Key, last: Object | None = None) -> None:
         """The object is gone."""
         known = self._known.pop(key, None)
         if last is not None:

@@ -33,7 +33,7 @@ PENDING_MAX = 50_000
 BACKOFF = Backoff(base=0.2, cap=10.0)
 
 # Errors of the database or its driver for a line that can be no row; the others of its batch can be written.
-_UNFIT = (DataError, ArithmeticError, TypeError, ValueError)
+_DATA_ERRORS = (DataError, ArithmeticError, TypeError, ValueError)
 _CHANGES = ("status", "final", "reason", "message", "started", "ended")
 _UPDATE = (
     update(execution)
@@ -41,7 +41,7 @@ _UPDATE = (
     .values({name: bind(f"b_{name}") for name in _CHANGES})
 )
 # A request that was refused and is sent again is a new request, perhaps to another pod of the engine.
-_AGAIN = (
+_UPDATE_ACCEPTED = (
     update(execution)
     .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(True), execution.c.reason == REFUSED)
     .values(
@@ -79,7 +79,7 @@ class Journal:
         with self._lock:
             waiting = self._pending.get(record.task_id)
             if waiting is None or not waiting.cannot_change:
-                self._pending[record.task_id] = record if waiting is None else joined(waiting, record)
+                self._pending[record.task_id] = record if waiting is None else merge_records(waiting, record)
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
                 self.metrics.dropped.inc()
@@ -131,31 +131,31 @@ class Journal:
             try:
                 with self._engine.begin() as connection:
                     write(connection, batch)
-            except _UNFIT as error:
+            except _DATA_ERRORS as error:
                 log.warning("a batch of the journal is refused, each of its lines alone: %r", error)
-                self._each_alone(batch)
+                self._write_each(batch)
             except SQLAlchemyError as error:
-                self._wait_after(error, batch)
+                self._back_off(error, batch)
             else:
                 self._failures = 0
             with self._lock:
                 self._writing = {}
                 self._lock.notify_all()
 
-    def _each_alone(self, batch: list[ExecutionRecord]) -> None:
+    def _write_each(self, batch: list[ExecutionRecord]) -> None:
         """Writes each line alone; one that cannot be written is left out, and an outage makes the rest wait."""
         for number, record in enumerate(batch):
             try:
                 with self._engine.begin() as connection:
                     write(connection, [record])
-            except _UNFIT as error:
+            except _DATA_ERRORS as error:
                 self.metrics.dropped.inc()
                 log.error("task %s: its line cannot be written: %r", record.task_id, error)
             except SQLAlchemyError as error:
-                self._wait_after(error, batch[number:])
+                self._back_off(error, batch[number:])
                 return
 
-    def _wait_after(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
+    def _back_off(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
         """Puts the batch back, before what was offered meanwhile, and waits."""
         self._failures += 1
         self.metrics.errors.labels(type(error).__name__).inc()
@@ -168,12 +168,12 @@ class Journal:
                 if newer is None or record.cannot_change:
                     self._pending[record.task_id] = record
                 else:
-                    self._pending[record.task_id] = joined(record, newer)
+                    self._pending[record.task_id] = merge_records(record, newer)
                 self._pending.move_to_end(record.task_id, last=False)
             self._lock.wait_for(lambda: self._closing, wait)
 
 
-def joined(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
+def merge_records(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
     """The newer line; what it does not say of the request is taken from the older one. Pure."""
     if newer.is_complete:
         return newer
@@ -198,15 +198,18 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
     except IntegrityError:
         known = set(ids)  # another gateway was faster with one of them
         for row in fresh:
-            _insert_alone(connection, row)
+            _insert_one(connection, row)
     changed = [record for record in batch if record.task_id in known]
-    for statement, records in ((_AGAIN, [record for record in changed if record.is_complete]), (_UPDATE, changed)):
+    for statement, records in (
+        (_UPDATE_ACCEPTED, [record for record in changed if record.is_complete]),
+        (_UPDATE, changed),
+    ):
         if records:
             rows = [{f"b_{name}": value for name, value in _row(record).items()} for record in records]
             connection.execute(statement, rows)
 
 
-def _insert_alone(connection: Connection, row: dict[str, Any]) -> None:
+def _insert_one(connection: Connection, row: dict[str, Any]) -> None:
     try:
         with connection.begin_nested():
             connection.execute(insert(execution), [row])

@@ -24,7 +24,7 @@ def upgrade(url: str) -> None:
     engine = open_engine(url)
     try:
         check(engine)
-        with _alone(engine) as connection:
+        with _migration_lock(engine) as connection:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             config.attributes["connection"] = connection
@@ -36,7 +36,7 @@ def upgrade(url: str) -> None:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def _migration_lock(engine: Engine) -> Iterator[Connection]:
     """A connection under a lock that other migrations wait for."""
     if engine.url.get_backend_name() == "sqlite":
         database = engine.url.database

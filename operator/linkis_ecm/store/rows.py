@@ -23,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Rows of a live engine that nobody has written for this long and whose engine the API does not have are ended: a new
 # engine may be in the API after the list was made.
-ABSENT_FOR = timedelta(seconds=60)
+ABSENT_GRACE = timedelta(seconds=60)
 _TIMES = ("request_times", "used_times", "release_times")
 
 
@@ -98,13 +98,13 @@ def _changed_row(r: EngineRecord) -> dict[str, Any]:
     return row | {"b_ticket_id": r.ticket_id}
 
 
-def _highest(column: Any, name: str) -> Any:
+def _greatest(column: Any, name: str) -> Any:
     """A counter never gets smaller."""
     old = func.coalesce(column, 0)
     return case((old > bind(name), old), else_=bind(name))
 
 
-def _kept(column: Any, name: str) -> Any:
+def _unless_null(column: Any, name: str) -> Any:
     """NULL keeps the old value: a record that was made without a plugin that is gone erases nothing."""
     return func.coalesce(bind(name, type_=column.type), column)
 
@@ -114,11 +114,11 @@ _UPDATE_RECORD = (
     .where(record.c.ticket_id == bind("b_ticket_id"))
     .values(
         {
-            name: _highest(record.c[name], f"b_{name}")
+            name: _greatest(record.c[name], f"b_{name}")
             if name in _TIMES
             else bind(f"b_{name}")
             if name in ("service_instance", "ecm_instance", "status")
-            else _kept(record.c[name], f"b_{name}")
+            else _unless_null(record.c[name], f"b_{name}")
             for name in _CHANGING
         }
     )
@@ -150,12 +150,12 @@ def _write_live_engines(connection: Connection, newer: Sequence[EngineRecord], n
     found = connection.execute(
         select(engine_em.c.id, engine_em.c.engine_instance).where(engine_em.c.engine_instance.in_(names))
     )
-    there: dict[str, list[int]] = {}
+    existing: dict[str, list[int]] = {}
     for number, name in found:
-        there.setdefault(name, []).append(number)
+        existing.setdefault(name, []).append(number)
     gone: list[int] = []
     for r in newer:
-        own = sorted(there.get(r.ticket_id, []) + (there.get(r.service_instance, []) if r.used_times else []))
+        own = sorted(existing.get(r.ticket_id, []) + (existing.get(r.service_instance, []) if r.used_times else []))
         if r.final:
             gone += own
         elif not own:
@@ -165,7 +165,7 @@ def _write_live_engines(connection: Connection, newer: Sequence[EngineRecord], n
             )
         else:
             gone += own[1:]
-            if own[0] not in there.get(r.service_instance, []):
+            if own[0] not in existing.get(r.service_instance, []):
                 change = {"engine_instance": r.service_instance, "em_instance": r.ecm_instance}
                 connection.execute(
                     update(engine_em).where(engine_em.c.id == own[0]).values(**change, update_time=naive(now))
@@ -201,13 +201,15 @@ def write_materials(
 ) -> None:
     """The files of one engine type and version: changed ones updated, new ones inserted, gone ones deleted."""
     mine = (materials.c.engine_conn_type == engine_type, materials.c.version == version)
-    there = {row.file_name: row for row in connection.execute(select(materials).where(*mine).order_by(materials.c.id))}
+    existing = {
+        row.file_name: row for row in connection.execute(select(materials).where(*mine).order_by(materials.c.id))
+    }
     for m in wanted:
         values = {
             "file_size": m.file_size, "last_modified": m.last_modified_ms, "bml_resource_id": m.bml_resource_id,
             "bml_resource_version": m.bml_resource_version,
         }  # fmt: skip
-        old = there.pop(m.file_name, None)
+        old = existing.pop(m.file_name, None)
         if old is None:
             key = {"engine_conn_type": engine_type, "version": version, "file_name": m.file_name}
             times = {"create_time": naive(now), "last_update_time": naive(now)}
@@ -215,8 +217,8 @@ def write_materials(
         elif any(getattr(old, name) != value for name, value in values.items()):
             change = update(materials).where(materials.c.id == old.id)
             connection.execute(change.values(**values, last_update_time=naive(now)))
-    if there:
-        connection.execute(delete(materials).where(*mine, materials.c.file_name.in_(list(there))))
+    if existing:
+        connection.execute(delete(materials).where(*mine, materials.c.file_name.in_(list(existing))))
 
 
 def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
@@ -275,17 +277,19 @@ def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[
     """Tickets whose row is missing, or differs from the record in status or address; with which of these."""
     tickets = [r.ticket_id for r in expected]
     columns = (record.c.ticket_id, record.c.status, record.c.service_instance)
-    there = {row.ticket_id: row for row in connection.execute(select(*columns).where(record.c.ticket_id.in_(tickets)))}
-    off: dict[str, str] = {}
+    existing = {
+        row.ticket_id: row for row in connection.execute(select(*columns).where(record.c.ticket_id.in_(tickets)))
+    }
+    differences: dict[str, str] = {}
     for r in expected:
-        row = there.get(r.ticket_id)
+        row = existing.get(r.ticket_id)
         if row is None:
-            off[r.ticket_id] = "missing"
+            differences[r.ticket_id] = "missing"
         elif row.status != r.status.value:
-            off[r.ticket_id] = "status"
+            differences[r.ticket_id] = "status"
         elif row.service_instance != r.service_instance:
-            off[r.ticket_id] = "address"
-    return off
+            differences[r.ticket_id] = "address"
+    return differences
 
 
 def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
@@ -297,11 +301,11 @@ def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
 
 
 def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:
-    """Ends the rows of engines that the API does not have; returns their tickets. See ABSENT_FOR.
+    """Ends the rows of engines that the API does not have; returns their tickets. See ABSENT_GRACE.
 
     `started`: when this process began; rows that were not written since then are not of its own new engines.
     """
-    old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_FOR))
+    old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_GRACE))
     open_rows = connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(False), old))
     tickets = sorted(set(open_rows) - live)
     for ticket in tickets:

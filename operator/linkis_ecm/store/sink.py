@@ -188,11 +188,11 @@ class Sink:
                 written = self._write([record for _, record in batch], files, bundles)
             except SQLAlchemyError as error:
                 self._requeue(batch, files, bundles)
-                self._wait_after(error)
+                self._back_off(error)
             else:
                 self._failures = 0
                 self.metrics.rows.inc(written)
-                self._wrote()
+                self._write_succeeded()
 
     def _write(
         self,
@@ -202,7 +202,7 @@ class Sink:
     ) -> int:
         """One transaction for all; where a row is refused, one for each, and the refused ones are left out."""
 
-        def everything(connection: Connection) -> int:
+        def write_all(connection: Connection) -> int:
             for (engine_type, version), materials in files:
                 rows.write_materials(connection, engine_type, version, materials, self._clock())
             for bundle in bundles:
@@ -211,7 +211,7 @@ class Sink:
 
         try:
             with self._engine.begin() as connection:
-                return everything(connection)
+                return write_all(connection)
         except (OperationalError, InterfaceError):
             raise
         except DBAPIError as error:
@@ -269,12 +269,12 @@ class Sink:
                 self._post_mortems.setdefault((bundle.uid, bundle.attempt), bundle)
             self._writing, self._writing_since = 0, None
 
-    def _wrote(self) -> None:
+    def _write_succeeded(self) -> None:
         with self._lock:
             self._writing, self._writing_since = 0, None
             self._lock.notify_all()
 
-    def _wait_after(self, error: SQLAlchemyError) -> None:
+    def _back_off(self, error: SQLAlchemyError) -> None:
         self._failures += 1
         self.metrics.errors.labels(type(error).__name__).inc()
         wait = BACKOFF.delay(self._failures, rng=self._rng)

@@ -44,13 +44,13 @@ EARLY, EARLY_AGAIN = 0.5, 1.0
 ASK_AGAIN, SEEN_WITHIN = 30.0, 0.1
 _READ_BYTES = 256 << 10
 # Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
 # What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
 # for: a process that it forked may hold it open.
-_ENDS = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-_END_PATIENCE = 1.0
+_DISCONNECT_EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+_DISCONNECT_TIMEOUT = 1.0
 
 
 class _Execution:
@@ -61,10 +61,10 @@ class _Execution:
         self.reply: dict[str, Any] | None = None
         self.idle = False
         self.replied = 0.0  # on the loop's clock
-        self.half_done: asyncio.TimerHandle | None = None
+        self.idle_timer: asyncio.TimerHandle | None = None
         # The kernel ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
-        self.begun = 0.0  # on the loop's clock
-        self.interrupt_when_begun = False
+        self.busy_since = 0.0  # on the loop's clock
+        self.interrupt_when_busy = False
 
 
 class JupyterKernel:
@@ -151,15 +151,15 @@ class JupyterKernel:
         execution = self._execution
         if execution is None:
             return
-        if execution.begun:
+        if execution.busy_since:
             self._interrupt(execution)
         else:
-            execution.interrupt_when_begun = True
+            execution.interrupt_when_busy = True
 
     def _interrupt(self, execution: _Execution) -> None:
         """One interrupt; a second one where the first may have hit the kernel's own lines, which can swallow it."""
         self._send_interrupt()
-        if self._loop.time() - execution.begun < EARLY:
+        if self._loop.time() - execution.busy_since < EARLY:
             self._loop.call_later(EARLY_AGAIN, self._interrupt_if_runs, execution)
 
     def _interrupt_if_runs(self, execution: _Execution) -> None:
@@ -196,12 +196,12 @@ class JupyterKernel:
         ZeroMQ reads the connections in a thread of its own, which finds their ends behind the last message.
         """
         for socket in () if self._shell.closed else (self._iopub, self._shell):
-            monitor = socket.get_monitor_socket(_ENDS)
+            monitor = socket.get_monitor_socket(_DISCONNECT_EVENTS)
             self._monitors[monitor] = self._loop.create_future()
-            self._loop.add_reader(monitor.FD, self._look, monitor)
-            self._look(monitor)
+            self._loop.add_reader(monitor.FD, self._on_monitor, monitor)
+            self._on_monitor(monitor)
         if self._monitors:
-            await asyncio.wait(self._monitors.values(), timeout=_END_PATIENCE)
+            await asyncio.wait(self._monitors.values(), timeout=_DISCONNECT_TIMEOUT)
         self._close_monitors()
         while self._read_sockets():
             pass
@@ -251,7 +251,7 @@ class JupyterKernel:
         self._loop.call_soon(self._read_sockets)
         return str(message["msg_id"])
 
-    def _look(self, monitor: Any) -> None:
+    def _on_monitor(self, monitor: Any) -> None:
         if monitor.poll(0) and not self._monitors[monitor].done():
             self._monitors[monitor].set_result(None)
 
@@ -278,8 +278,8 @@ class JupyterKernel:
                 idle = False
                 _, frames = self._session.feed_identities(frames)
                 message = self._session.deserialize(frames)
-                if any(map(_HALF.search, frames)):
-                    message["content"] = _whole(message["content"])
+                if any(map(_SURROGATE.search, frames)):
+                    message["content"] = _bounded_content(message["content"])
                 handle(message)
             if idle:
                 return False
@@ -291,7 +291,7 @@ class JupyterKernel:
         if kind == "kernel_info_reply" and not self._info.done():
             self._info.set_result(None)
         execution = self._execution
-        if execution is None or kind != "execute_reply" or not _answers(message, execution):
+        if execution is None or kind != "execute_reply" or not _is_reply_to(message, execution):
             return
         execution.reply = message["content"]
         if execution.idle:
@@ -301,11 +301,11 @@ class JupyterKernel:
             self._wait_for_idle(execution)
 
     def _wait_for_idle(self, execution: _Execution) -> None:
-        execution.half_done = self._loop.call_later(
-            SECOND_HALF_TIMEOUT, self._no_idle_yet, execution, self._iopub_received
+        execution.idle_timer = self._loop.call_later(
+            SECOND_HALF_TIMEOUT, self._check_idle, execution, self._iopub_received
         )
 
-    def _no_idle_yet(self, execution: _Execution, received: int) -> None:
+    def _check_idle(self, execution: _Execution, received: int) -> None:
         if self._iopub_received != received and self._loop.time() < execution.replied + SECOND_HALF_LONGEST:
             self._wait_for_idle(execution)
         else:
@@ -316,7 +316,7 @@ class JupyterKernel:
         self._iopub_seen.set()
         self._iopub_received += 1
         execution = self._execution
-        if execution is not None and not _answers(message, execution):
+        if execution is not None and not _is_reply_to(message, execution):
             execution = None
         if kind == "stream":
             name = "stderr" if content.get("name") == "stderr" else "stdout"
@@ -334,7 +334,7 @@ class JupyterKernel:
                 if execution.reply is not None:
                     self._finish(execution)
                 else:
-                    execution.half_done = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
+                    execution.idle_timer = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
         elif kind == "execute_input":
             if self.begins_with == kind:
                 self._begin(execution)
@@ -342,9 +342,9 @@ class JupyterKernel:
             execution.sink.message(kind, content)
 
     def _begin(self, execution: _Execution) -> None:
-        execution.begun = self._loop.time()
-        if execution.interrupt_when_begun:
-            execution.interrupt_when_begun = False
+        execution.busy_since = self._loop.time()
+        if execution.interrupt_when_busy:
+            execution.interrupt_when_busy = False
             self._interrupt(execution)
 
     def _finish_without_idle(self, execution: _Execution) -> None:
@@ -357,8 +357,8 @@ class JupyterKernel:
         self._finish(execution)
 
     def _finish(self, execution: _Execution) -> None:
-        if execution.half_done is not None:
-            execution.half_done.cancel()
+        if execution.idle_timer is not None:
+            execution.idle_timer.cancel()
         # A child process's or a C library's output of this task is in the pipes already.
         self.drain_pipes()
         if not execution.done.done():
@@ -388,11 +388,11 @@ class JupyterKernel:
             os.close(descriptor)
 
 
-def _whole(content: dict[str, Any]) -> dict[str, Any]:
+def _bounded_content(content: dict[str, Any]) -> dict[str, Any]:
     """A message's content with a question mark for each character that UTF-8 cannot hold."""
     whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
     return whole
 
 
-def _answers(message: dict[str, Any], execution: _Execution) -> bool:
+def _is_reply_to(message: dict[str, Any], execution: _Execution) -> bool:
     return bool(message["parent_header"].get("msg_id") == execution.message_id)

@@ -81,27 +81,27 @@ def cells(column: Any, name: str = "") -> list[Any]:
         if t.is_boolean(kind) or t.is_integer(kind) or t.is_null(kind):
             return list(column.to_pylist())
         if t.is_timestamp(kind):
-            zone = _zone(kind.tz)
-            return [_moment(value, kind.unit, zone) for value in column.cast(pa.int64()).to_pylist()]
+            zone = _timezone(kind.tz)
+            return [_timestamp_text(value, kind.unit, zone) for value in column.cast(pa.int64()).to_pylist()]
         if t.is_date(kind):
             # A date beyond Python's calendar is told as days.
             days = column.cast(pa.date32()).cast(pa.int32()).to_pylist()
-            return [_day(value) for value in days]
+            return [_date_text(value) for value in days]
         if t.is_duration(kind):
-            return [_span(value, kind.unit) for value in column.cast(pa.int64()).to_pylist()]
+            return [_duration_text(value, kind.unit) for value in column.cast(pa.int64()).to_pylist()]
         if t.is_decimal(kind) and kind.scale == 0 and name in _HUGE:
-            return [_huge(value) for value in column.to_pylist()]
+            return [_exact_integer(value) for value in column.to_pylist()]
         return [cell(value) for value in column.to_pylist()]
     except (ValueError, OverflowError):  # such as a date inside a list that Python's calendar does not have
         return [cell(value) for value in column.cast(pa.string()).to_pylist()]
 
 
-def _huge(value: Any) -> int | str | None:
+def _exact_integer(value: Any) -> int | str | None:
     """A number where JSON's readers have one, which is up to 64 bits."""
     return None if value is None else int(value) if abs(value) < 1 << 63 else str(value)
 
 
-def _moment(value: int | None, unit: str, zone: tzinfo | None) -> str | None:
+def _timestamp_text(value: int | None, unit: str, zone: tzinfo | None) -> str | None:
     """ISO 8601, with as many digits of the second's fraction as it has: none, six or nine."""
     if value is None:
         return None
@@ -121,7 +121,7 @@ def _moment(value: int | None, unit: str, zone: tzinfo | None) -> str | None:
     return f"{head}.{nanos:09d}{rest_of}"
 
 
-def _day(value: int | None) -> str | None:
+def _date_text(value: int | None) -> str | None:
     if value is None:
         return None
     try:
@@ -130,7 +130,7 @@ def _day(value: int | None) -> str | None:
         return f"{value} days"
 
 
-def _span(value: int | None, unit: str) -> str | None:
+def _duration_text(value: int | None, unit: str) -> str | None:
     """ISO 8601, as pandas writes a Timedelta: days, hours, minutes and seconds, however many."""
     if value is None:
         return None
@@ -141,7 +141,7 @@ def _span(value: int | None, unit: str) -> str | None:
     return f"P{days}DT{seconds // 3600}H{seconds // 60 % 60}M{seconds % 60}{rest}S"
 
 
-def _zone(name: str | None) -> tzinfo | None:
+def _timezone(name: str | None) -> tzinfo | None:
     """The zone of that name or of that offset; UTC for one that nobody knows."""
     if name is None:
         return None

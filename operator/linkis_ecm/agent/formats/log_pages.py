@@ -31,7 +31,9 @@ ReadAt = Callable[[int, int], bytes]
 
 # In place of the dropped beginning of a log; a person reads it, and so does whoever numbers an archived log.
 _DROPPED = b"[the first %d bytes, %d lines, of this log were dropped: it keeps its last %d MiB]"
-_SAID = re.compile(rb"\[the first (\d{1,16}) bytes, (\d{1,16}) lines, of this log were dropped: [^\n]{0,60}\][\n ]")
+_DROPPED_NOTE = re.compile(
+    rb"\[the first (\d{1,16}) bytes, (\d{1,16}) lines, of this log were dropped: [^\n]{0,60}\][\n ]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def dropped(*, at: int, ends: int, begin: int, keep: int) -> Start:
 def said(beginning: bytes) -> tuple[int, int]:
     """(the true place of a log's first byte, the true number of its first line), of a log that was kept elsewhere with
     the sentence before it; (0, 1) where there is none."""
-    found = _SAID.match(beginning)
+    found = _DROPPED_NOTE.match(beginning)
     if found is None:
         return 0, 1
     return max(0, int(found[1]) - found.end()), max(1, int(found[2]))
@@ -85,7 +87,7 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.only or self.ignore)
 
-    def wants(self, line: bytes) -> bool:
+    def matches(self, line: bytes) -> bool:
         if self.only and not any(word in line for word in self.only):
             return False
         return not any(word in line for word in self.ignore)
@@ -187,7 +189,7 @@ def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
             break
         number += 1
         if wanted:
-            keep, following = _judge(line, following, wanted)
+            keep, following = _apply_filter(line, following, wanted)
             if not keep:
                 continue
         logs.append(_text(line, length))
@@ -210,7 +212,7 @@ def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
         following, left_out = 0, 0
         for number, (_, line, length) in zip(range(run), _lines(read_at, at, size), strict=False):
             looked += length + 1
-            keep, following = _judge(line, following, wanted)
+            keep, following = _apply_filter(line, following, wanted)
             if keep:
                 kept.append((number, _text(line, length), len(line) + 1))
                 taken += len(line) + 1
@@ -229,15 +231,15 @@ def last_rows(read_at: ReadAt, size: int, index: LineIndex, *, rows: int) -> Pag
     return tail(read_at, size, index, from_line=1, count=rows, wanted=Filter())
 
 
-def _judge(line: bytes, following: int, wanted: Filter) -> tuple[bool, int]:
+def _apply_filter(line: bytes, following: int, wanted: Filter) -> tuple[bool, int]:
     """Whether the line stays, and how many that are no entries are left out after it.
 
     A line that has a wanted word stays wherever it stands: what code prints and what a traceback says has no time.
     """
     is_entry = _ENTRY.match(line) is not None
     if following and not is_entry:
-        return bool(wanted.only) and wanted.wants(line), following - 1
-    keep = wanted.wants(line)
+        return bool(wanted.only) and wanted.matches(line), following - 1
+    keep = wanted.matches(line)
     return keep, MAX_FOLLOWING if is_entry and not keep else 0
 
 

@@ -16,18 +16,18 @@ from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.agent.formats.result_files import open_result
 from linkis_ecm.agent.http.requests import only, whole
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
-from linkis_ecm.agent.logs.files import LogFiles, OpenLog, Overtaken
+from linkis_ecm.agent.logs.files import LogFiles, OpenLog, OverwrittenError
 
 TEXT = b"text/plain; charset=utf-8"
 # Each page of log lines may be a scan of a big file in a thread: so many at once.
 MAX_SCANS = 4
-TOP = 1 << 53
+MAX_NUMBER = 1 << 53
 # A log that grows is looked at so often while somebody follows it.
 FOLLOW_PAUSE = 0.2
-FOLLOW_PIECE = 256 << 10
+FOLLOW_CHUNK = 256 << 10
 HEARTBEAT = 10.0
 # A page is read again where its lines were dropped under it.
-TRIES = 3
+MAX_TRIES = 3
 
 
 class LogApi:
@@ -56,13 +56,16 @@ class LogApi:
 
         Where the beginning was dropped, this counts from the sentence that stands for it.
         """
-        offset, length = whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
+        offset, length = (
+            whole(query, "offset", 0, top=MAX_NUMBER),
+            whole(query, "length", MAX_NUMBER, top=MAX_NUMBER),
+        )
         log = self._open(name)
         total = log.size - log.start.first
         begin = min(offset, total)
         length = min(length, total - begin)
         said = log.start.head[begin : begin + length]
-        self._engine.attach("download")
+        self._engine.stream_opened("download")
         return Response(
             200,
             said,
@@ -72,16 +75,16 @@ class LogApi:
             offset=log.start.first + begin + len(said),
             size=length - len(said),
             intact=log.intact,
-            done=lambda: self._engine.detach("download"),
+            done=lambda: self._engine.stream_closed("download"),
         )
 
     async def _lines(self, name: str, query: dict[str, str]) -> Response:
-        from_line = whole(query, "fromLine", 1, top=TOP)
+        from_line = whole(query, "fromLine", 1, top=MAX_NUMBER)
         count = whole(query, "lines", 1000, top=MAX_LINES)
         last = whole(query, "lastRows", 0, top=MAX_LINES)
         backwards = query.get("tail") == "true"
         wanted = Filter.parse(query.get("onlyKeywords", ""), query.get("ignoreKeywords", ""))
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             log = self._open(name)
             try:
                 index, lock = self._index(name, log.inode)
@@ -91,7 +94,7 @@ class LogApi:
                         wanted=wanted,
                     )  # fmt: skip
                 return json_response(200, {**answer.as_json(), "logPath": f"{self._files.directory}/{name}"})
-            except Overtaken:
+            except OverwrittenError:
                 continue
             finally:
                 log.close()
@@ -107,29 +110,32 @@ class LogApi:
     def _follow(self, name: str, query: dict[str, str]) -> Response:
         """The bytes from `offset`, or the last `tail`, on, and those that are written from now on, until the engine
         ends. Where the first of them is, is told: later, where some were dropped."""
-        given, last = whole(query, "offset", -1, top=TOP), whole(query, "tail", TOP, top=TOP)
+        given, last = (
+            whole(query, "offset", -1, top=MAX_NUMBER),
+            whole(query, "tail", MAX_NUMBER, top=MAX_NUMBER),
+        )
         log = self._open(name)
         offset = max(log.start.first, given if given >= 0 else log.size - last)
-        self._engine.attach("follower")
+        self._engine.stream_opened("follower")
 
         def done() -> None:
             log.close()
-            self._engine.detach("follower")
+            self._engine.stream_closed("follower")
 
         return Response(
             200,
             content_type=b"application/octet-stream",
             headers=((b"x-log-offset", b"%d" % offset),),
-            stream=self._grow(log, offset),
+            stream=self._wait_for_growth(log, offset),
             done=done,
         )
 
-    async def _grow(self, log: OpenLog, offset: int) -> AsyncGenerator[bytes]:
+    async def _wait_for_growth(self, log: OpenLog, offset: int) -> AsyncGenerator[bytes]:
         """Frames: a length, a line end, so many bytes. An empty one tells that the engine is there."""
         quiet = 0.0
         while True:
             over = self._engine.ended.done()
-            while data := self._piece(log, offset):
+            while data := self._read_chunk(log, offset):
                 offset += len(data)
                 quiet = 0.0
                 yield b"%d\n%b" % (len(data), data)
@@ -142,10 +148,10 @@ class LogApi:
                 yield b"0\n"
 
     @staticmethod
-    def _piece(log: OpenLog, offset: int) -> bytes:
+    def _read_chunk(log: OpenLog, offset: int) -> bytes:
         try:
-            return log.read_at(offset, FOLLOW_PIECE)
-        except Overtaken:
+            return log.read_at(offset, FOLLOW_CHUNK)
+        except OverwrittenError:
             raise ConnectionAbortedError("the log's beginning was dropped up to where its follower was") from None
 
     def _open(self, name: str) -> OpenLog:
@@ -161,7 +167,10 @@ class LogApi:
 
 def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, str]) -> Response:
     """A spilled result's bytes from `offset` on, `length` of them at most. Raises HttpError."""
-    offset, length = whole(query, "offset", 0, top=TOP), whole(query, "length", TOP, top=TOP)
+    offset, length = (
+        whole(query, "offset", 0, top=MAX_NUMBER),
+        whole(query, "length", MAX_NUMBER, top=MAX_NUMBER),
+    )
     descriptor = open_result(log_dir, result_id)
     if descriptor is None:
         raise HttpError(404, "this engine keeps no such result (any more)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h11
 
 
-class _Sent:
+class _SentBytes:
     """Stands for bytes that sendfile has sent."""
 
     def __init__(self, size: int) -> None:
@@ -17,4 +17,4 @@ class _Sent:
 
 def count_sent(http: h11.Connection, size: int) -> None:
     """h11 counts what passes through it: tells it of bytes that sendfile has sent, without the bytes."""
-    http.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
+    http.send_with_data_passthrough(h11.Data(data=_SentBytes(size)))  # type: ignore[arg-type]

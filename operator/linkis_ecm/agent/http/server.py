@@ -29,7 +29,7 @@ HEADER_TIMEOUT = 10.0
 BODY_TIMEOUT = 60.0
 # For each piece of an answer: a reader slower than 8 MiB a minute is cut.
 WRITE_TIMEOUT = 60.0
-FILE_PIECE = 8 << 20
+FILE_CHUNK = 8 << 20
 # What a peer still sends after an early answer is read until it has sent nothing for so long, and for BODY_TIMEOUT at
 # most, or TCP's reset could destroy the answer: 9 MiB of code take a busy machine more than two seconds.
 LINGER = 2.0
@@ -93,8 +93,8 @@ class Server:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[None]] = set()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._no_answers = asyncio.Event()
+        self._no_answers.set()
         self._closing = False
 
     async def start(self, host: str, port: int) -> int:
@@ -110,7 +110,7 @@ class Server:
             self._server.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._quiet.wait()
+                await self._no_answers.wait()
         for task in self._connections:
             task.cancel()
         if self._connections:
@@ -124,7 +124,7 @@ class Server:
         self._connections.add(task)
         # drain() then waits until the system has every byte, so what was answered survives the close.
         writer.transport.set_write_buffer_limits(high=0)
-        connection = _Connection(self._handler, reader, writer, self._on_error, self._mark)
+        connection = _Connection(self._handler, reader, writer, self._on_error, self._set_answering)
         try:
             await connection.serve()
         except asyncio.CancelledError:
@@ -134,16 +134,16 @@ class Server:
             if connection.under_way:
                 self._on_error(f"{connection.under_way}: the connection broke: {type(error).__name__}: {error}")
         finally:
-            self._mark(False)
+            self._set_answering(False)
             self._connections.discard(task)
             writer.transport.abort()
 
-    def _mark(self, answering: bool) -> bool:
+    def _set_answering(self, answering: bool) -> bool:
         """Note whether this connection owes an answer; False where no further request is to be read."""
         task = asyncio.current_task()
         if task is not None:
             (self._answering.add if answering else self._answering.discard)(task)
-            (self._quiet.clear if self._answering else self._quiet.set)()
+            (self._no_answers.clear if self._answering else self._no_answers.set)()
         return not self._closing
 
 
@@ -162,7 +162,7 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._on_error = on_error
-        self._mark = mark
+        self._set_answering = mark
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         # The request for a change that is being answered, "" where there is none.
         self.under_way = ""
@@ -176,7 +176,7 @@ class _Connection:
                 return
             if not isinstance(event, h11.Request):
                 return
-            self._mark(True)
+            self._set_answering(True)
             if event.method != b"GET":
                 self.under_way = f"{event.method.decode('ascii')} {event.target.decode('ascii', 'replace')[:200]}"
             response = await self._answer(event)
@@ -185,10 +185,10 @@ class _Connection:
             finally:
                 if response.done is not None:
                     response.done()
-            open_for_more = self._mark(False)
+            open_for_more = self._set_answering(False)
             self.under_way = ""
             if self._h11.their_state is h11.SEND_BODY:
-                await self._linger()  # its body was not wanted
+                await self._close_after_read()  # its body was not wanted
             if not open_for_more or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
                 return
             self._h11.start_next_cycle()
@@ -317,7 +317,7 @@ class _Connection:
             while sent < size:
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     piece = await loop.sendfile(
-                        self._writer.transport, file, offset + sent, min(FILE_PIECE, size - sent)
+                        self._writer.transport, file, offset + sent, min(FILE_CHUNK, size - sent)
                     )
                 if not piece:
                     raise ConnectionAbortedError("the log became shorter while it was sent")
@@ -328,9 +328,9 @@ class _Connection:
     async def _refuse(self, error: HttpError) -> None:
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._send(_error_response(error))
-            await self._linger()
+            await self._close_after_read()
 
-    async def _linger(self) -> None:
+    async def _close_after_read(self) -> None:
         with suppress(OSError, TimeoutError):
             self._writer.write_eof()
             async with asyncio.timeout(BODY_TIMEOUT):

@@ -99,12 +99,12 @@ class TaskApi:
             seen = Cursor.parse(request.query["from"]) if "from" in request.query else Cursor()
         except ValueError as error:
             raise HttpError(400, f"from: {error}; give the id of the last event that you saw") from None
-        self._engine.attach("client")
+        self._engine.stream_opened("client")
         return Response(
             200,
             content_type=b"application/x-ndjson",
             stream=_follow(task, seen),
-            done=lambda: self._engine.detach("client"),
+            done=lambda: self._engine.stream_closed("client"),
         )
 
 

@@ -104,7 +104,7 @@ def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, d
     from pyarrow import ipc  # noqa: PLC0415
 
     os.makedirs(folder, mode=0o750, exist_ok=True)
-    _sweep(folder)
+    _remove_partial_files(folder)
     make_room(folder, count=MAX_RESULTS - 1, size=MAX_ENGINE_BYTES - MAX_RESULT_BYTES)
     result_id = new_id()
     part = f"{folder}/{_PART}{os.getpid()}-{result_id}"
@@ -123,7 +123,7 @@ def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, d
         with pa.OSFile(part, "wb") as sink:
             options = ipc.IpcWriteOptions(compression="lz4")
             with ipc.new_file(sink, schema, options=options) as writer:
-                for number, batch in enumerate(_equal(schema, in_time(), rows)):
+                for number, batch in enumerate(_record_batches(schema, in_time(), rows)):
                     if sink.tell() > MAX_RESULT_BYTES or number == MAX_BATCHES or batch.nbytes > MAX_BATCH_BYTES:
                         whole = False
                         break
@@ -139,14 +139,14 @@ def write(folder: str, schema: Any, chunks: Iterable[list[Any]], *, rows: int, d
     return {"resultId": result_id, "resultBytes": size, "resultRows": written, "whole": whole}
 
 
-def _equal(schema: Any, chunks: Iterable[list[Any]], rows: int) -> Iterator[Any]:
+def _record_batches(schema: Any, chunks: Iterable[list[Any]], rows: int) -> Iterator[Any]:
     """Batches of exactly `rows` rows, but for the last."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
     waiting: list[Any] = []
     count = 0
     for arrays in chunks:
-        batch = pa.RecordBatch.from_arrays([_fit(array, field) for array, field in zip(arrays, schema, strict=True)],
+        batch = pa.RecordBatch.from_arrays([_cast(array, field) for array, field in zip(arrays, schema, strict=True)],
                                            schema=schema)  # fmt: skip
         if not waiting and batch.num_rows == rows:
             yield batch
@@ -163,7 +163,7 @@ def _equal(schema: Any, chunks: Iterable[list[Any]], rows: int) -> Iterator[Any]
         yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
 
 
-def _fit(array: Any, field: Any) -> Any:
+def _cast(array: Any, field: Any) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - see above
 
     if array.type == field.type:
@@ -236,10 +236,10 @@ def text(values: list[Any]) -> Any:
     """Whatever they are, as text; null for what is missing."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
-    return pa.array([_word(value) for value in values], pa.large_string())
+    return pa.array([_text_of(value) for value in values], pa.large_string())
 
 
-def _word(value: Any) -> str | None:
+def _text_of(value: Any) -> str | None:
     if value is None or type(value).__name__ in ("NaTType", "NAType"):
         return None
     if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
@@ -253,7 +253,7 @@ def _only_numbers(index: Any) -> bool:
     return type(index).__name__ == "RangeIndex" and index.name is None
 
 
-def _sweep(folder: str) -> None:
+def _remove_partial_files(folder: str) -> None:
     """Takes away what an earlier kernel was at when it died."""
     with suppress(OSError):
         for name in os.listdir(folder):

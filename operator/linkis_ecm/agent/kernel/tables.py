@@ -48,11 +48,11 @@ def register(display_formatter: Any, folder: str = "") -> None:
         ("duckdb", "DuckDBPyRelation", relation_table),
         ("duckdb.duckdb", "DuckDBPyRelation", relation_table),
     ):
-        formatter.for_type_by_name(module, name, _kept_in(folder, function))
+        formatter.for_type_by_name(module, name, _with_result_folder(folder, function))
     display_formatter.formatters[MIME] = formatter
 
 
-def _kept_in(folder: str, function: Callable[[Any, str], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+def _with_result_folder(folder: str, function: Callable[[Any, str], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
     return lambda value: function(value, folder)
 
 
@@ -79,7 +79,7 @@ def frame_table(frame: Any, folder: str = "") -> dict[str, Any]:
         with suppress(Exception):  # a full disk, values that nobody can convert: what is shown is shown as ever
             from linkis_ecm.agent.kernel import spill  # noqa: PLC0415 - pyarrow, for those who need it
 
-            shown |= _told(spill.frame(frame, columns, folder))
+            shown |= _table_bundle(spill.frame(frame, columns, folder))
     return shown
 
 
@@ -135,7 +135,7 @@ def _streamed(columns: list[dict[str, str]], batches: Iterator[Any], folder: str
             kept = spill.relation(columns, chain(head, batches), folder)
             if kept.get("whole"):
                 shown["totalRows"] = kept["resultRows"]
-            shown |= _told(kept)
+            shown |= _table_bundle(kept)
     return shown
 
 
@@ -154,7 +154,7 @@ def _fetched(relation: Any, columns: list[dict[str, str]]) -> dict[str, Any]:
     return table(columns[:MAX_COLUMNS], rows, total=total, cut=len(columns) > MAX_COLUMNS)
 
 
-def _told(kept: dict[str, Any]) -> dict[str, Any]:
+def _table_bundle(kept: dict[str, Any]) -> dict[str, Any]:
     """Of a result's file, what goes to the caller."""
     return {name: value for name, value in kept.items() if name != "whole"}
 

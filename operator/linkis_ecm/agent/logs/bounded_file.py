@@ -22,7 +22,7 @@ _LINE = 64 << 10
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
-class GrowingFile:
+class BoundedFile:
     """A file that the agent appends to and that takes about `keep` bytes of the disk at most."""
 
     def __init__(self, path: str, *, keep: int) -> None:
@@ -31,7 +31,7 @@ class GrowingFile:
         self.inode = os.fstat(self.descriptor).st_ino
         self.keep = keep
         self.start = WHOLE
-        self._unlooked = 0
+        self._since_size_check = 0
         self._full = False
 
     def append(self, data: bytes) -> bool:
@@ -52,8 +52,8 @@ class GrowingFile:
             if self._full:
                 return False
             write_all(self.descriptor, left)
-        self._unlooked += len(data)
-        if self._unlooked < STEP:
+        self._since_size_check += len(data)
+        if self._since_size_check < STEP:
             return False
         self.shorten(self.keep)
         return True
@@ -66,11 +66,11 @@ class GrowingFile:
 
     def shorten(self, keep: int) -> None:
         """Drop of the beginning what exceeds `keep`, or a part of that: the next write goes on."""
-        self._unlooked = 0
+        self._since_size_check = 0
         for _ in range(STEPS_AT_ONCE):
             if self.kept <= keep or not self._drop():
                 return
-        self._unlooked = STEP
+        self._since_size_check = STEP
 
     def _drop(self) -> bool:
         """One piece less; False where there is none, or where the filesystem cannot do it."""
@@ -85,7 +85,7 @@ class GrowingFile:
         # Readers look at the start after they have read: it moves before anything is gone.
         self.start = dropped(at=at, ends=ends, begin=begin, keep=self.keep)
         try:
-            punch(self.descriptor, before.at, STEP)
+            punch_hole(self.descriptor, before.at, STEP)
         except OSError as error:
             self.start = before
             if error.errno == errno.ENOSPC:
@@ -101,7 +101,7 @@ class GrowingFile:
         return True
 
 
-def punch(descriptor: int, offset: int, length: int) -> None:
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
     """Give the blocks of a part of a file back; it reads as zeros. Raises OSError where the filesystem cannot."""
     if _fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length) != 0:
         code = ctypes.get_errno()

@@ -19,7 +19,7 @@ from itertools import islice
 
 from linkis_ecm.agent.formats.log_pages import WHOLE, Start
 from linkis_ecm.agent.formats.names import LOG_NAMES
-from linkis_ecm.agent.logs.bounded_file import STEP, GrowingFile, write_all
+from linkis_ecm.agent.logs.bounded_file import STEP, BoundedFile, write_all
 
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
@@ -27,7 +27,7 @@ MIRROR_BYTES = 4 << 20
 _FILES_MAX = 1000
 
 
-class Overtaken(Exception):  # noqa: N818 - a fact, not a fault
+class OverwrittenError(Exception):
     """What was to be read has been dropped meanwhile."""
 
 
@@ -85,7 +85,7 @@ class LogFiles:
     def __init__(self, directory: str, *, file_bytes: int, total_bytes: int) -> None:
         self.directory = directory
         self._total = total_bytes
-        self._files = {name: GrowingFile(f"{directory}/{name}", keep=file_bytes) for name in ("stdout", "stderr")}
+        self._files = {name: BoundedFile(f"{directory}/{name}", keep=file_bytes) for name in ("stdout", "stderr")}
         self._mirrors = {"stdout": Mirror(1), "stderr": Mirror(2)}
         self._at_line_start = True
         self._tail = b""
@@ -96,14 +96,14 @@ class LogFiles:
             return
         with suppress(OSError):
             if self._files[name].append(data):
-                self._make_room()
+                self._shorten_logs()
         self._mirrors[name].write(data)
         if name == "stdout":
             self._at_line_start = data.endswith(b"\n")
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
 
-    def _make_room(self) -> None:
+    def _shorten_logs(self) -> None:
         """Where the folder's files together are over their bound, the longer of our two gives way."""
         with os.scandir(self.directory) as entries:
             used = sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in islice(entries, _FILES_MAX))
@@ -138,7 +138,7 @@ class OpenLog:
     Offsets count from the log's true beginning.
     """
 
-    def __init__(self, descriptor: int, written: GrowingFile | None) -> None:
+    def __init__(self, descriptor: int, written: BoundedFile | None) -> None:
         self.descriptor = descriptor
         found = os.fstat(descriptor)
         self.inode, self.size = found.st_ino, found.st_size
@@ -153,7 +153,7 @@ class OpenLog:
         if offset >= start.begin:
             data = os.pread(self.descriptor, length, offset)
             if not self.intact(offset):
-                raise Overtaken
+                raise OverwrittenError
             return data
         end = offset + length
         said = start.head[max(0, offset - start.first) : max(0, end - start.first)]

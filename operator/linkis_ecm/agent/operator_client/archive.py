@@ -21,7 +21,7 @@ from linkis_ecm.agent.settings import Settings
 JOB_TRIES, JOB_PAUSE = 30, 1.0
 
 
-class ShippingError(Exception):
+class UploadError(Exception):
     """The operator did not take or give it; the text says why."""
 
 
@@ -39,10 +39,10 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
         except (OSError, TimeoutError, EOFError, h11.ProtocolError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
         await asyncio.sleep(JOB_PAUSE)
-    raise ShippingError(problem)
+    raise UploadError(problem)
 
 
-async def ship(settings: Settings, logs: LogFiles, *, seconds: float, results: Results) -> None:
+async def upload_logs(settings: Settings, logs: LogFiles, *, seconds: float, results: Results) -> None:
     """Sends what is kept of every log file, the smaller ones first, and the result of a `once` engine; then the spilled
     results that are still to be sent."""
     if not settings.report_host:

@@ -21,9 +21,9 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 POST_TIMEOUT = 5.0
 # Tasks of a few milliseconds, one after the other, flip the state 300 times a second: told each time, they cost the
 # operator more than the kernel. Nobody sees a state that lasts shorter.
-GAP = 0.05
+MIN_INTERVAL = 0.05
 # What a replica that does not lead answers means, and how often another one is looked for at once.
-STANDBY = "this replica does not lead"
+STANDBY_ANSWER = "this replica does not lead"
 STANDBY_TRIES = 20
 # An answer says no more than its status.
 _ANSWER_MAX = 64 << 10
@@ -41,7 +41,7 @@ class Reporter:
         period: float,
         snapshot: Callable[[], dict[str, Any]],
         log: Callable[[str, str], None],
-        gap: float = GAP,
+        gap: float = MIN_INTERVAL,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._host = host
@@ -52,11 +52,11 @@ class Reporter:
             (b"content-type", b"application/json"),
         ]
         self._period = period
-        self._gap = gap
+        self._min_interval = gap
         self._snapshot = snapshot
         self._log = log
         self._uniform = uniform
-        self._wanted = 0
+        self._revision = 0
         self._delivered = 0
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -65,7 +65,7 @@ class Reporter:
 
     def changed(self) -> None:
         """Something new is to be told."""
-        self._wanted += 1
+        self._revision += 1
         self._changed.set()
 
     async def flush(self, timeout: float) -> bool:
@@ -74,13 +74,13 @@ class Reporter:
             return True
         self.changed()
         self._urgent.set()
-        wanted = self._wanted
+        revision = self._revision
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._delivered < wanted:
+                while self._delivered < revision:
                     self._success.clear()
                     await self._success.wait()
-        return self._delivered >= wanted
+        return self._delivered >= revision
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -89,7 +89,7 @@ class Reporter:
         retry = 0.0
         standby = 0
         clock = asyncio.get_running_loop().time
-        last = -self._gap
+        last = -self._min_interval
         try:
             while True:
                 if retry:
@@ -97,11 +97,11 @@ class Reporter:
                     await _wait(self._urgent, self._uniform(retry / 2, retry))
                 else:
                     await _wait(self._changed, self._period)
-                    await _wait(self._urgent, last + self._gap - clock())
+                    await _wait(self._urgent, last + self._min_interval - clock())
                 last = clock()
                 self._changed.clear()
                 self._urgent.clear()
-                generation = self._wanted
+                generation = self._revision
                 problem = await self._post()
                 if problem is None:
                     if retry:
@@ -112,9 +112,9 @@ class Reporter:
                 else:
                     if not retry:
                         self._log("WARN", f"the report was not taken and is sent again: {problem}")
-                    standby = standby + 1 if problem is STANDBY else 0
+                    standby = standby + 1 if problem is STANDBY_ANSWER else 0
                     # Of two replicas a new connection finds the other one, sooner or later: not worth a longer wait.
-                    grows = problem is not STANDBY or standby > STANDBY_TRIES
+                    grows = problem is not STANDBY_ANSWER or standby > STANDBY_TRIES
                     retry = min(max(retry * 2 if grows else 0.0, FIRST_RETRY), LAST_RETRY)
         finally:
             self._disconnect()
@@ -134,7 +134,7 @@ class Reporter:
             if status == 503:
                 # A standby: over this connection the leader is never reached.
                 self._disconnect()
-                return STANDBY
+                return STANDBY_ANSWER
             return None if status == 204 else f"the operator answered {status}"
         return "the connection was closed"
 

@@ -1,7 +1,7 @@
 """Sends spilled results to the archive after the task that made them, so that they outlive the pod however it ends.
 
 In the background, one at a time. A list beside them tells which task had which as which output. Must not hold up a task
-or the engine's end: what is not sent by then is tried once more within the time that is left (`archive.ship`).
+or the engine's end: what is not sent by then is tried once more within the time that is left (`archive.upload_logs`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LISTED_MAX = 64
 SEND_SECONDS = 300.0
 RETRIES, RETRY_PAUSE = 6, 1.0
 # Nothing heard, or not now: it is sent again. Whatever else is refused would be refused again.
-_LATER = (0, 503, 507)
+_RETRY_STATUSES = (0, 503, 507)
 
 
 class Results:
@@ -46,7 +46,7 @@ class Results:
         self._pause = pause
         self._waiting: deque[tuple[str, int, dict[str, Any]]] = deque(maxlen=WAITING_MAX)
         self._tasks: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._arrived = asyncio.Event()
+        self._task_ended = asyncio.Event()
 
     def task_over(self, task: Task) -> None:
         """What the ended task has spilled is to be sent."""
@@ -55,13 +55,13 @@ class Results:
             if is_id(output.get("resultId")):
                 told = {name: value for name, value in output.items() if name != "rows"}
                 self._waiting.append((task.id, index, {"status": task.status, "count": len(outputs), "output": told}))
-                self._arrived.set()
+                self._task_ended.set()
 
     async def run(self) -> None:
         """Sends what comes, until cancelled."""
         while self._settings.report_host:
-            await self._arrived.wait()
-            self._arrived.clear()
+            await self._task_ended.wait()
+            self._task_ended.clear()
             while self._waiting:
                 # It stays in the queue until it is done with: cancelled in the middle, it is sent on the way out.
                 waiting = self._waiting[0]
@@ -87,14 +87,14 @@ class Results:
             return True  # dropped for later ones
         answer = await self._put(file_name(result_id), descriptor)
         if answer != 200:
-            return answer not in _LATER
+            return answer not in _RETRY_STATUSES
         task = self._tasks.setdefault(task_id, {"status": told["status"], "count": told["count"], "outputs": {}})
         task["outputs"][str(index)] = told["output"]
         while len(self._tasks) > LISTED_MAX:
             self._tasks.popitem(last=False)
         descriptor = os.memfd_create(RESULTS_LIST)
         write_all(descriptor, json.dumps({"tasks": self._tasks}, ensure_ascii=True).encode())
-        return await self._put(RESULTS_LIST, descriptor) not in _LATER
+        return await self._put(RESULTS_LIST, descriptor) not in _RETRY_STATUSES
 
     async def _put(self, name: str, descriptor: int) -> int:
         """The operator's answer to the file, which is closed then; 0 where there was none."""

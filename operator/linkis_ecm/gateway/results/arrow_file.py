@@ -42,7 +42,7 @@ RATIO = 3
 # Characters of a column's name and of its type.
 NAME_MAX = 1000
 # Bytes read from both ends when a file is opened: in most files this is everything except the batches.
-EDGE = 64 << 10
+EDGE_BYTES = 64 << 10
 
 # (offset, length) -> exactly `length` bytes from there, or an error.
 Read = Callable[[int, int], Awaitable[bytes]]
@@ -72,8 +72,8 @@ class ArrowFile:
         size = self._size
         if not 2 * len(MAGIC) + 4 <= size <= FILE_MAX:
             raise MalformedError(f"a result of {size} bytes is none")
-        self._head = await self._read_from(0, min(EDGE, size))
-        self._tail = self._head if size <= EDGE else await self._read_from(size - EDGE, EDGE)
+        self._head = await self._read_from(0, min(EDGE_BYTES, size))
+        self._tail = self._head if size <= EDGE_BYTES else await self._read_from(size - EDGE_BYTES, EDGE_BYTES)
         end = size - len(MAGIC) - 4
         (length,) = struct.unpack_from("<i", self._tail, len(self._tail) - len(MAGIC) - 4)
         if not self._head.startswith(MAGIC) or not self._tail.endswith(MAGIC) or not 0 < length <= min(FOOTER_MAX, end):

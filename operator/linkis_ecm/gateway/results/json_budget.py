@@ -16,7 +16,7 @@ import orjson
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
 
 # Bytes that CPython's objects take at most for each of these characters outside of strings.
-WEIGHTS = ((b",", 64), (b"[", 104), (b"{", 240))
+BYTES_PER_CHARACTER = ((b",", 64), (b"[", 104), (b"{", 240))
 # The most for one byte of JSON: a brace.
 WEIGHT_MAX = 240
 # Limit for the objects of one output; a table within an output has 2.5 million cells at most.
@@ -40,7 +40,7 @@ async def objects(read: Read, *, budget: ByteBudget, run_in_thread: RunInThread,
         async with AsyncExitStack() as holding:
             content = await read(partial(_hold, budget, holding, guess))
             small = _room(len(content), guess) <= SMALL
-            needed = 0 if small else await run_in_thread(weight, content)
+            needed = 0 if small else await run_in_thread(parsed_size, content)
             if needed <= guess:
                 found = orjson.loads(content) if small else await run_in_thread(orjson.loads, content)
                 held.push_async_exit(holding.pop_all())
@@ -62,9 +62,9 @@ def _room(size: int, guess: int) -> int:
     return 3 * size + min(guess, WEIGHT_MAX * size)
 
 
-def weight(content: bytes) -> int:
+def parsed_size(content: bytes) -> int:
     """Blocking. The bytes that its objects take at most, without their text."""
-    whole = _weigh(content)
+    whole = _parsed_size_of_part(content)
     if whole <= len(content):
         return whole
     # Strings may contain commas and brackets, which are not counted.
@@ -72,10 +72,10 @@ def weight(content: bytes) -> int:
     total, inside = 0, False
     for start in range(0, len(plain), _WINDOW):
         parts = plain[start : start + _WINDOW].split(b'"')
-        total += _weigh(b"".join(parts[inside::2]))
+        total += _parsed_size_of_part(b"".join(parts[inside::2]))
         inside ^= len(parts) % 2 == 0
     return total
 
 
-def _weigh(plain: bytes) -> int:
-    return sum(plain.count(mark) * each for mark, each in WEIGHTS)
+def _parsed_size_of_part(plain: bytes) -> int:
+    return sum(plain.count(mark) * each for mark, each in BYTES_PER_CHARACTER)
