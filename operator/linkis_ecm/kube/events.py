@@ -1,4 +1,4 @@
-"""Tells people what happened, as events.k8s.io/v1 Events: `kubectl describe` shows them.
+"""Records what happened as events.k8s.io/v1 Events, which `kubectl describe` shows to people.
 
 An aid, never a record: under load events are dropped and counted. One object and reason is written at most once a
 minute; what repeats meanwhile goes into the event's series. Must not block or fail its caller, nor take the API
@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 
 # At most one write of one object and reason in this time.
 PERIOD = 60.0
-# After this long without a repetition an event is over; the next of its kind is a new one (as client-go's series).
+# Seconds. After this time without a repetition a series ends, and the next event begins a new one (as in client-go).
 SERIES_MAX_AGE = 360.0
-# Events known at a time, waiting ones included: some bytes each, and more than the engines that start in FORGET.
+# Events known at a time, waiting ones included: some bytes each, and more than the engines that start in
+# SERIES_MAX_AGE.
 LIMIT = 4096
 # Writes in the long run and at once: client-go allows one source 25 and one in five minutes, which a start of many
 # engines uses up; five a second is a tenth of what the API server grants us by default.
@@ -43,7 +44,7 @@ Type = Literal["Normal", "Warning"]
 
 @dataclass(slots=True)
 class _Series:
-    """One object and reason: what is written of it, and what is not yet."""
+    """The events of one object and reason: what is written, and what is not written yet."""
 
     namespace: str
     body: Object
@@ -76,14 +77,14 @@ class EventRecorder:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._now = now
         self._metrics = metrics or EventMetrics(CollectorRegistry())
-        # In the order of their last repetition, so that the oldest are forgotten first.
+        # In the order of their last repetition, so that the oldest are dropped first.
         self._known: OrderedDict[tuple[str, str], _Series] = OrderedDict()
         self._wake = asyncio.Event()
         self._tokens = float(BURST)
         self._filled: float | None = None
 
     def record(self, regarding: Object, reason: str, note: str, *, action: str, kind: Type = "Normal") -> None:
-        """Notes that something happened to an object (apiVersion, kind, namespace, name, uid). Never blocks.
+        """Record that something happened to an object (apiVersion, kind, namespace, name, uid). Never blocks.
 
         `reason` (why) and `action` (what was done) are in CamelCase.
         """
@@ -103,7 +104,7 @@ class EventRecorder:
                 "action": action[:_WORD], "reason": reason[:_WORD], "regarding": regarding, "type": kind,
             }  # fmt: skip
             series = self._known[key] = _Series(namespace, body, at)
-            # A fixed name: a try whose answer was lost does not make a second event.
+            # The name is fixed, so that a retry after a lost answer does not create a second event.
             digest = hashlib.sha256(f"{key}{moment}{self._instance}".encode()).hexdigest()[:16]
             series.name = f"{str(regarding.get('name', 'event'))[:200]}.{digest}"
         series.body["note"] = note[:_NOTE]
@@ -113,7 +114,7 @@ class EventRecorder:
         self._wake.set()
 
     async def run(self) -> None:
-        """Writes what is due, until cancelled."""
+        """Write due events until cancelled."""
         while True:
             pause = self._next_due()
             self._wake.clear()
@@ -127,7 +128,7 @@ class EventRecorder:
                 await self._write(series)
 
     def _next_due(self) -> float | None:
-        """Seconds until something is to be written; None where nothing is."""
+        """Seconds until the next write is due; None if none is."""
         waits = [series.due - self._clock() for series in self._known.values() if series.count > series.written]
         # A little more: a wait may end slightly before its time, and would be repeated.
         return max(0.0, min(waits)) + 0.01 if waits else None
@@ -155,7 +156,7 @@ class EventRecorder:
                 }
                 await self._client.patch(EVENTS, series.name, change, namespace=series.namespace, timeout=5.0)
         except ApiError as error:
-            # An event is worth one try; what repeats is tried again with its next turn.
+            # An event is tried once. A repeated one is tried again with its next write.
             self._metrics.events.labels("failed").inc()
             log.info("an event of %s was not taken: %s", series.name, error)
         else:

@@ -70,7 +70,7 @@ class Lease:
         self._now = now
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._metrics = metrics or LeaseMetrics(CollectorRegistry())
-        # The lease as last seen, empty where there is none, and when by our clock it was first seen like that.
+        # The lease as last read, empty if there is none, and when by our clock this version was first read.
         self._last_read: Object = {}
         self._read_at = 0.0
         self._held_until: float | None = None
@@ -78,7 +78,7 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether we may write now: within a term that is fresh by our own clock, whatever the loop is doing."""
+        """Whether we may write now: our term has not expired by our own clock, even if the event loop was busy."""
         return self._started and self.remaining > 0
 
     @property
@@ -88,11 +88,12 @@ class Lease:
 
     @property
     def holder(self) -> str:
-        """The holder last seen, empty where there is none."""
+        """The holder as last read, empty if there is none."""
         return str(self._spec().get("holderIdentity") or "")
 
     async def run(self) -> None:
-        """Contends, renews, contends again. Ends only by cancellation; calls `on_stopped` if it held the lease."""
+        """Acquire and renew the lease, repeatedly. Ends only by cancellation; calls `on_stopped` if it held the
+        lease."""
         try:
             while True:
                 pause = self._retry_period
@@ -111,10 +112,10 @@ class Lease:
             self._stop("ended")
 
     async def release(self) -> None:
-        """Ends the term and gives the lease away, so that the next takes it at its next look. Cancel `run()` first."""
+        """End the term and free the lease, so that another contender gets it at its next try. Cancel `run()` first."""
         self._stop("released")
         try:
-            # Read first: the last renewal may have been cut off half way.
+            # Read first, because the last renewal may have been cancelled before its answer.
             await self._read(self._retry_period)
             if self.holder == self.identity:
                 # As client-go: no holder, and one second for readers that look at the times alone.
@@ -125,7 +126,7 @@ class Lease:
 
     async def _renew(self) -> None:
         began = self._clock()
-        # Half, as client-go: a call that hangs must leave time for another try.
+        # Half of it, as in client-go: after a hanging call there must be time for another try.
         timeout = min(self.remaining, self._renew_deadline / 2)
         try:
             await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)
@@ -134,7 +135,7 @@ class Lease:
             self._stop("deleted")
             return
         except Conflict:
-            # Taken by another; or our own write, whose answer was lost. Ours is renewed at the next try.
+            # Another contender has it, or it is our own write whose answer was lost. Then the next try renews it.
             await self._read(timeout)
             if self.holder != self.identity:
                 self._stop(f"taken by {self.holder or 'nobody'}")
@@ -143,7 +144,7 @@ class Lease:
         self._renewed(began)
 
     async def _try_acquire(self) -> None:
-        """One look, and the lease is ours if it was free."""
+        """Read the lease once, and acquire it if it is free."""
         began, timeout = self._clock(), self._renew_deadline / 2
         try:
             await self._read(timeout)
@@ -159,7 +160,7 @@ class Lease:
             else:
                 return
         except Conflict:
-            # Another contender was quicker; who it was is seen at the next look.
+            # Another contender was faster. The next read shows which one.
             return
         self._renewed(began)
 
@@ -170,7 +171,8 @@ class Lease:
             self._last_read = {}
 
     def _is_free(self) -> bool:
-        """Nobody holds it, or we do (before a restart under our name), or its holder has been still for too long."""
+        """Whether the lease has no holder, or our name from before a restart, or a holder that has not renewed it in
+        time."""
         if self.holder in ("", self.identity):
             return True
         lasts = float(self._spec().get("leaseDurationSeconds") or self._duration)
@@ -187,7 +189,7 @@ class Lease:
         }
 
     async def _write(self, spec: Object, *, timeout: float) -> None:
-        """Changes the lease we have seen, and only that one."""
+        """Write the lease, only if it is still the version that we have read."""
         body = {"metadata": {"resourceVersion": self._last_read["metadata"]["resourceVersion"]}, "spec": spec}
         self._observe(await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout))
 
@@ -203,7 +205,7 @@ class Lease:
 
     def _renewed(self, began: float) -> None:
         self._held_until = began + self._renew_deadline
-        # Where the answer came too late to be of use, the next look finds our own name.
+        # If the answer is too late to be of use, the next read finds our own name.
         if self._started or not self.remaining:
             return
         self._started = True

@@ -33,7 +33,7 @@ INACTIVITY = 70.0
 WATCH_SECONDS = 300
 # Seconds. A watch that ends sooner, without an event, is a failure, and the next one waits.
 MIN_WATCH_SECONDS = 1.0
-# How many deleted uids are kept against late events: those of some seconds, at the fastest rate of deletions.
+# How many uids of deleted objects are remembered: those of a few seconds at the fastest rate of deletions.
 TOMBSTONES = 4096
 # Between failures: 0.2 s doubling to 5 s. After an outage an engine is not seen for up to the cap.
 BACKOFF = RetryPolicy(base=0.2, cap=5.0)
@@ -99,13 +99,13 @@ class Reflector(Generic[T]):
         return float("inf") if self._last_event is None else self._clock() - self._last_event
 
     def request_relist(self) -> None:
-        """Asks for a full list soon, with a sweep of what is gone: the periodic resync."""
+        """Request a full list soon, which also removes deleted objects: the periodic resync."""
         self._relist_wanted = True
         if self._silence_timeout is not None and not self._silence_timeout.expired():
             self._silence_timeout.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Lists and watches until cancelled."""
+        """List and watch until cancelled."""
         self._metrics.reflector_last_event.labels(self._resource.plural).set_function(lambda: self.last_event_age)
         listed = False
         while True:
@@ -115,7 +115,7 @@ class Reflector(Generic[T]):
                     listed = True
                 cause = await self._watch()
             except Exception as error:
-                # Gone, or an answer that cannot be read: changes may have been missed, so begin with a list.
+                # 410 Gone, or an unreadable answer. Changes may be missing, so list again.
                 listed = listed and isinstance(error, ApiError) and not isinstance(error, Gone)
                 await self._failed(error)
                 continue
@@ -135,7 +135,7 @@ class Reflector(Generic[T]):
         self._relist_wanted = False
         version = 0
         present: set[Key] = set()
-        # Page by page: all raw objects at once are many times what is kept of them.
+        # Page by page, because all raw objects together are many times larger than their views.
         async for page in self._client.pages(self._resource, **self._where):
             version = int(page.resource_version)
             for item in page.items:
@@ -146,7 +146,7 @@ class Reflector(Generic[T]):
                 self._apply(item)
         self._metrics.reflector_lists.labels(self._resource.plural).inc()
         self._record_contact()
-        # What a list does not have is gone, without a comparison of versions: a list is never older than the watch
+        # What is not in the list is deleted. No comparison of versions is needed: a list is never older than the watch
         # before it, except after a restore from a backup, and then the list is right, too.
         for key in [key for key in self._objects if key not in present]:
             self._remove(key)
@@ -158,7 +158,7 @@ class Reflector(Generic[T]):
                 self._on_synced()
 
     async def _watch(self) -> str:
-        """Follows one watch to its end; the cause of the end where that is no error."""
+        """Follow one watch to its end. Returns the cause of the end, if it is not an error."""
         seconds = round(self._watch_seconds * (1 + 0.25 * self._rng.random()))
         watch = self._client.watch(
             self._resource, resource_version=str(self._resume_version), timeout_seconds=seconds, **self._where
@@ -207,7 +207,7 @@ class Reflector(Generic[T]):
         self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
 
     def _is_outdated(self, item: Object, version: int) -> bool:
-        """Whether we know more than this event: it is a repetition, or came late."""
+        """Whether the event is older than what we know: a repetition, or a late event."""
         if item["metadata"]["uid"] in self._tombstones:
             return True
         known = self._known.get(_key(item))
@@ -216,20 +216,20 @@ class Reflector(Generic[T]):
         return version <= known[1]
 
     def _apply(self, item: Object) -> None:
-        """The object is there, in this version."""
+        """The object exists in this version."""
         metadata = item["metadata"]
         key, uid, version = _key(item), metadata["uid"], int(metadata["resourceVersion"])
         known = self._known.get(key)
         if known == (uid, version):
             return
         if known is not None and known[0] != uid:
-            # Deleted and made anew under its name, unseen: the callback gets both.
+            # The object was deleted and created again between two events. The callback gets both.
             self._remove(key)
             known = None
         try:
             made = self._transform(item)
         except Exception:
-            # One unreadable object must not stop the others; it is read again on its next change.
+            # An unreadable object must not stop the others. It is read again on its next change.
             log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
             self._metrics.reflector_events.labels(self._resource.plural, "unreadable").inc()
             return
@@ -238,7 +238,7 @@ class Reflector(Generic[T]):
         self._notify("ADDED" if known is None else "MODIFIED", made)
 
     def _remove(self, key: Key, last: Object | None = None) -> None:
-        """The object is gone."""
+        """The object is deleted."""
         known = self._known.pop(key, None)
         if last is not None:
             self._add_tombstone(last["metadata"]["uid"])

@@ -28,11 +28,11 @@ from linkis_ecm.store.schema import execution
 log = logging.getLogger(__name__)
 
 BATCH, LINGER = 500, 0.1
-# Tasks that wait: 60 MB at most; at 100 tasks a second, eight minutes of an outage.
+# The largest number of waiting tasks. They are 60 MB at most: 8 minutes of an outage at 100 tasks a second.
 PENDING_MAX = 50_000
 BACKOFF = Backoff(base=0.2, cap=10.0)
 
-# Errors of the database or its driver for a line that can be no row; the others of its batch can be written.
+# Errors of the database or its driver for one invalid row. The others of its batch can be written.
 _DATA_ERRORS = (DataError, ArithmeticError, TypeError, ValueError)
 _CHANGES = ("status", "final", "reason", "message", "started", "ended")
 _UPDATE = (
@@ -71,11 +71,11 @@ class Journal:
         self.metrics.watch(depth=lambda: len(self._pending) + len(self._writing))
 
     def start(self) -> None:
-        """Starts the one thread that writes."""
+        """Start the writing thread."""
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Takes a line; of one task the last is written, except after one whose `cannot_change` is true."""
+        """Queue a record. Of one task the last is written, except after one whose `cannot_change` is true."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
             if waiting is None or not waiting.cannot_change:
@@ -99,17 +99,17 @@ class Journal:
         return len(ids)
 
     def pending(self, task_id: str) -> ExecutionRecord | None:
-        """The task's line that is not written yet, or None."""
+        """The task's record that is not written yet, or None."""
         with self._lock:
             return self._pending.get(task_id) or self._writing.get(task_id)
 
     def flush(self, timeout: float) -> bool:
-        """Waits until everything offered is written; False where the time is over first."""
+        """Wait until all offered records are written. False if the time expires first."""
         with self._lock:
             return self._lock.wait_for(lambda: not self._pending and not self._writing, timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Writes what can be written in that time, then ends the thread."""
+        """Write what can be written within this time, then end the thread."""
         if self._thread.is_alive() and not self.flush(timeout):
             log.error("%d lines of the execution journal are not in the database", len(self._pending))
         with self._lock:
@@ -143,7 +143,7 @@ class Journal:
                 self._lock.notify_all()
 
     def _write_each(self, batch: list[ExecutionRecord]) -> None:
-        """Writes each line alone; one that cannot be written is left out, and an outage makes the rest wait."""
+        """Write each record by itself. An invalid one is left out. After an outage the rest waits."""
         for number, record in enumerate(batch):
             try:
                 with self._engine.begin() as connection:
@@ -156,7 +156,7 @@ class Journal:
                 return
 
     def _back_off(self, error: SQLAlchemyError, batch: list[ExecutionRecord]) -> None:
-        """Puts the batch back, before what was offered meanwhile, and waits."""
+        """Put the batch back, before records that were offered meanwhile, and wait."""
         self._failures += 1
         self.metrics.errors.labels(type(error).__name__).inc()
         wait = BACKOFF.delay(self._failures, rng=self._rng)
@@ -174,7 +174,7 @@ class Journal:
 
 
 def merge_records(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
-    """The newer line; what it does not say of the request is taken from the older one. Pure."""
+    """The newer record, with the fields of the request from the older one if it lacks them. Pure."""
     if newer.is_complete:
         return newer
     return replace(

@@ -1,4 +1,4 @@
-"""Brings a database to this version's tables with alembic, one process at a time. Must not know the tables itself."""
+"""Migrates a database to this version's tables with alembic, one process at a time. Must not know the tables itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 
-# Seconds for the lock. A migration of these tables takes under a second; another replica may be doing it.
+# Seconds to wait for the lock. Another replica may be migrating, which takes less than a second for these tables.
 LOCK_SECONDS = 60
 _LOCK = "linkis_ecm_migrate"
 
@@ -37,7 +37,7 @@ def upgrade(url: str) -> None:
 
 @contextmanager
 def _migration_lock(engine: Engine) -> Iterator[Connection]:
-    """A connection under a lock that other migrations wait for."""
+    """A connection that holds the lock for migrations. Other processes wait for it."""
     if engine.url.get_backend_name() == "sqlite":
         database = engine.url.database
         if not database or database == ":memory:":
@@ -50,7 +50,7 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
                 yield connection
         return
     with engine.connect() as connection, engine.connect() as holder:
-        # On a connection of its own: MySQL's DDL commits whatever is open.
+        # On its own connection, because MySQL's DDL commits open transactions.
         held = holder.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": _LOCK, "seconds": LOCK_SECONDS})
         if held.scalar() != 1:
             raise DatabaseError(f"another process has migrated the database for {LOCK_SECONDS} s: look at its log")

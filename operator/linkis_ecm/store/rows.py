@@ -57,7 +57,7 @@ def write(connection: Connection, batch: Sequence[EngineRecord], now: datetime) 
     stale = [{f"b_{k}": v for k, v in _guard_row(r, now).items()} for r in newer if r.ticket_id in guards]
     _each(connection, _UPDATE_GUARD, stale)
     _write_live_engines(connection, newer, now)
-    # The history also takes what came late: it is a set of facts.
+    # The history also takes late transitions, because it is a set of facts.
     _write_transitions(connection, [r for r in batch if not guards.get(r.ticket_id, (0, False))[1]])
     return len(newer)
 
@@ -99,13 +99,13 @@ def _changed_row(r: EngineRecord) -> dict[str, Any]:
 
 
 def _greatest(column: Any, name: str) -> Any:
-    """A counter never gets smaller."""
+    """The greater of the old and the new value: a counter never decreases."""
     old = func.coalesce(column, 0)
     return case((old > bind(name), old), else_=bind(name))
 
 
 def _unless_null(column: Any, name: str) -> Any:
-    """NULL keeps the old value: a record that was made without a plugin that is gone erases nothing."""
+    """The new value, or the old one if the new one is NULL: a record made after its plugin was deleted lacks values."""
     return func.coalesce(bind(name, type_=column.type), column)
 
 
@@ -222,7 +222,7 @@ def write_materials(
 
 
 def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
-    """One entry, over an earlier one of the same attempt."""
+    """Write one entry. It replaces an earlier one of the same attempt."""
     table = schema.post_mortem
     key = (table.c.uid == entry.uid, table.c.attempt == entry.attempt)
     values = {
@@ -238,7 +238,7 @@ def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
 
 
 def expired_post_mortems(connection: Connection, now: datetime, total: int, limit: int) -> list[str]:
-    """uids of engines whose bundles have expired; else of the oldest, while all have more than `total` bytes."""
+    """uids of engines whose bundles have expired, or of the oldest, while all together have more than `total` bytes."""
     table = schema.post_mortem
     last, size = func.max(table.c.expires), func.sum(table.c.bytes)
     over = list(connection.scalars(select(table.c.uid).group_by(table.c.uid).having(last <= micros(now)).limit(limit)))
@@ -259,7 +259,7 @@ def delete_post_mortems(connection: Connection, uid: str) -> None:
 
 
 def has_final(connection: Connection, ticket: str) -> bool:
-    """Whether the engine's last row is there."""
+    """Whether the engine's last row exists."""
     table = schema.engine
     found = connection.execute(select(table.c.ticket_id).where(table.c.ticket_id == ticket, table.c.final.is_(True)))
     return found.first() is not None
@@ -293,7 +293,7 @@ def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[
 
 
 def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
-    """Writes a record over whatever is there, final or not: for rows that somebody else changed."""
+    """Overwrite a row, final or not: for rows that another program changed."""
     connection.execute(
         update(schema.engine).where(schema.engine.c.ticket_id == r.ticket_id).values(final=False, as_of=0)
     )

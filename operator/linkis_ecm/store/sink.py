@@ -1,4 +1,4 @@
-"""Writes records of engines to the database: merged by ticket, in batches, from one thread; kept while it is down.
+"""Writes records of engines to the database: merged by ticket, in batches, from one thread, and kept during an outage.
 
 `offer` never blocks and never raises, so that no engine waits for a database. The backlog is bounded by the number of
 engines; after a crash the next operator's first passes offer the same records again. Must not know SQL: that is
@@ -27,8 +27,8 @@ from linkis_ecm.store.metrics import SinkMetrics
 
 log = logging.getLogger(__name__)
 
-# A batch is written when so many engines wait, or so many seconds after the first: 200 rows are one round of
-# statements, and 50 ms are less than a person notices.
+# A batch is written when 200 engines wait, or 50 ms after the first. 200 rows are one round of statements, and a person
+# does not notice 50 ms.
 BATCH, LINGER = 200, 0.05
 # Between tries while the database is down: 0.2 s doubling to 10 s, the longest delay after it is back.
 BACKOFF = Backoff(base=0.2, cap=10.0)
@@ -39,7 +39,7 @@ TRANSITIONS_MAX = 1000
 class Sink:
     """`start`, `offer`, `close`. `clock` is the wall clock; waits are in real time.
 
-    Without `metrics` what is counted is not scraped (tools and tests).
+    Without `metrics` the counters are not scraped (tools and tests).
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Sink:
         self.metrics.watch(depth=lambda: self.depth, lag=lambda: self.lag_seconds)
 
     def start(self) -> None:
-        """Starts the one thread that writes."""
+        """Start the writing thread."""
         self._thread.start()
 
     def offer(self, record: EngineRecord) -> None:
-        """Takes a record; of one engine the newest is written, with the transitions of all."""
+        """Queue a record. Of one engine the newest is written, with the transitions of all."""
         with self._lock:
             waiting = self._pending.get(record.ticket_id)
             since = waiting[0] if waiting is not None else time.monotonic()
@@ -79,13 +79,13 @@ class Sink:
             self._lock.notify_all()
 
     def offer_materials(self, engine_type: str, version: str, materials: Sequence[Material]) -> None:
-        """Takes the files of one engine type and version, all of them."""
+        """Queue the complete list of files of one engine type and version."""
         with self._lock:
             self._materials[engine_type, version] = list(materials)
             self._lock.notify_all()
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None:
-        """Takes the index entry of a bundle; of one attempt the newest counts."""
+        """Queue the index entry of a bundle. Of one attempt the newest counts."""
         with self._lock:
             self._post_mortems[entry.uid, entry.attempt] = entry
             self._lock.notify_all()
@@ -93,7 +93,7 @@ class Sink:
     @property
     def depth(self) -> int:
         """How many records are not in the database yet."""
-        # Within the lock: while a batch is taken out it is in neither place, and 0 must mean that nothing waits.
+        # Within the lock, because a batch that is being taken out is in neither place, and 0 must mean that none waits.
         with self._lock:
             return self._depth()
 
@@ -110,16 +110,16 @@ class Sink:
 
     @property
     def healthy(self) -> bool:
-        """The last try to write succeeded."""
+        """Whether the last write succeeded."""
         return self._failures == 0
 
     def flush(self, timeout: float) -> bool:
-        """Waits until everything offered is written; False where the time is over first."""
+        """Wait until all offered records are written. False if the time expires first."""
         with self._lock:
             return self._lock.wait_for(lambda: not self._depth(), timeout)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Writes what can be written in that time, then ends the thread."""
+        """Write what can be written within this time, then end the thread."""
         if not self.flush(timeout):
             log.error("%d records are not in the database; the next operator offers them again", self.depth)
         with self._lock:
@@ -163,7 +163,7 @@ class Sink:
         return found
 
     def repair(self, record: EngineRecord) -> None:
-        """Writes a record over whatever is there; blocking. Raises SQLAlchemyError."""
+        """Overwrite the row of a record; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
             rows.repair(connection, record, self._clock())
 
@@ -200,7 +200,7 @@ class Sink:
         files: list[tuple[tuple[str, str], Sequence[Material]]],
         bundles: list[PostMortemRecord],
     ) -> int:
-        """One transaction for all; where a row is refused, one for each, and the refused ones are left out."""
+        """Write all in one transaction. If a row is refused, write each in its own, and leave out the refused ones."""
 
         def write_all(connection: Connection) -> int:
             for (engine_type, version), materials in files:
@@ -239,7 +239,7 @@ class Sink:
         return written
 
     def _separately(self, what: str, write: Callable[[Connection], int | None]) -> int:
-        """One write in a transaction of its own; left out where the database refuses it."""
+        """One write in its own transaction. It is left out if the database refuses it."""
         try:
             with self._engine.begin() as connection:
                 return write(connection) or 0
@@ -256,7 +256,7 @@ class Sink:
         files: list[tuple[tuple[str, str], Sequence[Material]]],
         bundles: list[PostMortemRecord],
     ) -> None:
-        """Puts the batch back, before what was offered meanwhile."""
+        """Put the batch back, before records that were offered meanwhile."""
         with self._lock:
             for since, record in reversed(batch):
                 newer = self._pending.get(record.ticket_id)
