@@ -165,7 +165,7 @@ async def test_a_body_that_is_still_sent_after_an_early_answer_is_read_to_its_en
 
     sending = asyncio.create_task(send())
     begun = asyncio.get_running_loop().time()
-    await connection._linger()
+    await connection._close_after_read()
     assert asyncio.get_running_loop().time() - begun == pytest.approx(lasts * http_server.LINGER)
     sending.cancel()
 

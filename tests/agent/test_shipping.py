@@ -361,7 +361,7 @@ async def test_a_result_makes_room_for_what_it_announces_and_no_more(
         assert await put(names[5], b"x" * 301) == 413
         assert sorted(await operator.archive.files(UID, 0)) == names[:5]
         # Broken off: it has cost no more than the 100 bytes that it announced.
-        size, cut = await operator.keeper.take_result(
+        size, cut = await operator.keeper.add_result(
             UID, 0, names[5], breaks(), limit=1000, ticket=TICKET, announced=100
         )
         assert (size, cut) == (0, "cut at 50 bytes: ConnectionResetError")
