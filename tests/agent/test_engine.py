@@ -32,7 +32,7 @@ class Scripted:
         self.warm = asyncio.Event()
         self.warm.set()
         self.next: Scripted | None = None
-        self.is_over = False
+        self.is_closed = False
         self.interrupts: list[float] = []
         self.patience: list[float] = []
         self.sink: OutputSink | None = None
@@ -68,7 +68,7 @@ class Scripted:
         return self.next
 
     def abandon(self) -> None:
-        self.is_over = True
+        self.is_closed = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(ExecutorGoneError())
 

@@ -203,8 +203,8 @@ async def test_outputs_that_grow_after_the_answer_do_not_shift_what_is_counted(
         assert task.outputs is not None
         task.outputs.stream("stdout", "x" * 400)
         book.add(task)
-        task.settle(tasks.TIMEOUT, 0.0)
-        book.over(task)
+        task.finish(tasks.TIMEOUT, 0.0)
+        book.task_ended(task)
         return task
 
     for number in range(20):

@@ -104,7 +104,7 @@ class Engine:
 
         Raises NotReadyError, QueueFullError, OtherTaskError.
         """
-        if (known := self.tasks.same(task_id, code)) is not None:
+        if (known := self.tasks.find_same(task_id, code)) is not None:
             return known
         if self.state not in (IDLE, BUSY):
             raise NotReadyError(_REFUSALS.get(self.state, f"the engine is {self.state} and takes no code"))
@@ -187,7 +187,7 @@ class Engine:
             del self._open_streams[what]
             self._on_change()
 
-    def touch(self) -> None:
+    def record_activity(self) -> None:
         """Something of the engine was read, too short to be told at once: the next report has it."""
         self.last_activity = self._clock()
 
@@ -239,7 +239,7 @@ class Engine:
                     while not self._waiting or self._restarting is not None:
                         self._arrived.clear()
                         await self._arrived.wait()
-                        if self._restarting is not None and self._executor.is_over:
+                        if self._restarting is not None and self._executor.is_closed:
                             raise ExecutorGoneError
                     await self._run_task(self._waiting.popleft())
             except ExecutorGoneError:
@@ -353,7 +353,7 @@ class Engine:
         self._running = task
         self._no_task_running.clear()
         task.begin(self._clock())
-        self.tasks.note(task, "started")
+        self.tasks.write_journal(task, "started")
         self.counters["tasksStarted"] += 1
         self._logs.event("INFO", f"task {task.id} starts, {len(task.code)} characters of {self.capabilities.language}")
         if self.state == IDLE:
@@ -408,8 +408,8 @@ class Engine:
         self._finish_task(task, CANCELLED)
 
     def _finish_task(self, task: Task, status: str) -> None:
-        if task.settle(status, self._clock()):
-            self.tasks.over(task)
+        if task.finish(status, self._clock()):
+            self.tasks.task_ended(task)
 
     async def _stop(self) -> None:
         self._cancel_waiting()
@@ -469,11 +469,11 @@ class _Sink:
 
     def stream(self, name: str, text: str) -> None:
         self._outputs.stream(name, text)
-        self._task.touch()
+        self._task.notify_changed()
 
     def message(self, kind: str, content: dict[str, Any]) -> None:
         self._outputs.message(kind, content)
-        self._task.touch()
+        self._task.notify_changed()
 
 
 def _error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:

@@ -56,36 +56,36 @@ class Task:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def is_over(self) -> bool:
-        """Its caller has been answered."""
+    def is_ended(self) -> bool:
+        """Whether the task has ended and its caller has an answer."""
         return self.done.done()
 
-    def touch(self) -> None:
-        """Wakes those who follow it."""
+    def notify_changed(self) -> None:
+        """Wake the followers of the task."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     def begin(self, now: float) -> None:
         self.status, self.started = RUNNING, now
-        self.touch()
+        self.notify_changed()
 
-    def settle(self, status: str, now: float) -> bool:
-        """Answer the caller, once; False where that was done before."""
+    def finish(self, status: str, now: float) -> bool:
+        """End the task and answer its caller. False if it has ended before."""
         if self.done.done():
             return False
         self.status, self.ended = status, now
         self.done.set_result(None)
-        self.touch()
+        self.notify_changed()
         return True
 
     def result(self) -> dict[str, Any]:
         """The task with its outputs."""
-        return self.told() | {"outputs": self.outputs.result() if self.outputs is not None else []}
+        return self.as_json() | {"outputs": self.outputs.result() if self.outputs is not None else []}
 
-    def told(self) -> dict[str, Any]:
-        """The task without its outputs, as the interface has it."""
+    def as_json(self) -> dict[str, Any]:
+        """The task without its outputs, in the form of interfaces.md."""
         progress, words = self.outputs.progress if self.outputs is not None else (None, "")
-        if self.is_over:
+        if self.is_ended:
             progress = 1.0
         elif self.status == RUNNING:
             progress = max(RUNNING_PROGRESS, progress or 0.0)
@@ -105,14 +105,14 @@ class TaskBook:
     """The engine's tasks by id, and their journal."""
 
     def __init__(
-        self, directory: str, clock: Callable[[], float], on_over: Callable[[Task], None] = lambda _: None
+        self, directory: str, clock: Callable[[], float], on_task_ended: Callable[[Task], None] = lambda _: None
     ) -> None:
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
         self._journal: BoundedFile | None = None
         # Called with each task that has ended.
-        self._on_over = on_over
+        self._on_task_ended = on_task_ended
         # A full disk loses lines of the journal, never the engine.
         with suppress(OSError):
             self._journal = BoundedFile(f"{directory}/{JOURNAL}", keep=JOURNAL_BYTES)
@@ -121,8 +121,8 @@ class TaskBook:
         """The task of that id, while it is remembered."""
         return self._tasks.get(task_id)
 
-    def same(self, task_id: str, code: str) -> Task | None:
-        """The task that was sent with this id before. Raises OtherTaskError where that was other code."""
+    def find_same(self, task_id: str, code: str) -> Task | None:
+        """The task that was sent with this id before, if any. Raises OtherTaskError if it had other code."""
         task = self._tasks.get(task_id)
         if task is not None and task.code != code:
             raise OtherTaskError(
@@ -132,19 +132,19 @@ class TaskBook:
 
     def add(self, task: Task) -> None:
         self._tasks[task.id] = task
-        self.note(task, "accepted", code=len(task.code), sha256=hashlib.sha256(task.code.encode()).hexdigest())
+        self.write_journal(task, "accepted", code=len(task.code), sha256=hashlib.sha256(task.code.encode()).hexdigest())
 
-    def listed(self) -> list[dict[str, Any]]:
-        """All that are remembered, the newest first."""
-        return [task.told() for task in reversed(self._tasks.values())]
+    def list_status(self) -> list[dict[str, Any]]:
+        """The status of all remembered tasks, the newest first."""
+        return [task.as_json() for task in reversed(self._tasks.values())]
 
-    def over(self, task: Task) -> None:
-        """The task has ended: note it, and forget what is over the bounds."""
-        self.note(task, "ended", status=task.status, error=_error(task))
-        self._on_over(task)
+    def task_ended(self, task: Task) -> None:
+        """The task has ended: write it to the journal, and drop old tasks beyond the bounds."""
+        self.write_journal(task, "ended", status=task.status, error=_error(task))
+        self._on_task_ended(task)
         task.kept = task.outputs.size if task.outputs is not None else 0
         self._kept_bytes += task.kept
-        ended = [other for other in self._tasks.values() if other.is_over]
+        ended = [other for other in self._tasks.values() if other.is_ended]
         for other in ended:
             if self._kept_bytes <= MAX_KEPT_BYTES:
                 break
@@ -154,7 +154,7 @@ class TaskBook:
             self._drop_outputs(other)
             del self._tasks[other.id]
 
-    def note(self, task: Task, event: str, **more: Any) -> None:
+    def write_journal(self, task: Task, event: str, **more: Any) -> None:
         """A line of the journal."""
         if self._journal is None:
             return

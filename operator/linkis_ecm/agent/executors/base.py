@@ -100,7 +100,7 @@ class Executor(Protocol):
         """Nothing more is to be had from it: whoever waits for it gets ExecutorGoneError."""
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """It was abandoned."""
 
     def close(self) -> None:

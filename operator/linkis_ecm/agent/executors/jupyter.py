@@ -218,7 +218,7 @@ class JupyterKernel:
             self._execution.done.set_exception(ExecutorGoneError())
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         return self._gone.done()
 
     def drain_pipes(self) -> None:

@@ -28,7 +28,7 @@ class KernelspecKernel(JupyterKernel):
         return KernelspecKernel(spawn_kernel(os.environ), self._on_output)
 
     def stop(self) -> None:
-        if not self.is_over:
+        if not self.is_closed:
             self._session.send(self._control, "shutdown_request", {"restart": False})
 
     def _send_interrupt(self) -> None:

@@ -184,7 +184,7 @@ def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, s
         offset=begin,
         size=min(length, found.st_size - begin),
         # One reader makes many of these calls.
-        done=engine.touch,
+        done=engine.record_activity,
     )
 
 

@@ -56,24 +56,24 @@ class TaskApi:
         except QueueFullError as error:
             raise HttpError(429, str(error), ((b"retry-after", b"1"),)) from None
         if not wait:
-            return json_response(202, task.told())
+            return json_response(202, task.as_json())
         return await self._result(task)
 
     async def tasks(self, path: list[str], request: Request) -> Response:
         """What is behind /v1/tasks."""
         if not path:
             only("GET", request)
-            return json_response(200, {"tasks": self._engine.tasks.listed()})
+            return json_response(200, {"tasks": self._engine.tasks.list_status()})
         task = self._engine.tasks.find(path[0])
         if task is None:
             raise HttpError(404, "this engine knows no such task (any more)")
         match path[1:]:
             case []:
                 only("GET", request)
-                return json_response(200, task.told())
+                return json_response(200, task.as_json())
             case ["result"]:
                 only("GET", request)
-                if not task.is_over:
+                if not task.is_ended:
                     raise HttpError(409, f"the task is {task.status}: ask again when it has ended")
                 return await self._result(task)
             case ["outputs", which]:
@@ -82,7 +82,7 @@ class TaskApi:
             case ["cancel"]:
                 only("POST", request)
                 self._engine.cancel(task)
-                return json_response(202, task.told())
+                return json_response(202, task.as_json())
             case ["events"]:
                 only("GET", request)
                 return self._events(task, request)
@@ -111,7 +111,7 @@ class TaskApi:
 def _output(task: Task, which: str) -> Response:
     """One output of a task that has ended: by its index, or `first`, which is the first table where there is one. The
     rows of a table that is kept as a file are left out."""
-    if not task.is_over:
+    if not task.is_ended:
         raise HttpError(409, f"the task is {task.status}: ask again when it has ended")
     if task.outputs is None:
         raise HttpError(410, NOT_KEPT)
@@ -135,9 +135,9 @@ async def _follow(task: Task, seen: Cursor) -> AsyncGenerator[bytes]:
     """All that becomes of a task from `seen` on; ends with it."""
     told: dict[str, Any] = {}
     while True:
-        changed, over = task.changed, task.is_over
+        changed, over = task.changed, task.is_ended
         lines = []
-        now = {name: task.told()[name] for name in ("status", "progress", "progressMessage")}
+        now = {name: task.as_json()[name] for name in ("status", "progress", "progressMessage")}
         if now != told and not over:
             lines.append({"event": "status", **now})
             told = now
@@ -147,7 +147,7 @@ async def _follow(task: Task, seen: Cursor) -> AsyncGenerator[bytes]:
         if lines:
             lines[-1]["id"] = str(seen)
         if over:
-            lines.append({"event": "end", "id": str(seen), **task.told()})
+            lines.append({"event": "end", "id": str(seen), **task.as_json()})
         if lines:
             yield "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(errors="replace")
         if over:
