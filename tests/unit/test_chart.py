@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from linkis_ecm.engine.launch import AGENT, container_ports
+from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
+from linkis_ecm.model.engineconn import Launch
 from tools.cluster.tools import helm
 from tools.render import render
 
@@ -109,6 +113,42 @@ def test_a_private_issuer_is_configured_whole(mode: str) -> None:
     assert volume["configMap"]["name"] == "company-ca"
 
 
+def policies(*arguments: str) -> list[dict[str, Any]]:
+    return [d["spec"] for d in template(*arguments) if d["kind"] == "NetworkPolicy"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_engines_take_connections_from_operator_and_gateway_to_the_agent_alone(mode: str) -> None:
+    found = policies(*MODES[mode])
+    assert found
+    for policy in found:
+        (rule,) = policy["ingress"]
+        assert rule["ports"] == [{"port": AGENT_PORT, "protocol": "TCP"}]
+        (peer,) = rule["from"]
+        assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ns"}}
+        assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "x"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_of_processes_reach_the_port_that_the_plugin_names_and_no_other(mode: str) -> None:
+    web = {"podSelector": {"matchLabels": {"app": "web"}}}
+    outside = {"ipBlock": {"cidr": "10.1.0.0/16"}}
+    found = policies(*MODES[mode], "--set-json", f"engines.processClients={json.dumps([web, outside])}")
+    assert found
+    for policy in found:
+        agents, processes = policy["ingress"]
+        assert agents["ports"] == [{"port": AGENT_PORT, "protocol": "TCP"}]
+        assert processes == {"from": [web, outside], "ports": [{"port": "engine", "protocol": "TCP"}]}
+    # The name is that of a process's container port; a pod with an agent must not have it.
+    process = Launch(kind="process", port=8443)
+    assert container_ports(process) == [{"name": "engine", "containerPort": 8443}]
+    assert "engine" not in [port["name"] for port in container_ports(AGENT)]
+
+
+def test_without_the_policy_there_is_none() -> None:
+    assert policies("--set", "engines.networkPolicy=false") == []
+
+
 def test_the_database_password_stands_in_a_secret_only() -> None:
     for document in template(*MODES["with a database"]):
         if document["kind"] != "Secret":
@@ -124,6 +164,7 @@ def test_the_database_password_stands_in_a_secret_only() -> None:
         ("engines.python.resources.memory=lots", "/engines/python/resources/memory"),
         ("auth.admins={a b}", "/auth/admins"),
         ("auth.oidc.tokenFile=token", "/auth/oidc/tokenFile"),
+        ("engines.processClients[0].pod=x", "/engines/processClients/0"),
     ],
 )
 def test_a_wrong_value_is_named(value: str, names: str) -> None:
