@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 
 import pytest
@@ -59,14 +60,57 @@ async def test_the_audit_repairs_rows_and_orphans_on_second_sight(world: World) 
     assert await audit.run_once() == {}
 
 
-def canary(world: World) -> Canary:
+async def test_the_audits_age_counts_while_the_replica_leads(world: World) -> None:
+    parts = world.operators[0].parts
+
+    def age() -> float | None:
+        return parts.metrics.registry.get_sample_value("ecm_audit_age_seconds")
+
+    assert math.isnan(age() or 0), "it does not lead yet"
+    await world.until(parts.leading.is_set)
+    began = asyncio.get_running_loop().time()
+    await asyncio.sleep(60)
+    assert age() == pytest.approx(asyncio.get_running_loop().time() - began, abs=0.1), "an audit that never ends shows"
+    await parts.audit.once()
+    await asyncio.sleep(5)
+    assert age() == pytest.approx(5, abs=0.1)
+    parts.stop_leading()
+    await parts.audit.once()
+    assert math.isnan(age() or 0), "one that ends late says nothing of the replica that leads now"
+    parts.start_leading()
+    assert age() == 0
+
+
+async def test_the_canarys_gauge_says_nothing_before_the_first_round(world: World) -> None:
+    await world.until(world.operators[0].parts.reconciler.leading.is_set)
+    metrics, leading = Metrics(), asyncio.Event()
+
+    def ok() -> float:
+        return metrics.registry.get_sample_value("ecm_canary_ok") or 0.0
+
+    flying = asyncio.create_task(canary(world, metrics).run(leading))
+    await asyncio.sleep(100)
+    assert math.isnan(ok())
+    leading.set()
+    await asyncio.sleep(30)
+    assert ok() == 1
+    world.server.watches.lose(ENGINECONNS)
+    await asyncio.sleep(60)
+    assert ok() == 0
+    leading.clear()
+    await asyncio.sleep(100)
+    assert math.isnan(ok()), "another replica leads"
+    flying.cancel()
+
+
+def canary(world: World, metrics: Metrics | None = None) -> Canary:
     async def watch_stalled() -> None:
         raise AssertionError("the watch is well")
 
     parts = world.operators[0].parts
     return Canary(
         client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE,
-        on_watch_stalled=watch_stalled, rng=random.Random(1), metrics=Metrics(),
+        on_watch_stalled=watch_stalled, rng=random.Random(1), metrics=metrics or Metrics(),
     )  # fmt: skip
 
 

@@ -17,6 +17,9 @@ _START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120, 
 # From a round of an idle operator (under 0.1 s) to twice the canary's patience.
 _CANARY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 
+# A gauge that has nothing to say yet: Prometheus compares it with nothing, so it raises no alert.
+NAN = float("nan")
+
 
 class Metrics:
     """The operator's registry and all its families."""
@@ -77,7 +80,8 @@ class Metrics:
         )
         self.audit_age = Gauge(
             "ecm_audit_age_seconds",
-            "Time since the last audit of API, pods and rows ended; -1 before the first.",
+            "Time since the last audit of API, pods and rows ended; before the first, since this replica began to lead."
+            " NaN where it does not lead.",
             registry=self.registry,
         )
         self.canary_seconds = Histogram(
@@ -92,7 +96,13 @@ class Metrics:
             ["phase"],
             registry=self.registry,
         )
-        self.canary_ok = Gauge("ecm_canary_ok", "1 while the last canary round ended in time.", registry=self.registry)
+        self.canary_ok = Gauge(
+            "ecm_canary_ok",
+            "1 while the last canary round ended in time, 0 while it did not. NaN before the first round, and where"
+            " this replica does not lead.",
+            registry=self.registry,
+        )
+        self.canary_ok.set(NAN)
         self.clock_skew = Gauge(
             "ecm_clock_skew_seconds",
             "How far the wall clock has jumped from the process's own since its start.",

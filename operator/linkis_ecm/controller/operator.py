@@ -178,6 +178,7 @@ class Operator:
         """The Lease is held and the caches are filled: this replica writes from now on."""
         log.info("leading, with %d engines", len(self.cache.engines))
         self.metrics.leading.set(1)
+        self.audit.start_leading()
         self.leading.set()
         self.reconciler.enqueue_all()
         for name in self.cache.plugins:
@@ -187,6 +188,7 @@ class Operator:
         """The Lease is lost: this replica writes nothing any more."""
         log.warning("no longer leading")
         self.metrics.leading.set(0)
+        self.audit.stop_leading()
         self.leading.clear()
 
     def alive(self) -> str:

@@ -63,7 +63,7 @@ class WorkerMetrics:
         self._depth = Gauge("ecm_queue_depth", "Objects that wait for a worker.", ["controller"], registry=registry)
         self._age = Gauge(
             "ecm_queue_oldest_age_seconds",
-            "How long the first object in the queue has waited for a worker.",
+            "How long the first object in the queue has waited for a worker; 0 without one.",
             ["controller"],
             registry=registry,
         )

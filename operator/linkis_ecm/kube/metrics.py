@@ -1,8 +1,18 @@
-"""The Prometheus metrics of everything that talks to the API server. Only declares them."""
+"""The Prometheus metrics of everything that talks to the API server. Must not talk to it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _WatchedReflector:
+    objects: Callable[[], int]
+    age: Callable[[], float]
 
 
 class KubeMetrics:
@@ -36,14 +46,40 @@ class KubeMetrics:
             "ecm_reflector_watch_ends", "Watches that ended, by cause.", ["resource", "cause"], registry=registry
         )
         self.reflector_objects = Gauge(
-            "ecm_reflector_objects", "Objects held by a reflector.", ["resource"], registry=registry
-        )
-        self.reflector_last_event = Gauge(
-            "ecm_reflector_last_event_age_seconds",
-            "Time since a reflector last received something from the API server.",
+            "ecm_reflector_objects",
+            "Objects of a kind that the process holds: a sum over its watched namespaces.",
             ["resource"],
             registry=registry,
         )
+        self.reflector_last_event = Gauge(
+            "ecm_reflector_last_event_age_seconds",
+            "Time since the API server last sent something of a kind, in the watched namespace that has waited for"
+            " longest; before the first list, since the reflector began.",
+            ["resource"],
+            registry=registry,
+        )
+        self._reflectors: dict[str, list[_WatchedReflector]] = {}
+
+    @contextmanager
+    def watch_reflector(self, resource: str, *, objects: Callable[[], int], age: Callable[[], float]) -> Iterator[None]:
+        """Within the block, counts a reflector of this resource (in the plural) in the two gauges.
+
+        `objects` is how many it holds, `age` the seconds since it last received something. There is one reflector for
+        each watched namespace; a label for the namespace would clash with the one that Prometheus adds to a target.
+        """
+        watched = self._reflectors.setdefault(resource, [])
+        if not watched:
+            self.reflector_objects.labels(resource).set_function(lambda: float(sum(one.objects() for one in watched)))
+            self.reflector_last_event.labels(resource).set_function(lambda: max(one.age() for one in watched))
+        one = _WatchedReflector(objects, age)
+        watched.append(one)
+        try:
+            yield
+        finally:
+            watched.remove(one)
+            if not watched:
+                self.reflector_objects.remove(resource)
+                self.reflector_last_event.remove(resource)
 
 
 class LeaseMetrics:

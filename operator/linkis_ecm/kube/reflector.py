@@ -84,7 +84,7 @@ class Reflector(Generic[T]):
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._listed = 0
         self._resume_version = 0
-        self._last_event: float | None = None
+        self._last_contact = 0.0
         self._failures = 0
         self._silence_timeout: asyncio.Timeout | None = None
         self._relist_wanted = False
@@ -95,8 +95,8 @@ class Reflector(Generic[T]):
 
     @property
     def last_event_age(self) -> float:
-        """Seconds since the last list, event or bookmark of the API server; infinite before the first list."""
-        return float("inf") if self._last_event is None else self._clock() - self._last_event
+        """Seconds since the last list, event or bookmark of the API server; before the first list, since `run`."""
+        return self._clock() - self._last_contact
 
     def request_relist(self) -> None:
         """Request a full list soon, which also removes deleted objects: the periodic resync."""
@@ -106,7 +106,13 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """List and watch until cancelled."""
-        self._metrics.reflector_last_event.labels(self._resource.plural).set_function(lambda: self.last_event_age)
+        self._last_contact = self._clock()
+        with self._metrics.watch_reflector(
+            self._resource.plural, objects=lambda: len(self._objects), age=lambda: self.last_event_age
+        ):
+            await self._run()
+
+    async def _run(self) -> None:
         listed = False
         while True:
             try:
@@ -151,7 +157,6 @@ class Reflector(Generic[T]):
         for key in [key for key in self._objects if key not in present]:
             self._remove(key)
         self._listed = self._resume_version = version
-        self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
         if not self.synced.is_set():
             self.synced.set()
             if self._on_synced is not None:
@@ -189,7 +194,7 @@ class Reflector(Generic[T]):
 
     def _record_contact(self) -> None:
         self.last_error = None
-        self._last_event = self._clock()
+        self._last_contact = self._clock()
 
     def _apply_event(self, event: WatchEvent) -> None:
         version = int(event.object["metadata"]["resourceVersion"])
@@ -204,7 +209,6 @@ class Reflector(Generic[T]):
             self._remove(_key(event.object), event.object)
         else:
             self._apply(event.object)
-        self._metrics.reflector_objects.labels(self._resource.plural).set(len(self._objects))
 
     def _is_outdated(self, item: Object, version: int) -> bool:
         """Whether the event is older than what we know: a repetition, or a late event."""

@@ -13,7 +13,9 @@ class SinkMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._depth = Gauge("ecm_sink_depth", "Records that wait for the database.", registry=registry)
         self._lag = Gauge(
-            "ecm_sink_lag_seconds", "Age of the oldest record that is not in the database.", registry=registry
+            "ecm_sink_lag_seconds",
+            "Age of the oldest record that is not in the database; 0 without one.",
+            registry=registry,
         )
         self.rows = Counter("ecm_sink_rows", "Records written that changed something.", registry=registry)
         self.errors = Counter("ecm_sink_errors", "Failed tries to write a batch.", ["error"], registry=registry)

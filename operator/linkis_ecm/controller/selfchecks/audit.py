@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
-from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import PODS
@@ -35,7 +35,7 @@ class AuditedRows(Protocol):
 
 
 class Audit:
-    """`run_once` for each resync while leading. `clock` is monotonic, in seconds."""
+    """`run_once` for each resync, between `start_leading` and `stop_leading`. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -55,13 +55,23 @@ class Audit:
         self._drift = metrics.drift
         self._orphans: set[str] = set()
         self._rows_off: dict[str, str] = {}
-        self._ended: float | None = None
-        metrics.audit_age.set_function(lambda: -1.0 if self._ended is None else self._clock() - self._ended)
+        # When the last audit ended, or this replica began to lead; None while it does not lead.
+        self._since: float | None = None
+        metrics.audit_age.set_function(lambda: NAN if self._since is None else self._clock() - self._since)
+
+    def start_leading(self) -> None:
+        """From here on an audit is due."""
+        self._since = self._clock()
+
+    def stop_leading(self) -> None:
+        """Another replica does the audits."""
+        self._since = None
 
     async def run_once(self) -> dict[str, int]:
         """One audit. Returns the number of repaired differences by kind. Raises the database's errors."""
         found = {"orphan_pod": await self._pods()} | await self._tables()
-        self._ended = self._clock()
+        if self._since is not None:
+            self._since = self._clock()
         return {kind: count for kind, count in found.items() if count}
 
     async def _pods(self) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
-from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.engineconn import API_VERSION
@@ -89,6 +89,8 @@ class Canary:
     async def run(self, leading: asyncio.Event) -> None:
         """Repeat rounds while leading, until cancelled."""
         while True:
+            if not leading.is_set():
+                self._metrics.canary_ok.set(NAN)
             await leading.wait()
             try:
                 seconds = await self.run_once()
