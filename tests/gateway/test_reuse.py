@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, CLAIM_LONGEST, Claim
+from linkis_ecm.gateway.inventory.claims import EXPLAINED_MAX
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Conflict, Unreachable
 from tests.gateway.test_linkis import LABELS, NOW, becomes_ready, send
@@ -258,3 +259,81 @@ async def test_an_engine_that_changes_too_often_is_not_claimed(gw: Harness, monk
 
     monkeypatch.setattr(gw.cluster, "patch", refuse)
     assert (await ask(gw)).message == CREATED
+
+
+MEMORY, CORES = "wds.linkis.engineconn.java.driver.memory", "wds.linkis.engineconn.java.driver.cores"
+
+
+async def test_an_engine_that_is_too_small_is_not_given_out(gw: Harness) -> None:
+    small = gw.engine(name="small", spec={"resources": {"cpu": "1", "memory": "1Gi"}})["metadata"]["uid"]
+    big = gw.engine(name="big", spec={"resources": {"cpu": "2", "memory": "4Gi"}})["metadata"]["uid"]
+    first = await ask(gw, properties={MEMORY: "2g"})
+    assert (first.message, first.data["engine"]["ticketId"]) == (REUSED, big)
+    second = await ask(gw, properties={MEMORY: "2g"})
+    assert second.message == CREATED
+    made = gw.engines.resolve(second.data["engine"]["ticketId"])
+    assert made is not None
+    assert made.memory_bytes == 2 << 30
+    third = await ask(gw, properties={CORES: 1})
+    assert (third.message, third.data["engine"]["ticketId"]) == (REUSED, small)
+
+
+async def test_an_engine_without_a_size_of_its_own_has_its_plugins(gw: Harness) -> None:
+    plugin = next(iter(gw.plugins))
+    own = gw.engine(name="plain")["metadata"]["uid"]
+    over = await ask(gw, properties={MEMORY: f"{(plugin.memory_bytes >> 20) + 1}m"})
+    assert over.message == CREATED
+    just = await ask(gw, properties={MEMORY: f"{plugin.memory_bytes >> 20}m"})
+    assert (just.message, just.data["engine"]["ticketId"]) == (REUSED, own)
+
+
+async def test_it_is_explained_on_request_why_each_own_engine_fits_or_not(gw: Harness) -> None:
+    uids = {
+        name: gw.engine(name=name, **changes)["metadata"]["uid"]
+        for name, changes in {
+            "free": {"spec": {"resources": {"cpu": "1", "memory": "4Gi"}}},
+            "small": {"spec": {"resources": {"cpu": "1", "memory": "1Gi"}}},
+            "busy": {"spec": {"resources": {"cpu": "1", "memory": "4Gi"}}, "status": {"engineState": "Busy"}},
+            "ended": {"status": {"engineState": "Failed"}},
+            "bobs": {"spec": {"user": "bob", "resources": {"cpu": "1", "memory": "4Gi"}}},
+        }.items()
+    }
+    asked = {"properties": {MEMORY: "2g"}, "explain": True}
+    answer = await ask(gw, **asked)
+    assert (answer.message, answer.data["engine"]["ticketId"]) == (REUSED, uids["free"])
+    found = {one["engine"]: (one["verdict"], one["sentence"]) for one in answer.data["verdicts"]}
+    assert found == {
+        uids["free"]: ("Fits", "it is free and has what is asked for"),
+        uids["small"]: ("TooSmall", "its memory is 1Gi, asked is 2Gi"),
+        uids["busy"]: ("NotFree", "it is Busy"),
+    }, "neither another user's engine nor one that has ended"
+    again = await ask(gw, **asked)
+    assert again.message == CREATED
+    assert {one["engine"]: one["verdict"] for one in again.data["verdicts"]}[uids["free"]] == "Claimed"
+    assert "verdicts" not in (await ask(gw)).data
+
+
+async def test_a_label_of_another_user_explains_none_of_his_engines(gw: Harness) -> None:
+    gw.engine(name="bobs", spec={"user": "bob"})
+    labels = LABELS | {"userCreator": "bob-IDE"}
+    answer = await ask(gw, labels=labels, explain=True)
+    assert (answer.message, answer.data["verdicts"]) == (CREATED, []), "the login is the user"
+
+
+async def test_a_refusal_explains_too(gw: Harness) -> None:
+    uid = gw.engine(name="small")["metadata"]["uid"]
+    labels = LABELS | {"engineType": "cobol-1"}
+    refused = await ask(gw, labels=labels, explain=True)
+    assert refused.message.startswith("Create engineConn failed, caused by engineType is 'cobol'")
+    (one,) = refused.body["data"]["verdicts"]
+    assert (one["engine"], one["verdict"]) == (uid, "OtherType")
+
+
+async def test_the_explanation_is_bounded(gw: Harness) -> None:
+    for number in range(EXPLAINED_MAX + 5):
+        created = f"2026-11-24T{number // 60:02}:{number % 60:02}:00Z"
+        gw.engine(name=f"e{number}", metadata={"creationTimestamp": created}, status={"engineState": "Busy"})
+    newest = gw.engines.get(("linkis", f"e{EXPLAINED_MAX + 4}"))
+    assert newest is not None
+    verdicts = (await ask(gw, explain=True)).data["verdicts"]
+    assert (len(verdicts), verdicts[0]["engine"]) == (EXPLAINED_MAX, newest.ticket_id)

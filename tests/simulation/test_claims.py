@@ -26,13 +26,13 @@ WANTED = Requirements(user="hadoop", creator="IDE", engine_type="python")
 @asynccontextmanager
 async def gateway(world: World, name: str) -> AsyncIterator[tuple[EngineCache, Claims]]:
     """The part of a gateway that claims: its own client, its own watch."""
-    client, engines = world.server.client(), EngineCache()
-    feeds = Feeds(client, engines=engines, plugins=PluginCache(), namespaces=())
+    client, engines, plugins = world.server.client(), EngineCache(), PluginCache()
+    feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=())
     tasks = [asyncio.create_task(reflector.run()) for reflector in feeds.reflectors]
     numbers = count()
     await world.until(lambda: engines.synced)
     try:
-        yield engines, Claims(client, engines, new_id=lambda: f"{name}-{next(numbers)}", clock=loop_now)
+        yield engines, Claims(client, engines, plugins, new_id=lambda: f"{name}-{next(numbers)}", clock=loop_now)
     finally:
         for task in tasks:
             task.cancel()

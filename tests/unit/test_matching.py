@@ -21,14 +21,18 @@ from linkis_ecm.engine.matching import (
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
-WANTED = Requirements(user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"})
+WANTED = Requirements(
+    user="alice", creator="IDE", engine_type="python", engine_version="3.11", labels={"team": "blue"},
+    cpu_milli=500, memory_bytes=1 << 30,
+)  # fmt: skip
+SIZE = {"cpu": "500m", "memory": "1Gi"}
 
 
 def engine(name: str = "e", **changes: Any) -> KnownEngine:
     """What WANTED asks for, Idle; `metadata`, `spec` and `status` are merged in."""
     parts = {
         "metadata": {"namespace": "linkis", "name": name, "uid": name, "labels": {"team": "blue"}},
-        "spec": {"engineType": "python", "user": "alice", "creator": "IDE"},
+        "spec": {"engineType": "python", "user": "alice", "creator": "IDE", "resources": SIZE},
         "status": {"engineState": "Idle", "engineVersion": "3.11", "address": "10.0.0.1:9105"},
     }  # fmt: skip
     return view_of({part: known | changes.get(part, {}) for part, known in parts.items()})
@@ -48,6 +52,17 @@ CASES: list[tuple[str, dict[str, Any], Mismatch | None, str]] = [
     ("no labels", {"metadata": {"labels": None}}, Mismatch.OTHER_LABELS, "it does not have the labels asked for: team"),
     ("another label", {"metadata": {"labels": {"team": "red"}}}, Mismatch.OTHER_LABELS, "it does not have the labels"),
     ("more labels", {"metadata": {"labels": {"team": "blue", "app": "x"}}}, None, "it is free"),
+    ("more of both", {"spec": {"resources": {"cpu": "4", "memory": "8Gi"}}}, None, "it is free"),
+    ("less cpu", {"spec": {"resources": SIZE | {"cpu": "0.25"}}}, Mismatch.TOO_SMALL, "its cpu is 250m, asked is 500m"),
+    ("less memory", {"spec": {"resources": SIZE | {"memory": "1000M"}}}, Mismatch.TOO_SMALL,
+     "its memory is 1000000000, asked is 1Gi"),
+    ("a little less", {"spec": {"resources": SIZE | {"memory": "1023Mi"}}}, Mismatch.TOO_SMALL,
+     "its memory is 1023Mi, asked is 1Gi"),
+    ("unknown cpu", {"spec": {"resources": {"memory": "1Gi"}}}, Mismatch.TOO_SMALL,
+     "its cpu is not known, asked is 500m"),
+    ("unknown size", {"spec": {"resources": None}}, Mismatch.TOO_SMALL, "its cpu is not known, asked is 500m"),
+    ("no quantity", {"spec": {"resources": SIZE | {"memory": "lots"}}}, Mismatch.TOO_SMALL,
+     "its memory is not known, asked is 1Gi"),
     ("deleted", {"metadata": {"deletionTimestamp": "2026-11-27T11:00:00Z"}}, Mismatch.BEING_DELETED, "it is being"),
     ("stopped", {"spec": {"desiredState": "Stopped"}}, Mismatch.STOP_REQUESTED, "its stop is asked for"),
     ("starting", {"status": {"engineState": "Starting"}}, Mismatch.NOT_FREE, "it is Starting"),
@@ -78,6 +93,19 @@ def test_every_mismatch_has_a_case() -> None:
 def test_without_a_version_any_version_fits() -> None:
     any_version = Requirements(user="alice", creator="IDE", engine_type="python")
     assert verdict(engine(status={"engineVersion": "3.12"}), any_version, NOW).fits
+
+
+@pytest.mark.parametrize("size", [None, {"cpu": "1m", "memory": "1"}])
+def test_without_a_size_any_will_do(size: dict[str, str] | None) -> None:
+    any_size = Requirements(user="alice", creator="IDE", engine_type="python")
+    assert verdict(engine(spec={"resources": size}), any_size, NOW).fits
+
+
+def test_each_size_is_asked_for_alone() -> None:
+    memory = Requirements(user="alice", creator="IDE", engine_type="python", memory_bytes=3 << 20)
+    assert verdict(engine(spec={"resources": {"memory": "3Mi"}}), memory, NOW).fits
+    cpu = Requirements(user="alice", creator="IDE", engine_type="python", cpu_milli=2000)
+    assert verdict(engine(spec={"resources": {"cpu": "1999m"}}), cpu, NOW).sentence == "its cpu is 1999m, asked is 2"
 
 
 def test_the_engine_that_is_idle_longest_comes_first() -> None:

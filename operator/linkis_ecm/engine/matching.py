@@ -65,7 +65,10 @@ def parse_claim(text: object) -> Claim | None:
 
 
 class Candidate(Protocol):
-    """What the rule reads of an engine. `since` is when it entered its state (RFC 3339)."""
+    """What the rule reads of an engine. `since` is when it entered its state (RFC 3339).
+
+    The sizes are what it asked for or its plugin gives it; 0 where that is not known.
+    """
 
     @property
     def key(self) -> tuple[str, str]: ...
@@ -103,16 +106,27 @@ class Candidate(Protocol):
     @property
     def claim(self) -> Claim | None: ...
 
+    @property
+    def cpu_milli(self) -> int: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What an engine must have. Without `engine_version` any version fits; the engine must have all `labels`."""
+    """What is asked for. Without a version, any; each of `labels` must be on the engine.
+
+    The engine must have both sizes, or more; 0 asks for none.
+    """
 
     user: str
     creator: str
     engine_type: str
     engine_version: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    cpu_milli: int = 0
+    memory_bytes: int = 0
 
 
 class Mismatch(StrEnum):
@@ -123,6 +137,7 @@ class Mismatch(StrEnum):
     OTHER_TYPE = "OtherType"
     OTHER_VERSION = "OtherVersion"
     OTHER_LABELS = "OtherLabels"
+    TOO_SMALL = "TooSmall"
     BEING_DELETED = "BeingDeleted"
     STOP_REQUESTED = "StopRequested"
     NOT_FREE = "NotFree"
@@ -157,6 +172,9 @@ def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict
     missing = sorted(name for name, value in required.labels.items() if engine.labels.get(name) != value)
     if missing:
         return Verdict(Mismatch.OTHER_LABELS, f"it does not have the labels asked for: {', '.join(missing)}")
+    small = _too_small(engine, required)
+    if small:
+        return Verdict(Mismatch.TOO_SMALL, small)
     if engine.deleting:
         return Verdict(Mismatch.BEING_DELETED, "it is being deleted")
     if engine.stop_requested:
@@ -168,6 +186,31 @@ def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict
     if engine.claim is not None and engine.claim.holds(now):
         return Verdict(Mismatch.CLAIMED, f"it is claimed by another call until {format_time(engine.claim.until)}")
     return Verdict(None, "it is free and has what is asked for")
+
+
+def _too_small(engine: Candidate, required: Requirements) -> str:
+    """What the engine has too little of, as a sentence; empty where it has enough. A size that is not known is not
+    enough for anything."""
+    for name, has, asked, text in (
+        ("cpu", engine.cpu_milli, required.cpu_milli, _cpu),
+        ("memory", engine.memory_bytes, required.memory_bytes, _memory),
+    ):
+        if has < asked:
+            known = f"its {name} is {text(has)}" if has else f"its {name} is not known"
+            return f"{known}, asked is {text(asked)}"
+    return ""
+
+
+def _cpu(milli: int) -> str:
+    return f"{milli}m" if milli % 1000 else str(milli // 1000)
+
+
+def _memory(size: int) -> str:
+    """Bytes as the largest whole binary unit, as a quantity has it."""
+    for unit, factor in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
 
 
 C = TypeVar("C", bound=Candidate)

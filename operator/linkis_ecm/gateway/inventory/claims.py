@@ -11,29 +11,39 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Requirements, fitting, verdict
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Requirements, Verdict, fitting, verdict
 from linkis_ecm.gateway.http.errors import Refused, unavailable
-from linkis_ecm.gateway.inventory.cache import EngineCache
+from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.cluster import Cluster
+from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, Conflict, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 
 log = logging.getLogger(__name__)
 
-# How often one claim is written if the engine changes meanwhile and is still free. The operator writes an engine's
-# status a few times a minute, so a second change within one call is rare.
+# Writes of one claim where the engine changed and is still free. The operator writes an engine's status some times a
+# minute, so a second change within one call is rare, and a third is not waited for.
 MAX_TRIES = 3
+# Verdicts in one answer: some 150 bytes each, and more engines than one user has.
+EXPLAINED_MAX = 100
 
 
 class Claims:
     """Takes and releases claims. One object per gateway process."""
 
     def __init__(
-        self, cluster: Cluster, engines: EngineCache, *, new_id: Callable[[], str], clock: Callable[[], datetime]
+        self,
+        cluster: Cluster,
+        engines: EngineCache,
+        plugins: PluginCache,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
     ) -> None:
         self._cluster = cluster
         self._engines = engines
+        self._plugins = plugins
         self._new_id = new_id
         self._clock = clock
         # The uids that calls of this process are claiming now. Other calls skip them and so avoid a Conflict.
@@ -44,8 +54,9 @@ class Claims:
         return Claim(self._new_id(), self._clock() + timedelta(seconds=starting) + CLAIM_HOLD)
 
     async def claim_free_engine(self, required: Requirements) -> KnownEngine | None:
-        """Claim a free engine that fits; None if there is none. Raises Refused."""
-        for engine in fitting(self._engines, required, self._clock()):
+        """A free engine that is the caller's from now on, or None where none is left. Raises Refused."""
+        sized = (with_sizes(self._plugins, engine) for engine in self._engines if engine.user == required.user)
+        for engine in fitting(sized, required, self._clock()):
             if engine.uid in self._being_claimed:
                 continue
             self._being_claimed.add(engine.uid)
@@ -57,13 +68,25 @@ class Claims:
                 return claimed
         return None
 
+    def explain(self, required: Requirements) -> list[tuple[KnownEngine, Verdict]]:
+        """The verdict on each live engine of the required user, the newest first, EXPLAINED_MAX at most.
+
+        It says nothing of other users' engines.
+        """
+        own = [engine for engine in self._engines if engine.user == required.user and not engine.is_final]
+        own.sort(key=lambda engine: (engine.created, engine.key), reverse=True)
+        return [(engine, self._judge(engine, required)) for engine in own[:EXPLAINED_MAX]]
+
+    def _judge(self, engine: KnownEngine, required: Requirements) -> Verdict:
+        return verdict(with_sizes(self._plugins, engine), required, self._clock())
+
     async def _claim(self, engine: KnownEngine, required: Requirements) -> KnownEngine | None:
-        """The engine with our claim; None if another call claimed it first or it is not free any more."""
-        # The cache may have changed since the candidates were listed.
+        """The engine with our claim on it; None where somebody else was faster or it is free no more."""
+        # What this process has learned since the candidates were listed.
         current = self._engines.get(engine.key)
         claim = self.new()
         for _ in range(MAX_TRIES):
-            if current is None or current.uid != engine.uid or not verdict(current, required, self._clock()).fits:
+            if current is None or current.uid != engine.uid or not self._judge(current, required).fits:
                 return None
             try:
                 return await self._write(current, claim)

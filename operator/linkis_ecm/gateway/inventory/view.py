@@ -169,8 +169,8 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         finished_time=status.get("finishedTime"),
         next_cull_at=status.get("nextCullAt"),
         cull_blocked_by=status.get("cullBlockedBy"),
-        cpu_milli=_milli((spec.get("resources") or {}).get("cpu")),
-        memory_bytes=_bytes((spec.get("resources") or {}).get("memory")),
+        cpu_milli=milli((spec.get("resources") or {}).get("cpu")),
+        memory_bytes=whole_bytes((spec.get("resources") or {}).get("memory")),
         tenant=str(spec.get("tenant") or ""),
     )
 
@@ -228,11 +228,13 @@ def _time(at: datetime | None) -> str | None:
     return aware.isoformat().replace("+00:00", "Z")
 
 
-def _milli(text: Any) -> int:
+def milli(text: Any) -> int:
+    """A quantity of cpu in thousandths of one; 0 for none and for what is no quantity."""
     return int(_quantity(text) * 1000)
 
 
-def _bytes(text: Any) -> int:
+def whole_bytes(text: Any) -> int:
+    """A quantity of memory in bytes; 0 for none and for what is no quantity."""
     return int(_quantity(text))
 
 
@@ -280,8 +282,8 @@ def plugin_of(item: Mapping[str, Any]) -> PluginView:
         engine_version=str(spec.get("engineVersion") or ""),
         run_types=tuple(map(str, spec.get("runTypes") or ())),
         default=bool(spec.get("default")),
-        cpu_milli=_milli((spec.get("defaultResources") or {}).get("cpu")),
-        memory_bytes=_bytes((spec.get("defaultResources") or {}).get("memory")),
+        cpu_milli=milli((spec.get("defaultResources") or {}).get("cpu")),
+        memory_bytes=whole_bytes((spec.get("defaultResources") or {}).get("memory")),
     )
 
 

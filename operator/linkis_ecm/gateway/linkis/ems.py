@@ -9,10 +9,10 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request
 from linkis_ecm.gateway.inventory.ecm_state import EcmState
+from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import ListEms, ModifyEm, Names
-from linkis_ecm.gateway.linkis.sizes import with_sizes
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import QUOTAS
 from linkis_ecm.model.formats import parse_quantity

@@ -16,11 +16,11 @@ from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
 from linkis_ecm.gateway.http.validate import validated
 from linkis_ecm.gateway.inventory.lookup import require_owner
-from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.inventory.sizes import with_sizes
+from linkis_ecm.gateway.inventory.view import KnownEngine, milli, whole_bytes
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
-from linkis_ecm.gateway.linkis.sizes import with_sizes
 from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine
 from linkis_ecm.gateway.methods.engines import stop
 
@@ -36,20 +36,46 @@ _CONTENT = "onceExecutorContent"
 
 
 async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
-    """A free engine of these labels, or a new one; either is claimed: no other asker gets it for some minutes."""
+    """A free engine of these labels, or a new one; either is claimed: no other asker gets it for some minutes.
+
+    With `explain` the answer's data, a refusal's too, has `verdicts`: {engine (a ticketId), verdict, sentence} for each
+    live engine of the user, the newest first, 100 at most; `verdict` is Fits or why the engine was not given out.
+    """
     create_request = _create_request(call, request, request.time_out)
-    claims = call.gateway.claims
+    required = _requirements(call, create_request)
+    # Before the claim: the chosen engine is Claimed after it.
+    explained = {"verdicts": _verdicts(call, required)} if request.explain else {}
     try:
-        found = await claims.claim_free_engine(_requirements(call, create_request))
+        found, message = await _take_or_make(call, create_request, required)
     except Refused as why:
-        raise _in_linkis_words(why) from None
-    message = "reuse engineConn ended."
-    if found is None:
-        found = await _make(call, create_request, claim=claims.new(starting=create_request.timeout_seconds))
-        message = "create engineConn ended."
+        why.data |= explained
+        raise
     call.audit_engine(found)
     engine = shapes.started(found, ecm=call.gateway.settings.instance)
-    return Answer({"engine": engine | {"lock": found.claim.by if found.claim else None}}, message=message)
+    lock = {"lock": found.claim.by if found.claim else None}
+    return Answer({"engine": engine | lock} | explained, message=message)
+
+
+async def _take_or_make(
+    call: Call, create_request: CreateEngineRequest, required: Requirements
+) -> tuple[KnownEngine, str]:
+    """The engine, and Linkis's word for whether it was free or is new. Raises Refused, in Linkis's words."""
+    claims = call.gateway.claims
+    try:
+        found = await claims.claim_free_engine(required)
+    except Refused as why:
+        raise _in_linkis_words(why) from None
+    if found is not None:
+        return found, "reuse engineConn ended."
+    made = await _make(call, create_request, claim=claims.new(starting=create_request.timeout_seconds))
+    return made, "create engineConn ended."
+
+
+def _verdicts(call: Call, required: Requirements) -> list[dict[str, str]]:
+    return [
+        {"engine": engine.ticket_id, "verdict": str(found.mismatch or "Fits"), "sentence": found.sentence}
+        for engine, found in call.gateway.claims.explain(required)
+    ]
 
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
@@ -147,12 +173,15 @@ def _memory(properties: dict[str, Any]) -> str:
 
 def _requirements(call: Call, create_request: CreateEngineRequest) -> Requirements:
     """What a running engine must have to be given out instead of a new one."""
+    size = create_request.resources
     return Requirements(
         user=create_request.user or call.caller.user,
         creator=create_request.creator,
         engine_type=create_request.engine_type,
         engine_version=create_request.engine_version,
         labels=create_request.labels or {},
+        cpu_milli=milli(size.cpu) if size else 0,
+        memory_bytes=whole_bytes(size.memory) if size else 0,
     )
 
 

@@ -10,10 +10,10 @@ from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
 from linkis_ecm.gateway.inventory.history import Records as Store
 from linkis_ecm.gateway.inventory.lookup import may_use_record
+from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.requests import EcList, Nothing, Records, Ticket
-from linkis_ecm.gateway.linkis.sizes import with_sizes
 
 _CREATOR = re.compile(r"[a-zA-Z\d_.]+", re.ASCII)
 _TIME = "%Y-%m-%d %H:%M:%S"

@@ -32,6 +32,7 @@ class AskEngine(LinkisRequest):
     create_service: Text | None = None
     description: Words | None = None
     ignore_timeout: bool = False
+    explain: bool = Field(False, description="Say of each engine of the user why it fits or not (askEngineConn).")
 
 
 class Instance(LinkisRequest):
