@@ -63,7 +63,7 @@ def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[s
     kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     kept.setdefault("MPLCONFIGDIR", f"{directory}/matplotlib")
     kept["IPYTHONDIR"] = f"{directory}/ipython"
-    # ipykernel's watch on its parent: a kernel never outlives its agent.
+    # Whom the kernel watches: it never outlives its agent (agent.parent_death, and ipykernel's own watch).
     kept["JPY_PARENT_PID"] = str(os.getpid())
     return kept
 

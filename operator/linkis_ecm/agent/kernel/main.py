@@ -9,11 +9,13 @@ matplotlib.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from typing import Any
 
 from linkis_ecm.agent.lean import lean_package
+from linkis_ecm.agent.parent_death import end_with
 
 
 def _import_ipykernel() -> Any:
@@ -33,6 +35,7 @@ def _import_ipykernel() -> Any:
 def main() -> None:
     """Serve the connection file named by the first argument until told to shut down; the second is the folder for
     results that are too big to be shown."""
+    end_with(int(os.environ["JPY_PARENT_PID"]))
     # Imports make many objects and no garbage: 14 ms of collector for nothing.
     gc.disable()
     base = _import_ipykernel()
