@@ -71,11 +71,11 @@ async def test_the_audits_age_counts_while_the_replica_leads(world: World) -> No
     began = asyncio.get_running_loop().time()
     await asyncio.sleep(60)
     assert age() == pytest.approx(asyncio.get_running_loop().time() - began, abs=0.1), "an audit that never ends shows"
-    await parts.audit.once()
+    await parts.audit.run_once()
     await asyncio.sleep(5)
     assert age() == pytest.approx(5, abs=0.1)
     parts.stop_leading()
-    await parts.audit.once()
+    await parts.audit.run_once()
     assert math.isnan(age() or 0), "one that ends late says nothing of the replica that leads now"
     parts.start_leading()
     assert age() == 0
