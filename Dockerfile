@@ -35,4 +35,5 @@ COPY operator/linkis_ecm/agent /opt/venv/lib/python3.11/site-packages/linkis_ecm
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib/python3.11/site-packages/linkis_ecm
 USER 10001:10001
 EXPOSE 9105
-ENTRYPOINT ["python", "-m", "linkis_ecm.agent"]
+# -I: no variable of the environment and no file of the working directory changes what this process imports.
+ENTRYPOINT ["python", "-I", "-m", "linkis_ecm.agent"]

@@ -82,7 +82,7 @@ def kernel_result(client: BlockingKernelClient) -> None:
 def agent(round_trips: int) -> tuple[float, list[float], dict[str, float]]:
     """Seconds from starting the agent to the result of 1+1 over HTTP, of later ones, and its phases."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = dict(os.environ, ECM_TOKEN=TOKEN, ECM_LOG_DIR=folder, ECM_AGENT_PORT="0",
+        environment = dict(os.environ, ECM_AGENT_KEY=TOKEN, ECM_LOG_DIR=folder, ECM_AGENT_PORT="0",
                            ECM_AGENT_HOST="127.0.0.1", ECM_REPORT_URL="")  # fmt: skip
         started, wall = time.perf_counter(), time.time()
         process = subprocess.Popen(

@@ -16,9 +16,9 @@ from typing import Any
 
 from bench.serving import Server, serving, until_let_go
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.model.token import engine_token
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness, engine_item
+from tools.testkit.keys import agent_key_of
 from tools.testkit.stores import store_in
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
@@ -43,7 +43,7 @@ def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
             place = folder / f"agent-{number}"
             place.mkdir()
             uid = engine_item(name=name_of(number))["metadata"]["uid"]
-            agent = AgentProcess(place, wait=False, ECM_TOKEN=engine_token(KEY, uid, 0))
+            agent = AgentProcess(place, wait=False, ECM_AGENT_KEY=agent_key_of(KEY, uid, 0))
             stack.callback(agent.close)
             started.append(agent)
         for agent in started:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from linkis_ecm.model.token import engine_token, master_key
 
 from bench.table import Table
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS
-from linkis_ecm.model.token import engine_token, master_key
 from tools.cluster import binaries, tools
 from tools.testkit import kubectl
 

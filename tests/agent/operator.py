@@ -15,13 +15,14 @@ from linkis_ecm.controller.agents.uploads import Uploads
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.engine.view import pod_view
 from linkis_ecm.model.record import PostMortemRecord
-from linkis_ecm.model.token import engine_token
+from tools.testkit.keys import agent_key_of, enrolment_of
 
 KEY = b"k" * 32
 UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
 TICKET = "11111111-2222-3333-4444-555555555555"
-TOKEN = engine_token(KEY, UID, 0)
+TOKEN = agent_key_of(KEY, UID, 0)
 
 
 class Index:
@@ -61,7 +62,9 @@ class Operator:
         )  # fmt: skip
         self.reports: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self._around])
-        self.uploads = Uploads(cache=self.cache, keeper=self.keeper, token_key=KEY, file_max=file_max, metrics=metrics)
+        self.uploads = Uploads(
+            cache=self.cache, keeper=self.keeper, master_keys=(KEY,), file_max=file_max, metrics=metrics
+        )
         self.uploads.add_routes(self.app)
         self.app.router.add_post("/v1/report", self._report)
 
@@ -82,6 +85,7 @@ class Operator:
         return web.Response(status=204)
 
     async def start(self) -> str:
+        self.pod("Running")
         self.runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
@@ -96,3 +100,20 @@ class Operator:
                 "spec": {"engineType": "python", "user": "hadoop"} | spec,
             }
         )
+        self.pod("Running")
+
+    def pod(self, phase: str) -> None:
+        """The engine's pod, as the watch shows it."""
+        self.version += 1
+        owner = {"kind": "EngineConn", "uid": UID, "name": "first"}
+        self.cache.apply_pod(
+            pod_view(
+                {
+                    "metadata": {
+                        "namespace": "lab", "name": "first-0", "uid": enrolment_of(UID).pod_uid,
+                        "resourceVersion": str(self.version), "ownerReferences": [owner],
+                    },
+                    "status": {"phase": phase},
+                }
+            )
+        )  # fmt: skip

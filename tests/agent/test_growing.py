@@ -275,7 +275,7 @@ def test_a_log_on_a_disk_that_is_full_gives_half_of_itself_for_what_comes(
 )
 def test_a_bound_that_cannot_be_kept_is_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is '{value}': write a whole number from"):
-        read_settings({"ECM_TOKEN": "t", name: value})
+        read_settings({"ECM_AGENT_KEY": "k", name: value})
 
 
 # -- over HTTP -------------------------------------------------------------------------------------------------------

@@ -221,7 +221,10 @@ def test_a_kernel_does_not_outlive_its_agent(start: Start) -> None:
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"ECM_TOKEN": ""}, "ECM_TOKEN is empty: set it to this engine's bearer token"),
+        (
+            {"ECM_AGENT_KEY": ""},
+            "ECM_REPORT_URL is empty: set it to the operator's reports service, which gives the key",
+        ),
         ({"ECM_AGENT_PORT": "http"}, "ECM_AGENT_PORT is 'http': write a whole number from 0 to 65535"),
         ({"ECM_REPORT_URL": "ftp://x"}, "ECM_REPORT_URL is 'ftp://x': write it like http://host:9103"),
         ({"ECM_REPORT_PERIOD": "often"}, "ECM_REPORT_PERIOD is 'often': write a number of seconds"),

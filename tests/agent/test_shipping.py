@@ -19,9 +19,13 @@ from linkis_ecm.controller import evidence
 from linkis_ecm.engine.launch import AFTER_GRACE
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
 from tools.testkit.agent_process import PATIENCE, AgentProcess, until
+from tools.testkit.keys import NONCE, enrolment_of
 
 # The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
 FILE_MAX = 4 << 20
+
+# What the query of an enrolled agent has besides.
+PROOF = {"podUid": enrolment_of(UID).pod_uid, "enrolment": NONCE}
 
 
 @pytest.fixture
@@ -36,7 +40,13 @@ Start = Callable[..., AgentProcess]
 
 
 async def started(start: Start, operator: Operator, **environment: str) -> AgentProcess:
-    settings = {"ECM_REPORT_URL": operator.url, "ECM_UID": UID, "ECM_TICKET_ID": TICKET, "ECM_TOKEN": TOKEN}
+    settings = {
+        "ECM_REPORT_URL": operator.url,
+        "ECM_UID": UID,
+        "ECM_TICKET_ID": TICKET,
+        "ECM_AGENT_KEY": TOKEN,
+        "ECM_POD_UID": f"pod-{UID}",
+    }
     wait = environment.get("ECM_MODE") != "once"
     return await asyncio.to_thread(start, wait=wait, **(settings | environment))
 
@@ -133,7 +143,15 @@ def test_the_agents_end_fits_into_the_pods_time_after_the_grace() -> None:
 
 
 async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:
-    good = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    good = {
+        "uid": UID,
+        "attempt": "0",
+        "namespace": "lab",
+        "name": "first",
+        "ticket": TICKET,
+        "podUid": f"pod-{UID}",
+        "enrolment": NONCE,
+    }
     other = "1c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
     async with aiohttp.ClientSession(operator.url) as session:
 
@@ -149,7 +167,13 @@ async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: 
         assert await put("bundle.json", TOKEN) == 404
         assert await put("..%2Fstdout", TOKEN) == 404
         assert await operator.archive.attempts(UID) == []
+        assert await put("stdout", TOKEN, podUid="another") == 401
+        assert await put("stdout", TOKEN, enrolment="f" * 32) == 401
         assert await put("stdout", TOKEN) == 200
+        operator.pod("Failed")
+        assert await put("stdout", TOKEN) == 409, "a key that outlives its pod opens nothing"
+        operator.cache.drop_pod(operator.cache.pod_by_uid(UID, f"pod-{UID}"))
+        assert await put("stdout", TOKEN) == 409
         async with session.get("/v1/job", params=good, headers={"Authorization": "Bearer x"}) as answer:
             assert answer.status == 401
 
@@ -311,7 +335,15 @@ async def test_the_archive_keeps_the_latest_of_too_many_results(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evidence, "RESULTS_MAX", 3)
-    query = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    query = {
+        "uid": UID,
+        "attempt": "0",
+        "namespace": "lab",
+        "name": "first",
+        "ticket": TICKET,
+        "podUid": f"pod-{UID}",
+        "enrolment": NONCE,
+    }
     headers = {"Authorization": f"Bearer {TOKEN}"}
     names = [f"result-{n:020x}.arrow" for n in range(5)]
     async with aiohttp.ClientSession(operator.url) as session:
@@ -341,7 +373,15 @@ async def test_a_result_makes_room_for_what_it_announces_and_no_more(
 ) -> None:
     monkeypatch.setattr(evidence, "RESULT_BYTES", 300)
     monkeypatch.setattr(evidence, "RESULTS_BYTES", 500)
-    query = {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET}
+    query = {
+        "uid": UID,
+        "attempt": "0",
+        "namespace": "lab",
+        "name": "first",
+        "ticket": TICKET,
+        "podUid": f"pod-{UID}",
+        "enrolment": NONCE,
+    }
     headers = {"Authorization": f"Bearer {TOKEN}"}
     names = [f"result-{n:020x}.arrow" for n in range(6)]
     async with aiohttp.ClientSession(operator.url) as session:

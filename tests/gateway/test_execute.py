@@ -15,8 +15,8 @@ from aiohttp import web
 
 from linkis_ecm.gateway.agents.client import EXECUTES_PER_ENGINE, WHOLE_RESULT
 from linkis_ecm.gateway.inventory.view import engine_of_record
-from linkis_ecm.model.token import engine_token
 from tools.testkit.gateways import KEY, PATIENCE, Harness, engine_item
+from tools.testkit.keys import agent_key_of
 
 Make = Callable[..., Awaitable[Harness]]
 RESULT = {
@@ -47,7 +47,7 @@ async def test_the_code_reaches_the_agent_once_with_the_engines_own_token(gw: Ha
     assert answer.data == RESULT
     ((verb, path, headers, body),) = agent.requests
     assert (verb, path) == ("POST", "/v1/execute")
-    assert headers["Authorization"] == f"Bearer {engine_token(KEY, engine['metadata']['uid'], 0)}"
+    assert headers["Authorization"] == f"Bearer {agent_key_of(KEY, engine['metadata']['uid'], 0)}"
     sent = json.loads(body)
     assert sent.pop("taskId")
     assert sent == {"code": "print('zwölf')", "runType": "python", "timeoutSeconds": 7}

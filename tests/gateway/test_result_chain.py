@@ -33,7 +33,13 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 async def killed_after(code: str, operator: Operator, folder: Path) -> dict[str, Any]:
     """What the code gave in an engine whose pod was killed once its result was in the archive."""
     agent = await asyncio.to_thread(
-        AgentProcess, folder, ECM_REPORT_URL=operator.url, ECM_UID=UID, ECM_TICKET_ID=TICKET, ECM_TOKEN=TOKEN
+        AgentProcess,
+        folder,
+        ECM_REPORT_URL=operator.url,
+        ECM_UID=UID,
+        ECM_TICKET_ID=TICKET,
+        ECM_AGENT_KEY=TOKEN,
+        ECM_POD_UID=f"pod-{UID}",
     )
     try:
         result = await asyncio.to_thread(agent.execute, code)

@@ -16,12 +16,12 @@ from sqlalchemy import insert, update
 
 from e2e.session import ENTRIES, LINES, cut_lines, shortened
 from linkis_ecm.gateway.main import finder
-from linkis_ecm.model.token import engine_token
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness
+from tools.testkit.keys import agent_key_of
 from tools.testkit.stores import database_in
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +52,8 @@ class Operator:
 
     async def start(self, item: dict[str, Any]) -> None:
         uid, ticket = item["metadata"]["uid"], item["spec"].get("ticketId") or item["metadata"]["uid"]
-        token = engine_token(KEY, uid, 0)
-        self.agent = await asyncio.to_thread(AgentProcess, self.folder, ECM_TOKEN=token)
+        token = agent_key_of(KEY, uid, 0)
+        self.agent = await asyncio.to_thread(AgentProcess, self.folder, ECM_AGENT_KEY=token)
         suffix = f"hadoop/20261124/python/{ticket}/logs"
         instance = f"{item['metadata']['name']}-0.linkis-engines.linkis:9105"
         now = naive(self.gw.clock())

@@ -25,9 +25,9 @@ from linkis_ecm.gateway.methods.logs import LogFile, download_engine_log, follow
 from linkis_ecm.gateway.methods.resources import EngineReport, report_resource_usage
 from linkis_ecm.gateway.methods.results import get_result_set
 from linkis_ecm.gateway.methods.tasks import execute_code, get_task_result, task_events
-from linkis_ecm.model.token import engine_token
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, Harness
+from tools.testkit.keys import agent_key_of
 from tools.testkit.real_agents import UID
 
 ALICE, BOB = Caller("alice"), Caller("bob")
@@ -199,7 +199,7 @@ async def test_an_engine_reports_with_its_own_token(gw: Harness) -> None:
     async with caller(gw, Caller("")) as call:
         with pytest.raises(Refused, match="Authorization is missing"):
             await report_resource_usage(call, EngineReport("", usage))
-        await report_resource_usage(call, EngineReport(engine_token(KEY, uid, 0), usage))
+        await report_resource_usage(call, EngineReport(agent_key_of(KEY, uid, 0), usage))
     kept = gw.gateway.usage_reports.get(uid)
     assert kept is not None
     assert (kept.memory_bytes, kept.source) == (7, "reported")

@@ -19,11 +19,11 @@ from sqlalchemy import Engine, insert, update
 
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model import reasons
-from linkis_ecm.model.token import engine_token
 from linkis_ecm.store.linkis import record
 from tests.judge.build import BUILD_SECONDS, judge
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness
+from tools.testkit.keys import agent_key_of
 from tools.testkit.stores import store_in
 
 # Cold, the first of these tests builds the judge.
@@ -111,7 +111,7 @@ def _now() -> datetime:
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     """A real agent that has printed LINES lines, and runs a task until it is closed."""
-    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_TOKEN=engine_token(KEY, UID, 0))
+    process = AgentProcess(tmp_path_factory.mktemp("agent"), ECM_AGENT_KEY=agent_key_of(KEY, UID, 0))
     try:
         process.execute(f"for n in range({LINES}): print('line', n)")
         process.json("POST", "/v1/execute", {"taskId": "long", "code": "import time; time.sleep(600)", "wait": False})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
-from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Script, World
+from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Agent, Script, World
 
 pytestmark = pytest.mark.looptime
 
@@ -296,19 +296,86 @@ async def test_reports_that_are_not_the_engines_change_nothing(world: World) -> 
     agent = world.agent("e")
     agent.state = "Idle"
     good = dict(agent.env)
+    agent.key = "guess"
+    assert agent.report() == 401
+    agent.key = ""
+    # A pod that has proved itself, and speaks for another engine, another attempt, another name.
     for change, code in (
-        ({"ECM_TOKEN": "guess"}, 401),
-        ({"ECM_UID": "other"}, 401),
-        ({"ECM_ATTEMPT": "1"}, 401),
+        ({"ECM_UID": "other"}, 404),
+        ({"ECM_ATTEMPT": "1"}, 409),
         ({"ECM_NAME": "x"}, 404),
     ):  # fmt: skip
         agent.env = good | change
         assert agent.report() == code
     agent.env = good
+    assert agent.report(podUid="another-pod") == 401
+    assert agent.report(enrolment="short") == 400
     assert agent.report(state="Flying") == 400
     assert agent.report(sequence=-1) == 400
     assert world.state("e") == "Starting"
     assert agent.report() == 204
     await world.until_state("e", "Idle")
+    assert world.status("e")["agentKey"]["podUid"] == agent.pod["metadata"]["uid"]
+    for change in ({"ECM_UID": "other"}, {"ECM_ATTEMPT": "1"}):
+        agent.env = good | change
+        assert agent.report() == 401, "its key is that of one engine and one attempt"
+    agent.env = good
     assert agent.report(sequence=1, state="Busy") == 204, "an old report is taken and changes nothing"
     assert world.row("e").status.value == "Idle"  # type: ignore[union-attr]
+
+
+async def test_only_the_first_agent_of_a_pod_gets_a_key(world: World) -> None:
+    """Code of the engine can read the pod's token, too: it comes second, or it is seen."""
+    world.create("e")
+    await world.until_state("e", "Idle")
+    agent = world.agent("e")
+    key = agent.key
+    thief = Agent(world, agent.pod, agent.script, state="Busy", nonce="f" * 32, sequence=1000)
+    assert thief.report() == 403
+    assert thief.key == ""
+    thief.key = key
+    assert thief.report() == 401, "a key is of one enrolment"
+    assert world.state("e") == "Idle"
+    assert agent.report() == 204
+
+
+async def test_an_answer_that_was_lost_is_repeated(world: World) -> None:
+    """The agent asks again with the same number, of this operator or of its successor."""
+    world.create("e", Script(ready=5))
+    await world.until(lambda: world.pods("e") and world.pods("e")[0]["metadata"]["uid"] in world.agents)
+    agent = world.agent("e")
+    assert agent.report() == 204
+    key, agent.key = agent.key, ""
+    assert agent.report() == 204
+    assert agent.key == key
+    await world.crash(world.operators[0])
+    await world.start("two")
+    await world.until(lambda: agent.report() == 204)
+    assert agent.key == key, "nothing was written of it yet, and the key is the same"
+    await world.until_state("e", "Idle")
+    assert world.status("e")["agentKey"]["enrolment"] == agent.nonce
+
+
+async def test_a_successor_knows_the_enrolment_from_the_status(world: World) -> None:
+    world.create("e")
+    await world.until_state("e", "Idle")
+    agent = world.agent("e")
+    agent.end()
+    await world.crash(world.operators[0])
+    await world.start("two")
+    thief = Agent(world, agent.pod, agent.script, nonce="f" * 32, sequence=1000)
+    await world.until(lambda: thief.report() == 403)
+    world.edit("e", desiredState="Stopped")
+    await world.until_state("e", "Success")
+    assert world.stops == ["e"], "the agent was asked with its key, before it reported again"
+
+
+async def test_another_attempts_agent_gets_another_key(world: World) -> None:
+    world.create("e", restartPolicy={"type": "OnInfrastructureFailure"})
+    await world.until_state("e", "Idle")
+    first = world.agent("e")
+    world.delete_pod("e")
+    await world.until(lambda: world.status("e").get("attempt") == 1 and world.state("e") == "Idle", 120)
+    second = world.agent("e")
+    assert second.key not in ("", first.key)
+    assert first.report() == 409, "its key is right, and its attempt is over"

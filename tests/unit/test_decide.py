@@ -80,6 +80,7 @@ IDLE = {
     "engineState": "Idle", "reason": "KernelReady", "stateSince": "2026-11-24T12:00:02.000000Z", "podName": "e-pod-0",
     "readyTime": "2026-11-24T12:00:02.000000Z", "observedGeneration": 1, "attempt": 0, "engineType": "python",
     "engineVersion": "3.11",
+    "agentKey": {"podUid": "p1", "enrolment": "0123456789abcdef0123456789abcdef", "keyId": "00000000"},
 }  # fmt: skip
 STARTING = {"engineState": "Starting", "reason": "PodCreated", "podName": "e-pod-0", "observedGeneration": 1}
 
@@ -196,6 +197,12 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("stop of a ready engine", lambda: snapshot(
         engine=engine(IDLE, desiredState="Stopped"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN, "StoppedByUser",
      (StopAgent,)),
+    ("stop where nobody has its agent's key", lambda: snapshot(
+        engine=engine(IDLE | {"agentKey": None}, desiredState="Stopped"), pod=pod(), report=report()), 9,
+     S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
+    ("stop where the key is of another pod", lambda: snapshot(
+        engine=engine(IDLE, desiredState="Stopped"), pod=pod(uid="p2"), report=report()), 9,
+     S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
     ("stop with a grace that was edited to more than a pod can have", lambda: snapshot(
         engine=engine(IDLE, desiredState="Stopped", stopGrace="2h"), pod=pod(), report=report()), 9, S.SHUTTING_DOWN,
      "StoppedByUser", (StopAgent,)),

@@ -230,13 +230,12 @@ def manifest(launched: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 
 def test_a_processs_pod_has_nothing_of_an_agent() -> None:
-    made = launch.with_token(manifest(TCP), "secret")
+    made = manifest(TCP)
     (container,) = made["spec"]["containers"]
     assert (container["command"], container["args"]) == (["python3"], ["-m", "http.server", "8080"])
     assert container["env"] == [{"name": "LANG", "value": "C"}]
     assert container["ports"] == [{"name": "engine", "containerPort": 8080}]
     text = json.dumps(made)
-    assert "secret" not in text
     assert "ECM_" not in text
     assert "9105" not in text
     assert made["spec"]["terminationGracePeriodSeconds"] == 30
@@ -245,17 +244,18 @@ def test_a_processs_pod_has_nothing_of_an_agent() -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-def test_an_agents_pod_has_its_token_from_the_executor_alone() -> None:
-    bare = manifest({"kind": "agent"}, runTypes=["python"])
-    (container,) = bare["spec"]["containers"]
-    env = {variable["name"]: variable["value"] for variable in container["env"]}
-    assert env["ECM_TOKEN"] == ""
+def test_an_agents_pod_proves_itself_by_a_token_of_the_kubelet_and_holds_no_secret() -> None:
+    made = manifest({"kind": "agent"}, runTypes=["python"])
+    (container,) = made["spec"]["containers"]
+    env = {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in container["env"]}
     assert env["ECM_MODE"] == "computation"
+    assert env["ECM_POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    assert not [name for name in env if "TOKEN" in name or "KEY" in name]
     assert "readinessProbe" not in container
-    filled = launch.with_token(bare, "secret")
-    env = {variable["name"]: variable["value"] for variable in filled["spec"]["containers"][0]["env"]}
-    assert env["ECM_TOKEN"] == "secret"
-    assert "secret" not in json.dumps(bare), "the decision's own pod stays without it"
+    (identity,) = [volume for volume in made["spec"]["volumes"] if volume["name"] == "identity"]
+    (source,) = identity["projected"]["sources"]
+    assert source == {"serviceAccountToken": {"audience": "linkis-ecm", "expirationSeconds": 600, "path": "token"}}
+    assert {"name": "identity", "mountPath": "/var/run/linkis-ecm", "readOnly": True} in container["volumeMounts"]
 
 
 BOUNDS = {"initialDelaySeconds": 0, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}

@@ -20,7 +20,7 @@ def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
 
 
 def test_an_agent_without_new_settings_keeps_its_defaults() -> None:
-    settings = read_settings({"ECM_TOKEN": "t"})
+    settings = read_settings({"ECM_AGENT_KEY": "k"})
     assert settings.log_file_bytes == launch.LOG_FILE_MIB * MIB
     assert settings.log_total_bytes == launch.LOG_TOTAL_MIB * MIB
 

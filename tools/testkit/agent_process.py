@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tools.testkit.keys import NONCE, enrolment_of
+
 T = TypeVar("T")
 TOKEN = "token-of-this-engine"
 # Stands for the agent's own token.
@@ -40,9 +42,11 @@ class AgentProcess:
         self.log_dir.mkdir()
         settings = {
             "ECM_NAMESPACE": "lab", "ECM_NAME": "first", "ECM_UID": "uid-1", "ECM_ATTEMPT": "0", "ECM_TICKET_ID": "t-1",
-            "ECM_TOKEN": TOKEN, "ECM_LOG_DIR": str(self.log_dir), "ECM_AGENT_PORT": "0", "ECM_AGENT_HOST": "127.0.0.1",
-            "HOME": "/nonexistent",
+            "ECM_AGENT_KEY": TOKEN, "ECM_ENROLMENT": NONCE, "ECM_LOG_DIR": str(self.log_dir), "ECM_AGENT_PORT": "0",
+            "ECM_AGENT_HOST": "127.0.0.1", "HOME": "/nonexistent",
         }  # fmt: skip
+        uid = environment.get("ECM_UID", settings["ECM_UID"])
+        settings["ECM_POD_UID"] = enrolment_of(uid).pod_uid
         with open(folder / "container.out", "wb") as out, open(folder / "container.err", "wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "linkis_ecm.agent"],
@@ -52,7 +56,7 @@ class AgentProcess:
                 preexec_fn=drop_capabilities,  # noqa: PLW1509 - it only makes system calls
                 cwd=folder,
             )
-        self.token = {**settings, **environment}["ECM_TOKEN"]
+        self.token = {**settings, **environment}["ECM_AGENT_KEY"]
         self.container_out = folder / "container.out"
         self.container_err = folder / "container.err"
         self.port = 0

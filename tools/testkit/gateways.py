@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
 from linkis_ecm.gateway.auth.tokens import TokenFile
@@ -22,6 +23,7 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from tools.testkit.fakes.rules import merged
+from tools.testkit.keys import agent_key_of, key_status
 
 BASE = "/api/rest_j/v1/engineconnManager"
 TOKEN = "LINKIS-TEST-0123456789"
@@ -57,6 +59,7 @@ def engine_item(**changes: Any) -> dict[str, Any]:
             "serviceInstance": f"{pod}.linkis-engines.linkis:9105",
             "address": "127.0.0.1:1",
             "attempt": 0,
+            "agentKey": key_status(KEY, uid),
             "ecmInstance": EM,
             "logDirSuffix": f"alice/20261124/python/{ticket}/logs",
             "startup": {"accepted": "2026-11-24T04:00:00.000000Z", "ready": "2026-11-24T04:00:01.250000Z"},
@@ -191,11 +194,15 @@ class ScriptedAgent:
     left: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
     connections: int = 0
+    # Of the engine that has this agent: callers want a proof of it before they ask anything.
+    key: str = ""
     _runner: web.ServerRunner | None = None
 
     async def start(self) -> str:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
+            if request.path == "/v1/identity":
+                return web.json_response({"proof": proof(self.key, request.query["challenge"])})
             self.requests.append((request.method, request.path_qs, dict(request.headers), body))
             self.asked.set()
             try:
@@ -299,7 +306,11 @@ class Harness:
         return agent
 
     def engine(self, **changes: Any) -> dict[str, Any]:
-        return self.cluster.put(engine_item(**changes))
+        item = engine_item(**changes)
+        for agent in self.agents:
+            if agent.address == item["status"].get("address"):
+                agent.key = agent_key_of(KEY, item["metadata"]["uid"])
+        return self.cluster.put(item)
 
     async def served(self, handler: AgentHandler, **changes: Any) -> tuple[ScriptedAgent, dict[str, Any]]:
         """A scripted agent and its engine."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from linkis_ecm.model.token import engine_token
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import KEY, Harness, engine_item
+from tools.testkit.keys import agent_key_of
 
 NAME = "python-alice-real"
 UID = engine_item(name=NAME)["metadata"]["uid"]
-AGENT_TOKEN = engine_token(KEY, UID, 0)
+AGENT_TOKEN = agent_key_of(KEY, UID, 0)
 
 
 def start_agent(folder: Path, **environment: str) -> AgentProcess:
     """An agent that takes this engine's token, once its kernel has answered."""
-    return AgentProcess(folder, wait=True, ECM_TOKEN=AGENT_TOKEN, **environment)
+    return AgentProcess(folder, wait=True, ECM_AGENT_KEY=AGENT_TOKEN, **environment)
 
 
 def engine_at(gw: Harness, agent: AgentProcess, **status: Any) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
+from linkis_ecm.controller.agents.pod_tokens import PodClaims
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
-from linkis_ecm.model.token import engine_token
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.archive import MemoryArchive
 from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
@@ -69,10 +69,13 @@ class Agent:
     sequence: int = 0
     answers: list[int] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    # What the operator answered to the first report, and the random number that it was asked with.
+    key: str = ""
+    nonce: str = "0123456789abcdef" * 2
     _task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
-        env = {item["name"]: item["value"] for item in self.pod["spec"]["containers"][0]["env"]}
+        env = {item["name"]: item.get("value", "") for item in self.pod["spec"]["containers"][0]["env"]}
         self.env = env
 
     def report(self, **more: Any) -> int:
@@ -84,17 +87,25 @@ class Agent:
         body = self.body(**more)
         code = 0
         for operator in self.world.operators:
-            code, _ = operator.parts.reports.answer(f"Bearer {self.env['ECM_TOKEN']}", orjson.dumps(body))
+            reply = operator.parts.reports.answer(self.key or self.claims(), orjson.dumps(body))
+            self.key = reply.key or self.key
+            code = 204 if reply.key else reply.status
             if code == 204:
                 break
         self.answers.append(code)
         return code
+
+    def claims(self) -> PodClaims:
+        """What the pod's own token says; that it is checked, the tests of the tokens hold."""
+        meta = self.pod["metadata"]
+        return PodClaims(meta["namespace"], meta["name"], meta["uid"])
 
     def body(self, **more: Any) -> dict[str, Any]:
         """The report's JSON."""
         return {
             "namespace": self.env["ECM_NAMESPACE"], "name": self.env["ECM_NAME"], "uid": self.env["ECM_UID"],
             "attempt": int(self.env["ECM_ATTEMPT"]), "sequence": self.sequence, "state": self.state,
+            "podUid": self.pod["metadata"]["uid"], "enrolment": self.nonce,
             "timings": {}, "usage": {"memoryPeakBytes": 5 << 20}, "metrics": {"totalIdleTimeMills": 1},
         } | self.extra | more  # fmt: skip
 
@@ -130,11 +141,11 @@ class _Agents:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
-        return await self._world.stop(address, token, grace=grace, reason=reason)
+    async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
+        return await self._world.stop(address, key, grace=grace, reason=reason)
 
-    async def status(self, address: str, token: str) -> dict[str, Any] | None:
-        return await self._world.status_of(address, token)
+    async def status(self, address: str, key: str) -> dict[str, Any] | None:
+        return await self._world.status_of(address, key)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -302,12 +313,12 @@ class World:
 
     # The node.
 
-    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+    async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         for agent in self.agents.values():
             pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
-            assert token == engine_token(KEY, agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"]))
+            assert key == agent.key
             if agent.script.ignores_stop or agent.env["ECM_NAME"] in self.cut_off:
                 return False
             self.stops.append(agent.env["ECM_NAME"])
@@ -317,7 +328,7 @@ class World:
             return True
         return False
 
-    async def status_of(self, address: str, token: str) -> dict[str, Any] | None:
+    async def status_of(self, address: str, key: str) -> dict[str, Any] | None:
         """What the agent at that address says of itself."""
         for agent in self.agents.values():
             pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
@@ -325,6 +336,7 @@ class World:
                 continue
             if agent.env["ECM_NAME"] in self.cut_off or pod["status"]["phase"] != "Running":
                 return None
+            assert key == agent.key
             agent.sequence += 1
             return agent.body()
         return None

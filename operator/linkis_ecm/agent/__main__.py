@@ -12,6 +12,7 @@ import sys
 
 from linkis_ecm.agent.executors.registry import ExecutorError, spawn
 from linkis_ecm.agent.executors.spawn import process_started
+from linkis_ecm.agent.guard import guard_process
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
     # PID 1 ignores a SIGTERM that it has no handler for: remember one that comes before the loop runs.
     early: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: early.append(number))
+    guard_process()
     try:
         kernel = spawn(os.environ)
     except ExecutorError as error:

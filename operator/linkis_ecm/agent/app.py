@@ -7,7 +7,6 @@ of these waits has a bound, so that the pod is gone within its grace.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import random
@@ -24,14 +23,13 @@ from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.formats.names import JOB_RESULT
 from linkis_ecm.agent.http.routes import Api
 from linkis_ecm.agent.http.server import Server
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.operator_client.reporter import Reporter
 from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
 from linkis_ecm.agent.usage import Usage
 
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
 ANSWERS_TIMEOUT = 2.0
 REPORT_TIMEOUT = 3.0
 STREAMS_TIMEOUT = 1.0
@@ -42,7 +40,6 @@ UPLOAD_TIMEOUT = 8.0
 
 def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[int]) -> int:
     """Run the agent; the process's exit code. 2: its environment cannot be used."""
-    _guard_process()
     try:
         settings = read_settings(os.environ)
         logs = LogFiles(settings.log_dir, file_bytes=settings.log_file_bytes, total_bytes=settings.log_total_bytes)
@@ -67,14 +64,6 @@ def run(*, kernel: SpawnedKernel, process_started: float, early_signals: list[in
         shutil.rmtree(kernel.directory, ignore_errors=True)
 
 
-def _guard_process() -> None:
-    """Close /proc/<agent>/environ and memory to the kernel process of the same user; adopt orphans to reap them."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed: the engine's token would be readable")
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 class _Agent:
     def __init__(self, settings: Settings, logs: LogFiles, timings: dict[str, float]) -> None:
         self._settings = settings
@@ -87,16 +76,23 @@ class _Agent:
         settings, logs = self._settings, self._logs
         loop = asyncio.get_running_loop()
         executor = connect(os.environ, spawned, logs.write)
+        identity = Identity(
+            key=settings.key,
+            pod_uid=settings.pod_uid,
+            nonce=settings.nonce or os.urandom(16).hex(),
+            token_file=settings.identity_file,
+        )
         reporter = Reporter(
             host=settings.report_host,
             port=settings.report_port,
-            token=settings.token,
+            identity=identity,
+            on_refused=self._refused,
             period=settings.report_period,
             snapshot=self._report,
             log=logs.event,
         )
         usage = Usage()
-        results = Results(settings, logs.event, rng=random.Random())  # noqa: S311 - jitter
+        results = Results(settings, identity, logs.event, rng=random.Random())  # noqa: S311 - jitter
         engine = Engine(
             executor=executor,
             logs=logs,
@@ -125,7 +121,7 @@ class _Agent:
         loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, terminate, number.name)
-        api = Api(engine, token=settings.token, logs=logs, status=self._report)
+        api = Api(engine, identity=identity, logs=logs, status=self._report)
         server = Server(api.handle, on_error=lambda text: logs.event("ERROR", text))
         try:
             port = await server.start(settings.host, settings.port)
@@ -139,7 +135,7 @@ class _Agent:
         reporting = loop.create_task(reporter.run())
         sending = loop.create_task(results.run())
         reporter.changed()
-        living = loop.create_task(engine.run() if settings.mode != "once" else self._run_job(engine))
+        living = loop.create_task(engine.run() if settings.mode != "once" else self._run_job(engine, identity))
         reap()  # a kernel that died before the handler was there
         if early_signals:
             terminate("SIGTERM")
@@ -147,7 +143,7 @@ class _Agent:
         code = await engine.ended
         # The tasks' callers first, then the operator: both want what only this process knows.
         await asyncio.gather(
-            server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(results, sending)
+            server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(identity, results, sending)
         )  # fmt: skip
         for task in (living, reporting):
             task.cancel()
@@ -155,19 +151,19 @@ class _Agent:
         engine.close()
         return code
 
-    async def _upload_logs(self, results: Results, sending: asyncio.Task[None]) -> None:
+    async def _upload_logs(self, identity: Identity, results: Results, sending: asyncio.Task[None]) -> None:
         from linkis_ecm.agent.operator_client.archive import upload_logs  # noqa: PLC0415 - no start waits for it
 
         sending.cancel()
         await asyncio.wait((sending,), timeout=1.0)
-        await upload_logs(self._settings, self._logs, seconds=UPLOAD_TIMEOUT, results=results)
+        await upload_logs(self._settings, identity, self._logs, seconds=UPLOAD_TIMEOUT, results=results)
 
-    async def _run_job(self, engine: Engine) -> None:
+    async def _run_job(self, engine: Engine, identity: Identity) -> None:
         """A `once` engine: its code is fetched while the kernel boots, run, and its result kept beside the logs."""
         from linkis_ecm.agent.operator_client.archive import UploadError, fetch_job  # noqa: PLC0415 - see above
 
         try:
-            job = await fetch_job(self._settings)
+            job = await fetch_job(self._settings, identity)
         except UploadError as error:
             engine.fail("JobFailed", f"the code could not be fetched: {error}", 1)
             return
@@ -180,6 +176,12 @@ class _Agent:
         except Exception as error:  # whatever keeps it from being kept, the job is over
             self._logs.event("WARN", f"the job's result could not be kept: {type(error).__name__}: {error}")
         engine.end_job(result)
+
+    def _refused(self, sentence: str) -> None:
+        """Somebody else is this engine's agent to the operator: code of the engine was quicker. It must not go on."""
+        sys.stderr.write(f"the operator refuses this agent: {sentence}\n")
+        if self._engine is not None:
+            self._engine.fail("IdentityTaken", f"the operator refuses this agent: {sentence}", 1)
 
     def _report(self) -> dict[str, Any]:
         settings = self._settings

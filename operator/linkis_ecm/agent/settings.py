@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, IDENTITY_FILE
 
 MIB = 1 << 20
 
@@ -27,7 +27,11 @@ class Settings:
     uid: str
     attempt: int
     ticket_id: str
-    token: str = field(repr=False)
+    pod_uid: str
+    # An enrolment that was made already, and its key (tests, a run by hand); both empty where the agent enrols itself.
+    key: str = field(repr=False)
+    nonce: str
+    identity_file: str
     report_host: str
     report_port: int
     report_period: float
@@ -45,20 +49,23 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in `environment`. Raises SettingsError."""
-    token = environment.get("ECM_TOKEN", "")
-    if not token:
-        raise SettingsError("ECM_TOKEN is empty: set it to this engine's bearer token")
     engine_type = environment.get("ECM_ENGINE_TYPE", "python")
     if engine_type != "python":
         raise SettingsError(f"ECM_ENGINE_TYPE is {engine_type!r}: this agent runs engines of type python only")
     report_host, report_port = _report_address(environment.get("ECM_REPORT_URL", ""))
+    key = environment.get("ECM_AGENT_KEY", "")
+    if not key and not report_host:
+        raise SettingsError("ECM_REPORT_URL is empty: set it to the operator's reports service, which gives the key")
     return Settings(
         namespace=environment.get("ECM_NAMESPACE", ""),
         name=environment.get("ECM_NAME", ""),
         uid=environment.get("ECM_UID", ""),
         attempt=_whole(environment, "ECM_ATTEMPT", 0, top=1_000_000),
         ticket_id=environment.get("ECM_TICKET_ID", ""),
-        token=token,
+        pod_uid=environment.get("ECM_POD_UID", ""),
+        key=key,
+        nonce=environment.get("ECM_ENROLMENT", ""),
+        identity_file=environment.get("ECM_IDENTITY_FILE") or IDENTITY_FILE,
         report_host=report_host,
         report_port=report_port,
         report_period=_seconds(environment, "ECM_REPORT_PERIOD", 10.0),

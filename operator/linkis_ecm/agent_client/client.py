@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 
 from linkis_ecm.agent_client.errors import AgentBadResponse, AgentNotFound, AgentRefused, transport_errors
+from linkis_ecm.agent_client.proven import ProvenConnector
 
 # Unused connections are closed before the agent would (75 s): a call never meets a connection that is being closed.
 KEEPALIVE_SECONDS = 30.0
@@ -29,10 +30,10 @@ MAX_ERROR_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class AgentEndpoint:
-    """Where an engine's agent listens, `host:port`, and the token of its pod."""
+    """Where an engine's agent listens, `host:port`, and its key."""
 
     address: str
-    token: str = field(repr=False)
+    key: str = field(repr=False)
 
 
 class AgentClient:
@@ -65,7 +66,7 @@ class AgentClient:
         """
         if self._session is None:
             self._session = self._open_session()
-        headers = {"Authorization": f"Bearer {agent.token}"}
+        headers = {"Authorization": f"Bearer {agent.key}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         with transport_errors():
@@ -124,9 +125,7 @@ class AgentClient:
 
     def _open_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS, enable_cleanup_closed=False
-            ),
+            connector=ProvenConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

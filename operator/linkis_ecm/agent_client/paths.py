@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 STATUS = "/v1/status"
+IDENTITY = "/v1/identity"
 STOP = "/v1/stop"
 EXECUTE = "/v1/execute"
 INTERRUPT = "/v1/interrupt"

@@ -104,6 +104,10 @@ class Cache:
         pod = self._pods.get((engine.namespace, name))
         return pod if pod is not None and pod.owner_uid == engine.uid else None
 
+    def pod_by_uid(self, owner_uid: str, pod_uid: str) -> PodView | None:
+        """A pod of that engine, which may be gone already."""
+        return next((pod for key in self._owned.get(owner_uid, ()) if (pod := self._pods[key]).uid == pod_uid), None)
+
     def other_pods(self, engine: EngineView, current: PodView | None) -> tuple[PodView, ...]:
         """The pods of the engine's other attempts."""
         keys = sorted(self._owned.get(engine.uid, ()))

@@ -7,12 +7,11 @@ decide anything.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import (
     ConfirmPodGone,
     CreateFailure,
@@ -29,7 +28,7 @@ from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
 from linkis_ecm.model import reasons
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.model.agent_key import key_of
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +39,12 @@ QUOTA_RETRY = timedelta(seconds=5)
 class Agents(Protocol):
     """Requests to an engine's agent."""
 
-    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
-        """Ask the agent to drain and exit within `grace` seconds. False if it did not accept the request."""
+    async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
+        """Asks it to drain and exit within `grace` seconds; False where it did not take the request."""
         ...
 
-    async def status(self, address: str, token: str) -> dict[str, Any] | None:
-        """The report that the agent would send now; None if it does not answer."""
+    async def status(self, address: str, key: str) -> dict[str, Any] | None:
+        """The report that it would send; None where it does not answer."""
         ...
 
 
@@ -58,20 +57,19 @@ class Executor:
         client: KubeClient,
         cache: Cache,
         agents: Agents,
-        token_key: bytes,
+        master_keys: Sequence[bytes],
         clock: Callable[[], datetime],
     ) -> None:
         self._client = client
         self._cache = cache
         self._agents = agents
-        self._token_key = token_key
+        self._master_keys = master_keys
         self._clock = clock
 
     async def create_pod(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
-        """POST the pod. None if it exists afterwards, else why it was refused. Raises ApiError for a retry."""
-        body = launch.with_token(action.pod, engine_token(self._token_key, engine.uid, action.attempt))
+        """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
         try:
-            made = await self._client.create(PODS, body)
+            made = await self._client.create(PODS, action.pod)
         except AlreadyExists:
             return await self._use_existing(engine, action)
         except Invalid as error:
@@ -138,12 +136,16 @@ class Executor:
         return True
 
     async def stop_agent(self, engine: EngineView, action: StopAgent) -> bool:
-        token = engine_token(self._token_key, engine.uid, action.attempt)
-        return await self._agents.stop(action.address, token, grace=action.grace, reason=action.reason)
+        """False also where nobody has its key: the pod's deletion ends it then."""
+        key = key_of(self._master_keys, action.key, engine.uid, action.attempt)
+        if key is None:
+            return False
+        return await self._agents.stop(action.address, key, grace=action.grace, reason=action.reason)
 
     async def get_agent_status(self, engine: EngineView, action: GetAgentStatus) -> dict[str, Any] | None:
-        token = engine_token(self._token_key, engine.uid, action.attempt)
-        return await self._agents.status(action.address, token)
+        """None also where nobody has its key."""
+        key = key_of(self._master_keys, action.key, engine.uid, action.attempt)
+        return None if key is None else await self._agents.status(action.address, key)
 
     async def get_node_condition(self, action: GetNodeCondition) -> str:
         """The state of a node at the API server: "ready", or a text that says what is wrong."""

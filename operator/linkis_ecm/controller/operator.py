@@ -20,6 +20,7 @@ from aiohttp import web
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers
 from linkis_ecm.controller.agents.engine_agents import EngineAgents
+from linkis_ecm.controller.agents.pod_tokens import PodTokens
 from linkis_ecm.controller.agents.reports import Reports
 from linkis_ecm.controller.agents.uploads import Uploads
 from linkis_ecm.controller.cache import Cache
@@ -90,7 +91,7 @@ class Operator:
         agents: Any = None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
-        token_key = settings.token_key.get_secret_value()
+        master_keys = settings.master_keys
         self.metrics = metrics
         self.settings = settings
         self.client = client
@@ -107,7 +108,7 @@ class Operator:
             ),
         )
         executor = Executor(
-            client=client, cache=self.cache, agents=self.agents, token_key=token_key, clock=clock,
+            client=client, cache=self.cache, agents=self.agents, master_keys=master_keys, clock=clock,
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
@@ -126,9 +127,11 @@ class Operator:
             settings=decisions, leading=self.leading, may_write=lambda: self.lease.held, clock=clock, rng=rng,
             metrics=metrics,
         )  # fmt: skip
+        self.pod_tokens = PodTokens(client, clock=lambda: wall().timestamp(), monotonic=time.monotonic)
         self.reports = Reports(
-            cache=self.cache, reconciler=self.reconciler, token_key=token_key, clock=clock, metrics=metrics
-        )
+            cache=self.cache, reconciler=self.reconciler, master_keys=master_keys, pods=self.pod_tokens, clock=clock,
+            metrics=metrics,
+        )  # fmt: skip
         self.pods = [
             Reflector(
                 client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod
@@ -144,7 +147,7 @@ class Operator:
             namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.run_once,
         )  # fmt: skip
         self.uploads = Uploads(
-            cache=self.cache, keeper=self.keeper, token_key=token_key, file_max=settings.archive_file_max,
+            cache=self.cache, keeper=self.keeper, master_keys=master_keys, file_max=settings.archive_file_max,
             metrics=metrics,
         )  # fmt: skip
         self.canary = Canary(

@@ -14,7 +14,7 @@ from linkis_ecm.process.environment import (
     MIB,
     PORT,
     Form,
-    ProcessSettings,
+    KeySettings,
     SettingsError,
     names,
     variable,
@@ -38,7 +38,7 @@ def _on(text: str) -> bool:
     return text == "1"
 
 
-class OperatorSettings(ProcessSettings):
+class OperatorSettings(KeySettings):
     """Whom the operator serves, where its parts are, what it bounds."""
 
     database_url: Annotated[

@@ -11,6 +11,7 @@ from typing import Any
 
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.states import EngineState
 
 
@@ -45,9 +46,16 @@ def state(body: Mapping[str, Any]) -> EngineState:
         raise InvalidReportError(f"state must be one of {', '.join(EngineState)}") from None
 
 
-def parse_report(body: Mapping[str, Any], engine: EngineView, previous: Report | None, now: datetime) -> Report:
+def parse_report(
+    body: Mapping[str, Any],
+    engine: EngineView,
+    previous: Report | None,
+    now: datetime,
+    *,
+    agent_key: AgentKeyRef | None = None,
+) -> Report:
     """Parse a report. Raises InvalidReportError. `previous` is the report before it, which has the time of the state's
-    beginning."""
+    beginning. `agent_key` is the enrolment that it came with; without one that of `previous`."""
     reported_state = state(body)
     return Report(
         attempt=number(body, "attempt"),
@@ -63,12 +71,19 @@ def parse_report(body: Mapping[str, Any], engine: EngineView, previous: Report |
         task=_task(body.get("task")),
         usage=_floats(body.get("usage")),
         metrics=_floats(body.get("metrics")),
+        agent_key=agent_key or _key_before(previous, body),
     )
 
 
+def _key_before(previous: Report | None, body: Mapping[str, Any]) -> AgentKeyRef | None:
+    """An agent that was asked answers without its enrolment: it is the one that it reported with before."""
+    if previous is None or previous.attempt != number(body, "attempt"):
+        return None
+    return previous.agent_key
+
+
 def _changed_at(previous: Report | None, engine: EngineView, reported_state: EngineState, now: datetime) -> datetime:
-    """When the engine entered the reported state, by this operator's clock; after an operator's restart, by the
-    status."""
+    """When the engine entered a reported state, by this operator's clock; after a restart it is in the status."""
     if previous is not None and previous.state == reported_state:
         return previous.changed
     if previous is None and engine.state == reported_state:

@@ -12,6 +12,7 @@ from typing import Any
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
+from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.states import EngineState
@@ -143,6 +144,7 @@ class StopAgent:
     attempt: int
     grace: int
     reason: str
+    key: AgentKeyRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class GetAgentStatus:
 
     address: str
     attempt: int
+    key: AgentKeyRef | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ def _ready_fields(
     }
     if pod is not None:
         ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{port}"} if pod.ip and port else {})
+    if launch.has_agent(launched) and (key := facts.agent_key(s)) is not None:
+        ready["agentKey"] = key.written()
     return ready
 
 
@@ -133,8 +135,10 @@ def _cull_fields(s: Snapshot, state: EngineState, now: datetime) -> dict[str, An
 
 
 def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
-    """The status between two attempts: without the old pod's fields, with the reason of its end."""
-    for name in ("podName", "launch", "address", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup"):
+    """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
+    for name in (
+        "podName", "launch", "address", "agentKey", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup",
+    ):  # fmt: skip
         desired.pop(name, None)
     end = restart.verdict
     desired |= {

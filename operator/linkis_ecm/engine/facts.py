@@ -13,6 +13,7 @@ from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model import reasons
+from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.formats import parse_duration
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
@@ -31,6 +32,16 @@ def attempt(engine: EngineView) -> int:
     """The number of the current attempt, from 0."""
     value = engine.status.get("attempt")
     return value if isinstance(value, int) and 0 <= value < 1000 else 0
+
+
+def agent_key(s: Snapshot) -> AgentKeyRef | None:
+    """The enrolment of the agent in the engine's current pod; None while none has enrolled."""
+    report = s.report
+    reported = report.agent_key if report is not None and report.attempt == attempt(s.engine) else None
+    ref = reported or AgentKeyRef.read(s.engine.status.get("agentKey"))
+    if ref is not None and s.pod is not None and ref.pod_uid != s.pod.uid:
+        return None
+    return ref
 
 
 def was_ready(s: Snapshot) -> bool:

@@ -8,13 +8,14 @@ state.
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, IDENTITY_FILE, KERNEL_ENV_PREFIX
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.view import EngineView, PluginView, PodView
 from linkis_ecm.model import reasons
@@ -22,8 +23,12 @@ from linkis_ecm.model.engineconn import Launch, ReadyCheck
 from linkis_ecm.model.reasons import Reason
 
 AGENT = Launch(kind="agent")
-TOKEN_ENV = "ECM_TOKEN"  # noqa: S105 - a name
-LOG_DIR = "/var/log/engine"
+# Whom the token that proves an agent's pod is for: no other service takes it, the API server neither.
+IDENTITY_AUDIENCE = "linkis-ecm"
+# The kubelet renews it in time. An agent needs it once, at its start; ten minutes is the API server's least.
+IDENTITY_SECONDS = 600
+IDENTITY_DIR, _, _IDENTITY_NAME = IDENTITY_FILE.rpartition("/")
+LOG_DIR = DEFAULT_LOG_DIR
 # MiB. The agent's log files drop their oldest lines: each file beyond the first limit, and all files together, with
 # those that the user's code writes, beyond the second.
 LOG_FILE_MIB, LOG_TOTAL_MIB = 512, 2048
@@ -92,15 +97,14 @@ def agent_env(
     attempt: int,
     grace: int,
     settings: PodSettings,
-) -> list[dict[str, str]]:
-    """The agent's environment (docs/design/interfaces.md). `grace` is in seconds. The token is empty: `with_token`."""
+) -> list[dict[str, Any]]:
+    """The agent's environment (docs/design/interfaces.md). `grace` is in seconds. No value of it is secret."""
     values = {
         "ECM_NAMESPACE": engine.namespace,
         "ECM_NAME": engine.name,
         "ECM_UID": engine.uid,
         "ECM_ATTEMPT": str(attempt),
         "ECM_TICKET_ID": ticket,
-        TOKEN_ENV: "",
         "ECM_REPORT_URL": settings.report_url,
         "ECM_REPORT_PERIOD": f"{settings.report_period:g}",
         "ECM_AGENT_PORT": str(AGENT_PORT),
@@ -111,16 +115,20 @@ def agent_env(
         "ECM_STOP_GRACE": str(max(grace, 1)),
         "ECM_MODE": mode,
     }
-    return [{"name": name, "value": value} for name, value in values.items()]
+    pod_uid = {"name": "ECM_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    return [*({"name": name, "value": value} for name, value in values.items()), pod_uid]
 
 
-def with_token(pod: dict[str, Any], token: str) -> dict[str, Any]:
-    """A copy of the pod with the engine's token where an agent reads it; a pod without an agent gets none."""
-    filled = deepcopy(pod)
-    for variable in filled["spec"]["containers"][0]["env"]:
-        if variable["name"] == TOKEN_ENV:
-            variable["value"] = token
-    return filled
+def kernel_env(variables: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables under names that mean nothing to the agent's own process, nor to Python or its loader: the
+    agent gives them to the kernel under their own."""
+    return {f"{KERNEL_ENV_PREFIX}{name}": value for name, value in variables.items()}
+
+
+def identity_volume() -> dict[str, Any]:
+    """The token by which an agent proves its pod: made by the kubelet, bound to this pod, for our audience alone."""
+    source = {"audience": IDENTITY_AUDIENCE, "expirationSeconds": IDENTITY_SECONDS, "path": _IDENTITY_NAME}
+    return {"name": "identity", "projected": {"sources": [{"serviceAccountToken": source}]}}
 
 
 def readiness_probe(launch: Launch) -> dict[str, Any] | None:

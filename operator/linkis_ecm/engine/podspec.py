@@ -108,17 +108,18 @@ def build_pod(
     attempt: int,
     settings: PodSettings,
 ) -> dict[str, Any]:
-    """The pod's manifest with an empty token. Raises InvalidSpecError, naming the field."""
+    """The pod's manifest. Raises InvalidSpecError, naming the field."""
     name = pod_name(engine.name, engine.uid, attempt)
     overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
     size = sizes(spec, plugin)
     grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
     mounts, volumes = _volumes(spec.volumes or [])
     launched = plugin.launch or launch.AGENT
-    env = _user_env(plugin.env, spec.env)
+    env = _user_env(plugin.env, spec.env, for_kernel=launch.has_agent(launched))
     if launch.has_agent(launched):
-        mounts = [{"name": "log", "mountPath": LOG_DIR}, *mounts]
-        volumes = [{"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}}, *volumes]
+        identity = {"name": "identity", "mountPath": launch.IDENTITY_DIR, "readOnly": True}
+        mounts = [{"name": "log", "mountPath": LOG_DIR}, identity, *mounts]
+        volumes = [{"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}}, launch.identity_volume(), *volumes]
         env += launch.agent_env(
             engine, engine_type=plugin.engine_type, mode=spec.mode, ticket=ticket, attempt=attempt, grace=grace,
             settings=settings,
@@ -211,9 +212,14 @@ def _labels(engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSp
     }
 
 
-def _user_env(plugin: list[EnvVar] | None, engine: list[EnvVar] | None) -> list[dict[str, str]]:
-    merged = {variable.name: variable.value for variable in [*(plugin or []), *(engine or [])]}
-    # A variable of the user may hold a dollar sign: Kubernetes would expand $(NAME), also to the engine's token.
+def _user_env(
+    plugin: list[EnvVar] | None, engine: list[EnvVar] | None, *, for_kernel: bool
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The plugin's variables as the platform wrote them; the engine's for its kernel alone, where there is an agent."""
+    merged = {variable.name: variable.value for variable in plugin or []}
+    wished = {variable.name: variable.value for variable in engine or []}
+    merged |= launch.kernel_env(wished) if for_kernel else wished
+    # A variable of the user may hold a dollar sign: Kubernetes would expand $(NAME).
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in merged.items()]
 
 
@@ -221,7 +227,9 @@ def _volumes(volumes: list[Volume]) -> tuple[list[dict[str, Any]], list[dict[str
     mounts, sources = [], []
     for volume in volumes:
         name = f"user-{volume.name}"
-        if f"{volume.mount_path.rstrip('/')}/".startswith((f"{LOG_DIR}/", "/proc/", "/sys/", "/dev/")):
+        if f"{volume.mount_path.rstrip('/')}/".startswith(
+            (f"{LOG_DIR}/", f"{launch.IDENTITY_DIR}/", "/proc/", "/sys/", "/dev/")
+        ):
             raise InvalidSpecError(
                 f"spec.volumes {volume.name}: mountPath {volume.mount_path} is the engine's own: take another"
             )

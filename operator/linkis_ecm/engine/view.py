@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.times import parse_time
+from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from linkis_ecm.model.states import EngineState
@@ -142,6 +143,8 @@ class Report:
     task: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    # Which enrolment the agent reported with.
+    agent_key: AgentKeyRef | None = None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from linkis_ecm.process.environment import (
     PORT,
     SWITCH,
     Form,
+    KeySettings,
     ProcessSettings,
     SettingsError,
     names,
@@ -81,7 +82,7 @@ class OidcSettings(ProcessSettings):
     ] = ""
 
 
-class Settings(ProcessSettings):
+class Settings(KeySettings):
     """Where the gateway listens, whom it knows, what it bounds."""
 
     host: Annotated[

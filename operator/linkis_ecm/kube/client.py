@@ -42,6 +42,8 @@ __all__ = [
 
 Object = dict[str, Any]
 
+# The API server answers 406 where only JSON is accepted.
+JWKS = "application/jwk-set+json"
 MERGE_PATCH = "application/merge-patch+json"
 FIELD_MANAGER = "linkis-ecm"
 # client-go's page size: a page of 500 pods has some megabytes, which both sides hold at once.
@@ -108,6 +110,10 @@ class KubeClient:
 
     async def server_version(self, *, timeout: float | None = None) -> Object:
         return await self._call("version", "version", Request("GET", "/version"), timeout)
+
+    async def signing_keys(self, *, timeout: float | None = None) -> Object:
+        """The public keys of the API server's service account tokens, as a JSON Web Key Set."""
+        return await self._call("get", "jwks", Request("GET", "/openid/v1/jwks", accept=JWKS), timeout)
 
     async def get(
         self, resource: Resource, name: str, *, namespace: str | None = None, timeout: float | None = None

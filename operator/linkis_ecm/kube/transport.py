@@ -44,6 +44,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     content_type: str = "application/json"
+    accept: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class RestTransport:
             url += "?" + urlencode(request.query)
         # identity: next to the API server, unpacking gzip costs more than the bytes it saves.
         headers = {
-            "Accept": "application/json",
+            "Accept": request.accept,
             "Accept-Encoding": "identity",
             "Content-Type": request.content_type,
             "User-Agent": USER_AGENT,

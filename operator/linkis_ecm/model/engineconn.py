@@ -355,6 +355,14 @@ class Usage(Camel):
     cpu_millicores: int | None = None
 
 
+class AgentKey(Camel):
+    """The enrolment of an agent (docs/design/identity.md)."""
+
+    pod_uid: str = ""
+    enrolment: str = Field("", description="The random number that the agent enrolled with.")
+    key_id: str = Field("", description="Names the master key of which its key was made.")
+
+
 class LastEnd(Camel):
     """The end of an attempt that another one follows."""
 
@@ -384,6 +392,9 @@ class EngineConnStatus(Camel):
     ticket_id: str | None = None
     service_instance: str | None = Field(None, description="host:port; the ticket until there is an address.")
     address: str | None = Field(None, description="IP:port of the engine's agent, or of its process.")
+    agent_key: AgentKey | None = Field(
+        None, description="Which enrolment of the pod's agent counts; nothing of it is secret."
+    )
     launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
     ecm_instance: str | None = None
     engine_type: str | None = None

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationError
+from pydantic import Field, GetCoreSchemaHandler, SecretBytes, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from linkis_ecm.model.token import master_key
+from linkis_ecm.model.agent_key import master_key
 
 MIB = 1 << 20
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -187,3 +187,24 @@ def described(settings: type[BaseSettings]) -> list[Described]:
         default = _extra(field, "default") or ("must be set" if field.is_required() else f"`{field.default}`")
         found.append(Described(field.validation_alias, form, default, field.description or ""))
     return found
+
+
+class KeySettings(ProcessSettings):
+    """Settings of a process that computes agents' keys."""
+
+    token_key: Annotated[SecretBytes, KEY_FILE]
+    previous_token_key: Annotated[
+        SecretBytes | None,
+        KEY_FILE,
+        variable(
+            "ECM_PREVIOUS_TOKEN_KEY_FILE",
+            "During a rotation, the file with the master key before: engines that started with it keep their keys.",
+            default="none",
+        ),
+    ] = None
+
+    @property
+    def master_keys(self) -> tuple[bytes, ...]:
+        """The current one first."""
+        keys = (self.token_key, self.previous_token_key)
+        return tuple(key.get_secret_value() for key in keys if key is not None)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, PRIVATE_PREFIX, RESULTS_FOLDER
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, KERNEL_ENV_PREFIX, PRIVATE_PREFIX, RESULTS_FOLDER
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # The kernel's raw output waits here while the agent is busy; 1 MiB is what an unprivileged process may ask for.
@@ -55,9 +55,12 @@ def process_started(
 def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[str, str]:
     """What the kernel process sees: the container's environment without the agent's part of it."""
     kept = {name: value for name, value in environment.items() if not name.startswith(PRIVATE_PREFIX)}
+    # The user's own, which the agent's process was kept from.
+    start = len(KERNEL_ENV_PREFIX)
+    kept |= {name[start:]: value for name, value in environment.items() if name.startswith(KERNEL_ENV_PREFIX)}
     # As Linkis gives them to its engines: where code puts logs such as gc, and what need not last.
     kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR
-    kept["TEMP_DIRS"] = environment.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
+    kept["TEMP_DIRS"] = kept.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
     # Pictures come inline without importing matplotlib at start; its cache and IPython's folder must be writable
     # where the root filesystem is not.
     kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")

@@ -17,5 +17,9 @@ JOB_RESULT = "result.json"
 RESULTS_FOLDER = "results"
 # Which task has which of them.
 RESULTS_LIST = "results.json"
-# The agent's own settings. The kernel runs the user's code: it gets none of them, above all not ECM_TOKEN.
+# The agent's own settings. The kernel runs the user's code: it gets none of them.
 PRIVATE_PREFIX = "ECM_"
+# Before the name of a variable that is the kernel's alone (engine.launch.kernel_env writes them).
+KERNEL_ENV_PREFIX = "ECM_ENV_"
+# The token by which the agent proves its pod (engine.launch.identity_volume mounts it).
+IDENTITY_FILE = "/var/run/linkis-ecm/token"

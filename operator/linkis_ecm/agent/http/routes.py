@@ -1,16 +1,17 @@
-"""Routes the agent's requests, after their token was checked (docs/design/interfaces.md, "Gateway → agent")."""
+"""Routes the agent's requests, after their key was checked (docs/design/interfaces.md, "Gateway → agent")."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError
+from linkis_ecm.agent.formats.proof import CHALLENGE
 from linkis_ecm.agent.http.logs import LogApi, send_result
 from linkis_ecm.agent.http.requests import json_body, number, only, text
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
 from linkis_ecm.agent.http.tasks import TaskApi
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles
 
 MAX_GRACE_SECONDS = 3600
@@ -23,12 +24,12 @@ class Api:
         self,
         engine: Engine,
         *,
-        token: str,
+        identity: Identity,
         logs: LogFiles,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         self._engine = engine
-        self._expected = f"Bearer {token}".encode()
+        self._identity = identity
         self._status = status
         self._tasks = TaskApi(engine)
         self._logs = LogApi(engine, logs)
@@ -39,10 +40,13 @@ class Api:
         if request.path == "/healthz":
             only("GET", request)
             return Response(200, b"ok", b"text/plain; charset=utf-8")
-        if not hmac.compare_digest(request.headers.get(b"authorization", b""), self._expected):
+        if request.path == "/v1/identity":
+            only("GET", request)
+            return self._prove(request.query.get("challenge", ""))
+        if not self._identity.accepts(request.headers.get(b"authorization", b"")):
             raise HttpError(
                 401,
-                "the bearer token is not this engine's: send it as Authorization: Bearer <token>",
+                "the key is not this engine's: send it as Authorization: Bearer <key>",
                 ((b"www-authenticate", b"Bearer"),),
             )
         match request.path.split("/")[1:]:
@@ -72,6 +76,15 @@ class Api:
                 self._engine.stop(grace=grace, reason=text(body, "reason")[:200])
                 return json_response(202, {})
         raise HttpError(404, "no such path: see the agent's API in docs/design/interfaces.md")
+
+    def _prove(self, challenge: str) -> Response:
+        """Who calls learns whether this is the agent that has the key, before the key is sent here."""
+        if not CHALLENGE.fullmatch(challenge):
+            raise HttpError(400, "challenge must be 32 hexadecimal digits")
+        found = self._identity.proof(challenge)
+        if not found:
+            raise HttpError(409, "this agent has no key yet")
+        return json_response(200, {"proof": found})
 
     async def _restart(self) -> Response:
         """Answers when the new kernel has."""

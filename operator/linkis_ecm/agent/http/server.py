@@ -211,6 +211,8 @@ class _Connection:
         return event
 
     async def _answer(self, event: h11.Request) -> Response:
+        if not any(name in (b"content-length", b"transfer-encoding") for name, _ in event.headers):
+            self._h11.next_event()  # its end: without a body, the connection is free for the next request
         target, _, query = event.target.decode("ascii", "replace").partition("?")
         request = Request(
             method=event.method.decode("ascii"),
@@ -233,6 +235,8 @@ class _Connection:
 
     async def _read_body(self, announced: bytes) -> bytes:
         """The whole body. Raises HttpError above MAX_BODY_BYTES, by its announced length if there is one."""
+        if self._h11.their_state is h11.DONE:
+            return b""
         too_big = HttpError(413, f"the body is over {MAX_BODY_BYTES} bytes: send less code at once")
         if int(announced) > MAX_BODY_BYTES:  # h11 lets digits pass only, 20 at most
             raise too_big

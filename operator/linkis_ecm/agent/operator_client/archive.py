@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import h11
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles, OpenLog, open_file
 from linkis_ecm.agent.operator_client.client import exchange, identity_query
 from linkis_ecm.agent.operator_client.results import Results
@@ -25,13 +27,18 @@ class UploadError(Exception):
     """The operator did not take or give it; the text says why."""
 
 
-async def fetch_job(settings: Settings) -> dict[str, Any]:
+async def fetch_job(settings: Settings, identity: Identity) -> dict[str, Any]:
     """The code to run and its runType; asked again for 30 s, as an operator that restarts needs."""
-    problem = ""
+    problem = "the operator has not taken this engine's first report"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(JOB_TRIES * JOB_PAUSE):
+            await identity.enrolled.wait()
     for _ in range(JOB_TRIES):
         try:
             async with asyncio.timeout(10):
-                status, body = await exchange(settings, b"GET", f"/v1/job?{identity_query(settings)}")
+                status, body = await exchange(
+                    settings, identity, b"GET", f"/v1/job?{identity_query(settings, identity)}"
+                )
             if status == 200:
                 job: dict[str, Any] = json.loads(body)
                 return job
@@ -42,7 +49,9 @@ async def fetch_job(settings: Settings) -> dict[str, Any]:
     raise UploadError(problem)
 
 
-async def upload_logs(settings: Settings, logs: LogFiles, *, seconds: float, results: Results) -> None:
+async def upload_logs(
+    settings: Settings, identity: Identity, logs: LogFiles, *, seconds: float, results: Results
+) -> None:
     """Sends what is kept of every log file, the smaller ones first, and the result of a `once` engine; then the spilled
     results that are still to be sent."""
     if not settings.report_host:
@@ -54,8 +63,8 @@ async def upload_logs(settings: Settings, logs: LogFiles, *, seconds: float, res
         async with asyncio.timeout(seconds):
             for name, log in sorted(files, key=lambda entry: entry[1].size - entry[1].start.first):
                 try:
-                    target = f"/v1/archive/{name}?{identity_query(settings)}"
-                    status, body = await exchange(settings, b"PUT", target, log)
+                    target = f"/v1/archive/{name}?{identity_query(settings, identity)}"
+                    status, body = await exchange(settings, identity, b"PUT", target, log)
                 except (OSError, EOFError, h11.ProtocolError) as error:
                     logs.event("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import h11
 
 from linkis_ecm.agent.http.sent import count_sent
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import OpenLog
 from linkis_ecm.agent.settings import Settings
 
@@ -22,7 +23,7 @@ _PIECE = 8 << 20
 _ANSWER_MAX = 4 << 20
 
 
-def identity_query(settings: Settings) -> str:
+def identity_query(settings: Settings, identity: Identity) -> str:
     """The query that names this engine and attempt."""
     return urlencode(
         {
@@ -31,11 +32,15 @@ def identity_query(settings: Settings) -> str:
             "uid": settings.uid,
             "attempt": settings.attempt,
             "ticket": settings.ticket_id,
+            "podUid": identity.pod_uid,
+            "enrolment": identity.nonce,
         }
     )
 
 
-async def exchange(settings: Settings, method: bytes, target: str, log: OpenLog | None = None) -> tuple[int, bytes]:
+async def exchange(
+    settings: Settings, identity: Identity, method: bytes, target: str, log: OpenLog | None = None
+) -> tuple[int, bytes]:
     """One request on a connection of its own; what there is of the log, or of another file, as its body."""
     size = 0 if log is None else log.size - log.start.first
     reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=READ_BYTES)
@@ -43,7 +48,7 @@ async def exchange(settings: Settings, method: bytes, target: str, log: OpenLog 
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         headers = [
             (b"host", f"{settings.report_host}:{settings.report_port}".encode()),
-            (b"authorization", f"Bearer {settings.token}".encode()),
+            (b"authorization", identity.authorization()),
             (b"connection", b"close"),
             (b"content-length", b"%d" % size),
         ]

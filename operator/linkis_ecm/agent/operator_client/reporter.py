@@ -15,6 +15,7 @@ from typing import Any
 
 import h11
 
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.operator_client.client import READ_BYTES, answer
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
@@ -25,19 +26,24 @@ MIN_INTERVAL = 0.05
 # What a replica that does not lead answers means, and how often another one is looked for at once.
 STANDBY_ANSWER = "this replica does not lead"
 STANDBY_TRIES = 20
-# An answer says no more than its status.
+# An answer says its status, and the key after an enrolment.
 _ANSWER_MAX = 64 << 10
 
 
 class Reporter:
-    """Posts `snapshot()`, which counts its own sequence, to `host:port`."""
+    """Posts `snapshot()`, which counts its own sequence, to `host:port`.
+
+    The first report enrols the agent. `on_refused` is called with the operator's sentence where another agent of this
+    pod has enrolled before.
+    """
 
     def __init__(
         self,
         *,
         host: str,
         port: int,
-        token: str,
+        identity: Identity,
+        on_refused: Callable[[str], None],
         period: float,
         snapshot: Callable[[], dict[str, Any]],
         log: Callable[[str, str], None],
@@ -48,9 +54,10 @@ class Reporter:
         self._port = port
         self._headers = [
             (b"host", f"{host}:{port}".encode()),
-            (b"authorization", f"Bearer {token}".encode()),
             (b"content-type", b"application/json"),
         ]
+        self._identity = identity
+        self._on_refused = on_refused
         self._period = period
         self._min_interval = gap
         self._snapshot = snapshot
@@ -125,7 +132,8 @@ class Reporter:
         for fresh in (False, True) if reused else (True,):
             try:
                 async with asyncio.timeout(POST_TIMEOUT):
-                    status = await self._exchange(json.dumps(self._snapshot()).encode())
+                    body = self._snapshot() | {"podUid": self._identity.pod_uid, "enrolment": self._identity.nonce}
+                    status, content = await self._exchange(json.dumps(body).encode())
             except (OSError, TimeoutError, h11.ProtocolError, EOFError) as error:
                 self._disconnect()
                 if not fresh and not isinstance(error, TimeoutError):
@@ -135,26 +143,34 @@ class Reporter:
                 # A standby: over this connection the leader is never reached.
                 self._disconnect()
                 return STANDBY_ANSWER
+            if status == 200 and self._identity.take(content):
+                return None
+            if status == 403:
+                sentence = content[:500].decode(errors="replace")
+                self._on_refused(sentence)
+                return f"the operator refuses this agent: {sentence}"
             return None if status == 204 else f"the operator answered {status}"
         return "the connection was closed"
 
-    async def _exchange(self, body: bytes) -> int:
+    async def _exchange(self, body: bytes) -> tuple[int, bytes]:
         if self._connection is None:
             reader, writer = await asyncio.open_connection(self._host, self._port, limit=READ_BYTES)
             self._connection = reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         reader, writer, http = self._connection
-        headers = [*self._headers, (b"content-length", b"%d" % len(body))]
+        headers = [
+            *self._headers, (b"authorization", self._identity.authorization()), (b"content-length", b"%d" % len(body))
+        ]  # fmt: skip
         data = http.send(h11.Request(method=b"POST", target=b"/v1/report", headers=headers)) or b""
         data += http.send(h11.Data(data=body)) or b""
         data += http.send(h11.EndOfMessage()) or b""
         writer.write(data)
         await writer.drain()
-        status, _ = await answer(reader, http, most=_ANSWER_MAX)
+        status, content = await answer(reader, http, most=_ANSWER_MAX)
         if http.our_state is h11.DONE and http.their_state is h11.DONE:
             http.start_next_cycle()
         else:
             self._disconnect()
-        return status
+        return status, content
 
     def _disconnect(self) -> None:
         if self._connection is not None:

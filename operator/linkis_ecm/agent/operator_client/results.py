@@ -18,6 +18,7 @@ import h11
 
 from linkis_ecm.agent.formats.names import RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import file_name, is_id, open_result
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.bounded_file import write_all
 from linkis_ecm.agent.logs.files import OpenLog
 from linkis_ecm.agent.operator_client.client import exchange, identity_query
@@ -38,9 +39,16 @@ class Results:
     """The results of one engine on their way."""
 
     def __init__(
-        self, settings: Settings, log: Callable[[str, str], None], *, rng: random.Random, pause: float = RETRY_PAUSE
+        self,
+        settings: Settings,
+        identity: Identity,
+        log: Callable[[str, str], None],
+        *,
+        rng: random.Random,
+        pause: float = RETRY_PAUSE,
     ) -> None:
         self._settings = settings
+        self._identity = identity
         self._log = log
         self._rng = rng
         self._pause = pause
@@ -98,11 +106,11 @@ class Results:
 
     async def _put(self, name: str, descriptor: int) -> int:
         """The operator's answer to the file, which is closed then; 0 where there was none."""
-        target = f"/v1/archive/{name}?{identity_query(self._settings)}"
+        target = f"/v1/archive/{name}?{identity_query(self._settings, self._identity)}"
         file = OpenLog(descriptor, None)
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                status, body = await exchange(self._settings, b"PUT", target, file)
+                status, body = await exchange(self._settings, self._identity, b"PUT", target, file)
         except (OSError, TimeoutError, EOFError, h11.ProtocolError) as error:
             self._log("WARN", f"{name} was not archived: {type(error).__name__}: {error}")
             return 0

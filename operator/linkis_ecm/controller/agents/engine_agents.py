@@ -27,12 +27,12 @@ class EngineAgents:
     def __init__(self) -> None:
         self._client = AgentClient(user_agent="linkis-ecm-operator", connections=CONNECTIONS)
 
-    async def stop(self, address: str, token: str, *, grace: int, reason: str) -> bool:
+    async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         """POST /v1/stop; False where the agent did not accept it. `grace` is in seconds."""
         body = {"graceSeconds": grace, "reason": reason}
         try:
             async with self._client.open(
-                AgentEndpoint(address, token), paths.STOP, method="POST", body=body, timeout=TIMEOUT, accepted=(202,)
+                AgentEndpoint(address, key), paths.STOP, method="POST", body=body, timeout=TIMEOUT, accepted=(202,)
             ):
                 return True
         except AgentRefused as refusal:
@@ -41,11 +41,11 @@ class EngineAgents:
             log.warning("agent %s was not told to stop: %s", address, error)
         return False
 
-    async def status(self, address: str, token: str) -> dict[str, Any] | None:
+    async def status(self, address: str, key: str) -> dict[str, Any] | None:
         """GET /v1/status: the report that the agent would send; None where it does not answer with one."""
         try:
             return await self._client.ask(
-                AgentEndpoint(address, token), paths.STATUS, timeout=TIMEOUT, limit=MAX_STATUS_BYTES
+                AgentEndpoint(address, key), paths.STATUS, timeout=TIMEOUT, limit=MAX_STATUS_BYTES
             )
         except AgentRefused as refusal:
             log.warning("agent %s answered %d to a question", address, refusal.status)

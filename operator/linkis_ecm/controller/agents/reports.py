@@ -1,24 +1,28 @@
-"""Takes the agents' reports: `POST /v1/report` (docs/design/interfaces.md).
+"""Takes the agents' reports: `POST /v1/report` (docs/design/interfaces.md), the first of which enrols the agent.
 
-Checks the engine's token, reads a bounded body, passes the report to the reconciler. A report says how things are, not
+Checks who sends it, reads a bounded body, passes the report to the reconciler. A report says how things are, not
 what has changed: the highest sequence of the current attempt counts, and any one may be lost. Must not write or wait.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
 from aiohttp import web
 
+from linkis_ecm.controller.agents.pod_tokens import KeysUnavailableError, PodClaims, PodTokens, TokenError
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.engine.agent_report import InvalidReportError, as_object, number, parse_report, state, text
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.engine.facts import attempt as current_attempt
+from linkis_ecm.engine.view import EngineView
+from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id, master_of
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +30,32 @@ log = logging.getLogger(__name__)
 BODY_MAX = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a report: a status, and a sentence or, after an enrolment, the agent's key."""
+
+    status: int
+    sentence: str = ""
+    key: str = ""
+
+
 class Reports:
-    """The report endpoint over cache and reconciler."""
+    """The report endpoint over cache and reconciler. The first of `master_keys` makes keys, all are taken."""
 
     def __init__(
         self,
         *,
         cache: Cache,
         reconciler: Reconciler,
-        token_key: bytes,
+        master_keys: Sequence[bytes],
+        pods: PodTokens,
         clock: Callable[[], datetime],
         metrics: Metrics,
     ) -> None:
         self._cache = cache
         self._reconciler = reconciler
-        self._token_key = token_key
+        self._master_keys = master_keys
+        self._pods = pods
         self._clock = clock
         self._answers = metrics.reports
 
@@ -51,37 +66,82 @@ class Reports:
         return app
 
     async def _handle(self, request: web.Request) -> web.Response:
-        code, sentence = self.answer(request.headers.get("Authorization", ""), await request.read())
-        self._answers.labels(str(code)).inc()
-        return web.Response(status=code, text=sentence or None)
+        reply = await self._reply(request)
+        self._answers.labels(str(reply.status)).inc()
+        if reply.key:
+            return web.json_response({"key": reply.key})
+        return web.Response(status=reply.status, text=reply.sentence or None)
 
-    def answer(self, authorization: str, raw: bytes) -> tuple[int, str]:
-        """The HTTP status and a sentence for a report."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme != "Bearer" or not token:
-            return 401, "give the engine's token as Authorization: Bearer"
+    async def _reply(self, request: web.Request) -> Reply:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not given:
+            return Reply(401, "give the agent's key as Authorization: Bearer")
+        if "." not in given:  # a key has none, a JWT two
+            return self.answer(given, await request.read())
+        try:
+            pod = await self._pods.claims(given)
+        except TokenError as error:
+            return Reply(401, str(error))
+        except KeysUnavailableError:
+            return Reply(503, "the API server's keys cannot be had now; ask again")
+        return self.answer(pod, await request.read())
+
+    def answer(self, given: str | PodClaims, raw: bytes) -> Reply:
+        """What a report is answered, of an agent that gave its key or, to enrol, proved its pod."""
         try:
             body = as_object(orjson.loads(raw))
             uid, attempt, sequence = text(body, "uid"), number(body, "attempt"), number(body, "sequence")
             key = (text(body, "namespace"), text(body, "name"))
+            enrolment = Enrolment(text(body, "podUid"), uid, attempt, text(body, "enrolment"))
+            if not enrolment.usable:
+                raise InvalidReportError("podUid or enrolment has a wrong form")
             state(body)
         except (orjson.JSONDecodeError, InvalidReportError) as error:
-            return 400, f"the report cannot be read: {error}"
-        # First the token, so that a stranger learns nothing about which engines exist.
-        expected = engine_token(self._token_key, uid, attempt)
-        if not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
-            return 401, "the token is not this engine's"
+            return Reply(400, f"the report cannot be read: {error}")
+        # First who it is, so that a stranger learns nothing about which engines exist.
+        master: bytes | None = self._master_keys[0]
+        if isinstance(given, PodClaims):
+            if (given.namespace, given.uid) != (key[0], enrolment.pod_uid):
+                return Reply(401, "the token is not this pod's")
+        else:
+            master = master_of(self._master_keys, enrolment, given)
+        if master is None:
+            return Reply(401, "the key is not this engine's")
         if not self._reconciler.leading.is_set():
-            return 503, "this replica is not leading; ask again"
+            return Reply(503, "this replica is not leading; ask again")
         engine = self._cache.engines.get(key)
         if engine is None or engine.uid != uid:
-            return 404, "no such engine is known (yet)"
-        if attempt != int(engine.status.get("attempt") or 0):
-            return 409, "another attempt of this engine is current"
+            return Reply(404, "no such engine is known (yet)")
+        if attempt != current_attempt(engine):
+            return Reply(409, "another attempt of this engine is current")
+        pod = self._cache.pod_of(engine)
+        if pod is None or pod.uid != enrolment.pod_uid:
+            return Reply(404, "no such pod of this engine is known (yet)")
+        known = self._known(engine, enrolment.pod_uid)
+        if known is not None and known.nonce != enrolment.nonce:
+            log.warning("%s: a second agent of pod %s reports and is refused", engine.key, pod.name)
+            return Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
+        ref = known or AgentKeyRef(enrolment.pod_uid, enrolment.nonce, key_id(master))
+        self._take(engine, body, (attempt, sequence), ref)
+        if isinstance(given, PodClaims):
+            # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
+            made = next((m for m in self._master_keys if key_id(m) == ref.key_id), master)
+            return Reply(200, key=agent_key(made, enrolment))
+        return Reply(204)
+
+    def _known(self, engine: EngineView, pod_uid: str) -> AgentKeyRef | None:
+        """The enrolment of this pod that counts: the first."""
+        report = self._reconciler.last_report(engine)
+        reported = report.agent_key if report is not None else None
+        for ref in (reported, AgentKeyRef.read(engine.status.get("agentKey"))):
+            if ref is not None and ref.pod_uid == pod_uid:
+                return ref
+        return None
+
+    def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> None:
         previous = self._reconciler.last_report(engine)
-        if previous is not None and (previous.attempt, previous.sequence) >= (attempt, sequence):
+        if previous is not None and (previous.attempt, previous.sequence) >= order:
             # Late or repeated: nothing new, except that the agent is alive.
             self._reconciler.record_contact(engine)
-            return 204, ""
-        self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock()))
-        return 204, ""
+            return
+        self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock(), agent_key=ref))

@@ -7,9 +7,8 @@ so memory does not grow with it. Must not decide.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
@@ -19,7 +18,7 @@ from linkis_ecm.archive.bundles import PIECE
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.model.agent_key import Enrolment, master_of
 
 # Files at a time: each holds a piece in memory and, for short times, a thread of the archive.
 UPLOADS = 16
@@ -32,14 +31,14 @@ LIST_BYTES = 16 << 20
 
 
 class Uploads:
-    """The two endpoints, over the cache and the archive."""
+    """The two endpoints, over the cache and the archive, for agents whose pod is there and runs."""
 
     def __init__(
-        self, *, cache: Cache, keeper: EvidenceKeeper, token_key: bytes, file_max: int, metrics: Metrics
+        self, *, cache: Cache, keeper: EvidenceKeeper, master_keys: Sequence[bytes], file_max: int, metrics: Metrics
     ) -> None:
         self._cache = cache
         self._keeper = keeper
-        self._token_key = token_key
+        self._master_keys = master_keys
         self._file_max = file_max
         self._metrics = metrics
         self._under_way = 0
@@ -59,7 +58,8 @@ class Uploads:
         return web.json_response({"code": engine.spec.code or "", "runType": engine.spec.run_type or ""})
 
     async def _take(self, request: web.Request) -> web.Response:
-        uid, attempt = self._check(request)
+        enrolment = self._check(request)
+        uid, attempt = enrolment.uid, enrolment.attempt
         name = request.match_info["name"]
         spilled = RESULT_FILE.fullmatch(name) is not None
         if name not in _TAKEN and not spilled:
@@ -96,15 +96,19 @@ class Uploads:
         self._metrics.upload_bytes.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
 
-    def _check(self, request: web.Request) -> tuple[str, int]:
-        """uid and attempt, by the token; raises 401."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        uid, attempt = request.query.get("uid", ""), request.query.get("attempt", "")
-        if scheme == "Bearer" and token and attempt.isdecimal() and len(attempt) < 4 and 0 < len(uid) <= 64:
-            expected = engine_token(self._token_key, uid, int(attempt))
-            if hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
-                return uid, int(attempt)
-        raise web.HTTPUnauthorized(text="give the engine's token as Authorization: Bearer, its uid and its attempt")
+    def _check(self, request: web.Request) -> Enrolment:
+        """Who asks, by the key of its enrolment. Raises 401; 409 where the pod is gone or its container has ended: an
+        agent sends while it lives, and a key that outlives it opens nothing."""
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        uid, attempt, pod_uid, nonce = (request.query.get(n, "") for n in ("uid", "attempt", "podUid", "enrolment"))
+        number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else -1
+        enrolment = Enrolment(pod_uid, uid, number, nonce)
+        if scheme != "Bearer" or not enrolment.usable or master_of(self._master_keys, enrolment, key) is None:
+            raise web.HTTPUnauthorized(text="give the agent's key as Authorization: Bearer, and who it is in the query")
+        pod = self._cache.pod_by_uid(uid, pod_uid)
+        if pod is None or pod.ended:
+            raise web.HTTPConflict(text="the engine's pod has ended: nothing is taken for it any more")
+        return enrolment
 
 
 async def _patient(request: web.Request) -> AsyncIterator[bytes]:

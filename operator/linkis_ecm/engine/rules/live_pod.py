@@ -110,7 +110,7 @@ def agent_silent(case: Situation) -> Outcome | None:
     actions: list[Action] = []
     if silence.last_asked is None or now >= silence.last_asked + settings.ask_interval:
         if pod.ip:
-            actions.append(GetAgentStatus(f"{pod.ip}:{AGENT_PORT}", facts.attempt(s.engine)))
+            actions.append(GetAgentStatus(f"{pod.ip}:{AGENT_PORT}", facts.attempt(s.engine), facts.agent_key(s)))
         if pod.node and silence.unanswered >= MIN_UNANSWERED - 1:
             actions.append(GetNodeCondition(pod.node))
     return case.unchanged(state, actions=tuple(actions), requeue_at=now + settings.ask_interval)

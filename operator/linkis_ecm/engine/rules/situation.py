@@ -50,7 +50,7 @@ class Situation:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The pod to create, without its token. It is built once per pass, and only if a rule needs it.
+        """The pod to create: built once per pass, and only where a rule asks for it.
 
         Raises InvalidSpecError.
         """

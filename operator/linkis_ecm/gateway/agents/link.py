@@ -27,12 +27,13 @@ from linkis_ecm.gateway.http.slots import Slots
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.model.agent_key import key_of
 
 # Requests to one engine at a time. The agent scans four log pages at once, and a few more may wait.
 READS_PER_ENGINE = 8
 # The largest answer that is read at once. The list of all tasks that an agent remembers is smaller.
 MAX_ANSWER_BYTES = 1 << 20
+_NO_KEY = "{engine} refuses the gateway's token: operator and gateway must read the same token key"
 
 
 def can_ask_agent(engine: KnownEngine) -> bool:
@@ -78,7 +79,8 @@ class AgentLink:
         self.settings = settings
         self.metrics = metrics
         self.budget = budget
-        # The key is the kind of request and the engine's uid.
+        self._master_keys = settings.master_keys
+        # By kind of call and the engine's uid.
         self._slots: Slots[tuple[str, str]] = Slots()
         self._answer_timeout = aiohttp.ClientTimeout(
             total=settings.agent_seconds, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
@@ -128,12 +130,15 @@ class AgentLink:
                 yield answer
 
     def endpoint(self, engine: KnownEngine) -> AgentEndpoint:
-        """The address of the engine's agent and the token of its pod. Raises Refused if the pod has no agent, so that a
-        token is never sent to another process."""
+        """Where the engine's agent is, with its key. Raises Refused where there is none: a key is never sent to what is
+        no agent."""
         if not engine.has_agent:
             raise no_agent(engine)
-        key = self.settings.token_key.get_secret_value()
-        return AgentEndpoint(engine.address, engine_token(key, engine.uid, engine.attempt))
+        key = key_of(self._master_keys, engine.agent_key, engine.uid, engine.attempt)
+        if key is None:
+            self.metrics.agent_errors.labels("token").inc()
+            raise upstream(_NO_KEY.format(engine=engine.title))
+        return AgentEndpoint(engine.address, key)
 
     @contextmanager
     def slot(self, kind: str, engine: KnownEngine, bound: int, what: str) -> Iterator[None]:
@@ -185,9 +190,7 @@ class AgentLink:
                 return too_many(f"{engine.title}: {sentence or 'it has too much to do'}")
             case 401 | 403:
                 self.metrics.agent_errors.labels("token").inc()
-                return upstream(
-                    f"{engine.title} refuses the gateway's token: operator and gateway must read the same token key"
-                )
+                return upstream(_NO_KEY.format(engine=engine.title))
         return self.bad_response(engine, f"HTTP {status}")
 
     def bad_response(self, engine: KnownEngine, what: str) -> Refused:

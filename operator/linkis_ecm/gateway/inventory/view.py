@@ -14,6 +14,7 @@ from typing import Any
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats
+from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.states import AVAILABLE, FINAL, RECORD_FINAL, EngineState
 
 Key = tuple[str, str]
@@ -59,6 +60,7 @@ class KnownEngine:
     # The kind of program in the pod: agent or process (docs/design/lifecycle.md).
     launch: str = "agent"
     attempt: int = 0
+    agent_key: AgentKeyRef | None = None
     ecm_instance: str = ""
     log_dir_suffix: str = ""
     pod_name: str | None = None
@@ -94,7 +96,7 @@ class KnownEngine:
 
     @property
     def has_agent(self) -> bool:
-        """Whether the pod runs an agent. An agent takes code, serves the logs and knows the engine's token."""
+        """What runs in its pod is an agent: it takes code, serves its logs and has the engine's key."""
         return self.launch == "agent"
 
     @property
@@ -160,6 +162,7 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         address=str(status.get("address") or ""),
         launch=_launch(status.get("launch")),
         attempt=int(status.get("attempt") or 0),
+        agent_key=AgentKeyRef.read(status.get("agentKey")),
         ecm_instance=str(status.get("ecmInstance") or ""),
         log_dir_suffix=str(status.get("logDirSuffix") or ""),
         pod_name=status.get("podName"),
@@ -246,8 +249,7 @@ def _quantity(text: Any) -> Decimal:
 
 
 def _launch(description: Any) -> str:
-    """The kind in status.launch; an agent if there is none. An unreadable value is not an agent: it must not get a
-    token."""
+    """The kind in status.launch; without one it is an agent. What cannot be read is none: it must not get a key."""
     if description is None:
         return "agent"
     return str(description.get("kind") or "agent") if isinstance(description, Mapping) else "unknown"

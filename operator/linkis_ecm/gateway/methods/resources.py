@@ -38,9 +38,9 @@ from linkis_ecm.gateway.inventory.view import KnownEngine, startup_millis
 from linkis_ecm.gateway.methods.explain import snapshot_of
 from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.model.agent_key import key_of
 from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
-from linkis_ecm.model.token import engine_token
 
 log = logging.getLogger(__name__)
 
@@ -258,9 +258,10 @@ async def report_resource_usage(call: Call, report: EngineReport) -> Answer:
     view = gateway.engines.resolve(request.engine_id)
     if not token:
         raise no_login("Authorization is missing: an engine reports with its own token, as a Bearer token")
-    key = gateway.settings.token_key.get_secret_value()
-    expected = engine_token(key, view.uid, view.attempt) if view is not None else ""
-    if view is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
+    expected = None
+    if view is not None and not view.is_final:
+        expected = key_of(gateway.settings.master_keys, view.agent_key, view.uid, view.attempt)
+    if view is None or expected is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
         raise forbidden("the token is not that of this engine: an engine reports of itself only")
     before = gateway.usage_reports.get(view.uid)
     peak = max(request.memory_bytes, before.memory_peak_bytes if before is not None else 0)
