@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.operator_client.reporter import Reporter
 from tools.testkit.agent_process import PATIENCE, AgentProcess, Pending, until
 
@@ -77,8 +78,14 @@ async def reporting(
         state["sequence"] += 1
         return dict(state)
 
-    settings: dict[str, Any] = {"host": "127.0.0.1", "port": operator.port, "token": "Secret", "period": 60.0}
-    reporter = kind(snapshot=snapshot, log=lambda level, text: log.append(f"{level} {text}"), **settings | options)
+    identity = Identity(key="Secret", pod_uid="pod", nonce="0" * 32, token_file="/nonexistent")
+    settings: dict[str, Any] = {"host": "127.0.0.1", "port": operator.port, "identity": identity, "period": 60.0}
+    reporter = kind(
+        snapshot=snapshot,
+        on_refused=log.append,
+        log=lambda level, text: log.append(f"{level} {text}"),
+        **settings | options,
+    )
     task = asyncio.create_task(reporter.run())
     try:
         yield reporter, state, log

@@ -34,7 +34,7 @@ def made_by(gw: Harness, agent: AgentProcess) -> None:
 
     def become(item: dict[str, Any]) -> None:
         item["metadata"]["uid"] = UID
-        status = engine_item(name=item["metadata"]["name"])["status"]
+        status = engine_item(name=item["metadata"]["name"], uid=UID)["status"]
         status["logDirSuffix"] = f"alice/20261124/python/{item['spec']['ticketId']}/logs"
         gw.cluster.put(item | {"status": status | {"address": f"127.0.0.1:{agent.port}"}})
 

@@ -21,7 +21,7 @@ from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness
-from tools.testkit.keys import agent_key_of
+from tools.testkit.keys import agent_key_of, key_status
 from tools.testkit.stores import database_in
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ class Operator:
         status = {
             "engineState": "Idle", "reason": "KernelReady", "engineType": "python", "engineVersion": "3.11",
             "serviceInstance": instance, "address": f"127.0.0.1:{self.agent.port}", "attempt": 0, "ecmInstance": EM,
-            "logDirSuffix": suffix,
+            "logDirSuffix": suffix, "agentKey": key_status(KEY, uid),
         }  # fmt: skip
         self.gw.cluster.put(item | {"status": status})
 

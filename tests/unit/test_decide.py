@@ -34,6 +34,7 @@ from linkis_ecm.engine.verdicts import Verdict, verdict_of_ended_pod
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
+from tools.testkit.fakes.rules import merged
 
 S = EngineState
 T0 = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -430,7 +431,7 @@ def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: floa
     decision = decided(s, seconds)
     if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
         return
-    status = {key: value for key, value in (dict(s.engine.status) | decision.patch).items() if value is not None}
+    status = merged(s.engine.status, decision.patch)
     if decision.patch.get("attempt"):
         return
     again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)

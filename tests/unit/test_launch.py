@@ -42,6 +42,7 @@ from linkis_ecm.engine.view import (
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
 from tests.unit.test_decide import COLLECTED, SETTINGS, T0, at
+from tools.testkit.fakes.rules import merged
 
 S = EngineState
 TCP = {"kind": "process", "port": 8080}
@@ -440,6 +441,6 @@ def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: floa
         return
     if decision.patch.get("attempt"):
         return
-    status = {key: value for key, value in (dict(s.engine.status) | decision.patch).items() if value is not None}
+    status = merged(s.engine.status, decision.patch)
     again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
     assert again.patch == {}

@@ -39,6 +39,10 @@ class AgentUnreachable(AgentError):  # noqa: N818 - as the others
     """No connection could be made: the request was not sent."""
 
 
+class AgentNotProven(AgentUnreachable):
+    """Who listens there did not prove that it has the engine's key: neither key nor request was sent."""
+
+
 class AgentTimeout(AgentError):  # noqa: N818 - as the others
     """The answer did not come in time."""
 

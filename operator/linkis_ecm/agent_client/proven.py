@@ -18,7 +18,7 @@ import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
 from linkis_ecm.agent.formats.proof import proof
-from linkis_ecm.agent_client.errors import AgentUnreachable
+from linkis_ecm.agent_client.errors import AgentNotProven, AgentUnreachable
 from linkis_ecm.agent_client.paths import IDENTITY
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _ANSWER_MAX = 1 << 10
 class ProvenConnector(aiohttp.TCPConnector):
     """aiohttp's connector; `connect` gives only connections whose peer has proved its key.
 
-    The key is that of the request's Authorization header. Raises AgentUnreachable.
+    The key is that of the request's Authorization header. Raises AgentUnreachable and AgentNotProven.
     """
 
     def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
@@ -80,4 +80,4 @@ async def _prove(connection: Connection, req: ClientRequest) -> None:
         raise AgentUnreachable(f"what listens there does not say who it is: {type(error).__name__}") from None
     given = answer.get("proof") if isinstance(answer, dict) else None
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), proof(key, challenge).encode()):
-        raise AgentUnreachable("what listens there does not have this engine's key: it is another agent, or none")
+        raise AgentNotProven("what listens there does not have this engine's key: it is another agent, or none")

@@ -23,6 +23,7 @@ from linkis_ecm.agent_client.errors import (
     AgentConnectTimeout,
     AgentError,
     AgentNotFound,
+    AgentNotProven,
     AgentTimeout,
     AgentUnreachable,
 )
@@ -90,6 +91,8 @@ class Agents:
         deadline = asyncio.get_running_loop().time() + limit
         try:
             return await self._send(engine, body, deadline)
+        except AgentNotProven as error:
+            raise self._link.refusal(engine, error) from None
         except (AgentUnreachable, AgentConnectTimeout):
             self._link.metrics.agent_errors.labels("connect").inc()
             raise await self._broken_connection(engine, "before it could take the code, which has not run") from None

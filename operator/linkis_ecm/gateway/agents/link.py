@@ -16,6 +16,7 @@ from linkis_ecm.agent_client.errors import (
     AgentBadResponse,
     AgentError,
     AgentNotFound,
+    AgentNotProven,
     AgentRefused,
     AgentTimeout,
     AgentUnreachable,
@@ -172,6 +173,9 @@ class AgentLink:
             case AgentTimeout():
                 self.metrics.agent_errors.labels("timeout").inc()
                 return timed_out(f"{engine.title} did not answer in time: try again later")
+            case AgentNotProven():
+                self.metrics.agent_errors.labels("token").inc()
+                return upstream(_NO_KEY.format(engine=engine.title))
             case AgentUnreachable():
                 self.metrics.agent_errors.labels("connect").inc()
                 return upstream(f"{engine.title} cannot be reached: see its state with getEngineStatus and try again")
