@@ -1,35 +1,58 @@
 # Two images of one source: `ecm` (operator and gateway) and `engine-python` (what runs in an engine's pod).
-# The base must be a Debian with Python 3.11 as python3; where no registry answers, the cluster tool makes one.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+# The base must be a Debian with Python 3.11 as python3, and is named by its digest:
+#   --build-arg BASE_IMAGE=python:3.11-slim-bookworm@sha256:…
+# There is no default: a tag means another image tomorrow. Where no registry answers, the cluster tool makes a base.
+ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS base
+ARG BASE_IMAGE
+RUN case "${BASE_IMAGE}" in \
+      *@sha256:*|localhost/*) ;; \
+      *) echo "BASE_IMAGE=${BASE_IMAGE} is a tag: name the base by its digest, …@sha256:…" >&2; exit 1 ;; \
+    esac
+
+# What ships of the base: no package manager, no Perl, no setuid file (tools/image/prune.py).
+FROM base AS pruned
+COPY tools/image/prune.py /prune.py
 # 10001: no user of the base image or of a common node. The name is for programs that ask who they are.
-RUN echo "engine:x:10001:10001:engine:/tmp:/usr/sbin/nologin" >> /etc/passwd \
+RUN PRUNE_ROOT=yes python3 /prune.py / && rm /prune.py \
+ && echo "engine:x:10001:10001:engine:/tmp:/usr/sbin/nologin" >> /etc/passwd \
  && echo "engine:x:10001:" >> /etc/group
+
+# Copied, so that no layer holds what was removed.
+FROM scratch AS runtime
+COPY --from=pruned / /
 ENV HOME=/tmp USER=engine LOGNAME=engine LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin
-RUN python3 -m venv /opt/venv
+
+# pip is in a virtual environment of its own, which never ships.
+FROM base AS build
+RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/venv
 
 # Packages first: they change seldom, and a change of our own source then rebuilds the last layer alone.
-FROM base AS ecm-packages
+FROM build AS ecm-packages
 COPY requirements/runtime.txt /tmp/requirements.txt
-RUN pip install --no-cache-dir --no-compile --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
- && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+RUN /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
+      -r /tmp/requirements.txt \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
-FROM base AS engine-python-packages
+FROM build AS engine-python-packages
 COPY requirements/engine-python.txt /tmp/requirements.txt
-RUN pip install --no-cache-dir --no-compile --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
- && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+RUN /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --require-hashes \
+      -r /tmp/requirements.txt \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
 # Bytecode is checked by nobody at run time (the root filesystem is read-only): each start saves the stats and reads.
-FROM ecm-packages AS ecm
+FROM runtime AS ecm
+COPY --from=ecm-packages /opt/venv /opt/venv
 COPY operator/linkis_ecm /opt/venv/lib/python3.11/site-packages/linkis_ecm
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib/python3.11/site-packages/linkis_ecm
 USER 10001:10001
 EXPOSE 9102 9103 9104
 ENTRYPOINT ["python", "-m", "linkis_ecm"]
 
-FROM engine-python-packages AS engine-python
+FROM runtime AS engine-python
+COPY --from=engine-python-packages /opt/venv /opt/venv
 COPY operator/linkis_ecm/__init__.py /opt/venv/lib/python3.11/site-packages/linkis_ecm/__init__.py
 COPY operator/linkis_ecm/agent /opt/venv/lib/python3.11/site-packages/linkis_ecm/agent
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib/python3.11/site-packages/linkis_ecm

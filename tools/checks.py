@@ -71,10 +71,10 @@ def _fast(steps: Steps) -> None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "tools.cluster", "packages", "mariadb-server")
     steps.run("helm", sys.executable, "-m", "tools.cluster", "binaries", "helm")
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
-    folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client")]
+    folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client", "supply")]
     measured = ("--cov", "--cov-report=")
     parallel = ("-n", "4", "--dist", "loadfile")
-    _pytest(steps, "unit, simulation, store, agent, gateway, client", *parallel, *measured, *folders)
+    _pytest(steps, "unit, simulation, store, agent, gateway, client, supply", *parallel, *measured, *folders)
     # Not --cov-fail-under: the data of child processes that ended by a signal is combined here, and the table printed.
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 

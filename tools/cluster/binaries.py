@@ -36,6 +36,9 @@ BINARIES = {
     "coredns": Binary("coredns", "github.com/coredns/coredns"),
     "helm": Binary("helm", "helm.sh/helm/v4/cmd/helm"),
     "kind": Binary("kind", "sigs.k8s.io/kind"),
+    # For what ships: lists of contents, signatures and attestations (tools/supply).
+    "cosign": Binary("cosign", "github.com/sigstore/cosign/v3/cmd/cosign"),
+    "syft": Binary("syft", "github.com/anchore/syft/cmd/syft"),
     # Stands in for kubelets in the benchmark of scale alone.
     "kwok": Binary("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }

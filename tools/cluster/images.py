@@ -1,7 +1,7 @@
 """Builds the product's images and brings them to the cluster. Unchanged content is not built again.
 
 A tag carries the hash of what the image is made of. With Docker: `docker build`, `kind load`. Without: a base from
-Debian packages by mmdebstrap, `buildah`, and containerd's import.
+Debian packages by mmdebstrap, `buildah`, and containerd's import. `export` writes an image to a file instead.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tools.cluster.paths import ROOT, cache
 from tools.cluster.progress import run, step
 
 TARGETS = ("ecm", "engine-python")
+# Where a registry answers; built on by its digest, which the daemon knows once it has pulled it.
 PUBLIC_BASE = "python:3.11-slim-bookworm"
 # What the base is made of where no registry answers; a change makes a new one.
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
@@ -40,7 +41,7 @@ def _files(paths: Iterable[str]) -> Iterable[Path]:
 def tag(target: str) -> str:
     """`localhost/linkis-ecm/<target>:<hash of its content>`."""
     digest = hashlib.sha256(f"{BASE_PACKAGES} {SUITE}".encode())
-    for path in _files(["Dockerfile", _PINS[target], *_SOURCES[target]]):
+    for path in _files(["Dockerfile", "tools/image/prune.py", _PINS[target], *_SOURCES[target]]):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return f"localhost/linkis-ecm/{target}:{digest.hexdigest()[:12]}"
 
@@ -48,13 +49,23 @@ def tag(target: str) -> str:
 def build_with_docker(cluster: str, kind: Path) -> dict[str, str]:
     """For kind: built by the daemon, loaded into its node."""
     tags = {target: tag(target) for target in TARGETS}
+    with step("base image"):
+        base = _digest(PUBLIC_BASE)
     for target, name in tags.items():
         with step(f"image {target}"):
-            run(["docker", "build", "--target", target, "-t", name, str(ROOT)],
+            run(["docker", "build", "--target", target, "--build-arg", f"BASE_IMAGE={base}", "-t", name, str(ROOT)],
                 what=f"building {target}", remedy="look at the lines above", seconds=1800)  # fmt: skip
             run([kind, "load", "docker-image", name, "--name", cluster],
                 what=f"loading {target}", remedy="look at the lines above", seconds=600)  # fmt: skip
     return tags
+
+
+def _digest(name: str) -> str:
+    """A public image's name with its digest."""
+    remedy = "check that the Docker daemon reaches its registry"
+    run(["docker", "pull", "-q", name], what=f"pulling {name}", remedy=remedy, seconds=600)
+    asked = ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", name]
+    return run(asked, what=f"asking for the digest of {name}", remedy=remedy, seconds=60).strip()
 
 
 def build_for_node() -> dict[str, str]:
@@ -91,7 +102,31 @@ def _buildah(*arguments: str) -> list[str]:
     return ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), *arguments]
 
 
+def export(target: str, archive: Path) -> str:
+    """Writes an image of the product to a file (an OCI archive), built where it was not; its tag."""
+    name = tag(target)
+    if not _known(name):
+        with step(f"image {target}"):
+            _make(target, name, str(ROOT))
+    _push(name, archive)
+    return name
+
+
+def base_image() -> tuple[str, Path]:
+    """The name of the base image, and the file that it was made from."""
+    return _base(), _base_archive()
+
+
 def _build(target: str, name: str, *arguments: str) -> None:
+    _make(target, name, *arguments)
+    # Named by its tag: two runs may build two versions of one target at the same time.
+    archive = cache() / f"{name.rpartition('/')[2].replace(':', '-')}.oci.tar"
+    _push(name, archive)
+    node.load(archive)
+    archive.unlink()
+
+
+def _make(target: str, name: str, *arguments: str) -> None:
     packages.install(packages.IMAGES)
     base = _base()
     mounts = [f"-v={path}:{path}:ro" for path in _MACHINE if Path(path).exists()]
@@ -100,22 +135,34 @@ def _build(target: str, name: str, *arguments: str) -> None:
     )
     run([*command, *mounts, "-t", name, *arguments], what=f"building {target}", env=_environment(), seconds=1800,
         remedy="look at the lines above; packages come through pip's own settings")  # fmt: skip
-    archive = cache() / f"{target}.oci.tar"
+
+
+def _push(name: str, archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
     archive.unlink(missing_ok=True)
-    run(_buildah("push", name, f"oci-archive:{archive}:{name}"), what=f"exporting {target}", env=_environment(),
+    run(_buildah("push", name, f"oci-archive:{archive}:{name}"), what=f"exporting {name}", env=_environment(),
         remedy="check the room on the disk", seconds=300)  # fmt: skip
-    node.load(archive)
-    archive.unlink()
+
+
+def _known(name: str) -> bool:
+    command = _buildah("inspect", "--type", "image", name)
+    return subprocess.run(command, capture_output=True, check=False, timeout=60, env=_environment()).returncode == 0
+
+
+def _base_key() -> str:
+    return hashlib.sha256(f"{BASE_PACKAGES} {SUITE} 1".encode()).hexdigest()[:12]
+
+
+def _base_archive() -> Path:
+    return cache() / f"base-{_base_key()}.tar"
 
 
 def _base() -> str:
     """The base image: Debian with Python, from the machine's own package sources."""
-    key = hashlib.sha256(f"{BASE_PACKAGES} {SUITE} 1".encode()).hexdigest()[:12]
-    name = f"localhost/linkis-ecm/base:{key}"
-    known = subprocess.run(_buildah("inspect", name), capture_output=True, check=False, timeout=60, env=_environment())
-    if known.returncode == 0:
+    name = f"localhost/linkis-ecm/base:{_base_key()}"
+    if _known(name):
         return name
-    archive = cache() / f"base-{key}.tar"
+    archive = _base_archive()
     remedy = "check the machine's Debian package sources (apt-get update)"
     if not archive.exists():
         partial = archive.with_suffix(".partial")
