@@ -26,7 +26,7 @@ test: $(SETUP) ## Everything: lint, types, unit, simulation, store, agent, gatew
 test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
 	$(PY) -m tools.checks fast
 
-lint: $(SETUP) ## ruff, mypy --strict, import-linter
+lint: $(SETUP) ## ruff, mypy --strict, import-linter; pins, licence, secrets, file modes
 	$(PY) -m tools.checks lint
 
 generate: $(SETUP) ## CRDs, rendered manifests, the OpenAPI document and the reference pages from their sources

@@ -60,6 +60,7 @@ def _lint(steps: Steps) -> None:
     steps.run("ruff format", str(BIN / "ruff"), "format", "--check", ".")
     steps.run("mypy --strict", str(BIN / "mypy"))
     steps.run("import-linter", str(BIN / "lint-imports"))
+    steps.run("pins, licence, secrets, modes", sys.executable, "-m", "tools.supply", "repository")
 
 
 def _pytest(steps: Steps, name: str, *arguments: str, seconds: float = 1800) -> None:
@@ -105,7 +106,7 @@ def _down() -> None:
 
 @app.command()
 def lint() -> None:
-    """ruff, mypy --strict, import-linter."""
+    """ruff, mypy --strict, import-linter, and what the repository must hold."""
     steps = Steps()
     _lint(steps)
     steps.finish()
