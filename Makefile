@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs sbom signing-key sign verify clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,18 @@ bench-jeg: $(SETUP) ## Jupyter Enterprise Gateway beside ours: first result, col
 
 bench-logs: $(SETUP) ## The benchmark of logs on loopback: no cluster, 4 GiB of disk for a minute
 	$(PY) -m bench.logs
+
+sbom: $(SETUP) ## Both images in out/images, with lists of their contents (SPDX, CycloneDX) and provenance
+	$(PY) -m tools.supply sbom
+
+signing-key: $(SETUP) ## A key pair outside the checkout: LINKIS_ECM_SIGNING_KEY, else ~/.config/linkis-ecm/cosign.key
+	$(PY) -m tools.supply key
+
+sign: $(SETUP) ## Signs what `make sbom` wrote, by that key (COSIGN_PASSWORD opens it)
+	$(PY) -m tools.supply sign
+
+verify: $(SETUP) ## Whether out/images is as it was signed, by LINKIS_ECM_VERIFY_KEY, else cosign.pub beside the key
+	$(PY) -m tools.supply verify
 
 # One resolution for everything, so that tests run what the images hold.
 LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --no-annotate --generate-hashes

@@ -134,6 +134,7 @@ def everything() -> None:
         steps.undo.append(_down)
     steps.run("cluster", *cluster, "up")
     steps.run("images", *cluster, "images")
+    steps.run("cosign and syft from their Go modules", *cluster, "binaries", "cosign", "syft", seconds=3600)
     _pytest(steps, "e2e on the cluster", "e2e", "--ignore=e2e/database", seconds=2400)
     _pytest(steps, "e2e with MariaDB", "e2e/database", seconds=1200)
     steps.finish()

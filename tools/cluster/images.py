@@ -26,7 +26,7 @@ _SOURCES = {
     "ecm": ["operator/linkis_ecm"],
     "engine-python": ["operator/linkis_ecm/__init__.py", "operator/linkis_ecm/agent"],
 }
-_PINS = {"ecm": "requirements/runtime.txt", "engine-python": "requirements/engine-python.txt"}
+PINS = {"ecm": "requirements/runtime.txt", "engine-python": "requirements/engine-python.txt"}
 # What pip needs of the machine to reach its registry; mounted for the build, never in an image.
 _MACHINE = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pip.conf")
 
@@ -41,7 +41,7 @@ def _files(paths: Iterable[str]) -> Iterable[Path]:
 def tag(target: str) -> str:
     """`localhost/linkis-ecm/<target>:<hash of its content>`."""
     digest = hashlib.sha256(f"{BASE_PACKAGES} {SUITE}".encode())
-    for path in _files(["Dockerfile", "tools/image/prune.py", _PINS[target], *_SOURCES[target]]):
+    for path in _files(["Dockerfile", "tools/image/prune.py", PINS[target], *_SOURCES[target]]):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return f"localhost/linkis-ecm/{target}:{digest.hexdigest()[:12]}"
 

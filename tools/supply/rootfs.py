@@ -5,6 +5,7 @@ Reads the archive alone; nothing is unpacked and nothing of it runs. Must not kn
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -70,6 +71,18 @@ def manifest(path: Path) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"the archive has {len(images)} images, not one")
         digest: str = images[0]["digest"]
         return digest, _json(_blob(archive, digest))
+
+
+def broken_blobs(path: Path) -> list[str]:
+    """Digests of the image's parts that do not have this digest."""
+    digest, described = manifest(path)
+    broken: list[str] = []
+    with tarfile.open(path) as archive:
+        for one in (digest, *(part["digest"] for part in [described["config"], *described["layers"]])):
+            algorithm, _, value = one.partition(":")
+            if hashlib.file_digest(_blob(archive, one), algorithm).hexdigest() != value:  # type: ignore[arg-type]
+                broken.append(one)
+    return broken
 
 
 def _kind(member: tarfile.TarInfo) -> str:
