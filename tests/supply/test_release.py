@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,14 @@ def test_a_key_that_others_may_read_is_refused_and_one_that_is_there_is_not_over
         release.make_keys(pair)
     with pytest.raises(ClusterError, match="not named"):
         release.make_keys(release.Keys(tmp_path / "a.pem", tmp_path / "a.pub"))
+
+
+def test_what_was_built_from_uncommitted_changes_is_not_signed(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="there is no"):
+        release.require_clean(tmp_path)
+    for clean in (True, False):
+        (tmp_path / release.PROVENANCE).write_text(json.dumps(release.provenance(replace(SOURCE, clean=clean))))
+        if clean:
+            release.require_clean(tmp_path)
+    with pytest.raises(ClusterError, match="uncommitted changes"):
+        release.require_clean(tmp_path)

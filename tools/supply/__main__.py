@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -75,10 +76,14 @@ def key() -> None:
 
 
 @app.command()
-def sign() -> None:
+def sign(
+    unclean: Annotated[bool, typer.Option("--unclean", help="Also what was built from uncommitted changes.")] = False,
+) -> None:
     """Signs what `sbom` wrote."""
 
     def one(target: str, folder: Path) -> None:
+        if not unclean:
+            release.require_clean(folder)
         with step(f"{target}: signatures"):
             release.sign(folder, target, release.keys())
 

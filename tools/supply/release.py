@@ -122,6 +122,18 @@ def make_keys(pair: Keys) -> None:
     _cosign("generate-key-pair", "--output-key-prefix", str(pair.private.with_suffix("")))
 
 
+def require_clean(folder: Path) -> None:
+    """Raises where the image was built from changes that no commit has: its provenance would name the wrong source."""
+    try:
+        told = json.loads((folder / PROVENANCE).read_text())
+    except FileNotFoundError:
+        raise ClusterError(f"there is no {folder / PROVENANCE}", remedy="make sbom") from None
+    if not told["buildDefinition"]["internalParameters"]["workTreeClean"]:
+        raise ClusterError(
+            f"{folder.name} was built from uncommitted changes", remedy="commit them and make sbom again"
+        )
+
+
 def sign(folder: Path, target: str, pair: Keys) -> None:
     """Signs the archive, and a statement for each document about it."""
     _outside(pair.private)

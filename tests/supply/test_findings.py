@@ -1,0 +1,36 @@
+"""The tables of security findings: each row has a state, and each test of a fixed row exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/security/findings.md").read_text()
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")]
+FINDINGS = [row for row in ROWS if re.fullmatch(r"[SL]\d+", row[0])]
+
+
+def state(row: list[str]) -> str:
+    return row[-2]
+
+
+def test_each_finding_of_the_review_has_a_row_and_a_state() -> None:
+    assert [row[0] for row in FINDINGS] == [f"S{n}" for n in range(1, 24)] + [f"L{n}" for n in range(1, 12)]
+    assert all(re.match(r"(fixed|planned|accepted)\b", state(row)) for row in FINDINGS)
+    assert all(row[1].endswith(".") for row in FINDINGS)
+
+
+def test_each_fixed_finding_names_tests_that_exist() -> None:
+    missing = list[str]()
+    for row in ROWS:
+        if not state(row).startswith("fixed"):
+            continue
+        tests = re.findall(r"`([\w/.]+)::(\w+)`", row[-1])
+        if not tests and re.fullmatch(r"[SL]\d+", row[0]):
+            missing.append(f"{row[0]}: no test")
+        for path, name in tests:
+            file = ROOT / path
+            if not file.exists() or not re.search(rf"^ *(async )?def {name}\(", file.read_text(), re.MULTILINE):
+                missing.append(f"{row[0]}: {path}::{name}")
+    assert missing == []
