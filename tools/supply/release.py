@@ -149,6 +149,8 @@ def sign(folder: Path, target: str, pair: Keys) -> None:
     for name in _TYPES:
         told = _write(folder / ".statement.json", statement(folder, target, name))
         _cosign("attest-blob", *with_key, "--statement", told, "--bundle", _bundle(folder, name), str(folder / ARCHIVE))
+    for name in (ARCHIVE, *_TYPES):
+        Path(_bundle(folder, name)).chmod(0o644)  # cosign lets nobody else read them, and they are published
     for left in (".signing.json", ".trusted.json", ".statement.json"):
         (folder / left).unlink(missing_ok=True)
 
