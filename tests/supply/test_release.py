@@ -102,6 +102,11 @@ def test_a_key_that_others_may_read_is_refused_and_one_that_is_there_is_not_over
         release.make_keys(release.Keys(tmp_path / "a.pem", tmp_path / "a.pub"))
 
 
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"there is no .*/ecm/image\.oci\.tar"):
+        release.verify(tmp_path / "ecm", release.Keys(tmp_path / "a.key", tmp_path / "a.pub"))
+
+
 def test_what_was_built_from_uncommitted_changes_is_not_signed(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="there is no"):
         release.require_clean(tmp_path)

@@ -141,6 +141,7 @@ def sign(folder: Path, target: str, pair: Keys) -> None:
         raise ClusterError(f"there is no key {pair.private}", remedy="make one: make signing-key")
     if pair.private.stat().st_mode & 0o077:
         raise ClusterError(f"others may read {pair.private}", remedy=f"chmod 600 {pair.private}")
+    _there(folder)
     if broken := rootfs.broken_blobs(folder / ARCHIVE):
         raise ClusterError(f"the archive is damaged: {broken[0]}", remedy="make sbom again")
     offline = ["--signing-config", _write(folder / ".signing.json", _SIGNING), "--trusted-root", _trusted(folder)]
@@ -157,6 +158,7 @@ def sign(folder: Path, target: str, pair: Keys) -> None:
 
 def verify(folder: Path, pair: Keys) -> str:
     """The image's digest, where archive and documents are as they were signed; else an error that says which is not."""
+    _there(folder)
     # Without a public log of signatures: the key alone vouches.
     with_key = ["--key", str(pair.public), "--insecure-ignore-tlog", "--trusted-root", _trusted(folder)]
     archive = str(folder / ARCHIVE)
@@ -192,6 +194,11 @@ def _trusted(folder: Path) -> str:
 def _write(path: Path, content: Mapping[str, Any]) -> str:
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return str(path)
+
+
+def _there(folder: Path) -> None:
+    if missing := [name for name in (ARCHIVE, *_TYPES) if not (folder / name).exists()]:
+        raise ClusterError(f"there is no {folder / missing[0]}", remedy="make sbom, or take it from the release")
 
 
 def _outside(key: Path) -> None:
