@@ -207,8 +207,13 @@ def _outside(key: Path) -> None:
 
 
 def _cosign(*arguments: str) -> None:
-    run([binaries.build("cosign"), *arguments], what=f"cosign {arguments[0]}", seconds=300,
-        remedy="look at the lines above; COSIGN_PASSWORD opens the private key")  # fmt: skip
+    verifies = arguments[0].startswith("verify")
+    remedy = (
+        "use neither image nor documents: take them anew from the release"
+        if verifies
+        else "COSIGN_PASSWORD opens the key"
+    )
+    run([binaries.build("cosign"), *arguments], what=f"cosign {arguments[0]}", seconds=300, remedy=remedy)  # fmt: skip
 
 
 def source(target: str, tag: str, base: str, base_archive: Path, pins: Path) -> Source:
