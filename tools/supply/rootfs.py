@@ -24,7 +24,7 @@ _BIN = re.compile(r"(usr/)?(local/)?s?bin|opt/venv/bin|usr/lib|usr/libexec(/.*)?
 # Patterns of names, as in a shell.
 _COMMANDS = {
     "a package manager": "apt apt-* aptitude dpkg dpkg-* rpm yum dnf apk pip pip[0-9]* pipx uv easy_install* conda npm",
-    "a compiler": "*-linux-gnu-* cc c++* g++* gcc* cpp cpp-* clang* tcc as ld ld.bfd ld.gold ld.lld make go rustc javac",
+    "a compiler": "*-linux-gnu-* cc c++* g++* gcc* cpp cpp-* clang* tcc as ld ld.[bgl]* make go rustc javac",
     "Perl": "perl*",
     "a way to other rights": "su sudo* doas pkexec mount umount newgrp chsh chfn passwd nsenter unshare setpriv",
     "a downloader": "curl wget nc ncat socat ssh scp ftp telnet",
