@@ -23,14 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from linkis_ecm.model.token import engine_token, master_key
 
 from bench.table import Table
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS
+from linkis_ecm.model.agent_key import Enrolment, agent_key, master_key
 from tools.cluster import binaries, tools
 from tools.testkit import kubectl
+from tools.testkit.keys import NONCE
 
 STAGES = Path(__file__).parent / "kwok.yaml"
 NAMESPACE = "ecm-scale"
@@ -146,14 +147,14 @@ class Agents:
             body = {
                 "namespace": env["ECM_NAMESPACE"], "name": env["ECM_NAME"], "uid": env["ECM_UID"],
                 "attempt": int(env["ECM_ATTEMPT"]), "sequence": int(time.time() * 1000), "state": "Idle",
-                "timings": {}, "usage": {}, "metrics": {},
+                "podUid": uid, "enrolment": NONCE, "timings": {}, "usage": {}, "metrics": {},
             }  # fmt: skip
-            token = engine_token(self._key, env["ECM_UID"], int(env["ECM_ATTEMPT"]))
+            enrolment = Enrolment(uid, env["ECM_UID"], int(env["ECM_ATTEMPT"]), NONCE)
             again = 1.0
             try:
                 async with session.post(
                     f"http://127.0.0.1:{REPORT_PORT}/v1/report", json=body,
-                    headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=10),
+                    headers={"Authorization": f"Bearer {agent_key(self._key, enrolment)}"}, timeout=aiohttp.ClientTimeout(total=10),
                 ) as answer:  # fmt: skip
                     if answer.status == 204:
                         self.told.add(uid)
