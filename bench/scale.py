@@ -154,7 +154,8 @@ class Agents:
             try:
                 async with session.post(
                     f"http://127.0.0.1:{REPORT_PORT}/v1/report", json=body,
-                    headers={"Authorization": f"Bearer {agent_key(self._key, enrolment)}"}, timeout=aiohttp.ClientTimeout(total=10),
+                    headers={"Authorization": f"Bearer {agent_key(self._key, enrolment)}"},
+                    timeout=aiohttp.ClientTimeout(total=10),
                 ) as answer:  # fmt: skip
                     if answer.status == 204:
                         self.told.add(uid)
