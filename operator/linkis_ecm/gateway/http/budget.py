@@ -7,9 +7,10 @@ counted.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 # Bodies up to this size do not wait: a thousand of them are 64 MiB.
 SMALL = 64 << 10
@@ -18,15 +19,23 @@ SMALL = 64 << 10
 class ByteBudget:
     """A counting semaphore of bytes, first come, first served."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
         self._free = total
+        self._clock = clock
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # When a call began to wait with no bytes given or freed since; it stays when that call gives up.
+        self._stalled_since: float | None = None
 
     @property
     def held(self) -> int:
         """Bytes that are reserved now."""
         return self._total - self._free
+
+    @property
+    def stalled_seconds(self) -> float:
+        """Seconds for which a call had to wait and no bytes were given or freed; 0 while there is progress."""
+        return 0.0 if self._stalled_since is None else self._clock() - self._stalled_since
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[Callable[[int], None]]:
@@ -41,37 +50,52 @@ class ByteBudget:
         def shrink(left: int) -> None:
             nonlocal size
             if left < size:
-                self._free += size - left
+                self._release(size - left)
                 size = left
-                self._wake()
 
         try:
             yield shrink
         finally:
-            self._free += size
-            self._wake()
+            self._release(size)
 
     async def _take(self, size: int) -> None:
         if not self._waiting and size <= self._free:
-            self._free -= size
+            self._reserve(size)
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, waiter))
+        if self._stalled_since is None:
+            self._stalled_since = self._clock()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._free += size  # they had been reserved already
+                self._release(size)  # they had been reserved already
             else:
-                self._waiting.remove((size, waiter))
-            self._wake()
+                # `_wake` may have dropped it: a cancelled waiter stays in the queue until its task runs.
+                with suppress(ValueError):
+                    self._waiting.remove((size, waiter))
+                self._wake()
             raise
 
+    def _reserve(self, size: int) -> None:
+        self._free -= size
+        self._stalled_since = None
+
+    def _release(self, size: int) -> None:
+        self._free += size
+        self._stalled_since = None
+        self._wake()
+
     def _wake(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            size, waiter = self._waiting.popleft()
-            self._free -= size
-            waiter.set_result(None)
+        while self._waiting:
+            size, waiter = self._waiting[0]
+            if not waiter.done():
+                if size > self._free:
+                    break
+                self._reserve(size)
+                waiter.set_result(None)
+            self._waiting.popleft()
 
 
 def _not_counted(_: int) -> None:
