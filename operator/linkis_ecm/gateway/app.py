@@ -12,11 +12,9 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
 
 from linkis_ecm.agent_client.client import AgentClient
 from linkis_ecm.archive.bundles import Archive
@@ -24,18 +22,18 @@ from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
-from linkis_ecm.gateway.context import Audit, Call, Gateway, call_as
+from linkis_ecm.gateway.context import Audit, Gateway, call_as
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.budget import ByteBudget
-from linkis_ecm.gateway.http.errors import Refused, no_such_path, timed_out, too_large, unavailable
+from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, no_such_path, timed_out, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.responses import Responder
 from linkis_ecm.gateway.http.sender import HEAD_SENT
-from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
+from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import Find, History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
@@ -45,9 +43,10 @@ from linkis_ecm.gateway.logs.live import AgentLogSource
 from linkis_ecm.gateway.logs.source import Logs
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.pages import serve as pages
+from linkis_ecm.gateway.reading import arguments
 from linkis_ecm.gateway.results.source import ResultSource
-from linkis_ecm.gateway.routes import METHODS, Method, RequestParts
-from linkis_ecm.gateway.settings import MIB, Settings
+from linkis_ecm.gateway.routes import METHODS, Method
+from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.process.registry import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
@@ -92,6 +91,7 @@ def build_app(
     history = History(find)
     lookup = EngineLookup(engines, history, cluster)
     budget = ByteBudget(settings.max_held_bytes)
+    metrics.watch_budget(budget)
     link = AgentLink(agent_client, settings=settings, metrics=metrics, budget=budget)
     app = web.Application(middlewares=[_middleware], client_max_size=settings.max_body_bytes)
     executions = ExecutionJournal(history, writer=journal, store=store)
@@ -117,6 +117,7 @@ def build_app(
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,
+        engine_tokens=EngineTokens(settings.token_key.get_secret_value(), engines),
         new_id=new_id,
         clock=clock,
     )
@@ -154,6 +155,8 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         app,
         access_log=None,
         handler_cancellation=True,
+        # Bodies with a Content-Encoding are refused, and not unpacked while they are thrown away.
+        auto_decompress=False,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=settings.shutdown_seconds,
         # Over the bound of a bearer token (16 KiB): aiohttp's own refusal of a longer header repeats its beginning.
@@ -175,55 +178,12 @@ def _endpoint(method: Method) -> Endpoint:
         async with call_as(gateway, request[CALLER], audit=audit) as call:
             try:
                 async with asyncio.timeout(method.seconds):
-                    result = await method.handler(call, await _arguments(call, request, method))
+                    result = await method.handler(call, await arguments(call, request, method))
             except TimeoutError:
                 raise timed_out(f"{method.name} took longer than {method.seconds:g} s: try again later") from None
             return await Responder(request, gateway.settings.client_seconds, gateway.metrics).send(result)
 
     return serve
-
-
-async def _arguments(call: Call, request: web.Request, method: Method) -> Any:
-    """What the method's handler takes. Raises Refused."""
-    model = None if method.request is None else await _read(call, request, method.request)
-    if method.arguments is None:
-        return model
-    query = {name: request.query.getall(name) for name in request.query}
-    return method.arguments(model, RequestParts(path=request.match_info, query=query, headers=request.headers))
-
-
-async def _read(call: Call, request: web.Request, model: type[BaseModel]) -> BaseModel:
-    """The request model of a call. Raises Refused."""
-    settings = call.gateway.settings
-    if request.method in ("GET", "DELETE"):
-        query = request.query
-        repeated = next((name for name in query if len(query.getall(name)) > 1), None) if query else None
-        return from_query(model, query, repeated=repeated)
-    limit = settings.max_body_bytes
-    if request.content_type != envelope.JSON:
-        # A form of another site could send any other type with the caller's cookies.
-        raise Refused("Content-Type must be application/json: send the header and a JSON object", http=415)
-    size = limit if request.content_length is None else request.content_length
-    if size > limit:
-        raise _body_too_large(limit)
-    try:
-        async with asyncio.timeout(settings.client_seconds):
-            # As bytes, as text, and as what goes to the agent.
-            await call.held.enter_async_context(call.gateway.budget.hold(3 * size))
-    except TimeoutError:
-        raise unavailable("The gateway has too many big bodies under way: try again in a second") from None
-    try:
-        async with asyncio.timeout(settings.client_seconds):
-            body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise _body_too_large(limit) from None
-    except TimeoutError:
-        raise Refused("The body did not come in time: send it faster", http=408) from None
-    return from_json(model, body)
-
-
-def _body_too_large(limit: int) -> Refused:
-    return too_large(f"The body is over {limit // MIB} MiB: send less code at once, and data through a volume")
 
 
 @web.middleware
@@ -238,14 +198,13 @@ async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResp
     response: web.StreamResponse | None = None
     try:
         if metrics.calls > gateway.settings.max_requests:
-            raise unavailable("The gateway has too many calls under way: try again in a second")
-        if path in BY_ENGINE:
-            request[CALLER] = Caller("")
-        else:
-            request[CALLER] = await gateway.authenticator.authenticate(request)
-        with gateway.limits.call(request[CALLER].user):
+            raise unavailable("The gateway has too many calls under way: try again in a second", limit="requests")
+        request[CALLER], counted_as = await _login(gateway, request)
+        with gateway.limits.call(counted_as):
             response = await handler(request)
     except Refused as refusal:
+        if refusal.limit:
+            metrics.limits.labels(refusal.limit).inc()
         response = envelope.refused(path, refusal)
     except web.HTTPException as error:
         response = envelope.refused(path, _routing_refusal(request, error))
@@ -263,6 +222,21 @@ async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResp
         metrics.seconds.labels(name).observe(took)
         _audit(request, name, response.status if response is not None else 499, took)
     return response
+
+
+async def _login(gateway: Gateway, request: web.Request) -> tuple[Caller, str]:
+    """Who calls, and under which name the calls are limited. Reads headers only. Raises Refused."""
+    if request.path not in BY_ENGINE:
+        caller = await gateway.authenticator.authenticate(request)
+        return caller, caller.user
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme != "Bearer" or not token:
+        raise no_login("Authorization is missing: an engine reports with its own token, as a Bearer token")
+    uid = gateway.engine_tokens.owner(token)
+    if uid is None:
+        raise forbidden("the token is not that of this engine: an engine reports of itself only")
+    # A space is in no user's name.
+    return Caller(""), f"engine {uid}"
 
 
 def _audit(request: web.Request, method: str, http: int, took: float) -> None:
@@ -335,6 +309,10 @@ async def _readyz(request: web.Request) -> web.Response:
     ]
     if waits:
         return web.Response(status=503, text=f"not read yet: {', '.join(waits)}")
+    stalled = gateway.budget.stalled_seconds
+    # Whoever holds bytes is cut when its client takes or gives nothing for `client_seconds`.
+    if stalled > 2 * gateway.settings.client_seconds:
+        return web.Response(status=503, text=f"calls have waited for memory for {stalled:.0f} s, and none was freed")
     return web.Response(text="ok")
 
 

@@ -16,6 +16,7 @@ from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
+from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
@@ -52,6 +53,7 @@ class Gateway:
     limits: Limits
     metrics: Metrics
     budget: ByteBudget
+    engine_tokens: EngineTokens
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
     clock: Callable[[], datetime]

@@ -6,6 +6,7 @@ Each gateway has a registry of its own, so that several in one process (tests) d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -15,6 +16,16 @@ from linkis_ecm.store.metrics import JournalMetrics
 
 # From a status out of the cache to code that runs for minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Budget(Protocol):
+    """The byte budget, as far as it is shown."""
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def stalled_seconds(self) -> float: ...
 
 
 class Metrics:
@@ -53,9 +64,26 @@ class Metrics:
             ("side",),
             registry=self.registry,
         )
+        self.limits = Counter(
+            "ecm_gateway_limit_refusals",
+            "Calls that were refused because a limit was reached, by the limit.",
+            ("limit",),
+            registry=self.registry,
+        )
         self.errors = Counter(
             "ecm_gateway_unexpected_errors", "Calls that ended as a bug of the gateway.", registry=self.registry
         )
+
+    def watch_budget(self, budget: Budget) -> None:
+        """Shows the bytes of bodies and pages that are held."""
+        Gauge(
+            "ecm_gateway_held_bytes", "Bytes of bodies and pages that are reserved in memory.", registry=self.registry
+        ).set_function(lambda: budget.held)
+        Gauge(
+            "ecm_gateway_budget_stalled_seconds",
+            "Time for which calls wait for these bytes and none are freed; /readyz refuses when it is too long.",
+            registry=self.registry,
+        ).set_function(lambda: budget.stalled_seconds)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineLabels]]) -> None:
         """Counts these engines at each scrape."""

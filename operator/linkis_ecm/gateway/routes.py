@@ -38,6 +38,7 @@ from linkis_ecm.gateway.methods.tasks import (
     list_tasks,
     task_events,
 )
+from linkis_ecm.gateway.settings import KIB, MIB
 
 Handler = Callable[[Call, Any], Awaitable[Result]]
 
@@ -83,6 +84,8 @@ class Method:
     seconds: float | None = 30.0
     # True: called by an engine with its own token, which the handler checks. False: called by a user.
     by_engine: bool = False
+    # The longest body, in bytes. No model without code or long lists needs more.
+    max_body: int = 64 * KIB
     # Also served for HEAD: a file, because some clients read its size and tag first.
     head: bool = False
     # Makes the handler's arguments from the model and the other parts of the request. Raises Refused.
@@ -104,6 +107,8 @@ OURS: tuple[Method, ...] = (
         handler=create_engine_connection,
         # More than the longest wait that a caller may request.
         seconds=models.CREATE_SECONDS_MAX + 30.0,
+        # The code of a `once` engine.
+        max_body=8 * MIB,
     ),
     Method(
         name="executeCode",
@@ -112,6 +117,8 @@ OURS: tuple[Method, ...] = (
         response=models.ExecuteAnswer,
         handler=execute_code,
         seconds=None,
+        # The agent's own limit.
+        max_body=8 * MIB,
     ),
     Method(
         name="getEngineStatus",
@@ -242,6 +249,8 @@ OURS: tuple[Method, ...] = (
         handler=report_resource_usage,
         arguments=_report,
         by_engine=True,
+        # Three fields.
+        max_body=4 * KIB,
     ),
     Method(
         name="sendEngineCommand",
@@ -253,6 +262,8 @@ OURS: tuple[Method, ...] = (
     ),
 )
 
+# They take the properties of an engine, or lists of 500 names: these are 128 KiB, and four of them in ecList.
+_LONG = frozenset({"askEngineConn", "createEngineConn", "rm/enginekill", "rm/enginekillAsyn", "ecinfo/ecList"})
 # Linkis's own methods, for its console and SDK. Their answers are Linkis's shapes, not models (gateway.linkis.shapes).
 _RequestModel = type[BaseModel]
 _LINKIS: tuple[tuple[str, str, _RequestModel, Handler, float], ...] = (
@@ -291,6 +302,7 @@ METHODS: tuple[Method, ...] = (
             handler=handler,
             arguments=_ticket if handler is records.delete_record else None,
             at=f"linkisManager/{at}",
+            max_body=(1 * MIB if at in _LONG else 64 * KIB),
             seconds=seconds,
         )
         for verb, at, request, handler, seconds in _LINKIS

@@ -12,6 +12,7 @@ from pydantic import Field, SecretBytes, SecretStr
 
 from linkis_ecm.process.environment import (
     KEY_FILE,
+    KIB,
     MIB,
     PORT,
     SWITCH,
@@ -24,7 +25,7 @@ from linkis_ecm.process.environment import (
     whole,
 )
 
-__all__ = ["MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
+__all__ = ["KIB", "MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
 
 
 def _issuer(text: str) -> str:
@@ -164,7 +165,15 @@ class Settings(KeySettings):
     # The agent's own limit, so that what passes here is not refused there.
     max_body_bytes: int = 8 * MIB
     # Of bodies and log pages, at a time: half of the chart's default memory limit is everything else's.
-    max_held_bytes: int = 192 * MIB
+    max_held_bytes: Annotated[
+        int,
+        whole(64, 1 << 20, scale=MIB),
+        variable(
+            "ECM_GATEWAY_HELD_MIB",
+            "Bodies, pages and results in memory at a time, in MiB; at most half of the container's memory limit.",
+            default="192",
+        ),
+    ] = 192 * MIB
     # The real ECM refuses logs over 100 MB because it has them in its own disk's way; we stream.
     max_download_bytes: Annotated[
         int,

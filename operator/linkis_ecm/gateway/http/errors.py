@@ -13,7 +13,8 @@ from typing import Any
 
 
 class Refused(Exception):  # noqa: N818 - a result of the call, not a bug
-    """The call is answered with this Message. `http`: the HTTP status, None where it follows from the Message's."""
+    """The call is answered with this Message. `http`: the HTTP status, None where it follows from the Message's.
+    `limit`: the bound that was reached, as the metric of refusals names it; "" for other refusals."""
 
     def __init__(
         self,
@@ -23,6 +24,7 @@ class Refused(Exception):  # noqa: N818 - a result of the call, not a bug
         http: int | None = None,
         data: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: str = "",
     ) -> None:
         super().__init__(sentence)
         self.sentence = sentence
@@ -30,11 +32,12 @@ class Refused(Exception):  # noqa: N818 - a result of the call, not a bug
         self.http = http
         self.data = dict(data or {})
         self.headers = dict(headers or {})
+        self.limit = limit
 
 
 def shown(text: str, limit: int = 256) -> str:
     """A caller's text as an answer may repeat it: printable, and at most `limit` characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)[:limit]
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])
 
 
 def bad_request(sentence: str, **data: Any) -> Refused:
@@ -57,14 +60,14 @@ def no_such_path(sentence: str) -> Refused:
     return Refused(sentence, http=404)
 
 
-def too_large(sentence: str) -> Refused:
+def too_large(sentence: str, *, limit: str = "") -> Refused:
     """The body is over the limit."""
-    return Refused(sentence, http=413)
+    return Refused(sentence, http=413, limit=limit)
 
 
-def too_many(sentence: str) -> Refused:
+def too_many(sentence: str, *, limit: str = "") -> Refused:
     """A limit on concurrent work is reached; a second later it may not be."""
-    return Refused(sentence, http=429, headers={"Retry-After": "1"})
+    return Refused(sentence, http=429, headers={"Retry-After": "1"}, limit=limit)
 
 
 def upstream(sentence: str, **data: Any) -> Refused:
@@ -72,9 +75,9 @@ def upstream(sentence: str, **data: Any) -> Refused:
     return Refused(sentence, http=502, data=data)
 
 
-def unavailable(sentence: str) -> Refused:
+def unavailable(sentence: str, *, limit: str = "") -> Refused:
     """A server that the call needs does not answer now."""
-    return Refused(sentence, http=503, headers={"Retry-After": "1"})
+    return Refused(sentence, http=503, headers={"Retry-After": "1"}, limit=limit)
 
 
 def timed_out(sentence: str, **data: Any) -> Refused:

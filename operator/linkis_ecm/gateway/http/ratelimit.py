@@ -38,9 +38,11 @@ class Limits:
         """One call of that user, for the block. Raises Refused where a limit is reached."""
         user = self._user(name)
         if self._per_second and user.tokens < 1:
-            raise self._refusal(f"more than {self._per_second} calls a second", (1 - user.tokens) / self._per_second)
+            raise self._refusal(
+                f"more than {self._per_second} calls a second", (1 - user.tokens) / self._per_second, "rate"
+            )
         if self._at_once and user.under_way >= self._at_once:
-            raise self._refusal(f"{self._at_once} calls under way already", 1.0)
+            raise self._refusal(f"{self._at_once} calls under way already", 1.0, "calls")
         user.tokens -= 1
         user.under_way += 1
         try:
@@ -62,7 +64,7 @@ class Limits:
         return user
 
     @staticmethod
-    def _refusal(what: str, seconds: float) -> Refused:
-        refusal = too_many(f"You have {what}: ask less often, or wait for one of them")
+    def _refusal(what: str, seconds: float, limit: str) -> Refused:
+        refusal = too_many(f"You have {what}: ask less often, or wait for one of them", limit=limit)
         refusal.headers["Retry-After"] = str(max(1, round(seconds)))
         return refusal

@@ -1,12 +1,19 @@
-"""Makes a request model of a caller's input, or a refusal that names the field and the remedy. Pure."""
+"""Makes a request model of a caller's input, or a refusal that names the field and the remedy. Pure.
+
+Unknown names and the lengths of lists and objects are checked first: pydantic makes an error, a dict of 400 bytes, for
+each entry that is wrong, so what it sees must be short.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, TypeVar, get_args
 
 import orjson
+from annotated_types import MaxLen
 from pydantic import BaseModel, RootModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from linkis_ecm.api import models
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
@@ -51,20 +58,49 @@ def from_query(model: type[Model], query: Mapping[str, str], *, repeated: str | 
 
 def validated(model: type[Model], content: Mapping[str, Any]) -> Model:
     """The request in `content`. Raises Refused with the first error that was found."""
+    _check_shape(model, content, ())
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise sentence(model, error) from None
 
 
+def _check_shape(model: type[BaseModel], content: Any, within: tuple[str, ...]) -> None:
+    """Raises Refused for unknown names, and for lists and objects of more entries than their fields take."""
+    if issubclass(model, RootModel):
+        _check_length(model.model_fields["root"], content, within or ("body",))
+        return
+    if not isinstance(content, Mapping):
+        return
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    if model.model_config.get("extra") == "forbid":
+        known = {*fields, *model.model_fields}
+        unknown = list(islice((name for name in content if name not in known), 5))
+        if unknown:
+            names = ", ".join(_shown(".".join((*within, name))) for name in unknown)
+            raise bad_request(
+                f"Unknown parameter {names}: this {'field' if within else 'method'} takes {_fields(model)}"
+            )
+    for name, field in fields.items():
+        if (value := content.get(name)) is not None:
+            _check_length(field, value, (*within, name))
+            for part in (field.annotation, *get_args(field.annotation)):
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    _check_shape(part, value, (*within, name))
+
+
+def _check_length(field: FieldInfo, value: Any, where: tuple[str, ...]) -> None:
+    if isinstance(value, list | dict):
+        for rule in field.metadata:
+            if isinstance(rule, MaxLen) and len(value) > rule.max_length:
+                raise bad_request(
+                    f"Parameter {'.'.join(where)} has {len(value)} entries: give {rule.max_length} entries at most"
+                )
+
+
 def sentence(model: type[BaseModel], error: ValidationError) -> Refused:
     """A pydantic error as one sentence."""
-    faults = error.errors(include_url=False)
-    unknown = [_where(fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"]
-    if unknown:
-        names = ", ".join(map(_shown, unknown[:5]))
-        return bad_request(f"Unknown parameter {names}: this method takes {_fields(model)}")
-    fault = faults[0]
+    fault = error.errors(include_url=False)[0]
     field = _where(fault["loc"])
     if fault["type"] == "missing":
         return bad_request(f"Parameter {field} is missing: this method takes {_fields(model)}")
@@ -105,7 +141,8 @@ def _remedy(fault: Mapping[str, Any]) -> str:
 
 def _where(location: tuple[int | str, ...]) -> str:
     # pydantic marks a key of a mapping with "[key]" behind it.
-    return ".".join(str(part) for part in location if part != "[key]") or "body"
+    parts = (str(part)[: _SHOWN + 1] for part in location if part != "[key]")
+    return shown(".".join(parts), 2 * _SHOWN) or "body"
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -113,6 +150,7 @@ def _fields(model: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = str(value) if isinstance(value, str | int | float | bool) else f"a {type(value).__name__}"
-    text = shown(text.encode("utf-8", "replace").decode(), _SHOWN + 1)
+    text = value if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
+    text = text or f"a {type(value).__name__}"
+    text = shown(text[: _SHOWN + 1].encode("utf-8", "replace").decode(), _SHOWN + 1)
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…") if isinstance(value, str) else text[:_SHOWN]

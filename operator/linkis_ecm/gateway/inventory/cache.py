@@ -14,6 +14,7 @@ from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.gateway.inventory.view import Key, KnownEngine, PluginView
 
 Listener = Callable[[KnownEngine | None], None]
+Observer = Callable[[Key, KnownEngine | None], None]
 Kind = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
@@ -26,6 +27,7 @@ class EngineCache:
         # Ticket or service instance → keys of the engines that have it. Several only if a ticket was used twice.
         self._ids: dict[str, set[Key]] = {}
         self._listeners: dict[Key, set[Listener]] = {}
+        self._observers: list[Observer] = []
 
     def __len__(self) -> int:
         return len(self._engines)
@@ -57,6 +59,10 @@ class EngineCache:
             listeners.discard(listener)
             if not listeners and self._listeners.get(key) is listeners:
                 del self._listeners[key]
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with each change of any engine from now on; None when it is deleted."""
+        self._observers.append(observer)
 
     def on_event(self, kind: Kind, view: KnownEngine) -> None:
         """Take a change over."""
@@ -102,6 +108,8 @@ class EngineCache:
                 del self._ids[engine_id]
 
     def _notify(self, key: Key, view: KnownEngine | None) -> None:
+        for observer in self._observers:
+            observer(key, view)
         for listener in tuple(self._listeners.get(key, ())):
             listener(view)
 
