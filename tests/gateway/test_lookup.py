@@ -13,7 +13,7 @@ from linkis_ecm.gateway.http.errors import Refused, forbidden
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, may_use_record, require_owner, require_use
+from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, require_owner, require_use
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.kube.errors import Unreachable
 from tools.testkit.gateways import EM, FakeCluster, engine_item
@@ -128,18 +128,16 @@ def test_a_resource_that_shuts_down_is_not_final() -> None:
 
 
 @pytest.mark.parametrize(
-    ("caller", "exact", "any_case"),
+    ("caller", "exact"),
     [
-        (Caller("alice"), True, True),
-        (Caller("Alice"), False, True),
-        (Caller("bob"), False, False),
-        (Caller("root", is_admin=True), True, True),
+        (Caller("alice"), True),
+        (Caller("Alice"), False),
+        (Caller("bob"), False),
+        (Caller("root", is_admin=True), True),
     ],
 )
-def test_owners_and_admins_may_and_case_matters_but_for_linkiss_records(
-    caller: Caller, exact: bool, any_case: bool
-) -> None:
-    assert (may_use(caller, "alice"), may_use_record(caller, "alice")) == (exact, any_case)
+def test_owners_and_admins_may_and_case_matters(caller: Caller, exact: bool) -> None:
+    assert may_use(caller, "alice") == exact
     refusal = forbidden("not yours")
     if exact:
         require_owner(caller, "alice", refusal)

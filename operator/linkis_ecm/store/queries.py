@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Row, delete, func, select
+from sqlalchemy import ColumnElement, Engine, LargeBinary, Row, and_, cast, delete, false, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from linkis_ecm.model.record import ExecutionRecord
@@ -68,6 +68,19 @@ class TransitionRow:
     message: str
 
 
+def same(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """The column holds exactly that text. Linkis's tables have the database's collation, to which "ALICE" and "álice"
+    are "alice": the first comparison is for the index, the second decides."""
+    if not _comparable(text):
+        return false()
+    return and_(column == text, cast(column, LargeBinary) == text.encode(errors="replace"))
+
+
+def _comparable(text: str) -> bool:
+    """MariaDB refuses to compare a column of charset utf8 with a character over U+FFFF; no such column holds one."""
+    return all(char <= "\uffff" for char in text)
+
+
 class Queries:
     """Reads over one engine; each raises DatabaseError where the database does not answer."""
 
@@ -75,15 +88,15 @@ class Queries:
         self._engine = engine
 
     def record_by_ticket(self, ticket: str) -> RecordRow | None:
-        return self._first(record.c.ticket_id == ticket)
+        return self._first(same(record.c.ticket_id, ticket))
 
     def latest_record_by_instance(self, instance: str) -> RecordRow | None:
         """The newest (highest id) of that service instance, as Linkis's own query has it."""
-        return self._first(record.c.service_instance == instance)
+        return self._first(same(record.c.service_instance, instance))
 
     def record_by_log_suffix(self, suffix: str) -> RecordRow | None:
         """The record of exactly that stored suffix."""
-        return self._first(record.c.log_dir_suffix == suffix)
+        return self._first(same(record.c.log_dir_suffix, suffix))
 
     def engine(self, ticket: str) -> EngineRow | None:
         t = schema.engine.c
@@ -152,15 +165,16 @@ class Queries:
         page_size: int = 20,
     ) -> tuple[list[RecordRow], int]:
         """A page of records, newest first, and how many there are in all."""
-        wanted = []
+        wanted: list[ColumnElement[bool]] = []
         if user is not None:
-            wanted.append(record.c.create_user == user)
+            wanted.append(same(record.c.create_user, user))
         if status is not None:
-            wanted.append(record.c.status == status)
+            wanted.append(same(record.c.status, status))
         if instance is not None:
-            wanted.append(record.c.service_instance == instance)
+            wanted.append(same(record.c.service_instance, instance))
         if engine_type is not None:
-            wanted.append(record.c.label_value.contains(f",{engine_type}-", autoescape=True))
+            label = record.c.label_value.contains(f",{engine_type}-", autoescape=True)
+            wanted.append(label if _comparable(engine_type) else false())
         if start is not None:
             wanted.append(record.c.create_time >= start)
         if end is not None:
@@ -178,7 +192,7 @@ class Queries:
         try:
             with self._engine.begin() as connection:
                 connection.execute(
-                    delete(record).where(record.c.ticket_id == ticket, record.c.release_time.is_not(None))
+                    delete(record).where(same(record.c.ticket_id, ticket), record.c.release_time.is_not(None))
                 )
         except SQLAlchemyError as error:
             raise unreachable(self._engine.url, error) from error

@@ -66,15 +66,12 @@ def unknown_engine(engine_id: str) -> Refused:
 
 
 def may_use(caller: Caller, owner: str) -> bool:
-    """The rule: an engine may be used by its owner and by admins. Names are compared exactly, as Linkis does for
-    logs."""
+    """The rule, for engines and their records: the owner and admins may; names are compared exactly.
+
+    Linkis does so for logs, but compares without case for ecinfo/*: to Kubernetes and here ALICE and alice are two
+    users, so what is one's to see must not be the other's to delete.
+    """
     return caller.is_admin or caller.user == owner
-
-
-def may_use_record(caller: Caller, owner: str) -> bool:
-    """Linkis's rule for the records of `ecinfo/get` and `ecinfo/delete`: as `may_use`, but the comparison of names
-    ignores case (linkis-contract.md, 1.4: "owner (ignore case)/admin", ECResourceInfoRestfulApi)."""
-    return caller.is_admin or caller.user.lower() == owner.lower()
 
 
 def require_owner(caller: Caller, owner: str, refusal: Refused) -> None:

@@ -9,7 +9,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
 from linkis_ecm.gateway.inventory.history import Records as Store
-from linkis_ecm.gateway.inventory.lookup import may_use_record
+from linkis_ecm.gateway.inventory.lookup import may_use
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
@@ -29,7 +29,7 @@ async def get_record(call: Call, request: Ticket) -> Answer:
     """ecinfo/get: the row as it is."""
     store = _store(call)
     row = await call.gateway.history.query(lambda: store.record_by_ticket(request.ticketid))
-    if row is None or not may_use_record(call.caller, row.create_user):
+    if row is None or not may_use(call.caller, row.create_user):
         raise bad_request(f"tickedId not exist:{shown(request.ticketid, 128)}")
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
 
@@ -39,7 +39,7 @@ async def delete_record(call: Call, ticket: str) -> Answer:
     store = _store(call)
     ticket = ticket.rstrip("}")
     row = await call.gateway.history.query(lambda: store.record_by_ticket(ticket))
-    if row is None or not may_use_record(call.caller, row.create_user):
+    if row is None or not may_use(call.caller, row.create_user):
         raise bad_request(f"tickedId not exist:{shown(ticket, 128)}")
     view = call.gateway.engines.resolve(ticket)
     if view is not None:
