@@ -53,6 +53,42 @@ def test_a_final_line_never_changes(journal: Journal, engine: Engine) -> None:
     assert Queries(engine).execution("t1") == done
 
 
+@pytest.mark.parametrize("written", [True, False], ids=["in the database", "still waiting"])
+@pytest.mark.parametrize("other", [{"ticket_id": "bobs", "uid": "b"}, {"uid": "another"}], ids=["ticket", "uid"])
+def test_another_engines_agent_says_nothing_of_a_task(
+    journal: Journal, engine: Engine, written: bool, other: dict[str, str]
+) -> None:
+    """Finding S18: bob's agent ended alice's running task."""
+    forged = replace(LINE, accepted=0.0, caller="", status="Failed", reason="Forged", ended=1002.0, **other)
+    journal.offer(forged)  # before: nobody knows the task yet
+    journal.offer(LINE)
+    if written:
+        assert journal.flush(PATIENCE)
+    journal.offer(forged)
+    assert journal.flush(PATIENCE)
+    journal.offer(forged)
+    assert journal.flush(PATIENCE)
+    assert Queries(engine).execution("t1") == LINE
+    done = replace(LINE, status="Succeed", ended=1003.0)
+    journal.offer(done)
+    journal.offer(forged)
+    assert journal.flush(PATIENCE)
+    assert Queries(engine).execution("t1") == done
+
+
+def test_the_words_of_an_exception_do_not_keep_a_line_open(journal: Journal, engine: Engine) -> None:
+    """Finding S20, of the journal: an exception that is named with an emoji."""
+    journal.offer(LINE)
+    assert journal.flush(PATIENCE)
+    done = replace(LINE, status="Failed", reason="\U0001f600" * 90, message="a lone \ud83d, \U0001f600" * 400)
+    journal.offer(done)
+    assert journal.flush(PATIENCE)
+    found = Queries(engine).execution("t1")
+    assert found is not None
+    assert (found.status, found.reason) == ("Failed", done.reason)
+    assert not journal.metrics.dropped._value.get()
+
+
 def test_a_refused_task_that_is_sent_again_has_the_end_of_the_second_request(journal: Journal, engine: Engine) -> None:
     refused = replace(LINE, status="Failed", reason="Refused", ended=1000.5)
     done = replace(LINE, status="Succeed", ended=1002.0)

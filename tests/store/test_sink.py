@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, text
 
 from linkis_ecm.model.record import EngineRecord, Material, Transition
 from linkis_ecm.model.states import EngineState
@@ -204,6 +205,82 @@ def test_rows_of_engines_that_the_api_has_not_are_ended_once(engine: Engine, sin
     alive = Queries(engine).record_by_ticket(lives)
     assert alive is not None
     assert alive.status == "Idle"
+
+
+@pytest.fixture(params=["utf8", "latin1"])
+def old_database(request: pytest.FixtureRequest, mariadb: MariaDB) -> Iterator[Engine]:
+    """A database whose default charset holds less than Unicode."""
+    url = mariadb.new_database(request.param)
+    upgrade(url)
+    made = open_engine(url)
+    yield made
+    made.dispose()
+
+
+WORDS = ["\U0001f600 failed", "\U0001f600" * 25_000, "a lone \ud83d surrogate", "\u00e1" * 70_000]
+
+
+@pytest.mark.mariadb
+@pytest.mark.parametrize("words", WORDS, ids=["emoji", "long", "surrogate", "two bytes"])
+def test_whatever_words_an_engine_ends_with_its_end_is_written(old_database: Engine, words: str) -> None:
+    """Finding S20: the row stayed Busy."""
+    sink = Sink(old_database, clock=lambda: at(100), rng=random.Random(1))
+    sink.start()
+    name = ticket()
+    sink.offer(step(name, EngineState.BUSY, 1))
+    assert sink.flush(PATIENCE)
+    last = Transition(EngineState.FAILED, at(2), "R", words)
+    sink.offer(step(name, EngineState.FAILED, 2, message=words, transitions=(last,)))
+    assert sink.flush(PATIENCE)
+    queries = Queries(old_database)
+    row, engine = queries.record_by_ticket(name), queries.engine(name)
+    assert row is not None
+    assert engine is not None
+    assert (row.status, row.release_times, engine.final) == ("Failed", 1, True)
+    assert engine.message[:8] == words.encode("utf-8", "replace").decode()[:8]
+    assert len(engine.message.encode()) <= 60_000
+    assert queries.transitions(name)[-1].message == engine.message
+    assert not sink.metrics.refused._value.get()
+    sink.close(PATIENCE)
+
+
+@pytest.mark.mariadb
+def test_words_that_the_database_still_refuses_are_replaced(old_database: Engine) -> None:
+    """Somebody may have changed our tables back."""
+    with old_database.begin() as connection:
+        for table in ("linkis_ecm_engine", "linkis_ecm_engine_transition"):
+            connection.execute(text(f"ALTER TABLE {table} MODIFY message VARCHAR(2000) CHARACTER SET latin1"))
+    sink = Sink(old_database, clock=lambda: at(100), rng=random.Random(1))
+    sink.start()
+    name, other = ticket(), ticket()
+    sink.offer(step(name, EngineState.FAILED, 2, message="it ended \U0001f600" + "x" * 5000))
+    sink.offer(step(other, EngineState.IDLE, 2))
+    assert sink.flush(PATIENCE)
+    engine = Queries(old_database).engine(name)
+    assert engine is not None
+    assert (engine.final, engine.message) == (True, ("it ended ?" + "x" * 5000)[:1000])
+    assert Queries(old_database).engine(other) is not None
+    assert not sink.metrics.refused._value.get()
+    sink.close(PATIENCE)
+
+
+def test_names_are_compared_exactly(engine: Engine, sink: Sink) -> None:
+    """Finding S19: to MariaDB's usual collation ALICE, álice and "alice " are alice."""
+    users = ["alice", "ALICE", "\u00e1lice", "alice "]
+    names = {user: ticket() for user in users}
+    for user, name in names.items():
+        sink.offer(step(name, EngineState.IDLE, 1, create_user=user))
+    assert sink.flush(PATIENCE)
+    queries = Queries(engine)
+    for user, name in names.items():
+        assert [row.ticket_id for row in queries.list_records(user=user)[0]] == [name]
+    assert queries.list_records(status="IDLE")[1] == 0
+    assert queries.record_by_ticket(names["alice"].upper()) is None
+    for emoji in ("\U0001f600", "alice\U0001f600"):
+        assert queries.record_by_ticket(emoji) is None
+        assert queries.latest_record_by_instance(emoji) is None
+        assert queries.list_records(user=emoji)[1] == 0
+        assert queries.list_records(engine_type=emoji)[1] == 0
 
 
 def test_pages_filters_and_lookups(engine: Engine, sink: Sink) -> None:

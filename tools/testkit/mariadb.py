@@ -112,10 +112,10 @@ class MariaDB:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
-    def new_database(self) -> str:
+    def new_database(self, charset: str = "utf8mb4") -> str:
         name = f"t{uuid.uuid4().hex[:12]}"
         self.admin(
-            f"CREATE DATABASE {name} CHARACTER SET utf8mb4",
+            f"CREATE DATABASE {name} CHARACTER SET {charset}",
             f"CREATE USER IF NOT EXISTS ecm@'%' IDENTIFIED BY '{PASSWORD}'",
             f"GRANT ALL ON {name}.* TO ecm@'%'",
         )

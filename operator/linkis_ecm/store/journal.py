@@ -24,6 +24,7 @@ from linkis_ecm.model.record import REFUSED, ExecutionRecord
 from linkis_ecm.process.backoff import Backoff
 from linkis_ecm.store.metrics import JournalMetrics
 from linkis_ecm.store.schema import execution
+from linkis_ecm.store.texts import fitting, plain_execution
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +38,24 @@ _DATA_ERRORS = (DataError, ArithmeticError, TypeError, ValueError)
 _CHANGES = ("status", "final", "reason", "message", "started", "ended")
 _UPDATE = (
     update(execution)
-    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(False))
+    .where(
+        execution.c.task_id == bind("b_task_id"),
+        # What an agent says of a task counts for its own engine's tasks alone: agents are their users'.
+        execution.c.ticket_id == bind("b_ticket_id"),
+        execution.c.uid == bind("b_uid"),
+        execution.c.final.is_(False),
+    )
     .values({name: bind(f"b_{name}") for name in _CHANGES})
 )
 # A request that was refused and is sent again is a new request, perhaps to another pod of the engine.
 _UPDATE_ACCEPTED = (
     update(execution)
-    .where(execution.c.task_id == bind("b_task_id"), execution.c.final.is_(True), execution.c.reason == REFUSED)
+    .where(
+        execution.c.task_id == bind("b_task_id"),
+        execution.c.ticket_id == bind("b_ticket_id"),
+        execution.c.final.is_(True),
+        execution.c.reason == REFUSED,
+    )
     .values(
         {
             name: bind(f"b_{name}")
@@ -75,9 +87,15 @@ class Journal:
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Queue a record. Of one task the last is written, except after one whose `cannot_change` is true."""
+        """Takes a line; of one task the last is written, except after one whose `cannot_change` is true. Of two engines'
+        lines that one counts which has the request."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
+            if waiting is not None and not same_task(waiting, record):
+                log.warning("task %s: a line of another engine is dropped", record.task_id)
+                if waiting.is_complete or not record.is_complete:
+                    return
+                waiting = None
             if waiting is None or not waiting.cannot_change:
                 self._pending[record.task_id] = record if waiting is None else merge_records(waiting, record)
             if len(self._pending) > PENDING_MAX:
@@ -146,8 +164,13 @@ class Journal:
         """Write each record by itself. An invalid one is left out. After an outage the rest waits."""
         for number, record in enumerate(batch):
             try:
-                with self._engine.begin() as connection:
-                    write(connection, [record])
+                try:
+                    with self._engine.begin() as connection:
+                        write(connection, [record])
+                except DataError as error:
+                    log.warning("task %s: its line is written again in plain words: %r", record.task_id, error)
+                    with self._engine.begin() as connection:
+                        write(connection, [plain_execution(record)])
             except _DATA_ERRORS as error:
                 self.metrics.dropped.inc()
                 log.error("task %s: its line cannot be written: %r", record.task_id, error)
@@ -165,16 +188,25 @@ class Journal:
         with self._lock:
             for record in reversed(batch):
                 newer = self._pending.get(record.task_id)
-                if newer is None or record.cannot_change:
+                # One of another engine came while this one was being written: the first counts, if it has the task.
+                other = newer is not None and not same_task(record, newer)
+                if newer is None or (record.is_complete if other else record.cannot_change):
                     self._pending[record.task_id] = record
+                elif other:
+                    continue
                 else:
                     self._pending[record.task_id] = merge_records(record, newer)
                 self._pending.move_to_end(record.task_id, last=False)
             self._lock.wait_for(lambda: self._closing, wait)
 
 
+def same_task(one: ExecutionRecord, other: ExecutionRecord) -> bool:
+    """Whether both lines are of the same engine's task: of the same uid, or both of the gateway's own making."""
+    return one.ticket_id == other.ticket_id and (one.uid == other.uid or (one.is_complete and other.is_complete))
+
+
 def merge_records(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRecord:
-    """The newer record, with the fields of the request from the older one if it lacks them. Pure."""
+    """The newer line; what it does not say of the request is taken from the older one. Pure."""
     if newer.is_complete:
         return newer
     return replace(
@@ -230,7 +262,7 @@ def _row(record: ExecutionRecord) -> dict[str, Any]:
         "status": record.status,
         "final": record.final,
         "reason": record.reason[:100],
-        "message": record.message[:4000],
+        "message": fitting(record.message[:4000]),
         "accepted": round(record.accepted * 1e6),
         "started": round(record.started * 1e6),
         "ended": round(record.ended * 1e6),

@@ -18,6 +18,7 @@ from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.states import EngineState
 from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import engine_em, materials, record
+from linkis_ecm.store.texts import fitting
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -138,7 +139,8 @@ _UPDATE_GUARD = (
 def _guard_row(r: EngineRecord, now: datetime) -> dict[str, Any]:
     return {
         "ticket_id": r.ticket_id, "uid": r.uid, "namespace": r.namespace, "name": r.name, "as_of": micros(r.as_of),
-        "written": micros(now), "final": r.final, "reason": r.reason, "message": r.message,
+        "written": micros(now), "final": r.final, "reason": r.reason,
+        "message": fitting(r.message),
     }  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def _write_transitions(connection: Connection, batch: Iterable[EngineRecord]) ->
     rows = {
         (r.ticket_id, micros(t.at), t.state.value): {
             "ticket_id": r.ticket_id, "at": micros(t.at), "state": t.state.value, "reason": t.reason,
-            "message": t.message,
+            "message": fitting(t.message),
         }
         for r in batch
         for t in r.transitions
@@ -226,8 +228,8 @@ def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
     table = schema.post_mortem
     key = (table.c.uid == entry.uid, table.c.attempt == entry.attempt)
     values = {
-        "ticket_id": entry.ticket_id, "at": micros(entry.at), "reason": entry.reason, "message": entry.message,
-        "files": json.dumps(entry.files), "bytes": sum(entry.files.values()),
+        "ticket_id": entry.ticket_id, "at": micros(entry.at), "reason": entry.reason,
+        "message": fitting(entry.message), "files": json.dumps(entry.files), "bytes": sum(entry.files.values()),
         "missing": json.dumps(list(entry.missing), ensure_ascii=False),
         "expires": micros(entry.expires),
     }  # fmt: skip

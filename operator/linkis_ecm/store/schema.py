@@ -6,9 +6,17 @@ A change here needs a migration; a test compares both.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
+# Any text, compared byte by byte, whatever the database's own default is.
+_CHARSET: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
 
 engine = Table(
     "linkis_ecm_engine",
@@ -22,6 +30,7 @@ engine = Table(
     Column("final", Boolean, nullable=False, comment="nothing changes any more"),
     Column("reason", String(100), nullable=False),
     Column("message", Text, nullable=False),
+    **_CHARSET,
 )
 
 transition = Table(
@@ -32,6 +41,7 @@ transition = Table(
     Column("state", String(50), primary_key=True),
     Column("reason", String(100), nullable=False),
     Column("message", Text, nullable=False),
+    **_CHARSET,
 )
 
 post_mortem = Table(
@@ -49,6 +59,7 @@ post_mortem = Table(
     Column("expires", BigInteger, nullable=False, comment="the bundle is removed then"),
     Index("idx_ecm_post_mortem_ticket", "ticket_id"),
     Index("idx_ecm_post_mortem_expires", "expires"),
+    **_CHARSET,
 )
 
 execution = Table(
@@ -71,4 +82,5 @@ execution = Table(
     Column("ended", BigInteger, nullable=False, comment="0: not yet"),
     Index("idx_ecm_execution_ticket", "ticket_id", "accepted"),
     Index("idx_ecm_execution_open", "final", "accepted"),
+    **_CHARSET,
 )

@@ -24,6 +24,7 @@ from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord, Tr
 from linkis_ecm.process.backoff import Backoff
 from linkis_ecm.store import rows
 from linkis_ecm.store.metrics import SinkMetrics
+from linkis_ecm.store.texts import plain_engine
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,11 @@ class Sink:
         for record in batch:
             written += self._separately(
                 f"the record of ticket {record.ticket_id}",
-                lambda connection, one=record: rows.write(connection, [one], self._clock()),  # type: ignore[misc]
+                # A refused text must not hide the state: the second try has plain words.
+                *(
+                    lambda connection, one=one: rows.write(connection, [one], self._clock())
+                    for one in (record, plain_engine(record))
+                ),
             )
         for key, materials in files:
             self._separately(
@@ -238,17 +243,22 @@ class Sink:
             )
         return written
 
-    def _separately(self, what: str, write: Callable[[Connection], int | None]) -> int:
-        """One write in its own transaction. It is left out if the database refuses it."""
-        try:
-            with self._engine.begin() as connection:
-                return write(connection) or 0
-        except (OperationalError, InterfaceError):
-            raise
-        except SQLAlchemyError as error:
-            self.metrics.refused.inc()
-            log.error("%s is refused and left out: %s", what, error)
-            return 0
+    def _separately(self, what: str, *tries: Callable[[Connection], int | None]) -> int:
+        """The first of these writes that the database takes, each in a transaction of its own; left out where it
+        refuses all."""
+        for number, write in enumerate(tries, 1):
+            try:
+                with self._engine.begin() as connection:
+                    return write(connection) or 0
+            except (OperationalError, InterfaceError):
+                raise
+            except SQLAlchemyError as error:
+                if number == len(tries):
+                    self.metrics.refused.inc()
+                    log.error("%s is refused and left out: %s", what, error)
+                else:
+                    log.warning("%s is refused and written again in plain words: %s", what, error)
+        return 0
 
     def _requeue(
         self,
