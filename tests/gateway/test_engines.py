@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.inventory.view import engine_of_record
+from linkis_ecm.gateway.routes import OURS
 from linkis_ecm.kube.errors import NotFound, Unreachable
 from tools.testkit.gateways import BOB_TOKEN, EM, Harness
 
@@ -121,7 +123,42 @@ async def test_a_stop_is_asked_for_once_and_is_a_success_each_time(gw: Harness) 
         assert answer.body["message"] == "Kill engineConn succeed."
         assert answer.data["engine"]["stopRequested"] is True
     assert gw.cluster.writes == [("patch", engine["metadata"]["name"], {"spec": {"desiredState": "Stopped"}})]
-    assert (await gw.post("terminateEngine", {"engineId": "nobody"})).data["engine"] is None
+    assert (await gw.post("terminateEngine", {"engineId": "nobody"}, user="root")).data["engine"] is None
+
+
+async def test_what_is_anothers_answers_as_what_is_not_there(make: Make) -> None:
+    """Finding S22: names can be guessed, so the answers must not tell which exist."""
+    past = replace(PAST, user="bob", ticket_id="0000aaaa-0000-0000-0000-000000000000")
+    gw = await make(find=lambda engine_id: past if engine_id == past.ticket_id else None)
+    engine = gw.engine(name="python-bob-1", spec={"user": "bob"})
+    ids = ["linkis/python-bob-1", "linkis/python-bob-2", engine["metadata"]["uid"], past.ticket_id, "nobody"]
+    for method in OURS:
+        fields = {} if method.request is None else method.request.model_fields
+        if "engine_id" not in fields or method.by_engine:
+            continue
+        answers = []
+        for engine_id in ids:
+            body = {"engineId": engine_id} | {
+                key: value
+                for key, value in (
+                    ("code", "1"),
+                    ("runType", "python"),
+                    ("command", "status"),
+                    ("taskId", "t-1"),
+                    ("resources", {"memory": "2Gi"}),
+                )
+                if key in {field.alias for field in fields.values()}
+            }
+            answer = await (gw.get if method.verb == "GET" else gw.post)(method.name, body)
+            answers.append((answer.http, answer.message.replace(engine_id, "ID")))
+        assert len(set(answers)) == 1, (method.name, answers)
+        assert answers[0][0] == 403, method.name
+    assert not gw.cluster.writes
+
+
+async def test_an_engine_of_ones_own_that_is_gone_is_stopped(make: Make) -> None:
+    gw = await make(find=lambda engine_id: PAST if engine_id == PAST.ticket_id else None)
+    assert (await gw.post("terminateEngine", {"engineId": PAST.ticket_id})).data["engine"] is None
 
 
 async def test_another_users_engine_is_not_stopped(gw: Harness) -> None:

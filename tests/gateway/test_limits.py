@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from linkis_ecm.api.paths import PREFIX
 from linkis_ecm.gateway.http import ratelimit
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.ratelimit import Limits
@@ -92,3 +94,54 @@ async def test_the_audit_log_names_each_of_several_engines(gw: Harness, caplog: 
     await gw.call("POST", "/api/rest_j/v1/linkisManager/rm/enginekill", json=body)
     (line,) = [json.loads(one.message) for one in caplog.records if one.name == "linkis_ecm.audit"]
     assert line["engine"].split() == [engine["metadata"]["uid"] for engine in engines]
+
+
+def audited(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [json.loads(one.message) for one in caplog.records if one.name == "linkis_ecm.audit"]
+
+
+async def test_every_denial_is_logged_whatever_its_answer(gw: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    """Finding S21: a denial that Linkis says with a 400 left no line."""
+    caplog.set_level(logging.INFO, "linkis_ecm.audit")
+    engine = gw.engine()
+    ticket = engine["metadata"]["uid"]
+    denied = [
+        await gw.get("downloadEngineLog", gw.download_query(engine), user="bob"),
+        await gw.get("getEngineStatus", {"engineId": ticket}, user="bob"),
+        await gw.get("getEngineStatus", {"engineId": "nobody"}, user="bob"),
+        await gw.get("listEngines", {"user": "alice"}, user="bob"),
+        await gw.get("listEngines", token="wrong"),
+        await gw.call("POST", f"{PREFIX}/linkisManager/ecinfo/ecList", json={}, user="bob"),
+        await gw.call("GET", f"{PREFIX}/linkisManager/listAllEMs", user="bob"),
+    ]
+    assert [answer.http for answer in denied[:5]] == [400, 403, 403, 403, 401]
+    lines = audited(caplog)
+    assert [line["method"] for line in lines] == [
+        "downloadEngineLog", "getEngineStatus", "getEngineStatus", "listEngines", "other", "ecinfo/ecList",
+        "listAllEMs",
+    ]  # fmt: skip
+    assert all(line["denied"] for line in lines)
+    assert [line["engine"] for line in lines[:3]] == [ticket, ticket, None]
+    assert [line["user"] for line in lines[:4]] == ["bob"] * 4
+
+
+async def test_every_look_at_anothers_is_logged_and_none_at_ones_own(
+    gw: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "linkis_ecm.audit")
+    engine = gw.engine()
+    query = {"engineId": engine["metadata"]["uid"]}
+    for method in ("getEngineStatus", "explainEngine", "getResourceUsage", "listTasks", "getPostMortem"):
+        await gw.get(method, query, user="root")
+    await gw.get("listEngines", user="root")
+    await gw.get("listEngines", {"user": "alice"}, user="root")
+    await gw.get("previewCull", {"withinSeconds": 60}, user="root")
+    lines = audited(caplog)
+    assert len(lines) == 8
+    assert all(line["others"] and line["admin"] and not line["denied"] for line in lines)
+    caplog.clear()
+    await gw.get("getEngineStatus", query)
+    await gw.get("listEngines")
+    await gw.get("previewCull", {"withinSeconds": 60})
+    await gw.get("listEngines", {"user": "root"}, user="root")
+    assert audited(caplog) == []

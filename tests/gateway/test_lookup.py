@@ -141,11 +141,11 @@ def test_owners_and_admins_may_and_case_matters(caller: Caller, exact: bool) -> 
     refusal = forbidden("not yours")
     if exact:
         require_owner(caller, "alice", refusal)
-        require_use(caller, record())
+        require_use(caller, record(), "some-engine")
     else:
         with pytest.raises(Refused) as raised:
             require_owner(caller, "alice", refusal)
         assert raised.value is refusal
         with pytest.raises(Refused, match=f"belongs to another user than {caller.user}: call as its owner") as raised:
-            require_use(caller, record())
+            require_use(caller, record(), "some-engine")
         assert raised.value.status == 3

@@ -59,6 +59,7 @@ BY_ENGINE = frozenset(method.path for method in METHODS if method.by_engine)
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 AUDIT: web.RequestKey[Audit] = web.RequestKey("audit", Audit)
+DENIED: web.RequestKey[bool] = web.RequestKey("denied", bool)
 METHOD: web.RequestKey[str] = web.RequestKey("method", str)
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -203,6 +204,7 @@ async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResp
         with gateway.limits.call(counted_as):
             response = await handler(request)
     except Refused as refusal:
+        request[DENIED] = refusal.denied
         if refusal.limit:
             metrics.limits.labels(refusal.limit).inc()
         response = envelope.refused(path, refusal)
@@ -240,16 +242,20 @@ async def _login(gateway: Gateway, request: web.Request) -> tuple[Caller, str]:
 
 
 def _audit(request: web.Request, method: str, http: int, took: float) -> None:
-    """A line of who did what: of each call that changes something, and of each that was not allowed. No body, no token:
-    code and settings are the user's."""
-    if request.method in ("GET", "HEAD") and http not in (401, 403):
-        return
+    """A line of who did what: of each call that changes something, of each that was not allowed, whatever its status,
+    and of each that was about another user's engines. No body, no token: code and settings are the user's."""
     caller, named = request.get(CALLER), request.get(AUDIT)
+    denied = request.get(DENIED, False)
+    others = named is not None and named.others
+    if request.method in ("GET", "HEAD") and not denied and not others:
+        return
     line = {
         "user": caller.user if caller is not None else None,
         "admin": caller is not None and caller.is_admin,
         "method": method,
         "engine": " ".join(named.engines) or None if named is not None else None,
+        "others": others,
+        "denied": denied,
         "http": http,
         "millis": round(took * 1000),
         "from": request.remote,

@@ -61,9 +61,11 @@ class Gateway:
 
 @dataclass(slots=True)
 class Audit:
-    """The ticket ids of the engines that a call used, in order, for the audit log."""
+    """What a call was about, for the audit log: the ticket ids of its engines, in the order of the call."""
 
     engines: list[str] = field(default_factory=list)
+    # Whether the call was about what another user has.
+    others: bool = False
 
     def add(self, ticket_id: str) -> None:
         if ticket_id not in self.engines:
@@ -85,14 +87,20 @@ class Call:
     def audit_engine(self, engine: KnownEngine) -> None:
         """Add the engine to the audit log's entry of this call."""
         self.audit.add(engine.ticket_id)
+        self.about_user(engine.user)
+
+    def about_user(self, owner: str | None) -> None:
+        """What is asked for is that user's; None: everybody's."""
+        if owner != self.caller.user:
+            self.audit.others = True
 
     async def engine(self, engine_id: str) -> KnownEngine:
-        """The engine with this id, if the caller may use it. Raises Refused."""
-        found = await self.gateway.lookup.find_fresh(engine_id)
+        """The engine of that id, if the caller may use it. Raises Refused."""
+        found = await self.gateway.lookup.find_fresh(engine_id, caller=self.caller)
         if found is None:
-            raise unknown_engine(engine_id)
+            raise unknown_engine(self.caller, engine_id)
         self.audit_engine(found)
-        require_use(self.caller, found)
+        require_use(self.caller, found, engine_id)
         return found
 
 

@@ -87,8 +87,8 @@ class Journal:
         self._thread.start()
 
     def offer(self, record: ExecutionRecord) -> None:
-        """Takes a line; of one task the last is written, except after one whose `cannot_change` is true. Of two engines'
-        lines that one counts which has the request."""
+        """Queue a record. Of one task the last is written, except after one whose `cannot_change` is true; of two
+        engines' records the one that has the request."""
         with self._lock:
             waiting = self._pending.get(record.task_id)
             if waiting is not None and not same_task(waiting, record):

@@ -33,6 +33,8 @@ class Refused(Exception):  # noqa: N818 - a result of the call, not a bug
         self.data = dict(data or {})
         self.headers = dict(headers or {})
         self.limit = limit
+        # The caller may not do this, whatever the answer says: it stands in the audit log.
+        self.denied = status in (-1, 3)
 
 
 def shown(text: str, limit: int = 256) -> str:
@@ -53,6 +55,12 @@ def no_login(sentence: str) -> Refused:
 def forbidden(sentence: str) -> Refused:
     """The caller may not do this: Linkis's status 3."""
     return Refused(sentence, status=3)
+
+
+def denied(refusal: Refused) -> Refused:
+    """The refusal, marked for the audit log: Linkis's calls say some denials with another status."""
+    refusal.denied = True
+    return refusal
 
 
 def no_such_path(sentence: str) -> Refused:

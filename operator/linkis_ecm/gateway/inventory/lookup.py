@@ -29,11 +29,14 @@ class EngineLookup:
         does not answer."""
         return self._engines.resolve(engine_id) or await self._history.find(engine_id)
 
-    async def find_fresh(self, engine_id: str) -> KnownEngine | None:
-        """As `find`, but if the database has an open record and the watch has no engine, read the API server: the watch
-        may be late. Raises Refused."""
+    async def find_fresh(self, engine_id: str, *, caller: Caller | None = None) -> KnownEngine | None:
+        """The same, but where the database has an open record and the watch no engine, the API server is asked: the
+        watch may be behind. Not for a `caller` who may not use the engine: a stranger's answer must not depend on it.
+        Raises Refused."""
         found = await self.find(engine_id)
         if found is None or found.in_cluster or found.is_final or not found.name:
+            return found
+        if caller is not None and not may_use(caller, found.user):
             return found
         try:
             item = await self._cluster.get(ENGINECONNS, found.name, namespace=found.namespace)
@@ -57,11 +60,14 @@ class EngineLookup:
         return found if found.uid == engine.uid else engine
 
 
-def unknown_engine(engine_id: str) -> Refused:
-    """The refusal for an id that names no engine."""
-    return bad_request(
-        f"engineId {shown(engine_id, 128)!r} is no engine that is known here: give a ticket id, a service"
-        " instance (host:port) or namespace/name as listEngines shows them"
+def unknown_engine(caller: Caller, engine_id: str) -> Refused:
+    """The refusal for an id that names no engine, or another user's: one for both, since names can be guessed."""
+    name = f"engineId {shown(engine_id, 128)!r} is no engine that is known here"
+    ids = "a ticket id, a service instance (host:port) or namespace/name as listEngines shows them"
+    if caller.is_admin:
+        return bad_request(f"{name}: give {ids}")
+    return forbidden(
+        f"{name}, or it belongs to another user than {caller.user}: call as its owner, or as an admin, and give {ids}"
     )
 
 
@@ -77,13 +83,10 @@ def may_use(caller: Caller, owner: str) -> bool:
 def require_owner(caller: Caller, owner: str, refusal: Refused) -> None:
     """Raises `refusal` if the caller may not use the owner's engines. Linkis's calls have their own sentences."""
     if not may_use(caller, owner):
+        refusal.denied = True
         raise refusal
 
 
-def require_use(caller: Caller, engine: KnownEngine) -> None:
-    """Raises Refused, with our own sentence, if the engine belongs to another user."""
-    require_owner(
-        caller,
-        engine.user,
-        forbidden(f"{engine.title} belongs to another user than {caller.user}: call as its owner, or as an admin"),
-    )
+def require_use(caller: Caller, engine: KnownEngine, engine_id: str) -> None:
+    """Raises Refused where the engine is another user's: as for an id that names none."""
+    require_owner(caller, engine.user, unknown_engine(caller, engine_id))

@@ -7,7 +7,7 @@ from typing import Any
 
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import bad_request
+from linkis_ecm.gateway.http.errors import bad_request, denied
 from linkis_ecm.gateway.inventory.ecm_state import EcmState
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.linkis import shapes
@@ -23,7 +23,7 @@ _ADMIN_ONLY = "Only admin can modify ECMs(只有管理员才能修改ECM)."
 async def list_all_ems(call: Call, request: ListEms) -> Answer:
     """This ECM, if it is one that was asked for."""
     if not call.caller.is_admin:
-        raise error_code(210003, _ADMIN_ONLY)
+        raise denied(error_code(210003, _ADMIN_ONLY))
     node = await _node(call)
     asked = (
         (not request.instance or request.instance in node["instance"])
@@ -102,7 +102,7 @@ def _smaller_quota(known: Decimal, text: Any) -> Decimal:
 async def modify_em_info(call: Call, request: ModifyEm) -> Answer:
     """Health, labels, description: an admin's word."""
     if not call.caller.is_admin:
-        raise error_code(210003, _ADMIN_ONLY)
+        raise denied(error_code(210003, _ADMIN_ONLY))
     if request.application_name != shapes.ECM:
         raise error_code(210003, "Only ECM labels can be modified(只能修改ECM的标签)")
     if request.instance != call.gateway.settings.instance:

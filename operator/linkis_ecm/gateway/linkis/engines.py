@@ -13,7 +13,7 @@ from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngi
 from linkis_ecm.engine.matching import FREE, Claim, Requirements
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden
+from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden
 from linkis_ecm.gateway.http.validate import validated
 from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.sizes import with_sizes
@@ -190,6 +190,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     engine = await _engine(call, request)
     if engine is None:
         raise bad_request(f"Instance does not exist {request.instance or request.ticket_id}")
+    call.audit_engine(engine)
     refusal = forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
     require_owner(call.caller, engine.user, refusal)
     metrics = "{}"
@@ -248,7 +249,7 @@ async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
     """rm/enginekillAsyn: for admins, and only engines without a task."""
     caller = call.caller
     if not caller.is_admin:
-        raise bad_request(f"User:{caller.user} has no permission to asyn kill engines.")
+        raise denied(bad_request(f"User:{caller.user} has no permission to asyn kill engines."))
     for instance in request.instances:
         view = call.gateway.engines.resolve(instance)
         if view is not None and view.state in FREE:
@@ -282,7 +283,8 @@ async def list_user_engines(call: Call, _: Nothing) -> Answer:
 async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
     """An ECM's live engines, for admins; emInstance looks into the engine's own address, as Linkis's does."""
     if not call.caller.is_admin:
-        raise error_code(210003, "Only admin can search engine information(只有管理员才能查询所有引擎信息).")
+        raise denied(error_code(210003, "Only admin can search engine information(只有管理员才能查询所有引擎信息)."))
+    call.about_user(None)
     em_instance = request.em.service_instance.instance if request.em.service_instance is not None else None
     ecm = call.gateway.settings.instance
     found = [

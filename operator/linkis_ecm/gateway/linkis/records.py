@@ -7,9 +7,10 @@ from datetime import datetime
 
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import bad_request, shown, unavailable
+from linkis_ecm.gateway.http.errors import bad_request, denied, shown, unavailable
+from linkis_ecm.gateway.inventory.history import Record
 from linkis_ecm.gateway.inventory.history import Records as Store
-from linkis_ecm.gateway.inventory.lookup import may_use
+from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis import shapes
@@ -25,12 +26,20 @@ def _store(call: Call) -> Store:
     return call.gateway.records
 
 
+def _about(call: Call, row: Record) -> None:
+    call.audit.add(row.ticket_id)
+    call.about_user(row.create_user)
+
+
 async def get_record(call: Call, request: Ticket) -> Answer:
     """ecinfo/get: the row as it is."""
     store = _store(call)
     row = await call.gateway.history.query(lambda: store.record_by_ticket(request.ticketid))
-    if row is None or not may_use(call.caller, row.create_user):
-        raise bad_request(f"tickedId not exist:{shown(request.ticketid, 128)}")
+    refusal = bad_request(f"tickedId not exist:{shown(request.ticketid, 128)}")
+    if row is None:
+        raise refusal
+    _about(call, row)
+    require_owner(call.caller, row.create_user, refusal)
     return Answer({"ecResourceInfoRecord": shapes.record_row(row)})
 
 
@@ -39,8 +48,11 @@ async def delete_record(call: Call, ticket: str) -> Answer:
     store = _store(call)
     ticket = ticket.rstrip("}")
     row = await call.gateway.history.query(lambda: store.record_by_ticket(ticket))
-    if row is None or not may_use(call.caller, row.create_user):
-        raise bad_request(f"tickedId not exist:{shown(ticket, 128)}")
+    refusal = bad_request(f"tickedId not exist:{shown(ticket, 128)}")
+    if row is None:
+        raise refusal
+    _about(call, row)
+    require_owner(call.caller, row.create_user, refusal)
     view = call.gateway.engines.resolve(ticket)
     if view is not None:
         # The operator would write it again: a record follows its resource.
@@ -58,6 +70,7 @@ async def list_records(call: Call, request: Records) -> Answer:
     start = _time("startDate", request.start_date) or now.replace(hour=0, minute=0, second=0, microsecond=0)
     end = _time("endDate", request.end_date) or now
     user = (request.creator or None) if call.caller.is_admin else call.caller.user
+    call.about_user(user)
     rows, total = await call.gateway.history.query(
         lambda: store.list_records(
             user=user,
@@ -85,7 +98,8 @@ def _time(name: str, text: str | None) -> datetime | None:
 async def ec_list(call: Call, request: EcList) -> Answer:
     """ecinfo/ecList: live engines, for admins."""
     if not call.caller.is_admin:
-        raise bad_request(f"User: {call.caller.user} has no permission to get ecList")
+        raise denied(bad_request(f"User: {call.caller.user} has no permission to get ecList"))
+    call.about_user(None)
     for creator in request.creators:
         if not _CREATOR.fullmatch(creator):
             raise bad_request("Invalid creator : " + shown(creator, 128))

@@ -136,7 +136,7 @@ async def _engine_of_ticket(
         # The API server is the truth. Engines are created even if the database does not answer.
         return None
     if past is not None and past.is_final:
-        require_use(caller, past)
+        require_use(caller, past, request.ticket_id)
         raise bad_request(
             f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
         )
@@ -145,7 +145,7 @@ async def _engine_of_ticket(
 
 def _require_same_request(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
-    require_use(caller, view)
+    require_use(caller, view, view.ticket_id)
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
         raise bad_request(
             f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"

@@ -14,7 +14,7 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.lookup import require_owner, require_use
+from linkis_ecm.gateway.inventory.lookup import may_use, require_owner, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -29,14 +29,18 @@ async def get_engine_status(call: Call, request: EngineRequest) -> Answer:
 
 
 async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
-    """Ask for the engine's end. Twice, or for an unknown engine, is a success: it is not running, as was asked."""
+    """Ask for the engine's end. Twice, or after its end, is a success: it is not running, as was asked."""
     gateway, caller = call.gateway, call.caller
     done = "Kill engineConn succeed."
     view = gateway.engines.resolve(request.engine_id)
     if view is None:
+        # An admin may know of no engine; others are not told whether there is one that is not theirs.
+        past = await gateway.history.find(request.engine_id)
+        if not caller.is_admin and (past is None or not may_use(caller, past.user)):
+            raise unknown_engine(caller, request.engine_id)
         return Answer(TerminateAnswer(engine=None), message=done)
     call.audit_engine(view)
-    require_use(caller, view)
+    require_use(caller, view, request.engine_id)
     return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
 
 
@@ -65,6 +69,7 @@ async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
         require_owner(caller, request.user, forbidden(refusal))
     status = _status(request.status)
     user = request.user or (None if caller.is_admin else caller.user)
+    call.about_user(user)
     found = [
         view
         for view in gateway.engines

@@ -125,6 +125,8 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     """Who would be culled for idleness or age within that time, and what keeps the others."""
     gateway, caller = call.gateway, call.caller
     mine = [view for view in gateway.engines if view.usable and may_use(caller, view.user)]
+    if any(view.user != caller.user for view in mine):
+        call.about_user(None)
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))
     slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
     now = gateway.clock()

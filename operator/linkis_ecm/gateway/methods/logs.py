@@ -15,8 +15,7 @@ from typing import Any
 from linkis_ecm.agent.formats.names import DOWNLOAD_LOGS, LOG_NAMES
 from linkis_ecm.api.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest, FollowLogRequest
 from linkis_ecm.gateway.answers import Answer, Download, OpenedFile, Stream
-from linkis_ecm.gateway.auth.base import Caller
-from linkis_ecm.gateway.context import Call, Gateway
+from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -81,9 +80,7 @@ class LogFile:
 
 async def download_engine_log(call: Call, log: LogFile) -> Download:
     """The log's bytes as a file, as many as it had when it was opened; or the part of them that is asked for."""
-    engine = await _engine_of_log(
-        call.gateway, call.caller, em_instance=log.em_instance, instance=log.instance, suffix=log.log_dir_suffix
-    )
+    engine = await _engine_of_log(call, em_instance=log.em_instance, instance=log.instance, suffix=log.log_dir_suffix)
     source = call.gateway.logs.source(engine)
     limit = call.gateway.settings.max_download_bytes
 
@@ -147,12 +144,12 @@ def _empty(name: str) -> Refused:
     return bad_request(f"Parameter {name} cannot be empty (参数 {name} 不能为空)")
 
 
-async def _engine_of_log(
-    gateway: Gateway, caller: Caller, *, em_instance: str, instance: str, suffix: str
-) -> KnownEngine:
-    """The engine whose log is requested. Raises Refused if it is unknown, another user's, or has another folder."""
-    engine = await gateway.lookup.find(instance)
+async def _engine_of_log(call: Call, *, em_instance: str, instance: str, suffix: str) -> KnownEngine:
+    """The engine whose log is asked for: known, the caller's, and with that very folder."""
+    caller = call.caller
+    engine = await call.gateway.lookup.find(instance)
     if engine is not None:
+        call.audit_engine(engine)
         # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
         ecm = shown(em_instance)
         refusal = (
