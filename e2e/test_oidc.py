@@ -188,6 +188,7 @@ class Sent:
 
     headers: dict[str, str]
     cookies: dict[str, str] = field(default_factory=dict)
+    remote: str | None = "127.0.0.1"
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats
+from linkis_ecm.process.ratelimit import TokenBuckets
 from tools.testkit.callers import Clock, Sent
 from tools.testkit.clocks import LoopClock
 from tools.testkit.gateways import PATIENCE
@@ -367,3 +368,53 @@ def test_every_name_becomes_a_linkis_user_and_different_ones_differ(names: list[
     for name in (first, second):
         assert len(name) <= formats.USER_MAX
         assert re.fullmatch(formats.USER_PATTERN, name)
+
+
+def stranger(number: int, remote: str = "10.0.0.9") -> Sent:
+    return Sent({"Authorization": f"Bearer garbage-{number}"}, remote=remote)
+
+
+async def test_one_peers_failed_logins_are_few_and_hurt_nobody_else() -> None:
+    """Finding S23: 1100 garbage tokens were 1100 questions to the API server in 2.6 s."""
+    client, clock = FakeReviews(), Clock(1000.0)
+    authenticator = new(client, clock, failed_per_second=5, failed_burst=50)
+    assert await authenticator.authenticate(sent()) == Caller("alice")
+    client.asked.clear()
+    refusals = [await refused(authenticator, stranger(number)) for number in range(500)]
+    assert [refusal.status for refusal in refusals[:50]] == [-1] * 50
+    assert {(refusal.http, refusal.limit) for refusal in refusals[50:]} == {(429, "logins")}
+    assert refusals[50].headers["Retry-After"] == "1"
+    assert len(client.asked) == 50
+    # Who is logged in stays so, at the same address too; others log in.
+    same = Sent({"Authorization": f"Bearer {TOKEN}"}, remote="10.0.0.9")
+    assert await authenticator.authenticate(same) == Caller("alice")
+    assert (await refused(authenticator, stranger(1000, "10.0.0.8"))).status == -1
+    clock.now += 1.0
+    again = [await refused(authenticator, stranger(number)) for number in range(2000, 2010)]
+    assert [refusal.http for refusal in again] == [None] * 5 + [429] * 5
+
+
+async def test_logins_that_succeed_do_not_count() -> None:
+    client = FakeReviews()
+    authenticator = new(client, failed_per_second=1, failed_burst=2)
+    for number in range(20):
+        client.users[f"token-{number}"] = {"username": "alice", "groups": []}
+        assert await authenticator.authenticate(Sent({"Authorization": f"Bearer token-{number}"})) == Caller("alice")
+    client.fail = ServerError(500, "InternalError", "down")
+    for number in range(20):
+        assert (await refused(authenticator, stranger(number))).http == 503
+
+
+def test_buckets_are_bounded_and_fill_again() -> None:
+    clock = Clock()
+    buckets = TokenBuckets[int](per_second=2, burst=3, keys=2, clock=clock)
+    assert [buckets.take(1) for _ in range(4)] == [0, 0, 0, 0.5]
+    clock.now = 0.5
+    assert buckets.take(1) == 0
+    clock.now = 100
+    assert [buckets.take(1) for _ in range(4)] == [0, 0, 0, 0.5]
+    for key in range(2, 10):
+        buckets.take(key)
+    assert len(buckets._buckets) == 2
+    clock.now = 0  # a clock that goes back gives and takes nothing
+    assert buckets.take(9) == 0

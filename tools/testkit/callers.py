@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Sent:
-    """Who calls, by headers and cookies."""
+    """Who calls, by headers, cookies and address."""
 
     headers: dict[str, str] = field(default_factory=dict)
     cookies: dict[str, str] = field(default_factory=dict)
+    remote: str | None = "127.0.0.1"
 
 
 class Clock:

@@ -249,6 +249,8 @@ def _audit(request: web.Request, method: str, http: int, took: float) -> None:
     others = named is not None and named.others
     if request.method in ("GET", "HEAD") and not denied and not others:
         return
+    if caller is None and http == 429:
+        return  # a flood of failed logins must not become a flood of lines
     line = {
         "user": caller.user if caller is not None else None,
         "admin": caller is not None and caller.is_admin,

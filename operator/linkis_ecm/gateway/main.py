@@ -95,7 +95,10 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
                 token_file=oidc.token_file,
             ),
             kubernetes=KubernetesAuthenticator(
-                client, namespace=settings.namespace, audiences=settings.kubernetes_audiences
+                client,
+                namespace=settings.namespace,
+                audiences=settings.kubernetes_audiences,
+                failed_per_second=settings.failed_logins_per_second,
             )
             if settings.kubernetes_auth
             else None,

@@ -136,6 +136,14 @@ class Settings(KeySettings):
             default="the API server's",
         ),
     ] = ()
+    # Each is a call to the API server, for everybody else's there too. A proxy's users share its address.
+    failed_logins_per_second: Annotated[
+        int,
+        whole(0, 100_000),
+        variable(
+            "ECM_AUTH_FAILED_RATE", "Bearer tokens of one address a second that Kubernetes may refuse; 0: no limit."
+        ),
+    ] = 5
     oidc: OidcSettings | None = None
     token_key: Annotated[
         SecretBytes,

@@ -24,6 +24,10 @@ class Credentials(Protocol):
     @property
     def cookies(self) -> Mapping[str, str]: ...
 
+    @property
+    def remote(self) -> str | None:
+        """The address of the peer: of the proxy, where there is one."""
+
 
 class Authenticator(Protocol):
     """Determines the caller. Raises Refused with status -1."""

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 from linkis_ecm.gateway.auth.base import Caller, Credentials
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
 from linkis_ecm.gateway.auth.users import user_name
-from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, unavailable
+from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
+from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ CACHE_ENTRIES = 1024
 # An invalid token costs one call: this many calls at a time go to the API server.
 CALLS_AT_ONCE = 16
 LOOKUPS_AT_ONCE = 1024
+# Addresses whose failed logins are remembered.
+PEERS = 10_000
 
 _NO_RIGHT = "does not let the gateway ask: bind its service account to the ClusterRole system:auth-delegator"
 
@@ -63,9 +66,12 @@ class KubernetesAuthenticator:
         namespace: str,
         audiences: Sequence[str] = (),
         seconds: float = 10.0,
+        failed_per_second: float = 0.0,
+        failed_burst: int = 50,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`audiences`: a token must be meant for one of them; none: for the API server. `seconds`: of one lookup."""
+        """`audiences`: a token must be meant for one of them; none: for the API server. `seconds`: of one lookup.
+        `failed_per_second`, `failed_burst`: lookups of one peer that end without a user; 0: no limit."""
         self._client = client
         self._namespace = namespace
         self._audiences = list(audiences)
@@ -74,6 +80,7 @@ class KubernetesAuthenticator:
         # Two caches, so that a flood of invalid tokens does not push out the users.
         self._admitted = _Cache()
         self._refused = _Cache()
+        self._failures = TokenBuckets[str](per_second=failed_per_second, burst=failed_burst, keys=PEERS, clock=clock)
         self._under_way: dict[bytes, asyncio.Task[_Outcome]] = {}
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -84,11 +91,26 @@ class KubernetesAuthenticator:
         now = self._clock()
         answer = self._admitted.get(digest, now) or self._refused.get(digest, now)
         if answer is None:
-            # Shielded: a call that is cancelled must not cancel the lookup for other calls that wait for it.
-            answer = (await asyncio.shield(self._lookup(digest, token))).answer
+            answer = await self._looked_up(digest, token, request.remote or "")
         if isinstance(answer, Refused):
             # A new exception each time: a raised one keeps its traceback, which would grow.
             raise Refused(answer.sentence, status=answer.status, http=answer.http, headers=answer.headers)
+        return answer
+
+    async def _looked_up(self, digest: bytes, token: str, peer: str) -> Caller | Refused:
+        """The answer for a token that is not cached. Raises Refused where the peer has sent too many that failed."""
+        if seconds := self._failures.take(peer):
+            refusal = too_many(
+                f"Too many logins from {peer} have failed: send a token that Kubernetes accepts, or wait a moment",
+                limit="logins",
+            )
+            refusal.headers["Retry-After"] = str(max(1, round(seconds)))
+            raise refusal
+        # Shielded: a call that is cancelled must not cancel the lookup for other calls that wait for it.
+        answer = (await asyncio.shield(self._lookup(digest, token))).answer
+        if isinstance(answer, Caller) or answer.status not in (-1, 3):
+            # A proxy's users share its address: only tokens that Kubernetes refuses count.
+            self._failures.give_back(peer)
         return answer
 
     def _lookup(self, digest: bytes, token: str) -> asyncio.Task[_Outcome]:
@@ -96,7 +118,7 @@ class KubernetesAuthenticator:
         if (running := self._under_way.get(digest)) is not None:
             return running
         if len(self._under_way) >= LOOKUPS_AT_ONCE:
-            raise unavailable("The gateway has too many tokens to look up: try again in a second")
+            raise unavailable("The gateway has too many tokens to look up: try again in a second", limit="lookups")
 
         def done(task: asyncio.Task[_Outcome]) -> None:
             del self._under_way[digest]
