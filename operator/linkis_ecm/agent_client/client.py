@@ -59,6 +59,7 @@ class AgentClient:
         method: str = "GET",
         body: Mapping[str, Any] | None = None,
         timeout: aiohttp.ClientTimeout,
+        read_buffer: int = READ_BUFFER,
     ) -> aiohttp.ClientResponse:
         """One request with a JSON body; its answer of any status, to be given to `release`.
 
@@ -76,6 +77,7 @@ class AgentClient:
                 data=None if body is None else orjson.dumps(body),
                 headers=headers,
                 timeout=timeout,
+                read_bufsize=read_buffer,
                 allow_redirects=False,
             )
 
@@ -89,10 +91,11 @@ class AgentClient:
         body: Mapping[str, Any] | None = None,
         timeout: aiohttp.ClientTimeout,
         accepted: Collection[int] = (200,),
+        read_buffer: int = READ_BUFFER,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer of an accepted status, whose body is read within the block. Raises AgentError before the block
         begins; an error of reading within the block is raised as aiohttp raises it."""
-        answer = await self.send(agent, path, method=method, body=body, timeout=timeout)
+        answer = await self.send(agent, path, method=method, body=body, timeout=timeout, read_buffer=read_buffer)
         try:
             await require_status(answer, accepted)
             yield answer

@@ -118,6 +118,7 @@ def build_app(
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,
+        event_budget=ByteBudget(settings.max_held_bytes // 3),
         engine_tokens=EngineTokens(settings.token_key.get_secret_value(), engines),
         new_id=new_id,
         clock=clock,

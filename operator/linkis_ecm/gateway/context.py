@@ -53,6 +53,8 @@ class Gateway:
     limits: Limits
     metrics: Metrics
     budget: ByteBudget
+    # The part of it that followers of tasks may have for long events.
+    event_budget: ByteBudget
     engine_tokens: EngineTokens
     # A fresh UUID in lower case.
     new_id: Callable[[], str]

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 EXECUTES_PER_ENGINE = 17
 # Open event streams of one engine's tasks, such as consoles.
 FOLLOWERS_PER_ENGINE = 16
+# Of each follower: a thousand of them that do not read hold 64 MiB.
+EVENT_BUFFER = 32 << 10
 # A result up to this size is read and checked before a byte is sent. A larger one is streamed.
 WHOLE_RESULT = 1 << 20
 # When the cluster reports the end of an engine, the answer of its agent may still arrive for this long.
@@ -233,7 +235,9 @@ class Agents:
         """The events of a task after `cursor`, one JSON object per line, in chunks as they arrive. Raises AgentNotFound
         and Refused. The chunks raise OSError and TimeoutError if the connection breaks."""
         path = paths.events(task_id, cursor)
-        async with self._link.open(engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers") as answer:
+        async with self._link.open(
+            engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers", read_buffer=EVENT_BUFFER
+        ) as answer:
             yield chunks_of(answer.content)
 
     # -- the engine itself -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
+from linkis_ecm.agent_client.client import READ_BUFFER, AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import (
     AgentBadResponse,
     AgentError,
@@ -113,9 +113,17 @@ class AgentLink:
 
     @asynccontextmanager
     async def open(
-        self, engine: KnownEngine, path: str, *, kind: str, bound: int, what: str
+        self,
+        engine: KnownEngine,
+        path: str,
+        *,
+        kind: str,
+        bound: int,
+        what: str,
+        read_buffer: int = READ_BUFFER,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is read in chunks. Leaving the block closes the connection if there are unread bytes.
+        """An answer that is read in chunks. Leaving the block closes the connection if there are unread bytes, of which
+        twice `read_buffer` are kept.
 
         Raises AgentNotFound and Refused before the block begins. Within the block aiohttp's errors are raised
         unchanged.
@@ -124,7 +132,9 @@ class AgentLink:
             async with AsyncExitStack() as stack:
                 with self.errors_as_refusals(engine):
                     answer = await stack.enter_async_context(
-                        self.client.open(self.endpoint(engine), path, timeout=self._stream_timeout)
+                        self.client.open(
+                            self.endpoint(engine), path, timeout=self._stream_timeout, read_buffer=read_buffer
+                        )
                     )
                 if "Content-Encoding" in answer.headers:
                     raise self.bad_response(engine, "a packed answer")

@@ -7,9 +7,10 @@ not know HTTP.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 import orjson
@@ -30,13 +31,12 @@ from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import Observation, settled, with_report
+from linkis_ecm.gateway.methods.event_lines import EventBudget, events_of
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
 EVENT_STREAM = "text/event-stream"
 # The UUID namespace of task ids that are made from idempotency keys. Random, and never changed.
 _KEY_NAMESPACE = uuid.UUID("6f0a5c1e-52f1-4b7e-9d57-0f6f5b0f4c3a")
-# The longest line of the agent's events. A line has one output, which the agent bounds to 16 MiB.
-MAX_EVENT_BYTES = 40 << 20
 
 
 async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
@@ -239,42 +239,24 @@ async def _server_sent_events(
 ) -> AsyncIterator[bytes]:
     """The agent's lines as server-sent events. If its connection breaks, the last event has the task's last known
     status."""
-    rest = b""
+    budget = EventBudget(call.gateway.budget, call.gateway.event_budget)
     try:
-        async for chunk in chunks:
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > MAX_EVENT_BYTES:
-                raise ConnectionResetError("the agent sent a line over the limit")
-            # The lines are in memory three times: as bytes, as parsed objects, and as events.
-            async with call.gateway.budget.hold(3 * sum(map(len, lines))):
-                yield b"".join(_event(line) for line in lines)
-            if (end := next((line for line in lines if b'"event": "end"' in line[:20]), None)) is not None:
-                with suppress(orjson.JSONDecodeError):
-                    reported = orjson.loads(end)
-                    record_task_report(call.gateway, engine, task_id, reported if isinstance(reported, dict) else {})
-                return
+        async with aclosing(events_of(chunks, budget, time.monotonic)) as found:
+            async for events, end in found:
+                yield events
+                if end is not None:
+                    with suppress(orjson.JSONDecodeError):
+                        reported = orjson.loads(end)
+                        record_task_report(
+                            call.gateway, engine, task_id, reported if isinstance(reported, dict) else {}
+                        )
+                    return
     except (OSError, TimeoutError):
         pass
     view = await call.gateway.agents.wait_for_end(engine)
     info = await find_task(call, view or engine, task_id) if view is None or view.is_final else None
     reported = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
     yield b"event: end\ndata: " + orjson.dumps({"event": "end", **reported}) + b"\n\n"
-
-
-def _event(line: bytes) -> bytes:
-    """One server-sent event. A blank line becomes a comment, which keeps the connection open."""
-    if not line.strip():
-        return b": here\n\n"
-    try:
-        reported = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return b": here\n\n"
-    name = str(reported.get("event", ""))
-    cursor = reported.get("id")
-    head = f"id: {cursor}\n" if isinstance(cursor, str) and cursor.replace(".", "").isdigit() else ""
-    if not name.isalpha():
-        return b": here\n\n"
-    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(reported) + b"\n\n"
 
 
 async def task_of_request(call: Call, request: TaskRequest) -> tuple[KnownEngine, str]:
