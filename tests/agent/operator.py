@@ -39,6 +39,9 @@ class Index:
 
     def delete_post_mortems(self, uid: str) -> None: ...
 
+    def purge_transitions(self, before: datetime, limit: int = 1000) -> int:
+        return 0
+
 
 class Operator:
     """The operator's port for agents, over a folder."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from linkis_ecm.model.token import engine_token
 from pydantic import BaseModel, ValidationError
 
 from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.validate import from_json
 from linkis_ecm.gateway.routes import METHODS
-from linkis_ecm.model.token import engine_token
 from tools.testkit.gateways import PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
@@ -90,7 +90,7 @@ async def test_a_budget_that_stands_still_makes_the_gateway_unready(make: Make) 
         assert (ready.http, b"waited for memory" in ready.raw) == (503, True)
         metrics = (await gw.call("GET", "/metrics")).raw.decode()
         assert "ecm_gateway_held_bytes 1.048576e+06" in metrics
-        assert 'ecm_gateway_limit_refusals_total{limit="budget"} 1.0' in metrics
+        assert 'ecm_gateway_refusals_total{limit="budget"} 1.0' in metrics
     assert (await gw.call("GET", "/readyz")).http == 200
 
 

@@ -430,3 +430,25 @@ def test_transitions_repeat_harmlessly(engine: Engine) -> None:
         with engine.begin() as connection:
             rows.write(connection, [record], at(1))
     assert [t.state for t in Queries(engine).transitions(name)] == ["Starting", "Idle"]
+
+
+def test_of_one_engine_the_latest_transitions_are_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TRANSITIONS_KEPT", 10)
+    flood, quiet = ticket(), ticket()
+    with engine.begin() as connection:
+        rows.write(connection, [step(quiet, EngineState.IDLE, 0)], at(0))
+        for start in range(0, 100, 25):
+            steps = tuple(Transition(EngineState.BUSY, at(start + n)) for n in range(25))
+            rows.write(connection, [step(flood, EngineState.BUSY, start, transitions=steps)], at(start))
+    queries = Queries(engine)
+    assert [t.at for t in queries.transitions(flood)] == [at(n) for n in range(90, 100)]
+    assert len(queries.transitions(quiet)) == 1
+
+
+def test_old_transitions_go_in_bounded_steps(engine: Engine, sink: Sink) -> None:
+    name = ticket()
+    steps = tuple(Transition(EngineState.BUSY, at(n)) for n in range(10))
+    sink.offer(step(name, EngineState.BUSY, 9, transitions=steps))
+    assert sink.flush(PATIENCE)
+    assert [sink.purge_transitions(at(7), limit=3) for _ in range(4)] == [3, 3, 1, 0]
+    assert [t.at for t in Queries(engine).transitions(name)] == [at(7), at(8), at(9)]

@@ -47,14 +47,17 @@ RESULT_BYTES = 300 << 20
 DELETED_MAX = 10_000
 # Seconds between two deletions of expired bundles.
 EXPIRY_CHECK_SECONDS = 600.0
+# Rows of one transaction of a purge: others' writes wait for it.
+PURGE_ROWS = 1000
 
 
 class PostMortemIndex(Protocol):
-    """The store's part. The last two calls block and run in threads."""
+    """The store's part. All calls but the first block and run in threads."""
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None: ...
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]: ...
     def delete_post_mortems(self, uid: str) -> None: ...
+    def purge_transitions(self, before: datetime, limit: int = 1000) -> int: ...
 
 
 class BundleStore(Protocol):
@@ -74,7 +77,8 @@ class BundleStore(Protocol):
 class EvidenceKeeper:
     """`collect` when an attempt ends, `add_file` what agents send, `delete_expired` later.
 
-    `total` is the largest number of bytes of all bundles; beyond it the oldest are deleted first.
+    `total` is the largest number of bytes of all bundles; beyond it the oldest are deleted first. `history` is how
+    long the database keeps each state of an engine.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class EvidenceKeeper:
         retention: timedelta,
         total: int,
         metrics: Metrics,
+        history: timedelta = timedelta(days=90),
     ) -> None:
         self._client = client
         self._archive = archive
@@ -94,6 +99,7 @@ class EvidenceKeeper:
         self._clock = clock
         self._retention = retention
         self._total = total
+        self._history = history
         self._outcomes = metrics.post_mortems
         self._deleted_engines: OrderedDict[str, str] = OrderedDict()
 
@@ -308,6 +314,15 @@ class EvidenceKeeper:
             removed += 1
         return removed
 
+    async def purge_history(self) -> int:
+        """Deletes engines' transitions that are over `history`; how many."""
+        before, removed = self._clock() - self._history, 0
+        while count := await asyncio.to_thread(self._index.purge_transitions, before, PURGE_ROWS):
+            removed += count
+            if count < PURGE_ROWS:
+                break
+        return removed
+
     async def run(self, leading: asyncio.Event) -> None:
         """Delete expired bundles repeatedly while leading, until cancelled."""
         while True:
@@ -315,6 +330,7 @@ class EvidenceKeeper:
             try:
                 if removed := await self.delete_expired():
                     log.info("the bundles of %d engines were over and are removed", removed)
+                await self.purge_history()
             except Exception:
                 log.exception("expired bundles could not be removed; tried again")
             await asyncio.sleep(EXPIRY_CHECK_SECONDS)

@@ -23,6 +23,8 @@ class Memory:
     uid: str
     last_contact: datetime
     report: Report | None = None
+    # When that report was taken.
+    reported: datetime | None = None
     failure: CreateFailure | None = None
     stop: Stop | None = None
     evidence: Evidence | None = None
@@ -44,6 +46,7 @@ class Memory:
     def next_attempt(self, now: datetime) -> None:
         """Forget the old pod, because another attempt begins."""
         self.report = self.failure = self.stop = self.evidence = None
+        self.reported = None
         self.pod_gone, self.last_pod = False, None
         self.first_seen = {}
         self.record_contact(now)

@@ -111,6 +111,13 @@ class Metrics:
         self.reports = Counter(
             "ecm_reports", "Reports of agents, by the status of the answer.", ["code"], registry=self.registry
         )
+        self.limits = Counter(
+            "ecm_report_refusals",
+            "What the operator refused of agents by the limit reached: body, body_time, connections (of an address),"
+            " encoding, rate (an engine's reports), sequence (far beyond the last).",
+            ["limit"],
+            registry=self.registry,
+        )
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Mapping[tuple[str, str], EngineView]) -> None:

@@ -33,6 +33,7 @@ from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
 from linkis_ecm.controller.selfchecks.resync import Resync
+from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.launch import PodSettings
@@ -112,7 +113,7 @@ class Operator:
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
-            total=settings.archive_total, metrics=metrics,
+            total=settings.archive_total, history=timedelta(days=settings.history_days), metrics=metrics,
         )  # fmt: skip
         self.recorder = EventRecorder(
             client, controller=CONTROLLER, instance=settings.identity, now=clock, metrics=metrics.events
@@ -130,7 +131,7 @@ class Operator:
         self.pod_tokens = PodTokens(client, clock=lambda: wall().timestamp(), monotonic=time.monotonic)
         self.reports = Reports(
             cache=self.cache, reconciler=self.reconciler, master_keys=master_keys, pods=self.pod_tokens, clock=clock,
-            metrics=metrics,
+            metrics=metrics, per_second=settings.reports_per_second,
         )  # fmt: skip
         self.pods = [
             Reflector(
@@ -282,18 +283,6 @@ class Operator:
 
 
 @asynccontextmanager
-async def serve(app: web.Application, port: int) -> AsyncIterator[None]:
-    """Serve an application on all addresses of the pod, within the block."""
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - it is a pod's port
-        yield
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
 async def run_background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
     """Run coroutines as tasks within the block.
 
@@ -335,8 +324,17 @@ async def run(settings: OperatorSettings) -> None:
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
         health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
-        await stack.enter_async_context(serve(health, settings.health_port))
-        await stack.enter_async_context(serve(operator.report_app(), settings.report_port))
+        await stack.enter_async_context(
+            serve(
+                health, settings.health_port, per_peer=settings.peer_connections,
+                on_refused=metrics.limits.labels("connections").inc,
+            )
+        )  # fmt: skip
+        reports = serve(
+            operator.report_app(), settings.report_port, per_peer=settings.peer_connections,
+            on_refused=metrics.limits.labels("connections").inc,
+        )  # fmt: skip
+        await stack.enter_async_context(reports)
         await stack.enter_async_context(run_background(operator.heartbeat()))
         await operator.fill_caches()
         reflectors = [reflector.run() for reflector in operator.pods]

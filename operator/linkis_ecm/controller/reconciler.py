@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from linkis_ecm.controller.announcer import Announcer, Recorder
@@ -124,7 +124,7 @@ class Reconciler:
         """Record an agent's report, which `reports` has checked. The last one counts."""
         memory = self._memory_of(engine)
         before = memory.report
-        memory.report = report
+        memory.report, memory.reported = report, self._clock()
         was_asked = memory.unanswered > 0
         memory.record_contact(self._clock())
         # Only a change needs a pass. Usage is written together with the next change.
@@ -138,6 +138,11 @@ class Reconciler:
     def last_report(self, engine: EngineView) -> Report | None:
         """The last report of that engine, if there was one."""
         return self._memory_of(engine).report
+
+    def since_report(self, engine: EngineView) -> timedelta | None:
+        """How long ago a report of that engine was last taken; None where none was."""
+        reported = self._memory_of(engine).reported
+        return None if reported is None else self._clock() - reported
 
     def engine_deleted(self, engine: EngineView) -> None:
         """The engine's resource was deleted: offer its final record, unless the database has one."""
@@ -236,7 +241,7 @@ class Reconciler:
             log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
             return
         log.info("%s: its agent did not report, and answers", engine.key)
-        memory.report = report
+        memory.report, memory.reported = report, self._clock()
         memory.record_contact(self._clock())
 
     async def _report_poison(self, key: Key, error: Exception) -> None:

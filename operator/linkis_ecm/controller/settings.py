@@ -101,6 +101,18 @@ class OperatorSettings(KeySettings):
             "ECM_REPORT_PERIOD", "Seconds between two reports of an agent to which nothing happens.", default="10"
         ),
     ] = 10.0
+    # An agent sends 20 at most; a task of a millisecond flips its engine's state 300 times a second.
+    reports_per_second: Annotated[
+        int, whole(0, 10_000), variable("ECM_REPORT_RATE", "Reports a second that one engine may send; 0: no limit.")
+    ] = 20
+    # An agent has two or three. Engines on one node may share an address where the cluster's network hides pods'.
+    peer_connections: Annotated[
+        int,
+        whole(0, 100_000),
+        variable(
+            "ECM_PEER_CONNECTIONS", "Connections of one address at a time to each port of the operator; 0: no limit."
+        ),
+    ] = 256
     archive_url: Annotated[
         SecretStr,
         variable(
@@ -112,6 +124,9 @@ class OperatorSettings(KeySettings):
     archive_days: Annotated[
         int, whole(1, 36500), variable("ECM_ARCHIVE_DAYS", "Days for which logs and results of ended engines are kept.")
     ] = 7
+    history_days: Annotated[
+        int, whole(1, 36500), variable("ECM_HISTORY_DAYS", "Days for which the states of engines are kept, each.")
+    ] = 90
     archive_file_max: Annotated[
         int,
         whole(1, 1 << 20, scale=MIB),

@@ -14,6 +14,9 @@ from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.states import EngineState
 
+# What JSON's numbers hold exactly everywhere.
+NUMBER_MAX = 1 << 53
+
 
 class InvalidReportError(ValueError):
     """The report's body cannot be read. The text names the field and is sent to the agent."""
@@ -34,8 +37,8 @@ def text(body: Mapping[str, Any], name: str) -> str:
 
 def number(body: Mapping[str, Any], name: str) -> int:
     value = body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidReportError(f"{name} must be a whole number of 0 or more")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+        raise InvalidReportError(f"{name} must be a whole number of 0 or more, and at most 2^53")
     return value
 
 

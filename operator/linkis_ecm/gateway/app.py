@@ -119,7 +119,7 @@ def build_app(
         metrics=metrics,
         budget=budget,
         event_budget=ByteBudget(settings.max_held_bytes // 3),
-        engine_tokens=EngineTokens(settings.token_key.get_secret_value(), engines),
+        engine_tokens=EngineTokens(settings.master_keys, engines),
         new_id=new_id,
         clock=clock,
     )

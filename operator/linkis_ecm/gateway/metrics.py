@@ -65,9 +65,18 @@ class Metrics:
             registry=self.registry,
         )
         self.limits = Counter(
-            "ecm_gateway_limit_refusals",
-            "Calls that were refused because a limit was reached, by the limit.",
+            "ecm_gateway_refusals",
+            "Refused calls by the limit reached: body, body_time, budget (memory), calls (a user's at once), encoding,"
+            " header, logins (failed, of an address), lookups, rate (a user's), requests (all at a time).",
             ("limit",),
+            registry=self.registry,
+        )
+        self._held = Gauge(
+            "ecm_gateway_held_bytes", "Bytes of bodies and pages that are reserved in memory.", registry=self.registry
+        )
+        self._stalled = Gauge(
+            "ecm_gateway_budget_stalled_seconds",
+            "Time for which calls wait for memory and none is freed; /readyz fails when it is too long.",
             registry=self.registry,
         )
         self.errors = Counter(
@@ -76,14 +85,8 @@ class Metrics:
 
     def watch_budget(self, budget: Budget) -> None:
         """Shows the bytes of bodies and pages that are held."""
-        Gauge(
-            "ecm_gateway_held_bytes", "Bytes of bodies and pages that are reserved in memory.", registry=self.registry
-        ).set_function(lambda: budget.held)
-        Gauge(
-            "ecm_gateway_budget_stalled_seconds",
-            "Time for which calls wait for these bytes and none are freed; /readyz refuses when it is too long.",
-            registry=self.registry,
-        ).set_function(lambda: budget.stalled_seconds)
+        self._held.set_function(lambda: budget.held)
+        self._stalled.set_function(lambda: budget.stalled_seconds)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineLabels]]) -> None:
         """Counts these engines at each scrape."""

@@ -33,6 +33,7 @@ LABELS: Mapping[str, str] = {
     "engine_type": "The engine's type; at most 100 values, then `other`.",
     "error": "The class of an error.",
     "kind": "One of a fixed list that the family's text names.",
+    "limit": "The limit that was reached, one of a fixed list that the family's text names.",
     "method": "A name of the gateway's route table, or other.",
     "origin": "Where an engine got its pod from: cold (made for it).",
     "outcome": "One of a fixed list that the family's text names.",

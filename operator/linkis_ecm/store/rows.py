@@ -25,6 +25,9 @@ _MICROSECOND = timedelta(microseconds=1)
 # Rows of a live engine that nobody has written for this long and whose engine the API does not have are ended: a new
 # engine may be in the API after the list was made.
 ABSENT_GRACE = timedelta(seconds=60)
+# Of one engine, the latest. A session of a day with a task each minute has 3000; a flood of 20 a second has as many
+# in three minutes.
+TRANSITIONS_KEPT = 5000
 _TIMES = ("request_times", "used_times", "release_times")
 
 
@@ -196,6 +199,32 @@ def _write_transitions(connection: Connection, batch: Iterable[EngineRecord]) ->
         )
     }
     _each(connection, insert(table), [row for key, row in rows.items() if key not in present])
+    _keep_latest_transitions(connection, tickets)
+
+
+def _keep_latest_transitions(connection: Connection, tickets: set[str]) -> None:
+    """Deletes the oldest transitions of engines that have more than TRANSITIONS_KEPT."""
+    t = schema.transition.c
+    many = connection.scalars(
+        select(t.ticket_id)
+        .where(t.ticket_id.in_(tickets))
+        .group_by(t.ticket_id)
+        .having(func.count() > TRANSITIONS_KEPT)
+    )
+    for ticket in list(many):
+        # MySQL has no LIMIT within IN: first the newest of those that go.
+        newest = select(t.at).where(t.ticket_id == ticket).order_by(t.at.desc()).offset(TRANSITIONS_KEPT).limit(1)
+        limit = connection.scalar(newest)
+        connection.execute(delete(schema.transition).where(t.ticket_id == ticket, t.at <= limit))
+
+
+def purge_transitions(connection: Connection, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` of the transitions from before then, the oldest; returns how many."""
+    t = schema.transition.c
+    old = list(connection.execute(select(t.ticket_id, t.at).where(t.at < micros(before)).order_by(t.at).limit(limit)))
+    for ticket, at in {tuple(row) for row in old}:
+        connection.execute(delete(schema.transition).where(t.ticket_id == ticket, t.at == at))
+    return len(old)
 
 
 def write_materials(

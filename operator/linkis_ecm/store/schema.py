@@ -41,6 +41,7 @@ transition = Table(
     Column("state", String(50), primary_key=True),
     Column("reason", String(100), nullable=False),
     Column("message", Text, nullable=False),
+    Index("idx_ecm_transition_at", "at"),
     **_CHARSET,
 )
 

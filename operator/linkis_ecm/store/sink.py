@@ -140,6 +140,11 @@ class Sink:
         with self._engine.connect() as connection:
             return rows.expired_post_mortems(connection, now, total, limit)
 
+    def purge_transitions(self, before: datetime, limit: int = 1000) -> int:
+        """Deletes transitions from before then, `limit` at most; how many; blocking. Raises SQLAlchemyError."""
+        with self._engine.begin() as connection:
+            return rows.purge_transitions(connection, before, limit)
+
     def delete_post_mortems(self, uid: str) -> None:
         """Deletes an engine's entries; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:

@@ -36,6 +36,9 @@ class Rows:
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
         return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
 
+    def purge_transitions(self, before: datetime, limit: int = 1000) -> int:
+        return 0
+
     def delete_post_mortems(self, uid: str) -> None:
         self.post_mortems = {key: entry for key, entry in self.post_mortems.items() if key[0] != uid}
 

@@ -2,14 +2,18 @@
 
 Checks who sends it, reads a bounded body, passes the report to the reconciler. A report says how things are, not
 what has changed: the highest sequence of the current attempt counts, and any one may be lost. Must not write or wait.
+
+An engine's token may be in wrong hands: the rate of its reports is bounded, a sequence far beyond the last is refused,
+and one that is not followed up does not silence the real agent for longer than RESUME_AFTER.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -19,15 +23,27 @@ from linkis_ecm.controller.agents.pod_tokens import KeysUnavailableError, PodCla
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.agent_report import InvalidReportError, as_object, number, parse_report, state, text
+from linkis_ecm.engine.agent_report import NUMBER_MAX, InvalidReportError, as_object, number, parse_report, state, text
 from linkis_ecm.engine.facts import attempt as current_attempt
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id, master_of
+from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
 
 # Bytes. A report is about 1 KiB; the end of a kernel's output may add some.
 BODY_MAX = 64 * 1024
+# Seconds for a report's body: the agent itself gives up after 5.
+BODY_SECONDS = 10.0
+# Reports of one engine at once, after a pause.
+BURST = 100
+# Engines whose rate is remembered: more than one operator runs.
+ENGINES = 50_000
+# How far a sequence may be beyond the last report, besides what the rate allows for the time between: an agent counts
+# each try, also those that reach nobody.
+JUMP = 1000
+# A report with a lower sequence than the last one is late or repeated for so long; the network keeps none for longer.
+RESUME_AFTER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,7 @@ class Reports:
         pods: PodTokens,
         clock: Callable[[], datetime],
         metrics: Metrics,
+        per_second: int = 20,
     ) -> None:
         self._cache = cache
         self._reconciler = reconciler
@@ -58,10 +75,15 @@ class Reports:
         self._pods = pods
         self._clock = clock
         self._answers = metrics.reports
+        self._limits = metrics.limits
+        self._per_second = per_second
+        self._rates = TokenBuckets[str](
+            per_second=per_second, burst=BURST, keys=ENGINES, clock=lambda: clock().timestamp()
+        )
 
     def app(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(client_max_size=BODY_MAX)
+        app = web.Application(client_max_size=BODY_MAX, middlewares=[self._refuse_encoded])
         app.router.add_post("/v1/report", self._handle)
         return app
 
@@ -77,14 +99,36 @@ class Reports:
         if scheme != "Bearer" or not given:
             return Reply(401, "give the agent's key as Authorization: Bearer")
         if "." not in given:  # a key has none, a JWT two
-            return self.answer(given, await request.read())
+            return await self._read_and_answer(given, request)
         try:
             pod = await self._pods.claims(given)
         except TokenError as error:
             return Reply(401, str(error))
         except KeysUnavailableError:
             return Reply(503, "the API server's keys cannot be had now; ask again")
-        return self.answer(pod, await request.read())
+        return await self._read_and_answer(pod, request)
+
+    @web.middleware
+    async def _refuse_encoded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Of everything that agents send: a few packed bytes become any number."""
+        if any(name != "identity" for name in request.headers.getall("Content-Encoding", ())):
+            self._limits.labels("encoding").inc()
+            return web.Response(status=415, text="Content-Encoding is not taken: send the body as it is")
+        return await handler(request)
+
+    async def _read_and_answer(self, given: str | PodClaims, request: web.Request) -> Reply:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            self._limits.labels("body_time").inc()
+            return Reply(408, f"the body did not come within {BODY_SECONDS:g} s")
+        except web.HTTPRequestEntityTooLarge:
+            self._limits.labels("body").inc()
+            return Reply(413, f"the report is over {BODY_MAX} bytes")
+        return self.answer(given, body)
 
     def answer(self, given: str | PodClaims, raw: bytes) -> Reply:
         """What a report is answered, of an agent that gave its key or, to enrol, proved its pod."""
@@ -107,8 +151,8 @@ class Reports:
             master = master_of(self._master_keys, enrolment, given)
         if master is None:
             return Reply(401, "the key is not this engine's")
-        if not self._reconciler.leading.is_set():
-            return Reply(503, "this replica is not leading; ask again")
+        if (busy := self._not_now(uid)) is not None:
+            return busy
         engine = self._cache.engines.get(key)
         if engine is None or engine.uid != uid:
             return Reply(404, "no such engine is known (yet)")
@@ -122,12 +166,21 @@ class Reports:
             log.warning("%s: a second agent of pod %s reports and is refused", engine.key, pod.name)
             return Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
         ref = known or AgentKeyRef(enrolment.pod_uid, enrolment.nonce, key_id(master))
-        self._take(engine, body, (attempt, sequence), ref)
-        if isinstance(given, PodClaims):
+        reply = self._take(engine, body, (attempt, sequence), ref)
+        if reply.status == 204 and isinstance(given, PodClaims):
             # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
             made = next((m for m in self._master_keys if key_id(m) == ref.key_id), master)
             return Reply(200, key=agent_key(made, enrolment))
-        return Reply(204)
+        return reply
+
+    def _not_now(self, uid: str) -> Reply | None:
+        """Why no report of that engine is taken now, if so."""
+        if self._rates.take(uid):
+            self._limits.labels("rate").inc()
+            return Reply(429, f"this engine reports more than {self._per_second} times a second: send its state later")
+        if not self._reconciler.leading.is_set():
+            return Reply(503, "this replica is not leading; ask again")
+        return None
 
     def _known(self, engine: EngineView, pod_uid: str) -> AgentKeyRef | None:
         """The enrolment of this pod that counts: the first."""
@@ -138,10 +191,25 @@ class Reports:
                 return ref
         return None
 
-    def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> None:
+    def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> Reply:
+        attempt, sequence = order
+        if sequence > self._highest(engine, attempt):
+            self._limits.labels("sequence").inc()
+            return Reply(409, f"sequence is {sequence}, far beyond the last report's: count each report by one")
         previous = self._reconciler.last_report(engine)
-        if previous is not None and (previous.attempt, previous.sequence) >= order:
+        since = self._reconciler.since_report(engine)
+        late = previous is not None and (previous.attempt, previous.sequence) >= order
+        if late and (since is None or since < RESUME_AFTER):
             # Late or repeated: nothing new, except that the agent is alive.
             self._reconciler.record_contact(engine)
-            return
+            return Reply(204)
         self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock(), agent_key=ref))
+        return Reply(204)
+
+    def _highest(self, engine: EngineView, attempt: int) -> int:
+        """The highest sequence that a report may have now."""
+        previous, since = self._reconciler.last_report(engine), self._reconciler.since_report(engine)
+        if previous is None or previous.attempt != attempt or since is None:
+            return NUMBER_MAX
+        tries = max(0.0, since.total_seconds()) * (self._per_second or BURST)
+        return previous.sequence + JUMP + int(tries)

@@ -5,25 +5,27 @@ requests.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import Key, KnownEngine
-from linkis_ecm.model.token import engine_token
+from linkis_ecm.model.agent_key import AgentKeyRef, key_of
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     uid: str
     attempt: int
-    digest: bytes
+    enrolment: AgentKeyRef | None
+    digest: bytes | None
 
 
 class EngineTokens:
     """The tokens of the engines in the cache, by their hash; follows the cache's changes."""
 
-    def __init__(self, key: bytes, engines: EngineCache) -> None:
-        self._key = key
+    def __init__(self, master_keys: Sequence[bytes], engines: EngineCache) -> None:
+        self._master_keys = master_keys
         self._known: dict[Key, _Known] = {}
         self._uids: dict[bytes, str] = {}
         for engine in engines:
@@ -36,15 +38,22 @@ class EngineTokens:
 
     def _on_change(self, key: Key, engine: KnownEngine | None) -> None:
         known = self._known.get(key)
-        if engine is not None and known is not None and (known.uid, known.attempt) == (engine.uid, engine.attempt):
+        current = None
+        if engine is not None and not engine.is_final:
+            current = (engine.uid, engine.attempt, engine.agent_key)
+        if known is not None and current == (known.uid, known.attempt, known.enrolment):
             return
         if known is not None:
             del self._known[key]
-            self._uids.pop(known.digest, None)
-        if engine is not None:
-            digest = _digest(engine_token(self._key, engine.uid, engine.attempt))
-            self._known[key] = _Known(engine.uid, engine.attempt, digest)
-            self._uids[digest] = engine.uid
+            if known.digest is not None:
+                self._uids.pop(known.digest, None)
+        if current is not None:
+            uid, attempt, enrolment = current
+            token = key_of(self._master_keys, enrolment, uid, attempt)
+            digest = None if token is None else _digest(token)
+            self._known[key] = _Known(uid, attempt, enrolment, digest)
+            if digest is not None:
+                self._uids[digest] = uid
 
 
 def _digest(token: str) -> bytes:
