@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from linkis_ecm.agent_client import paths
-from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint, header_number
+from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint, header_number, read_exact
 from linkis_ecm.agent_client.errors import (
     AgentBadResponse,
     AgentConnectionBroken,
@@ -130,6 +130,27 @@ async def test_each_unusable_answer_has_its_own_error(script: Script, error: typ
             await ask(server)
     assert str(caught.value) == says
     assert len(server.heads) == 1
+
+
+async def lying(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An answer that announces one length and has no end."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+async def test_an_agent_that_lies_about_its_length_is_not_read_on() -> None:
+    async with serving(lying) as server, client() as made:
+        agent = AgentEndpoint(server.address, TOKEN)
+        with pytest.raises((aiohttp.ClientError, AgentError)):
+            await read_ten(made, agent)
+
+
+async def read_ten(made: AgentClient, agent: AgentEndpoint) -> bytes:
+    async with made.open(agent, paths.STATUS, timeout=QUICK) as answer:
+        assert answer.content_length == 10
+        return await read_exact(answer, 10)
 
 
 async def test_a_connection_that_breaks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from linkis_ecm.client import BadRequest, EcmError, ResultGone, TimedOut, TooMany, Unavailable
+from linkis_ecm.client import BadRequest, EcmError, Forbidden, ResultGone, TimedOut, TooMany, Unavailable
 from tests.client.support import TOKEN, Clock, Cut, Script, engine_data, message, result_data, text
 
 GONE = httpx.ReadError("broken")
@@ -451,18 +452,31 @@ async def test_a_new_pods_log_is_followed_from_its_beginning(kind: str) -> None:
     assert script.requests[-1].url.params["fromByte"] == "0"
 
 
+async def test_a_packed_answer_is_not_unpacked(kind: str) -> None:
+    """A megabyte of zeros in a kilobyte, twice packed."""
+    body = gzip.compress(gzip.compress(b" " * (1 << 20)))
+    packed = httpx.Response(200, headers={"content-encoding": "gzip, gzip"}, stream=Cut(body))
+    script = Script(packed)
+    with pytest.raises(EcmError, match="packed"):
+        await script.client(kind)("get_engine_status", "e")
+    assert script.requests[0].headers["accept-encoding"] == "identity"
+
+
 async def test_a_packed_log_is_not_taken(kind: str) -> None:
     packed = httpx.Response(200, headers={"content-length": "3", "content-encoding": "br"}, stream=Cut(b"abc"))
     with pytest.raises(EcmError, match="or packed"):
         await Script(message(engine_data()), packed).client(kind)("download_engine_log", "e", io.BytesIO())
 
 
-async def test_an_engine_that_was_just_made_may_be_unknown_for_a_moment(kind: str) -> None:
-    unknown = refused(400, "no such engine")
+@pytest.mark.parametrize(("http", "error"), [(400, BadRequest), (403, Forbidden)])
+async def test_an_engine_that_was_just_made_may_be_unknown_for_a_moment(
+    kind: str, http: int, error: type[EcmError]
+) -> None:
+    unknown = refused(http, "no such engine")
     script, clock = Script(unknown, unknown, message(engine_data())), Clock()
     assert (await script.client(kind, clock)("wait_until_ready", "e")).available
     clock = Clock()
-    with pytest.raises(BadRequest, match="no such engine"):
+    with pytest.raises(error, match="no such engine"):
         await Script(unknown).client(kind, clock)("wait_until_ready", "e")
     assert sum(clock.slept) <= 3.0
 

@@ -215,3 +215,28 @@ async def test_a_preview_tells_who_would_be_culled_and_who_not(make: Any) -> Non
     bad = await gw.call("GET", f"{BASE}/previewCull?withinSeconds=-1")
     assert bad.http == 400
     assert "withinSeconds" in bad.message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b" " * (17 << 20), "more than are shown here"),
+        (b"{", "not what an agent writes"),
+        (b"[{}," * (1 << 20), "not what"),
+    ],
+    ids=["long", "no JSON", "objects"],
+)
+async def test_a_jobs_result_in_the_archive_is_read_within_bounds(gw: Harness, content: bytes, says: str) -> None:
+    """The job's agent wrote it: up to the archive's bound of 1 GiB."""
+    engine = ended(gw)
+    uid = engine["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "bundle.json", b'{"reason": "Completed"}')
+    await gw.archive.put(uid, 0, "result.json", content)
+    told = (await gw.get("getPostMortem", {"engineId": uid})).data
+    assert told["result"] is None
+    assert told["bundle"] == {"reason": "Completed"}
+    (line,) = told["missing"]
+    assert says in line
+    assert not gw.gateway.budget.held
+    with pytest.raises(ValueError, match="more than"):
+        await gw.archive.get(uid, 0, "bundle.json", limit=5)

@@ -6,11 +6,12 @@ The issuer is a real server on a loopback port; tokens are signed with real keys
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -383,6 +384,23 @@ async def test_an_answer_that_is_not_a_set_of_keys_gives_no_keys(
 ) -> None:
     issuer.answer = answer
     assert (await refused(setup.new(), issuer.token())).http == 503
+
+
+async def test_an_issuer_that_packs_its_answer_or_never_ends_it_is_read_within_bounds(
+    setup: Setup, issuer: Issuer
+) -> None:
+    keys = json.dumps({"keys": [RSA.as_dict()], "padding": "x" * (64 << 20)}).encode()
+    issuer.answer = lambda: web.Response(body=gzip.compress(keys), headers={"Content-Encoding": "gzip"})
+    assert (await refused(setup.new(), issuer.token())).http == 503
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * (64 << 10)
+
+    issuer.answer = lambda: web.Response(body=chunks())
+    assert (await refused(setup.new(), issuer.token())).http == 503
+    issuer.answer = None
+    assert await ask(setup.new(), issuer.token()) == Caller("alice")
 
 
 async def test_a_bad_key_does_not_cost_the_good_ones(setup: Setup, issuer: Issuer) -> None:

@@ -163,10 +163,19 @@ def header_number(answer: aiohttp.ClientResponse, name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
+async def read_exact(answer: aiohttp.ClientResponse, size: int) -> bytes:
+    """The body, which the answer announced to have `size` bytes. Raises aiohttp.ClientPayloadError where more come: an
+    agent may announce one length and send by another."""
+    content = await _read_bounded(answer, size)
+    if content is None:
+        raise aiohttp.ClientPayloadError(f"more than the announced {size} bytes")
+    return content
+
+
 async def _read_bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes | None:
     """The body, None where it is over `limit`."""
-    if answer.content_length is not None:
-        return await answer.read() if answer.content_length <= limit else None
+    if answer.content_length is not None and answer.content_length > limit:
+        return None
     body = bytearray()
     async for chunk in answer.content.iter_any():
         body += chunk

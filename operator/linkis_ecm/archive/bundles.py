@@ -22,6 +22,8 @@ from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 # Both of a container's streams as the kubelet had them, where the agent could not send its files.
 CONTAINER_LOG = "container.log"
 BUNDLE = "bundle.json"
+# The most that `get` reads where its caller says nothing: a bundle's JSON has some 100 KiB.
+GET_BYTES = 8 << 20
 NAMES = frozenset({*LOG_NAMES, CONTAINER_LOG, JOB_RESULT, RESULTS_LIST, BUNDLE})
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # Bytes moved at a time: big enough for an object store, small enough for memory.
@@ -173,12 +175,17 @@ class Archive:
             await part.run(self._fs.pipe_file, part.name, data)
             await part.run(self._fs.mv, part.name, path)
 
-    async def get(self, uid: str, attempt: int, name: str) -> bytes | None:
-        """A small file, None where there is none."""
+    async def get(self, uid: str, attempt: int, name: str, *, limit: int = GET_BYTES) -> bytes | None:
+        """A small file, None where there is none. Raises ValueError where it has more than `limit` bytes: agents write
+        some of them."""
         try:
-            return bytes(await self._run(self._fs.cat_file, self._path(uid, attempt, name)))
+            # Also where it grows meanwhile: one byte more than allowed is asked for, and no other.
+            found = bytes(await self._run(self._fs.cat_file, self._path(uid, attempt, name), end=limit + 1))
         except FileNotFoundError:
             return None
+        if len(found) > limit:
+            raise ValueError(f"{name} has more than {limit} bytes")
+        return found
 
     async def files(self, uid: str, attempt: int) -> dict[str, int]:
         """Names and sizes of an attempt's bundle."""

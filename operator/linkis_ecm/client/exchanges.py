@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from linkis_ecm.api.models import EngineInfo
-from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, TimedOut
+from linkis_ecm.client.errors import BadRequest, EcmError, EngineFailed, Forbidden, TimedOut
 from linkis_ecm.client.methods import get_engine_status
 from linkis_ecm.client.protocol import Close, Exchange, Head, Open, Sleep, Terms, open_response, read
 from linkis_ecm.client.request_plan import RequestPlan
@@ -97,7 +97,8 @@ def wait_until_ready(terms: Terms, engine_id: str, *, timeout: float = 300.0) ->
     while True:
         try:
             info = yield from ask(get_engine_status(engine_id), terms)
-        except BadRequest:
+        except (BadRequest, Forbidden):
+            # A replica that does not know the engine yet answers as for another user's.
             if terms.clock() + pause > min(ends, began + UNKNOWN_SECONDS):
                 raise
             yield Sleep(pause)

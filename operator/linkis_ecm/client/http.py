@@ -35,7 +35,8 @@ def common() -> dict[str, Any]:
     """Arguments of both of httpx's clients. No proxy or password is taken from the environment and no redirect is
     followed: the token goes to the given gateway and nowhere else."""
     return {
-        "headers": {"User-Agent": f"linkis-ecm-client/{__version__}"},
+        # Answers are read as they come: what is packed could become any number of bytes.
+        "headers": {"User-Agent": f"linkis-ecm-client/{__version__}", "Accept-Encoding": "identity"},
         "trust_env": False,
         "follow_redirects": False,
     }

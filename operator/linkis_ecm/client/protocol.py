@@ -99,9 +99,16 @@ class Terms:
 
 
 def open_response(request: Open) -> Exchange[Head]:
-    """The Open step with the type of its result."""
+    """The Open step with the type of its result. Raises EcmError for a packed answer: none was asked for, and a few
+    bytes would become any number."""
     head = yield request
     assert isinstance(head, Head)  # noqa: S101 - drivers send a Head back
+    if head.headers.get("content-encoding", "identity") != "identity":
+        yield Close()
+        raise EcmError(
+            "The answer is compressed or packed, which was not asked for: check the proxy in front of the gateway",
+            http=head.http,
+        )
     return head
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic_core import from_json
 
 from linkis_ecm.api.models import EngineInfo, NoAnswer
-from linkis_ecm.client.errors import BadRequest, EcmError
+from linkis_ecm.client.errors import BadRequest, EcmError, Forbidden
 from linkis_ecm.client.exchanges import ask, require_stream
 from linkis_ecm.client.methods import get_engine_status, get_task
 from linkis_ecm.client.protocol import (
@@ -101,7 +101,7 @@ def _events(plan: RequestPlan[NoAnswer], terms: Terms, since: dict[str, str]) ->
                         tries.progress()
                     cursor = group[-1].id or cursor
             raise ConnectionBroken("The task's events ended before the task", can_retry=True)
-        except BadRequest:
+        except (BadRequest, Forbidden):
             if not was_open:
                 raise
             # The engine has ended meanwhile. Its last events are lost, but the status of its task is kept.

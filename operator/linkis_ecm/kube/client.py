@@ -24,6 +24,7 @@ from linkis_ecm.kube.errors import (
     Gone,
     Invalid,
     NotFound,
+    ReplyTooLarge,
     ServerError,
     Throttled,
     Unauthorized,
@@ -50,6 +51,8 @@ FIELD_MANAGER = "linkis-ecm"
 PAGE = 500
 # The API server's own limit of a request is 60 s; a healthy one answers in tens of milliseconds.
 TRY_TIMEOUT = 10.0
+# Of one event of a watch: an object has 1.5 MiB at most in etcd, and its JSON some more.
+EVENT_BYTES = 16 << 20
 # All tries and the waits between them.
 CALL_TIMEOUT = 30.0
 
@@ -159,7 +162,13 @@ class KubeClient:
         query = _selectors(label_selector, field_selector) | {"limit": str(limit)}
         while True:
             request = Request("GET", resource.path(namespace=namespace), query)
-            page = await self._call("list", resource.plural, request, timeout)
+            try:
+                page = await self._call("list", resource.plural, request, timeout)
+            except ReplyTooLarge:
+                if int(query["limit"]) == 1:
+                    raise
+                query = query | {"limit": str(int(query["limit"]) // 2)}
+                continue
             metadata = page["metadata"]
             yield ObjectList(page.get("items") or [], metadata["resourceVersion"])
             if not metadata.get("continue"):
@@ -332,15 +341,19 @@ def _error_of(reply: Reply) -> ApiError:
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The lines of a stream, split by hand: one chunk often holds hundreds of events, or a part of one."""
     parts: list[bytes] = []
+    size = 0
     async for chunk in chunks:
         if b"\n" not in chunk:
             parts.append(chunk)
+            size += len(chunk)
+            if size > EVENT_BYTES:
+                raise Unreachable(f"the watch sent an event of more than {EVENT_BYTES} bytes")
             continue
         first, *rest = chunk.split(b"\n")
         parts.append(first)
         for line in (b"".join(parts), *rest[:-1]):
             if line:
                 yield line
-        parts = [rest[-1]]
+        parts, size = [rest[-1]], len(rest[-1])
     if tail := b"".join(parts).strip():
         raise Unreachable(f"the watch was cut within an event ({len(tail)} bytes of it had come)")

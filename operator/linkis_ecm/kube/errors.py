@@ -68,6 +68,13 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }  # fmt: skip
 
 
+class ReplyTooLarge(ApiError):
+    """The answer is longer than we read; status 0. Asking for less may help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "ReplyTooLarge", message)
+
+
 def error_from_status(status: int, body: Any, *, retry_after: float | None = None) -> ApiError:
     """The typed error of an HTTP status and its body (a metav1.Status, or whatever a proxy on the way has sent)."""
     known = body if isinstance(body, dict) else {}

@@ -23,11 +23,14 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from linkis_ecm import __version__
-from linkis_ecm.kube.errors import Unreachable
+from linkis_ecm.kube.errors import ReplyTooLarge, Unreachable
 
 USER_AGENT = f"linkis-ecm/{__version__}"
 # A connect to a live API server takes milliseconds; three seconds also cover one lost SYN (1 s) and its double (2 s).
 CONNECT_TIMEOUT = 3.0
+# A page of 500 pods has some 5 MiB. Users may make each of theirs 1.5 MiB long, etcd's limit: such pages are asked for
+# again with fewer objects.
+REPLY_BYTES = 64 << 20
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -115,7 +118,8 @@ class RestTransport:
 
     def __init__(self, configuration: Configuration, *, kubeconfig: str | None = None) -> None:
         # See _proxy_of_environment; and .netrc must never meet the Authorization header.
-        configuration.client_session_kwargs = {"trust_env": False}
+        # What is not asked for is not unpacked either: a few bytes become any number.
+        configuration.client_session_kwargs = {"trust_env": False, "auto_decompress": False}
         self._configuration = configuration
         self._kubeconfig = kubeconfig
         self._rest = RESTClientObject(configuration)
@@ -124,7 +128,7 @@ class RestTransport:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout))
         try:
             answer = await self._send(request, limits)
-            data = await answer.read()
+            data = await _read(answer, request)
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
         return Reply(answer.status, data, answer.headers)
@@ -135,7 +139,7 @@ class RestTransport:
         try:
             async with asyncio.timeout(timeout):
                 answer = await self._send(request, limits)
-                data = b"" if answer.status == 200 else await answer.read()
+                data = b"" if answer.status == 200 else await _read(answer, request)
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
         try:
@@ -180,6 +184,25 @@ class RestTransport:
 
     async def close(self) -> None:
         await self._rest.close()
+
+
+async def _read(answer: Any, request: Request) -> bytes:
+    """The body of at most REPLY_BYTES. Raises ReplyTooLarge."""
+    response: aiohttp.ClientResponse = answer.response
+    try:
+        if "Content-Encoding" in response.headers:
+            raise Unreachable(f"{request.method} {request.path}: a packed answer, which was not asked for")
+        data = bytearray()
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > REPLY_BYTES:
+                raise ReplyTooLarge(f"{request.method} {request.path}: more than {REPLY_BYTES} bytes")
+        return bytes(data)
+    finally:
+        if response.content.is_eof():
+            response.release()
+        else:
+            response.close()
 
 
 def _describe(error: BaseException, request: Request) -> str:

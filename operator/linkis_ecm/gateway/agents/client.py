@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from linkis_ecm.agent_client import paths
-from linkis_ecm.agent_client.client import release, require_status
+from linkis_ecm.agent_client.client import read_exact, release, require_status
 from linkis_ecm.agent_client.errors import (
     AgentConnectTimeout,
     AgentError,
@@ -146,7 +146,7 @@ class Agents:
             return TaskResult(size=size, chunks=self._chunks(answer))
         try:
             async with asyncio.timeout(self._link.settings.agent_seconds):
-                content = await answer.read()
+                content = await read_exact(answer, size)
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._link.metrics.agent_errors.labels("broken").inc()
             raise await self._broken_connection(engine, "while it answered: the code has run") from None

@@ -266,10 +266,14 @@ class IssuerKeys:
         if self._token_file and self._may_have_token(url):
             headers[AUTHORIZATION] = f"Bearer {_read_token(self._token_file)}"
         trust = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
-        async with self._session.get(url, headers=headers, allow_redirects=False, ssl=trust) as answer:
+        async with self._session.get(
+            url, headers=headers, allow_redirects=False, auto_decompress=False, ssl=trust
+        ) as answer:
             if answer.status != 200:
                 raise ValueError(f"{url} answered with status {answer.status}")
-            body = b""
+            if "Content-Encoding" in answer.headers:
+                raise ValueError(f"{url} answered with a packed body, which was not asked for")
+            body = bytearray()
             async for chunk in answer.content.iter_chunked(64 * 1024):
                 body += chunk
                 if len(body) > MAX_DOCUMENT:

@@ -12,7 +12,7 @@ from aiohttp import StreamReader
 from aiohttp.http_exceptions import LineTooLong
 
 from linkis_ecm.agent_client import paths
-from linkis_ecm.agent_client.client import header_number
+from linkis_ecm.agent_client.client import header_number, read_exact
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, can_ask_agent, chunks_of, stream_errors
 from linkis_ecm.gateway.answers import OpenedFile
@@ -63,7 +63,7 @@ class AgentLogSource:
                 # Three times: the agent's text, the objects, and the answer's text.
                 await held.enter_async_context(self._link.budget.hold(3 * size))
                 with self._link.errors_as_refusals(engine):
-                    content = await answer.read()
+                    content = await read_exact(answer, size)
         except AgentNotFound:
             raise LogMissing from None
         try:

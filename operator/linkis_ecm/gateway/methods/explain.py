@@ -7,10 +7,9 @@ anything.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
-
-import orjson
 
 from linkis_ecm.agent.formats.names import JOB_RESULT
 from linkis_ecm.api.models import (
@@ -22,7 +21,7 @@ from linkis_ecm.api.models import (
     PreviewCullAnswer,
     PreviewCullRequest,
 )
-from linkis_ecm.archive.bundles import BUNDLE
+from linkis_ecm.archive.bundles import BUNDLE, Archive
 from linkis_ecm.engine import facts, restart
 from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.decision import Snapshot
@@ -34,6 +33,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
 from linkis_ecm.gateway.inventory.lookup import may_use
 from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.results.json_budget import objects
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.model import reasons
@@ -42,6 +42,8 @@ from linkis_ecm.model.states import AVAILABLE, EngineState
 # Requests to agents at a time for one preview, and the largest number of engines that it checks.
 MAX_CONCURRENT_REQUESTS = 16
 PREVIEW_MAX = 500
+# The longest file of a bundle that a post-mortem shows: a `once` job's result of many outputs may be longer.
+SHOWN_BYTES = 16 << 20
 
 
 async def explain_engine(call: Call, request: EngineRequest) -> Answer:
@@ -169,16 +171,42 @@ async def get_post_mortem(call: Call, request: EngineRequest) -> Answer:
             f"Nothing of {engine.title} is in the archive: it has not ended yet, never had a pod, or its time is over"
         )
     last = attempts[-1]
-    bundle, result = await archive.get(engine.uid, last, BUNDLE), await archive.get(engine.uid, last, JOB_RESULT)
-    body: dict[str, Any] = orjson.loads(bundle) if bundle else {}
+    files = await archive.files(engine.uid, last)
+    bundle, problem = await _archived(call, archive, engine.uid, last, name=BUNDLE, files=files)
+    body: dict[str, Any] = bundle if isinstance(bundle, dict) else {}
+    result, unread = await _archived(call, archive, engine.uid, last, name=JOB_RESULT, files=files)
+    missing = [*(body.pop("missing", []) if body else [problem or "the bundle: the operator has not collected it"])]
     return Answer(
         PostMortemAnswer(
             engine=info_of(engine),
             attempts=attempts,
             attempt=last,
-            files=await archive.files(engine.uid, last),
-            missing=body.pop("missing", []) if bundle else ["the bundle: the operator has not collected it"],
+            files=files,
+            missing=[*missing, *([unread] if unread else [])],
             bundle=body,
-            result=orjson.loads(result) if result else None,
+            result=result,
         )
     )
+
+
+async def _archived(
+    call: Call, archive: Archive, uid: str, attempt: int, *, name: str, files: dict[str, int]
+) -> tuple[Any, str]:
+    """The JSON of an archived file and "", or None and why it is not shown; agents write some of these files. Its
+    memory is reserved until the answer is sent."""
+    size = files.get(name, 0)
+    if not size:
+        return None, ""
+    if size > SHOWN_BYTES:
+        return None, f"{name}: it has {size} bytes, more than are shown here: read outputs with getResultSet"
+
+    async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
+        await hold(size)
+        return await archive.get(uid, attempt, name, limit=size) or b"null"
+
+    gateway = call.gateway
+    try:
+        found = await objects(read, budget=gateway.budget, run_in_thread=gateway.results.run_in_thread, held=call.held)
+    except ValueError:
+        return None, f"{name}: it is not what an agent writes"
+    return found, ""

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from linkis_ecm.agent.formats.names import JOB_RESULT, JOB_TASK, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import file_name, is_id
 from linkis_ecm.agent_client import paths
-from linkis_ecm.agent_client.client import header_number
+from linkis_ecm.agent_client.client import header_number, read_exact
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, can_ask_agent
@@ -169,7 +169,7 @@ class ResultSource:
                     raise self._link.bad_response(engine, "an output over the limit")
                 await hold(size)
                 with self._link.errors_as_refusals(engine):
-                    return await answer.read()
+                    return await read_exact(answer, size)
 
         async with AsyncExitStack() as holding:
             try:
@@ -195,7 +195,7 @@ class ResultSource:
                     if answer.headers.get(paths.LOG_FILE, "") != identity or answer.content_length != length:
                         raise MalformedError("the file has changed while it was read")
                     with self._link.errors_as_refusals(engine):
-                        return await answer.read()
+                        return await read_exact(answer, length)
             except AgentNotFound:
                 raise NotKeptError from None
 
@@ -245,7 +245,7 @@ class ResultSource:
 
         async def read(hold: Callable[[int], Awaitable[None]]) -> bytes:
             await hold(size)
-            content = await archive.get(engine.uid, attempt, name)
+            content = await archive.get(engine.uid, attempt, name, limit=size)
             if content is None:
                 raise NotKeptError
             return content
