@@ -62,7 +62,13 @@ async def _serve(told: dict[str, Any]) -> None:
     tokens = folder / "tokens.json"
     tokens.write_text(json.dumps({TOKEN: {"users": ["*"]}}))
     settings = Settings(
-        namespace="linkis", instance=EM, tokens_file=str(tokens), token_key=KEY, user_per_second=0, user_at_once=0
+        namespace="linkis",
+        instance=EM,
+        tokens_file=str(tokens),
+        token_key=KEY,
+        user_per_second=0,
+        user_at_once=0,
+        agent_port=0,
     )
     with store_in(folder) as store:
         harness = Harness(settings, store.find, store.parts)

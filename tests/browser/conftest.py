@@ -56,6 +56,7 @@ async def gw(tokens_file: Path) -> AsyncIterator[Harness]:
             tokens_file=str(tokens_file),
             admins=frozenset({"root"}),
             token_key=KEY,
+            agent_port=0,
             shutdown_seconds=1.0,
         )
     )

@@ -32,6 +32,7 @@ def settings(tmp_path: Path) -> Settings:
         tokens_file=str(tokens),
         admins=frozenset({"root"}),
         token_key=KEY,
+        agent_port=0,
         connect_seconds=PATIENCE,
         agent_seconds=PATIENCE,
         client_seconds=PATIENCE,

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from linkis_ecm.model.token import engine_token
 from pydantic import BaseModel, ValidationError
 
+from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.validate import from_json
 from linkis_ecm.gateway.routes import METHODS
-from tools.testkit.gateways import PATIENCE, Harness
+from tests.gateway.raw import connect, head_of
+from tools.testkit.gateways import KEY, PATIENCE, Harness
+from tools.testkit.keys import agent_key_of
 
 Make = Callable[..., Awaitable[Harness]]
 JSON = {"Content-Type": "application/json"}
@@ -38,7 +40,7 @@ def token_of(gw: Harness, engine: dict[str, Any]) -> str:
     """The token that the engine's pod has."""
     view = gw.engines.resolve(engine["metadata"]["uid"])
     assert view is not None
-    return engine_token(gw.settings.token_key.get_secret_value(), view.uid, view.attempt)
+    return agent_key_of(KEY, view.uid, view.attempt)
 
 
 # -- before the login ------------------------------------------------------------------------------------------------
@@ -200,3 +202,64 @@ async def test_packed_bodies_are_refused_and_not_unpacked(gw: Harness, encoding:
     assert not reached.is_set()
     plain = await post(gw, "terminateEngine", b'{"engineId": "none"}', Content_Encoding="identity")
     assert plain.http != 415
+
+
+# -- headers, addresses, malformed requests ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Token-User", "Token-Code"])
+async def test_a_login_that_is_sent_twice_is_refused(gw: Harness, name: str) -> None:
+    """Behind a proxy that appends its own header the first one would be the client's."""
+    async with connect(gw) as raw:
+        value = "root" if name == "Token-User" else "another"
+        await raw.send(head_of("GET", "listEngines", headers=f"{name}: {value}\r\n"))
+        http, headers = await raw.head()
+        assert http == 401
+        body = await raw.reader.readexactly(int(headers["content-length"]))
+        assert f"{name} is sent 2 times: send it once".encode() in body
+
+
+ADDRESSES = [
+    "9105", "127.0.0.1:9105", "169.254.169.254:9105", "10.0.0.1:80", "evil.example:9105",
+    "10.0.0.1:9105/latest/meta-data/?x=", "user@10.0.0.1:9105", "10.0.0.1:09105000", "[::1]:9105", "0.0.0.0:9105",
+    "10.0.0.1:\u0669\u0661\u0660\u0665", "10.0.0.1:9105\r\nX: y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+async def test_a_token_goes_to_an_agents_address_alone(make: Make, address: str) -> None:
+    gw = await make(agent_port=9105)
+    engine = gw.engine(status={"address": address})
+    answer = await gw.execute(engine)
+    assert answer.http == 502
+    assert "has an address in its status that no agent has" in answer.message
+
+
+def test_an_agents_address_is_an_ip_and_the_port() -> None:
+    assert agent_host("10.1.2.3:9105", 9105) == "10.1.2.3:9105"
+    assert agent_host("fd00::12:9105", 9105) == "[fd00::12]:9105"
+    assert agent_host("[fd00::12]:9105", 9105) == "[fd00::12]:9105"
+    assert agent_host("127.0.0.1:4000", 0) == "127.0.0.1:4000"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Secret\x00<script>: y\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"<script>alert(1)</script>\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"<script>" * 10_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused_without_repeating_it(gw: Harness, sent: bytes) -> None:
+    async with connect(gw) as raw:
+        await raw.send(sent)
+        http, headers = await raw.head()
+        assert http == 400
+        assert headers["content-type"] == "application/json; charset=utf-8"
+        assert headers["x-content-type-options"] == "nosniff"
+        body = await raw.rest()
+        assert json.loads(body)["status"] == 1
+        assert b"script" not in body
+        assert b"Secret" not in body

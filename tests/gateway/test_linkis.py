@@ -194,7 +194,7 @@ async def test_an_admin_reads_the_ecm_with_the_resources_of_its_engines(gw: Harn
         "metadata": {"name": "q"},
         "spec": {"hard": {"requests.cpu": "8", "requests.memory": "16Gi", "pods": "10"}},
     }
-    gw.cluster.others["resourcequotas", "q"] = quota
+    gw.cluster.other_pods["resourcequotas", "q"] = quota
     (em,) = (await get(gw, "listAllEMs", user="root")).data["EMs"]
     assert (em["applicationName"], em["instance"], em["nodeHealthy"]) == (ECM, EM, "Healthy")
     assert em["usedResource"] == {"memory": 2 << 30, "cores": 2, "instance": 2, "instances": 2}

@@ -65,6 +65,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     gateway = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
         token_key=KEY, connect_seconds=PATIENCE, agent_seconds=PATIENCE, client_seconds=PATIENCE, user_per_second=0,
+        agent_port=0,
     )  # fmt: skip
     with store_in(folder) as store:
         loop = asyncio.new_event_loop()

@@ -273,7 +273,7 @@ def sized_pod(memory: str, condition: str = "", message: str = "") -> dict[str, 
 
 async def test_a_resize_that_the_node_refuses_is_taken_back(gw: Harness, agent: AgentProcess) -> None:
     engine = engine_at(gw, agent, podName=f"{NAME}-0")
-    pod = gw.cluster.others["pods", f"{NAME}-0"] = sized_pod("1Gi", "Infeasible", "node has 1Gi")
+    pod = gw.cluster.other_pods["pods", f"{NAME}-0"] = sized_pod("1Gi", "Infeasible", "node has 1Gi")
     body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
     answer = await gw.post("updateResource", body)
     assert answer.http == 400, answer.raw

@@ -129,7 +129,7 @@ def steps(agent: AgentProcess, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (folder / "tokens.json").write_text(json.dumps({TOKEN: {"users": ["*"]}}))
     settings = Settings(
         namespace="linkis", instance=EM, tokens_file=str(folder / "tokens.json"), admins=frozenset({"root"}),
-        token_key=KEY, connect_seconds=GIVEN_UP, agent_seconds=GIVEN_UP, client_seconds=GIVEN_UP,
+        token_key=KEY, agent_port=0, connect_seconds=GIVEN_UP, agent_seconds=GIVEN_UP, client_seconds=GIVEN_UP,
     )  # fmt: skip
     with store_in(folder) as store:
         loop = asyncio.new_event_loop()

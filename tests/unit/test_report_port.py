@@ -24,6 +24,9 @@ def taken() -> Reports:
     now = datetime(2026, 11, 24, tzinfo=UTC)
     nobody: Any = None  # no report gets so far
     return Reports(
+        cache=Cache(epoch=now), reconciler=nobody, master_keys=[b"k" * 32], pods=nobody, clock=lambda: now,
+        metrics=Metrics(),
+    )  # fmt: skip
         cache=Cache(epoch=now),
         reconciler=nobody,
         master_keys=[b"k" * 32],

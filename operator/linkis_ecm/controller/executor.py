@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.engine.decision import (
     ConfirmPodGone,
@@ -22,7 +23,7 @@ from linkis_ecm.engine.decision import (
     GetNodeCondition,
     StopAgent,
 )
-from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.names import AGENT_PORT, pod_name
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
@@ -138,14 +139,16 @@ class Executor:
     async def stop_agent(self, engine: EngineView, action: StopAgent) -> bool:
         """False also where nobody has its key: the pod's deletion ends it then."""
         key = key_of(self._master_keys, action.key, engine.uid, action.attempt)
-        if key is None:
+        host = _agent_host(engine, action.address)
+        if key is None or host is None:
             return False
-        return await self._agents.stop(action.address, key, grace=action.grace, reason=action.reason)
+        return await self._agents.stop(host, key, grace=action.grace, reason=action.reason)
 
     async def get_agent_status(self, engine: EngineView, action: GetAgentStatus) -> dict[str, Any] | None:
         """None also where nobody has its key."""
         key = key_of(self._master_keys, action.key, engine.uid, action.attempt)
-        return None if key is None else await self._agents.status(action.address, key)
+        host = _agent_host(engine, action.address)
+        return None if key is None or host is None else await self._agents.status(host, key)
 
     async def get_node_condition(self, action: GetNodeCondition) -> str:
         """The state of a node at the API server: "ready", or a text that says what is wrong."""
@@ -169,3 +172,12 @@ class Executor:
             await self._client.delete(ENGINECONNS, engine.name, namespace=engine.namespace, uid=action.uid)
         except (NotFound, Conflict) as error:
             log.info("%s: not there to remove: %s", engine.key, error)
+
+
+def _agent_host(engine: EngineView, address: str) -> str | None:
+    """Where the token may be sent, None where the address is not an agent's."""
+    try:
+        return agent_host(address, AGENT_PORT)
+    except ValueError as error:
+        log.warning("%s: nothing is sent to the address %.60r: %s", engine.key, address, error)
+        return None

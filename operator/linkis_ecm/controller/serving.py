@@ -14,6 +14,8 @@ from typing import cast
 
 from aiohttp import web
 
+from linkis_ecm.process.web_runner import Runner
+
 # Seconds for a request's head, and between two requests. An agent reports each 10 s by default; aiohttp's own is an
 # hour.
 KEEPALIVE_SECONDS = 75.0
@@ -33,8 +35,9 @@ async def serve(
 ) -> AsyncIterator[int]:
     """An application on all addresses of the pod; yields its port. `per_peer` connections of one address at a time,
     0: no limit; `on_refused` is called for each one beyond."""
-    runner = web.AppRunner(
+    runner = Runner(
         app,
+        error_body=lambda _: (b"the request cannot be read", "text/plain; charset=utf-8"),
         access_log=None,
         keepalive_timeout=idle_seconds,
         lingering_time=LINGER_SECONDS,

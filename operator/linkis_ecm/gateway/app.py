@@ -48,6 +48,7 @@ from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.routes import METHODS, Method
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.process.registry import CONTENT_TYPE
+from linkis_ecm.process.web_runner import Runner
 
 log = logging.getLogger(__name__)
 # A logger of its own, so that it can be sent elsewhere than the rest.
@@ -153,8 +154,9 @@ def build_app(
 
 def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
     """The server: a client that leaves takes its call with it, so nothing is fetched for nobody."""
-    return web.AppRunner(
+    return Runner(
         app,
+        error_body=_malformed,
         access_log=None,
         handler_cancellation=True,
         # Bodies with a Content-Encoding are refused, and not unpacked while they are thrown away.
@@ -167,6 +169,14 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         max_line_size=32 << 10,
         # What a refused body may still send before it is cut.
         lingering_time=5.0,
+    )
+
+
+def _malformed(status: int) -> tuple[bytes, str]:
+    """The Message for what is no HTTP request."""
+    sentence = "The request is no HTTP that can be read: check the client, and the length of its headers"
+    return envelope.encode("", status=1, message=sentence if status < 500 else "unexpected error", data={}), (
+        envelope.CONTENT_TYPE
     )
 
 

@@ -67,7 +67,7 @@ class Metrics:
         self.limits = Counter(
             "ecm_gateway_refusals",
             "Refused calls by the limit reached: body, body_time, budget (memory), calls (a user's at once), encoding,"
-            " header, logins (failed, of an address), lookups, rate (a user's), requests (all at a time).",
+            " logins (failed, of an address), lookups, rate (a user's), requests (all at a time).",
             ("limit",),
             registry=self.registry,
         )

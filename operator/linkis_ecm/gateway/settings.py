@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretBytes, SecretStr
 
+from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.process.environment import (
     KEY_FILE,
     KIB,
@@ -208,6 +209,8 @@ class Settings(KeySettings):
         variable("ECM_EXECUTE_SECONDS", "Seconds after which a task is cancelled whose caller names no limit."),
     ] = 3600
     execute_seconds_max: int = 86400
+    # The port of every agent; 0 for tests, whose agents are on any port of loopback.
+    agent_port: int = AGENT_PORT
     # A client that takes or gives nothing for so long is cut.
     client_seconds: float = 60.0
     # For an agent in the same cluster, to accept a connection; and to begin or go on with an answer.

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.agent_client.client import READ_BUFFER, AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import (
     AgentBadResponse,
@@ -145,11 +146,18 @@ class AgentLink:
         no agent."""
         if not engine.has_agent:
             raise no_agent(engine)
+        try:
+            host = agent_host(engine.address, self.settings.agent_port)
+        except ValueError as error:
+            self.metrics.agent_errors.labels("bad_response").inc()
+            raise upstream(
+                f"{engine.title} has an address in its status that no agent has ({error}): its operator writes it anew"
+            ) from None
         key = key_of(self._master_keys, engine.agent_key, engine.uid, engine.attempt)
         if key is None:
             self.metrics.agent_errors.labels("token").inc()
             raise upstream(_NO_KEY.format(engine=engine.title))
-        return AgentEndpoint(engine.address, key)
+        return AgentEndpoint(host, key)
 
     @contextmanager
     def slot(self, kind: str, engine: KnownEngine, bound: int, what: str) -> Iterator[None]:

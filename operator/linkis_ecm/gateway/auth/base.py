@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from multidict import MultiMapping
+
+from linkis_ecm.gateway.http.errors import no_login
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -27,6 +31,15 @@ class Credentials(Protocol):
     @property
     def remote(self) -> str | None:
         """The address of the peer: of the proxy, where there is one."""
+
+
+def single_header(request: Credentials, name: str) -> str:
+    """The header's value, "" without one. Raises Refused where it is sent twice: behind a proxy that appends its own,
+    the first one would be the client's."""
+    values = request.headers.getall(name, []) if isinstance(request.headers, MultiMapping) else []
+    if len(values) > 1:
+        raise no_login(f"{name} is sent {len(values)} times: send it once; a proxy must replace it, not append to it")
+    return request.headers.get(name, "")
 
 
 class Authenticator(Protocol):

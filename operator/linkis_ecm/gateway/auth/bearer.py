@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from linkis_ecm.gateway.auth.base import Credentials
+from linkis_ecm.gateway.auth.base import Credentials, single_header
 from linkis_ecm.gateway.http.errors import no_login
 
 AUTHORIZATION = "Authorization"
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 def bearer_token(request: Credentials) -> str:
     """The token of the header `Authorization: Bearer`. Raises Refused."""
-    header = request.headers.get(AUTHORIZATION, "")
+    header = single_header(request, AUTHORIZATION)
     scheme, _, token = header.partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.auth.base import Caller, Credentials, single_header
 from linkis_ecm.gateway.auth.users import is_user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login
 from linkis_ecm.model import formats
@@ -53,9 +53,8 @@ class TokenFile:
         self._reread()
         if self._closed:
             raise no_login(self._closed)
-        headers = request.headers
-        code = headers.get(TOKEN_HEADER) or request.cookies.get(TOKEN_HEADER)
-        user = headers.get(USER_HEADER) or request.cookies.get(USER_HEADER)
+        code = single_header(request, TOKEN_HEADER) or request.cookies.get(TOKEN_HEADER)
+        user = single_header(request, USER_HEADER) or request.cookies.get(USER_HEADER)
         if not code or not user:
             missing = TOKEN_HEADER if not code else USER_HEADER
             raise no_login(

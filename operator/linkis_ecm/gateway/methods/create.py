@@ -25,7 +25,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unav
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.lookup import require_owner, require_use
+from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -136,16 +136,21 @@ async def _engine_of_ticket(
         # The API server is the truth. Engines are created even if the database does not answer.
         return None
     if past is not None and past.is_final:
-        require_use(caller, past, request.ticket_id)
+        require_owner(caller, past.user, _foreign_ticket(past.ticket_id))
         raise bad_request(
             f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
         )
     return None
 
 
+def _foreign_ticket(ticket_id: str) -> Refused:
+    """Says no more of another user's engine than that its ticket is taken."""
+    return forbidden(f"ticketId {ticket_id} cannot be used: give a new UUID, or none")
+
+
 def _require_same_request(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
-    require_use(caller, view, view.ticket_id)
+    require_owner(caller, view.user, _foreign_ticket(view.ticket_id))
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
         raise bad_request(
             f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"
