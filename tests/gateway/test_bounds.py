@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.validate import from_json
 from linkis_ecm.gateway.routes import METHODS
 from tests.gateway.raw import connect, head_of
+from tools.testkit.agent_process import until
 from tools.testkit.gateways import KEY, PATIENCE, Harness
 from tools.testkit.keys import agent_key_of
 
@@ -31,9 +33,10 @@ def refusals(gw: Harness, limit: str) -> float:
     return found
 
 
-async def post(gw: Harness, method: str, body: bytes, **headers: str) -> Any:
+async def post(gw: Harness, method: str, body: bytes, *, user: str = "alice", **headers: str) -> Any:
     path = f"{PREFIX}/{method}" if "/" in method else f"{BASE}/{method}"
-    return await gw.call("POST", path, data=body, headers=JSON | {k.replace("_", "-"): v for k, v in headers.items()})
+    sent = JSON | {name.replace("_", "-"): value for name, value in headers.items()}
+    return await gw.call("POST", path, data=body, user=user, headers=sent)
 
 
 def token_of(gw: Harness, engine: dict[str, Any]) -> str:
@@ -94,6 +97,19 @@ async def test_a_budget_that_stands_still_makes_the_gateway_unready(make: Make) 
         assert "ecm_gateway_held_bytes 1.048576e+06" in metrics
         assert 'ecm_gateway_refusals_total{limit="budget"} 1.0' in metrics
     assert (await gw.call("GET", "/readyz")).http == 200
+
+
+async def test_one_users_silent_bodies_leave_memory_to_others(gw: Harness) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(8):  # 8 × 24 MiB are the whole budget
+            raw = await stack.enter_async_context(connect(gw))
+            length = "Content-Type: application/json\r\nContent-Length: 8388608\r\n"
+            await raw.send(head_of("POST", "executeCode", headers=length))
+        await asyncio.to_thread(until, lambda: gw.gateway.budget.held == 4 * (24 << 20))
+        answer = await post(gw, "executeCode", b'{"code": "' + b"x" * (8_000_000) + b'"}', user="carol")
+        assert "engineId is missing" in answer.message
+    await asyncio.to_thread(until, lambda: not gw.gateway.budget.held)
+    assert not gw.gateway.body_shares._budgets
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

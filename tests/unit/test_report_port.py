@@ -27,13 +27,6 @@ def taken() -> Reports:
         cache=Cache(epoch=now), reconciler=nobody, master_keys=[b"k" * 32], pods=nobody, clock=lambda: now,
         metrics=Metrics(),
     )  # fmt: skip
-        cache=Cache(epoch=now),
-        reconciler=nobody,
-        master_keys=[b"k" * 32],
-        pods=nobody,
-        clock=lambda: now,
-        metrics=Metrics(),
-    )
 
 
 async def test_a_stranger_is_answered_before_his_body(taken: Reports) -> None:

@@ -24,7 +24,7 @@ from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.context import Audit, Gateway, call_as
 from linkis_ecm.gateway.http import envelope
-from linkis_ecm.gateway.http.budget import ByteBudget
+from linkis_ecm.gateway.http.budget import ByteBudget, ByteShares
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, no_such_path, timed_out, unavailable
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.responses import Responder
@@ -119,6 +119,7 @@ def build_app(
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,
+        body_shares=ByteShares(settings.max_held_bytes // 2),
         event_budget=ByteBudget(settings.max_held_bytes // 3),
         engine_tokens=EngineTokens(settings.master_keys, engines),
         new_id=new_id,

@@ -10,7 +10,7 @@ from datetime import datetime
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
-from linkis_ecm.gateway.http.budget import ByteBudget
+from linkis_ecm.gateway.http.budget import ByteBudget, ByteShares
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
@@ -53,6 +53,8 @@ class Gateway:
     limits: Limits
     metrics: Metrics
     budget: ByteBudget
+    # The part of it that one user's bodies may have.
+    body_shares: ByteShares
     # The part of it that followers of tasks may have for long events.
     event_budget: ByteBudget
     engine_tokens: EngineTokens

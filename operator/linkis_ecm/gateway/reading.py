@@ -62,7 +62,9 @@ async def _read_body(call: Call, request: web.Request, method: Method) -> bytes:
         raise _body_too_large(method, limit)
     try:
         async with asyncio.timeout(settings.client_seconds):
-            # As bytes, as text, and as what goes to the agent.
+            # As bytes, as text, and as what goes to the agent. First of the user's share: somebody who announces bodies
+            # and sends none keeps his own calls waiting.
+            await call.held.enter_async_context(call.gateway.body_shares.hold(call.caller.user, 3 * size))
             await call.held.enter_async_context(call.gateway.budget.hold(3 * size))
     except TimeoutError:
         raise unavailable(

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from linkis_ecm.gateway.http.slots import Slots
+
 # Bodies up to this size do not wait: a thousand of them are 64 MiB.
 SMALL = 64 << 10
 
@@ -96,6 +98,26 @@ class ByteBudget:
                 self._reserve(size)
                 waiter.set_result(None)
             self._waiting.popleft()
+
+
+class ByteShares:
+    """A budget of the same size for each user: who has used it waits for his own calls, and others go on."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._budgets: dict[str, ByteBudget] = {}
+        self._users = Slots[str]()
+
+    @asynccontextmanager
+    async def hold(self, user: str, size: int) -> AsyncIterator[None]:
+        """Reserve `size` bytes of the user's share for the block, at most all of it; waits until they are free."""
+        with self._users.hold(user):
+            try:
+                async with self._budgets.setdefault(user, ByteBudget(self._each)).hold(size):
+                    yield
+            finally:
+                if self._users.taken(user) == 1:
+                    del self._budgets[user]
 
 
 def _not_counted(_: int) -> None:
