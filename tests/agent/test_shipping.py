@@ -65,7 +65,7 @@ async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, ope
     await asyncio.to_thread(agent.execute, "import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
     agent.process.terminate()
     assert await ended(agent) == 0
-    kept = await operator.archive.get(UID, 0, "stdout")
+    kept = await operator.archive.get(UID, 0, "stdout", limit=64 << 20)
     assert kept is not None
     assert b"to stdout\n" in kept
     assert b"to stderr\n" in (await operator.archive.get(UID, 0, "stderr") or b"")
@@ -104,7 +104,7 @@ async def test_the_kept_part_of_a_shortened_log_is_archived(start: Start, operat
     agent.process.terminate()
     assert await ended(agent) == 0
     path = agent.log_dir / "stdout"
-    kept = await operator.archive.get(UID, 0, "stdout") or b""
+    kept = await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b""
     first, lines = said(kept)
     assert lines > 20
     assert len(kept) < 20 << 20
@@ -193,7 +193,7 @@ async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operat
     result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
     assert result["status"] == "Succeed"
     assert [output["text"] for output in result["outputs"]] == ["the job\n", "42"]
-    assert b"the job\n" in (await operator.archive.get(UID, 0, "stdout") or b"")
+    assert b"the job\n" in (await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b"")
 
 
 async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start: Start, operator: Operator) -> None:
@@ -328,7 +328,7 @@ async def test_a_result_that_could_not_be_sent_yet_is_sent_on_the_way_out(start:
     for result in (first, second):
         told = await in_archive(operator, result["taskId"])
         assert f"result-{told['outputs']['0']['resultId']}.arrow" in await operator.archive.files(UID, 0)
-    assert b"printed" in (await operator.archive.get(UID, 0, "stdout") or b"")
+    assert b"printed" in (await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b"")
 
 
 async def test_the_archive_keeps_the_latest_of_too_many_results(
