@@ -151,7 +151,7 @@ class Reports:
             master = master_of(self._master_keys, enrolment, given)
         if master is None:
             return Reply(401, "the key is not this engine's")
-        if (busy := self._not_now(uid)) is not None:
+        if (busy := self._not_now(enrolment.pod_uid)) is not None:
             return busy
         engine = self._cache.engines.get(key)
         if engine is None or engine.uid != uid:
@@ -173,9 +173,9 @@ class Reports:
             return Reply(200, key=agent_key(made, enrolment))
         return reply
 
-    def _not_now(self, uid: str) -> Reply | None:
-        """Why no report of that engine is taken now, if so."""
-        if self._rates.take(uid):
+    def _not_now(self, pod_uid: str) -> Reply | None:
+        """Why no report of that pod, which has proved itself, is taken now, if so."""
+        if self._rates.take(pod_uid):
             self._limits.labels("rate").inc()
             return Reply(429, f"this engine reports more than {self._per_second} times a second: send its state later")
         if not self._reconciler.leading.is_set():
