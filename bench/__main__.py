@@ -21,9 +21,10 @@ from bench.table import Table
 from tools.cluster import tools
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, install, uninstall
+from tools.testkit.installation import RELEASE, engines_of, install, uninstall
 
 NAMESPACE = "ecm-bench"
+ENGINES = engines_of(NAMESPACE)
 FLOORS = "ecm-bench-floors"
 STARTS = 20
 CALLS = 300
@@ -140,13 +141,13 @@ def cold_starts(gateway: Gateway, operator: str) -> tuple[list[float], list[dict
         kubectl.must(
             "wait",
             "-n",
-            NAMESPACE,
+            ENGINES,
             f"ec/{made['name']}",
             "--for=jsonpath={.status.engineState}=Success",
             "--timeout=30s",
         )
         spent.append(writes(operator) - before)
-        kubectl.must("delete", "ec", made["name"], "-n", NAMESPACE)
+        kubectl.must("delete", "ec", made["name"], "-n", ENGINES)
     return took, phases, spent
 
 
@@ -185,16 +186,14 @@ def restart(operator: str) -> tuple[int, float]:
     """200 settled engines, then a new operator: how many engines, and its writes in 30 s."""
     items = [
         {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
-         "metadata": {"name": f"settled-{n}", "namespace": NAMESPACE},
+         "metadata": {"name": f"settled-{n}", "namespace": ENGINES},
          "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"}}
         for n in range(200)
     ]  # fmt: skip
     kubectl.must("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    kubectl.must(
-        "wait", "-n", NAMESPACE, "ec", "--all", "--for=jsonpath={.status.engineState}=Success", "--timeout=120s"
-    )
-    kubectl.must("rollout", "restart", "-n", NAMESPACE, f"deployment/{RELEASE}")
-    kubectl.must("rollout", "status", "-n", NAMESPACE, f"deployment/{RELEASE}", "--timeout=120s")
+    kubectl.must("wait", "-n", ENGINES, "ec", "--all", "--for=jsonpath={.status.engineState}=Success", "--timeout=120s")
+    kubectl.must("rollout", "restart", "-n", NAMESPACE, f"deployment/{RELEASE}-operator")
+    kubectl.must("rollout", "status", "-n", NAMESPACE, f"deployment/{RELEASE}-operator", "--timeout=120s")
     deadline = time.monotonic() + 30
     while metric(operator, 9104, "ecm_leading") != 1 and time.monotonic() < deadline:
         time.sleep(0.2)

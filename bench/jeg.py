@@ -69,7 +69,7 @@ class Ours:
 
     def __init__(self, address: str, release: Installation) -> None:
         self.times = Times()
-        self._namespace = release.namespace
+        self._namespace = release.engines
         self._gateway = Gateway(address, 9102, release.token)
         self._engine: dict[str, Any] = {}
 

@@ -10,22 +10,24 @@ import pytest
 from e2e.faulttable import TABLE
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import Installation, install, uninstall
-from tools.testkit.waiting import NAMESPACE, is_ready, operator_pods, until_holds
+from tools.testkit.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
+
+SETTINGS = ("auth.admins={root}", "auth.kubernetes.enabled=true")
 
 
 @pytest.fixture(scope="session")
 def installation() -> Iterator[Installation]:
-    yield install(NAMESPACE, "auth.admins={root}", "auth.kubernetes.enabled=true")
-    uninstall(NAMESPACE)
+    yield install(RELEASE_NAMESPACE, *SETTINGS)
+    uninstall(RELEASE_NAMESPACE)
 
 
 # For each test its own: a forward leads to one pod, and tests kill pods; so one is waited for that stays.
 @pytest.fixture
 def port(installation: Installation) -> Iterator[int]:
     until_holds(
-        "one pod of operator and gateway, and that is ready",
-        lambda: operator_pods(leaving=True),
-        lambda pods: len(pods) == 1 and is_ready(pods[0]),
+        "one pod of the operator and one of the gateway, both ready",
+        lambda: (operator_pods(leaving=True), gateway_pods(leaving=True)),
+        lambda both: all(len(pods) == 1 and is_ready(pods[0]) for pods in both),
         120,
     )
     with installation.forward() as local:

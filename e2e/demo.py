@@ -21,9 +21,10 @@ from tools.cluster import tools
 from tools.cluster.progress import ClusterError
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import RELEASE, install, stopwatch
+from tools.testkit.installation import RELEASE, engines_of, install, stopwatch
 
 NAMESPACE = "linkis"
+ENGINES = engines_of(NAMESPACE)
 ENGINE = "first-light"
 SAMPLES = Path(__file__).parents[1] / "manifests/samples"
 console = Console(highlight=False, soft_wrap=True)
@@ -35,7 +36,7 @@ def title(text: str) -> None:
 
 def row(ticket: str) -> dict[str, Any]:
     """The engine's row, read inside the operator's pod."""
-    command = ["exec", "-n", NAMESPACE, f"deployment/{RELEASE}", "-c", "operator", "--"]
+    command = ["exec", "-n", NAMESPACE, f"deployment/{RELEASE}-operator", "-c", "operator", "--"]
     loaded: dict[str, Any] = json.loads(kubectl.must(*command, "python", "-m", "linkis_ecm", "record", ticket))
     return loaded
 
@@ -55,7 +56,7 @@ def show_row(ticket: str, word: str, *, final: bool = False) -> None:
 def follow(seen: list[tuple[float, str, str]], stop: threading.Event, begun: float) -> None:
     """Notes each state that `kubectl get --watch` shows."""
     columns = "custom-columns=S:.status.engineState,R:.status.reason"
-    command = [str(tools.kubectl()), "--kubeconfig", str(tools.kubeconfig()), "get", "ec", ENGINE, "-n", NAMESPACE]
+    command = [str(tools.kubectl()), "--kubeconfig", str(tools.kubeconfig()), "get", "ec", ENGINE, "-n", ENGINES]
     with subprocess.Popen(
         [*command, "--watch", "--no-headers", "-o", columns], stdout=subprocess.PIPE, text=True
     ) as watch:
@@ -108,16 +109,16 @@ def main() -> None:
     console.print(kubectl.must("get", "pods,ecp", "-n", NAMESPACE))
 
     title("4. kubectl apply -f manifests/samples/engine.yaml")
-    kubectl.run("delete", "ec", ENGINE, "-n", NAMESPACE, "--timeout=60s")
+    kubectl.run("delete", "ec", ENGINE, "-n", ENGINES, "--timeout=60s")
     seen: list[tuple[float, str, str]] = []
     stop, begun = threading.Event(), time.monotonic()
     with stopwatch(took, "apply to Ready"):
-        kubectl.must("apply", "-n", NAMESPACE, "-f", str(SAMPLES / "engine.yaml"))
+        kubectl.must("apply", "-n", ENGINES, "-f", str(SAMPLES / "engine.yaml"))
         watcher = threading.Thread(target=follow, args=(seen, stop, begun))
         watcher.start()
-        kubectl.must("wait", "-n", NAMESPACE, f"ec/{ENGINE}", "--for=condition=Ready", "--timeout=120s")
-    console.print(kubectl.must("get", "ec", "-n", NAMESPACE))
-    status = kubectl.get("ec", ENGINE, "-n", NAMESPACE)["status"]
+        kubectl.must("wait", "-n", ENGINES, f"ec/{ENGINE}", "--for=condition=Ready", "--timeout=120s")
+    console.print(kubectl.must("get", "ec", "-n", ENGINES))
+    status = kubectl.get("ec", ENGINE, "-n", ENGINES)["status"]
     ticket = status["ticketId"]
     console.print("  startup: " + ", ".join(f"{phase} {at[11:-1]}" for phase, at in status["startup"].items()))
     show_row(ticket, "Idle")
@@ -145,7 +146,7 @@ def main() -> None:
             gateway.terminate(ticket)
             show_row(ticket, "ShuttingDown", final=True)
         kubectl.must(
-            "wait", "-n", NAMESPACE, f"ec/{ENGINE}", "--for=jsonpath={.status.engineState}=Success", "--timeout=30s"
+            "wait", "-n", ENGINES, f"ec/{ENGINE}", "--for=jsonpath={.status.engineState}=Success", "--timeout=30s"
         )
     stop.set()
     watcher.join(10)

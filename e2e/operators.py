@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.cluster.tools import backend
 from tools.testkit import kubectl, processes
-from tools.testkit.waiting import NAMESPACE, is_ready, operator_pods, until_holds
+from tools.testkit.waiting import RELEASE_NAMESPACE, is_ready, operator_pods, until_holds
 
 # On two busy cores: a kubelet's look at ended containers, a new container or pod, and two Python processes that start.
 BACK_SECONDS = 120
@@ -35,7 +35,7 @@ def renew_operator() -> None:
     container that was killed again. A ready one in any case."""
     old = operator_pod()["metadata"]
     if restarts():
-        kubectl.must("delete", "pod", old["name"], "-n", NAMESPACE, "--wait=true", "--timeout=90s")
+        kubectl.must("delete", "pod", old["name"], "-n", RELEASE_NAMESPACE, "--wait=true", "--timeout=90s")
         # Not `rollout status`: the Deployment's own status may still count the pod that is gone.
         until_holds("a new operator pod", operator_pod, lambda pod: pod["metadata"]["uid"] != old["uid"], BACK_SECONDS)
     until_holds("the operator's pod is ready", operator_pod, is_ready, BACK_SECONDS)
@@ -50,7 +50,7 @@ def kill_operator() -> None:
         until_running_again(before)
     else:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        kubectl.must("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force")
+        kubectl.must("delete", "pod", name, "-n", RELEASE_NAMESPACE, "--grace-period=0", "--force")
         until_holds("a new operator pod", operator_pod, lambda pod: pod["metadata"]["uid"] != uid, BACK_SECONDS)
 
 

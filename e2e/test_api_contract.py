@@ -14,6 +14,8 @@ from tools.testkit import kubectl
 from tools.testkit.contract import BEHAVIOURS
 from tools.testkit.installation import OURS, RELEASE
 
+OPERATOR = f"{RELEASE}-operator"
+
 # The first one's time has an operator's end and the CRDs' beginning in it.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CRDS = Path(__file__).parents[1] / "crds"
@@ -21,19 +23,19 @@ CRDS = Path(__file__).parents[1] / "crds"
 
 @pytest.fixture(scope="module")
 def no_operator() -> Iterator[None]:
-    """An operator watches every namespace: where one is installed it rests, so that the API server is alone."""
+    """An operator may watch every namespace: where one is installed it rests, so that the API server is alone."""
     resting = []
     for home in OURS:
-        if not kubectl.must("get", "deployment", RELEASE, "-n", home, "--ignore-not-found", "-o", "name").strip():
+        if not kubectl.must("get", "deployment", OPERATOR, "-n", home, "--ignore-not-found", "-o", "name").strip():
             continue
         resting.append(home)
-        kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=0")
+        kubectl.must("scale", f"deployment/{OPERATOR}", "-n", home, "--replicas=0")
         kubectl.must("wait", "pod", "-n", home, "-l", "linkis.apache.org/operator=true", "--for=delete",
                      "--timeout=90s")  # fmt: skip
     yield
     for home in resting:
-        kubectl.must("scale", f"deployment/{RELEASE}", "-n", home, "--replicas=1")
-        kubectl.must("rollout", "status", "-n", home, f"deployment/{RELEASE}", "--timeout=120s", seconds=150)
+        kubectl.must("scale", f"deployment/{OPERATOR}", "-n", home, "--replicas=1")
+        kubectl.must("rollout", "status", "-n", home, f"deployment/{OPERATOR}", "--timeout=120s", seconds=150)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from e2e.conftest import SETTINGS
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.waiting import NAMESPACE, pods, status, until, until_holds, until_row, until_state
+from tools.testkit.installation import Installation, install
+from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until, until_holds, until_row, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 
@@ -195,7 +197,15 @@ def test_a_quota_is_told_and_waited_out(engines: Engines) -> None:
     until_state(name, "Idle", seconds=120)
 
 
-def test_a_deleted_namespace_leaves_final_rows(engines: Engines, gateway: Gateway) -> None:
+@pytest.fixture
+def every_namespace(installation: Installation) -> Iterator[None]:
+    """The release serves all namespaces for as long as the test runs."""
+    install(RELEASE_NAMESPACE, *SETTINGS, "clusterWide=true")
+    yield
+    install(RELEASE_NAMESPACE, *SETTINGS)
+
+
+def test_a_deleted_namespace_leaves_final_rows(every_namespace: None) -> None:
     space = f"e2e-gone-{uuid.uuid4().hex[:6]}"
     kubectl.must("create", "namespace", space)
     body = {
@@ -231,7 +241,7 @@ def test_explain_and_preview_answer_for_a_real_engine(engines: Engines, gateway:
 def test_the_canary_flies_on_the_real_cluster(installation: Any) -> None:
     def told() -> list[str]:
         out = kubectl.must(
-            "exec", "-n", NAMESPACE, "deployment/linkis-ecm", "-c", "operator", "--", "python", "-c",
+            "exec", "-n", RELEASE_NAMESPACE, "deployment/linkis-ecm-operator", "-c", "operator", "--", "python", "-c",
             "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9104/metrics').read().decode())",
         )  # fmt: skip
         return [line for line in out.splitlines() if line.startswith("ecm_canary_ok")]

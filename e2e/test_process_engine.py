@@ -15,7 +15,16 @@ import yaml
 from tools.cluster.tools import images
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import NAMESPACE, operator_pods, pods, status, until_holds, until_row, until_state
+from tools.testkit.waiting import (
+    NAMESPACE,
+    RELEASE_NAMESPACE,
+    operator_pods,
+    pods,
+    status,
+    until_holds,
+    until_row,
+    until_state,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 SAMPLE = Path(__file__).parents[1] / "manifests/samples/process.yaml"
@@ -123,7 +132,7 @@ def test_the_sample_is_ready_by_its_port_and_its_users_reach_it(processes: Proce
     (operator,) = operator_pods()
     code = f"import urllib.request as u; print(u.urlopen('http://{found['address']}/', timeout=5).status)"
     told = kubectl.must(
-        "exec", "-n", NAMESPACE, operator["metadata"]["name"], "-c", "operator", "--", "python", "-c", code
+        "exec", "-n", RELEASE_NAMESPACE, operator["metadata"]["name"], "-c", "operator", "--", "python", "-c", code
     )
     assert told.strip() == "200"
     ticket = found["ticketId"]

@@ -20,7 +20,7 @@ from tools.cluster.paths import cache
 from tools.cluster.progress import ClusterError
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.installation import Installation, install
+from tools.testkit.installation import Installation, engines_of, install
 from tools.testkit.waiting import until_state
 from tools.vm import boot
 
@@ -60,12 +60,12 @@ def _out_of_memory(gateway: Gateway) -> None:
     ticket = made["ticketId"]
     gateway.execute(ticket, "print('about to grow')")
     gateway.execute(ticket, "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])")
-    found = until_state(made["name"], "Failed", seconds=PATIENCE, namespace=NAMESPACE)
+    found = until_state(made["name"], "Failed", seconds=PATIENCE, namespace=engines_of(NAMESPACE))
     assert found["reason"] == "OOMKilled", found
     assert "The limit is 256Mi" in found["message"], found
     say(f"one whose memory ran out: {found['message']}")
     say(f"what is kept of it: {found['postMortem']}")
-    kubectl.must("delete", "ec", made["name"], "-n", NAMESPACE, "--timeout=300s", seconds=400)
+    kubectl.must("delete", "ec", made["name"], "-n", engines_of(NAMESPACE), "--timeout=300s", seconds=400)
     lines = gateway.logs(ticket, logType="stdout", fromLine=1, lines=500).data["logs"]
     assert any("about to grow" in line for line in lines), lines
     say("its log can be read after pod and resource are gone")

@@ -27,6 +27,7 @@ metadata:
   name: {NAMESPACE}
   labels:
     pod-security.kubernetes.io/enforce: restricted
+# The engines live in a namespace of their own, linkis-ecm-engines, which is made below.
 """
 
 

@@ -24,7 +24,7 @@ from tools.cluster import node, tools
 from tools.cluster.layout import NODE_ADDRESS
 from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import Installation, install, uninstall
+from tools.testkit.installation import Installation, engines_of, install, uninstall
 from tools.testkit.mariadb import MariaDB
 from tools.testkit.waiting import is_ready, operator_pods, status, until_holds, until_row, until_state
 
@@ -39,6 +39,7 @@ pytestmark = [
     pytest.mark.skipif(tools.backend() != "node", reason="the database runs in the node's own network"),
 ]
 NAMESPACE = "ecm-db"
+ENGINES = engines_of(NAMESPACE)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def create() -> str:
         "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
         "spec": {"engineType": "python", "user": "hadoop", "resources": {"cpu": "20m", "memory": "256Mi"}},
     }  # fmt: skip
-    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+    kubectl.must("create", "-n", ENGINES, "-f", "-", stdin=json.dumps(body))
     return name
 
 
@@ -135,15 +136,15 @@ def test_a_killed_database_stops_no_engine_and_the_rows_catch_up(
         while time.monotonic() < deadline:
             name = create()
             names.append(name)
-            found = until_state(name, "Idle", namespace=NAMESPACE)
+            found = until_state(name, "Idle", namespace=ENGINES)
             assert gateway.execute(found["ticketId"], "6*7").data["outputs"][0]["text"] == "42"
             stop = '{"spec": {"desiredState": "Stopped"}}'
-            kubectl.must("patch", "ec", name, "-n", NAMESPACE, "--type=merge", "-p", stop)
+            kubectl.must("patch", "ec", name, "-n", ENGINES, "--type=merge", "-p", stop)
         assert gateway.execute(old["ticketId"], "1+1").ok
     finally:
         mariadb.start()
     back = time.monotonic()
-    tickets = {status(name, NAMESPACE)["ticketId"] for name in names}
+    tickets = {status(name, ENGINES)["ticketId"] for name in names}
     until_holds("every row is final", lambda: tickets - _final(mariadb, database), lambda left: not left, 150)
     caught_up = time.monotonic() - back
     for ticket in tickets:
@@ -160,7 +161,7 @@ def test_a_killed_database_stops_no_engine_and_the_rows_catch_up(
     gateway.close()
     assert gateway.terminate(old["ticketId"]).ok
     for name in names:
-        kubectl.must("delete", "ec", name, "-n", NAMESPACE, "--wait=false")
+        kubectl.must("delete", "ec", name, "-n", ENGINES, "--wait=false")
 
 
 def _final(mariadb: MariaDB, database: str) -> set[str]:
@@ -184,10 +185,10 @@ def test_the_standby_takes_over(release: Installation, how: str) -> None:
     spec = until_holds("another leads", lease, lambda spec: spec.get("holderIdentity") not in (None, "", old))
     # By the new holder's own word: how long kubectl takes to show it says nothing.
     took = datetime.fromisoformat(spec["acquireTime"]).timestamp() - began
-    until_state(late, "Idle", namespace=NAMESPACE)
+    until_state(late, "Idle", namespace=ENGINES)
     # Released, it is taken sooner than any Lease runs out, for that was renewed at most a period ago; else after that,
     # a look that has just missed it, and a call that takes its time.
     limit = DURATION - RETRY_PERIOD if how == "SIGTERM" else DURATION + 2 * RETRY_PERIOD + RENEW_DEADLINE / 2
     assert took < limit, f"{took:.1f} s"
     TABLE.add(f"leading operator of two ended by {how}: another leads", "nothing", took)
-    kubectl.must("delete", "ec", late, "-n", NAMESPACE, "--wait=false")
+    kubectl.must("delete", "ec", late, "-n", ENGINES, "--wait=false")

@@ -114,4 +114,7 @@ def _plain(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    # Operator and gateway are two users of one group: both write the SQLite file, and the gateway reads the archive.
+    # Nobody else may.
+    os.umask(0o007)
     app()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.database import DatabaseError, check, open_engine
@@ -170,3 +172,17 @@ def test_a_wrong_password_is_reported_without_it(mariadb: MariaDB) -> None:
     with pytest.raises(DatabaseError, match="Access denied") as refusal:
         upgrade(url)
     assert "wrong-word" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o660), (0o022, 0o644)])
+def test_the_umask_decides_who_may_write_the_sqlite_files(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        engine = open_engine(f"sqlite:///{tmp_path}/ecm.sqlite3")
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE t (n INTEGER)"))
+            found = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+        engine.dispose()
+    assert found == dict.fromkeys(("ecm.sqlite3", "ecm.sqlite3-wal", "ecm.sqlite3-shm", "ecm.sqlite3.lock"), mode)

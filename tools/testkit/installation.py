@@ -21,8 +21,8 @@ from tools.testkit import kubectl
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "linkis-ecm"
-# Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped and an operator watches
-# every namespace, so a cluster carries one release at a time: each of these takes the others' place.
+# Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped, so a cluster carries one
+# release at a time: each of these takes the others' place.
 OURS = ("linkis", "ecm-e2e", "ecm-bench", "ecm-db")
 
 
@@ -33,9 +33,19 @@ class Installation:
     namespace: str
     token: str
 
+    @property
+    def engines(self) -> str:
+        """The namespace of its engines."""
+        return engines_of(self.namespace)
+
     def forward(self, service: str = "gateway", port: int = 9102) -> PortForward:
         """A port of this machine's loopback that leads to a service of the release."""
         return PortForward(self.namespace, f"service/{RELEASE}-{service}", port)
+
+
+def engines_of(namespace: str) -> str:
+    """Where the engines of a release in that namespace live."""
+    return f"{namespace}-engines"
 
 
 def install(namespace: str, *settings: str, seconds: float = 180) -> Installation:
@@ -52,6 +62,7 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
         f"image.repository={repository}",
         f"image.tag={tag}",
         f"engines.python.image={tags['engine-python']}",
+        f"engineNamespaces[0].name={engines_of(namespace)}",
         # The node's volumes hold 5 Gi.
         "archive.persistence.size=2Gi",
         *settings,
@@ -64,7 +75,8 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
     if done.returncode:
         pods = kubectl.run("get", "pods", "-n", namespace, "-o", "wide").out
-        logs = kubectl.run("logs", "-n", namespace, f"deployment/{RELEASE}", "--all-containers", "--tail=30").out
+        selector = f"app.kubernetes.io/instance={RELEASE}"
+        logs = kubectl.run("logs", "-n", namespace, "-l", selector, "--prefix", "--tail=30").out
         raise RuntimeError(f"helm: {done.stderr.strip()}\n{pods}\n{logs}")
     kubectl.must("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
     return installed(namespace)
@@ -97,13 +109,13 @@ def make_room(namespace: str) -> None:
 
 
 def uninstall(namespace: str) -> None:
-    """Removes the release and its namespace; the CRDs stay, as with any chart."""
-    kubectl.run("delete", "ec", "--all", "-n", namespace, "--timeout=60s")
+    """Removes the release, its namespace and that of its engines; the CRDs stay, as with any chart."""
+    kubectl.run("delete", "ec", "--all", "-n", engines_of(namespace), "--timeout=60s")
     subprocess.run(
         [str(helm()), "uninstall", RELEASE, "--namespace", namespace, "--kubeconfig", str(kubeconfig()), "--wait"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    kubectl.run("delete", "namespace", namespace, "--timeout=90s")
+    kubectl.run("delete", "namespace", engines_of(namespace), namespace, "--timeout=90s")
 
 
 class PortForward:

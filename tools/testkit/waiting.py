@@ -10,7 +10,9 @@ from typing import Any
 
 from tools.testkit import kubectl
 
-NAMESPACE = "ecm-e2e"
+# Of the release, and of its engines.
+RELEASE_NAMESPACE = "ecm-e2e"
+NAMESPACE = "ecm-e2e-engines"
 # What kubectl exec says while the kubelet is on its way back after a test has killed it: the API server's words where
 # it passes a connection on, and where it translates one (streamtranslator.go, which has them of client-go's spdy.go).
 NO_EXEC = ("unable to upgrade connection", "error dialing backend", "error sending request")
@@ -47,8 +49,8 @@ def until_state(name: str, *states: str, seconds: float = 90, namespace: str = N
     return found
 
 
-def record(ticket: str, namespace: str = NAMESPACE) -> dict[str, Any] | None:
-    """The engine's row and transitions, read by the operator's own image from the database.
+def record(ticket: str, namespace: str = RELEASE_NAMESPACE) -> dict[str, Any] | None:
+    """The engine's row and transitions, read by the operator's own image from the database of that release.
 
     None where there is no row yet, and while nobody can look: between two pods or containers of the operator, or two
     kubelets.
@@ -70,7 +72,7 @@ def record(ticket: str, namespace: str = NAMESPACE) -> dict[str, Any] | None:
 
 
 def until_row(
-    ticket: str, *words: str, final: bool | None = None, seconds: float = 90, namespace: str = NAMESPACE
+    ticket: str, *words: str, final: bool | None = None, seconds: float = 90, namespace: str = RELEASE_NAMESPACE
 ) -> dict[str, Any]:
     """The record once its row has one of the words as status and, where that is asked, is final or is not."""
 
@@ -83,9 +85,18 @@ def until_row(
     return found
 
 
-def operator_pods(namespace: str = NAMESPACE, *, leaving: bool = False) -> list[dict[str, Any]]:
+def operator_pods(namespace: str = RELEASE_NAMESPACE, *, leaving: bool = False) -> list[dict[str, Any]]:
     """The release's operator pods, those on their way out only if asked for."""
-    items: list[dict[str, Any]] = kubectl.get("pods", "-n", namespace, "-l", "linkis.apache.org/operator=true")["items"]
+    return _pods_of("operator", namespace, leaving=leaving)
+
+
+def gateway_pods(namespace: str = RELEASE_NAMESPACE, *, leaving: bool = False) -> list[dict[str, Any]]:
+    """The release's gateway pods, those on their way out only if asked for."""
+    return _pods_of("gateway", namespace, leaving=leaving)
+
+
+def _pods_of(part: str, namespace: str, *, leaving: bool) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = kubectl.get("pods", "-n", namespace, "-l", f"linkis.apache.org/{part}=true")["items"]
     return [pod for pod in items if leaving or "deletionTimestamp" not in pod["metadata"]]
 
 

@@ -4,6 +4,45 @@
 {{- define "ecm.authSecret" -}}{{ .Values.auth.existingSecret | default (printf "%s-auth" (include "ecm.name" .)) }}{{- end }}
 {{- define "ecm.dbSecret" -}}{{ .Values.database.existingSecret | default (printf "%s-database" (include "ecm.name" .)) }}{{- end }}
 
+{{- define "ecm.operatorAccount" -}}{{ include "ecm.name" . }}-operator{{- end }}
+{{- define "ecm.gatewayAccount" -}}{{ include "ecm.name" . }}-gateway{{- end }}
+
+{{- /* The engines' namespaces as JSON: [{name, create, labels, resourceQuota, limitRange}], none twice. */}}
+{{- define "ecm.engineNamespaces" -}}
+{{- $own := .Release.Namespace }}
+{{- $listed := .Values.engineNamespaces | default (ternary (list) (list dict) .Values.enginesInReleaseNamespace) }}
+{{- $found := list }}
+{{- $names := list }}
+{{- range $entry := $listed }}
+  {{- $name := $entry.name | default (printf "%s-engines" (include "ecm.name" $)) }}
+  {{- if has $name $names }}{{ fail (printf "engineNamespaces names %s twice: leave one out" $name) }}{{ end }}
+  {{- if and (eq $name $own) (not $.Values.enginesInReleaseNamespace) }}
+    {{- fail (printf "engineNamespaces names the release's own namespace %s: name another, or set enginesInReleaseNamespace=true, after reading in values.yaml what that costs" $name) }}
+  {{- end }}
+  {{- $create := and (ne $name $own) (ternary $entry.create true (hasKey $entry "create")) }}
+  {{- $names = append $names $name }}
+  {{- $found = append $found (merge (dict "name" $name "create" $create) $entry) }}
+{{- end }}
+{{- if and .Values.enginesInReleaseNamespace (not (has $own $names)) }}
+  {{- $found = append $found (dict "name" $own "create" false) }}
+{{- end }}
+{{- toJson $found }}
+{{- end }}
+
+{{- /* Their names, with commas between them; the first is where engines go that name none. */}}
+{{- define "ecm.engineNames" -}}
+{{- $names := list }}
+{{- range include "ecm.engineNamespaces" . | fromJsonArray }}{{ $names = append $names .name }}{{ end }}
+{{- join "," $names }}
+{{- end }}
+{{- define "ecm.firstEngineNamespace" -}}{{ include "ecm.engineNames" . | splitList "," | first }}{{- end }}
+
+{{- /* Whether operator and gateway share a volume that one node alone can have. */}}
+{{- define "ecm.oneNode" -}}
+{{- $archive := .Values.archive.persistence }}
+{{- if or (and (include "ecm.embedded" .) .Values.persistence.enabled) (and (not .Values.archive.url) $archive.enabled (eq $archive.accessMode "ReadWriteOnce")) }}true{{ end }}
+{{- end }}
+
 {{- define "ecm.labels" -}}
 app.kubernetes.io/name: linkis-ecm
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -18,11 +57,15 @@ app.kubernetes.io/name: linkis-ecm
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Users of their own: 10001 is the engines' (Dockerfile). The group is one: both write the SQLite file. */}}
+{{- define "ecm.operatorSecurity" -}}{{ include "ecm.podSecurity" 10002 }}{{- end }}
+{{- define "ecm.gatewaySecurity" -}}{{ include "ecm.podSecurity" 10003 }}{{- end }}
 {{- define "ecm.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+runAsUser: {{ . }}
+runAsGroup: 10002
+fsGroup: 10002
+fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
@@ -42,14 +85,22 @@ nodeSelector: {{ toYaml . | nindent 2 }}
 {{- with .Values.tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity }}
+{{- $affinity := deepCopy .Values.affinity }}
+{{- if include "ecm.oneNode" . }}
+  {{- /* The term fits a pod's own labels, so the first pod of all is not held up by it. */}}
+  {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "ecm.selector" . | fromYaml)) }}
+  {{- $near := $affinity.podAffinity | default dict }}
+  {{- $required := append ($near.requiredDuringSchedulingIgnoredDuringExecution | default list) $term }}
+  {{- $affinity = set $affinity "podAffinity" (set $near "requiredDuringSchedulingIgnoredDuringExecution" $required) }}
+{{- end }}
+{{- with $affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
 {{- define "ecm.env" -}}
 - name: ECM_NAMESPACE
-  value: {{ first (.Values.watchNamespaces | default (list .Release.Namespace)) }}
+  value: {{ include "ecm.firstEngineNamespace" . }}
 - name: ECM_POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: ECM_POD_NAME
@@ -57,11 +108,35 @@ affinity: {{ toYaml . | nindent 2 }}
 - name: ECM_INSTANCE
   value: {{ include "ecm.name" . }}-gateway.{{ .Release.Namespace }}:9102
 - name: ECM_WATCH_NAMESPACES
-  value: {{ join "," .Values.watchNamespaces | quote }}
+  value: {{ ternary "" (include "ecm.engineNames" .) .Values.clusterWide | quote }}
 - name: ECM_TOKEN_KEY_FILE
   value: /etc/linkis-ecm/auth/token-key
+{{- end }}
+
+{{- /* The database and the archive, for the operator. */}}
+{{- define "ecm.storeEnv" -}}
+{{ include "ecm.archiveEnv" . }}
+{{ include "ecm.databaseEnv" . }}
+{{- end }}
+
+{{- /* For the gateway: what is on an emptyDir of the operator it does not have. */}}
+{{- define "ecm.gatewayStoreEnv" -}}
+{{- if include "ecm.gatewayArchive" . }}
+{{ include "ecm.archiveEnv" . }}
+{{- end }}
+{{- if include "ecm.gatewayDatabase" . }}
+{{ include "ecm.databaseEnv" . }}
+{{- end }}
+{{- end }}
+{{- define "ecm.gatewayArchive" -}}{{ if or .Values.archive.url .Values.archive.persistence.enabled }}true{{ end }}{{- end }}
+{{- define "ecm.gatewayDatabase" -}}{{ if or (not (include "ecm.embedded" .)) .Values.persistence.enabled }}true{{ end }}{{- end }}
+
+{{- define "ecm.archiveEnv" -}}
 - name: ECM_ARCHIVE_URL
-  value: {{ include "ecm.archiveUrl" . }}
+  value: {{ .Values.archive.url | default "file:///archive" }}
+{{- end }}
+
+{{- define "ecm.databaseEnv" -}}
 - name: ECM_DATABASE_URL
 {{- if include "ecm.embedded" . }}
   value: sqlite:////data/ecm.sqlite3
@@ -70,48 +145,81 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- define "ecm.archiveUrl" -}}{{ .Values.archive.url | default "file:///archive" }}{{- end }}
-
-{{- define "ecm.mounts" -}}
+{{- define "ecm.operatorMounts" -}}
+{{ include "ecm.mounts" . }}
 {{- if not .Values.archive.url }}
 - {name: archive, mountPath: /archive}
 {{- end }}
-- {name: auth, mountPath: /etc/linkis-ecm/auth, readOnly: true}
-{{- if .Values.auth.oidc.caConfigMap }}
-- {name: oidc, mountPath: /etc/linkis-ecm/oidc, readOnly: true}
-{{- end }}
-- {name: tmp, mountPath: /tmp}
 {{- if include "ecm.embedded" . }}
 - {name: data, mountPath: /data}
 {{- end }}
 {{- end }}
 
-{{- define "ecm.volumes" -}}
+{{- define "ecm.gatewayMounts" -}}
+{{ include "ecm.mounts" . }}
+{{- if and (not .Values.archive.url) (include "ecm.gatewayArchive" .) }}
+- {name: archive, mountPath: /archive, readOnly: true}
+{{- end }}
+{{- if .Values.auth.oidc.caConfigMap }}
+- {name: oidc, mountPath: /etc/linkis-ecm/oidc, readOnly: true}
+{{- end }}
+{{- if and (include "ecm.embedded" .) (include "ecm.gatewayDatabase" .) }}
+- {name: data, mountPath: /data}
+{{- end }}
+{{- end }}
+
+{{- define "ecm.mounts" -}}
+- {name: auth, mountPath: /etc/linkis-ecm/auth, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "ecm.operatorVolumes" -}}
+{{- /* Not tokens.json: the operator calls no gateway. */}}
+{{- include "ecm.volumes" (dict "root" . "keys" (list "token-key")) }}
 {{- if not .Values.archive.url }}
 - name: archive
-{{- if not .Values.archive.persistence.enabled }}
-  emptyDir: {sizeLimit: {{ .Values.archive.persistence.size }}}
-{{- else }}
-  persistentVolumeClaim:
-    claimName: {{ .Values.archive.persistence.existingClaim | default (printf "%s-archive" (include "ecm.name" .)) }}
+{{- include "ecm.claim" (dict "persistence" .Values.archive.persistence "name" (printf "%s-archive" (include "ecm.name" .))) }}
+{{- end }}
+{{- if include "ecm.embedded" . }}
+- name: data
+{{- include "ecm.claim" (dict "persistence" .Values.persistence "name" (printf "%s-data" (include "ecm.name" .))) }}
 {{- end }}
 {{- end }}
-- name: auth
-  secret: {secretName: {{ include "ecm.authSecret" . }}, defaultMode: 0440}
+
+{{- define "ecm.gatewayVolumes" -}}
+{{- include "ecm.volumes" (dict "root" . "keys" (list "token-key" "tokens.json")) }}
+{{- if and (not .Values.archive.url) (include "ecm.gatewayArchive" .) }}
+- name: archive
+{{- include "ecm.claim" (dict "persistence" .Values.archive.persistence "name" (printf "%s-archive" (include "ecm.name" .))) }}
+{{- end }}
 {{- if .Values.auth.oidc.caConfigMap }}
 - name: oidc
   configMap: {name: {{ .Values.auth.oidc.caConfigMap }}, items: [{key: ca.crt, path: ca.crt}]}
 {{- end }}
+{{- if and (include "ecm.embedded" .) (include "ecm.gatewayDatabase" .) }}
+- name: data
+{{- include "ecm.claim" (dict "persistence" .Values.persistence "name" (printf "%s-data" (include "ecm.name" .))) }}
+{{- end }}
+{{- end }}
+
+{{- define "ecm.volumes" -}}
+- name: auth
+  secret:
+    secretName: {{ include "ecm.authSecret" .root }}
+    defaultMode: 0440
+    items:
+      {{- range .keys }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
-{{- if include "ecm.embedded" . }}
-- name: data
-{{- if not .Values.persistence.enabled }}
-  emptyDir: {sizeLimit: {{ .Values.persistence.size }}}
-{{- else }}
-  persistentVolumeClaim:
-    claimName: {{ .Values.persistence.existingClaim | default (printf "%s-data" (include "ecm.name" .)) }}
 {{- end }}
+
+{{- define "ecm.claim" }}
+{{- if not .persistence.enabled }}
+  emptyDir: {sizeLimit: {{ .persistence.size }}}
+{{- else }}
+  persistentVolumeClaim: {claimName: {{ .persistence.existingClaim | default .name }}}
 {{- end }}
 {{- end }}
 
@@ -122,6 +230,7 @@ affinity: {{ toYaml . | nindent 2 }}
   args: [operator]
   env:
     {{- include "ecm.env" . | nindent 4 }}
+    {{- include "ecm.storeEnv" . | nindent 4 }}
     - name: ECM_REPORT_URL
       # The last dot makes the name absolute: a pod's resolver would try its search list first.
       value: http://{{ include "ecm.name" . }}-operator.{{ .Release.Namespace }}.svc.cluster.local.:9103
@@ -145,7 +254,7 @@ affinity: {{ toYaml . | nindent 2 }}
   readinessProbe: {httpGet: {path: /readyz, port: op-metrics}, periodSeconds: 5, timeoutSeconds: 5}
   resources: {{ toYaml .Values.operator.resources | nindent 4 }}
   securityContext: {{ include "ecm.containerSecurity" . | nindent 4 }}
-  volumeMounts: {{ include "ecm.mounts" . | nindent 4 }}
+  volumeMounts: {{ include "ecm.operatorMounts" . | nindent 4 }}
 {{- end }}
 
 {{- define "ecm.gatewayContainer" -}}
@@ -155,6 +264,7 @@ affinity: {{ toYaml . | nindent 2 }}
   args: [gateway]
   env:
     {{- include "ecm.env" . | nindent 4 }}
+    {{- with include "ecm.gatewayStoreEnv" . | trim }}{{ . | nindent 4 }}{{- end }}
     - name: ECM_TOKENS_FILE
       value: /etc/linkis-ecm/auth/tokens.json
     - name: ECM_ADMINS
@@ -181,5 +291,5 @@ affinity: {{ toYaml . | nindent 2 }}
   readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 5, timeoutSeconds: 5}
   resources: {{ toYaml .Values.gateway.resources | nindent 4 }}
   securityContext: {{ include "ecm.containerSecurity" . | nindent 4 }}
-  volumeMounts: {{ include "ecm.mounts" . | nindent 4 }}
+  volumeMounts: {{ include "ecm.gatewayMounts" . | nindent 4 }}
 {{- end }}

@@ -99,6 +99,14 @@ class Settings(KeySettings):
             unset="is empty: set it to the namespace that engines go to by default",
         ),
     ]
+    own_namespace: Annotated[
+        str,
+        variable(
+            "ECM_POD_NAMESPACE",
+            "The gateway's own namespace, where its ConfigMap is.",
+            default="as ECM_NAMESPACE",
+        ),
+    ] = Field(default_factory=lambda fields: str(fields.get("namespace", "")))
     watch_namespaces: Annotated[
         tuple[str, ...],
         names(),

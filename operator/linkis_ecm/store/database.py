@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
@@ -39,6 +41,7 @@ def open_engine(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite":
             engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})
+            event.listen(engine, "do_connect", lambda *_: _create_file(parsed.database))
             event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, parsed.database))
             return engine
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "write_timeout": READ_SECONDS}
@@ -67,6 +70,14 @@ def unreachable(url: URL, error: Exception) -> DatabaseError:
         f"the database {where} of ECM_DATABASE_URL (database.url of the chart) cannot be reached ({cause}):"
         " check that it runs, its name, and the user's password and rights"
     )
+
+
+def _create_file(file: str | None) -> None:
+    # SQLite makes its file for one user to write, whatever the umask; here the umask decides. Its other files take over
+    # the mode of this one. A file that is there is not opened: to close it would drop SQLite's locks in this process.
+    if file and file != ":memory:":
+        with suppress(OSError):  # what is wrong with the folder, the connection says in a sentence
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 
 def _sqlite_settings(connection: Any, file: str | None) -> None:
