@@ -175,7 +175,7 @@ def test_a_made_namespace_is_restricted_bounded_and_outlives_the_release() -> No
     assert made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert made["metadata"]["labels"]["team"] == "a"
     assert made["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    bounds = {d["kind"]: (d["metadata"]["namespace"], d["spec"]) for d in documents}
+    bounds = {d["kind"]: (d["metadata"].get("namespace"), d.get("spec")) for d in documents}
     assert bounds["ResourceQuota"] == ("team-a", entry["resourceQuota"])
     assert bounds["LimitRange"] == ("team-a", entry["limitRange"])
 
@@ -204,6 +204,32 @@ def test_the_roles_for_people_are_aggregated_and_view_lets_nobody_act() -> None:
     assert edit["resources"] == ["engineconns"], "the status is the operator's"
     assert not [d for d in template("--set", "userRoles.create=false")
                 if d["kind"] == "ClusterRole" and d["metadata"]["name"].startswith("linkis-ecm-")]  # fmt: skip
+
+
+def test_the_admission_policy_is_there_for_the_engines_namespaces_unless_it_is_switched_off() -> None:
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+    def found(*arguments: str) -> dict[str, dict[str, Any]]:
+        return {d["kind"]: d["spec"] for d in template(*arguments) if d["kind"] in kinds}
+
+    policy, binding = (found(*MODES["some namespaces"])[kind] for kind in kinds)
+    assert policy["failurePolicy"] == "Fail"
+    assert policy["matchConstraints"]["resourceRules"][0]["operations"] == ["CREATE", "UPDATE"]
+    assert binding["validationActions"] == ["Deny"]
+    assert binding["matchResources"]["namespaceSelector"]["matchExpressions"][0]["values"] == ["a", "b"]
+    # 16 volumes, 4 pull secrets, a priority class, the user: each question of its own, 28 at most in all.
+    asked = [one for one in policy["validations"] if "authorizer" in one["expression"]]
+    assert len(asked) == 22
+    assert all(one["messageExpression"] and one["message"] for one in asked)
+    assert "matchResources" not in found(*MODES["every namespace"])[kinds[1]]
+    assert len(found(*MODES["every namespace"])[kinds[0]]["validations"]) == len(policy["validations"]) + 1
+    assert found("--set", "admission.enabled=false") == {}
+
+
+def test_volumes_are_no_more_than_the_policy_asks_for() -> None:
+    crd = yaml.safe_load((ROOT / "crds/engineconns.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert spec["volumes"]["maxItems"] == 16
 
 
 @pytest.mark.parametrize("mode", MODES)
