@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from linkis_ecm.controller.settings import from_environment
 from linkis_ecm.engine.launch import AGENT, container_ports
-from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.names import AGENT_PORT, POD_SELECTOR
 from linkis_ecm.engine.podspec import USER_ID
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
 from linkis_ecm.model.engineconn import Launch
@@ -142,6 +143,22 @@ def test_operator_gateway_and_engines_are_three_users_and_two_accounts(mode: str
     assert mounts.get("archive", {"readOnly": True})["readOnly"] is True
 
 
+def test_the_operator_knows_what_no_engine_may_mount() -> None:
+    def env(*arguments: str) -> dict[str, str]:
+        pods = {d["metadata"]["name"]: d["spec"]["template"]["spec"] for d in template(*arguments)
+                if d["kind"] == "Deployment"}  # fmt: skip
+        return {one["name"]: one.get("value", "") for one in pods["x-operator"]["containers"][0]["env"]}
+
+    names = env("--set", "persistence.existingClaim=mine")
+    found = from_environment(names | {
+        "ECM_POD_NAMESPACE": "ns", "ECM_TOKEN_KEY_FILE": str(ROOT / "README.md"),
+    })  # fmt: skip
+    assert set(found.protected) == {"secret/x-auth", "persistentvolumeclaim/mine", "persistentvolumeclaim/x-archive"}
+    assert found.admission is True
+    assert "secret/x-database" in env(*MODES["with a database"])["ECM_PROTECTED_OBJECTS"]
+    assert env("--set", "admission.enabled=false")["ECM_ADMISSION_POLICY"] == "false"
+
+
 def test_pods_that_share_a_volume_of_one_node_stay_together_and_keep_the_users_affinity() -> None:
     near = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}}
     values = json.dumps({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}})
@@ -232,6 +249,96 @@ def test_volumes_are_no_more_than_the_policy_asks_for() -> None:
     assert spec["volumes"]["maxItems"] == 16
 
 
+def policies(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(d["metadata"]["namespace"], d["metadata"]["name"]): d["spec"]
+            for d in template(*arguments) if d["kind"] == "NetworkPolicy"}  # fmt: skip
+
+
+def with_policy(**values: Any) -> tuple[str, ...]:
+    return ("--set-json", f"networkPolicy={json.dumps(values)}")
+
+
+def ports_of(rule: dict[str, Any]) -> list[Any]:
+    return [port["port"] for port in rule.get("ports", [])]
+
+
+def test_each_engines_namespace_has_its_policies_and_a_made_one_denies_the_rest() -> None:
+    found = policies(*MODES["some namespaces"])
+    assert set(found) == {
+        ("a", "x-default-deny"), ("a", "linkis-engines"), ("b", "linkis-engines"),
+        ("ns", "x-operator"), ("ns", "x-gateway"),
+    }  # fmt: skip
+    assert found["a", "x-default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in found.values())
+    assert policies(*MODES["some namespaces"], "--set", "networkPolicy.enabled=false") == {}
+
+
+def test_only_operator_and_gateway_reach_an_engine_and_it_reaches_names_and_reports() -> None:
+    policy = policies()["x-engines", "linkis-engines"]
+    assert policy["podSelector"]["matchLabels"] == dict(part.split("=") for part in POD_SELECTOR.split(","))
+    (rule,) = policy["ingress"]
+    (peer,) = rule["from"]
+    pods = {d["metadata"]["name"]: d["spec"]["template"]["metadata"]["labels"] for d in template()
+            if d["kind"] == "Deployment"}  # fmt: skip
+    assert all(peer["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods.values())
+    dns, reports = policy["egress"]
+    assert ports_of(dns) == [53, 53]
+    assert ports_of(reports) == [9103]
+    (operator,) = reports["to"]
+    assert operator["namespaceSelector"] == peer["namespaceSelector"]
+    assert operator["podSelector"]["matchLabels"].items() <= pods["x-operator"].items()
+    assert not operator["podSelector"]["matchLabels"].items() <= pods["x-gateway"].items()
+
+
+def test_engines_reach_what_the_platform_lists_but_never_metadata_and_the_api_server() -> None:
+    https = [{"port": 443, "protocol": "TCP"}]
+    listed = [
+        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"], "ports": https}, {"cidr": "10.1.0.0/16"},
+        {"cidr": "192.168.7.0/24"}, {"cidr": "::/0"},
+    ]  # fmt: skip
+    policy = policies(*with_policy(egress=listed, apiServer=["10.1.2.3/32", "192.168.0.1/32"]))
+    rules = policy["x-engines", "linkis-engines"]["egress"][2:]
+    blocks = [rule["to"][0]["ipBlock"] for rule in rules]
+    assert blocks == [
+        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "169.254.0.0/16", "10.1.2.3/32", "192.168.0.1/32"]},
+        {"cidr": "10.1.0.0/16", "except": ["10.1.2.3/32"]},
+        {"cidr": "192.168.7.0/24"},
+        {"cidr": "::/0", "except": ["fe80::/10"]},
+    ]
+    assert (rules[0]["ports"], "ports" in rules[1]) == (https, False)
+
+
+@pytest.mark.parametrize("cidr", ["169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.1.2.0/24", "10.1.2.3/32"])
+def test_an_entry_inside_of_what_engines_never_reach_is_refused(cidr: str) -> None:
+    says = refusal(*with_policy(egress=[{"cidr": cidr}], apiServer=["10.1.0.0/16"]))
+    assert f"networkPolicy.egress has {cidr}" in says
+
+
+def test_operator_and_gateway_take_from_and_reach_what_they_need() -> None:
+    found = policies(*MODES["with a database"])
+    operator, gateway = found["ns", "x-operator"], found["ns", "x-gateway"]
+    assert [ports_of(rule) for rule in operator["ingress"]] == [[9103]]
+    assert [ports_of(rule) for rule in gateway["ingress"]] == [[9102]]
+    (anybody,) = gateway["ingress"][0]["from"]
+    (but,) = anybody["namespaceSelector"]["matchExpressions"]
+    assert (but["operator"], but["values"]) == ("NotIn", ["x-engines"])
+    for policy in (operator, gateway):
+        assert [ports_of(rule) for rule in policy["egress"]] == [[53, 53], [443, 6443], [3306], [AGENT_PORT]]
+    tight = policies(
+        *with_policy(
+            apiServer=["10.0.0.1/32"], gatewayFrom=[{"podSelector": {}}], metricsFrom=[{"namespaceSelector": {}}],
+            operatorEgress=[{"ports": [{"port": 9000}]}],
+        )
+    )  # fmt: skip
+    operator, gateway = tight["ns", "x-operator"], tight["ns", "x-gateway"]
+    assert [ports_of(rule) for rule in operator["ingress"]] == [[9103], [9104]]
+    assert gateway["ingress"][0]["from"] == [{"podSelector": {}}]
+    assert [ports_of(rule) for rule in operator["egress"]] == [[53, 53], [], [AGENT_PORT], [9000]]
+    assert operator["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    other = policies("--set", "database.url=mysql+pymysql://u:p%40x@db:3307/linkis")["ns", "x-operator"]
+    assert [3307] in [ports_of(rule) for rule in other["egress"]]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_everything_names_its_namespace(mode: str) -> None:
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "EngineConnPlugin",
@@ -261,13 +368,13 @@ def test_a_private_issuer_is_configured_whole(mode: str) -> None:
     assert volume["configMap"]["name"] == "company-ca"
 
 
-def policies(*arguments: str) -> list[dict[str, Any]]:
-    return [d["spec"] for d in template(*arguments) if d["kind"] == "NetworkPolicy"]
+def engine_policies(*arguments: str) -> list[dict[str, Any]]:
+    return [spec for (_, name), spec in policies(*arguments).items() if name == "linkis-engines"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_engines_take_connections_from_operator_and_gateway_to_the_agent_alone(mode: str) -> None:
-    found = policies(*MODES[mode])
+    found = engine_policies(*MODES[mode])
     assert found
     for policy in found:
         (rule,) = policy["ingress"]
@@ -281,7 +388,7 @@ def test_engines_take_connections_from_operator_and_gateway_to_the_agent_alone(m
 def test_clients_of_processes_reach_the_port_that_the_plugin_names_and_no_other(mode: str) -> None:
     web = {"podSelector": {"matchLabels": {"app": "web"}}}
     outside = {"ipBlock": {"cidr": "10.1.0.0/16"}}
-    found = policies(*MODES[mode], "--set-json", f"engines.processClients={json.dumps([web, outside])}")
+    found = engine_policies(*MODES[mode], "--set-json", f"engines.processClients={json.dumps([web, outside])}")
     assert found
     for policy in found:
         agents, processes = policy["ingress"]
@@ -294,7 +401,7 @@ def test_clients_of_processes_reach_the_port_that_the_plugin_names_and_no_other(
 
 
 def test_without_the_policy_there_is_none() -> None:
-    assert policies("--set", "engines.networkPolicy=false") == []
+    assert engine_policies("--set", "networkPolicy.enabled=false") == []
 
 
 def test_the_database_password_stands_in_a_secret_only() -> None:
@@ -313,6 +420,8 @@ def test_the_database_password_stands_in_a_secret_only() -> None:
         ("auth.admins={a b}", "/auth/admins"),
         ("engineNamespaces[0].name=A", "/engineNamespaces/0/name"),
         ("watchNamespaces={a}", "watchNamespaces"),
+        ("networkPolicy.egress[0].cidr=10.0.0.0", "/networkPolicy/egress/0/cidr"),
+        ("networkPolicy.apiServer={1.2.3.4/33}", "/networkPolicy/apiServer/0"),
         ("auth.oidc.tokenFile=token", "/auth/oidc/tokenFile"),
         ("engines.processClients[0].pod=x", "/engines/processClients/0"),
     ],

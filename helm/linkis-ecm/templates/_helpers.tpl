@@ -223,6 +223,16 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{- /* What no engine may mount where engines run in the release's namespace. */}}
+{{- define "ecm.protected" -}}
+{{- $found := list (printf "secret/%s" (include "ecm.authSecret" .)) }}
+{{- if not (include "ecm.embedded" .) }}{{ $found = append $found (printf "secret/%s" (include "ecm.dbSecret" .)) }}{{ end }}
+{{- range $kind, $persistence := dict "data" .Values.persistence "archive" .Values.archive.persistence }}
+  {{- $found = append $found (printf "persistentvolumeclaim/%s" ($persistence.existingClaim | default (printf "%s-%s" (include "ecm.name" $) $kind))) }}
+{{- end }}
+{{- join "," $found }}
+{{- end }}
+
 {{- define "ecm.operatorContainer" -}}
 - name: operator
   image: {{ include "ecm.image" . }}
@@ -242,6 +252,10 @@ affinity: {{ toYaml . | nindent 2 }}
       value: {{ .Values.archive.fileMaxMiB | quote }}
     - name: ECM_ARCHIVE_TOTAL_MIB
       value: {{ .Values.archive.totalMiB | quote }}
+    - name: ECM_ADMISSION_POLICY
+      value: {{ .Values.admission.enabled | quote }}
+    - name: ECM_PROTECTED_OBJECTS
+      value: {{ include "ecm.protected" . }}
     - name: ECM_CANARY
       value: {{ ternary "1" "0" .Values.canary | quote }}
     {{- with .Values.operator.extraEnv }}{{ toYaml . | nindent 4 }}{{- end }}
@@ -292,4 +306,77 @@ affinity: {{ toYaml . | nindent 2 }}
   resources: {{ toYaml .Values.gateway.resources | nindent 4 }}
   securityContext: {{ include "ecm.containerSecurity" . | nindent 4 }}
   volumeMounts: {{ include "ecm.gatewayMounts" . | nindent 4 }}
+{{- end }}
+
+{{- /* Names: the cluster's DNS, by the peers of networkPolicy.dns. */}}
+{{- define "ecm.dnsEgress" -}}
+- to: {{ toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end }}
+
+{{- /* What operator and gateway reach: the API server, and by HTTPS an issuer or an object store; the database. */}}
+{{- define "ecm.partEgress" -}}
+{{- $servers := .Values.networkPolicy.apiServer }}
+{{- if $servers }}
+- to:
+    {{- range $servers }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+{{- end }}
+{{- if or (not $servers) .Values.auth.oidc.issuer .Values.archive.url }}
+- ports:
+    - {port: 443, protocol: TCP}
+    {{- if not $servers }}
+    - {port: 6443, protocol: TCP}
+    {{- end }}
+{{- end }}
+{{- if not (include "ecm.embedded" .) }}
+# The database's port of database.url; 3306 where a Secret has the URL.
+- ports:
+    - {port: {{ include "ecm.databasePort" . }}, protocol: TCP}
+{{- end }}
+{{- end }}
+
+{{- define "ecm.databasePort" -}}
+{{- $host := .Values.database.url | splitList "@" | last | splitList "/" | first }}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default "3306" }}
+{{- end }}
+
+{{- /* An ipBlock of {cidr, except} that leaves out `never`, a list of CIDRs; fails for a cidr that lies in one of them. */}}
+{{- define "ecm.ipBlock" -}}
+{{- $cidr := .block.cidr }}
+{{- $except := .block.except | default list }}
+{{- range $never := .never }}
+  {{- if include "ecm.within" (dict "inner" $cidr "outer" $never) }}
+    {{- fail (printf "networkPolicy.egress has %s, which lies in %s: engines never reach link-local addresses and the API server" $cidr $never) }}
+  {{- end }}
+  {{- if include "ecm.within" (dict "inner" $never "outer" $cidr) }}{{ $except = append $except $never }}{{ end }}
+{{- end }}
+{{- $block := dict "cidr" $cidr }}
+{{- if $except }}{{ $block = set $block "except" (uniq $except) }}{{ end }}
+{{- toJson $block }}
+{{- end }}
+
+{{- /* "true" where all of the CIDR `inner` is in `outer`. Of IPv6 it knows ::/0, equal texts, and link-local addresses. */}}
+{{- define "ecm.within" -}}
+{{- $inner := splitList "/" .inner }}
+{{- $outer := splitList "/" .outer }}
+{{- if eq .inner .outer }}true
+{{- else if and (contains ":" .inner) (contains ":" .outer) }}
+  {{- if or (eq .outer "::/0") (and (eq .outer "fe80::/10") (regexMatch "^[fF][eE][89abAB]" .inner)) }}true{{ end }}
+{{- else if and (not (contains ":" .inner)) (not (contains ":" .outer)) }}
+  {{- $bits := int (index $outer 1) }}
+  {{- if le $bits (int (index $inner 1)) }}
+    {{- $size := 1 }}
+    {{- range untilStep $bits 32 1 }}{{ $size = mul $size 2 }}{{ end }}
+    {{- if eq (div (include "ecm.ipv4" (index $inner 0) | int64) $size) (div (include "ecm.ipv4" (index $outer 0) | int64) $size) }}true{{ end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- define "ecm.ipv4" -}}
+{{- $number := 0 }}
+{{- range splitList "." . }}{{ $number = add (mul $number 256) (atoi .) }}{{ end }}
+{{- $number }}
 {{- end }}

@@ -105,7 +105,12 @@ class Operator:
             silent_after=timedelta(seconds=silent),
             lost_after=timedelta(seconds=silent + 40),
             pod=PodSettings(
-                report_url=settings.report_url, service=settings.engine_service, report_period=settings.report_period
+                report_url=settings.report_url,
+                service=settings.engine_service,
+                report_period=settings.report_period,
+                admission=settings.admission,
+                own_namespace=settings.namespace,
+                protected=frozenset(settings.protected),
             ),
         )
         executor = Executor(

@@ -13,6 +13,7 @@ from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
     PORT,
+    SWITCH,
     Form,
     KeySettings,
     SettingsError,
@@ -90,6 +91,26 @@ class OperatorSettings(KeySettings):
     engine_service: Annotated[
         str, variable("ECM_ENGINE_SERVICE", "The headless Service behind the names of engines' pods.")
     ] = "linkis-engines"
+    admission: Annotated[
+        bool,
+        SWITCH,
+        variable(
+            "ECM_ADMISSION_POLICY",
+            "Whether the chart's admission policy checks EngineConns; else engines may name a PriorityClass only where"
+            " their plugin lets them.",
+            default="false",
+        ),
+    ] = False
+    protected: Annotated[
+        tuple[str, ...],
+        names(r"(secret|persistentvolumeclaim)/[a-z0-9][a-z0-9.-]*", "secret/… or persistentvolumeclaim/…"),
+        variable(
+            "ECM_PROTECTED_OBJECTS",
+            "Secrets and claims of the operator's own namespace that no engine may mount, as secret/NAME and"
+            " persistentvolumeclaim/NAME.",
+            default="none",
+        ),
+    ] = ()
     report_port: Annotated[int, PORT, variable("ECM_REPORT_PORT", "Where agents send reports and files.")] = 9103
     health_port: Annotated[
         int, PORT, variable("ECM_HEALTH_PORT", "Where /healthz, /readyz and /metrics are served.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import launch, podspec
+from linkis_ecm.engine import launch, overrides, podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.verdicts import Verdict
@@ -19,6 +19,8 @@ from linkis_ecm.model.states import AVAILABLE, EngineState
 
 # Seconds. Linkis's own limit of a start, used if neither the engine nor its plugin has one.
 START_TIMEOUT = 480.0
+# Durations of an engine that are its plugin's at most, with their names in the resource.
+_BOUNDED = {"idle_timeout": "idleTimeout", "max_lifetime": "maxLifetime"}
 # Seconds. Only a longer timeout gets a warning before the engine ends.
 MIN_WARNED_SECONDS = 60.0
 
@@ -132,7 +134,11 @@ def delete_at(s: Snapshot, finished: datetime) -> datetime | None:
 def duration_setting(s: Snapshot, name: str) -> float | None:
     """A duration of the engine's spec, else of its plugin's, in seconds; None if neither has it."""
     own = getattr(s.engine.spec, name) if s.engine.spec is not None else None
-    text = own or (getattr(s.plugin.spec, name) if s.plugin is not None else None)
+    most = getattr(s.plugin.spec, name) if s.plugin is not None else None
+    if own and most and s.plugin is not None and name in _BOUNDED:
+        # Also of an engine that was edited after its pod was made.
+        return overrides.bounded_seconds(s.plugin.spec, _BOUNDED[name], own, most)
+    text = own or most
     return parse_duration(text) if text else None
 
 

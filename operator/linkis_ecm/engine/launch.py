@@ -43,6 +43,15 @@ class PodSettings:
     report_url: str
     service: str = "linkis-engines"
     report_period: float = 10.0
+    # EngineConns are checked by the chart's admission policy: their authors were asked for a priority class.
+    admission: bool = False
+    # The operator's own namespace, and what engines there may not mount: "secret/…" and "persistentvolumeclaim/…".
+    own_namespace: str = ""
+    protected: frozenset[str] = frozenset()
+
+    def protected_in(self, namespace: str) -> frozenset[str]:
+        """What engines of that namespace may not mount."""
+        return self.protected if namespace == self.own_namespace else frozenset()
 
 
 def of(engine: EngineView, plugin: PluginView | None) -> Launch:

@@ -7,14 +7,16 @@ what depends on the kind of launch comes from `engine.launch`.
 
 from __future__ import annotations
 
+import posixpath
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from linkis_ecm.engine import launch
+from linkis_ecm.engine import launch, overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
 from linkis_ecm.engine.names import MANAGED_BY, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
@@ -34,6 +36,14 @@ OVERLAY_SPEC = (
     "affinity", "dnsConfig", "imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName",
     "schedulerName", "tolerations", "topologySpreadConstraints",
 )  # fmt: skip
+# Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
+# that runs before the user's.
+_SYSTEM_FOLDERS = (
+    "/bin/", "/boot/", "/dev/", "/etc/", "/opt/", "/proc/", "/root/", "/run/", "/sbin/", "/sys/", "/usr/", "/var/run/",
+    "/var/lock/", f"{LOG_DIR}/", f"{launch.IDENTITY_DIR}/",
+)  # fmt: skip
+_WHOLE_FOLDERS = ("/", "/tmp", "/var", "/var/log", "/var/lib")  # noqa: S108 - as a name
+_LIB = re.compile(r"/lib(32|64|x32|exec)?(/|$)")
 _RESERVED_LABELS = ("app.kubernetes.io/", "linkis.apache.org/")
 
 
@@ -92,6 +102,10 @@ def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
                 raise InvalidSpecError(
                     f"spec.resources.{field} {asked} is over the plugin's {most}: ask for {most} at most"
                 )
+    try:
+        overrides.check_cpu_limit(plugin, wish.cpu_limit)
+    except overrides.FixedError as error:
+        raise InvalidSpecError(str(error)) from None
     if chosen.cpu_limit is not None and parse_quantity(chosen.cpu_limit) < parse_quantity(chosen.cpu):
         raise InvalidSpecError(
             f"spec.resources.cpuLimit {chosen.cpu_limit} is under cpu {chosen.cpu}: raise it or leave it out"
@@ -110,12 +124,16 @@ def build_pod(
 ) -> dict[str, Any]:
     """The pod's manifest. Raises InvalidSpecError, naming the field."""
     name = pod_name(engine.name, engine.uid, attempt)
-    overlay = _merge(_overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine"))
     size = sizes(spec, plugin)
-    grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
-    mounts, volumes = _volumes(spec.volumes or [])
     launched = plugin.launch or launch.AGENT
-    env = _user_env(plugin.env, spec.env, for_kernel=launch.has_agent(launched))
+    try:
+        overrides.check_lifetimes(plugin, spec.idle_timeout, spec.max_lifetime)
+        overlay = _merged(plugin, spec, admission=settings.admission)
+        env = _user_env(plugin, spec, for_kernel=launch.has_agent(launched))
+    except overrides.FixedError as error:
+        raise InvalidSpecError(str(error)) from None
+    grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
+    mounts, volumes = _volumes(spec.volumes or [], protected=settings.protected_in(engine.namespace))
     if launch.has_agent(launched):
         identity = {"name": "identity", "mountPath": launch.IDENTITY_DIR, "readOnly": True}
         mounts = [{"name": "log", "mountPath": LOG_DIR}, identity, *mounts]
@@ -212,31 +230,53 @@ def _labels(engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSp
     }
 
 
-def _user_env(
-    plugin: list[EnvVar] | None, engine: list[EnvVar] | None, *, for_kernel: bool
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The plugin's variables as the platform wrote them; the engine's for its kernel alone, where there is an agent."""
-    merged = {variable.name: variable.value for variable in plugin or []}
-    wished = {variable.name: variable.value for variable in engine or []}
+def _user_env(plugin: EngineConnPluginSpec, spec: EngineConnSpec, *, for_kernel: bool) -> list[dict[str, Any]]:
+    """The plugin's variables as the platform wrote them; the engine's for its kernel alone, where there is an agent.
+
+    Raises overrides.FixedError for a variable that the plugin fixed.
+    """
+    wished = {variable.name: variable.value for variable in spec.env or []}
+    overrides.merged_env(plugin, wished)
+    merged = {variable.name: variable.value for variable in plugin.env or []}
     merged |= launch.kernel_env(wished) if for_kernel else wished
     # A variable of the user may hold a dollar sign: Kubernetes would expand $(NAME).
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in merged.items()]
 
 
-def _volumes(volumes: list[Volume]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _volumes(volumes: list[Volume], *, protected: frozenset[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     mounts, sources = [], []
     for volume in volumes:
         name = f"user-{volume.name}"
-        if f"{volume.mount_path.rstrip('/')}/".startswith(
-            (f"{LOG_DIR}/", f"{launch.IDENTITY_DIR}/", "/proc/", "/sys/", "/dev/")
-        ):
-            raise InvalidSpecError(
-                f"spec.volumes {volume.name}: mountPath {volume.mount_path} is the engine's own: take another"
-            )
-        mounts.append({"name": name, "mountPath": volume.mount_path, "readOnly": volume.read_only})
+        path = _mount_path(volume)
+        _refuse_protected(volume, protected)
+        mounts.append({"name": name, "mountPath": path, "readOnly": volume.read_only})
         body = volume.model_dump(by_alias=True, exclude_none=True, exclude={"name", "mount_path", "read_only"})
         sources.append({"name": name} | body)
     return mounts, sources
+
+
+def _mount_path(volume: Volume) -> str:
+    """The path as the kubelet would find it; raises InvalidSpecError for a folder of the system or of the agent."""
+    # normpath keeps two leading slashes, which POSIX leaves open and Linux does not.
+    path = "/" + posixpath.normpath(volume.mount_path).lstrip("/")
+    if path in _WHOLE_FOLDERS or f"{path}/".startswith(_SYSTEM_FOLDERS) or _LIB.match(path):
+        raise InvalidSpecError(
+            f"spec.volumes {volume.name}: mountPath {volume.mount_path} is the engine's own: take another"
+        )
+    return path
+
+
+def _refuse_protected(volume: Volume, protected: frozenset[str]) -> None:
+    """Raises InvalidSpecError for an object that holds this ECM's keys or records."""
+    if volume.secret is not None:
+        kind, named = "secret", volume.secret.secret_name
+    elif volume.persistent_volume_claim is not None:
+        kind, named = "persistentvolumeclaim", volume.persistent_volume_claim.claim_name
+    else:
+        return
+    # Helm keeps a release's values there, passwords among them.
+    if f"{kind}/{named}" in protected or (kind == "secret" and named.startswith("sh.helm.release.")):
+        raise InvalidSpecError(f"spec.volumes {volume.name}: {kind} {named} is the ECM's own: take another")
 
 
 def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
@@ -268,8 +308,15 @@ def _texts(value: Any, field: str) -> dict[str, str]:
     return dict(value)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for part in ("labels", "annotations", "spec"):
-        merged[part] = below.get(part, {}) | above.get(part, {})
+def _merged(plugin: EngineConnPluginSpec, spec: EngineConnSpec, *, admission: bool) -> dict[str, Any]:
+    below, above = _overlay(plugin.pod_template, "plugin"), _overlay(spec.pod_template, "engine")
+    merged: dict[str, Any] = {
+        part: overrides.merged_metadata(
+            plugin, part, below.get(part, {}), above.get(part, {}), f"spec.podTemplate.metadata.{part}"
+        )
+        for part in OVERLAY_METADATA
+    }
+    merged["spec"] = overrides.merged_pod_spec(
+        plugin, below.get("spec", {}), above.get("spec", {}), admission=admission
+    )
     return merged

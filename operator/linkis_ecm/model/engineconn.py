@@ -262,7 +262,9 @@ IDENTITY_REQUIRED = ("user", "creator", "mode")
 POD_TEMPLATE_TEXT = (
     "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
     " imagePullSecrets, nodeSelector, priorityClassName, runtimeClassName, schedulerName, tolerations,"
-    " topologySpreadConstraints. Anything else is refused with the reason InvalidSpec."
+    " topologySpreadConstraints. Anything else is refused with the reason InvalidSpec. So is, of an engine, a value for"
+    " what its plugin set and does not name in overridable, and a label or annotation without the prefix"
+    " user.linkis.apache.org/."
 )
 
 

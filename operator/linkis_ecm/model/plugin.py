@@ -28,6 +28,16 @@ from linkis_ecm.model.engineconn import (
     rule,
 )
 
+# A field that engines may replace though the plugin sets it; of maps also one key.
+_WHOLE_FIELDS = (
+    "affinity", "annotations", "cpuLimit", "dnsConfig", "env", "idleTimeout", "imagePullSecrets", "labels",
+    "maxLifetime", "nodeSelector", "priorityClassName", "runtimeClassName", "schedulerName", "tolerations",
+    "topologySpreadConstraints",
+)  # fmt: skip
+_KEYED_FIELDS = ("affinity", "annotations", "dnsConfig", "env", "labels", "nodeSelector")
+OVERRIDABLE_PATTERN = rf"^(({'|'.join(_WHOLE_FIELDS)})|({'|'.join(_KEYED_FIELDS)})/[A-Za-z0-9][A-Za-z0-9_./-]*)$"
+Overridable = Annotated[str, Field(pattern=OVERRIDABLE_PATTERN, max_length=320), WHOLE]
+
 
 class FullResources(Camel):
     """Both figures, given; see Resources of an EngineConn."""
@@ -90,6 +100,14 @@ class EngineConnPluginSpec(Camel):
     default_resources: FullResources
     max_resources: FullResources | None = None
     pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    overridable: list[Overridable] | None = Field(
+        None,
+        max_length=64,
+        description="What engines may replace though this plugin sets it: a field such as idleTimeout or tolerations,"
+        " or one key of env, labels, annotations, nodeSelector, affinity or dnsConfig, such as env/HTTPS_PROXY. labels"
+        " and annotations also let engines set keys without the prefix user.linkis.apache.org/.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     materials: list[PluginMaterial] | None = Field(None, max_length=64)
     warm_pool: WarmPool | None = None
     idle_timeout: Duration = Field("30m", description="As in an EngineConn; 0s: never.")
