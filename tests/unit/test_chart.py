@@ -184,7 +184,8 @@ def test_what_is_on_an_empty_dir_of_the_operator_the_gateway_does_not_have() -> 
 
 
 def test_a_made_namespace_is_restricted_bounded_and_outlives_the_release() -> None:
-    entry = {"name": "team-a", "labels": {"team": "a"}, "resourceQuota": {"hard": {"pods": "9"}},
+    labels = {"team": "a", "pod-security.kubernetes.io/enforce": "privileged"}
+    entry = {"name": "team-a", "labels": labels, "resourceQuota": {"hard": {"pods": "9"}},
              "limitRange": {"limits": [{"type": "Container", "max": {"memory": "8Gi"}}]}}  # fmt: skip
     documents = template("--set-json", f"engineNamespaces={json.dumps([entry, {'name': 'b', 'create': False}])}")
     (made,) = [d for d in documents if d["kind"] == "Namespace"]
