@@ -143,7 +143,7 @@ def test_the_cpu_limit_is_bounded_as_the_cpu_is() -> None:
 def test_a_live_engine_that_was_edited_ends_by_the_plugins_lifetime() -> None:
     def lifetime(spec: dict[str, Any], overridable: list[str] | None = None) -> timedelta | None:
         s = snapshot(spec, overridable)
-        over = facts.life_over(s)
+        over = facts.lifetime_deadline(s)
         return over - s.engine.created if over is not None else None
 
     assert lifetime({"maxLifetime": "0s"}) == timedelta(hours=8)
