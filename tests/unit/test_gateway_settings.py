@@ -47,6 +47,11 @@ def test_settings_are_read_from_the_environment(base: dict[str, str]) -> None:
     assert found.max_download_bytes == 100 * MIB
 
 
+def test_the_gateways_own_namespace_is_its_pods_else_that_of_engines(base: dict[str, str]) -> None:
+    assert read_settings(base | {"ECM_POD_NAMESPACE": "ecm"}).own_namespace == "ecm"
+    assert read_settings(base).own_namespace == "linkis"
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
