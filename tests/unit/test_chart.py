@@ -212,7 +212,12 @@ def test_engines_in_the_releases_namespace_must_be_asked_for() -> None:
 def test_the_roles_for_people_are_aggregated_and_view_lets_nobody_act() -> None:
     roles = {d["metadata"]["name"]: d for d in template() if d["kind"] == "ClusterRole"}
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
-    for name, into in (("view", {"view", "edit", "admin"}), ("edit", {"edit", "admin"}), ("admin", {"admin"})):
+    for name, into in (
+        ("view", {"view", "edit", "admin"}),
+        ("edit", {"edit", "admin"}),
+        ("admin", {"admin"}),
+        ("claims", {"edit", "admin"}),
+    ):
         labels = roles[f"linkis-ecm-{name}"]["metadata"]["labels"]
         assert {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} == into
     (view,) = roles["linkis-ecm-view"]["rules"]
@@ -220,6 +225,8 @@ def test_the_roles_for_people_are_aggregated_and_view_lets_nobody_act() -> None:
     assert set(view["resources"]) == {"engineconns", "engineconnplugins"}
     (edit,) = roles["linkis-ecm-edit"]["rules"]
     assert edit["resources"] == ["engineconns"], "the status is the operator's"
+    (claims,) = roles["linkis-ecm-claims"]["rules"]
+    assert (claims["resources"], claims["verbs"]) == (["persistentvolumeclaims"], ["use"])
     assert not [d for d in template("--set", "userRoles.create=false")
                 if d["kind"] == "ClusterRole" and d["metadata"]["name"].startswith("linkis-ecm-")]  # fmt: skip
 
