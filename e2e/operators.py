@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.cluster.tools import backend
 from tools.testkit import kubectl, processes
-from tools.testkit.waiting import RELEASE_NAMESPACE, is_ready, operator_pods, until_holds
+from tools.testkit.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
 
 # On two busy cores: a kubelet's look at ended containers, a new container or pod, and two Python processes that start.
 BACK_SECONDS = 120
@@ -15,6 +15,15 @@ BACK_SECONDS = 120
 def operator_pod() -> dict[str, Any]:
     """The one pod of the operator, once there is one: what deletes a pod does not make the next."""
     (found,) = until_holds("one operator pod", operator_pods, lambda pods: len(pods) == 1, BACK_SECONDS)
+    pod: dict[str, Any] = found
+    return pod
+
+
+def gateway_pod() -> dict[str, Any]:
+    """The one pod of the gateway, once there is one and it is ready."""
+    (found,) = until_holds(
+        "one ready gateway pod", gateway_pods, lambda pods: len(pods) == 1 and is_ready(pods[0]), BACK_SECONDS
+    )
     pod: dict[str, Any] = found
     return pod
 

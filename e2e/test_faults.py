@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from e2e.faulttable import TABLE
-from e2e.operators import operator_pod, renew_operator
+from e2e.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
 from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway, texts
@@ -101,7 +101,7 @@ class Execution:
     """Code sent from within the node's network: a port-forward would die with what is killed here."""
 
     def __init__(self, installation: Any, ticket: str, code: str) -> None:
-        address = operator_pod()["status"]["podIP"]
+        address = gateway_pod()["status"]["podIP"]
         command = [sys.executable, "-c", INSIDE, address, installation.token, ticket, code]
         self._process = subprocess.Popen(node.inside(command), cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
@@ -181,7 +181,7 @@ def test_a_killed_gateway_loses_no_code_and_no_engine(engine: str, installation:
         try:
             until_state(engine, "Busy")
             began = time.monotonic()
-            assert processes.kill(operator_pod()["metadata"]["uid"], b"linkis_ecm gateway") == 1
+            assert processes.kill(gateway_pod()["metadata"]["uid"], b"linkis_ecm gateway") == 1
             told = caller.result(60)
             assert told.startswith("broken"), told
             until("a gateway answers", lambda: _answers(installation))
