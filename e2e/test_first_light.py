@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
 from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state
@@ -39,12 +40,16 @@ def test_an_applied_engine_is_idle_with_addresses_and_startup_timings(engine: st
     assert all(found["startup"][phase] for phase in phases), found["startup"]
 
 
-def test_its_pod_is_restricted_and_has_no_service_account_token(engine: str) -> None:
+def test_its_pod_is_restricted_and_has_no_token_of_the_api_server(engine: str) -> None:
     (pod,) = pods(engine)
     spec = pod["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
-    assert not any("projected" in volume for volume in spec["volumes"])
+    # One token that proves its pod to the operator: for our audience, so the API server takes it not.
+    projected = [volume["projected"]["sources"] for volume in spec["volumes"] if "projected" in volume]
+    assert [[source["serviceAccountToken"]["audience"] for source in sources] for sources in projected] == [
+        [IDENTITY_AUDIENCE]
+    ]
     assert spec["securityContext"]["runAsNonRoot"] is True
     for container in spec["containers"]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True

@@ -15,7 +15,10 @@ RELEASE_NAMESPACE = "ecm-e2e"
 NAMESPACE = "ecm-e2e-engines"
 # What kubectl exec says while the kubelet is on its way back after a test has killed it: the API server's words where
 # it passes a connection on, and where it translates one (streamtranslator.go, which has them of client-go's spdy.go).
-NO_EXEC = ("unable to upgrade connection", "error dialing backend", "error sending request")
+# The last is containerd's, of a container that ended or begins while it is asked.
+NO_EXEC = (
+    "unable to upgrade connection", "error dialing backend", "error sending request", "container not created",
+)  # fmt: skip
 
 
 def until(what: str, probe: Callable[[], Any], seconds: float = 90) -> Any:
