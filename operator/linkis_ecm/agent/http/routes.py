@@ -46,7 +46,7 @@ class Api:
         if not self._identity.accepts(request.headers.get(b"authorization", b"")):
             raise HttpError(
                 401,
-                "the key is not this engine's: send it as Authorization: Bearer <key>",
+                "the bearer token is not this engine's: send it as Authorization: Bearer <token>",
                 ((b"www-authenticate", b"Bearer"),),
             )
         match request.path.split("/")[1:]:
