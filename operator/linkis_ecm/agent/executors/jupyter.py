@@ -82,6 +82,8 @@ class JupyterKernel:
         self._spawned = spawned
         self._on_output = on_output
         self._loop = asyncio.get_running_loop()
+        if not spawned.key:
+            raise ValueError("a kernel's channels need a key: without one, nothing is signed or checked")
         self._session = Session(key=spawned.key.encode(), username="")
         self._context = zmq.Context()
         self._shell = self._connect(zmq.DEALER, "shell")

@@ -50,7 +50,10 @@ def spawn_kernel(environment: Mapping[str, str]) -> SpecifiedKernel:
     spec = _spec_of(name)
     directory = tempfile.mkdtemp(prefix="ecm-")
     try:
-        path, connection = write_connection_file(f"{directory}/connection.json", ip="127.0.0.1", kernel_name=name)
+        # The library's own default is an empty key: nothing is signed, and whoever reaches the ports runs code.
+        path, connection = write_connection_file(
+            f"{directory}/connection.json", ip="127.0.0.1", key=os.urandom(32).hex().encode(), kernel_name=name
+        )
         replaced = {"connection_file": path, "resource_dir": spec.resource_dir, "prefix": sys.prefix}
         argv = [_filled(word, replaced) for word in spec.argv]
         kept = kernel_environment(environment, directory)

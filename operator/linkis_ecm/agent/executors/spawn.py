@@ -114,7 +114,9 @@ def start_process(program: str, argv: list[str], environment: dict[str, str]) ->
         ],
         # Its own process group, so that an interrupt or a kill reaches what the user's code started, too.
         setpgroup=0,
-        setsigdef=[13, 15],  # SIGPIPE, which Python ignores, and SIGTERM
+        # SIGINT, which a background job of a shell inherits as ignored: an interrupt would be lost. SIGPIPE, which
+        # Python ignores, and SIGTERM.
+        setsigdef=[2, 13, 15],
     )
     os.close(out_write)
     os.close(err_write)
