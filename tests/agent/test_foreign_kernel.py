@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
+from linkis_ecm.agent.executors import jupyter
 from linkis_ecm.agent.executors.ipython import IPythonKernel
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from tools.testkit import fake_kernel
@@ -109,3 +111,106 @@ def test_an_interrupt_reaches_a_kernel_whose_agent_was_started_in_the_background
     words = Path(f"/proc/{kernel_of(agent)}/status").read_text()
     (ignored_by_kernel,) = [int(line.split()[1], 16) for line in words.splitlines() if line.startswith("SigIgn:")]
     assert not ignored_by_kernel & 1 << (signal.SIGINT - 1)
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "habits",
+    [
+        ("unsigned",), ("forged",), ("repeated",), ("no-delimiter",), ("no-object",), ("odd-contents",),
+        ("null-parent",), ("empty-parent",), ("null-parent-status",), ("null-parent-status", "no-busy"),
+        ("late-output",),
+        ("unsigned", "forged", "repeated", "no-delimiter", "no-object", "odd-contents"),
+    ],
+)  # fmt: skip
+def test_a_bad_message_is_left_out_and_costs_the_others_nothing(
+    habits: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
+    agent = start(**foreign(tmp_path / "path", *habits))
+    for number in range(3):
+        result = agent.execute(f"print {number}")
+        assert result["status"] == "Succeed"
+        assert [part["text"] for part in result["outputs"] if part.get("stream") == "stdout"] == [f"{number}\n"]
+    words = agent.log("stderr")
+    bad = not any("parent" in habit or "late" in habit for habit in habits)
+    assert words.count("a message of the kernel cannot be used") == int(bad)
+    assert "output was lost" not in words
+
+
+def test_bad_messages_are_counted(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", "forged"))
+    for _ in range(3):
+        agent.outputs("print true")
+    agent.json("POST", "/v1/stop", {"graceSeconds": 5, "reason": "test"})
+    assert agent.exit_code() == 0
+    assert "[3 messages of the kernel were left out]" in agent.log("stderr")
+
+
+@pytest.mark.parametrize(
+    "habits",
+    [("null-parent",), ("empty-parent",), ("no-idle",), ("no-status",), ("no-idle", "null-parent"), ("no-busy",)],
+)
+def test_a_kernel_that_says_little_of_its_state_is_not_waited_for(
+    habits: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
+    agent = start(**foreign(tmp_path / "path", *habits))
+    agent.outputs("print first")
+    began = time.monotonic()
+    for number in range(10):
+        assert [part["text"] for part in agent.outputs(f"print {number}")] == [f"{number}\n"]
+    assert time.monotonic() - began < 10 * jupyter.SECOND_HALF_TIMEOUT
+    assert "output was lost" not in agent.log("stderr")
+
+
+def test_what_ran_before_is_not_taken_for_the_end_of_a_task(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", "null-parent"))
+    began = time.monotonic()
+    assert agent.execute("sleep 3")["status"] == "Succeed"
+    assert time.monotonic() - began >= 3
+
+
+# -- interrupts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["signal", "message"])
+@pytest.mark.parametrize("habits", [("no-busy",), ("no-busy", "no-input-message"), ("null-parent",), ("silent",)])
+def test_an_interrupt_that_is_accepted_is_sent(
+    habits: tuple[str, ...], mode: str, start: Start, tmp_path: Path
+) -> None:
+    agent = start(**foreign(tmp_path / "path", *habits, interrupt_mode=mode))
+    running = agent.start_execute("sleep 30")
+    until(lambda: agent.status()["state"] == "Busy")
+    assert agent.json("POST", "/v1/interrupt")[0] == 202
+    status, result = running.answer()
+    assert (status, result["status"]) == (200, "Cancelled")
+
+
+# -- the start ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_publishes_nothing_is_used_and_the_log_says_so(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", "silent"))
+    result = agent.execute("print nothing")
+    assert (result["status"], result["outputs"]) == ("Succeed", [])
+    assert "[the kernel answers and publishes nothing: the outputs of its tasks will be missing]" in agent.log("stderr")
+    asked = int(agent.execute("asked")["executionCount"])
+    assert asked < 30
+
+
+def test_a_kernel_that_drops_its_first_request_is_soon_asked_again(start: Start, tmp_path: Path) -> None:
+    began = time.monotonic()
+    start(**foreign(tmp_path / "path", "drops-first"))
+    assert time.monotonic() - began < 25  # 1 s and what a busy machine takes; it was 30 s
+
+
+# -- input -------------------------------------------------------------------------------------------------------------
+
+
+def test_code_that_asks_for_input_gets_none_and_goes_on(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path"))
+    texts = [part["text"] for part in agent.outputs("input")]
+    assert texts == ["[the code asks for input, which nobody can give here: it gets empty lines]\n", "got ''\n"]
+    assert "the code asks for input" in agent.log("stderr")
+    assert agent.outputs("print next")[0]["text"] == "next\n"

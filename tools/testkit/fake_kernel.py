@@ -1,7 +1,8 @@
 """A Jupyter kernel with faults that real kernels do not produce on demand. Run as a script by a kernelspec.
 
 `fake_kernel.py CONNECTION_FILE [HABIT...]` speaks ZeroMQ by hand, so that it can break any rule of the protocol. The
-code of an execution chooses what it does: `print TEXT`, `sleep SECONDS`, `input`, anything else does nothing. Must not
+code of an execution chooses what it does: `print TEXT`, `sleep SECONDS`, `input`; `asked` makes its execution_count the
+number of kernel_info_requests that came. Anything else does nothing. Must not
 import anything of linkis_ecm.
 """
 
@@ -23,6 +24,7 @@ HABITS = {
     "no-busy": "status busy is never sent",
     "no-idle": "status idle is never sent",
     "no-status": "no status is ever sent",
+    "late-output": "outputs come 20 ms after reply and idle",
     "no-input-message": "execute_input is never sent",
     "null-parent": "the messages on iopub have null as their parent",
     "null-parent-status": "the status messages have null as their parent",
@@ -32,10 +34,10 @@ HABITS = {
     "repeated": "each output is sent twice, bytes for bytes",
     "no-delimiter": "frames without <IDS|MSG> go before each output",
     "no-object": "messages whose parts are no objects go before each output",
+    "odd-contents": "contents of another shape go before each output",
     "silent": "nothing is ever sent on iopub",
     "drops-first": "the first request gets no answer",
     "no-silent-reply": "a silent execution gets no answer",
-    "asks-input": "input is asked for in spite of allow_stdin false",
     "forks": "the first process exits with 0 and its child serves",
     "exits": "the process exits with 0 at its first kernel_info_request",
     "exits-later": "the process exits with 0 after its first execution that is not silent",
@@ -73,6 +75,8 @@ class FakeKernel:
         }
         self._count = 0
         self._dropped = False
+        self._asked = 0
+        self._late = ""
 
     def _bind(self, kind: int, url: str) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
@@ -114,6 +118,7 @@ class FakeKernel:
         return True
 
     def _tell_info(self, socket: Any, who: list[bytes], request: dict[str, Any]) -> bool:
+        self._asked += 1
         if "exits" in self._habits:
             return False
         if "slow" in self._habits:
@@ -130,23 +135,40 @@ class FakeKernel:
         self._count += not content["silent"]
         if "no-input-message" not in self._habits and not content["silent"]:
             self._publish("execute_input", {"code": content["code"], "execution_count": self._count}, request)
-        reply: dict[str, Any] = {"status": "ok", "execution_count": self._count, "payload": [], "user_expressions": {}}
+        reply: dict[str, Any] = {"status": "ok", "payload": [], "user_expressions": {}}
+        if "odd-contents" in self._habits:
+            reply["payload"] = {"source": 3}
         try:
             self._run(str(content["code"]), who, request)
+            reply["execution_count"] = self._count
         except InterruptedByClientError:
             reply = {"status": "error", "ename": "Interrupted", "evalue": "", "traceback": []}
             self._publish("error", {"ename": "Interrupted", "evalue": "", "traceback": []}, request)
         self._send(socket, who, "execute_reply", reply, request)
         self._status("idle", request)
+        if self._late:
+            time.sleep(0.02)
+            self._publish("stream", {"name": "stdout", "text": f"{self._late}\n"}, request)
+            self._late = ""
         return "exits-later" not in self._habits or bool(content["silent"])
 
     def _run(self, code: str, who: list[bytes], request: dict[str, Any]) -> None:
         word, _, rest = code.partition(" ")
         if word == "print":
-            self._publish("stream", {"name": "stdout", "text": f"{rest}\n"}, request)
+            if "late-output" in self._habits:
+                self._late = rest
+            else:
+                self._publish("stream", {"name": "stdout", "text": f"{rest}\n"}, request)
         elif word == "sleep":
-            time.sleep(float(rest))
-        elif word == "input" or (code and "asks-input" in self._habits):
+            control = self._sockets["control"]
+            if control.poll(int(float(rest) * 1000)):  # SIGINT ends it, too
+                frames = control.recv_multipart()
+                if json.loads(frames[frames.index(DELIMITER) + 2])["msg_type"] == "interrupt_request":
+                    raise InterruptedByClientError
+        elif word == "asked":
+            self._count = self._asked
+        elif word == "input":
+            # Whatever allow_stdin said.
             stdin = self._sockets["stdin"]
             self._send(stdin, who, "input_request", {"prompt": "name? ", "password": False}, request)
             frames = stdin.recv_multipart()
@@ -175,6 +197,14 @@ class FakeKernel:
                 iopub.send_multipart([b"x", DELIMITER, b"0" * 64, *forged[1:]])
             if "no-delimiter" in habits:
                 iopub.send_multipart([b"x", b"y"])
+            if "odd-contents" in habits:
+                for odd, kind_of_odd in (
+                    ({"data": [1]}, "display_data"), ({"data": {}, "transient": 3}, "display_data"),
+                    ({}, "display_data"), ({"traceback": 3}, "error"), ({"execution_state": []}, "status"),
+                    ({"execution_state": {}}, "status"), ({"data": 3}, "update_display_data"),
+                    ({"data": {"text/plain": {"a": 1}}}, "execute_result"),
+                ):  # fmt: skip
+                    iopub.send_multipart([b"x", DELIMITER, *self._frames(kind_of_odd, odd, parent)])
             if "no-object" in habits:
                 for parts in (
                     [b"3"] * 4,

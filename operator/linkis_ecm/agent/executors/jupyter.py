@@ -7,9 +7,7 @@ nothing here polls. Must not know of HTTP, of tasks' queues or of the operator.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -19,12 +17,8 @@ from typing import Any
 import zmq as _zmq
 
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
+from linkis_ecm.agent.executors.messages import BadMessageError, read_message, read_reply, session
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
-from linkis_ecm.agent.lean import lean_package
-
-lean_package("jupyter_client")
-lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
-from jupyter_client.session import Session  # noqa: E402
 
 # pyproject.toml tells mypy to skip the modules that its names come from.
 zmq: Any = _zmq
@@ -36,15 +30,18 @@ MAX_MESSAGE_BYTES = 64 << 20
 # lost (the kernel sends no reply when an interrupt hits it between its own lines; a message over the limit takes its
 # channel along), the task ends without it. "Idle" stands behind all that was printed: while that comes, it is not lost.
 SECOND_HALF_TIMEOUT, SECOND_HALF_LONGEST = 2.0, 60.0
+# Some kernels never say "idle", or not whose execution it ends. Theirs is over when nothing came for so long after the
+# reply: both sockets are local, and what was published before the reply is read before it.
+QUIET = 0.1
 # Python drops a KeyboardInterrupt that rises in a destructor or a callback, such as those between a kernel's word that
 # it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
 EARLY, EARLY_AGAIN = 0.5, 1.0
-# A kernel that has not answered is asked again: it may have dropped what came before it listened. One that has, and
-# whose iopub channel is still silent, is asked much sooner.
-ASK_AGAIN, SEEN_WITHIN = 30.0, 0.1
+# A kernel that has not answered is asked again, at first soon and then ever later: it may have dropped what came before
+# it listened. One that has, and whose iopub channel is still silent, is asked much sooner: its answer may have been
+# published before our subscription reached it. A kernel that publishes nothing for so long never does.
+ASK_AGAIN, ASK_AGAIN_LONGEST = 1.0, 30.0
+SEEN_WITHIN, SEEN_WITHIN_LONGEST, SILENT_AFTER = 0.1, 1.0, 10.0
 _READ_BYTES = 256 << 10
-# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
 # What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
@@ -54,15 +51,20 @@ _DISCONNECT_TIMEOUT = 1.0
 
 
 class _Execution:
-    def __init__(self, message_id: str, sink: OutputSink, done: asyncio.Future[dict[str, Any]]) -> None:
+    def __init__(
+        self, message_id: str, sink: OutputSink, done: asyncio.Future[dict[str, Any]], *, silent: bool
+    ) -> None:
         self.message_id = message_id
         self.sink = sink
         self.done = done
+        self.silent = silent
         self.reply: dict[str, Any] | None = None
         self.idle = False
+        self.unnamed_idle = False  # the kernel was idle, and did not say after what
+        self.asked_input = False
         self.replied = 0.0  # on the loop's clock
         self.idle_timer: asyncio.TimerHandle | None = None
-        # The kernel ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
+        # IPython ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
         self.busy_since = 0.0  # on the loop's clock
         self.interrupt_when_busy = False
 
@@ -70,8 +72,12 @@ class _Execution:
 class JupyterKernel:
     """One kernel process, as an Executor. `on_output` gets every byte that it prints, inside an execution or not."""
 
-    # A kernel tells that it begins with the code itself by this message; an interrupt that comes sooner waits for it.
+    # A kernel tells that it begins with the code itself by this message, or by any output; an interrupt that comes
+    # sooner waits for it, and `begins_within` seconds at most where not every kernel of the kind sends it.
     begins_with = "execute_input"
+    begins_within: float | None = None
+    # How long after its reply and its "idle" a kernel may still publish what belongs to a task.
+    settles = 0.0
 
     def __init__(
         self, spawned: SpawnedKernel, capabilities: Capabilities, on_output: Callable[[str, bytes], None]
@@ -82,9 +88,7 @@ class JupyterKernel:
         self._spawned = spawned
         self._on_output = on_output
         self._loop = asyncio.get_running_loop()
-        if not spawned.key:
-            raise ValueError("a kernel's channels need a key: without one, nothing is signed or checked")
-        self._session = Session(key=spawned.key.encode(), username="")
+        self._session = session(spawned.key)
         self._context = zmq.Context()
         self._shell = self._connect(zmq.DEALER, "shell")
         self._iopub = self._connect(zmq.SUB, "iopub")
@@ -92,6 +96,12 @@ class JupyterKernel:
         self._pipes = {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}
         self._iopub_seen = asyncio.Event()
         self._iopub_received = 0  # messages
+        self._resubscribed = False
+        self._idle_seen = False
+        self._never_idle = False  # an execution waited for it to no purpose
+        # Whether a status, or another message, said what it belongs to.
+        self._parent_seen = {True: False, False: False}
+        self._bad_messages = 0
         self._monitors: dict[Any, asyncio.Future[None]] = {}
         self._info: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -103,7 +113,12 @@ class JupyterKernel:
     def _connect(self, kind: int, channel: str) -> Any:
         socket = self._context.socket(kind)
         socket.linger = 0
+        if kind == zmq.DEALER:
+            # The same on all channels: a kernel asks for input whoever sent the code.
+            socket.setsockopt(zmq.ROUTING_ID, self._session.bsession)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        # Never wait for a kernel that does not read.
+        socket.setsockopt(zmq.SNDTIMEO, 0)
         # The kernel binds some 0.3 s after we connect: 5 ms late at most, then.
         socket.setsockopt(zmq.RECONNECT_IVL, 5)
         socket.setsockopt(zmq.RCVHWM, 0 if channel == "iopub" else 1000)
@@ -113,15 +128,24 @@ class JupyterKernel:
         return socket
 
     async def ready(self) -> None:
-        """Return when the kernel has answered on both channels. Raises ExecutorGoneError where it ends first."""
+        """Return when the kernel has answered on both channels, or on its shell alone for SILENT_AFTER seconds.
+
+        Raises ExecutorGoneError where it ends first.
+        """
+        again, within, silent_at = ASK_AGAIN, SEEN_WITHIN, 0.0
         while not (self._info.done() and self._iopub_seen.is_set()):
             self._send("kernel_info_request", {})
-            await asyncio.wait((self._info, self._gone), timeout=ASK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._info, self._gone), timeout=again, return_when=asyncio.FIRST_COMPLETED)
+            again = min(2 * again, ASK_AGAIN_LONGEST)
             if self._info.done() and not self._iopub_seen.is_set():
-                # Its answer may have been published before our subscription reached the kernel.
+                silent_at = silent_at or self._loop.time() + SILENT_AFTER
                 seen = self._loop.create_task(self._iopub_seen.wait())
-                await asyncio.wait((seen, self._gone), timeout=SEEN_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((seen, self._gone), timeout=within, return_when=asyncio.FIRST_COMPLETED)
                 seen.cancel()
+                within = min(2 * within, SEEN_WITHIN_LONGEST)
+                if self._loop.time() >= silent_at and not self._iopub_seen.is_set():
+                    self._say("the kernel answers and publishes nothing: the outputs of its tasks will be missing")
+                    break
             if self._gone.done():
                 raise ExecutorGoneError
 
@@ -142,8 +166,13 @@ class JupyterKernel:
             # True would make the kernel refuse the next task, too, for a moment after an error.
             "stop_on_error": False,
         }
-        self._execution = _Execution(self._send("execute_request", content), sink, done)
+        execution = self._execution = _Execution("", sink, done, silent=silent)
         try:
+            if self._resubscribed:
+                # The kernel knows of the new subscription when something has come by it.
+                self._resubscribed = False
+                await self.ready()
+            execution.message_id = self._send("execute_request", content)
             return await done
         finally:
             self._execution = None
@@ -155,8 +184,15 @@ class JupyterKernel:
             return
         if execution.busy_since:
             self._interrupt(execution)
-        else:
+        elif not execution.interrupt_when_busy:
             execution.interrupt_when_busy = True
+            if self.begins_within is not None:
+                self._loop.call_later(self.begins_within, self._interrupt_unbegun, execution)
+
+    def _interrupt_unbegun(self, execution: _Execution) -> None:
+        """An interrupt that was accepted is sent, though the kernel does not say that it has begun."""
+        if not execution.busy_since and self._execution is execution:
+            self._begin(execution)
 
     def _interrupt(self, execution: _Execution) -> None:
         """One interrupt; a second one where the first may have hit the kernel's own lines, which can swallow it."""
@@ -207,6 +243,8 @@ class JupyterKernel:
         self._close_monitors()
         while self._read_sockets():
             pass
+        if self._bad_messages > 1:
+            self._say(f"{self._bad_messages} messages of the kernel were left out")
         # What it wrote last, in the pipes.
         self.drain_pipes()
         if self._execution is not None and self._execution.reply is not None:
@@ -247,8 +285,12 @@ class JupyterKernel:
             with suppress(ProcessLookupError):
                 os.killpg(self._pid, number)
 
-    def _send(self, kind: str, content: dict[str, Any]) -> str:
-        message = self._session.send(self._shell, kind, content)
+    def _send(self, kind: str, content: dict[str, Any], socket: Any = None, parent: Any = None) -> str:
+        """Send on the shell channel or another one; the message's id, "" where the kernel leaves a thousand unread."""
+        try:
+            message = self._session.send(socket or self._shell, kind, content, parent=parent)
+        except zmq.Again:
+            return ""
         # Sending may use up the socket's only wake-up for a message that came meanwhile.
         self._loop.call_soon(self._read_sockets)
         return str(message["msg_id"])
@@ -270,7 +312,7 @@ class JupyterKernel:
         and are read on later."""
         for _ in range(_BATCH):
             idle = True
-            for socket, handle in ((self._iopub, self._on_iopub), (self._shell, self._on_shell)):
+            for socket, handle in self._channels():
                 try:
                     frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
@@ -278,15 +320,31 @@ class JupyterKernel:
                 except zmq.ZMQError:
                     return False  # closed
                 idle = False
-                _, frames = self._session.feed_identities(frames)
-                message = self._session.deserialize(frames)
-                if any(map(_SURROGATE.search, frames)):
-                    message["content"] = _bounded_content(message["content"])
-                handle(message)
+                try:
+                    handle(read_message(self._session, frames))
+                except BadMessageError as error:
+                    self._leave_out(str(error))
+                except Exception as error:  # one message of a shape that nobody foresaw: the next ones count
+                    self._leave_out(f"{type(error).__name__}: {error}")
             if idle:
                 return False
         self._loop.call_soon(self._read_sockets)
         return True
+
+    def _channels(self) -> tuple[tuple[Any, Callable[[dict[str, Any]], None]], ...]:
+        """What is read, in this order, and who handles it."""
+        return (self._iopub, self._on_iopub), (self._shell, self._on_shell)
+
+    def _leave_out(self, why: str) -> None:
+        """Count a message that cannot be used; the first one is told, for there may be as many as of good ones."""
+        self._bad_messages += 1
+        if self._bad_messages == 1:
+            shown = " ".join(why.split())[:200]
+            self._say(f"a message of the kernel cannot be used and is left out, as are all that follow: {shown}")
+
+    def _say(self, sentence: str) -> None:
+        """A line in the engine's stderr that is not the kernel's."""
+        self._on_output("stderr", f"[{sentence}]\n".encode(errors="replace"))
 
     def _on_shell(self, message: dict[str, Any]) -> None:
         kind = message["msg_type"]
@@ -295,21 +353,28 @@ class JupyterKernel:
         execution = self._execution
         if execution is None or kind != "execute_reply" or not _is_reply_to(message, execution):
             return
-        execution.reply = message["content"]
-        if execution.idle:
-            self._finish(execution)
-        else:
-            execution.replied = self._loop.time()
-            self._wait_for_idle(execution)
+        execution.reply = read_reply(message["content"])
+        execution.replied = self._loop.time()
+        self._wait_for_idle(execution)
 
     def _wait_for_idle(self, execution: _Execution) -> None:
-        execution.idle_timer = self._loop.call_later(
-            SECOND_HALF_TIMEOUT, self._check_idle, execution, self._iopub_received
-        )
+        """Whatever else may come after a reply, wait for it."""
+        if execution.idle_timer is not None:
+            execution.idle_timer.cancel()
+        if execution.idle and not self.settles:
+            self._finish(execution)
+            return
+        quiet = execution.idle or execution.unnamed_idle or self._never_idle
+        wait = self.settles if execution.idle else QUIET if quiet else SECOND_HALF_TIMEOUT
+        execution.idle_timer = self._loop.call_later(wait, self._check_idle, execution, self._iopub_received, quiet)
 
-    def _check_idle(self, execution: _Execution, received: int) -> None:
+    def _check_idle(self, execution: _Execution, received: int, quiet: bool) -> None:
         if self._iopub_received != received and self._loop.time() < execution.replied + SECOND_HALF_LONGEST:
             self._wait_for_idle(execution)
+            return
+        self._never_idle = not self._idle_seen
+        if quiet or execution.silent:
+            self._finish(execution)
         else:
             self._finish_without_idle(execution)
 
@@ -317,45 +382,65 @@ class JupyterKernel:
         kind, content = message["msg_type"], message["content"]
         self._iopub_seen.set()
         self._iopub_received += 1
+        status = kind == "status"
+        state = content.get("execution_state") if status else None
+        if state == "idle":
+            self._idle_seen, self._never_idle = True, False
         execution = self._execution
-        if execution is not None and not _is_reply_to(message, execution):
+        named = bool(message["parent_header"].get("msg_id"))
+        self._parent_seen[status] |= named
+        # A message that does not say what it belongs to is the running task's, where the kernel never says it.
+        if execution is not None and not (_is_reply_to(message, execution) if named else not self._parent_seen[status]):
             execution = None
         if kind == "stream":
             name = "stderr" if content.get("name") == "stderr" else "stdout"
             text = str(content.get("text", ""))
             self._on_output(name, text.encode(errors="replace"))
             if execution is not None:
+                self._begin(execution)
                 execution.sink.stream(name, text)
         elif execution is None:
             return
-        elif kind == "status":
-            if content.get("execution_state") == self.begins_with:
-                self._begin(execution)
-            if content.get("execution_state") == "idle":
-                execution.idle = True
-                if execution.reply is not None:
-                    self._finish(execution)
-                else:
-                    execution.idle_timer = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
-        elif kind == "execute_input":
-            if self.begins_with == kind:
+        elif state == "idle":
+            self._on_idle(execution, named=named)
+        elif status or kind == "execute_input":
+            if self.begins_with in (kind, state):
                 self._begin(execution)
         else:
+            self._begin(execution)
             execution.sink.message(kind, content)
 
+    def _on_idle(self, execution: _Execution, *, named: bool) -> None:
+        if not named:
+            # It may be the end of what came before, such as a kernel_info_request.
+            execution.unnamed_idle = True
+        else:
+            execution.idle = True
+        if execution.reply is not None:
+            self._wait_for_idle(execution)
+        elif named:
+            execution.idle_timer = self._loop.call_later(SECOND_HALF_TIMEOUT, self._finish, execution)
+
     def _begin(self, execution: _Execution) -> None:
+        if execution.busy_since:
+            return
         execution.busy_since = self._loop.time()
         if execution.interrupt_when_busy:
             execution.interrupt_when_busy = False
             self._interrupt(execution)
 
     def _finish_without_idle(self, execution: _Execution) -> None:
-        """The iopub channel is lost: end this execution, and give the next one a channel again."""
-        self._on_output("stderr", b"[output was lost: the kernel sent a message over the limit]\n")
+        """The iopub channel may be lost: end this execution, and give the next one a channel again."""
+        self._say(
+            f"the kernel answered and did not say that it is idle: output was lost if it sent a message over "
+            f"{MAX_MESSAGE_BYTES >> 20} MiB"
+        )
         self._loop.remove_reader(self._iopub.FD)
         self._iopub.close()
         self._iopub = self._connect(zmq.SUB, "iopub")
         self._loop.add_reader(self._iopub.FD, self._read_sockets)
+        self._iopub_seen.clear()
+        self._resubscribed = True
         self._finish(execution)
 
     def _finish(self, execution: _Execution) -> None:
@@ -388,12 +473,6 @@ class JupyterKernel:
         if descriptor is not None:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
-
-
-def _bounded_content(content: dict[str, Any]) -> dict[str, Any]:
-    """A message's content with a question mark for each character that UTF-8 cannot hold."""
-    whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
-    return whole
 
 
 def _is_reply_to(message: dict[str, Any], execution: _Execution) -> bool:

@@ -1,0 +1,67 @@
+"""Reads a kernel's messages: checks their signature and their shape. No sockets, no clocks.
+
+What a kernel sends is not to be trusted: whatever cannot be used is a BadMessageError and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from linkis_ecm.agent.lean import lean_package
+
+lean_package("jupyter_client")
+lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
+from jupyter_client.session import Session  # noqa: E402
+
+# Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class BadMessageError(Exception):
+    """A message cannot be used; the text says why, in a few words."""
+
+
+def session(key: str) -> Session:
+    """What signs and checks the messages of one kernel. Raises ValueError where `key` is empty."""
+    if not key:
+        raise ValueError("a kernel's channels need a key: without one, nothing is signed or checked")
+    return Session(key=key.encode(), username="")
+
+
+def read_message(checks: Session, frames: list[bytes]) -> dict[str, Any]:
+    """One message; its `content` and its `parent_header` are objects, its `msg_type` is a text.
+
+    Raises BadMessageError.
+    """
+    try:
+        _, parts = checks.feed_identities(frames)
+        message: dict[str, Any] = checks.deserialize(parts)
+        if any(map(_SURROGATE.search, parts)):
+            message["content"] = _bounded_content(message["content"])
+    except Exception as error:  # the library raises what it comes across
+        raise BadMessageError(f"{type(error).__name__}: {error}"[:200]) from None
+    if message["parent_header"] is None:
+        # As some kernels write that there is none; others write {}.
+        message["parent_header"] = {}
+    for name, kind in (("msg_type", str), ("parent_header", dict), ("content", dict)):
+        if not isinstance(message[name], kind):
+            raise BadMessageError(f"its {name} is {type(message[name]).__name__}")
+    return message
+
+
+def read_reply(content: dict[str, Any]) -> dict[str, Any]:
+    """An execute_reply's content: what of it is used (`Executor.execute`), and only in the form that it is used in."""
+    reply: dict[str, Any] = {"status": str(content.get("status"))}
+    if isinstance(count := content.get("execution_count"), int) and not isinstance(count, bool):
+        reply["execution_count"] = count
+    if isinstance(payload := content.get("payload"), list):
+        reply["payload"] = [part for part in payload if isinstance(part, dict)]
+    return reply
+
+
+def _bounded_content(content: dict[str, Any]) -> dict[str, Any]:
+    """A message's content with a question mark for each character that UTF-8 cannot hold."""
+    whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return whole
