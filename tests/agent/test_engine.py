@@ -31,6 +31,8 @@ class Scripted:
         self.deaf = False
         self.warm = asyncio.Event()
         self.warm.set()
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.next: Scripted | None = None
         self.is_closed = False
         self.interrupts: list[float] = []
@@ -38,7 +40,8 @@ class Scripted:
         self.sink: OutputSink | None = None
         self._done: asyncio.Future[dict[str, Any]] | None = None
 
-    async def ready(self) -> None: ...
+    async def ready(self) -> None:
+        await self.answers.wait()
 
     async def execute(self, code: str, sink: OutputSink, *, silent: bool = False) -> dict[str, Any]:
         if silent:
@@ -89,7 +92,7 @@ async def turns(ready: Callable[[], bool]) -> None:
 class Run:
     """An Idle engine and its kernel; times count from when it became so."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start_timeout: float = 120.0) -> None:
         self.kernel = Scripted()
         self.loop = asyncio.get_running_loop()
         self.begun = self.loop.time()
@@ -97,7 +100,7 @@ class Run:
         kernel: Any = self.kernel
         self.engine = Engine(
             executor=kernel, logs=logs, usage=Usage(str(folder), "/nowhere"),
-            timings={"kernelReady": 0.0}, on_change=lambda: None, clock=self.now,
+            timings={"kernelReady": 0.0}, on_change=lambda: None, clock=self.now, start_timeout=start_timeout,
         )  # fmt: skip
 
     def now(self) -> float:
@@ -232,3 +235,55 @@ async def test_a_restart_while_the_kernel_warms_up_is_answered_by_the_next_one(t
     finally:
         living.cancel()
         await asyncio.wait((living,))
+
+
+async def test_a_kernel_that_never_answers_its_warm_up_runs_tasks_and_their_timeouts_count(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.kernel.warm.clear()
+    living = asyncio.create_task(run.engine.run())
+    try:
+        await turns(lambda: run.engine.state == "Idle")
+        task = run.engine.submit(task_id="t", code="code", timeout=3)
+        await task.done
+        assert task.status == "Timeout"
+        assert run.now() == pytest.approx(engine_module.WARM_UP_TIMEOUT + 3)
+    finally:
+        living.cancel()
+        await asyncio.wait((living,))
+
+
+@pytest.mark.parametrize("limit", [120.0, 480.0, 3600.0])
+async def test_a_kernel_has_the_engines_own_start_timeout(tmp_path: Path, limit: float) -> None:
+    run = Run(tmp_path, start_timeout=limit)
+    run.kernel.answers.clear()
+    await run.engine.run()
+    assert run.now() == pytest.approx(limit)
+    assert (run.engine.state, run.engine.reason) == ("Failed", "KernelStartTimeout")
+    assert run.engine.message == f"the kernel did not answer within {limit:g} s of its start"
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_a_kernel_that_exits_with_0_before_any_code_ran_has_failed(tmp_path: Path, ready: bool) -> None:
+    run = Run(tmp_path)
+    if not ready:
+        run.kernel.answers.clear()
+    living = asyncio.create_task(run.engine.run())
+    try:
+        await turns(lambda: run.engine.state == ("Idle" if ready else "Starting"))
+        run.engine.child_exited(1, 0)
+        assert await run.engine.ended == 1
+        assert (run.engine.state, run.engine.reason) == ("Failed", "KernelDied")
+        assert "exited with code 0 before any code ran: what starts it must stay with it" in run.engine.message
+    finally:
+        living.cancel()
+        await asyncio.wait((living,))
+
+
+async def test_a_kernel_that_exits_with_0_after_a_task_ends_the_engine_and_exit_is_not_blamed(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task()
+        run.kernel.end()
+        await task.done
+        run.engine.child_exited(1, 0)
+        assert await run.engine.ended == 0
+        assert run.engine.message == "the kernel ended by itself with exit code 0, after its last task"

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from jupyter_client.session import Session
 from linkis_ecm.agent.executors import jupyter
 from linkis_ecm.agent.executors.ipython import IPythonKernel
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
+from linkis_ecm.agent.settings import read_settings
+from linkis_ecm.engine.launch import PodSettings
+from linkis_ecm.engine.podspec import build_pod
+from linkis_ecm.engine.view import engine_view
+from linkis_ecm.model.plugin import EngineConnPluginSpec
 from tools.testkit import fake_kernel
 from tools.testkit.agent_process import AgentProcess, children, command_line, until
 
@@ -214,3 +220,66 @@ def test_code_that_asks_for_input_gets_none_and_goes_on(start: Start, tmp_path: 
     assert texts == ["[the code asks for input, which nobody can give here: it gets empty lines]\n", "got ''\n"]
     assert "the code asks for input" in agent.log("stderr")
     assert agent.outputs("print next")[0]["text"] == "next\n"
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("habit", ["forks", "exits"])
+def test_a_kernel_that_exits_at_once_has_not_been_ended_by_code(habit: str, start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", habit), wait=False)
+    assert agent.exit_code() == 1
+    words = agent.log("stdout") + agent.log("stderr")
+    assert "the kernel exited with code 0 before any code ran: what starts it must stay with it" in words
+    assert "exit()" not in words
+
+
+def test_a_kernel_that_ends_after_a_task_is_not_told_as_an_exit_of_the_code(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", "exits-later"))
+    agent.execute("print last")
+    assert agent.exit_code() == 0
+    words = agent.log("stdout") + agent.log("stderr")
+    assert "the kernel ended by itself with exit code 0, after its last task" in words
+
+
+# -- the operator's environment ----------------------------------------------------------------------------------------
+
+# What the test's own agent has in their place: its port, its folder, and nobody to report to.
+OF_THE_TEST = {"ECM_LOG_DIR", "ECM_AGENT_PORT", "ECM_REPORT_URL"}
+
+
+def environment_of(engine_type: str, *, mode: str = "computation", **plugin: object) -> dict[str, str]:
+    """What the operator sets in an engine's container, with a plugin of that type."""
+    metadata = {
+        "namespace": "ns", "name": "w", "uid": "u1", "resourceVersion": "5", "generation": 1,
+        "creationTimestamp": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    created = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    engine = engine_view({"metadata": metadata, "spec": {"plugin": "p", "user": "hadoop", "mode": mode}}, epoch=created)
+    assert engine.spec is not None
+    spec = EngineConnPluginSpec.model_validate(
+        {"engineType": engine_type, "engineVersion": "1", "image": "image:1", "runTypes": ["x"],
+         "defaultResources": {"cpu": "1", "memory": "1Gi"}} | plugin
+    )  # fmt: skip
+    pod = build_pod(engine, engine.spec, spec, ticket="t", attempt=0, settings=PodSettings(report_url="http://o:9103"))
+    return {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"] if "value" in one}
+
+
+@pytest.mark.parametrize("engine_type", ["python", "fake", "typescript", "my_own_2"])
+def test_an_agent_starts_with_what_the_operator_sets_for_any_engine_type(
+    engine_type: str, start: Start, tmp_path: Path
+) -> None:
+    environment = environment_of(engine_type)
+    assert environment["ECM_ENGINE_TYPE"] == engine_type
+    kept = {name: value for name, value in environment.items() if name not in OF_THE_TEST}
+    agent = start(**kept | foreign(tmp_path / "path"))
+    assert agent.outputs("print 1")[0]["text"] == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"), [(None, 480.0), ("30m", 1800.0), ("5s", 5.0), ("2400h", 86400.0), ("0s", 0.05)]
+)
+def test_the_agents_start_timeout_is_the_engines(timeout: str | None, seconds: float) -> None:
+    environment = environment_of("python", **({"startTimeout": timeout} if timeout else {}))
+    settings = read_settings(environment)
+    assert settings.start_timeout == seconds

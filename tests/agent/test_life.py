@@ -228,7 +228,7 @@ def test_a_kernel_does_not_outlive_its_agent(start: Start) -> None:
         ({"ECM_AGENT_PORT": "http"}, "ECM_AGENT_PORT is 'http': write a whole number from 0 to 65535"),
         ({"ECM_REPORT_URL": "ftp://x"}, "ECM_REPORT_URL is 'ftp://x': write it like http://host:9103"),
         ({"ECM_REPORT_PERIOD": "often"}, "ECM_REPORT_PERIOD is 'often': write a number of seconds"),
-        ({"ECM_ENGINE_TYPE": "spark"}, "ECM_ENGINE_TYPE is 'spark': this agent runs engines of type python only"),
+        ({"ECM_START_TIMEOUT": "soon"}, "ECM_START_TIMEOUT is 'soon': write a number of seconds"),
         ({"ECM_LOG_DIR": "/nowhere"}, "ECM_LOG_DIR cannot be written: "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -101,6 +101,7 @@ class _Agent:
             on_change=reporter.changed,
             on_task_over=results.task_over,
             once=settings.mode == "once",
+            start_timeout=settings.start_timeout,
         )
         self._engine = engine
 

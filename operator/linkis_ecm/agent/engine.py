@@ -19,7 +19,7 @@ from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
-from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook
+from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook, TaskSink
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
 from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
 from linkis_ecm.agent.usage import Usage
@@ -29,8 +29,9 @@ STARTING, IDLE, BUSY, SHUTTING_DOWN, FAILED = "Starting", "Idle", "Busy", "Shutt
 RUNNING, SUCCESS = "Running", "Success"
 # Tasks that may wait behind the running one.
 MAX_WAITING = 16
-# A kernel that has not answered by then will not: its imports take 0.3 s, 10 s on a starved node.
-START_TIMEOUT = 120.0
+# A kernel that has not answered its first, empty execution by then may never: some answer no silent one. The tasks that
+# wait get their turn, and their timeouts count. Its imports take 0.1 s, some seconds on a starved node.
+WARM_UP_TIMEOUT = 10.0
 # How long an interrupted task may take to end before its caller is answered without it.
 INTERRUPT_TIMEOUT = 3.0
 # How long a stopping kernel may run its exit handlers; longer where the grace is not over, which a busy node may need.
@@ -63,6 +64,7 @@ class Engine:
         on_change: Callable[[], None],
         on_task_over: Callable[[Task], None] = lambda _: None,
         once: bool = False,
+        start_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._executor = executor
@@ -72,6 +74,7 @@ class Engine:
         self.tasks = TaskBook(logs.directory, clock, on_task_over)
         self._usage = usage
         self._once = once
+        self._start_timeout = start_timeout
         self._on_change = on_change
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -230,8 +233,7 @@ class Engine:
             try:
                 if not await self._ready(ready):
                     return
-                # The first execution imports what all later ones find: better now than in a user's first task.
-                await self._executor.execute("", Outputs(), silent=True)
+                await self._warm_up()
                 # One that was asked for meanwhile is still to come: this executor is on its way out.
                 if self._replaced is not self._executor:
                     self._end_restart()
@@ -251,6 +253,17 @@ class Engine:
                 self._fail("KernelDied", f"the kernel could not be started again: {error}", 1)
                 return
             ready = ""
+
+    async def _warm_up(self) -> None:
+        """The first execution imports what all later ones find: better now than in a user's first task."""
+        try:
+            # Not wait_for: it can swallow a cancellation.
+            async with asyncio.timeout(WARM_UP_TIMEOUT):
+                await self._executor.execute("", Outputs(), silent=True)
+        except TimeoutError:
+            self._logs.event(
+                "WARN", f"the kernel did not answer an empty execution within {WARM_UP_TIMEOUT:g} s: tasks start anyway"
+            )
 
     def _end_restart(self) -> None:
         restarting, self._restarting = self._restarting, None
@@ -292,9 +305,12 @@ class Engine:
     async def _ready(self, state: str) -> bool:
         """Wait for the kernel's answer and enter `state`, if one is given; False where it did not come in time."""
         try:
-            await asyncio.wait_for(self._executor.ready(), START_TIMEOUT)
+            async with asyncio.timeout(self._start_timeout):
+                await self._executor.ready()
         except TimeoutError:
-            self._fail("KernelStartTimeout", f"the kernel did not answer within {START_TIMEOUT:g} s of its start", 1)
+            self._fail(
+                "KernelStartTimeout", f"the kernel did not answer within {self._start_timeout:g} s of its start", 1
+            )
             return False
         if not state:
             return True
@@ -321,11 +337,16 @@ class Engine:
             self._arrived.set()  # run() goes on with another kernel
             return
         self._last_task = running
-        if end == (0, 0) and running is None and self.timings["kernelReady"]:
-            # The user's own exit() ends the kernel cleanly after its task.
-            self.stop(grace=0.0, reason="the code called exit()")
+        if end == (0, 0) and running is None and self.counters["tasksStarted"]:
+            # What a task left behind ended it, such as a thread: the code's own exit() is told by its reply.
+            self.stop(grace=0.0, reason="the kernel ended by itself with exit code 0, after its last task")
             return
         how, code = self._how_it_ended(end)
+        if end == (0, 0) and running is None:
+            how += (
+                " before any code ran: what starts it must stay with it, as a program does that neither forks nor"
+                " leaves the kernel in the background"
+            )
         if running is not None:
             _error(running, "KernelDied", how, self._logs.last_stderr_lines(MAX_STDERR_LINES))
             self._end_task(running, TASK_FAILED)
@@ -363,7 +384,7 @@ class Engine:
             timers.append(self._loop.call_later(task.timeout, self._time_out, task))
             timers.append(self._loop.call_later(task.timeout + INTERRUPT_TIMEOUT, self._abandon_task, task))
         try:
-            reply = await self._executor.execute(task.code, _Sink(task))
+            reply = await self._executor.execute(task.code, TaskSink(task))
         except ExecutorGoneError:
             meant = self._stopping is not None or self._restarting is not None
             self._end_task(task, CANCELLED if meant else TASK_FAILED)
@@ -458,22 +479,6 @@ _REFUSALS = {
     SHUTTING_DOWN: "the engine is ShuttingDown and takes no more code: create another engine",
     FAILED: "the engine has Failed and takes no more code: create another engine",
 }
-
-
-class _Sink:
-    """A task's outputs, and the wake-up of those who follow it."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._outputs = task.outputs or Outputs()
-
-    def stream(self, name: str, text: str) -> None:
-        self._outputs.stream(name, text)
-        self._task.notify_changed()
-
-    def message(self, kind: str, content: dict[str, Any]) -> None:
-        self._outputs.message(kind, content)
-        self._task.notify_changed()
 
 
 def _error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:

@@ -38,8 +38,8 @@ class Settings:
     host: str
     port: int
     log_dir: str
-    engine_type: str
     stop_grace: float
+    start_timeout: float = 120.0
     mode: str = "computation"
     # What stdout and stderr each keep, and all files of the log folder together, of a volume over whose limit (4 GiB:
     # podspec.LOG_VOLUME) the kubelet evicts the pod.
@@ -49,9 +49,6 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in `environment`. Raises SettingsError."""
-    engine_type = environment.get("ECM_ENGINE_TYPE", "python")
-    if engine_type != "python":
-        raise SettingsError(f"ECM_ENGINE_TYPE is {engine_type!r}: this agent runs engines of type python only")
     report_host, report_port = _report_address(environment.get("ECM_REPORT_URL", ""))
     key = environment.get("ECM_AGENT_KEY", "")
     if not key and not report_host:
@@ -72,9 +69,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         host=environment.get("ECM_AGENT_HOST", ""),
         port=_whole(environment, "ECM_AGENT_PORT", 9105, top=65535),
         log_dir=environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR,
-        engine_type=engine_type,
         # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
+        start_timeout=_seconds(environment, "ECM_START_TIMEOUT", 120.0),
         mode=_mode(environment.get("ECM_MODE", "")),
         log_file_bytes=_whole(environment, "ECM_LOG_FILE_MIB", 512, low=8, top=1 << 20) * MIB,
         log_total_bytes=_whole(environment, "ECM_LOG_TOTAL_MIB", 2048, low=32, top=1 << 20) * MIB,

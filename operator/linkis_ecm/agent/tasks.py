@@ -176,3 +176,19 @@ def _error(task: Task) -> str:
         if part["type"] == "error":
             return f"{part['name']}: {part['value']}"[:500]
     return ""
+
+
+class TaskSink:
+    """A task's outputs, and the wake-up of those who follow it."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._outputs = task.outputs or Outputs()
+
+    def stream(self, name: str, text: str) -> None:
+        self._outputs.stream(name, text)
+        self._task.notify_changed()
+
+    def message(self, kind: str, content: dict[str, Any]) -> None:
+        self._outputs.message(kind, content)
+        self._task.notify_changed()

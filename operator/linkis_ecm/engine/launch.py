@@ -105,9 +105,13 @@ def agent_env(
     ticket: str,
     attempt: int,
     grace: int,
+    start_timeout: float,
     settings: PodSettings,
 ) -> list[dict[str, Any]]:
-    """The agent's environment (docs/design/interfaces.md). `grace` is in seconds. No value of it is secret."""
+    """The agent's environment (docs/design/interfaces.md). `grace` and `start_timeout` are in seconds.
+
+    No value of it is secret.
+    """
     values = {
         "ECM_NAMESPACE": engine.namespace,
         "ECM_NAME": engine.name,
@@ -123,6 +127,8 @@ def agent_env(
         "ECM_ENGINE_TYPE": engine_type,
         "ECM_STOP_GRACE": str(max(grace, 1)),
         "ECM_MODE": mode,
+        # Within the agent's bounds.
+        "ECM_START_TIMEOUT": f"{min(max(start_timeout, 0.05), 86400.0):g}",
     }
     pod_uid = {"name": "ECM_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [*({"name": name, "value": value} for name, value in values.items()), pod_uid]

@@ -140,7 +140,7 @@ def build_pod(
         volumes = [{"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}}, launch.identity_volume(), *volumes]
         env += launch.agent_env(
             engine, engine_type=plugin.engine_type, mode=spec.mode, ticket=ticket, attempt=attempt, grace=grace,
-            settings=settings,
+            start_timeout=parse_duration(spec.start_timeout or plugin.start_timeout), settings=settings,
         )  # fmt: skip
     elif spec.mode == "once":
         raise InvalidSpecError(
