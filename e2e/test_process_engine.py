@@ -175,7 +175,7 @@ def test_a_process_that_does_not_answer_for_a_while_stays_and_says_so(processes:
 
 
 @pytest.mark.parametrize("launch", [HTTP, {"kind": "process", "port": 8080}, {"kind": "process"}], ids=str)
-@pytest.mark.parametrize(("code", "state", "reason"), [("0", "Success", "Completed"), ("3", "Failed", "AgentExited")])
+@pytest.mark.parametrize(("code", "state", "reason"), [("0", "Success", "Completed"), ("3", "Failed", "ProcessExited")])
 def test_an_exit_code_tells_the_end_and_the_log_is_kept(
     processes: Processes, gateway: Gateway, launch: dict[str, Any], code: str, state: str, reason: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_crashed_process_is_restarted_by_its_policy(processes: Processes) -> N
     name = processes.ready(HTTP, restartPolicy={"type": "OnFailure", "maxAttempts": 2})
     inside(name, "printf 7 > /tmp/go")
     again = until_holds("attempt 1", lambda: status(name), lambda found: found.get("attempt") == 1)
-    assert again["lastEnd"]["reason"] == "AgentExited"
+    assert again["lastEnd"]["reason"] == "ProcessExited"
     until_state(name, "Idle", seconds=120)
     inside(name, "printf 7 > /tmp/go")
     until_state(name, "Failed")

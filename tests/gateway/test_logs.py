@@ -9,12 +9,15 @@ import asyncio
 import os
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from linkis_ecm.gateway.agents.link import no_agent
+from linkis_ecm.gateway.logs import source
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tools.testkit.clocks import LoopClock
 from tools.testkit.gateways import BASE, EM, PATIENCE, Harness
@@ -326,3 +329,29 @@ async def test_a_malformed_log_page_of_an_agent_is_refused(gw: Harness, content:
     answer = await gw.get("getEngineLogs", {"engineId": engine["metadata"]["uid"]})
     assert answer.http == 502
     assert "without lines" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("has_agent", "log_type", "words"),
+    [
+        (True, "gc", "written no such log: ask for logType stdout or stderr"),
+        (False, "gc", "written no such log: ask for logType stdout or stderr"),
+        (True, "stdout", "This engine has written nothing to it"),
+        (False, "stdout", "what its container printed is kept as stdout, and there is none"),
+        (False, "stderr", "what its container printed is kept as stdout, and there is none"),
+    ],
+)
+def test_a_log_that_is_missing_is_not_asked_for_again(has_agent: bool, log_type: str, words: str) -> None:
+    engine: Any = SimpleNamespace(log_dir_suffix="a/b", has_agent=has_agent)
+    assert words in str(source.missing(engine, log_type))
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [("h:8080", "use it at h:8080, and read its log with"), ("h:0", "it listens nowhere: read its log with")],
+)
+def test_a_process_without_a_port_is_not_to_be_used_at_one(instance: str, words: str) -> None:
+    engine: Any = SimpleNamespace(
+        title="engine w", launch="process", service_instance=instance, pod_name="p", namespace="ns"
+    )
+    assert words in str(no_agent(engine))

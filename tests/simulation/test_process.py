@@ -78,7 +78,7 @@ async def test_a_process_that_does_not_answer_for_a_while_stays_and_says_so(worl
 
 @pytest.mark.parametrize(
     ("code", "why", "state", "reason"),
-    [(0, "", "Success", "Completed"), (3, "", "Failed", "AgentExited"), (137, "OOMKilled", "Failed", "OOMKilled")],
+    [(0, "", "Success", "Completed"), (3, "", "Failed", "ProcessExited"), (137, "OOMKilled", "Failed", "OOMKilled")],
 )
 async def test_an_exit_tells_the_end(world: World, code: int, why: str, state: str, reason: str) -> None:
     install(world)
@@ -107,7 +107,7 @@ async def test_a_crashed_process_is_restarted_by_its_policy(world: World) -> Non
     world.exit_pod(world.pods("w")[0], 3)
     await world.until(lambda: world.status("w").get("attempt") == 1)
     await world.until_state("w", "Idle")
-    assert world.status("w")["lastEnd"]["reason"] == "AgentExited"
+    assert world.status("w")["lastEnd"]["reason"] == "ProcessExited"
     assert world.status("w")["launch"]["kind"] == "process"
     world.exit_pod(world.pods("w")[0], 3)
     await world.until_state("w", "Failed")

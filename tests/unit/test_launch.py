@@ -104,6 +104,7 @@ def ended(code: int, reason: str = "Error", message: str = "") -> Terminated:
 
 
 oom, clean = ended(137, "OOMKilled"), ended(0, "Completed")
+start_error = ended(128, "StartError")
 stopped = {"desiredState": "Stopped"}
 deleting = {"deleting": True, "deleted_at": at(9), "grace_ends_at": at(39)}
 SILENT = Silence(at(0), 9, at(900), "ready")
@@ -176,12 +177,17 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[Any
      "ProcessReady", (CollectEvidence,)),
     ("exit 0", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
      "Completed", ()),
-    ("exit 0 before anybody saw it ready", lambda: snapshot(
-        engine=engine(STARTING), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS, "Completed", ()),
+    ("exit 0 before it was ready", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.FAILED, "ProcessNeverReady", ()),
+    ("exit 0 before anybody saw it, of one that nobody waits for", lambda: snapshot(
+        engine=engine(STARTING | {"launch": NO_PORT}), pod=pod(terminated=clean), evidence=COLLECTED), 9, S.SUCCESS,
+     "Completed", ()),
+    ("its command is not there", lambda: snapshot(
+        engine=engine(STARTING), pod=pod(terminated=start_error), evidence=COLLECTED), 9, S.FAILED, "StartError", ()),
     ("exit 3", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=ended(3)), evidence=COLLECTED), 9, S.FAILED,
-     "AgentExited", ()),
+     "ProcessExited", ()),
     ("exit 3 while starting", lambda: snapshot(
-        engine=engine(STARTING), pod=pod(terminated=ended(3)), evidence=COLLECTED), 9, S.FAILED, "AgentExited", ()),
+        engine=engine(STARTING), pod=pod(terminated=ended(3)), evidence=COLLECTED), 9, S.FAILED, "ProcessExited", ()),
     ("out of memory", lambda: snapshot(engine=engine(IDLE), pod=pod(terminated=oom), evidence=COLLECTED), 9, S.FAILED,
      "OOMKilled", ()),
     ("evicted", lambda: snapshot(engine=engine(IDLE), pod=pod(phase="Failed", reason="Evicted"), evidence=COLLECTED),
@@ -203,7 +209,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[Any
      S.SUCCESS, "Completed", ()),
     ("a crash is no infrastructure", lambda: snapshot(
         engine=engine(IDLE, restartPolicy={"type": "OnInfrastructureFailure"}), pod=pod(terminated=ended(3)),
-        evidence=COLLECTED), 9, S.FAILED, "AgentExited", ()),
+        evidence=COLLECTED), 9, S.FAILED, "ProcessExited", ()),
     ("a start that timed out is tried again", lambda: snapshot(
         engine=engine(STARTING, restartPolicy={"type": "OnFailure"}), pod=pod(), evidence=COLLECTED), 121, S.STARTING,
      "Restarting", (DeletePod("w-pod-0", "p1", AFTER_GRACE),)),
@@ -444,3 +450,26 @@ def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: floa
     status = merged(s.engine.status, decision.patch)
     again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
     assert again.patch == {}
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "message", "words"),
+    [
+        ("Error", 3, "boom", "process ended with an error. Its exit code was 3. Its last lines: boom. See its log"),
+        ("Error", 3, "boom!", "Its last lines: boom! See its log"),
+        ("Error", 3, "", "Its exit code was 3. See its log, which is kept as its stdout."),
+        ("Completed", 0, "done", "before it was ready. Its exit code was 0. Its last lines: done. Let the program"),
+        (
+            "StartError", 128, 'exec: "nope": executable file not found in $PATH',
+            "The engine's container could not be started. Kubernetes says StartError: "
+            'exec: "nope": executable file not found in $PATH. Mend the EngineConnPlugin\'s command',
+        ),
+        ("ContainerCannotRun", 127, "no such file", "Kubernetes says ContainerCannotRun: no such file. Mend"),
+    ],
+)  # fmt: skip
+def test_a_process_that_failed_is_told_with_a_remedy_that_it_has(why: str, code: int, message: str, words: str) -> None:
+    gone = pod(terminated=Terminated(why, code, 0, message, at(8)))
+    told = decided(snapshot(engine=engine(STARTING), pod=gone, evidence=COLLECTED), 9).message
+    assert words in told
+    assert "agent" not in told.lower()
+    assert "stderr" not in told

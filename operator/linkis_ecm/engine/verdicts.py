@@ -23,6 +23,8 @@ _IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureV
 # What waiting does not change.
 _IMAGE_FATAL = {"InvalidImageName", "ErrImageNeverPull"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
+# What the container runtimes say of a command that is not there or cannot be run.
+_START_ERRORS = {"StartError", "ContainerCannotRun"}
 _NODE_LOST = {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "DeletionByTaintManager", "DeletionByPodGC"}
 _EVICTED = {"Evicted", "EvictionByEvictionAPI", "TerminationByKubelet"}
 _PREEMPTED = {"PreemptionByScheduler", "Preempting"}
@@ -39,7 +41,8 @@ class Verdict:
     @property
     def message(self) -> str:
         """The reason's sentence, the details, the remedy."""
-        return " ".join(part for part in (self.reason.sentence, self.details, self.reason.remedy) if part)
+        parts = self.reason.sentence, with_full_stop(self.details), self.reason.remedy
+        return " ".join(part for part in parts if part)
 
 
 def start_problem(pod: PodView) -> Verdict | None:
@@ -67,11 +70,11 @@ def _memory(pod: PodView, report: Report | None) -> str:
 
 
 def verdict_of_ended_pod(
-    pod: PodView, report: Report | None, *, was_ready: bool, once: bool
+    pod: PodView, report: Report | None, *, was_ready: bool, once: bool, process: bool = False
 ) -> tuple[EngineState, Verdict]:
     """The final state of an engine whose pod ended by itself, and why.
 
-    With `once`, exit code 0 is a success even if the engine was never seen ready.
+    With `once`, exit code 0 is a success even if the engine was never seen ready. `process`: no agent ran in it.
     """
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
@@ -88,11 +91,16 @@ def verdict_of_ended_pod(
     if pod.deleting:
         # The agent drains on SIGTERM and exits with 0, but the operator did not delete the pod, so this is a failure.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
+    exited = reasons.PROCESS_EXITED if process else reasons.AGENT_EXITED
     if ended is None:
-        return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, pod.message or pod.reason)
+        return EngineState.FAILED, Verdict(exited, pod.message or pod.reason)
+    if ended.reason in _START_ERRORS:
+        return EngineState.FAILED, Verdict(reasons.START_ERROR, _details(ended.reason, ended.message))
     if ended.exit_code == 0 and (was_ready or once):
         return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
-    return EngineState.FAILED, Verdict(reasons.AGENT_EXITED, _exit(ended.exit_code, ended.signal, ended.message))
+    if process and ended.exit_code == 0:
+        exited = reasons.PROCESS_NEVER_READY
+    return EngineState.FAILED, Verdict(exited, _exit(ended.exit_code, ended.signal, ended.message))
 
 
 def reported_verdict(report: Report) -> Verdict:
@@ -103,8 +111,14 @@ def reported_verdict(report: Report) -> Verdict:
 
 def as_sentence(text: str) -> str:
     """Another program's text as a sentence, with a capital letter and a full stop."""
+    text = with_full_stop(text)
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def with_full_stop(text: str) -> str:
+    """The text so that another sentence can follow it."""
     text = text.strip()
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
+    return f"{text}." if text and not text.endswith((".", "!", "?")) else text
 
 
 def _exit(code: int, signal: int, message: str) -> str:

@@ -143,6 +143,20 @@ KERNEL_DIED = _reason(
 AGENT_EXITED = _reason(
     "AgentExited", "The engine's container ended with an error.", "See the last lines of stderr in the engine's log."
 )
+PROCESS_EXITED = _reason(
+    "ProcessExited", "The engine's process ended with an error.", "See its log, which is kept as its stdout."
+)
+PROCESS_NEVER_READY = _reason(
+    "ProcessNeverReady",
+    "The engine's process ended before it was ready.",
+    "Let the program stay in the foreground and listen on launch.port; for a program that does its work and ends, leave"
+    " launch.port out of the EngineConnPlugin.",
+)
+START_ERROR = _reason(
+    "StartError",
+    "The engine's container could not be started.",
+    "Mend the EngineConnPlugin's command and args, or its image, which must hold the program.",
+)
 JOB_FAILED = _reason(
     "JobFailed", "The engine's job ended with an error.", "See the traceback in the engine's stderr and in its result."
 )

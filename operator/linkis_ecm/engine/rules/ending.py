@@ -52,9 +52,13 @@ def how_it_ended(case: Situation, pod: PodView) -> Outcome:
     s, stop = case.s, case.stop
     if stop is not None and stop.reason is not reasons.KERNEL_DIED:
         return case.stopped(stop)
-    # A job or a process may end before a pass saw it ready. Its exit code says whether it succeeded.
-    once = (s.engine.spec is not None and s.engine.spec.mode == "once") or not launch.has_agent(case.launch)
-    state, verdict = verdicts.verdict_of_ended_pod(pod, s.report, was_ready=facts.was_ready(s), once=once)
+    # A job, or a process that nobody waits for, may end before a pass saw it ready; its exit code says whether it
+    # succeeded. One with a port is a session: ended before it took a connection, it has failed.
+    process = not launch.has_agent(case.launch)
+    once = (s.engine.spec is not None and s.engine.spec.mode == "once") or (process and case.launch.port is None)
+    state, verdict = verdicts.verdict_of_ended_pod(
+        pod, s.report, was_ready=facts.was_ready(s), once=once, process=process
+    )
     return Outcome(state=state, verdict=verdict, since=case.now)
 
 

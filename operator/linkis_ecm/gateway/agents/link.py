@@ -48,10 +48,12 @@ def can_ask_agent(engine: KnownEngine) -> bool:
 
 def no_agent(engine: KnownEngine) -> Refused:
     """The refusal for an engine whose pod runs a process without an agent."""
+    # A process without a launch.port has port 0.
+    listens = not engine.service_instance.endswith(":0")
+    use = f"use it at {engine.service_instance}, and read its log" if listens else "it listens nowhere: read its log"
     return bad_request(
         f"{engine.title} runs a {engine.launch} (launch.kind of its EngineConnPlugin) and no agent, so it takes neither"
-        f" code nor commands: use it at {engine.service_instance}, and read its log with kubectl logs"
-        f" {engine.pod_name or ''} -n {engine.namespace}"
+        f" code nor commands: {use} with kubectl logs {engine.pod_name or ''} -n {engine.namespace}"
     )
 
 

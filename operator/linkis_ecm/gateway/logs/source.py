@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from linkis_ecm.agent.formats.names import STREAM_LOGS
 from linkis_ecm.gateway.agents.link import no_agent
 from linkis_ecm.gateway.answers import OpenedFile
 from linkis_ecm.gateway.http.errors import Refused, bad_request
@@ -92,7 +93,15 @@ class Logs:
 def missing(engine: KnownEngine, log_type: str) -> Refused:
     """The refusal for a log that was never written: Linkis's sentence, with a remedy."""
     path = f"{engine.log_dir_suffix}/{log_type}"
+    if log_type not in STREAM_LOGS:
+        remedy = f"This engine has written no such log: ask for logType {' or '.join(STREAM_LOGS)}"
+    elif engine.has_agent:
+        remedy = "This engine has written nothing to it"
+    else:
+        remedy = (
+            "This engine's process has no log files: what its container printed is kept as stdout, and there is none."
+            " Its reason is in getEngineStatus"
+        )
     return bad_request(
-        f"LogFile {path} does not exist or is not a file.(日志文件 {path} 不存在或者不是一个文件.) This engine has"
-        " written no such log: ask for logType stdout or stderr"
+        f"LogFile {path} does not exist or is not a file.(日志文件 {path} 不存在或者不是一个文件.) {remedy}"
     )
