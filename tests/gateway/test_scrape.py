@@ -79,8 +79,9 @@ def samples(text: str) -> dict[str, float]:
 
 
 def families(text: str) -> set[str]:
-    """The names of our families, counters with their suffix; without the times when each began to count."""
-    found = [family for family in text_string_to_metric_families(text) if not family.name.endswith("_created")]
+    """The names of our families, counters with their suffix."""
+    found = list(text_string_to_metric_families(text))
+    assert not [family.name for family in found if family.name.endswith("_created")]
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in found}
     return {name for name in names if name.startswith("ecm_")}
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from linkis_ecm.controller.settings import OperatorSettings, SettingsError, from_environment
 from linkis_ecm.gateway.settings import OidcSettings, Settings
-from linkis_ecm.process.environment import MIB, described
+from linkis_ecm.process.environment import MIB, SWITCH, described
 from linkis_ecm.store.settings import DatabaseSettings
 from tools import reference
 
@@ -62,7 +62,7 @@ def test_settings_are_read_from_the_environment(base: dict[str, str]) -> None:
         ({"ECM_HEALTH_PORT": "9" * 5000}, "ECM_HEALTH_PORT is '999"),
         ({"ECM_HEALTH_PORT": "٩١"}, "ECM_HEALTH_PORT is '٩١': write a whole number"),
         ({"ECM_ARCHIVE_DAYS": "-1"}, "ECM_ARCHIVE_DAYS is '-1': write a whole number from 1 to 36500"),
-        ({"ECM_CANARY": "yes"}, "ECM_CANARY is 'yes': write a whole number from 0 to 1"),
+        ({"ECM_CANARY": "yes"}, "ECM_CANARY is 'yes': write true or false"),
         ({"ECM_WATCH_NAMESPACES": "a,B"}, "ECM_WATCH_NAMESPACES holds 'B', which is no namespace"),
         ({"ECM_LOG_LEVEL": "loud"}, "ECM_LOG_LEVEL is 'loud': write DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     ],
@@ -117,3 +117,25 @@ def test_each_setting_in_the_manifest_is_described() -> None:
     named = set(re.findall(r"name: (ECM_[A-Z_]+)", manifest))
     assert len(named) > 15
     assert named <= {variable.name for found in reference.variables().values() for variable in found}
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), ("0", False), ("true", True), ("false", False)])
+def test_a_switch_is_read_alike_in_operator_and_gateway(text: str, on: bool) -> None:
+    assert SWITCH.parse(text) is on
+
+
+@pytest.mark.parametrize("text", ['"a,b"', "root;hadoop", "A_B", "a b", "-a", "'a'"])
+def test_a_list_of_namespaces_is_refused_alike_in_operator_and_gateway(base: dict[str, str], text: str) -> None:
+    for settings in (OperatorSettings, Settings):
+        with pytest.raises(SettingsError, match=r"^ECM_WATCH_NAMESPACES holds .*, which is no namespace: write names"):
+            settings.read(base | {"ECM_NAMESPACE": "ns", "ECM_WATCH_NAMESPACES": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ECM_ADMINS", "root;hadoop"), ("ECM_ADMINS", '"root,hadoop"'), ("ECM_ADMINS", "root hadoop"),
+     ("ECM_AUTH_AUDIENCES", "a;b"), ("ECM_NAMESPACE", "A_B"), ("ECM_NAMESPACE", "a,b")],
+)  # fmt: skip
+def test_a_list_with_other_separators_is_refused_by_the_gateway(base: dict[str, str], name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} "):
+        Settings.read(base | {"ECM_NAMESPACE": "ns", name: text})

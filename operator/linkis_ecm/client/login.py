@@ -72,7 +72,7 @@ def _root(url: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError("url is no address of a gateway: write it like http://127.0.0.1:9102")
+        raise ValueError("url (LINKIS_ECM_URL) is no address of a gateway: write it like http://127.0.0.1:9102")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ValueError("url has more than an address: leave out names, passwords and what follows ? or #")
     path = parts.path.rstrip("/").removesuffix("/engineconnManager").removesuffix(PREFIX)

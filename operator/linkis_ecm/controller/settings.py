@@ -12,6 +12,8 @@ from pydantic import Field, SecretBytes, SecretStr
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
+    NAMESPACE,
+    NAMESPACES,
     PORT,
     SWITCH,
     Form,
@@ -24,19 +26,11 @@ from linkis_ecm.process.environment import (
 
 __all__ = ["OperatorSettings", "SettingsError", "from_environment"]
 
-# A namespace's name: a DNS label (RFC 1123).
-_NAMESPACE = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-
 
 def _url(text: str) -> str:
     if not re.fullmatch(r"https?://[^/\s]+", text):
         raise ValueError(f"is {text[:200]!r}: write scheme, host and port only, such as http://host:9103")
     return text
-
-
-def _on(text: str) -> bool:
-    whole(0, 1).parse(text)
-    return text == "1"
 
 
 class OperatorSettings(KeySettings):
@@ -77,15 +71,15 @@ class OperatorSettings(KeySettings):
             unset="is not set: write the path of the file with the master key of the engines' tokens into it",
         ),
     ]
-    namespace: Annotated[str, variable("ECM_POD_NAMESPACE", "The operator's own namespace, where its Lease is.")] = (
-        "default"
-    )
+    namespace: Annotated[
+        str, NAMESPACE, variable("ECM_POD_NAMESPACE", "The operator's own namespace, where its Lease is.")
+    ] = "default"
     identity: Annotated[
         str, variable("ECM_POD_NAME", "The name of this replica in the Lease.", default="the host's name")
     ] = Field(default_factory=socket.gethostname)
     watch_namespaces: Annotated[
         tuple[str, ...],
-        names(_NAMESPACE, "namespace"),
+        NAMESPACES,
         variable("ECM_WATCH_NAMESPACES", "The namespaces whose engines the operator runs.", default="all"),
     ] = ()
     engine_service: Annotated[
@@ -164,8 +158,8 @@ class OperatorSettings(KeySettings):
     ] = 8192 * MIB
     canary: Annotated[
         bool,
-        Form("1 or 0", _on),
-        variable("ECM_CANARY", "Whether the operator tests itself with an engine without a pod.", default="1"),
+        SWITCH,
+        variable("ECM_CANARY", "Whether the operator tests itself with an engine without a pod.", default="true"),
     ] = True
 
 

@@ -15,6 +15,8 @@ from linkis_ecm.process.environment import (
     KEY_FILE,
     KIB,
     MIB,
+    NAMESPACE,
+    NAMESPACES,
     PORT,
     SWITCH,
     Form,
@@ -93,6 +95,7 @@ class Settings(KeySettings):
     port: Annotated[int, PORT, variable("ECM_GATEWAY_PORT", "The port of the REST API and of /metrics.")] = 9102
     namespace: Annotated[
         str,
+        NAMESPACE,
         variable(
             "ECM_NAMESPACE",
             "The namespace of engines that name none.",
@@ -101,6 +104,7 @@ class Settings(KeySettings):
     ]
     own_namespace: Annotated[
         str,
+        NAMESPACE,
         variable(
             "ECM_POD_NAMESPACE",
             "The gateway's own namespace, where its ConfigMap is.",
@@ -109,7 +113,7 @@ class Settings(KeySettings):
     ] = Field(default_factory=lambda fields: str(fields.get("namespace", "")))
     watch_namespaces: Annotated[
         tuple[str, ...],
-        names(),
+        NAMESPACES,
         variable(
             "ECM_WATCH_NAMESPACES",
             "The other namespaces that users may name; without it only an admin may name one.",

@@ -75,13 +75,19 @@ def choice(*words: str) -> Form:
     return Form(f"{', '.join(words[:-1])} or {words[-1]}", parse)
 
 
-def names(pattern: str = "", what: str = "") -> Form:
+# What may stand between two commas where nothing more is known: other separators and quotes are mistakes.
+_NAME = r"[^\s\"';]+"
+# A namespace's name: a DNS label (RFC 1123).
+_NAMESPACE = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def names(pattern: str = _NAME, what: str = "name") -> Form:
     """Names with commas between them; each matches `pattern` whole, or is no `what`."""
 
     def parse(text: str) -> tuple[str, ...]:
         found = tuple(name for part in text.split(",") if (name := part.strip()))
         for name in found:
-            if pattern and not re.fullmatch(pattern, name):
+            if not re.fullmatch(pattern, name):
                 raise ValueError(f"holds {name[:100]!r}, which is no {what}: write names with commas between them")
         return found
 
@@ -89,9 +95,16 @@ def names(pattern: str = "", what: str = "") -> Form:
 
 
 def _switch(text: str) -> bool:
-    if text not in ("true", "false"):
+    # 1 and 0 are what older installations write.
+    if text not in ("true", "false", "1", "0"):
         raise ValueError(f"is {text[:100]!r}: write true or false")
-    return text == "true"
+    return text in ("true", "1")
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(_NAMESPACE, text):
+        raise ValueError(f"is {text[:100]!r}, which is no namespace: write lower-case letters, digits and -")
+    return text
 
 
 def _key_file(path: str) -> bytes:
@@ -103,6 +116,8 @@ def _key_file(path: str) -> bytes:
         raise ValueError(f"{path}: {error}") from error
 
 
+NAMESPACE = Form("name of a namespace", _namespace)
+NAMESPACES = names(_NAMESPACE, "namespace")
 SWITCH = Form("true or false", _switch)
 KEY_FILE = Form("path of a file", _key_file)
 PORT = whole(1, 65535)

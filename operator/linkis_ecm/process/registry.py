@@ -16,6 +16,7 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -65,6 +66,8 @@ class Registry(CollectorRegistry):
 
     def __init__(self) -> None:
         super().__init__()
+        # Prometheus's server makes no use of the times when each series began to count.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._collectors: list[Collector] = []
         ProcessCollector(registry=self)
         PlatformCollector(registry=self)
