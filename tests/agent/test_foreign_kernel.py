@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 import zmq
 from jupyter_client.session import Session
+from pydantic import TypeAdapter
 
 from linkis_ecm.agent.executors import jupyter
 from linkis_ecm.agent.executors.ipython import IPythonKernel
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
+from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent.settings import read_settings
 from linkis_ecm.engine.launch import PodSettings
 from linkis_ecm.engine.podspec import build_pod
 from linkis_ecm.engine.view import engine_view
+from linkis_ecm.model.engineconn import RunType
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from tools.testkit import fake_kernel
 from tools.testkit.agent_process import AgentProcess, children, command_line, until
@@ -283,3 +286,21 @@ def test_the_agents_start_timeout_is_the_engines(timeout: str | None, seconds: f
     environment = environment_of("python", **({"startTimeout": timeout} if timeout else {}))
     settings = read_settings(environment)
     assert settings.start_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("language", "run_type"),
+    [("C#", "c#"), ("C++17", "c++17"), (".net-csharp", ".net-csharp"), ("Wolfram Language", "wolfram_language"),
+     ("python", "python"), ("  R ", "r"), ("é" * 40, "_" * 30)],
+)  # fmt: skip
+def test_a_kernels_language_is_a_run_type_that_a_plugin_can_offer(language: str, run_type: str) -> None:
+    assert run_type_of(language) == run_type
+    assert run_type_of(run_type) == run_type
+    assert TypeAdapter(RunType).validate_python(run_type) == run_type
+
+
+def test_a_run_type_is_taken_in_any_case(start: Start, tmp_path: Path) -> None:
+    agent = start(**foreign(tmp_path / "path", language="C#"))
+    for run_type in ("c#", "C#", "fake", "Fake"):
+        assert agent.execute("print 1", runType=run_type)["status"] == "Succeed"
+    assert agent.json("POST", "/v1/execute", {"code": "1", "runType": "c++"})[0] == 400

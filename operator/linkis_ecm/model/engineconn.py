@@ -43,7 +43,7 @@ CreatorName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=6
 TenantName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=64), WHOLE]
 EngineTypeName = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_length=formats.ENGINE_TYPE_MAX), WHOLE]
 EngineVersion = Annotated[str, Field(pattern=formats.VERSION_PATTERN, max_length=40), WHOLE]
-RunType = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_length=30), WHOLE]
+RunType = Annotated[str, Field(pattern=formats.RUN_TYPE_PATTERN, max_length=formats.RUN_TYPE_MAX), WHOLE]
 # An object's name as Kubernetes has it (RFC 1123), short enough for a label's value.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63), WHOLE]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), WHOLE]

@@ -9,6 +9,7 @@ from typing import Any
 from linkis_ecm.agent.executors.base import Capabilities
 from linkis_ecm.agent.executors.jupyter import JupyterKernel, zmq
 from linkis_ecm.agent.executors.kernelspec_spawn import SpecifiedKernel, spawn_kernel
+from linkis_ecm.agent.formats.names import run_type_of
 
 _NO_INPUT = "the code asks for input, which nobody can give here: it gets empty lines"
 
@@ -23,7 +24,7 @@ class KernelspecKernel(JupyterKernel):
     settles = 0.05
 
     def __init__(self, spawned: SpecifiedKernel, on_output: Callable[[str, bytes], None]) -> None:
-        run_types = tuple(dict.fromkeys((spawned.language, spawned.name)))
+        run_types = tuple(dict.fromkeys(run_type_of(name) for name in (spawned.language, spawned.name)))
         super().__init__(spawned, Capabilities(spawned.language, run_types, tables=False, progress=False), on_output)
         self._by_message = spawned.by_message
         self._control: Any = self._connect(zmq.DEALER, "control")

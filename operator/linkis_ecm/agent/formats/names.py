@@ -23,3 +23,12 @@ PRIVATE_PREFIX = "ECM_"
 KERNEL_ENV_PREFIX = "ECM_ENV_"
 # The token by which the agent proves its pod (engine.launch.identity_volume mounts it).
 IDENTITY_FILE = "/var/run/linkis-ecm/token"
+# What a run type holds, in the EngineConnPlugin's schema too (model.formats): c#, c++17 and .net-csharp are languages.
+RUN_TYPE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_.+#-"
+RUN_TYPE_MAX = 30
+
+
+def run_type_of(name: str) -> str:
+    """The run type of a language or a kernel, and what a caller's spelling of one means: `Deno` is `deno`."""
+    lower = name.strip().lower()[:RUN_TYPE_MAX]
+    return "".join(character if character in RUN_TYPE_CHARACTERS else "_" for character in lower)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine, NotReadyError, QueueFullError
+from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.http.requests import boolean, json_body, number, only, text
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
@@ -39,7 +40,7 @@ class TaskApi:
         body = await json_body(request)
         can = self._engine.capabilities
         run_type = text(body, "runType") or can.run_types[0]
-        if run_type not in can.run_types:
+        if run_type_of(run_type) not in can.run_types:
             kinds = " or ".join(filter(None, (", ".join(can.run_types[:-1]), can.run_types[-1])))
             raise HttpError(400, f"runType is {run_type!r}: an engine of type {can.language} runs {kinds}")
         code = text(body, "code")

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import (
     ExecuteRequest,
@@ -336,7 +337,7 @@ def code_refusal(engine: KnownEngine) -> Refused:
 def _require_run_type(gateway: Gateway, engine: KnownEngine, run_type: str) -> None:
     """Raises Refused if the plugin does not list the run type. Without the plugin's entry the agent decides."""
     plugin = gateway.plugins.of(engine)
-    if plugin is not None and run_type not in plugin.run_types:
+    if plugin is not None and run_type_of(run_type) not in plugin.run_types:
         raise bad_request(
             f"runType is {run_type!r}: an engine of type {engine.engine_type} runs {', '.join(plugin.run_types)}"
         )
