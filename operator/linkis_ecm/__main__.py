@@ -41,13 +41,14 @@ def operator() -> None:
     from linkis_ecm.archive.bundles import ArchiveError
     from linkis_ecm.controller import operator as process
     from linkis_ecm.controller.settings import SettingsError, from_environment
+    from linkis_ecm.kube.errors import KubeconfigError
     from linkis_ecm.store.database import DatabaseError
 
     try:
         settings = from_environment(os.environ)
         _logging(settings.log_level)
         asyncio.run(process.run(settings))
-    except (SettingsError, DatabaseError, ArchiveError) as error:
+    except (SettingsError, DatabaseError, ArchiveError, KubeconfigError) as error:
         _fail(error)
 
 
@@ -57,13 +58,14 @@ def gateway() -> None:
     from linkis_ecm.archive.bundles import ArchiveError
     from linkis_ecm.gateway import main as process
     from linkis_ecm.gateway.settings import SettingsError, read_settings
+    from linkis_ecm.kube.errors import KubeconfigError
     from linkis_ecm.store.database import DatabaseError
 
     try:
         settings = read_settings(os.environ)
         _logging(settings.log_level)
         asyncio.run(process.run(settings))
-    except (SettingsError, DatabaseError, ArchiveError) as error:
+    except (SettingsError, DatabaseError, ArchiveError, KubeconfigError) as error:
         _fail(error)
 
 

@@ -207,3 +207,10 @@ def test_a_table_of_unknown_length_counts_as_cut() -> None:
     assert table([], [[1]], total=None, cut=False) == {
         "columns": [], "rows": [[1]], "totalRows": None, "truncated": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_what_is_printed_carries_no_escapes(name: str) -> None:
+    outputs = Outputs()
+    outputs.stream(name, "\x1b[0m\x1b[31merror:\x1b[0m not found\n")
+    assert outputs.result() == [{"type": "text", "stream": name, "text": "error: not found\n"}]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,21 @@ def test_a_list_of_namespaces_is_refused_alike_in_operator_and_gateway(base: dic
 def test_a_list_with_other_separators_is_refused_by_the_gateway(base: dict[str, str], name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name} "):
         Settings.read(base | {"ECM_NAMESPACE": "ns", name: text})
+
+
+@pytest.mark.parametrize("command", ["operator", "gateway"])
+def test_without_a_kubeconfig_a_process_says_so_in_a_sentence(
+    base: dict[str, str], command: str, tmp_path: Path
+) -> None:
+    changes = {
+        "ECM_NAMESPACE": "ns", "KUBECONFIG": "/no/such/file", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path),
+        "ECM_DATABASE_URL": f"sqlite:///{tmp_path}/ecm.sqlite3", "ECM_ARCHIVE_URL": f"file://{tmp_path}/archive",
+        "PYTHONPATH": ":".join(sys.path),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "linkis_ecm", command],
+        env=base | changes, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "no kubeconfig at /no/such/file: set KUBECONFIG" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -74,7 +74,7 @@ class Outputs:
     def stream(self, name: str, text: str) -> None:
         """Text that the code printed. Neighbours of one stream become one output."""
         self._clear_if_due()
-        text = self._within_budget(text)
+        text = self._within_budget(plain(text))
         if not text:
             return
         last = self._items[-1] if self._items else None

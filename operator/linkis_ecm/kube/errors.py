@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 
+class KubeconfigError(FileNotFoundError):
+    """There is no way to reach a cluster: one sentence that names the setting and the remedy."""
+
+
 class ApiError(Exception):
     """The API server's refusal, or (status 0) no answer at all. `reason` is Kubernetes's own, in CamelCase."""
 

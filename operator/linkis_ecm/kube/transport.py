@@ -23,7 +23,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from linkis_ecm import __version__
-from linkis_ecm.kube.errors import ReplyTooLarge, Unreachable
+from linkis_ecm.kube.errors import KubeconfigError, ReplyTooLarge, Unreachable
 
 USER_AGENT = f"linkis-ecm/{__version__}"
 # A connect to a live API server takes milliseconds; three seconds also cover one lost SYN (1 s) and its double (2 s).
@@ -88,7 +88,7 @@ def _kubeconfig_path(explicit: str | None) -> str | None:
         return None
     path = path or str(Path("~/.kube/config").expanduser())
     if not any(Path(part).is_file() for part in path.split(os.pathsep)):
-        raise FileNotFoundError(f"no kubeconfig at {path}: set KUBECONFIG, or run in a pod with a service account")
+        raise KubeconfigError(f"no kubeconfig at {path}: set KUBECONFIG, or run in a pod with a service account")
     return path
 
 
