@@ -78,8 +78,8 @@ async def working(jars: Jars, **options: Any) -> AsyncIterator[Worker[int]]:
     reconcile: Callable[[int], Awaitable[Result]] = options.pop("reconcile", jars.fill)
     worker = Worker(
         reconcile, name="jar", leading=jars.leading, may_write=lambda: jars.allowed, clock=loop_now,
-        rng=random.Random(1), metrics=WorkerMetrics(jars.registry), outages=(OutageError,),
-        on_poison=jars.report_poison, **options,
+        rng=random.Random(1), metrics=WorkerMetrics(jars.registry),
+        is_outage=lambda error: isinstance(error, OutageError), on_poison=jars.report_poison, **options,
     )  # fmt: skip
     task = asyncio.create_task(worker.run())
     try:

@@ -26,7 +26,7 @@ from linkis_ecm.engine.decision import (
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
-from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, KubeClient, NotFound
+from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.agent_key import key_of
@@ -73,13 +73,15 @@ class Executor:
             made = await self._client.create(PODS, action.pod)
         except AlreadyExists:
             return await self._use_existing(engine, action)
-        except Invalid as error:
-            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=True))
         except Forbidden as error:
             if "exceeded quota" in error.message or "must specify" in error.message:
                 return self._refusal(Verdict(reasons.QUOTA_EXCEEDED, error.message))
             fatal = "violates PodSecurity" in error.message
             return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=fatal))
+        except ApiError as error:
+            if not error.is_malformed:
+                raise
+            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=True))
         self._cache.apply_pod(pod_view(made))
         return None
 

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from linkis_ecm.controller.announcer import Announcer, Recorder
 from linkis_ecm.controller.cache import Cache, Key
@@ -29,6 +29,7 @@ from linkis_ecm.engine.decision import (
     CollectEvidence,
     ConfirmPodGone,
     CreatePod,
+    Decision,
     DeleteEngine,
     DeletePod,
     GetAgentStatus,
@@ -37,6 +38,7 @@ from linkis_ecm.engine.decision import (
     Snapshot,
     StopAgent,
 )
+from linkis_ecm.engine.desired_status import without_details
 from linkis_ecm.engine.project import final_record
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
@@ -93,7 +95,7 @@ class Reconciler:
         self.worker: Worker[Key] = Worker(
             lambda key: self.process(key),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
-            outages=(ApiError,), on_poison=self._report_poison, workers=workers,
+            is_outage=_is_outage, on_poison=self._report_poison, workers=workers,
         )  # fmt: skip
         metrics.watch_engines(cache.engines)
 
@@ -169,7 +171,11 @@ class Reconciler:
     # One pass.
 
     async def process(self, key: Key) -> Result:
-        """One pass over one engine. Raises ApiError if the API server does not accept a write."""
+        """One pass over one engine. Raises ApiError if the API server does not accept a write.
+
+        If it refuses the status itself (422), the state is written without the details and with the reason PassFailed.
+        The rest of the pass is done before the error is raised: an engine's end does not depend on its details.
+        """
         engine = self._cache.engines.get(key)
         if engine is None:
             return Result()
@@ -185,14 +191,11 @@ class Reconciler:
             # The actions' results change the decision, so this one is not written.
             self.worker.enqueue(key)
             return result
+        refused: ApiError | None = None
         if decision.patch:
-            if not await self._executor.patch_status(engine, decision.patch):
+            exists, refused = await self._write_status(engine, memory, decision)
+            if not exists:
                 return result
-            self._announcer.announce(engine, decision)
-            if decision.patch.get("attempt") not in (None, engine.status.get("attempt") or 0):
-                memory.next_attempt(self._clock())
-            # One more pass over the new status, for its deadlines. A pass over a settled engine makes no call.
-            self.worker.enqueue(key)
         if decision.record is not None and decision.record != memory.last_record:
             memory.last_record = decision.record
             self._sink.offer(decision.record)
@@ -201,7 +204,40 @@ class Reconciler:
         for action in decision.actions:
             if isinstance(action, DeletePod) and await self._executor.delete_pod(engine, action):
                 self.worker.enqueue(key)
+        if refused is not None:
+            raise refused
         return result
+
+    async def _write_status(
+        self, engine: EngineView, memory: Memory, decision: Decision
+    ) -> tuple[bool, ApiError | None]:  # fmt: skip
+        """Whether the engine exists, and the API server's refusal of the details, if it refused them."""
+        patch, refused = decision.patch, None
+        try:
+            exists = await self._executor.patch_status(engine, patch)
+        except ApiError as error:
+            if not error.is_malformed:
+                raise
+            refused, patch = error, self._patch_without_details(engine, patch, error)
+            exists = not patch or await self._executor.patch_status(engine, patch)
+        if exists and patch:
+            self._announcer.announce(engine, decision)
+        if exists and patch.get("attempt") not in (None, engine.status.get("attempt") or 0):
+            memory.next_attempt(self._clock())
+        if exists and refused is None:
+            # One more pass over the new status, for its deadlines. A pass over a settled engine makes no call.
+            self.worker.enqueue(engine.key)
+        return exists, refused
+
+    def _patch_without_details(self, engine: EngineView, patch: dict[str, Any], error: ApiError) -> dict[str, Any]:
+        """The patch to write in place of a refused one; empty if the status already has it."""
+        essential = without_details(patch)
+        known = engine.status.get("conditions")
+        if not essential and has_pass_failed(known):
+            return {}
+        kept = [condition | {"message": ""} for condition in patch.get("conditions") or known or []]
+        conditions = pass_failed_conditions(kept, str(error), now=self._clock(), generation=engine.generation)
+        return essential | {"conditions": conditions}
 
     async def _execute(self, engine: EngineView, memory: Memory, action: Action) -> bool:
         """Do one action. Returns False if the decision must be made again before it is written."""
@@ -292,6 +328,11 @@ class Reconciler:
         if memory is None or memory.uid != engine.uid:
             memory = self._memory[engine.key] = Memory(engine.uid, self._clock())
         return memory
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the API server is at fault. What it refuses as malformed is our fault, and stays so."""
+    return isinstance(error, ApiError) and not error.is_malformed
 
 
 def _fields_that_need_a_pass(report: Report) -> tuple[object, ...]:

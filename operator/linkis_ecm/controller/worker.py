@@ -92,9 +92,9 @@ class WorkerMetrics:
 class Worker(Generic[K]):
     """`enqueue` keys, `run` until cancelled, `drain` before the end.
 
-    `name` is the kind, for logs and metrics. `outages` are errors of the other side, such as an API server that does
-    not answer: they are logged in one line and never reported as poison. `on_poison(key, error)` is called after each
-    failure of a poison key; it may raise nothing. All else is passed in to be replaced in tests.
+    `name` is the kind, for logs and metrics. `is_outage(error)` is true of errors of the other side, such as an API
+    server that does not answer: they are logged in one line and never reported as poison. `on_poison(key, error)` is
+    called after each failure of a poison key. All else is passed in to be replaced in tests.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Worker(Generic[K]):
         clock: Callable[[], datetime],
         rng: random.Random,
         metrics: WorkerMetrics,
-        outages: tuple[type[Exception], ...] = (),
+        is_outage: Callable[[Exception], bool] = lambda _: False,
         on_poison: Callable[[K, Exception], Awaitable[None]] | None = None,
         workers: int = WORKERS,
         backoff: Backoff = BACKOFF,
@@ -118,7 +118,7 @@ class Worker(Generic[K]):
         self._may_write = may_write
         self._clock = clock
         self._rng = rng
-        self._outages = outages
+        self._is_outage = is_outage
         self._on_poison = on_poison
         self._workers = workers
         self._backoff = backoff
@@ -220,7 +220,7 @@ class Worker(Generic[K]):
     async def _failed(self, key: K, error: Exception) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._errors.labels(self._name, type(error).__name__).inc()
-        if isinstance(error, self._outages):
+        if self._is_outage(error):
             log.warning("%s: %s", key, error)
         else:
             log.error("%s: the pass failed", key, exc_info=error)

@@ -6,7 +6,7 @@ The agent's pod is not trusted: each field is bounded. Pure. Must not decide wha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine.times import parse_time
@@ -16,6 +16,12 @@ from linkis_ecm.model.states import EngineState
 
 # What JSON's numbers hold exactly everywhere.
 NUMBER_MAX = 1 << 53
+# A node's clock may differ from ours; by more than a day its times say nothing.
+CLOCK_SKEW = timedelta(days=1)
+# What the CRD's integers and Linkis's hold. Below 2**63 by 1024, so that it is the same as a float.
+INT64_MAX = 2**63 - 1024
+# Numbers of one object. An agent sends fewer than ten.
+FIELDS_MAX = 32
 
 
 class InvalidReportError(ValueError):
@@ -60,6 +66,7 @@ def parse_report(
     """Parse a report. Raises InvalidReportError. `previous` is the report before it, which has the time of the state's
     beginning. `agent_key` is the enrolment that it came with; without one that of `previous`."""
     reported_state = state(body)
+    sane = Sane(engine, now)
     return Report(
         attempt=number(body, "attempt"),
         sequence=number(body, "sequence"),
@@ -67,13 +74,13 @@ def parse_report(
         changed=_changed_at(previous, engine, reported_state, now),
         reason=str(body.get("reason") or "")[:200],
         message=str(body.get("message") or "")[:8000],
-        timings=_floats(body.get("timings")),
-        last_task_ended=_float(body.get("lastTaskEnded")),
+        timings=sane.times(body.get("timings")),
+        last_task_ended=sane.time(body.get("lastTaskEnded")),
         active=str(body.get("active") or "")[:200],
-        last_activity=_float(body.get("lastActivity")),
-        task=_task(body.get("task")),
-        usage=_floats(body.get("usage")),
-        metrics=_floats(body.get("metrics")),
+        last_activity=sane.time(body.get("lastActivity")),
+        task=_task(body.get("task"), sane),
+        usage=_sizes(body.get("usage")),
+        metrics=_numbers(body.get("metrics")),
         agent_key=agent_key or _key_before(previous, body),
     )
 
@@ -94,23 +101,45 @@ def _changed_at(previous: Report | None, engine: EngineView, reported_state: Eng
     return now
 
 
-def _task(value: Any) -> dict[str, Any]:
+def _task(value: Any, sane: Sane) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {}
     return {
         "id": str(value.get("id") or "")[:128],
-        "started": _float(value.get("started")),
+        "started": sane.time(value.get("started")),
         "code": str(value.get("code") or "")[:1000],
     }
 
 
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+class Sane:
+    """Which numbers of a report are taken. Any other counts as not reported."""
+
+    def __init__(self, engine: EngineView, now: datetime) -> None:
+        self._earliest = (engine.created - CLOCK_SKEW).timestamp()
+        self._latest = (now + CLOCK_SKEW).timestamp()
+
+    def time(self, value: Any) -> float:
+        """Unix seconds in the engine's life, by a clock that may be off by CLOCK_SKEW; else 0: it has not happened."""
+        return float(value) if _is_number(value) and self._earliest <= value <= self._latest else 0.0
+
+    def times(self, value: Any) -> dict[str, float]:
+        """The times of an object. A time that is not taken is left out."""
+        return {name: moment for name, number in _numbers(value).items() if (moment := self.time(number))}
 
 
-def _floats(value: Any) -> dict[str, float]:
-    """The numeric values of an object, at most 32."""
+def _sizes(value: Any) -> dict[str, float]:
+    """The numbers of an object that are sizes: 0 to what the CRD's int64 holds."""
+    return {name: number for name, number in _numbers(value).items() if number >= 0}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """The numeric values of an object, at most FIELDS_MAX, each finite and within int64."""
     if not isinstance(value, dict):
         return {}
-    numbers = {str(k)[:64]: v for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return dict(list(numbers.items())[:32])
+    numbers = {str(name)[:64]: number for name, number in value.items() if _is_number(number)}
+    return dict(list(numbers.items())[:FIELDS_MAX])
+
+
+def _is_number(value: Any) -> bool:
+    """A finite number within int64; a comparison, because a long int cannot become a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= INT64_MAX

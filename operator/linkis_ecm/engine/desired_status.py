@@ -15,8 +15,25 @@ from linkis_ecm.model.engineconn import Launch
 from linkis_ecm.model.formats import log_dir_suffix
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 
+# Characters. The CRD takes 32768; what Kubernetes or an admission webhook says may be longer.
+MESSAGE_MAX = 16384
+# The fields that later passes decide by. None holds a value that an agent or a user chose.
+ESSENTIAL = (
+    "engineState", "stateSince", "reason", "observedGeneration", "attempt", "nextAttemptAt", "podName", "ticketId",
+    "readyTime", "finishedTime",
+)  # fmt: skip
+
 
 def message_of(s: Snapshot, outcome: Outcome) -> str:
+    return _message_of(s, outcome)[:MESSAGE_MAX]
+
+
+def without_details(patch: dict[str, Any]) -> dict[str, Any]:
+    """The part of a status patch that is written if the API server refuses the whole: state before details."""
+    return {name: patch[name] for name in ESSENTIAL if name in patch}
+
+
+def _message_of(s: Snapshot, outcome: Outcome) -> str:
     if outcome.verdict.reason.name == s.engine.text("reason") and s.engine.state == outcome.state:
         return s.engine.text("message") or outcome.verdict.message
     return outcome.verdict.message

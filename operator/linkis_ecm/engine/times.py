@@ -1,20 +1,28 @@
-"""Kubernetes's time texts (RFC 3339, UTC) to datetimes and back. Must not read a clock."""
+"""Kubernetes's time texts (RFC 3339, UTC) to datetimes and back. Must not read a clock.
+
+The parsers are total: whatever a user or an agent wrote, they return a time or None. A time outside EARLIEST to LATEST
+is none, so that a rule may add any timeout to it or subtract one: datetime ends at the years 1 and 9999.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+# Before 1970 there is no Kubernetes (Go's zero time is the year 1); a timeout has a century at most (parse_duration).
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+
 
 def parse_time(text: str | None) -> datetime | None:
     """An aware UTC datetime, or None for nothing or a text that is no time (an edit by hand must not raise)."""
-    if not text:
+    if not text or not isinstance(text, str):
         return None
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        moment = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    return moment if EARLIEST <= moment < LATEST else None
 
 
 def format_time(moment: datetime) -> str:
@@ -28,8 +36,9 @@ def format_second(moment: datetime) -> str:
 
 
 def from_unix(seconds: float) -> datetime | None:
-    """An aware UTC datetime, or None for 0: it has not happened."""
-    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+    """An aware UTC datetime, or None for 0 (it has not happened) and for what is no time."""
+    # A comparison: it is false for NaN, and takes an int of any length.
+    return datetime.fromtimestamp(seconds, UTC) if 0 < seconds < LATEST.timestamp() else None
 
 
 def since_accepted(startup: Mapping[str, str]) -> dict[str, timedelta]:

@@ -20,6 +20,9 @@ from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from linkis_ecm.model.states import EngineState
 
+# Seconds, a year. Whoever deletes a pod may ask for any number as its grace.
+GRACE_MAX = 365 * 86400
+
 
 @dataclass(frozen=True, slots=True)
 class Terminated:
@@ -207,7 +210,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     waiting, running = _mapping(now.get("waiting")), _mapping(now.get("running"))
     ended = now.get("terminated")
     grace_ends_at = parse_time(meta.get("deletionTimestamp"))
-    grace = timedelta(seconds=int(meta.get("deletionGracePeriodSeconds") or 0))
+    grace = timedelta(seconds=min(max(0, int(meta.get("deletionGracePeriodSeconds") or 0)), GRACE_MAX))
     first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == "engine"), {})
     return PodView(
         namespace=str(meta.get("namespace", "")),

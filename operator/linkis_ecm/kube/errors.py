@@ -23,6 +23,11 @@ class ApiError(Exception):
         self.message = message
         self.retry_after = retry_after
 
+    @property
+    def is_malformed(self) -> bool:
+        """Whether the request itself is at fault (400, 413, 422): the same one will be refused again."""
+        return self.status in (400, 413, 422)
+
 
 class Unauthorized(ApiError):
     """401: no credentials, or they have expired."""

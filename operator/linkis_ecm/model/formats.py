@@ -31,6 +31,8 @@ _FACTOR = {
     "T": Decimal(10**12), "P": Decimal(10**15), "E": Decimal(10**18), "Ki": Decimal(2**10), "Mi": Decimal(2**20),
     "Gi": Decimal(2**30), "Ti": Decimal(2**40), "Pi": Decimal(2**50), "Ei": Decimal(2**60),
 }  # fmt: skip
+# Seconds. A longer duration counts as a century: nobody waits for its end, and no sum with a time overflows.
+DURATION_MAX = 100 * 365 * 86400.0
 _DURATION = re.compile(r"^(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?$")
 
 
@@ -49,12 +51,13 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def parse_duration(text: str) -> float:
-    """A duration such as `90s`, `30m`, `1h30m` in seconds. Raises ValueError for anything else."""
+    """A duration such as `90s`, `30m`, `1h30m` in seconds, DURATION_MAX at most. Raises ValueError for anything
+    else."""
     match = _DURATION.fullmatch(text)
     if match is None or not text:
         raise ValueError(f"{text!r} is not a duration: write it like 90s, 30m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
+    return float(min(hours * 3600 + minutes * 60 + seconds, int(DURATION_MAX)))
 
 
 def label_value(user: str, creator: str, engine_type: str, version: str) -> str:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from linkis_ecm.engine.times import parse_time
 from linkis_ecm.gateway.inventory.history import Record
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.model.reasons import KILLED
@@ -73,12 +74,8 @@ def load(*, cpu_milli: int, memory_bytes: int, instances: int = 1) -> dict[str, 
 
 def millis(text: str | None) -> int | None:
     """Epoch milliseconds of an RFC 3339 time."""
-    if not text:
-        return None
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
-        return None
+    moment = parse_time(text)
+    return None if moment is None else round(moment.timestamp() * 1000)
 
 
 def epoch(at: datetime | None) -> int | None:
