@@ -168,6 +168,8 @@ class World:
         self.archive = MemoryArchive()
         # Agents whose network is cut off: neither reports nor answers get through.
         self.cut_off: set[str] = set()
+        # Seconds after which agents of these engines answer the operator.
+        self.slow: dict[str, float] = {}
         # Engines on a dead node: its kubelet confirms no deletion.
         self.unconfirmed: set[str] = set()
         self.stop_graces: list[int] = []
@@ -321,6 +323,7 @@ class World:
             assert key == agent.key
             if agent.script.ignores_stop or agent.env["ECM_NAME"] in self.cut_off:
                 return False
+            await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
             self.stops.append(agent.env["ECM_NAME"])
             self.stop_graces.append(grace)
             agent.become("ShuttingDown")
@@ -334,6 +337,7 @@ class World:
             pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
+            await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
             if agent.env["ECM_NAME"] in self.cut_off or pod["status"]["phase"] != "Running":
                 return None
             assert key == agent.key

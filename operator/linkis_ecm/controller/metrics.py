@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from linkis_ecm.controller.call_pool import CallMetrics
 from linkis_ecm.controller.worker import WorkerMetrics
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
@@ -31,6 +32,7 @@ class Metrics:
         self.events = EventMetrics(self.registry)
         self.sink = SinkMetrics(self.registry)
         self.worker = WorkerMetrics(self.registry)
+        self.calls = CallMetrics(self.registry)
         self._engines = EngineCount(registry=self.registry)
         self.start_seconds = Histogram(
             "ecm_engine_start_seconds",

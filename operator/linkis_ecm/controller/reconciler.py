@@ -15,12 +15,14 @@ from typing import Any, Protocol
 
 from linkis_ecm.controller.announcer import Announcer, Recorder
 from linkis_ecm.controller.cache import Cache, Key
+from linkis_ecm.controller.call_pool import CallPool, Share
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.report_path import ReportPath
 from linkis_ecm.controller.worker import WORKERS, Result, Worker
+from linkis_ecm.engine import facts
 from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.conditions import has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.decide import decide
@@ -49,6 +51,8 @@ from linkis_ecm.model.states import FINAL
 log = logging.getLogger(__name__)
 
 NAME = "engine"
+# Seconds after which a pass looks again at an engine whose call was refused or got lost.
+CALL_RETRY = 30.0
 
 
 class RecordSink(Protocol):
@@ -92,6 +96,7 @@ class Reconciler:
             engines=cache.engines, memory=self._memory, silent_after=settings.silent_after, clock=clock, metrics=metrics
         )
         self.leading = leading
+        self._calls = CallPool(may_run=leading.is_set, metrics=metrics.calls)
         self.worker: Worker[Key] = Worker(
             lambda key: self.process(key),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
@@ -166,7 +171,9 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconciles until cancelled."""
-        await self.worker.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.worker.run())
+            group.create_task(self._calls.run())
 
     # One pass.
 
@@ -183,9 +190,13 @@ class Reconciler:
         decision = decide(self._snapshot(engine, memory), self._clock(), self._settings)
         memory.stop = decision.stop
         result = Result(requeue_at=decision.deadline)
+        if self._submit_calls(engine, memory, decision):
+            # The calls' results change the decision, so this one is not written. They enqueue the key.
+            retry_at = self._clock().timestamp() + CALL_RETRY
+            return Result(requeue_at=retry_at if result.requeue_at is None else min(retry_at, result.requeue_at))
         still_valid = True
         for action in decision.actions:
-            if not isinstance(action, DeletePod):
+            if not isinstance(action, (DeletePod, StopAgent)):
                 still_valid = await self._execute(engine, memory, action) and still_valid
         if not still_valid:
             # The actions' results change the decision, so this one is not written.
@@ -248,37 +259,85 @@ class Reconciler:
             case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
-            case StopAgent():
-                if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
-                    log.info("%s: its agent will be asked again", engine.key)
-            case GetAgentStatus():
-                await self._ask_agent(engine, memory, action)
-                return False
-            case GetNodeCondition():
-                memory.node_condition = await self._executor.get_node_condition(action)
-                return False
-            case CollectEvidence():
-                memory.evidence = await self._evidence.collect(engine, action, memory.report)
-                return False
             case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True
 
+    # Calls to agents, nodes and logs, which may be slow: none of them is made in a pass.
+
+    def _submit_calls(self, engine: EngineView, memory: Memory, decision: Decision) -> bool:
+        """Hand the decision's slow actions to the pool. Returns whether the decision waits for a result."""
+        key, share = engine.key, _share(engine)
+        questions = [action for action in decision.actions if isinstance(action, GetAgentStatus | GetNodeCondition)]
+        if questions:
+            self._calls.submit(("ask", key), share, lambda: self._ask(engine, memory, questions))
+        evidence = next((action for action in decision.actions if isinstance(action, CollectEvidence)), None)
+        if evidence is not None:
+            self._calls.submit(("evidence", key), share, lambda: self._collect(engine, memory, evidence))
+        stop = next((action for action in decision.actions if isinstance(action, StopAgent)), None)
+        if stop is not None:
+            self._calls.submit(("stop", key), share, lambda: self._stop(engine, memory, stop))
+        return bool(questions) or evidence is not None
+
+    def _is_current(self, engine: EngineView, memory: Memory) -> bool:
+        """Whether a call's result is about the engine's current attempt: another one may have begun meanwhile."""
+        known = self._cache.engines.get(engine.key)
+        same_engine = known is not None and known.uid == engine.uid and self._memory.get(engine.key) is memory
+        return same_engine and facts.attempt(known or engine) == facts.attempt(engine)
+
+    async def _ask(
+        self, engine: EngineView, memory: Memory, questions: list[GetAgentStatus | GetNodeCondition]
+    ) -> None:  # fmt: skip
+        """Ask a silent agent, then its node: the node's condition counts only if it is as late as the last question."""
+        if not self._is_current(engine, memory):
+            return
+        for question in questions:
+            if isinstance(question, GetAgentStatus):
+                await self._ask_agent(engine, memory, question)
+            else:
+                condition = await self._executor.get_node_condition(question)
+                # A contact makes the question void.
+                if memory.unanswered and self._is_current(engine, memory):
+                    memory.node_condition = condition
+        self.worker.enqueue(engine.key)
+
     async def _ask_agent(self, engine: EngineView, memory: Memory, action: GetAgentStatus) -> None:
         """Request the status of a silent agent. Its answer counts as a report."""
-        memory.unanswered += 1
+        before, contact = memory.report, memory.last_contact
         memory.last_asked = self._clock()
         answer = await self._executor.get_agent_status(engine, action)
-        if answer is None:
+        if not self._is_current(engine, memory) or memory.last_contact != contact:
+            # The agent has reported meanwhile, which is newer, or it is another attempt's.
             return
-        try:
-            report = parse_report(answer, engine, memory.report, self._clock())
-        except InvalidReportError as error:
-            log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
+        report = self._readable(engine, answer, before)
+        if report is None:
+            memory.unanswered += 1
             return
         log.info("%s: its agent did not report, and answers", engine.key)
         memory.report, memory.reported = report, self._clock()
         memory.record_contact(self._clock())
+
+    def _readable(self, engine: EngineView, answer: dict[str, Any] | None, before: Report | None) -> Report | None:
+        """The report in an agent's answer; None without one."""
+        if answer is None:
+            return None
+        try:
+            return parse_report(answer, engine, before, self._clock())
+        except InvalidReportError as error:
+            log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
+            return None
+
+    async def _collect(self, engine: EngineView, memory: Memory, action: CollectEvidence) -> None:
+        evidence = await self._evidence.collect(engine, action, memory.report)
+        if self._is_current(engine, memory):
+            memory.evidence = evidence
+        self.worker.enqueue(engine.key)
+
+    async def _stop(self, engine: EngineView, memory: Memory, action: StopAgent) -> None:
+        if not self._is_current(engine, memory):
+            return
+        if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
+            log.info("%s: its agent will be asked again", engine.key)
 
     async def _report_poison(self, key: Key, error: Exception) -> None:
         """Write into the engine's status that its passes fail. One write; nothing more while the status says so."""
@@ -328,6 +387,11 @@ class Reconciler:
         if memory is None or memory.uid != engine.uid:
             memory = self._memory[engine.key] = Memory(engine.uid, self._clock())
         return memory
+
+
+def _share(engine: EngineView) -> Share:
+    """Whose calls an engine's are. Only the namespace is certain: who may create engines in it may name any user."""
+    return engine.namespace, engine.spec.user if engine.spec is not None else ""
 
 
 def _is_outage(error: Exception) -> bool:
