@@ -50,11 +50,11 @@ class SqlRows(Rows):
 
     def offer(self, record: EngineRecord) -> None:
         with self.engine.begin() as connection:
-            rows.write(connection, [record], loop_now())
+            rows.write(connection, [record], loop_now(), on_foreign=self.on_foreign)
 
-    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
+    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
         with self.engine.begin() as connection:
-            return rows.end_absent(connection, live_tickets, now, started=now)
+            return rows.end_absent(connection, live_uids, now, started=now)
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
         with self.engine.connect() as connection:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view, plugin_view
+from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.states import EngineState
 
 Key = tuple[str, str]
 # How many uids of deleted objects are remembered: those of a few seconds at the fastest rate of deletions.
@@ -33,6 +36,8 @@ class Cache:
         self._pods: dict[Key, PodView] = {}
         # The engine's uid → keys of its pods, of all attempts.
         self._owned: dict[str, set[Key]] = {}
+        # Ticket → keys of the engines that name it: one, unless a user took another engine's.
+        self._tickets: dict[str, set[Key]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
@@ -43,7 +48,10 @@ class Cache:
             known is not None and known.uid == view.uid and known.version >= view.version
         ):
             return False
+        if known is not None:
+            self._remove_ticket(known)
         self.engines[view.key] = view
+        self._tickets.setdefault(ticket_id(view), set()).add(view.key)
         return True
 
     def drop_engine(self, key: Key, uid: str) -> EngineView | None:
@@ -52,7 +60,21 @@ class Cache:
         known = self.engines.get(key)
         if known is None or known.uid != uid:
             return None
+        self._remove_ticket(known)
         return self.engines.pop(key)
+
+    def is_ticket_taken(self, engine: EngineView) -> bool:
+        """Whether the engine's ticket is another engine's: the one that was accepted first, then the older one."""
+        keys = self._tickets.get(ticket_id(engine), set())
+        holders = [self.engines[key] for key in keys if self.engines[key].uid != engine.uid]
+        return any(_precedence(holder) < _precedence(engine) for holder in holders)
+
+    def _remove_ticket(self, engine: EngineView) -> None:
+        ticket = ticket_id(engine)
+        keys = self._tickets.get(ticket, set())
+        keys.discard(engine.key)
+        if not keys:
+            self._tickets.pop(ticket, None)
 
     def absent_engines(self, present: set[str], version: int) -> list[EngineView]:
         """Known engines that are not in a list of that version, because the watch missed their deletion."""
@@ -137,3 +159,11 @@ class Cache:
         self._tombstones[uid] = None
         while len(self._tombstones) > TOMBSTONES:
             self._tombstones.popitem(last=False)
+
+
+def _precedence(engine: EngineView) -> tuple[int, datetime, str]:
+    """Whose ticket it is, the lowest first: an accepted engine's, a new one's, at last one's that was refused. Creation
+    times have whole seconds; the uid decides between equal ones."""
+    refused = engine.state is EngineState.FAILED and engine.text("reason") == reasons.INVALID_SPEC.name
+    rank = 2 if refused else 1 if engine.state is None else 0
+    return rank, engine.created, engine.uid

@@ -33,6 +33,8 @@ class Memory:
     first_seen: dict[str, datetime] = field(default_factory=dict)
     # The last record that was offered to the database.
     last_record: EngineRecord | None = None
+    # The database has a row of the engine's ticket, and it is another engine's.
+    ticket_taken: bool = False
     # Status requests since the last contact that the agent did not answer, and when the last one was sent.
     unanswered: int = 0
     last_asked: datetime | None = None

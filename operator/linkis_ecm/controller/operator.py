@@ -7,6 +7,7 @@ listed once and the Lease is held. Each part gets what it needs in its construct
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -44,7 +45,7 @@ from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, Resource
-from linkis_ecm.model.record import Material
+from linkis_ecm.model.record import EngineRecord, Material
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
@@ -160,6 +161,8 @@ class Operator:
             client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
             namespace=(settings.watch_namespaces or (settings.namespace,))[0],
         )  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        sink.watch_foreign(self._ticket_taken)
         self._stalled_watches = 0
         self.synced = False
         # The last heartbeat of the event loop, by the monotonic clock.
@@ -182,6 +185,12 @@ class Operator:
             self._offer_materials(meta["name"])
             # Engines may wait for this plugin. A pass over any other engine makes no call.
             self.reconciler.enqueue_all()
+
+    def _ticket_taken(self, record: EngineRecord) -> None:
+        """Called by the sink, in its thread."""
+        # The loop may be closed while the sink writes its last records.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.reconciler.ticket_taken, record)
 
     def start_leading(self) -> None:
         """The Lease is held and the caches are filled: this replica writes from now on."""

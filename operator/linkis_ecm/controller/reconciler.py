@@ -169,6 +169,14 @@ class Reconciler:
         """The last record that was offered to the database, for each existing engine."""
         return [(key, memory.last_record) for key, memory in self._memory.items() if memory.last_record is not None]
 
+    def ticket_taken(self, record: EngineRecord) -> None:
+        """The database did not take the record, because its ticket is another engine's."""
+        engine = self._cache.engines.get((record.namespace, record.name))
+        if engine is not None and engine.uid == record.uid:
+            memory = self._memory_of(engine)
+            memory.ticket_taken, memory.last_record = True, None
+            self.worker.enqueue(engine.key)
+
     async def run(self) -> None:
         """Reconciles until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -378,6 +386,7 @@ class Reconciler:
             other_pods=self._cache.other_pods(engine, pod),
             silence=memory.silence,
             evidence=memory.evidence,
+            ticket_taken=memory.ticket_taken or self._cache.is_ticket_taken(engine),
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
             first_seen=dict(memory.first_seen),
         )

@@ -85,6 +85,8 @@ def _rules(case: Situation) -> tuple[Rule, ...]:
 def _first_answer(case: Situation) -> Outcome:
     if case.s.engine.spec is None:
         return case.failed(Verdict(reasons.INVALID_SPEC, case.s.engine.invalid))
+    if case.s.ticket_taken:
+        return case.failed(Verdict(reasons.INVALID_SPEC, facts.ticket_taken(case.s.engine)))
     for rule in _rules(case):
         if (outcome := rule(case)) is not None:
             return outcome
@@ -174,7 +176,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         patch=patch,
         actions=outcome.actions,
         deadline=requeue_at.timestamp() if requeue_at is not None else None,
-        record=record,
+        record=None if s.ticket_taken else record,
         stop=outcome.stop,
         message=message,
     )

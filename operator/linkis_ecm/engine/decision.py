@@ -106,6 +106,8 @@ class Snapshot:
     other_pods: tuple[PodView, ...] = ()
     silence: Silence | None = None
     evidence: Evidence | None = None
+    # The engine's ticket is another engine's, which the API or the database has.
+    ticket_taken: bool = False
     # Most agents are silent at once, so their reports cannot reach us. Then no engine counts as lost.
     report_path_down: bool = False
     # When this process first saw each phase of the start, in microseconds; the API has whole seconds only.

@@ -142,6 +142,14 @@ def duration_setting(s: Snapshot, name: str) -> float | None:
     return parse_duration(text) if text else None
 
 
+def ticket_taken(engine: EngineView) -> str:
+    """A sentence for an engine whose ticket is another one's. It says nothing of that other engine."""
+    return (
+        f"spec.ticketId: {ticket_id(engine)} is the ticket of another engine, and the row and the logs under it stay"
+        " that one's. Give a new UUID, or leave the field out."
+    )
+
+
 def requested_plugin(engine: EngineView) -> str:
     """A sentence with the plugin, or the type and version, that the spec requests."""
     spec = engine.spec

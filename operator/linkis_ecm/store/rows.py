@@ -1,13 +1,14 @@
 """Writes records into the tables: one transaction for a batch, and any repetition and order is harmless.
 
-A final row never changes; an older record never overwrites a newer one; an update never touches what Linkis's own
+A row belongs to the engine (the uid) that made it, whatever ticket another one names. A final row never changes; an
+older record never overwrites a newer one; an update never touches what Linkis's own
 update does not (label, user, log folder, creation). Must not queue or retry.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,18 +42,36 @@ def naive(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
 
-def write(connection: Connection, batch: Sequence[EngineRecord], now: datetime) -> int:
-    """Writes a batch of records of different tickets; returns how many changed something."""
+def write(
+    connection: Connection,
+    batch: Sequence[EngineRecord],
+    now: datetime,
+    *,
+    on_foreign: Callable[[EngineRecord], None] = lambda _: None,
+) -> int:
+    """Writes a batch of records of different engines; returns how many changed something.
+
+    `on_foreign` is called for each record whose ticket belongs to another engine: nothing of it is written.
+    """
     tickets = [r.ticket_id for r in batch]
-    guards = {
-        ticket: (as_of, final)
-        for ticket, as_of, final in connection.execute(
-            select(schema.engine.c.ticket_id, schema.engine.c.as_of, schema.engine.c.final).where(
-                schema.engine.c.ticket_id.in_(tickets)
-            )
-        )
-    }
-    known = set(connection.scalars(select(record.c.ticket_id).where(record.c.ticket_id.in_(tickets))))
+    columns = (schema.engine.c.ticket_id, schema.engine.c.uid, schema.engine.c.as_of, schema.engine.c.final)
+    guards: dict[str, tuple[int, bool]] = {}
+    owners: dict[str, str] = {}
+    for ticket, uid, as_of, final in connection.execute(
+        select(*columns).where(schema.engine.c.ticket_id.in_(tickets))
+    ):  # fmt: skip
+        guards[ticket], owners[ticket] = (as_of, final), uid
+    users = select(record.c.ticket_id, record.c.create_user).where(record.c.ticket_id.in_(tickets))
+    known = {row.ticket_id: row.create_user for row in connection.execute(users)}
+    own: list[EngineRecord] = []
+    for r in batch:
+        # A row that Linkis's own ECM made has no uid: it belongs to its user.
+        of_same_user = r.ticket_id in owners or known.get(r.ticket_id, r.create_user) == r.create_user
+        if of_same_user and owners.setdefault(r.ticket_id, r.uid) == r.uid:
+            own.append(r)
+        else:
+            on_foreign(r)
+    batch = own
     newer = [r for r in batch if _is_newer(r, guards.get(r.ticket_id))]
     _each(connection, insert(record), [_new_row(r) for r in newer if r.ticket_id not in known])
     _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in newer if r.ticket_id in known])
@@ -129,12 +148,9 @@ _UPDATE_RECORD = (
 )
 _UPDATE_GUARD = (
     update(schema.engine)
-    .where(schema.engine.c.ticket_id == bind("b_ticket_id"))
+    .where(schema.engine.c.ticket_id == bind("b_ticket_id"), schema.engine.c.uid == bind("b_uid"))
     .values(
-        {
-            name: bind(f"b_{name}")
-            for name in ("uid", "namespace", "name", "as_of", "written", "final", "reason", "message")
-        }
+        {name: bind(f"b_{name}") for name in ("namespace", "name", "as_of", "written", "final", "reason", "message")}
     )
 )
 
@@ -253,7 +269,10 @@ def write_materials(
 
 
 def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
-    """Write one entry. It replaces an earlier one of the same attempt."""
+    """Write one entry. It replaces an earlier one of the same attempt. Nothing, if its ticket is another engine's."""
+    owner = connection.scalar(select(schema.engine.c.uid).where(schema.engine.c.ticket_id == entry.ticket_id))
+    if owner not in (None, entry.uid):
+        return
     table = schema.post_mortem
     key = (table.c.uid == entry.uid, table.c.attempt == entry.attempt)
     values = {
@@ -305,8 +324,14 @@ def delete_engine_rows(connection: Connection, ticket: str) -> None:
 
 
 def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[str, str]:
-    """Tickets whose row is missing, or differs from the record in status or address; with which of these."""
+    """Tickets whose row is missing, or differs from the record in status or address; with which of these.
+
+    A ticket that is another engine's is left out.
+    """
     tickets = [r.ticket_id for r in expected]
+    guards = select(schema.engine.c.ticket_id, schema.engine.c.uid).where(schema.engine.c.ticket_id.in_(tickets))
+    owners = {row.ticket_id: row.uid for row in connection.execute(guards)}
+    expected = [r for r in expected if owners.get(r.ticket_id, r.uid) == r.uid]
     columns = (record.c.ticket_id, record.c.status, record.c.service_instance)
     existing = {
         row.ticket_id: row for row in connection.execute(select(*columns).where(record.c.ticket_id.in_(tickets)))
@@ -326,7 +351,9 @@ def differing(connection: Connection, expected: Sequence[EngineRecord]) -> dict[
 def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
     """Overwrite a row, final or not: for rows that another program changed."""
     connection.execute(
-        update(schema.engine).where(schema.engine.c.ticket_id == r.ticket_id).values(final=False, as_of=0)
+        update(schema.engine)
+        .where(schema.engine.c.ticket_id == r.ticket_id, schema.engine.c.uid == r.uid)
+        .values(final=False, as_of=0)
     )
     write(connection, [r], now)
 
@@ -334,11 +361,13 @@ def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
 def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:
     """Ends the rows of engines that the API does not have; returns their tickets. See ABSENT_GRACE.
 
-    `started`: when this process began; rows that were not written since then are not of its own new engines.
+    `live` has the engines' uids: another engine that names the ticket does not keep the row alive. `started`: when this
+    process began; rows that were not written since then are not of its own new engines.
     """
     old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_GRACE))
-    open_rows = connection.scalars(select(schema.engine.c.ticket_id).where(schema.engine.c.final.is_(False), old))
-    tickets = sorted(set(open_rows) - live)
+    columns = (schema.engine.c.ticket_id, schema.engine.c.uid)
+    open_rows = connection.execute(select(*columns).where(schema.engine.c.final.is_(False), old))
+    tickets = sorted(ticket for ticket, uid in open_rows if uid not in live)
     for ticket in tickets:
         row = connection.execute(select(record).where(record.c.ticket_id == ticket)).one_or_none()
         if row is not None:

@@ -1,4 +1,4 @@
-"""Writes records of engines to the database: merged by ticket, in batches, from one thread, and kept during an outage.
+"""Writes records of engines to the database: merged by engine, in batches, from one thread, and kept during an outage.
 
 `offer` never blocks and never raises, so that no engine waits for a database. The backlog is bounded by the number of
 engines; after a crash the next operator's first passes offer the same records again. Must not know SQL: that is
@@ -36,6 +36,9 @@ BACKOFF = Backoff(base=0.2, cap=10.0)
 # Transitions of one engine that are kept while the database is down; the oldest are dropped first.
 TRANSITIONS_MAX = 1000
 
+# Whose row a record is: the ticket and the engine's uid. A user may name another engine's ticket.
+Owner = tuple[str, str]
+
 
 class Sink:
     """`start`, `offer`, `close`. `clock` is the wall clock; waits are in real time.
@@ -56,7 +59,8 @@ class Sink:
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._started = clock()
         self._lock = threading.Condition()
-        self._pending: OrderedDict[str, tuple[float, EngineRecord]] = OrderedDict()
+        self._pending: OrderedDict[Owner, tuple[float, EngineRecord]] = OrderedDict()
+        self._on_foreign: Callable[[EngineRecord], None] = lambda _: None
         self._materials: OrderedDict[tuple[str, str], Sequence[Material]] = OrderedDict()
         self._post_mortems: OrderedDict[tuple[str, int], PostMortemRecord] = OrderedDict()
         self._writing = 0
@@ -71,12 +75,17 @@ class Sink:
         """Start the writing thread."""
         self._thread.start()
 
+    def watch_foreign(self, on_foreign: Callable[[EngineRecord], None]) -> None:
+        """Call this, in the writing thread, for each record that is not written because its ticket is another
+        engine's."""
+        self._on_foreign = on_foreign
+
     def offer(self, record: EngineRecord) -> None:
         """Queue a record. Of one engine the newest is written, with the transitions of all."""
         with self._lock:
-            waiting = self._pending.get(record.ticket_id)
+            waiting = self._pending.get(_owner(record))
             since = waiting[0] if waiting is not None else time.monotonic()
-            self._pending[record.ticket_id] = (since, self._joined(waiting[1], record) if waiting else record)
+            self._pending[_owner(record)] = (since, self._joined(waiting[1], record) if waiting else record)
             self._lock.notify_all()
 
     def offer_materials(self, engine_type: str, version: str, materials: Sequence[Material]) -> None:
@@ -130,10 +139,10 @@ class Sink:
             self._thread.join(timeout)
         self._engine.dispose()
 
-    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
+    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
         """Ends the rows of engines that the API does not have; blocking. Raises SQLAlchemyError."""
         with self._engine.begin() as connection:
-            return rows.end_absent(connection, live_tickets, now, started=self._started)
+            return rows.end_absent(connection, live_uids, now, started=self._started)
 
     def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
         """uids of engines whose bundles are too old, or beyond `total` bytes; blocking. Raises SQLAlchemyError."""
@@ -213,7 +222,7 @@ class Sink:
                 rows.write_materials(connection, engine_type, version, materials, self._clock())
             for bundle in bundles:
                 rows.write_post_mortem(connection, bundle)
-            return rows.write(connection, batch, self._clock()) if batch else 0
+            return self._write_records(connection, batch) if batch else 0
 
         try:
             with self._engine.begin() as connection:
@@ -230,7 +239,7 @@ class Sink:
                 f"the record of ticket {record.ticket_id}",
                 # A refused text must not hide the state: the second try has plain words.
                 *(
-                    lambda connection, one=one: rows.write(connection, [one], self._clock())
+                    lambda connection, one=one: self._write_records(connection, [one])
                     for one in (record, plain_engine(record))
                 ),
             )
@@ -274,15 +283,25 @@ class Sink:
         """Put the batch back, before records that were offered meanwhile."""
         with self._lock:
             for since, record in reversed(batch):
-                newer = self._pending.get(record.ticket_id)
+                newer = self._pending.get(_owner(record))
                 kept = self._joined(record, newer[1]) if newer is not None else record
-                self._pending[record.ticket_id] = (since, kept)
-                self._pending.move_to_end(record.ticket_id, last=False)
+                self._pending[_owner(record)] = (since, kept)
+                self._pending.move_to_end(_owner(record), last=False)
             for key, materials in files:
                 self._materials.setdefault(key, materials)
             for bundle in bundles:
                 self._post_mortems.setdefault((bundle.uid, bundle.attempt), bundle)
             self._writing, self._writing_since = 0, None
+
+    def _write_records(self, connection: Connection, batch: Sequence[EngineRecord]) -> int:
+        return rows.write(connection, batch, self._clock(), on_foreign=self._refuse_foreign)
+
+    def _refuse_foreign(self, record: EngineRecord) -> None:
+        self.metrics.refused.inc()
+        log.warning(
+            "%s/%s: ticket %s is another engine's: no row is written", record.namespace, record.name, record.ticket_id
+        )
+        self._on_foreign(record)
 
     def _write_succeeded(self) -> None:
         with self._lock:
@@ -302,6 +321,10 @@ class Sink:
         record, dropped = merged(old, new)
         self.metrics.dropped.inc(dropped)
         return record
+
+
+def _owner(record: EngineRecord) -> Owner:
+    return record.ticket_id, record.uid
 
 
 def merged(old: EngineRecord, new: EngineRecord) -> tuple[EngineRecord, int]:

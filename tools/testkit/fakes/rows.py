@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
@@ -15,9 +16,16 @@ class Rows:
         self.history: dict[str, list[str]] = {}
         self.materials: dict[tuple[str, str], list[Material]] = {}
         self.post_mortems: dict[tuple[str, int], PostMortemRecord] = {}
+        self.on_foreign: Callable[[EngineRecord], None] = lambda _: None
+
+    def watch_foreign(self, on_foreign: Callable[[EngineRecord], None]) -> None:
+        self.on_foreign = on_foreign
 
     def offer(self, record: EngineRecord) -> None:
         old = self.rows.get(record.ticket_id)
+        if old is not None and old.uid != record.uid:
+            self.on_foreign(record)
+            return
         if old is not None and (old.final or old.as_of > record.as_of):
             return
         self.rows[record.ticket_id] = record
@@ -52,6 +60,8 @@ class Rows:
         off = {}
         for record in expected:
             row = self.rows.get(record.ticket_id)
+            if row is not None and row.uid != record.uid:
+                continue
             if row is None or row.status != record.status:
                 off[record.ticket_id] = "missing" if row is None else "status"
         return off
@@ -59,5 +69,5 @@ class Rows:
     def repair(self, record: EngineRecord) -> None:
         self.rows[record.ticket_id] = record
 
-    def resync(self, live_tickets: set[str], now: datetime) -> list[str]:
+    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
         return []

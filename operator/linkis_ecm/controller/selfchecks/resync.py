@@ -15,7 +15,6 @@ from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 
@@ -28,7 +27,7 @@ PERIOD_MIN, PERIOD_MAX = 300.0, 600.0
 class LiveRows(Protocol):
     """The store's part of a resync. The call blocks and runs in a thread."""
 
-    def resync(self, live_tickets: set[str], now: datetime) -> list[str]: ...
+    def resync(self, live_uids: set[str], now: datetime) -> list[str]: ...
 
 
 class Resync:
@@ -77,7 +76,7 @@ class Resync:
 
     async def end_absent_rows(self) -> None:
         """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`."""
-        live = {ticket_id(engine) for engine in self._cache.engines.values()}
+        live = {engine.uid for engine in self._cache.engines.values()}
         for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock()):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
 
