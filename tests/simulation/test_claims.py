@@ -6,18 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from itertools import count
 
 import pytest
 
-from linkis_ecm.engine.matching import CLAIM_HOLD, Requirements
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Requirements
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.feeds import Feeds
 from linkis_ecm.kube.resources import ENGINECONNS
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import World
+from tools.testkit.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 WANTED = Requirements(user="hadoop", creator="IDE", engine_type="python")
@@ -99,3 +100,46 @@ async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
     assert world.status("e") == status
     assert known is not None
     assert known.claim is None
+
+
+def claim(world: World, name: str, seconds: float) -> None:
+    """A gateway gives the engine to an asker."""
+    text = Claim("call", loop_now() + timedelta(seconds=seconds)).text()
+    world.cluster.patch(ENGINECONNS, name, {"metadata": {"annotations": {CLAIM_ANNOTATION: text}}}, namespace=NAMESPACE)
+
+
+async def test_an_engine_that_was_just_given_out_is_not_culled_before_its_claim_is_over(world: World) -> None:
+    world.create("e", idleTimeout="2m")
+    await world.until_state("e", "Idle")
+    await asyncio.sleep(119)
+    claim(world, "e", 180)
+    await asyncio.sleep(178)
+    assert world.state("e") == "Idle"
+    await world.until_state("e", "Success", 10)
+    assert world.status("e")["reason"] == "IdleTimeout"
+
+
+async def test_a_claim_does_not_keep_an_engine_beyond_its_life_or_without_a_sane_end(world: World) -> None:
+    world.create("old", maxLifetime="2m")
+    world.create("kept", idleTimeout="2m")
+    await world.until_state("old", "Idle")
+    await world.until_state("kept", "Idle")
+    claim(world, "old", 180)
+    claim(world, "kept", 10 * 365 * 86400)
+    await asyncio.sleep(125)
+    assert world.status("old")["reason"] == "LifetimeOver"
+    assert world.status("kept")["reason"] == "IdleTimeout"
+
+
+async def test_an_engine_that_is_about_to_be_culled_is_not_given_out(world: World) -> None:
+    world.create("e", idleTimeout="10m")
+    await world.until_state("e", "Idle")
+    async with gateway(world, "a") as (_, claims):
+        await asyncio.sleep(600 - CLAIM_HOLD.total_seconds() + 1)
+        assert await claims.claim_free_engine(WANTED) is None
+        # A task moves the cull, and it is given out again.
+        world.agent("e").become("Busy")
+        await world.until_state("e", "Busy")
+        world.agent("e").become("Idle", lastTaskEnded=loop_now().timestamp())
+        await world.until_state("e", "Idle")
+        assert await claims.claim_free_engine(WANTED) is not None

@@ -30,6 +30,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.launch import AFTER_GRACE, PodSettings
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_LONGEST, Claim
 from linkis_ecm.engine.verdicts import Verdict, verdict_of_ended_pod
 from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
 from linkis_ecm.model import reasons
@@ -486,3 +487,35 @@ def test_an_engine_that_was_ready_between_two_looks_has_its_address_and_times_in
     assert status["readyTime"] == status["startup"]["kernelReady"] == "2026-11-24T12:00:02.000000Z"
     assert status["serviceInstance"].endswith(":9105")
     assert status["timesReady"] == 1
+
+
+CLAIM_UNTIL = 700
+
+
+@pytest.mark.parametrize(("seconds", "spec", "reason"), [
+    (CLAIM_UNTIL - 1, {}, "KernelReady"),
+    (CLAIM_UNTIL, {}, "IdleTimeout"),
+    (CLAIM_UNTIL - 1, {"maxLifetime": "690s"}, "LifetimeOver"),
+], ids=["within the claim", "the claim is over", "its life is over"])  # fmt: skip
+def test_a_claimed_engine_is_not_culled_for_idleness(seconds: float, spec: dict[str, Any], reason: str) -> None:
+    """Its idleTimeout of 10 minutes is over at 602 s."""
+    claimed = replace(engine(IDLE, **spec), claim=Claim("call", at(CLAIM_UNTIL)))
+    decision = decided(snapshot(engine=claimed, pod=pod(), report=report(), silence=Silence(at(seconds))), seconds)
+    assert decision.reason in (reason, "CullSoon" if reason == "KernelReady" else reason)
+    if reason == "KernelReady":
+        assert decision.deadline == at(CLAIM_UNTIL).timestamp()
+
+
+def test_a_claim_without_a_sane_end_keeps_no_engine() -> None:
+    claimed = replace(engine(IDLE), claim=Claim("call", at(620) + CLAIM_LONGEST))
+    s = snapshot(engine=claimed, pod=pod(), report=report(), silence=Silence(at(610)))
+    assert decided(s, 610).reason == "IdleTimeout"
+
+
+def test_an_engines_claim_is_read_from_its_annotation() -> None:
+    claim = Claim("call", at(60))
+    body = {"metadata": {"annotations": {CLAIM_ANNOTATION: claim.text()}}, "spec": {"engineType": "x", "user": "u"}}
+    assert engine_view(body, epoch=T0).claim == claim
+    for text in ("", "mine", None, 7, {"by": "x"}):
+        body["metadata"] = {"annotations": {CLAIM_ANNOTATION: text}}
+        assert engine_view(body, epoch=T0).claim is None

@@ -72,7 +72,10 @@ def attempt_began(engine: EngineView) -> datetime:
 
 
 def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
-    """When the engine's idleTimeout expires; None if it has none, is not idle, or no agent reports it as idle."""
+    """When the engine's idleTimeout expires; None if it has none, is not idle, or no agent reports it as idle.
+
+    An engine that was given to an asker is not culled for idleness before its claim is over.
+    """
     timeout = duration_setting(s, "idle_timeout")
     report = s.report
     if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
@@ -80,7 +83,9 @@ def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
     # The agent's clock may be ahead of ours, but no task can have ended later than now.
     ended = max(report.last_task_ended, report.last_activity)
     last = min(now, from_unix(ended) or report.changed)
-    return max(report.changed, last) + timedelta(seconds=timeout)
+    deadline = max(report.changed, last) + timedelta(seconds=timeout)
+    claim = s.engine.claim
+    return max(deadline, claim.until) if claim is not None and claim.holds(now) else deadline
 
 
 def lifetime_deadline(s: Snapshot) -> datetime | None:

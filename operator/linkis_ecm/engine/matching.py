@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from linkis_ecm.engine.times import format_time, parse_time
+from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
 # On an EngineConn that was given to an asker: JSON {"by": id of the claim, "until": RFC 3339}.
@@ -65,7 +66,8 @@ def parse_claim(text: object) -> Claim | None:
 
 
 class Candidate(Protocol):
-    """What the rule reads of an engine. `since` is when it entered its state (RFC 3339).
+    """What the rule reads of an engine. `since` is when it entered its state (RFC 3339); `reason`, why it is in it;
+    `next_cull_at`, when it ends if nothing uses it, as its last status write said.
 
     The sizes are what it asked for or its plugin gives it; 0 where that is not known.
     """
@@ -92,7 +94,13 @@ class Candidate(Protocol):
     def state(self) -> EngineState: ...
 
     @property
+    def reason(self) -> str: ...
+
+    @property
     def since(self) -> str | None: ...
+
+    @property
+    def next_cull_at(self) -> str | None: ...
 
     @property
     def address(self) -> str: ...
@@ -142,6 +150,8 @@ class Mismatch(StrEnum):
     STOP_REQUESTED = "StopRequested"
     NOT_FREE = "NotFree"
     NO_ADDRESS = "NoAddress"
+    NOT_READY = "NotReady"
+    ENDS_SOON = "EndsSoon"
     CLAIMED = "Claimed"
 
 
@@ -175,6 +185,11 @@ def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict
     small = _too_small(engine, required)
     if small:
         return Verdict(Mismatch.TOO_SMALL, small)
+    return _free(engine, now)
+
+
+def _free(engine: Candidate, now: datetime) -> Verdict:
+    """Whether an engine of the right kind may be given out now."""
     if engine.deleting:
         return Verdict(Mismatch.BEING_DELETED, "it is being deleted")
     if engine.stop_requested:
@@ -183,9 +198,29 @@ def verdict(engine: Candidate, required: Requirements, now: datetime) -> Verdict
         return Verdict(Mismatch.NOT_FREE, f"it is {engine.state}")
     if not engine.address:
         return Verdict(Mismatch.NO_ADDRESS, "it has no address that takes code")
+    if engine.reason == reasons.PROCESS_NOT_READY.name:
+        return Verdict(Mismatch.NOT_READY, "it does not answer its readiness check now")
+    if _ends_within_hold(engine, now):
+        return Verdict(
+            Mismatch.ENDS_SOON, f"it ends soon: its next cull is at {engine.next_cull_at or 'an unknown time'}"
+        )
     if engine.claim is not None and engine.claim.holds(now):
         return Verdict(Mismatch.CLAIMED, f"it is claimed by another call until {format_time(engine.claim.until)}")
     return Verdict(None, "it is free and has what is asked for")
+
+
+def _ends_within_hold(engine: Candidate, now: datetime) -> bool:
+    """Whether the engine may end before a claim's hold is over.
+
+    A time that is over says nothing: a task has moved the cull since, and only a change of state is written. An engine
+    that never has as long as the hold is given out until it says CullSoon: the claim defers its idleTimeout.
+    """
+    if engine.reason == reasons.CULL_SOON.name:
+        return True
+    cull, since = parse_time(engine.next_cull_at), parse_time(engine.since)
+    if cull is None or not now <= cull < now + CLAIM_HOLD:
+        return False
+    return since is None or cull - since > CLAIM_HOLD
 
 
 def _too_small(engine: Candidate, required: Requirements) -> str:

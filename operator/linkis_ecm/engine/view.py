@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.engineconn import EngineConnSpec
@@ -87,6 +88,8 @@ class EngineView:
     spec: EngineConnSpec | None
     invalid: str
     status: Mapping[str, Any]
+    # A gateway gave it to an asker (engine/matching.py).
+    claim: Claim | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -181,6 +184,7 @@ def engine_view(body: Mapping[str, Any], *, epoch: datetime) -> EngineView:
         spec=spec,
         invalid=invalid,
         status=_mapping(body.get("status")),
+        claim=parse_claim(_mapping(meta.get("annotations")).get(CLAIM_ANNOTATION)),
     )
 
 
