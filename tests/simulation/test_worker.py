@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from linkis_ecm.controller.worker import BACKOFF, NOT_ALLOWED_PAUSE, POISON_AFTER, Result, Worker, WorkerMetrics
+from linkis_ecm.controller.worker import (
+    BACKOFF,
+    NOT_ALLOWED_PAUSE,
+    POISON_AFTER,
+    Result,
+    UnaskedCancellationError,
+    Worker,
+    WorkerMetrics,
+)
 from linkis_ecm.process.backoff import Backoff
 from tools.testkit.fakes.cluster import loop_now
 
@@ -307,3 +315,60 @@ async def test_cancelling_ends_the_passes_under_way() -> None:
 def test_back_off_of_many_failures_does_not_overflow() -> None:
     rng = random.Random(1)
     assert 0.75 * 60 <= Backoff(base=0.2, cap=60.0).delay(10**9, rng=rng) <= 1.25 * 60
+
+
+async def test_a_pass_or_a_report_that_raises_cancelled_error_ends_no_worker(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a library does that cancels a task of its own and lets the error through."""
+
+    def cancel(jar: int) -> Result:
+        if jar < 5:
+            raise asyncio.CancelledError
+        return Result()
+
+    jars = Jars(seconds=0.0, then=cancel)
+
+    async def report(jar: int, _: Exception) -> None:
+        if jar % 2:
+            raise asyncio.CancelledError
+        raise KeyError("a bug of the report")
+
+    monkeypatch.setattr(jars, "report_poison", report)
+    async with working(jars, workers=2) as worker:
+        for jar in range(5):
+            worker.enqueue(jar)
+        await asyncio.sleep(60)
+        assert worker.poison_keys() == 5
+        assert all(len(jars.times(jar)) > POISON_AFTER for jar in range(5)), "each is tried again"
+        assert "could not be reported" in caplog.text
+        worker.enqueue(9)
+        await asyncio.sleep(1)
+        assert len(jars.times(9)) == 1
+
+
+async def test_a_worker_that_is_cancelled_from_inside_ends_all_of_them_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jars = Jars()
+    worker = Worker[int](
+        jars.fill, name="jar", leading=jars.leading, may_write=lambda: jars.allowed, clock=loop_now,
+        rng=random.Random(1), metrics=WorkerMetrics(jars.registry),
+    )  # fmt: skip
+
+    async def get() -> int:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(worker._queue, "get", get)  # nothing in it raises this by itself
+    with pytest.raises(ExceptionGroup) as raised:
+        await worker.run()
+    assert raised.group_contains(UnaskedCancellationError)
+
+
+async def test_a_cancelled_worker_ends_while_a_pass_runs() -> None:
+    jars = Jars(seconds=100)
+    async with working(jars) as worker:
+        worker.enqueue(1)
+        await asyncio.sleep(1)
+    assert jars.ended == [(1.0, 1)]
+    assert worker.failures(1) == 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import Counter, Gauge
 
+from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.engine.view import EngineView, engine_view
 from linkis_ecm.process.registry import LABELS, VALUES_MAX, BoundedValues, EngineCount, Family, Registry
 from tools import reference
 
@@ -97,6 +100,15 @@ def test_a_registry_shows_its_own_families_before_anything_is_counted() -> None:
     assert b"process_resident_memory_bytes" in registry.text()
 
 
+ENDS = "ecm_engine_ends_total{"
+
+
+def engine(name: str) -> EngineView:
+    """An engine whose type and tenant are its name."""
+    body = {"spec": {"engineType": name, "user": "u", "tenant": name}, "status": {"engineType": name}}
+    return engine_view(body, epoch=datetime(2026, 1, 1, tzinfo=UTC))
+
+
 def test_a_label_that_users_fill_has_a_bounded_number_of_values() -> None:
     registry = Registry()
     engines = EngineCount(registry=registry)
@@ -105,4 +117,37 @@ def test_a_label_that_users_fill_has_a_bounded_number_of_values() -> None:
     assert len(shown) == VALUES_MAX + 1
     assert f'ecm_engines{{engine_type="other",state="Idle",tenant="other"}} {9 * VALUES_MAX}.0' in shown
     few = BoundedValues(2)
+    few.keep(["a", "b", "c"])
     assert [few.of(value) for value in ("a", "b", "c", "a")] == ["a", "b", "other", "a"]
+
+
+def test_values_that_no_object_has_any_more_make_room_for_real_ones() -> None:
+    metrics = Metrics()
+    engines = {("ns", f"junk{number}"): engine(f"junk{number}") for number in range(2 * VALUES_MAX)}
+    metrics.watch_engines(engines)
+    metrics.registry.text()
+    for one in engines.values():
+        metrics.ends.labels("Completed", *metrics.labels_of(one)).inc()
+    real = engine("real")
+    assert metrics.labels_of(real) == ("other", "other"), "there is no room while the others are there"
+    engines.clear()
+    engines["ns", "real"] = real
+    metrics.registry.text()
+    assert metrics.labels_of(real) == ("real", "real")
+    for number in range(3 * VALUES_MAX):
+        metrics.ends.labels("Completed", *metrics.labels_of(engine(f"more{number}"))).inc()
+        assert metrics.labels_of(real) == ("real", "real"), "what is there is not driven out"
+    # The time series of values that went are gone, too.
+    assert len([line for line in metrics.registry.text().decode().splitlines() if line.startswith(ENDS)]) <= VALUES_MAX
+
+
+def test_the_value_that_was_used_longest_ago_goes_first() -> None:
+    few, gone = BoundedValues(2), list[str]()
+    few.on_evict = gone.append
+    assert [few.of(value) for value in ("a", "b", "a", "c")] == ["a", "b", "a", "c"]
+    assert gone == ["b"]
+    few.keep(["a", "c"])
+    assert few.of("d") == "other"
+    few.keep(["c"])
+    assert few.of("d") == "d"
+    assert gone == ["b", "a"]

@@ -13,6 +13,7 @@ from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
 from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry
 from linkis_ecm.store.metrics import SinkMetrics
 
+_ENDS_LABELS = ("reason", "engine_type", "tenant")
 # From 50 ms (a claim of a warm engine) to 10 minutes (an image pulled over a slow line).
 _START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120, 300, 600)
 # From a round of an idle operator (under 0.1 s) to twice the canary's patience.
@@ -44,9 +45,11 @@ class Metrics:
         self.ends = Counter(
             "ecm_engine_ends",
             "Engines that ended, by reason.",
-            ["reason", "engine_type", "tenant"],
+            _ENDS_LABELS,
             registry=self.registry,
         )
+        self._engines.engine_types.on_evict = lambda value: self._forget_ends("engine_type", value)
+        self._engines.tenants.on_evict = lambda value: self._forget_ends("tenant", value)
         self.not_reporting = Gauge(
             "ecm_engines_not_reporting",
             "Engines that are up and whose agents have not reported for too long.",
@@ -125,6 +128,13 @@ class Metrics:
     def watch_engines(self, engines: Mapping[tuple[str, str], EngineView]) -> None:
         """Counts these engines at each scrape."""
         self._engines.watch(lambda: [_labels(engine) for engine in list(engines.values())])
+
+    def _forget_ends(self, label: str, value: str) -> None:
+        """Remove the time series of a value that made room for another."""
+        samples = [sample for metric in self.ends.collect() for sample in metric.samples]
+        for labels in (sample.labels for sample in samples if sample.name.endswith("_total")):
+            if labels[label] == value:
+                self.ends.remove(*(labels[name] for name in _ENDS_LABELS))
 
     def labels_of(self, engine: EngineView) -> tuple[str, str]:
         """The engine's values of the labels engine_type and tenant."""

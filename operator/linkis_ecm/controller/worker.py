@@ -94,7 +94,8 @@ class Worker(Generic[K]):
 
     `name` is the kind, for logs and metrics. `is_outage(error)` is true of errors of the other side, such as an API
     server that does not answer: they are logged in one line and never reported as poison. `on_poison(key, error)` is
-    called after each failure of a poison key. All else is passed in to be replaced in tests.
+    called after each failure of a poison key; what it raises is logged. A worker never ends by what it calls: a
+    CancelledError that nobody asked for is a failure like any other. All else is passed in to be replaced in tests.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Worker(Generic[K]):
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_deadlines())
             for _ in range(self._workers):
-                group.create_task(self._work())
+                group.create_task(self._work_until_cancelled())
 
     async def drain(self, timeout: float) -> bool:
         """Start no more passes and wait `timeout` seconds for running ones. Returns whether all have ended."""
@@ -189,6 +190,14 @@ class Worker(Generic[K]):
             except TimeoutError:
                 pass
 
+    async def _work_until_cancelled(self) -> None:
+        """A task group takes no notice of a task that was cancelled by nobody: this makes it an error, which ends all
+        workers, and with them the process."""
+        try:
+            await self._work()
+        except asyncio.CancelledError as error:
+            raise _unasked(error) from error
+
     async def _work(self) -> None:
         while True:
             await self._leading.wait()
@@ -209,6 +218,8 @@ class Worker(Generic[K]):
             result = await self._reconcile(key)
         except Exception as error:
             result = Result(error=error)
+        except asyncio.CancelledError as error:
+            result = Result(error=_unasked(error))
         if key in self._removed:
             return
         if result.error is None:
@@ -224,11 +235,33 @@ class Worker(Generic[K]):
             log.warning("%s: %s", key, error)
         else:
             log.error("%s: the pass failed", key, exc_info=error)
-            if failures >= POISON_AFTER and self._on_poison is not None:
-                await self._on_poison(key, error)
+            if failures >= POISON_AFTER:
+                await self._report_poison(key, error)
         if key not in self._removed:
             self._set_deadline(key, self._clock().timestamp() + self._backoff.delay(failures, rng=self._rng))
+
+    async def _report_poison(self, key: K, error: Exception) -> None:
+        if self._on_poison is None:
+            return
+        try:
+            await self._on_poison(key, error)
+        except Exception:
+            log.exception("%s: that it is poison could not be reported", key)
+        except asyncio.CancelledError as cancelled:
+            log.error("%s: that it is poison could not be reported: %s", key, _unasked(cancelled))
 
     def _set_deadline(self, key: K, at: float | None) -> None:
         self._deadlines.set(key, at)
         self._deadline_changed.set()
+
+
+class UnaskedCancellationError(Exception):
+    """A CancelledError was raised in a task that nobody has cancelled: a library cancelled something of its own."""
+
+
+def _unasked(error: asyncio.CancelledError) -> UnaskedCancellationError:
+    """The error in place of a CancelledError that nobody asked for. Raises it again if somebody cancels this task."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return UnaskedCancellationError("cancelled, and nobody asked for it")

@@ -7,6 +7,7 @@ registry and passes it to all of them. Must not declare what a process counts.
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ LABELS: Mapping[str, str] = {
     "change": "gained or lost.",
     "code": "An HTTP status; 0: no answer, 499: the caller left first.",
     "controller": "The kind of object that a work loop reconciles, such as engine.",
-    "engine_type": "The engine's type; at most 100 values, then `other`.",
+    "engine_type": "The engine's type; at most 100 values at a time, then `other`.",
     "error": "The class of an error.",
     "kind": "One of a fixed list that the family's text names.",
     "limit": "The limit that was reached, one of a fixed list that the family's text names.",
@@ -43,7 +44,7 @@ LABELS: Mapping[str, str] = {
     "resource": "A kind of the Kubernetes API that we use, in the plural; with /status or /log for that part of it.",
     "side": "client or engine.",
     "state": "A state of Linkis's; New: no operator has looked at the engine yet.",
-    "tenant": "The engine's tenant, empty where it has none; at most 100 values, then `other`.",
+    "tenant": "The engine's tenant, empty where it has none; at most 100 values at a time, then `other`.",
     "verb": "A verb of the Kubernetes API.",
 }
 # What users may choose freely is bounded by this number of values for one label: as many tenants as fit a dashboard.
@@ -95,18 +96,34 @@ class Registry(CollectorRegistry):
 
 
 class BoundedValues:
-    """The values of one label: the first VALUES_MAX as they are, all others as `other`."""
+    """The values of one label: at most VALUES_MAX at a time as they are, all others as `other`.
+
+    A value that no object has any more makes room for a new one, the one that was used longest ago first. Else values
+    that somebody made up once would stand in the way of real ones until the process ends. `on_evict` is called with
+    each such value: its time series are to be removed.
+    """
 
     def __init__(self, limit: int = VALUES_MAX) -> None:
         self._limit = limit
-        self._seen: set[str] = set()
+        # The one that was used longest ago first.
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._present: frozenset[str] = frozenset()
+        self.on_evict: Callable[[str], None] = lambda _: None
+
+    def keep(self, present: Iterable[str]) -> None:
+        """Objects have these values now: none of them makes room for another."""
+        self._present = frozenset(present)
 
     def of(self, value: str) -> str:
         """The label's value for what a user has chosen."""
-        if value not in self._seen:
-            if len(self._seen) >= self._limit:
+        if value not in self._seen and len(self._seen) >= self._limit:
+            absent = next((one for one in self._seen if one not in self._present), None)
+            if absent is None:
                 return OTHER
-            self._seen.add(value)
+            del self._seen[absent]
+            self.on_evict(absent)
+        self._seen[value] = None
+        self._seen.move_to_end(value)
         return value
 
 
@@ -132,9 +149,10 @@ class EngineCount(Collector):
             "ecm_engines", "Engines that this process knows from the Kubernetes API, by state.",
             labels=["state", "engine_type", "tenant"],
         )  # fmt: skip
-        found = Tally(
-            (state, self.engine_types.of(kind), self.tenants.of(tenant)) for state, kind, tenant in self._engines()
-        )
+        engines = list(self._engines())
+        self.engine_types.keep(kind for _, kind, _ in engines)
+        self.tenants.keep(tenant for _, _, tenant in engines)
+        found = Tally((state, self.engine_types.of(kind), self.tenants.of(tenant)) for state, kind, tenant in engines)
         for labels, count in sorted(found.items()):
             family.add_metric(list(labels), count)
         yield family
