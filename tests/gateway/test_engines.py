@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.inventory.view import engine_of_record
+from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.gateway.routes import OURS
 from linkis_ecm.kube.errors import NotFound, Unreachable
 from tools.testkit.gateways import BOB_TOKEN, EM, Harness
@@ -159,6 +159,28 @@ async def test_what_is_anothers_answers_as_what_is_not_there(make: Make) -> None
 async def test_an_engine_of_ones_own_that_is_gone_is_stopped(make: Make) -> None:
     gw = await make(find=lambda engine_id: PAST if engine_id == PAST.ticket_id else None)
     assert (await gw.post("terminateEngine", {"engineId": PAST.ticket_id})).data["engine"] is None
+
+
+async def test_an_engine_that_the_watch_lacks_is_stopped_where_the_api_server_has_it(make: Make) -> None:
+    records: dict[str, KnownEngine] = {}
+    gw = await make(find=records.get)
+    engine = gw.engine()
+    hidden = replace(view_of(engine), in_cluster=False)
+    records[hidden.ticket_id] = hidden
+    gw.cluster.cache.on_event("DELETED", view_of(engine))
+    for engine_id in ("linkis/python-alice-abc123", hidden.ticket_id):
+        gw.cluster.writes.clear()
+        answer = await gw.post("terminateEngine", {"engineId": engine_id}, user="root")
+        assert answer.data["engine"]["stopRequested"] is True
+        assert gw.cluster.writes == [("patch", engine["metadata"]["name"], {"spec": {"desiredState": "Stopped"}})]
+        gw.cluster.put(engine)
+        gw.cluster.cache.on_event("DELETED", view_of(engine))
+    gw.cluster.fail["get"] = Unreachable("reset")
+    refused = await gw.post("terminateEngine", {"engineId": "linkis/python-alice-abc123"}, user="root")
+    assert (refused.http, "try again" in refused.message) == (503, True)
+    for engine_id in ("linkis/nobody", "../secrets/x", "linkis/../../secrets", "/", "nobody"):
+        answer = await gw.post("terminateEngine", {"engineId": engine_id}, user="root")
+        assert (answer.http, answer.data["engine"]) == (200, None)
 
 
 async def test_another_users_engine_is_not_stopped(gw: Harness) -> None:

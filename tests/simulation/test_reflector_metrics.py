@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,7 @@ from tools.testkit.fakes.faults import Fault
 
 pytestmark = pytest.mark.looptime
 OBJECTS, AGE = "ecm_reflector_objects", "ecm_reflector_last_event_age_seconds"
+UNREADABLE = "ecm_reflector_unreadable_objects"
 KIND = {"resource": "engineconns"}
 
 
@@ -83,3 +85,55 @@ async def test_before_the_first_list_the_age_counts_from_the_beginning(server: F
     async with watching(server, KubeMetrics(registry), "a"):
         await asyncio.sleep(30)
         assert registry.get_sample_value(AGE, KIND) == pytest.approx(30, abs=0.1)
+
+
+async def test_an_object_that_cannot_be_read_is_counted_and_logged_once_until_it_can(
+    server: FakeApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, bad = CollectorRegistry(), {"one"}
+
+    def read(item: dict[str, Any]) -> dict[str, Any]:
+        if item["metadata"]["name"] in bad:
+            raise OverflowError("date value out of range")
+        return item
+
+    client = server.client(metrics=KubeMetrics(registry))
+    events: list[tuple[str, str]] = []
+    reflector = Reflector[dict[str, Any]](
+        client, ENGINECONNS, transform=read, namespace="a",
+        on_event=lambda kind, item: events.append((kind, item["metadata"]["name"])),
+    )  # fmt: skip
+    for name in ("one", "two", "three"):
+        engine(server, "a", name)
+    task = asyncio.create_task(reflector.run())
+    try:
+        await asyncio.sleep(1)
+        assert events == [("ADDED", "three"), ("ADDED", "two")]
+        for _ in range(3):
+            reflector.request_relist()
+            await asyncio.sleep(1)
+        assert registry.get_sample_value(UNREADABLE, KIND) == 1
+        assert caplog.text.count("cannot be read, left out") == 1
+        # A later version cannot be read: the older one stays, and is counted.
+        bad.add("two")
+        server.cluster.patch(ENGINECONNS, "two", {"metadata": {"labels": {"changed": "yes"}}}, namespace="a")
+        await asyncio.sleep(1)
+        assert registry.get_sample_value(UNREADABLE, KIND) == 2
+        assert ("a", "two") in reflector.objects
+        bad.clear()
+        reflector.request_relist()
+        await asyncio.sleep(1)
+        assert registry.get_sample_value(UNREADABLE, KIND) == 0
+        assert sorted(events[2:]) == [("ADDED", "one"), ("MODIFIED", "two")]
+        # What goes while it cannot be read is no longer counted.
+        bad.add("three")
+        server.cluster.patch(ENGINECONNS, "three", {"metadata": {"labels": {"changed": "yes"}}}, namespace="a")
+        await asyncio.sleep(1)
+        assert registry.get_sample_value(UNREADABLE, KIND) == 1
+        server.cluster.delete(ENGINECONNS, "three", namespace="a")
+        await asyncio.sleep(1)
+        assert registry.get_sample_value(UNREADABLE, KIND) == 0
+        assert events[-1] == ("DELETED", "three")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

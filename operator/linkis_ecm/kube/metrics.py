@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 class _WatchedReflector:
     objects: Callable[[], int]
     age: Callable[[], float]
+    unreadable: Callable[[], int]
 
 
 class KubeMetrics:
@@ -58,20 +59,32 @@ class KubeMetrics:
             ["resource"],
             registry=registry,
         )
+        self.reflector_unreadable = Gauge(
+            "ecm_reflector_unreadable_objects",
+            "Objects of a kind that the API server has and the process cannot read, so that it does not know them, or"
+            " knows an older version.",
+            ["resource"],
+            registry=registry,
+        )
         self._reflectors: dict[str, list[_WatchedReflector]] = {}
 
     @contextmanager
-    def watch_reflector(self, resource: str, *, objects: Callable[[], int], age: Callable[[], float]) -> Iterator[None]:
-        """Within the block, counts a reflector of this resource (in the plural) in the two gauges.
+    def watch_reflector(
+        self, resource: str, *, objects: Callable[[], int], age: Callable[[], float], unreadable: Callable[[], int]
+    ) -> Iterator[None]:
+        """Within the block, counts a reflector of this resource (in the plural) in the three gauges.
 
-        `objects` is how many it holds, `age` the seconds since it last received something. There is one reflector for
-        each watched namespace; a label for the namespace would clash with the one that Prometheus adds to a target.
+        `objects` is how many it holds, `unreadable` how many it cannot read, `age` the seconds since it last
+        received something. There is one reflector for each watched namespace; a label for the namespace would clash with the one that Prometheus adds to a target.
         """
         watched = self._reflectors.setdefault(resource, [])
         if not watched:
             self.reflector_objects.labels(resource).set_function(lambda: float(sum(one.objects() for one in watched)))
             self.reflector_last_event.labels(resource).set_function(lambda: max(one.age() for one in watched))
-        one = _WatchedReflector(objects, age)
+            self.reflector_unreadable.labels(resource).set_function(
+                lambda: float(sum(one.unreadable() for one in watched))
+            )
+        one = _WatchedReflector(objects, age, unreadable)
         watched.append(one)
         try:
             yield
@@ -80,6 +93,7 @@ class KubeMetrics:
             if not watched:
                 self.reflector_objects.remove(resource)
                 self.reflector_last_event.remove(resource)
+                self.reflector_unreadable.remove(resource)
 
 
 class LeaseMetrics:

@@ -82,6 +82,8 @@ class Reflector(Generic[T]):
         # uid and resourceVersion of each object.
         self._known: dict[Key, tuple[str, int]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
+        # uids of objects whose newest version cannot be read.
+        self._unreadable: dict[Key, str] = {}
         self._listed = 0
         self._resume_version = 0
         self._last_contact = 0.0
@@ -108,7 +110,10 @@ class Reflector(Generic[T]):
         """List and watch until cancelled."""
         self._last_contact = self._clock()
         with self._metrics.watch_reflector(
-            self._resource.plural, objects=lambda: len(self._objects), age=lambda: self.last_event_age
+            self._resource.plural,
+            objects=lambda: len(self._objects),
+            age=lambda: self.last_event_age,
+            unreadable=lambda: len(self._unreadable),
         ):
             await self._run()
 
@@ -154,7 +159,7 @@ class Reflector(Generic[T]):
         self._record_contact()
         # What is not in the list is deleted. No comparison of versions is needed: a list is never older than the watch
         # before it, except after a restore from a backup, and then the list is right, too.
-        for key in [key for key in self._objects if key not in present]:
+        for key in [key for key in (*self._objects, *self._unreadable) if key not in present]:
             self._remove(key)
         self._listed = self._resume_version = version
         if not self.synced.is_set():
@@ -233,10 +238,13 @@ class Reflector(Generic[T]):
         try:
             made = self._transform(item)
         except Exception:
-            # An unreadable object must not stop the others. It is read again on its next change.
-            log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
+            # An unreadable object must not stop the others. It is read again on its next change and list.
             self._metrics.reflector_events.labels(self._resource.plural, "unreadable").inc()
+            if self._unreadable.get(key) != uid:
+                log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
+            self._unreadable[key] = uid
             return
+        self._unreadable.pop(key, None)
         self._known[key] = (uid, version)
         self._objects[key] = made
         self._notify("ADDED" if known is None else "MODIFIED", made)
@@ -244,6 +252,7 @@ class Reflector(Generic[T]):
     def _remove(self, key: Key, last: Object | None = None) -> None:
         """The object is deleted."""
         known = self._known.pop(key, None)
+        self._unreadable.pop(key, None)
         if last is not None:
             self._add_tombstone(last["metadata"]["uid"])
         if known is None:

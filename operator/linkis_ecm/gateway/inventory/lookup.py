@@ -6,6 +6,8 @@ agents or HTTP.
 
 from __future__ import annotations
 
+import re
+
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, shown, unavailable
 from linkis_ecm.gateway.inventory.cache import EngineCache
@@ -14,6 +16,9 @@ from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
+
+# A name of the Kubernetes API: what else there is in an id must not get into a path.
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class EngineLookup:
@@ -48,6 +53,21 @@ class EngineLookup:
             ) from None
         engine = view_of(item)
         return engine if engine.uid == found.uid else found
+
+    async def find_named(self, engine_id: str) -> KnownEngine | None:
+        """The engine of a `namespace/name` as the API server has it: what the watch does not have may be there all the
+        same. None for any other id. For admins only: a stranger must not learn which names exist. Raises Refused."""
+        namespace, _, name = engine_id.partition("/")
+        if _NAME.fullmatch(namespace) is None or _NAME.fullmatch(name) is None:
+            return None
+        try:
+            return view_of(await self._cluster.get(ENGINECONNS, name, namespace=namespace))
+        except NotFound:
+            return None
+        except ApiError:
+            raise unavailable(
+                f"engine {namespace}/{name} is not known here, and the API server does not answer: try again"
+            ) from None
 
     async def current(self, engine: KnownEngine) -> KnownEngine:
         """The engine as the API server has it now, or `engine` if that does not answer. A caller may know a newer state
