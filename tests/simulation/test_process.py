@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.kube.resources import PLUGINS
+from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
+from tools.testkit.fakes.faults import Fault
 from tools.testkit.world import KEY, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
@@ -126,3 +127,33 @@ async def test_a_new_operator_and_an_edited_catalogue_leave_a_process_what_it_is
     assert (world.state("w"), world.status("w")["reason"]) == ("Idle", "ProcessReady")
     world.delete("w")
     await world.until(lambda: not world.pods("w"))
+
+
+@pytest.mark.parametrize("first", ["process", "agent"])
+async def test_a_plugin_that_changes_before_the_status_is_written_does_not_change_the_pod_that_exists(
+    world: World, first: str
+) -> None:
+    """The pod is created, its status is not, and the operator that comes next sees another plugin."""
+    install(world, **({} if first == "process" else {"launch": {"kind": "agent"}, "runTypes": ["python"]}))
+    refused = Fault(verb="patch", resource=ENGINECONNS, subresource="status", status=500, times=None)
+    world.server.faults.add(refused)
+    world.create("w", engineType="web")
+    await world.until(lambda: world.pods("w"))
+    await world.until(lambda: refused.played > 0)
+    await world.crash(world.operators[0])
+    assert world.status("w") == {}
+    changed: dict[str, Any] = {"launch": {"kind": "agent", "port": None}, "runTypes": ["python"]}
+    if first == "agent":
+        changed = {"launch": {"kind": "process", "port": 8080}, "runTypes": None}
+    world.cluster.patch(PLUGINS, "web-3", {"spec": changed})
+    world.server.faults.clear()
+    await world.start("two")
+    await world.until_state("w", "Idle", 120)
+    status = world.status("w")
+    assert status["reason"] == ("ProcessReady" if first == "process" else "KernelReady")
+    assert status.get("launch", {"kind": "agent"})["kind"] == first
+    await asyncio.sleep(300)
+    assert world.state("w") == "Idle", "a process is not asked for reports, an agent is"
+    world.edit("w", desiredState="Stopped")
+    await world.until_state("w", "Success")
+    assert world.stops == ([] if first == "process" else ["w"])

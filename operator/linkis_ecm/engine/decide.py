@@ -64,7 +64,7 @@ START: tuple[Rule, ...] = (
 
 def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     """The decision for one engine; see the module's text."""
-    if not launch.has_agent(launch.of(s.engine, s.plugin)):
+    if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
         # There is no agent, so neither a report nor silence means anything.
         s = replace(s, report=None, silence=None)
     case = Situation(s, now, settings)

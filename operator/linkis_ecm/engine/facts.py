@@ -103,7 +103,7 @@ def cull_blocked_by(s: Snapshot) -> str:
     """Why an engine with an idleTimeout is not culled for idleness now; empty where it would be."""
     if not duration_setting(s, "idle_timeout"):
         return "idleTimeout is 0s: it is never culled for idleness"
-    if not launch.has_agent(launch.of(s.engine, s.plugin)):
+    if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
         return "a process reports no activity: its idle time is not counted, only maxLifetime ends it"
     if s.report is None:
         return "its agent has not reported to this operator yet"

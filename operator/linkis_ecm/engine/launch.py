@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, IDENTITY_FILE, KERNEL_ENV_PREFIX
 from linkis_ecm.engine.names import AGENT_PORT
-from linkis_ecm.engine.view import EngineView, PluginView, PodView
+from linkis_ecm.engine.view import LAUNCH_ANNOTATION, EngineView, PluginView, PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import Launch, ReadyCheck
 from linkis_ecm.model.reasons import Reason
@@ -54,15 +54,20 @@ class PodSettings:
         return self.protected if namespace == self.own_namespace else frozenset()
 
 
-def of(engine: EngineView, plugin: PluginView | None) -> Launch:
-    """The launch with which the engine's pod was created; before it has a pod, its plugin's."""
+def of(engine: EngineView, plugin: PluginView | None, pod: PodView | None = None) -> Launch:
+    """The launch with which the engine's pod was created; before it has a pod, its plugin's.
+
+    The status has it, unless its write after the pod's creation failed; then the pod itself says it.
+    """
     written = engine.status.get("launch")
     if written is not None:
         try:
             return Launch.model_validate(written)
         except ValidationError:
             pass  # edited by hand
-    elif engine.text("podName"):
+    if pod is not None and pod.launch is not None:
+        return pod.launch
+    if written is None and engine.text("podName"):
         return AGENT
     return (plugin.spec.launch if plugin is not None else None) or AGENT
 
@@ -89,6 +94,11 @@ def written(launch: Launch) -> dict[str, Any] | None:
 
 
 # --- the pod
+
+
+def pod_annotations(launch: Launch) -> dict[str, str]:
+    """What the pod says of its launch."""
+    return {LAUNCH_ANNOTATION: launch.model_dump_json(by_alias=True, exclude_none=True)}
 
 
 def container_ports(launch: Launch) -> list[dict[str, Any]]:

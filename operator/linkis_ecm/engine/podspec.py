@@ -177,7 +177,9 @@ def build_pod(
             "name": name,
             "namespace": engine.namespace,
             "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt),
-            "annotations": overlay.get("annotations", {}) | {"linkis.apache.org/ticket-id": ticket},
+            "annotations": overlay.get("annotations", {})
+            | {"linkis.apache.org/ticket-id": ticket}
+            | launch.pod_annotations(launched),
             "ownerReferences": [_owner(engine)],
         },
         "spec": overlay.get("spec", {})

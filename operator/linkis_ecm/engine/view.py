@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
-from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.engineconn import EngineConnSpec, Launch
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from linkis_ecm.model.states import EngineState
 
+# On a pod: JSON of the launch that it was created with.
+LAUNCH_ANNOTATION = "linkis.apache.org/launch"
 # Seconds, a year. Whoever deletes a pod may ask for any number as its grace.
 GRACE_MAX = 365 * 86400
 
@@ -67,6 +69,8 @@ class PodView:
     ready_since: datetime | None = None
     terminated: Terminated | None = None
     memory_limit: str = ""
+    # What it was created to run; None if it does not say so.
+    launch: Launch | None = None
 
     @property
     def ended(self) -> bool:
@@ -241,8 +245,17 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
+        launch=_launch(meta),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
     )
+
+
+def _launch(meta: Mapping[str, Any]) -> Launch | None:
+    text = _mapping(meta.get("annotations")).get(LAUNCH_ANNOTATION)
+    try:
+        return Launch.model_validate_json(text) if isinstance(text, str) else None
+    except ValidationError:
+        return None
 
 
 def _terminated(body: Mapping[str, Any]) -> Terminated:

@@ -74,8 +74,9 @@ class KubeMetrics:
     ) -> Iterator[None]:
         """Within the block, counts a reflector of this resource (in the plural) in the three gauges.
 
-        `objects` is how many it holds, `unreadable` how many it cannot read, `age` the seconds since it last
-        received something. There is one reflector for each watched namespace; a label for the namespace would clash with the one that Prometheus adds to a target.
+        `objects` is how many it holds, `unreadable` how many it cannot read, `age` the seconds since it last received
+        something. There is one reflector for each watched namespace; a label for the namespace would clash with the
+        one that Prometheus adds to a target.
         """
         watched = self._reflectors.setdefault(resource, [])
         if not watched:

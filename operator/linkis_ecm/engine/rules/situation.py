@@ -41,7 +41,7 @@ class Situation:
     @cached_property
     def launch(self) -> Launch:
         """What the engine's pod runs, or will run."""
-        return launch.of(self.s.engine, self.s.plugin)
+        return launch.of(self.s.engine, self.s.plugin, self.s.pod)
 
     @cached_property
     def stop(self) -> Stop | None:
