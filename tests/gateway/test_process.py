@@ -74,6 +74,9 @@ async def test_explain_says_why_the_idle_time_of_a_process_does_not_count(gw: Ha
     assert "a process reports no activity" in (await gw.get("explainEngine", {"engineId": uid})).data["cullBlockedBy"]
     (kept,) = (await gw.get("previewCull", {})).data["kept"]
     assert kept["engineId"] == uid
+    engine["status"] |= {"engineState": "Success", "reason": "Completed"}
+    gw.cluster.put(engine)
+    assert (await gw.get("explainEngine", {"engineId": uid})).data["cullBlockedBy"] is None, "it has ended"
 
 
 async def test_the_status_of_a_process_says_that_it_takes_no_code(gw: Harness) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import KEY, PLUGIN_SPEC, Script, World
+from tools.testkit.world import KEY, NODE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
 
@@ -157,3 +157,20 @@ async def test_a_plugin_that_changes_before_the_status_is_written_does_not_chang
     world.edit("w", desiredState="Stopped")
     await world.until_state("w", "Success")
     assert world.stops == ([] if first == "process" else ["w"])
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "Success"), (1, "Failed")])
+async def test_a_process_that_ends_before_it_is_ready_says_where_it_ran_and_when_it_began(
+    world: World, code: int, state: str
+) -> None:
+    install(world)
+    world.create("w", Script(silent=True), engineType="web")
+    await world.until(lambda: world.processes)
+    await asyncio.sleep(0.1)
+    world.exit_pod(world.pods("w")[0], code)
+    await world.until_state("w", state)
+    status = world.status("w")
+    assert status["nodeName"] == NODE
+    assert "readyTime" not in status
+    accepted, scheduled, started = (status["startup"][name] for name in ("accepted", "scheduled", "containerStarted"))
+    assert accepted <= scheduled < started < status["finishedTime"]

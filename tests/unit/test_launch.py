@@ -298,6 +298,9 @@ def test_a_ready_process_has_its_own_port_as_address(launched: dict[str, Any], p
     assert patch.get("address") == address
     assert patch["timesReady"] == 1
     assert patch["cullBlockedBy"].startswith("a process reports no activity")
+    assert patch["cullBlockedBy"].endswith("and without a maxLifetime it stays")
+    limited = replace(s, engine=engine(STARTING | {"launch": launched}, maxLifetime="1h"))
+    assert decided(limited).patch["cullBlockedBy"].endswith("only maxLifetime ends it")
     assert "nextCullAt" not in patch
     conditions = {c["type"]: c["status"] for c in patch["conditions"]}
     assert conditions == {"Ready": "True", "PodScheduled": "True", "Draining": "False"}, "nobody registers"

@@ -44,7 +44,7 @@ class Metrics:
         )
         self.ends = Counter(
             "ecm_engine_ends",
-            "Engines that ended, by reason.",
+            "Engines that ended, by reason. The canary's are among them, each minute, with the engine_type `canary`.",
             _ENDS_LABELS,
             registry=self.registry,
         )

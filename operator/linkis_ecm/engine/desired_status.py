@@ -90,6 +90,7 @@ def status_of(
     if not engine.text("readyTime") and (state in AVAILABLE or (state in FINAL and facts.was_ready(s))):
         desired |= _ready_fields(s, launched, startup, outcome, settings)
     if state in FINAL:
+        desired |= _last_pod_fields(s, desired, outcome)
         desired["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
         if s.report is not None and s.report.usage:
             desired["usage"] = _usage(s.report)
@@ -134,6 +135,22 @@ def _ready_fields(
     if launch.has_agent(launched) and (key := facts.agent_key(s)) is not None:
         ready["agentKey"] = key.written()
     return ready
+
+
+def _last_pod_fields(s: Snapshot, desired: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Where an ended engine's pod ran, and when it began, if the engine ended before it was ready. Its pod still has
+    it, or had it when it was last seen."""
+    pod, startup = s.pod or s.last_pod, desired["startup"]
+    if pod is None or not pod.node:
+        return {}
+    accepted = parse_time(str(startup.get("accepted") or ""))
+    scheduled = _most_exact_time(s.first_seen.get("scheduled"), pod.scheduled, accepted, outcome.since)
+    started = _most_exact_time(
+        s.first_seen.get("containerStarted"), pod.started, scheduled or accepted, outcome.since
+    )  # fmt: skip
+    phases = {"scheduled": scheduled, "containerStarted": started}
+    times = {phase: format_time(moment) for phase, moment in phases.items() if moment is not None}
+    return {"nodeName": desired.get("nodeName") or pod.node, "startup": times | startup}
 
 
 def _times_ready(s: Snapshot) -> int:

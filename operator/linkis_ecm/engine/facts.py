@@ -104,7 +104,10 @@ def cull_blocked_by(s: Snapshot) -> str:
     if not duration_setting(s, "idle_timeout"):
         return "idleTimeout is 0s: it is never culled for idleness"
     if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
-        return "a process reports no activity: its idle time is not counted, only maxLifetime ends it"
+        end = (
+            "only maxLifetime ends it" if duration_setting(s, "max_lifetime") else "and without a maxLifetime it stays"
+        )
+        return f"a process reports no activity: its idle time is not counted, {end}"
     if s.report is None:
         return "its agent has not reported to this operator yet"
     if s.report.state is EngineState.BUSY:

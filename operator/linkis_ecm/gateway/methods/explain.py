@@ -59,7 +59,7 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
             engine=info_of(engine),
             summary=_summary(engine.status, engine.reason),
             deadlines=_deadlines(snapshot, engine.state, now),
-            cull_blocked_by=facts.cull_blocked_by(snapshot) or None,
+            cull_blocked_by=(facts.cull_blocked_by(snapshot) or None) if engine.state in AVAILABLE else None,
             attempts_allowed=restart.policy(snapshot).max_attempts,
             restart_policy=restart.policy(snapshot).type,
             last_end=snapshot.engine.status.get("lastEnd"),
