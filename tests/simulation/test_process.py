@@ -163,7 +163,8 @@ async def test_a_plugin_that_changes_before_the_status_is_written_does_not_chang
 async def test_a_process_that_ends_before_it_is_ready_says_where_it_ran_and_when_it_began(
     world: World, code: int, state: str
 ) -> None:
-    install(world)
+    # Without a port and not yet run for its initial delay: only such a one may succeed before it is ready.
+    install(world, launch={"kind": "process", "ready": {"initialDelaySeconds": 60}})
     world.create("w", Script(silent=True), engineType="web")
     await world.until(lambda: world.processes)
     await asyncio.sleep(0.1)
