@@ -126,6 +126,9 @@ def everything() -> None:
     """The above, then the tests on the real cluster; a cluster that this run started is stopped at its end."""
     steps = Steps()
     _lint(steps)
+    # What the README tells users to do: pip must find a set of packages by itself, without our pins.
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    steps.run("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]", seconds=600)
     _fast(steps)
     _judges(steps)
     cluster = [sys.executable, "-m", "tools.cluster"]

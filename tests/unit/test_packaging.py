@@ -39,3 +39,25 @@ def test_the_command_says_which_extra_it_needs() -> None:
     done = run("import linkis_ecm.__main__", {"typer"})
     assert done.returncode == 1
     assert done.stderr.strip() == "linkis-ecm: typer is missing: pip install 'linkis-ecm[server]'"
+
+
+def test_the_servers_ranges_contain_what_is_pinned() -> None:
+    """Otherwise `pip install '.[server]'` gives users something else than what the tests ran with."""
+    text = (ROOT / "requirements" / "runtime.txt").read_text()
+    pinned = {
+        one.name.replace("_", "-"): next(iter(one.specifier)).version
+        for line in text.splitlines()
+        if "==" in line and (one := Requirement(line.split(" \\")[0]))
+    }
+    wanted = [Requirement(one) for one in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["server"]]
+    outside = [str(one) for one in wanted if not one.specifier.contains(pinned[one.name.replace("_", "-")])]
+    assert outside == []
+
+
+def test_s3fs_and_fsspec_have_one_range() -> None:
+    """Each s3fs requires the fsspec of its own version. Two different ranges let pip try every pair of the two, and
+    with s3fs every aiobotocore besides: it gives up after its 200,000 steps."""
+    ranges = {one.name: one.specifier for one in map(Requirement, PROJECT["optional-dependencies"]["server"])}
+    assert ranges["s3fs"] == ranges["fsspec"]
+    floors = [part for part in ranges["s3fs"] if part.operator == ">="]
+    assert [len(part.version.split(".")) for part in floors] == [2], "the floor names year and month"
