@@ -205,7 +205,7 @@ def test_a_process_that_never_answers_times_out_and_its_pod_goes(processes: Proc
     launch = {"kind": "process", "port": 8081}
     name = processes.engine(processes.plugin(launch), startTimeout="10s")
     found = until_state(name, "Failed")
-    assert found["reason"] == "StartTimeout"
+    assert found["reason"] == "ProcessNeverAnswered"
     assert "port 8081 takes no connection" in found["message"]
     until_holds("no pod", lambda: pods(name), lambda left: not left)
 

@@ -15,6 +15,7 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, CLAIM_LONGE
 from linkis_ecm.gateway.inventory.claims import EXPLAINED_MAX
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Conflict, Unreachable
+from tests.gateway.test_create import becomes
 from tests.gateway.test_linkis import LABELS, NOW, becomes_ready, send
 from tools.testkit.gateways import Answer, FakeCluster, Harness
 
@@ -78,6 +79,27 @@ def behind(gw: Harness) -> Iterator[None]:
     gw.cluster.more_caches.clear()
     yield
     gw.cluster.more_caches.extend(caches)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy", "can_retry"),
+    [
+        ({"reason": "PodScheduled"}, "with a longer timeout", True),
+        ({"reason": "Unschedulable"}, "Ask for less cpu or memory", True),
+        ({"reason": "ImagePullBackOff", "message": "No image. Check the image's name."}, "Check the image's", False),
+    ],
+)
+async def test_an_asker_whose_engine_is_not_ready_in_time_gets_the_causes_remedy(
+    gw: Harness, status: dict[str, str], remedy: str, can_retry: bool
+) -> None:
+    becomes(gw, {"engineState": "Starting"} | status)
+    answer = await send(gw, "askEngineConn", {"labels": LABELS, "timeOut": 1000})
+    assert answer.body["status"] == 1
+    assert remedy in answer.message
+    assert ("longer timeout" in answer.message) is (status["reason"] == "PodScheduled")
+    data = answer.body["data"]
+    assert remedy in data["remedy"]
+    assert (data["reason"], data["canRetry"]) == (status["reason"], can_retry)
 
 
 async def ask(gw: Harness, **more: Any) -> Answer:

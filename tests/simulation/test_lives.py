@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PLUGINS, PODS
 from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Agent, Script, World
 
 pytestmark = pytest.mark.looptime
@@ -91,6 +91,25 @@ WAITING: dict[str, dict[str, Any]] = {
 }
 
 
+async def test_an_engine_without_its_volume_ends_with_what_the_kubelet_says(world: World) -> None:
+    """Only an event of the pod tells; status, row and bundle agree."""
+    stuck = {"phase": "Pending", "containerStatuses": [{"name": "engine", "state": {"waiting": {
+        "reason": "ContainerCreating"}}}]}  # fmt: skip
+    uid = world.create("e", Script(stuck=stuck), startTimeout="30s")
+    await world.until(lambda: bool(world.pods("e")))
+    note = 'MountVolume.SetUp failed for volume "x": secret "x" not found'
+    event = {"metadata": {"name": "e.1"}, "type": "Warning", "reason": "FailedMount", "note": note,
+             "regarding": {"kind": "Pod", "name": world.pods("e")[0]["metadata"]["name"]}}  # fmt: skip
+    world.cluster.create(EVENTS, event, namespace=NAMESPACE)
+    await world.until_state("e", "Failed", 40)
+    status, row = world.status("e"), world.row("e")
+    assert row is not None
+    assert json.loads(world.archive.bundles[uid, 0]["bundle.json"])["reason"] == "MountFailed"
+    assert (status["reason"], row.reason) == ("MountFailed", "MountFailed")
+    assert note in status["message"]
+    assert "Check that the Secrets" in status["message"]
+
+
 @pytest.mark.parametrize("reason", WAITING)
 async def test_a_pod_that_cannot_start_shows_the_reason_and_fails_at_the_timeout(world: World, reason: str) -> None:
     stuck = {"phase": "Pending", "containerStatuses": [{"name": "engine", "state": WAITING[reason]}]}
@@ -99,13 +118,16 @@ async def test_a_pod_that_cannot_start_shows_the_reason_and_fails_at_the_timeout
     assert WAITING[reason]["waiting"]["message"] in world.status("e")["message"]
     await world.until_state("e", "Failed", 40)
     status = world.status("e")
-    assert status["reason"] == "StartTimeout"
-    assert reason in status["message"]
+    # The cause stays the reason, with its own remedy: more time would not help.
+    assert status["reason"] == reason
+    assert "within its startTimeout" in status["message"]
+    assert WAITING[reason]["waiting"]["message"] in status["message"]
+    assert "raise spec.startTimeout" not in status["message"]
     await world.until(lambda: not world.pods("e"))
     row = world.row("e")
     assert row is not None
     assert (row.status.value, row.used_times, row.release_times) == ("Failed", 0, 1)
-    assert reason in json.loads(row.metrics or "")["start_reason"]
+    assert json.loads(row.metrics or "")["reason"] == reason
 
 
 async def test_an_image_name_that_cannot_be_fails_at_once(world: World) -> None:

@@ -96,7 +96,7 @@ async def test_a_process_that_never_answers_times_out_and_its_pod_goes(world: Wo
     install(world, startTimeout="20s")
     world.create("w", Script(silent=True), engineType="web")
     await world.until_state("w", "Failed")
-    assert world.status("w")["reason"] == "StartTimeout"
+    assert world.status("w")["reason"] == "ProcessNeverAnswered"
     assert "port 8080 takes no connection" in world.status("w")["message"]
     await world.until(lambda: not world.pods("w"))
 

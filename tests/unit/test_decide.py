@@ -519,3 +519,52 @@ def test_an_engines_claim_is_read_from_its_annotation() -> None:
     for text in ("", "mine", None, 7, {"by": "x"}):
         body["metadata"] = {"annotations": {CLAIM_ANNOTATION: text}}
         assert engine_view(body, epoch=T0).claim is None
+
+
+OVERDUE: list[tuple[str, Callable[[], Snapshot], str, str, bool]] = [
+    # what, snapshot, reason, words of the remedy, whether the same request may succeed later
+    ("image", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="ErrImagePull", started=None)),
+     "ImagePullBackOff", "Check the image's name", False),
+    ("config", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="CreateContainerConfigError")),
+     "CreateContainerConfigError", "Check the Secrets", False),
+    ("no room", lambda: snapshot(engine=engine(STARTING), pod=pod(unschedulable="0/1 nodes", started=None)),
+     "Unschedulable", "Ask for less cpu or memory", True),
+    ("quota", lambda: snapshot(failure=failure), "QuotaExceeded", "ResourceQuota raised", True),
+    ("quota, after the operator's restart", lambda: snapshot(engine=engine({
+        "engineState": "Starting", "reason": "QuotaExceeded", "observedGeneration": 1})),
+     "QuotaExceeded", "ResourceQuota raised", True),
+    ("no such volume", lambda: snapshot(engine=engine(STARTING), pod=pod(started=None), evidence=NO_VOLUME),
+     "MountFailed", "Check that the Secrets", False),
+    ("a slow volume, then a slow agent", lambda: snapshot(engine=engine(STARTING), pod=pod(), evidence=NO_VOLUME),
+     "StartTimeout", "raise spec.startTimeout", True),
+    ("silent agent", lambda: snapshot(engine=engine(STARTING), pod=pod()), "StartTimeout", "raise spec.startTimeout",
+     True),
+]  # fmt: skip
+NO_VOLUME = Evidence(0, {"files": []}, mount_problem='MountVolume.SetUp failed for volume "x": secret "x" not found')
+
+
+@pytest.mark.parametrize("row", OVERDUE, ids=lambda row: row[0])
+def test_a_start_that_takes_too_long_ends_with_what_it_waited_for(
+    row: tuple[str, Callable[[], Snapshot], str, str, bool],
+) -> None:
+    _, make, reason, remedy, can_retry = row
+    s = make()
+    decision = decided(s if s.evidence is not None else replace(s, evidence=COLLECTED), 121)
+    assert (decision.state, decision.reason) == (S.FAILED, reason)
+    assert remedy in decision.message
+    known = reasons.by_name(reason)
+    assert known is not None
+    assert known.can_retry is can_retry
+    assert ("raise spec.startTimeout" in decision.message) is (reason == "StartTimeout")
+
+
+@given(st.sampled_from(reasons.all_reasons()), st.text(max_size=40))
+def test_sentences_of_a_message_do_not_run_together(reason: reasons.Reason, details: str) -> None:
+    message = Verdict(reason, details).message
+    assert message.startswith(reason.sentence)
+    rest = message.removeprefix(reason.sentence)
+    assert rest == "" or rest.startswith(" ")
+    assert message.endswith((".", "!", "?"))
+    if reason.remedy:
+        before = message.removesuffix(reason.remedy)
+        assert before.endswith((". ", "! ", "? "))

@@ -123,7 +123,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[Any
     ("no port, after its delay", lambda: snapshot(engine=engine(delayed), pod=pod(**READY)), 21, S.IDLE,
      "ProcessReady", ()),
     ("never ready", lambda: snapshot(engine=engine(STARTING), pod=pod(), evidence=COLLECTED), 121, S.FAILED,
-     "StartTimeout", (DeletePod("w-pod-0", "p1", AFTER_GRACE),)),
+     "ProcessNeverAnswered", (DeletePod("w-pod-0", "p1", AFTER_GRACE),)),
     ("image", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="ErrImagePull", started=None)), 3,
      S.STARTING, "ImagePullBackOff", ()),
     ("bad image name", lambda: snapshot(
@@ -369,7 +369,7 @@ def test_a_start_timeout_says_what_did_not_answer(launched: dict[str, Any], word
     ready = READY if "port" not in launched else {}
     s = snapshot(engine=engine(status), plugin=plugin(launched), pod=pod(**ready), evidence=COLLECTED)
     decision = decided(s, 121)
-    assert decision.reason == "StartTimeout"
+    assert decision.reason == ("ProcessNeverAnswered" if "port" in launched else "StartTimeout")
     assert words in decision.message
 
 

@@ -207,8 +207,8 @@ async def an_unschedulable_engine_says_what_lacks_and_fails_at_the_timeout(world
     # Only now, so that the deadline does not come before the scheduler's word on a busy machine.
     await world.edit("nowhere", startTimeout="4s")
     found = await until_state(world, "nowhere", "Failed")
-    assert found["reason"] == "StartTimeout"
-    assert "Unschedulable" in found["message"]
+    assert found["reason"] == "Unschedulable"
+    assert "within its startTimeout" in found["message"]
     await gone(world, "nowhere")
     row = await until_row(world, uid, "Failed", final=True)
     assert row.times == (1, 0, 1)

@@ -22,6 +22,7 @@ from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import CollectEvidence, Evidence
 from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.times import format_time
+from linkis_ecm.engine.verdicts import mounts_failed, start_overdue
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import EVENTS, NAMESPACES, PODS
@@ -35,6 +36,10 @@ COLLECT_SECONDS = 10.0
 # Bytes of the kubelet's log, which by default holds 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
 EVENTS_MAX = 100
+# The kubelet's and the attach controller's reasons of events about volumes.
+_MOUNT_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+# Characters of such an event's text that are kept.
+MOUNT_NOTE_MAX = 1000
 # Entries of both lists in an engine's status (model.engineconn.PostMortem).
 FILES_MAX = 16
 # Spilled results of one engine: their number, and their bytes together (a sixteenth of what the archive keeps by
@@ -49,6 +54,12 @@ DELETED_MAX = 10_000
 EXPIRY_CHECK_SECONDS = 600.0
 # Rows of one transaction of a purge: others' writes wait for it.
 PURGE_ROWS = 1000
+
+
+def _mount_problem(events: list[dict[str, Any]]) -> str:
+    """The text of the last event about a volume that cannot be mounted; empty if there is none."""
+    notes = [str(event.get("note") or "") for event in events if event.get("reason") in _MOUNT_EVENTS]
+    return notes[-1][:MOUNT_NOTE_MAX] if notes else ""
 
 
 class PostMortemIndex(Protocol):
@@ -107,24 +118,28 @@ class EvidenceKeeper:
         """Write the bundle of an attempt. Never raises. What could not be collected is listed as missing."""
         missing: list[str] = []
         facts: dict[str, Any] = {}
-        terminating = False
+        terminating, mount_problem, verdict = False, "", action.verdict
         try:
             async with asyncio.timeout(COLLECT_SECONDS):
                 if action.verdict.reason is reasons.POD_DELETED:
                     terminating = await self._is_namespace_terminating(engine.namespace)
                 facts["pod"] = await self._pod(engine, action.pod, missing)
                 facts["events"] = await self._events(engine, action.pod, missing)
+                mount_problem = _mount_problem(facts["events"])
                 await self._log(engine, action, missing)
         except TimeoutError:
             missing.append(f"the rest: the API server did not give it within {COLLECT_SECONDS:g} s")
         except Exception as error:
             log.exception("%s: evidence", engine.key)
             missing.append(f"the rest: {type(error).__name__}")
+        if mount_problem and verdict.reason is reasons.START_TIMEOUT:
+            # The decision that follows has the same reason, from `Evidence.mount_problem`.
+            verdict = start_overdue(mounts_failed(mount_problem))
         now = self._clock()
         body: dict[str, Any] = {
             "ticketId": ticket_id(engine), "uid": engine.uid, "namespace": engine.namespace, "name": engine.name,
-            "attempt": action.attempt, "podName": action.pod, "reason": action.verdict.reason.name,
-            "message": action.verdict.message, "collectedAt": format_time(now),
+            "attempt": action.attempt, "podName": action.pod, "reason": verdict.reason.name,
+            "message": verdict.message, "collectedAt": format_time(now),
             "user": engine.spec.user if engine.spec is not None else "", "startup": engine.status.get("startup"),
         } | facts  # fmt: skip
         if report is not None:
@@ -149,7 +164,7 @@ class EvidenceKeeper:
         self._index.offer_post_mortem(
             PostMortemRecord(
                 ticket_id=ticket_id(engine), uid=engine.uid, attempt=action.attempt, at=now,
-                reason=action.verdict.reason.name, message=action.verdict.message, files=files,
+                reason=verdict.reason.name, message=verdict.message, files=files,
                 missing=tuple(missing), expires=expires,
             )
         )  # fmt: skip
@@ -160,7 +175,9 @@ class EvidenceKeeper:
         }  # fmt: skip
         if missing:
             summary["missing"] = missing[:FILES_MAX]
-        return Evidence(action.attempt, summary, namespace_terminating=terminating)
+        return Evidence(
+            action.attempt, summary, namespace_terminating=terminating, mount_problem=mount_problem
+        )  # fmt: skip
 
     async def _is_namespace_terminating(self, name: str) -> bool:
         """Whether the namespace is being deleted or does not exist any more."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from linkis_ecm.engine.times import format_second
 from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import sentences
 from linkis_ecm.model.states import EngineState
 
 _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING}
@@ -62,7 +63,7 @@ def pass_failed_conditions(before: Any, error: str, *, now: datetime, generation
     )
     stalled = {
         "type": "Stalled", "status": "True", "reason": reasons.PASS_FAILED.name, "observedGeneration": generation,
-        "message": f"{reasons.PASS_FAILED.sentence} {error[:500]} {reasons.PASS_FAILED.remedy}",
+        "message": sentences(reasons.PASS_FAILED.sentence, error[:500], reasons.PASS_FAILED.remedy),
         "lastTransitionTime": format_second(now),
     }  # fmt: skip
     return [*(dict(c) for c in kept), stalled]

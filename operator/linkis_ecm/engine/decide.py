@@ -34,7 +34,7 @@ NO_POD: tuple[Rule, ...] = (
     no_pod.invalid_spec,  #    → Failed InvalidSpec
     no_pod.creation_refused,  # → Failed PodRefused, NameConflict
     no_pod.not_yet_due,  #     → Starting as before: the pause between attempts, an old pod that must go first
-    no_pod.start_timeout,  #   → Failed StartTimeout
+    no_pod.start_timeout,  #   → Failed QuotaExceeded, PodRefused: what it waited for; StartTimeout
     no_pod.creation_waits,  #  → Starting QuotaExceeded, PodRefused
     no_pod.create_pod,  #      → Starting PodCreated
 )
@@ -57,7 +57,8 @@ PROCESS: tuple[Rule, ...] = (
 )
 START: tuple[Rule, ...] = (
     live_pod.start_impossible,  # → Failed ImagePullBackOff
-    live_pod.start_timeout,  #    → Failed StartTimeout
+    live_pod.start_timeout,  #    → Failed with what it waited for (as below, MountFailed, ProcessNeverAnswered);
+    #                                StartTimeout where nothing is known to prevent the start
     live_pod.starting,  #         → Starting PodCreated, ImagePullBackOff, Unschedulable, CreateContainerConfigError
 )
 

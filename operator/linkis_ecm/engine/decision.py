@@ -73,6 +73,8 @@ class Evidence:
     summary: dict[str, Any]
     # The namespace was being deleted when the evidence was collected, so the pod was deleted with it.
     namespace_terminating: bool = False
+    # The text of the pod's last event about a volume that cannot be mounted. The pod itself does not say so.
+    mount_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model import reasons
-from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.formats import as_sentence, parse_quantity, sentences
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.states import EngineState
 
@@ -41,8 +41,7 @@ class Verdict:
     @property
     def message(self) -> str:
         """The reason's sentence, the details, the remedy."""
-        parts = self.reason.sentence, with_full_stop(self.details), self.reason.remedy
-        return " ".join(part for part in parts if part)
+        return sentences(self.reason.sentence, self.details, self.reason.remedy)
 
 
 def start_problem(pod: PodView) -> Verdict | None:
@@ -106,19 +105,8 @@ def verdict_of_ended_pod(
 def reported_verdict(report: Report) -> Verdict:
     """The verdict of an agent's report of Failed."""
     reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
-    return Verdict(reason, as_sentence(report.message))
-
-
-def as_sentence(text: str) -> str:
-    """Another program's text as a sentence, with a capital letter and a full stop."""
-    text = with_full_stop(text)
-    return f"{text[:1].upper()}{text[1:]}"
-
-
-def with_full_stop(text: str) -> str:
-    """The text so that another sentence can follow it."""
-    text = text.strip()
-    return f"{text}." if text and not text.endswith((".", "!", "?")) else text
+    message = report.message.strip()
+    return Verdict(reason, as_sentence(f"{message[:1].upper()}{message[1:]}"))
 
 
 def _exit(code: int, signal: int, message: str) -> str:
@@ -132,13 +120,21 @@ def _details(reason: str, message: str) -> str:
     return f"Kubernetes says {reason}: {message}" if message else f"Kubernetes says {reason}."
 
 
-def unfinished_phase(pod: PodView | None, problem: Verdict | None, waits_for: str = "") -> str:
-    """A sentence that names the unfinished phase of a start, for an engine that was not ready in time.
+def start_overdue(problem: Verdict) -> Verdict:
+    """The end of an engine whose start waited for `problem` until its startTimeout: the problem is the reason, because
+    its remedy helps and a longer startTimeout does not."""
+    return Verdict(problem.reason, sentences("It was not ready within its startTimeout", problem.details))
 
-    `waits_for` is the sentence for a pod whose container runs.
+
+def mounts_failed(note: str) -> Verdict:
+    """A pod whose volumes cannot be mounted. Only the pod's events tell; `note` is the last event's text."""
+    return Verdict(reasons.MOUNT_FAILED, f"Kubernetes says: {note}")
+
+
+def unfinished_phase(pod: PodView | None, waits_for: str = "") -> str:
+    """A sentence that names the unfinished phase of a start, for an engine that was not ready in time and of which no
+    problem is known. `waits_for` is the sentence for a pod whose container runs.
     """
-    if problem is not None:
-        return f"It waits because: {problem.reason.name}. {problem.details}".strip()
     if pod is None:
         return "Its pod could not be made."
     if pod.scheduled is None:

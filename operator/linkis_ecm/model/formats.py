@@ -60,6 +60,17 @@ def parse_duration(text: str) -> float:
     return float(min(hours * 3600 + minutes * 60 + seconds, int(DURATION_MAX)))
 
 
+def as_sentence(text: str) -> str:
+    """A text with a full stop, if it has none; its first letter stays, for it may begin with a field's name."""
+    text = text.strip()
+    return f"{text}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
+
+
+def sentences(*texts: str) -> str:
+    """The texts as sentences with a space between them. Whoever joins texts for people to read does it by this."""
+    return " ".join(filter(None, map(as_sentence, texts)))
+
+
 def label_value(user: str, creator: str, engine_type: str, version: str) -> str:
     """The combined label of an engine, `user-creator,engineType-version` (Linkis: CombinedLabelImpl)."""
     return f"{user}-{creator},{engine_type}-{version}"

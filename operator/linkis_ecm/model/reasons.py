@@ -113,6 +113,17 @@ POD_REFUSED = _reason(
     "The API server refuses the engine's pod.",
     "Mend what the message names in the spec or in the EngineConnPlugin.",
 )
+MOUNT_FAILED = _reason(
+    "MountFailed",
+    "A volume of the engine cannot be mounted.",
+    "Check that the Secrets, ConfigMaps and claims that the message names exist and can be mounted on the node.",
+)
+NEVER_ANSWERED = _reason(
+    "ProcessNeverAnswered",
+    "The engine's process runs and did not answer its readiness check within the engine's startTimeout.",
+    "Check launch.port and launch.ready of the EngineConnPlugin, and the engine's log; raise spec.startTimeout if the"
+    " process only starts slowly.",
+)
 START_TIMEOUT = _reason(
     "StartTimeout",
     "The engine did not answer within its startTimeout.",

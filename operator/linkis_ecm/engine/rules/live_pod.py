@@ -44,8 +44,16 @@ def start_impossible(case: Situation) -> Outcome | None:
 def start_timeout(case: Situation) -> Outcome | None:
     if case.now < facts.start_deadline(case.s):
         return None
-    problem, waits_for = verdicts.start_problem(case.pod), launch.waits_for(case.launch)
-    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(case.pod, problem, waits_for)))
+    pod, evidence = case.pod, case.s.evidence
+    problem = verdicts.start_problem(pod)
+    if problem is None and evidence is not None and evidence.mount_problem and pod.started is None:
+        problem = verdicts.mounts_failed(evidence.mount_problem)
+    if problem is not None:
+        return case.failed(verdicts.start_overdue(problem))
+    waits_for = launch.waits_for(case.launch)
+    if pod.started is not None and launch.readiness_probe(case.launch) is not None:
+        return case.failed(Verdict(reasons.NEVER_ANSWERED, waits_for))
+    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(pod, waits_for)))
 
 
 def starting(case: Situation) -> Outcome | None:

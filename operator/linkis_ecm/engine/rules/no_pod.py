@@ -11,6 +11,9 @@ from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
+# Reasons in the status of an engine whose pod the API server refuses for now.
+_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.POD_REFUSED)
+
 
 def confirm_absence(case: Situation) -> Outcome | None:
     """A pod was or may have been created. Its absence from the cache must be confirmed by the API server first."""
@@ -82,8 +85,13 @@ def start_timeout(case: Situation) -> Outcome | None:
     s = case.s
     if case.now < facts.start_deadline(s):
         return None
-    problem = s.failure.verdict if s.failure is not None else None
-    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(None, problem)))
+    if s.failure is not None:
+        return case.failed(verdicts.start_overdue(s.failure.verdict))
+    written = facts.observed(s.engine)
+    if written.reason in _REFUSALS:
+        # Another operator process got the refusal. Its words are in the status, its reason is enough here.
+        return case.failed(verdicts.start_overdue(written))
+    return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(None)))
 
 
 def creation_waits(case: Situation) -> Outcome | None:

@@ -23,6 +23,8 @@ from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
 from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine
 from linkis_ecm.gateway.methods.engines import stop
+from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import sentences
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +96,15 @@ async def _make(call: Call, create_request: CreateEngineRequest, *, claim: Claim
     except NotReadyInTimeError as late:
         # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
         await stop(call, late.view)
-        remedy = "Ask again, with a longer timeout (in milliseconds)."
-        state = f"{late.view.title} being {late.view.state} after {create_request.timeout_seconds:g} s"
-        text = FAILED.format(f"{state}: it is stopped. {remedy}")
-        raise Refused(text, data=late.data | {"remedy": remedy}) from None
+        known = reasons.by_name(late.view.reason)
+        cause = known if known is not None and known.remedy else None  # else nothing prevents it: it is only slow
+        remedy = cause.remedy if cause else "Ask again, with a longer timeout (in milliseconds)."
+        state = f"{late.view.title} being {late.view.state} after {create_request.timeout_seconds:g} s: it is stopped"
+        why = (late.view.message or cause.sentence) if cause else ""
+        # The engine's own message ends with the remedy.
+        text = FAILED.format(sentences(state, why, "" if remedy in why else remedy))
+        can_retry = cause is None or cause.can_retry
+        raise Refused(text, data=late.data | {"remedy": remedy, "canRetry": can_retry}) from None
     except Refused as why:
         raise _in_linkis_words(why) from None
 

@@ -31,6 +31,7 @@ from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, 
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
+from linkis_ecm.model.formats import sentences
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> R
     if view.message and not reason:
         text = view.message
     elif known and known.remedy:
-        text = f"{text} {known.remedy}"
+        text = sentences(text, known.remedy)
     return Refused(
         FAILED.format(text),
         data={
@@ -317,6 +318,7 @@ def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> R
 
 
 def _not_ready_in_time(view: KnownEngine, seconds: float) -> NotReadyInTimeError:
+    known = reasons.by_name(view.reason)
     why = f" ({view.message or view.reason})" if view.message or view.reason else ""
     return NotReadyInTimeError(
         view,
@@ -326,7 +328,7 @@ def _not_ready_in_time(view: KnownEngine, seconds: float) -> NotReadyInTimeError
         ),
         data={
             "reason": view.reason,
-            "remedy": "Repeat the call with the same ticketId.",
+            "remedy": sentences(known.remedy if known else "", "Repeat the call with the same ticketId"),
             "canRetry": True,
             "ticketId": view.ticket_id,
             "engine": info_of(view).model_dump(by_alias=True),

@@ -37,6 +37,7 @@ from linkis_ecm.gateway.results.json_budget import objects
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import sentences
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
 # Requests to agents at a time for one preview, and the largest number of engines that it checks.
@@ -98,7 +99,7 @@ async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
 
 def _summary(status: str, reason: str) -> str:
     known = reasons.by_name(reason)
-    return f"It is {status}. {known.sentence} {known.remedy}".strip() if known else f"It is {status}."
+    return sentences(f"It is {status}", *((known.sentence, known.remedy) if known else ()))
 
 
 def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]:
