@@ -204,6 +204,24 @@ def test_an_open_record_is_settled_by_the_observation(found: Observation, status
     assert settled(after, Observation(None), 300.0) == after or not after.final
 
 
+async def test_tasks_of_another_user_with_the_same_ticket_are_not_shown(
+    gw: Harness, store: Store, engine: dict[str, Any]
+) -> None:
+    """A ticket can be used again once its engine is deleted."""
+    ticket = engine["metadata"]["uid"]
+    for name, uid, caller in (("bobs", "v", "bob"), ("admins", ticket, "root"), ("earlier", "w", "alice")):
+        record = replace(RECORD, task_id=name, ticket_id=ticket, uid=uid, caller=caller, status="Succeed", accepted=5.0)
+        store.journal.offer(record)
+    assert await asyncio.to_thread(store.journal.flush, PATIENCE)
+    listed = (await gw.get("listTasks", {"engineId": ticket})).data["tasks"]
+    # The agent is shared by this file's tests, and remembers their tasks.
+    assert {task["taskId"] for task in listed} & {"bobs", "admins", "earlier"} == {"admins", "earlier"}
+    assert (await gw.get("getTask", {"engineId": ticket, "taskId": "earlier"})).data["status"] == "Succeed"
+    unknown = await gw.get("getTask", {"engineId": ticket, "taskId": "bobs"})
+    assert unknown.http == 400
+    assert "is no task of" in unknown.message
+
+
 # -- commands and figures --------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ LINE = ExecutionRecord(
     task_id="t1", ticket_id="engine", uid="u", attempt=0, caller="alice", run_type="python", code_sha256="0" * 64,
     code_chars=3, status="Accepted", accepted=1000.25,
 )  # fmt: skip
+# Whose lines `executions` is to give.
+OWNER: dict[str, str] = {"uid": "u", "user": "alice"}
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def test_two_gateways_write_the_same_tasks_and_each_is_there_once(engine: Engine
     for journal in journals:
         assert journal.flush(2 * PATIENCE)
         journal.close()
-    assert len(Queries(engine).executions("engine", 1000)) == 300
+    assert len(Queries(engine).executions("engine", 1000, **OWNER)) == 300
 
 
 def test_open_lines_are_found_oldest_first_and_old_ones_go(journal: Journal, engine: Engine) -> None:
@@ -167,9 +169,19 @@ def test_open_lines_are_found_oldest_first_and_old_ones_go(journal: Journal, eng
     queries = Queries(engine)
     assert [line.task_id for line in queries.open_executions(30.0, 10)] == ["old", "young"]
     assert [line.task_id for line in queries.open_executions(15.0, 10)] == ["old"]
-    assert [line.task_id for line in queries.executions("engine", 2)] == ["young", "old"]
+    assert [line.task_id for line in queries.executions("engine", 2, **OWNER)] == ["young", "old"]
     assert journal.purge(15.0) == 1, "the ended one; an open line stays"
     assert queries.execution("done") is None
+
+
+def test_another_users_lines_with_a_ticket_that_is_used_again_are_not_given(journal: Journal, engine: Engine) -> None:
+    """Not within the limit either: others' newer lines must not take the place of one's own."""
+    for number in range(3):
+        journal.offer(replace(LINE, task_id=f"bob{number}", uid="v", caller="bob", accepted=2000.0))
+    journal.offer(replace(LINE, task_id="own", uid="u", caller="admin"))
+    journal.offer(replace(LINE, task_id="earlier", uid="w", caller="alice", accepted=900.0))
+    assert journal.flush(PATIENCE)
+    assert [line.task_id for line in Queries(engine).executions("engine", 2, **OWNER)] == ["own", "earlier"]
 
 
 def test_an_outage_of_the_database_delays_lines_and_loses_none(new_url: Callable[[], str]) -> None:
@@ -183,6 +195,6 @@ def test_an_outage_of_the_database_delays_lines_and_loses_none(new_url: Callable
     assert journal.pending("t49") is not None
     upgrade(url)
     assert journal.flush(2 * PATIENCE)
-    assert len(Queries(engine).executions("engine", 100)) == 50
+    assert len(Queries(engine).executions("engine", 100, **OWNER)) == 50
     journal.close()
     engine.dispose()

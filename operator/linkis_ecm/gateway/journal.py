@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.link import can_ask_agent
+from linkis_ecm.gateway.agents.reported import REPORTED_STATUSES, moment
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -33,10 +34,6 @@ SETTLE_SECONDS = 15.0
 BATCH = 200
 # Days for which the database keeps records.
 KEPT_DAYS = 30
-# The statuses that an agent may report. Only the gateway decides that a task is Lost.
-REPORTED_STATUSES = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "Failed", "Cancelled", "Timeout"})
-# Unix seconds; a later time does not fit the column.
-_MAX_TIMESTAMP = 1e11
 
 
 class Store(Protocol):
@@ -44,7 +41,7 @@ class Store(Protocol):
 
     def execution(self, task_id: str) -> ExecutionRecord | None: ...
 
-    def executions(self, ticket: str, limit: int) -> list[ExecutionRecord]: ...
+    def executions(self, ticket: str, limit: int, *, uid: str, user: str) -> list[ExecutionRecord]: ...
 
     def open_executions(self, before: float, limit: int) -> list[ExecutionRecord]: ...
 
@@ -124,10 +121,15 @@ class ExecutionJournal:
         store = self._store
         return None if store is None else await self._history.query(lambda: store.execution(task_id))
 
-    async def of_engine(self, ticket: str, limit: int) -> list[ExecutionRecord]:
-        """An engine's records, the newest first. Raises Refused."""
+    async def of_engine(self, engine: KnownEngine, limit: int) -> list[ExecutionRecord]:
+        """An engine's records (`belongs`), the newest first. Raises Refused."""
         store = self._store
-        return [] if store is None else await self._history.query(lambda: store.executions(ticket, limit))
+        if store is None:
+            return []
+        found = await self._history.query(
+            lambda: store.executions(engine.ticket_id, limit, uid=engine.uid, user=engine.user)
+        )
+        return [record for record in found if belongs(record, engine)]
 
     async def open(self) -> Sequence[ExecutionRecord]:
         """Records of tasks that were accepted at least OPEN_SECONDS ago and have not ended. Raises Refused."""
@@ -157,9 +159,17 @@ def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionR
         status=status if isinstance(status, str) and status in REPORTED_STATUSES else record.status,
         reason=str(error.get("name") or "")[:100] if error else record.reason,
         message=str(error.get("value") or "")[:500] if error else record.message,
-        started=_timestamp(reported.get("startedAt")) or record.started,
-        ended=_timestamp(reported.get("endedAt")) or record.ended,
+        started=moment(reported.get("startedAt")) or record.started,
+        ended=moment(reported.get("endedAt")) or record.ended,
     )
+
+
+def belongs(record: ExecutionRecord, engine: KnownEngine) -> bool:
+    """Whether the record is of this engine, or of its user and an earlier engine with this ticket. The ticket alone
+    does not say so: after an engine was deleted, an engine of another user may have its ticket."""
+    if record.ticket_id != engine.ticket_id:
+        return False
+    return (bool(engine.uid) and record.uid == engine.uid) or record.caller == engine.user
 
 
 def settled(record: ExecutionRecord, observation: Observation, now: float) -> ExecutionRecord:
@@ -189,12 +199,6 @@ def settled(record: ExecutionRecord, observation: Observation, now: float) -> Ex
 
 def _lost_record(record: ExecutionRecord, now: float, reason: str, message: str) -> ExecutionRecord:
     return replace(record, status="Lost", reason=reason, message=message, ended=now)
-
-
-def _timestamp(value: Any) -> float:
-    """The agent's timestamp, or 0 if the column cannot hold it."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_TIMESTAMP
-    return float(value) if usable else 0.0
 
 
 class Settler:

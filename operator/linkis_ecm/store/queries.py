@@ -119,9 +119,11 @@ class Queries:
         found = self._executions(schema.execution.c.task_id == task_id, limit=1)
         return found[0] if found else None
 
-    def executions(self, ticket: str, limit: int) -> list[ExecutionRecord]:
-        """An engine's tasks, the newest first."""
-        return self._executions(schema.execution.c.ticket_id == ticket, limit=limit)
+    def executions(self, ticket: str, limit: int, *, uid: str, user: str) -> list[ExecutionRecord]:
+        """The tasks of the engine `uid` of `user`, the newest first, with the user's own of earlier engines with this
+        ticket. Others' tasks are left out: after an engine was deleted, another user's may have its ticket."""
+        t = schema.execution.c
+        return self._executions((t.ticket_id == ticket) & ((t.uid == uid) | (t.caller == user)), limit=limit)
 
     def open_executions(self, before: float, limit: int) -> list[ExecutionRecord]:
         """Tasks accepted before then (Unix seconds) whose end is not known, the oldest first."""

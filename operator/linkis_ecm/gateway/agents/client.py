@@ -27,6 +27,7 @@ from linkis_ecm.agent_client.errors import (
     AgentTimeout,
     AgentUnreachable,
 )
+from linkis_ecm.gateway.agents import reported
 from linkis_ecm.gateway.agents.link import AgentLink, chunks_of, stream_errors
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
@@ -206,22 +207,22 @@ class Agents:
     ) -> dict[str, Any]:
         """Queue the code; the task as it is then. Raises Refused."""
         body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds, "wait": False}
-        return await self._ask(engine, paths.EXECUTE, method="POST", body=body, kind="submit")
+        return reported.task(await self._ask(engine, paths.EXECUTE, method="POST", body=body, kind="submit"))
 
     async def task(self, engine: KnownEngine, task_id: str) -> dict[str, Any]:
         """The task's status. Raises AgentNotFound where the agent knows no such task (any more), and Refused."""
-        return await self._link.ask(engine, paths.task(task_id))
+        return reported.task(await self._link.ask(engine, paths.task(task_id)))
 
     async def tasks(self, engine: KnownEngine) -> list[dict[str, Any]]:
         """The tasks that the agent remembers, the newest first. Raises Refused."""
         found = (await self._ask(engine, paths.TASKS)).get("tasks")
         if not isinstance(found, list):
             raise self._link.bad_response(engine, "no list of tasks")
-        return found
+        return reported.tasks(found)
 
     async def cancel(self, engine: KnownEngine, task_id: str) -> dict[str, Any]:
         """End a task; the task as it is then. Raises AgentNotFound and Refused."""
-        return await self._link.ask(engine, paths.cancel(task_id), method="POST", body={})
+        return reported.task(await self._link.ask(engine, paths.cancel(task_id), method="POST", body={}))
 
     @asynccontextmanager
     async def result(self, engine: KnownEngine, task_id: str) -> AsyncIterator[TaskResult]:
@@ -244,7 +245,7 @@ class Agents:
 
     async def status(self, engine: KnownEngine) -> dict[str, Any]:
         """The report that the agent would send now. Raises Refused."""
-        return await self._ask(engine, paths.STATUS, kind="status")
+        return reported.status_report(await self._ask(engine, paths.STATUS, kind="status"))
 
     async def interrupt(self, engine: KnownEngine) -> None:
         """Interrupt the running task. Raises Refused."""

@@ -222,7 +222,7 @@ async def _metrics(call: Call, engine: KnownEngine) -> str:
     except Refused as why:
         log.info("%s does not tell its metrics: %s", engine.title, why.sentence)
         return "{}"
-    return json.dumps({"ticketId": engine.ticket_id, **dict(report.get("metrics") or {})})
+    return json.dumps({"ticketId": engine.ticket_id, **report["metrics"]})
 
 
 async def _engine(call: Call, request: Instance) -> KnownEngine | None:

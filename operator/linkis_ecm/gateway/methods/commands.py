@@ -74,10 +74,10 @@ async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[
     tasks = await call.gateway.agents.tasks(_require_code(engine))
     running = next((task for task in tasks if task.get("status") == "Running"), None)
     # A float, also for 0 and 1: Linkis's client casts it to Double.
-    progress = float(running.get("progress", 0.0)) if running else 0.0
-    message = running.get("progressMessage", "") if running else ""
+    progress = float(running["progress"]) if running else 0.0
+    message = running["progressMessage"] if running else ""
     info = (
-        [{"id": running.get("taskId"), "totalTasks": 1, "runningTasks": 1, "failedTasks": 0, "succeedTasks": 0}]
+        [{"id": running["taskId"], "totalTasks": 1, "runningTasks": 1, "failedTasks": 0, "succeedTasks": 0}]
         if running
         else []
     )
@@ -87,7 +87,7 @@ async def _progress(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[
 async def _metrics(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:
     """Linkis's engineConnMetrics."""
     report = await call.gateway.agents.status(_require_code(engine))
-    return {"metrics": report.get("metrics", {}), "usage": report.get("usage", {})}
+    return {"metrics": report["metrics"], "usage": report["usage"]}
 
 
 async def _diagnosis(call: Call, engine: KnownEngine, _: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from linkis_ecm.engine import podspec
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
 from linkis_ecm.gateway.agents.link import can_ask_agent
+from linkis_ecm.gateway.agents.reported import number, whole
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
@@ -54,18 +55,17 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
     engine = await call.engine(request.engine_id)
     if can_ask_agent(engine):
         report = await call.gateway.agents.status(engine)
-        times: dict[str, Any] = report["metrics"] if isinstance(report.get("metrics"), dict) else {}
         return Answer(
             EngineMetricsAnswer(
                 engine_id=engine.ticket_id,
                 ticket_id=engine.ticket_id,
                 status=engine.status,
                 live=True,
-                **{name: int(value) for name, value in times.items() if name in _TIME_METRICS},
-                tasks_started=int(report.get("tasksStarted") or 0),
-                tasks_succeeded=int(report.get("tasksSucceeded") or 0),
-                tasks_failed=int(report.get("tasksFailed") or 0),
-                last_task_ended=float(report.get("lastTaskEnded") or 0.0),
+                **{name: whole(value) for name, value in report["metrics"].items() if name in _TIME_METRICS},
+                tasks_started=whole(report.get("tasksStarted")),
+                tasks_succeeded=whole(report.get("tasksSucceeded")),
+                tasks_failed=whole(report.get("tasksFailed")),
+                last_task_ended=report.get("lastTaskEnded", 0.0),
                 startup_millis=startup_millis(engine.startup),
             )
         )
@@ -76,7 +76,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
             ticket_id=engine.ticket_id,
             status=engine.status,
             live=False,
-            **{name: int(kept[name]) for name in _TIME_METRICS if isinstance(kept.get(name), int)},
+            **{name: whole(kept[name]) for name in _TIME_METRICS if name in kept},
             startup_millis=startup_millis(engine.startup),
             kept=kept,
         )
@@ -116,9 +116,9 @@ async def get_resource_usage(call: Call, request: EngineRequest) -> Answer:
 
 def _usage(figures: Any, source: str, at: float) -> Usage:
     return Usage(
-        memory_bytes=int(figures.get("memoryBytes") or 0),
-        memory_peak_bytes=int(figures.get("memoryPeakBytes") or 0),
-        cpu_seconds=float(figures.get("cpuSeconds") or 0.0),
+        memory_bytes=whole(figures.get("memoryBytes")),
+        memory_peak_bytes=whole(figures.get("memoryPeakBytes")),
+        cpu_seconds=float(number(figures.get("cpuSeconds")) or 0.0),
         source=source,
         at=at,
     )

@@ -31,7 +31,7 @@ from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.inventory.view import KnownEngine
-from linkis_ecm.gateway.journal import Observation, settled, with_report
+from linkis_ecm.gateway.journal import Observation, belongs, settled, with_report
 from linkis_ecm.gateway.methods.event_lines import EventBudget, events_of
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
@@ -119,7 +119,7 @@ async def _ended_earlier(call: Call, engine: KnownEngine, task_id: str) -> TaskI
     if live and engine.attempt == 0:
         return None  # the agent of the only pod knows all tasks
     record = await call.gateway.executions.find(task_id)
-    if record is None or (live and record.attempt == engine.attempt):
+    if record is None or not belongs(record, engine) or (live and record.attempt == engine.attempt):
         return None
     after = settled(record, Observation(engine), call.gateway.executions.now())
     return _task_info(after) if after.cannot_change or (after.final and not live) else None
@@ -146,7 +146,7 @@ async def find_task(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo |
         except AgentNotFound:
             answered = True
     record = await gateway.executions.find(task_id)
-    if record is not None and record.ticket_id != engine.ticket_id:
+    if record is not None and not belongs(record, engine):
         return None
     if record is None:
         return None if reported is None else _task_info(_record_without_journal(engine, task_id), reported)
@@ -166,9 +166,7 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     reported = {}
     if can_ask_agent(engine):
         reported = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
-    records = {
-        record.task_id: record for record in await gateway.executions.of_engine(engine.ticket_id, request.page_size)
-    }
+    records = {record.task_id: record for record in await gateway.executions.of_engine(engine, request.page_size)}
     found = []
     for task_id in [*reported, *(task_id for task_id in records if task_id not in reported)]:
         record = records.get(task_id) or _record_without_journal(engine, task_id)
