@@ -226,7 +226,7 @@ def test_explain_and_preview_answer_for_a_real_engine(engines: Engines, gateway:
     name = engines.ready(idleTimeout="10m")
     ticket = status(name)["ticketId"]
     told = gateway.request("GET", f"{BASE}/explainEngine?engineId={ticket}").data
-    assert told["heard"] is True
+    assert told["agentAnswered"] is True
     (deadline,) = [d for d in told["deadlines"] if d["name"] == "idleTimeout"]
     assert 500 < deadline["inSeconds"] <= 600
 

@@ -84,7 +84,7 @@ async def test_a_journey_from_create_to_terminate(
 
         assert (await client("get_engine_metrics", ticket)).tasks_started >= 4
         assert (await client("get_resource_usage", ticket)).requested.memory == "1Gi"
-        assert (await client("explain_engine", ticket)).heard
+        assert (await client("explain_engine", ticket)).agent_answered
         assert (await client("preview_cull")).looked_at == 1
         assert (await client("list_engines", status="Idle")).total == 1
         status = await client("send_engine_command", ticket, "status")

@@ -173,7 +173,7 @@ async def test_explain_tells_deadlines_blockers_and_policy(make: Any) -> None:
         spec={"maxLifetime": "9999h", "restartPolicy": {"type": "OnFailure", "maxAttempts": 2}},
     )  # fmt: skip
     told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
-    assert told["heard"] is True
+    assert told["agentAnswered"] is True
     assert [deadline["name"] for deadline in told["deadlines"]] == ["idleTimeout", "maxLifetime"]
     assert told["deadlines"][0]["inSeconds"] == 1200
     assert told["cullBlockedBy"] is None

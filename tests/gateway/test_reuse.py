@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, CLAIM_LONGEST, Claim
+from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.claims import EXPLAINED_MAX
+from linkis_ecm.gateway.methods.commands import COMMANDS
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Conflict, Unreachable
 from tests.gateway.test_create import becomes
@@ -238,6 +240,62 @@ async def test_an_unlocked_engine_is_free_again(gw: Harness) -> None:
     assert (again.message, again.data["engine"]["ticketId"]) == (REUSED, ticket)
     assert (await unlock(gw, ticket)).data["isError"] is False, "the owner may, without the lock"
     assert claim_of(gw, item) is None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_parameter_that_a_command_does_not_read_is_refused(gw: Harness, command: str) -> None:
+    """A misspelled lock would release whoever's claim it is."""
+    item = gw.engine()
+    engine = (await ask(gw)).data["engine"]
+    body = {"engineId": engine["ticketId"], "command": command, "parameters": {"lok": "x"}}
+    answer = await gw.post("sendEngineCommand", body)
+    assert answer.http == 400
+    assert f"Unknown parameter 'lok': the command {command} takes" in answer.message
+    assert claim_of(gw, item) == Claim(engine["lock"], NOW + CLAIM_HOLD)
+    linkis = {"instance": engine["serviceInstance"]["instance"], "parameters": {"__operator_name__": command, "lok": 1}}
+    told = (await send(gw, "executeEngineConnOperation", linkis)).data
+    assert told["isError"] is True
+    assert "'lok'" in told["errorMsg"]
+    assert claim_of(gw, item) is not None
+
+
+async def test_a_claim_is_shown_to_owner_and_admin(gw: Harness, hands: Clock) -> None:
+    item = gw.engine()
+    query = {"engineId": item["metadata"]["uid"]}
+    free = (await gw.get("getEngineStatus", query)).data
+    assert (free["claimed"], free["claimedBy"], free["claimedUntil"]) == (False, None, None)
+    lock = (await ask(gw)).data["engine"]["lock"]
+    until = format_time(NOW + CLAIM_HOLD)
+    for user in ("alice", "root"):
+        shown = (await gw.get("getEngineStatus", query, user=user)).data
+        assert (shown["claimed"], shown["claimedBy"], shown["claimedUntil"]) == (True, lock, until)
+        assert shown["available"] is True, "the holder's code is taken"
+        summary = (await gw.get("explainEngine", query, user=user)).data["summary"]
+        assert f"It is claimed by {lock} until {until}; askEngineConn gives it to nobody else." in summary
+    (listed,) = (await gw.get("listEngines")).data["engines"]
+    assert listed["claimed"] is True
+    assert (await gw.get("getEngineStatus", query, user="bob")).http == 403
+    hands.now += CLAIM_HOLD
+    assert (await gw.get("getEngineStatus", query)).data["claimed"] is False
+    assert "claimed" not in (await gw.get("explainEngine", query)).data["summary"]
+
+
+async def test_a_claimed_process_is_given_to_nobody_until_it_is_given_back(gw: Harness, hands: Clock) -> None:
+    """It reports no activity, so it looks idle while somebody works with it."""
+    item = gw.engine(status={"launch": {"kind": "process", "port": 8080}, "reason": "ProcessReady"})
+    ticket = item["metadata"]["uid"]
+    first = await ask(gw)
+    assert (first.message, first.data["engine"]["ticketId"]) == (REUSED, ticket)
+    lock = first.data["engine"]["lock"]
+    hands.now += 100 * CLAIM_HOLD
+    shown = (await gw.get("getEngineStatus", {"engineId": ticket})).data
+    assert (shown["claimed"], shown["claimedBy"], shown["claimedUntil"]) == (True, lock, None)
+    assert "given back by the command unlock" in (await gw.get("explainEngine", {"engineId": ticket})).data["summary"]
+    assert (await ask(gw)).message == CREATED
+    assert (await unlock(gw, ticket, {"lock": "another"})).data["isError"] is True
+    assert (await unlock(gw, ticket, {"lock": lock})).data == {"result": {}, "errorMsg": "", "isError": False}
+    again = await ask(gw)
+    assert (again.message, again.data["engine"]["ticketId"]) == (REUSED, ticket)
 
 
 async def test_a_late_unlock_leaves_the_next_askers_claim(gw: Harness, hands: Clock) -> None:

@@ -113,7 +113,12 @@ class EngineInfo(Response):
     label_value: str
     status: str = Field(description="The engine's state in Linkis's words.")
     status_since: str | None = None
-    available: bool = Field(description="It takes code.")
+    available: bool = Field(description="It takes its owner's code, also while it is claimed.")
+    claimed: bool = Field(False, description="askEngineConn has given it to a caller, and gives it to nobody else.")
+    claimed_by: str | None = Field(None, description="The claim's id: `lock` of askEngineConn's answer.")
+    claimed_until: str | None = Field(
+        None, description="When the claim ends by itself; a process's ends by the command unlock alone."
+    )
     reason: str = ""
     message: str = ""
     remedy: str = ""
@@ -332,9 +337,9 @@ class ExplainAnswer(Response):
     attempts_allowed: int | None = None
     last_end: dict[str, Any] | None = None
     conditions: list[dict[str, Any]] = Field(default_factory=list)
-    heard: bool = Field(False, description="The agent itself answered to this question.")
+    agent_answered: bool = Field(False, description="The agent itself answered to this question.")
     execution: dict[str, Any] | None = None
-    usage: dict[str, float] = Field(default_factory=dict)
+    usage: dict[str, int | float] = Field(default_factory=dict)
 
 
 class PreviewCullRequest(Request):
@@ -451,8 +456,8 @@ class ReportResourceUsageRequest(Request):
 class EngineCommandRequest(Request):
     """sendEngineCommand. `interrupt` ends the running task as Cancelled; `restartKernel` gives the engine a new kernel
     with nothing of its memory; `status` is the agent's own word; `unlock` gives an engine of askEngineConn back, by
-    the parameter `lock` of its answer. Linkis's operators: engineConnProgress, engineConnMetrics, engineConnDiagnosis,
-    engineConnLog."""
+    the parameter `lock` of its answer, or without it whoever holds it. Linkis's operators: engineConnProgress,
+    engineConnMetrics, engineConnDiagnosis, engineConnLog. A parameter that a command does not read is refused."""
 
     engine_id: EngineId
     command: Annotated[str, StringConstraints(min_length=1, max_length=64)]

@@ -65,7 +65,17 @@ def parse_claim(text: object) -> Claim | None:
     return Claim(by, moment)
 
 
-class Candidate(Protocol):
+class Claimed(Protocol):
+    """What `held_claim` reads of an engine."""
+
+    @property
+    def claim(self) -> Claim | None: ...
+
+    @property
+    def has_agent(self) -> bool: ...
+
+
+class Candidate(Claimed, Protocol):
     """What the rule reads of an engine. `since` is when it entered its state (RFC 3339); `reason`, why it is in it;
     `next_cull_at`, when it ends if nothing uses it, as its last status write said.
 
@@ -110,9 +120,6 @@ class Candidate(Protocol):
 
     @property
     def deleting(self) -> bool: ...
-
-    @property
-    def claim(self) -> Claim | None: ...
 
     @property
     def cpu_milli(self) -> int: ...
@@ -204,9 +211,20 @@ def _free(engine: Candidate, now: datetime) -> Verdict:
         return Verdict(
             Mismatch.ENDS_SOON, f"it ends soon: its next cull is at {engine.next_cull_at or 'an unknown time'}"
         )
-    if engine.claim is not None and engine.claim.holds(now):
-        return Verdict(Mismatch.CLAIMED, f"it is claimed by another call until {format_time(engine.claim.until)}")
+    if (held := held_claim(engine, now)) is not None:
+        until = format_time(held.until) if engine.has_agent else "it is given back by unlock"
+        return Verdict(Mismatch.CLAIMED, f"it is claimed by another call until {until}")
     return Verdict(None, "it is free and has what is asked for")
+
+
+def held_claim(engine: Claimed, now: datetime) -> Claim | None:
+    """The claim that keeps the engine from other askers now; None if it is free.
+
+    A process reports no activity, so after its claim's end it would look free while somebody works with it: its claim
+    holds until it is given back (unlock) or the engine ends.
+    """
+    claim = engine.claim
+    return claim if claim is not None and (not engine.has_agent or claim.holds(now)) else None
 
 
 def _ends_within_hold(engine: Candidate, now: datetime) -> bool:

@@ -11,7 +11,16 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, Claim, Requirements, Verdict, fitting, verdict
+from linkis_ecm.engine.matching import (
+    CLAIM_ANNOTATION,
+    CLAIM_HOLD,
+    Claim,
+    Requirements,
+    Verdict,
+    fitting,
+    held_claim,
+    verdict,
+)
 from linkis_ecm.gateway.http.errors import Refused, unavailable
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.cluster import Cluster
@@ -108,7 +117,7 @@ class Claims:
         for _ in range(MAX_TRIES):
             if current is None or current.uid != engine.uid or current.claim is None:
                 return True
-            if by is not None and by != current.claim.by and current.claim.holds(self._clock()):
+            if by is not None and by != current.claim.by and held_claim(current, self._clock()) is not None:
                 return False
             try:
                 await self._write(current, None)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from linkis_ecm.api.models import EngineInfo
+from linkis_ecm.engine.matching import held_claim
+from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.view import KnownEngine, startup_millis
 from linkis_ecm.model import reasons
 
 
-def info_of(engine: KnownEngine) -> EngineInfo:
-    """The engine as callers see it."""
+def info_of(engine: KnownEngine, now: datetime) -> EngineInfo:
+    """The engine as callers see it: its owner and admins. `now` decides which claim still holds."""
     reason = reasons.by_name(engine.reason)
+    claim = held_claim(engine, now) if engine.usable else None
     return EngineInfo.model_construct(
         engine_id=engine.ticket_id,
         ticket_id=engine.ticket_id,
@@ -23,6 +28,9 @@ def info_of(engine: KnownEngine) -> EngineInfo:
         status=engine.status,
         status_since=engine.since,
         available=engine.takes_code,
+        claimed=claim is not None,
+        claimed_by=claim.by if claim is not None else None,
+        claimed_until=format_time(claim.until) if claim is not None and engine.has_agent else None,
         reason=engine.reason,
         message=engine.message,
         remedy=reason.remedy if reason else "",

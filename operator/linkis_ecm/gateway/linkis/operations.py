@@ -12,16 +12,19 @@ from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import bad_request, shown
+from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
-from linkis_ecm.gateway.methods.commands import COMMANDS, operate
+from linkis_ecm.gateway.methods.commands import COMMANDS, operate, require_known
 
 OPERATOR = "__operator_name__"
 ENGINE = "__engine_conn_instance__"
 LOG = "engineConnLog"
+# What Linkis's clients and its manager add to an operator's own parameters. An ECM's log operators ignore further ones,
+# as Linkis does.
+_FRAME = (OPERATOR, ENGINE, "engineConnInstance", "engineConnType", "ticketId", "logDirSuffix", "creator")
 
 
 async def open_engine_log(call: Call, request: OpenLog) -> Answer:
@@ -71,6 +74,10 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
     command = COMMANDS.get(name)
     if command is None:
         return Answer(_unknown(name))
+    try:
+        require_known(name, request.parameters, also=_FRAME)
+    except Refused as refusal:
+        return Answer(EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True))
     return Answer(await operate(call, found, command, dict(request.parameters)))
 
 

@@ -5,7 +5,8 @@ Answers have the shape of Linkis's operators: `result`, or `isError` with the re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
@@ -19,7 +20,13 @@ from linkis_ecm.gateway.methods.logs import LOG_TYPE_TEXT, read_page
 from linkis_ecm.gateway.methods.tasks import code_refusal
 from linkis_ecm.model.reasons import by_name
 
-Command = Callable[[Call, KnownEngine, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a command does, and the names of the parameters that it reads."""
+
+    run: Callable[[Call, KnownEngine, dict[str, Any]], Awaitable[dict[str, Any]]]
+    parameters: tuple[str, ...] = ()
 
 
 async def send_engine_command(call: Call, request: EngineCommandRequest) -> Answer:
@@ -27,14 +34,25 @@ async def send_engine_command(call: Call, request: EngineCommandRequest) -> Answ
     command = COMMANDS.get(request.command)
     if command is None:
         raise bad_request(f"command is {request.command!r}: give one of {', '.join(COMMANDS)}")
+    require_known(request.command, request.parameters)
     engine = await call.engine(request.engine_id)
     return Answer(await operate(call, engine, command, request.parameters))
+
+
+def require_known(name: str, parameters: Iterable[str], also: Collection[str] = ()) -> None:
+    """Raises Refused for a parameter that the command does not read and that is not in `also`. A misspelled name must
+    not change what a command does: without `lock`, unlock ends anybody's claim."""
+    known = COMMANDS[name].parameters
+    unknown = [f"{shown(parameter, 40)!r}" for parameter in parameters if parameter not in known + tuple(also)]
+    if unknown:
+        takes = f"takes {', '.join(known)}" if known else "takes no parameters"
+        raise bad_request(f"Unknown parameter {', '.join(unknown[:5])}: the command {name} {takes}")
 
 
 async def operate(call: Call, engine: KnownEngine, command: Command, parameters: dict[str, Any]) -> EngineCommandAnswer:
     """The operator's answer in Linkis's shape."""
     try:
-        return EngineCommandAnswer(result=await command(call, engine, parameters))
+        return EngineCommandAnswer(result=await command.run(call, engine, parameters))
     except Refused as refusal:
         return EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True)
 
@@ -64,7 +82,9 @@ async def _unlock(call: Call, engine: KnownEngine, parameters: dict[str, Any]) -
     lock = parameters.get("lock")
     if lock is not None and not isinstance(lock, str):
         raise bad_request(f"lock is {shown(str(lock), 40)!r}: give the lock of askEngineConn's answer, or leave it out")
-    if not await call.gateway.claims.release(_require_code(engine), lock or None):
+    if not engine.in_cluster or engine.is_final:
+        return {}  # its claim has ended with it
+    if not await call.gateway.claims.release(engine, lock or None):
         raise bad_request(f"lock is {shown(str(lock), 64)!r}: {engine.title} is given to another asker by now")
     return {}
 
@@ -162,12 +182,14 @@ def _keywords(parameters: dict[str, Any], name: str) -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    "interrupt": _interrupt,
-    "restartKernel": _restart,
-    "status": _status,
-    "unlock": _unlock,
-    "engineConnProgress": _progress,
-    "engineConnMetrics": _metrics,
-    "engineConnDiagnosis": _diagnosis,
-    "engineConnLog": _log,
+    "interrupt": Command(_interrupt),
+    "restartKernel": Command(_restart),
+    "status": Command(_status),
+    "unlock": Command(_unlock, ("lock",)),
+    "engineConnProgress": Command(_progress),
+    "engineConnMetrics": Command(_metrics),
+    "engineConnDiagnosis": Command(_diagnosis),
+    "engineConnLog": Command(
+        _log, ("logType", "fromLine", "pageSize", "lastRows", "enableTail", "onlyKeywords", "ignoreKeywords")
+    ),
 }

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import re
 from base64 import b32encode
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -59,7 +60,7 @@ class NotReadyInTimeError(Refused):
 
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
-    return Answer(info_of(await make_engine(call, request)), message="create engineConn succeed.")
+    return Answer(info_of(await make_engine(call, request), call.gateway.clock()), message="create engineConn succeed.")
 
 
 async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
@@ -285,17 +286,17 @@ async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: floa
             async with asyncio.timeout(seconds):
                 while not (last.usable or (once and last.reason in _JOB_REASONS)):
                     if last.is_final or last.is_ending:
-                        raise _start_refusal(last)
+                        raise _start_refusal(last, gateway.clock())
                     view = await views.get()
                     if view is None or view.uid != engine.uid:
-                        raise _start_refusal(last, reasons.DELETED)
+                        raise _start_refusal(last, gateway.clock(), reasons.DELETED)
                     last = view
         except TimeoutError:
-            raise _not_ready_in_time(last, seconds) from None
+            raise _not_ready_in_time(last, seconds, gateway.clock()) from None
     return last
 
 
-def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> Refused:
+def _start_refusal(view: KnownEngine, now: datetime, reason: reasons.Reason | None = None) -> Refused:
     """Why the engine never became ready."""
     known = reason or reasons.by_name(view.reason)
     if known is None and view.is_ending:
@@ -312,12 +313,12 @@ def _start_refusal(view: KnownEngine, reason: reasons.Reason | None = None) -> R
             "remedy": known.remedy if known else "",
             "canRetry": bool(known and known.can_retry),
             "ticketId": view.ticket_id,
-            "engine": info_of(view).model_dump(by_alias=True),
+            "engine": info_of(view, now).model_dump(by_alias=True),
         },
     )
 
 
-def _not_ready_in_time(view: KnownEngine, seconds: float) -> NotReadyInTimeError:
+def _not_ready_in_time(view: KnownEngine, seconds: float, now: datetime) -> NotReadyInTimeError:
     known = reasons.by_name(view.reason)
     why = f" ({view.message or view.reason})" if view.message or view.reason else ""
     return NotReadyInTimeError(
@@ -331,7 +332,7 @@ def _not_ready_in_time(view: KnownEngine, seconds: float) -> NotReadyInTimeError
             "remedy": sentences(known.remedy if known else "", "Repeat the call with the same ticketId"),
             "canRetry": True,
             "ticketId": view.ticket_id,
-            "engine": info_of(view).model_dump(by_alias=True),
+            "engine": info_of(view, now).model_dump(by_alias=True),
         },
     )
 

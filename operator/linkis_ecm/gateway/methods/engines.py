@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 async def get_engine_status(call: Call, request: EngineRequest) -> Answer:
     """The engine as it is, or as the database remembers it."""
-    return Answer(info_of(await call.engine(request.engine_id)))
+    return Answer(info_of(await call.engine(request.engine_id), call.gateway.clock()))
 
 
 async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
@@ -43,7 +43,7 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
         return Answer(TerminateAnswer(engine=None), message=done)
     call.audit_engine(view)
     require_use(caller, view, request.engine_id)
-    return Answer(TerminateAnswer(engine=info_of(await stop(call, view))), message=done)
+    return Answer(TerminateAnswer(engine=info_of(await stop(call, view), gateway.clock())), message=done)
 
 
 async def stop(call: Call, view: KnownEngine) -> KnownEngine:
@@ -81,11 +81,12 @@ async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
     ]
     found.sort(key=lambda view: view.key)
     found.sort(key=lambda view: view.created, reverse=True)
+    now = gateway.clock()
     first = (request.page_now - 1) * request.page_size
     page = found[first : first + request.page_size]
     return Answer(
         EnginesAnswer(
-            engines=[info_of(view) for view in page],
+            engines=[info_of(view, now) for view in page],
             total=len(found),
             page_now=request.page_now,
             page_size=request.page_size,

@@ -15,6 +15,7 @@ from linkis_ecm.agent.formats.names import JOB_RESULT
 from linkis_ecm.api.models import (
     CullCandidate,
     Deadline,
+    EngineInfo,
     EngineRequest,
     ExplainAnswer,
     PostMortemAnswer,
@@ -51,21 +52,23 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     """What the engine waits for, which deadlines it has, what blocks them."""
     engine = await call.engine(request.engine_id)
     if not engine.in_cluster:
-        return Answer(ExplainAnswer(engine=info_of(engine), summary=_summary(engine.status, engine.reason)))
+        info = info_of(engine, call.gateway.clock())
+        return Answer(ExplainAnswer(engine=info, summary=_summary(info)))
     engine = await call.gateway.lookup.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
     now = call.gateway.clock()
+    info = info_of(engine, now)
     return Answer(
         ExplainAnswer(
-            engine=info_of(engine),
-            summary=_summary(engine.status, engine.reason),
+            engine=info,
+            summary=_summary(info),
             deadlines=_deadlines(snapshot, engine.state, now),
             cull_blocked_by=(facts.cull_blocked_by(snapshot) or None) if engine.state in AVAILABLE else None,
             attempts_allowed=restart.policy(snapshot).max_attempts,
             restart_policy=restart.policy(snapshot).type,
             last_end=snapshot.engine.status.get("lastEnd"),
             conditions=list(snapshot.engine.status.get("conditions") or []),
-            heard=snapshot.report is not None,
+            agent_answered=snapshot.report is not None,
             execution=dict(snapshot.report.task) or None if snapshot.report is not None else None,
             usage=dict(snapshot.report.usage) if snapshot.report is not None else {},
         )
@@ -97,9 +100,13 @@ async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
     return Snapshot(engine=view, pod=None, plugin=plugin, report=report)
 
 
-def _summary(status: str, reason: str) -> str:
-    known = reasons.by_name(reason)
-    return sentences(f"It is {status}", *((known.sentence, known.remedy) if known else ()))
+def _summary(info: EngineInfo) -> str:
+    known = reasons.by_name(info.reason)
+    claim = ""
+    if info.claimed:
+        until = info.claimed_until or "it is given back by the command unlock"
+        claim = f"It is claimed by {info.claimed_by} until {until}; askEngineConn gives it to nobody else"
+    return sentences(f"It is {info.status}", *((known.sentence, known.remedy) if known else ()), claim)
 
 
 def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]:
@@ -179,7 +186,7 @@ async def get_post_mortem(call: Call, request: EngineRequest) -> Answer:
     missing = [*(body.pop("missing", []) if body else [problem or "the bundle: the operator has not collected it"])]
     return Answer(
         PostMortemAnswer(
-            engine=info_of(engine),
+            engine=info_of(engine, call.gateway.clock()),
             attempts=attempts,
             attempt=last,
             files=files,
