@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
+from linkis_ecm.process.environment import shown_value
 
 # Both of a container's streams as the kubelet had them, where the agent could not send its files.
 CONTAINER_LOG = "container.log"
@@ -122,6 +123,15 @@ class _Part:
             self._threads.submit(self.remove)
 
 
+def _cause(error: Exception) -> str:
+    """An error in words. Of a library's own sentence nothing: it may repeat the URL with its password."""
+    if isinstance(error, ImportError):
+        return f"the package {error.name} is missing" if error.name else "a package is missing"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "no such kind of storage, or no URL"
+
+
 class Archive:
     """The bundles under one URL, such as file:///data/archive, memory://, s3://bucket/ecm."""
 
@@ -133,9 +143,9 @@ class Archive:
             self._fs, self._root = url_to_fs(url, use_listings_cache=False, **options)
         except (ValueError, ImportError, OSError) as error:
             raise ArchiveError(
-                f"ECM_ARCHIVE_URL (archive.url of the chart) {url.partition('?')[0]!r} cannot be used ({error}): write"
+                f"ECM_ARCHIVE_URL (archive.url of the chart) {shown_value(url)} cannot be used ({_cause(error)}): write"
                 " file:///path, or the URL of an object store whose fsspec package is in the image"
-            ) from error
+            ) from None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
 
     async def save(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Mapping
 from typing import Annotated
@@ -12,25 +11,17 @@ from pydantic import Field, SecretBytes, SecretStr
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
-    NAMESPACE,
-    NAMESPACES,
     PORT,
     SWITCH,
-    Form,
     KeySettings,
     SettingsError,
     names,
     variable,
     whole,
 )
+from linkis_ecm.process.forms import HOST_PORT, NAMESPACE, NAMESPACES, ORIGIN, SERVICE
 
 __all__ = ["OperatorSettings", "SettingsError", "from_environment"]
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+", text):
-        raise ValueError(f"is {text[:200]!r}: write scheme, host and port only, such as http://host:9103")
-    return text
 
 
 class OperatorSettings(KeySettings):
@@ -46,6 +37,7 @@ class OperatorSettings(KeySettings):
     ]
     ecm_instance: Annotated[
         str,
+        HOST_PORT,
         variable(
             "ECM_INSTANCE",
             "The gateway's host:port, as Linkis knows this ECM.",
@@ -54,7 +46,7 @@ class OperatorSettings(KeySettings):
     ]
     report_url: Annotated[
         str,
-        Form("URL of scheme, host and port", _url),
+        ORIGIN,
         variable(
             "ECM_REPORT_URL",
             "Where agents send their reports: the operator's reports service.",
@@ -83,7 +75,7 @@ class OperatorSettings(KeySettings):
         variable("ECM_WATCH_NAMESPACES", "The namespaces whose engines the operator runs.", default="all"),
     ] = ()
     engine_service: Annotated[
-        str, variable("ECM_ENGINE_SERVICE", "The headless Service behind the names of engines' pods.")
+        str, SERVICE, variable("ECM_ENGINE_SERVICE", "The headless Service behind the names of engines' pods.")
     ] = "linkis-engines"
     admission: Annotated[
         bool,

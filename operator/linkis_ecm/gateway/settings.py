@@ -15,11 +15,8 @@ from linkis_ecm.process.environment import (
     KEY_FILE,
     KIB,
     MIB,
-    NAMESPACE,
-    NAMESPACES,
     PORT,
     SWITCH,
-    Form,
     KeySettings,
     ProcessSettings,
     SettingsError,
@@ -27,14 +24,9 @@ from linkis_ecm.process.environment import (
     variable,
     whole,
 )
+from linkis_ecm.process.forms import HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, USERS
 
 __all__ = ["KIB", "MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
-
-
-def _issuer(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
-        raise ValueError(f"is {text[:100]!r}: write the issuer's URL, as it stands in its tokens")
-    return text
 
 
 class OidcSettings(ProcessSettings):
@@ -42,7 +34,7 @@ class OidcSettings(ProcessSettings):
 
     issuer: Annotated[
         str,
-        Form("URL", _issuer),
+        HTTP_URL,
         variable(
             "ECM_OIDC_ISSUER",
             "The issuer whose JWTs are taken; without it none are, and the other ECM_OIDC_ variables are not read.",
@@ -59,7 +51,7 @@ class OidcSettings(ProcessSettings):
         ),
     ]
     jwks_url: Annotated[
-        str, variable("ECM_OIDC_JWKS_URL", "Where the issuer's keys are.", default="as the issuer says")
+        str, HTTP_URL, variable("ECM_OIDC_JWKS_URL", "Where the issuer's keys are.", default="as the issuer says")
     ] = ""
     user_claim: Annotated[str, variable("ECM_OIDC_USER_CLAIM", "The claim with the user's name.")] = (
         "preferred_username"
@@ -122,6 +114,7 @@ class Settings(KeySettings):
     ] = ()
     instance: Annotated[
         str,
+        HOST_PORT,
         variable("ECM_INSTANCE", "This gateway's host:port, as Linkis knows it.", default="localhost and the port"),
     ] = Field(default_factory=lambda fields: f"localhost:{fields.get('port', '')}")
     tokens_file: Annotated[
@@ -132,9 +125,9 @@ class Settings(KeySettings):
             default="none",
         ),
     ] = ""
-    admins: Annotated[
-        frozenset[str], names(), variable("ECM_ADMINS", "Users who may do everything.", default="none")
-    ] = frozenset()
+    admins: Annotated[frozenset[str], USERS, variable("ECM_ADMINS", "Users who may do everything.", default="none")] = (
+        frozenset()
+    )
     kubernetes_auth: Annotated[
         bool,
         SWITCH,
@@ -203,7 +196,7 @@ class Settings(KeySettings):
     ] = 0
     # Waiting calls included: each holds a socket and up to one body.
     max_requests: Annotated[
-        int, whole(1, 100_000), variable("ECM_GATEWAY_MAX_REQUESTS", "Calls at a time, of all users.")
+        int, whole(1, 100_000), variable("ECM_GATEWAY_MAX_REQUESTS", "The most calls at the same time, of all users.")
     ] = 1000
     # A loop of short tasks makes 200 calls a second; others must have as much left of what one core serves.
     user_per_second: Annotated[
@@ -235,5 +228,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in `environment`. Raises SettingsError."""
     more: dict[str, Any] = {}
     if environment.get("ECM_OIDC_ISSUER", "").strip():
-        more["oidc"] = OidcSettings.read(environment)
+        oidc = more["oidc"] = OidcSettings.read(environment)
+        if oidc.admin_group and not oidc.groups_claim:
+            raise SettingsError(
+                "ECM_OIDC_ADMIN_GROUP is set and ECM_OIDC_GROUPS_CLAIM is not: name the claim with the user's groups,"
+                " else nobody is in the group"
+            )
     return Settings.read(environment, **more)

@@ -52,13 +52,29 @@ def variable(name: str, meaning: str, *, unset: str = "", default: str = "") -> 
     return Field(validation_alias=name, description=meaning, json_schema_extra=extra)
 
 
+def shown_value(text: str) -> str:
+    """A value as a refusal may repeat it, in quotes: its beginning; of a URL scheme and host, for the rest may hold a
+    password. A text with "@" is shown as a URL without a scheme, for it may be one with user and password."""
+    if "://" not in text and "@" not in text:
+        return repr(text[:100])
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return "a text with a user in it"
+    authority, *path = re.split(r"[/?#]", rest, maxsplit=1)
+    host = authority.rpartition("@")[2]
+    # An "@" later on: the password has a "/" in it, and what looks like the host is the user.
+    if any("@" in part for part in path) or not re.fullmatch(r"[A-Za-z0-9._-]{0,100}(:[0-9]{1,5})?", host):
+        return "a URL"
+    return repr(f"{scheme}://{host}") if re.fullmatch(r"[A-Za-z0-9+.-]{1,30}", scheme) else "a URL"
+
+
 def whole(low: int, top: int, *, scale: int = 1) -> Form:
     """A whole number, multiplied by `scale` (a unit such as MIB)."""
 
     def parse(text: str) -> int:
         # The length first: int() refuses more than 4300 digits in other words.
         if not text.isascii() or not text.isdigit() or len(text) > 20 or not low <= int(text) <= top:
-            raise ValueError(f"is {text[:100]!r}: write a whole number from {low} to {top}")
+            raise ValueError(f"is {shown_value(text)}: write a whole number from {low} to {top}")
         return int(text) * scale
 
     return Form(f"whole number, {low} to {top}", parse)
@@ -69,16 +85,14 @@ def choice(*words: str) -> Form:
 
     def parse(text: str) -> str:
         if text.upper() not in words:
-            raise ValueError(f"is {text[:100]!r}: write {', '.join(words[:-1])} or {words[-1]}")
+            raise ValueError(f"is {shown_value(text)}: write {', '.join(words[:-1])} or {words[-1]}")
         return text.upper()
 
-    return Form(f"{', '.join(words[:-1])} or {words[-1]}", parse)
+    return Form(f"{', '.join(words[:-1])} or {words[-1]}, in any case", parse)
 
 
 # What may stand between two commas where nothing more is known: other separators and quotes are mistakes.
 _NAME = r"[^\s\"';]+"
-# A namespace's name: a DNS label (RFC 1123).
-_NAMESPACE = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def names(pattern: str = _NAME, what: str = "name") -> Form:
@@ -88,23 +102,19 @@ def names(pattern: str = _NAME, what: str = "name") -> Form:
         found = tuple(name for part in text.split(",") if (name := part.strip()))
         for name in found:
             if not re.fullmatch(pattern, name):
-                raise ValueError(f"holds {name[:100]!r}, which is no {what}: write names with commas between them")
+                raise ValueError(f"holds {shown_value(name)}, which is no {what}: write names with commas between them")
+        if not found:
+            # As a list of none it would mean all, or nobody.
+            raise ValueError("holds no name: write names with commas between them, or leave it out")
         return found
 
     return Form("names with commas between them", parse)
 
 
 def _switch(text: str) -> bool:
-    # 1 and 0 are what older installations write.
-    if text not in ("true", "false", "1", "0"):
-        raise ValueError(f"is {text[:100]!r}: write true or false")
-    return text in ("true", "1")
-
-
-def _namespace(text: str) -> str:
-    if not re.fullmatch(_NAMESPACE, text):
-        raise ValueError(f"is {text[:100]!r}, which is no namespace: write lower-case letters, digits and -")
-    return text
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(f"is {shown_value(text)}: write true or false")
+    return text.lower() in ("true", "1")
 
 
 def _key_file(path: str) -> bytes:
@@ -116,9 +126,7 @@ def _key_file(path: str) -> bytes:
         raise ValueError(f"{path}: {error}") from error
 
 
-NAMESPACE = Form("name of a namespace", _namespace)
-NAMESPACES = names(_NAMESPACE, "namespace")
-SWITCH = Form("true or false", _switch)
+SWITCH = Form("true or false (or 1 or 0), in any case", _switch)
 KEY_FILE = Form("path of a file", _key_file)
 PORT = whole(1, 65535)
 
@@ -146,7 +154,9 @@ class ProcessSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="forbid")
 
-    log_level: Annotated[str, choice(*LOG_LEVELS), variable("ECM_LOG_LEVEL", "The least level of log lines.")] = "INFO"
+    log_level: Annotated[str, choice(*LOG_LEVELS), variable("ECM_LOG_LEVEL", "The lowest level that is logged.")] = (
+        "INFO"
+    )
 
     @classmethod
     def settings_customise_sources(

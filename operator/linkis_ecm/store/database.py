@@ -27,11 +27,12 @@ def parse_url(url: str) -> URL:
     hint = "write sqlite:////path/to/file or mysql+pymysql://user:password@host:3306/database"
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        # Without the text itself: it may hold a password.
-        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) is no database URL: {hint}") from error
+    except (ArgumentError, ValueError):
+        # Without the text itself, and without the error, which repeats a part of it: either may hold a password.
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) is no database URL: {hint}") from None
     if parsed.drivername not in SCHEMES:
-        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) begins with {parsed.drivername}: {hint}")
+        begin = parsed.drivername[:40]
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) begins with {begin}: {hint}")
     return parsed
 
 
@@ -49,8 +50,9 @@ def open_engine(url: str) -> Engine:
         return create_engine(
             parsed, connect_args=waits | {"charset": "utf8mb4"}, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10
         )
-    except (SQLAlchemyError, NoSuchModuleError) as error:
-        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) cannot be used: {error}") from error
+    except (SQLAlchemyError, NoSuchModuleError, TypeError, ValueError) as error:
+        name = type(error).__name__
+        raise DatabaseError(f"ECM_DATABASE_URL (database.url of the chart) cannot be used ({name})") from None
 
 
 def check(engine: Engine) -> None:
@@ -64,7 +66,9 @@ def check(engine: Engine) -> None:
 
 def unreachable(url: URL, error: Exception) -> DatabaseError:
     """The sentence for a database that does not answer."""
-    where = url.render_as_string(hide_password=True)
+    # Scheme and host, or SQLite's path: a query can hold secrets, too.
+    port = f":{url.port}" if url.port else ""
+    where = f"{url.drivername}://{url.host}{port}" if url.host else f"{url.drivername}:///{url.database or ''}"
     cause = str(getattr(error, "orig", None) or error).splitlines()[0]
     return DatabaseError(
         f"the database {where} of ECM_DATABASE_URL (database.url of the chart) cannot be reached ({cause}):"
