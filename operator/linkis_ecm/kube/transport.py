@@ -21,6 +21,7 @@ import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
+from yaml import YAMLError
 
 from linkis_ecm import __version__
 from linkis_ecm.kube.errors import KubeconfigError, ReplyTooLarge, Unreachable
@@ -96,10 +97,17 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
     """Where the API server is and who we are, from the first of those that `_kubeconfig_path` names."""
     configuration = Configuration()
     path = _kubeconfig_path(kubeconfig)
-    if path is None:
-        kube_config.load_incluster_config(client_configuration=configuration)
-        return configuration
-    await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+    try:
+        if path is None:
+            kube_config.load_incluster_config(client_configuration=configuration)
+            return configuration
+        await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+    except (kube_config.ConfigException, YAMLError, KeyError, TypeError, ValueError) as error:
+        # In one line, and without the content of the file: it may hold a token.
+        where = f"the kubeconfig {path}" if path is not None else "the pod's service account"
+        raise KubeconfigError(
+            f"{where} cannot be used ({type(error).__name__}): `kubectl cluster-info` with it must name a cluster"
+        ) from error
     if configuration.proxy is None:
         configuration.proxy = _proxy_of_environment(configuration.host)
     return configuration
