@@ -47,7 +47,7 @@ from linkis_ecm.gateway.reading import arguments
 from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.routes import METHODS, Method
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.process.registry import CONTENT_TYPE
+from linkis_ecm.process.scrape import scrape_handler
 from linkis_ecm.process.web_runner import Runner
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def build_app(
     app.on_response_prepare.append(_common_headers)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
-    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/metrics", scrape_handler(metrics.registry))
     app.router.add_get("/openapi.json", _openapi)
     pages.add_routes(app.router)
     for method in METHODS:
@@ -338,8 +338,3 @@ async def _readyz(request: web.Request) -> web.Response:
 
 async def _openapi(_: web.Request) -> web.Response:
     return web.Response(body=openapi.served(), content_type=envelope.JSON)
-
-
-async def _metrics(request: web.Request) -> web.Response:
-    registry = request.app[GATEWAY].metrics.registry
-    return web.Response(body=registry.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from linkis_ecm.process.registry import CONTENT_TYPE, Registry
+from linkis_ecm.process.registry import Registry
+from linkis_ecm.process.scrape import scrape_handler
 
 Check = Callable[[], str]
 
@@ -18,11 +19,8 @@ def health_app(*, alive: Check, ready: Check, registry: Registry) -> web.Applica
         problem = check()
         return web.Response(status=503 if problem else 200, text=problem or "ok")
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=registry.text(), headers={"Content-Type": CONTENT_TYPE})
-
     app = web.Application()
     app.router.add_get("/healthz", lambda _: probe(alive))
     app.router.add_get("/readyz", lambda _: probe(ready))
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", scrape_handler(registry))
     return app
