@@ -5,13 +5,14 @@ An RPC receiver, a pool or a command line calls them so. A real agent is behind 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from linkis_ecm.api import models
 from linkis_ecm.gateway.answers import LargeJson
@@ -58,6 +59,25 @@ async def test_an_engine_is_created_looked_at_listed_and_terminated(gw: Harness)
         assert ended.message == "Kill engineConn succeed."
     assert [write[0] for write in gw.cluster.writes] == ["create", "patch"]
     assert gw.cluster.writes[1][2] == {"spec": {"desiredState": "Stopped"}}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: models.ExecuteRequest(engine_id="e", code=text, run_type="python"),
+        lambda text: models.CreateEngineRequest(engine_type="python", env={"A": text}),
+        lambda text: models.CreateEngineRequest(engine_type="python", mode="once", code=text),
+        lambda text: models.EngineCommandRequest(engine_id="e", command="status", parameters={"a": [{"b": text}]}),
+        lambda text: models.EngineCommandRequest(engine_id="e", command="status", parameters={text: 1}),
+        lambda text: models.ListEnginesRequest(status=text),
+        lambda text: models.EngineRequest(engine_id=text),
+    ],
+)
+def test_text_that_is_no_unicode_is_refused_before_anything_is_done(make: Callable[[str], models.Request]) -> None:
+    """Over HTTP JSON's decoder refuses it; without HTTP it came as far as the agent, after the journal's first line."""
+    assert make("zwölf 😀")
+    with pytest.raises(ValidationError):
+        make("x\ud800")
 
 
 async def test_a_refused_call_for_another_users_engine_is_in_the_audit(gw: Harness) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
@@ -50,10 +50,31 @@ Keywords = Annotated[str, StringConstraints(max_length=MAX_KEYWORDS)]
 EnvValue = Annotated[str, StringConstraints(max_length=4096)]
 
 
+def _is_text(value: Any) -> bool:
+    """Whether each text in the value, at any depth, can be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            return value.isascii() or bool(value.encode())
+        except UnicodeEncodeError:
+            return False
+    if isinstance(value, dict):
+        return all(_is_text(name) and _is_text(entry) for name, entry in value.items())
+    return all(map(_is_text, value)) if isinstance(value, list | tuple | set | frozenset) else True
+
+
 class Request(BaseModel):
     """camelCase on the wire; unknown fields are refused."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_lone_surrogates(cls, value: Any) -> Any:
+        # JSON over HTTP cannot bring one; another transport, or the client's caller, can. Neither the agent nor the
+        # database takes it, and the refusal must come before anything was written.
+        if not _is_text(value):
+            raise ValueError("write text that has no lone surrogates (half of a pair of UTF-16)")
+        return value
 
 
 class Response(BaseModel):
