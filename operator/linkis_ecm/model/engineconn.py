@@ -27,6 +27,10 @@ DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 # Names that the agent's own settings use: an engine's environment must not replace them.
 RESERVED_ENV_PREFIX = "ECM_"
+RESERVED_ENV_TEXT = (
+    f"names that begin with {RESERVED_ENV_PREFIX} are the engine's own: those that choose a kernel"
+    " (ECM_EXECUTOR, ECM_KERNEL_NAME) are set in the image, by ENV"
+)
 
 
 def _whole(text: str) -> str:
@@ -104,7 +108,7 @@ class EnvVar(Camel):
             "x-kubernetes-validations": [
                 rule(
                     f"!self.name.startsWith('{RESERVED_ENV_PREFIX}')",
-                    f"names that begin with {RESERVED_ENV_PREFIX} are the engine's own",
+                    RESERVED_ENV_TEXT,
                 )
             ]
         }
@@ -116,7 +120,7 @@ class EnvVar(Camel):
     @model_validator(mode="after")
     def _not_reserved(self) -> EnvVar:
         if self.name.startswith(RESERVED_ENV_PREFIX):
-            raise ValueError(f"env {self.name}: names that begin with {RESERVED_ENV_PREFIX} are the engine's own")
+            raise ValueError(f"env {self.name}: {RESERVED_ENV_TEXT}")
         return self
 
 
