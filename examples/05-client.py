@@ -28,7 +28,7 @@ def main() -> None:
         print(failed.status, "-", failed.outputs[-1]["name"])
 
         print("usage:", client.get_resource_usage(engine.engine_id).used)
-        print("my idle engines:", client.list_engines(status="Idle").total)
+        print("my engines:", client.list_engines().total)  # each with its status, as the gateway saw it last
         print("log of", engine.download_log("example-stdout.txt"), "bytes in example-stdout.txt")
 
 

@@ -129,7 +129,7 @@ def refused(folder: Path, environment: dict[str, str]) -> str:
     """What the agent says that does not start."""
     done = subprocess.run(
         [sys.executable, "-m", "linkis_ecm.agent"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)} | environment,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": ":".join(sys.path)} | environment,
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 2
@@ -146,7 +146,9 @@ def test_a_kernel_that_cannot_start_is_refused_with_setting_and_remedy(tmp_path:
     assert "runs '/no/such/program', which is not in this image" in refused(tmp_path, settings(missing))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"argv": [3]}', '{"argv": ["a"], "env": {"A": 1}}', "3"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"argv": [3]}', '{"argv": "python -m x"}', '{"argv": ["a"], "env": {"A": 1}}', "3"]
+)
 def test_a_kernel_json_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
     broken = kernelspec(tmp_path / "path")
     (broken / "kernels/deno/kernel.json").write_text(content)

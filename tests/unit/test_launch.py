@@ -476,3 +476,14 @@ def test_a_process_that_failed_is_told_with_a_remedy_that_it_has(why: str, code:
     assert words in told
     assert "agent" not in told.lower()
     assert "stderr" not in told
+
+
+def test_each_condition_has_a_reason_and_a_message_of_its_own() -> None:
+    """Draining False with the engine's reason KernelReady, and an empty message, said nothing."""
+    ready = STARTING | {"launch": TCP}
+    patch = decided(snapshot(engine=engine(ready), plugin=plugin(TCP), pod=pod(**READY)), 3).patch
+    found = {c["type"]: (c["status"], c["reason"], c["message"]) for c in patch["conditions"]}
+    assert found["PodScheduled"] == ("True", "Scheduled", "The engine's pod has a node.")
+    assert found["Draining"][:2] == ("False", "NotDraining")
+    assert found["Ready"][:2] == ("True", "ProcessReady")
+    assert all(message for _, _, message in found.values())

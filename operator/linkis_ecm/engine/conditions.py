@@ -27,6 +27,12 @@ def conditions(
     A condition keeps its time if its status did not change. `registered` is None for an engine without an agent.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
+    # Each condition's own reason and message; the engine's, where the condition is about the engine as a whole.
+    own = {
+        ("PodScheduled", True): ("Scheduled", "The engine's pod has a node."),
+        ("Registered", True): ("Reported", "The engine's agent has reported."),
+        ("Draining", False): ("NotDraining", "The engine was not asked to stop, and does not end by itself."),
+    }
     desired: list[tuple[str, bool]] = [
         ("Ready", state in _READY and reason != reasons.PROCESS_NOT_READY.name),
         ("PodScheduled", scheduled),
@@ -47,12 +53,11 @@ def conditions(
         entry = {
             "type": kind,
             "status": status,
-            "reason": reason,
+            "reason": own.get((kind, holds), (reason, ""))[0],
             "lastTransitionTime": kept or format_second(now),
             "observedGeneration": generation,
         }
-        # Only the summary conditions have the message.
-        out.append(entry | {"message": message if kind in ("Ready", "Stalled") else ""})
+        out.append(entry | {"message": own.get((kind, holds), ("", message))[1]})
     return out
 
 

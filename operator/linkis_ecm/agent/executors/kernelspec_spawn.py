@@ -7,11 +7,13 @@ Must not wait for the kernel.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from string import Template
 
 from jupyter_client.connect import write_connection_file
@@ -92,6 +94,10 @@ def _spec_of(name: str) -> KernelSpec:
 
 def _checked(spec: KernelSpec) -> KernelSpec:
     """Raises ValueError where the file lacks what is needed, or has something else in its place."""
+    # As the file has it: a text would become a list of its characters.
+    written = json.loads(Path(spec.resource_dir, "kernel.json").read_bytes())
+    if not isinstance(written.get("argv"), list):
+        raise ValueError("argv must be a list of at least one text")
     if not spec.argv or not all(isinstance(word, str) for word in spec.argv):
         raise ValueError("argv must be a list of at least one text")
     if not all(isinstance(value, str) for value in spec.env.values()):

@@ -117,9 +117,9 @@ def _remedy(fault: Mapping[str, Any]) -> str:
         return _REMEDIES[pattern]
     match fault["type"]:
         case "string_too_long":
-            return f"use {context['max_length']} characters at most"
+            return f"use {_counted(context['max_length'], 'character')} at most"
         case "string_too_short":
-            return f"use {context['min_length']} characters at least"
+            return f"use {_counted(context['min_length'], 'character')} at least"
         case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return "give a whole number"
         case "greater_than_equal":
@@ -135,8 +135,12 @@ def _remedy(fault: Mapping[str, Any]) -> str:
         case "dict_type" | "model_type" | "model_attributes_type":
             return "give a JSON object"
         case "too_long":
-            return f"give {context['max_length']} entries at most"
+            return f"give {context['max_length']} entries at most" if context["max_length"] != 1 else "give one entry"
     return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _where(location: tuple[int | str, ...]) -> str:
