@@ -20,7 +20,7 @@ $(SETUP): requirements/dev.txt pyproject.toml
 demo: $(SETUP) ## The main job on a real cluster: install, an engine, code, its states, its row, its log
 	$(PY) -m e2e.demo
 
-test: $(SETUP) ## Everything: lint, types, unit, simulation, store, agent, gateway, client, judges, and e2e on a real cluster
+test: $(SETUP) ## Everything: lint, types, unit, simulation, store, agent, gateway, client, Linkis's own client, a browser, and e2e on a real cluster
 	$(PY) -m tools.checks all
 
 test-fast: $(SETUP) ## Everything but the cluster, the browser and Java

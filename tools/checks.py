@@ -80,8 +80,8 @@ def _fast(steps: Steps) -> None:
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 
 
-def _judges(steps: Steps) -> None:
-    """What others wrote looks at ours: a browser at the page, Linkis's own classes at the gateway."""
+def _foreign_clients(steps: Steps) -> None:
+    """Programs of others use ours: a browser the page, Linkis's own client the gateway."""
     if shutil.which("chromium") is None:
         steps.run("chromium from Debian", sys.executable, "-m", "tools.cluster", "packages", "chromium")
     if shutil.which("mvn") is None or shutil.which("javac") is None:
@@ -130,7 +130,7 @@ def everything() -> None:
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     steps.run("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]", seconds=600)
     _fast(steps)
-    _judges(steps)
+    _foreign_clients(steps)
     cluster = [sys.executable, "-m", "tools.cluster"]
     was_up = subprocess.run([*cluster, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
     if not was_up:

@@ -1,7 +1,7 @@
-"""Tasks: what was asked of the engine, how far it is, how it ended, and for how long that is remembered.
+"""The engine's tasks: their code, progress and result, and how many ended ones are kept.
 
-A task's id makes it unique: the same request sent again joins the first. Each step is a line of the journal file beside
-the logs, which goes to the archive with them. Must not run anything.
+A task is known by its id: a request that is sent again with the same id gets the first one's task. Each step of a task
+is a line of the journal file in the log folder, which is uploaded to the archive with the logs. Must not run anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Checks whether agents' reports can reach this operator: if most agents are silent at once, our own network is down.
+"""Checks whether agents' reports can reach this operator.
 
-Then no engine counts as lost. Must not decide about one engine.
+If most agents are silent at the same time, the operator's own network is the likely cause, and no engine counts as
+lost. Must not decide about one engine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The execution journal: a record of each request to run code and of its definite outcome.
 
-Records are written in the background, so that running code never waits for the database. Records that a crash leaves
-open are settled later: `Settler` observes the engine and its agent, and `settled` decides. Must not run code.
+Records are written in the background, so that running code never waits for the database. After a crash some records
+say nothing of their task's end. `Settler` asks the engine's agent and looks at the engine, and `settled` computes the
+record from both. Must not run code.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ class Metrics:
             registry=self.registry,
         )
         self.errors = Counter(
-            "ecm_gateway_unexpected_errors", "Calls that ended as a bug of the gateway.", registry=self.registry
+            "ecm_gateway_unexpected_errors",
+            "Calls that failed by an error in the gateway itself.",
+            registry=self.registry,
         )
 
     def watch_budget(self, budget: Budget) -> None:

@@ -1,9 +1,9 @@
 """Who may write: leader election by a coordination.k8s.io Lease.
 
-Three numbers, smallest first: the holder renews each `retry_period`; it stops holding by its own clock `renew_deadline`
-after the renewal it last *began*; others take the lease `duration` after they saw it change last. So the old holder has
-stopped for `duration - renew_deadline` before the next begins, as long as clocks run at about the same speed; their
-readings are never compared. Must not know what the leader does.
+Three times, the shortest first. The holder renews the Lease each `retry_period`. If that fails, it stops being the
+leader `renew_deadline` after it began its last successful renewal. Another process takes the Lease if it has seen no
+change of it for `duration`. So the old leader stops at least `duration - renew_deadline` before a new one begins. Each
+process measures with its own clock; only the clocks' speeds must agree. Must not know what the leader does.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 These models are the one source of the CRD schema (`model.crd`), of the gateway's validation and of what the operator
 parses. The operator parses leniently, so that a field of a newer version does not crash an older operator; the API
 server and the gateway refuse unknown fields. Every rule here must also be in the CRD's schema or CEL rules: a corpus of
-objects in the tests is judged by both.
+objects in the tests is checked by both.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What runs code for the engine: the protocol that each executor follows, and what it gives back.
+"""The protocol of executors: an executor runs the engine's code in another process, such as a Jupyter kernel.
 
-The engine knows this module alone. Must not import an executor, nor anything that the agent has not loaded anyway.
+The engine imports this module and no executor. Must not import an executor, nor a module that the agent does not need
+otherwise: each import delays the start of every engine.
 """
 
 from __future__ import annotations

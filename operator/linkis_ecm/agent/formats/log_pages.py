@@ -200,7 +200,7 @@ def page(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count:
 def tail(read_at: ReadAt, size: int, index: LineIndex, *, from_line: int, count: int, wanted: Filter) -> Page:
     """The same counted from the end: page 1 holds the newest `count` lines, in the order in which they were written."""
     total, oldest = index.count(read_at, size), index.start.line
-    # It goes through the log from its end, in runs of lines; each run is judged from its first line on.
+    # It goes through the log from its end, in runs of lines; each run is checked from its first line on.
     logs: list[str] = []
     seen, looked, taken, all_seen = max(from_line, 1) - 1, 0, 0, total - oldest + 1
     full = False
