@@ -86,6 +86,32 @@ def test_what_an_agent_says_stays_as_it_is() -> None:
     assert reported.status_report(report) == report
 
 
+async def test_an_event_of_too_many_levels_does_not_end_the_stream(make: Callable[..., Awaitable[Harness]]) -> None:
+    gw = await make()
+    deep = b'{"event": "output", "x": ' + b"[" * 400 + b"]" * 400 + b"}\n"
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=deep + b'7\n[]\n{"event": "end", "status": "Succeed"}\n')
+
+    _, item = await gw.served(handler)
+    answer = await gw.get("taskEvents", {"engineId": item["metadata"]["uid"], "taskId": "t"})
+    assert (answer.raw.count(b": here"), answer.raw.count(b"event: end")) == (3, 1)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"7", b'{"a": ' + b"[" * 400 + b"]" * 400 + b"}"])
+async def test_a_jobs_result_of_any_content_leaves_the_post_mortem_readable(
+    make: Callable[..., Awaitable[Harness]], content: bytes
+) -> None:
+    gw = await make()
+    item = gw.engine(status={"engineState": "Failed", "reason": "KernelDied"})
+    uid = item["metadata"]["uid"]
+    await gw.archive.put(uid, 0, "bundle.json", b'{"reason": "KernelDied", "missing": ["x"]}')
+    await gw.archive.put(uid, 0, "result.json", content)
+    answer = await gw.get("getPostMortem", {"engineId": uid})
+    assert answer.http == 200
+    assert answer.data["missing"][0] == "x"
+
+
 ODD: list[dict[str, Any]] = [
     {"lastTaskEnded": 1e15, "lastActivity": -1e300, "timings": {"kernelReady": 1e15}},
     {"metrics": [1, 2], "usage": "much", "task": 7, "timings": None, "tasksStarted": {"a": 1}},

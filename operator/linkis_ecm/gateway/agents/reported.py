@@ -17,6 +17,8 @@ REPORTED_STATUSES = frozenset({"Accepted", "Scheduled", "Running", "Succeed", "F
 MAX_TIMESTAMP = 1e11
 # The largest whole number that every reader of JSON keeps exactly.
 MAX_NUMBER = 1 << 53
+# A job's result has 6 levels.
+MAX_LEVELS = 64
 # Characters: of names and ids; of words for people, as in the operator's reader of reports (engine/agent_report.py).
 _NAME_CHARS, _WORDS_CHARS = 128, 8000
 # Entries of an object of figures, and tasks of one list: an agent remembers fewer.
@@ -65,6 +67,22 @@ def tasks(value: Any) -> list[dict[str, Any]]:
         return []
     found = [task(entry) for entry in value[:_TASKS] if isinstance(entry, Mapping)]
     return [entry for entry in found if entry["taskId"]]
+
+
+def is_shallow(value: Any) -> bool:
+    """Whether JSON has at most MAX_LEVELS of objects and lists in each other. What can be read may be too deep to be
+    written: orjson reads 1024 levels and writes 254, pydantic fewer."""
+    level = [value]
+    for _ in range(MAX_LEVELS + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def number(value: Any) -> int | float | None:

@@ -24,7 +24,7 @@ from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstance
 from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine
 from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.model import reasons
-from linkis_ecm.model.formats import sentences
+from linkis_ecm.model.formats import as_sentence, sentences
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ async def _make(call: Call, create_request: CreateEngineRequest, *, claim: Claim
 def _in_linkis_words(why: Refused) -> Refused:
     """Linkis's clients read canRetry from data, and the reason from the text."""
     has_cause = why.sentence.startswith(FAILED.format(""))
-    text = why.sentence if has_cause else FAILED.format(f"{why.sentence}.")
+    text = why.sentence if has_cause else FAILED.format(as_sentence(why.sentence))
     return Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers)
 
 

@@ -129,7 +129,10 @@ def _event(line: bytes) -> bytes:
     head = f"id: {cursor}\n" if isinstance(cursor, str) and cursor.replace(".", "").isdigit() else ""
     if not (name.isascii() and name.isalpha()):
         return _KEEP_ALIVE
-    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(reported) + b"\n\n"
+    try:
+        return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(reported) + b"\n\n"
+    except TypeError:  # more levels than orjson writes: it reads more
+        return _KEEP_ALIVE
 
 
 def _as_it_is(line: bytes) -> bytes:

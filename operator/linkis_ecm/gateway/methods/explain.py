@@ -28,6 +28,7 @@ from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import format_time, parse_time
 from linkis_ecm.engine.view import engine_view, plugin_view
+from linkis_ecm.gateway.agents.reported import is_shallow
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
@@ -216,5 +217,7 @@ async def _archived(
     try:
         found = await objects(read, budget=gateway.budget, run_in_thread=gateway.results.run_in_thread, held=call.held)
     except ValueError:
+        found = None
+    if found is None or not is_shallow(found):
         return None, f"{name}: it is not what an agent writes"
     return found, ""
