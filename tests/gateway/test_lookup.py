@@ -98,7 +98,8 @@ async def test_the_current_engine_is_the_api_servers_or_else_as_it_was(place: Pl
 
 def test_a_record_and_a_resource_of_one_engine_look_alike_to_callers() -> None:
     item = engine_item(spec={"ticketId": TICKET})
-    live, past = info_of(view_of(item)), info_of(record())
+    now = datetime(2026, 11, 24, 6, tzinfo=UTC)
+    live, past = info_of(view_of(item), now), info_of(record(), now)
     same = ("engine_id", "engine_type", "engine_version", "user", "creator", "label_value", "status", "ecm_instance")
     assert [getattr(live, name) for name in same] == [getattr(past, name) for name in same]
     assert (past.create_time, past.ready_time, past.finished_time) == (
