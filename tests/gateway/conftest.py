@@ -54,9 +54,15 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
     started: list[Harness] = []
 
     async def start(
-        find: Any = None, database: Any = None, archive: Any = None, now: datetime | None = None, **changes: Any
+        find: Any = None,
+        database: Any = None,
+        archive: Any = None,
+        now: datetime | None = None,
+        trust: ssl.SSLContext | bool = True,
+        **changes: Any,
     ) -> Harness:
         harness = Harness(settings.model_copy(update=changes), find, database)
+        harness.trust = trust
         harness.archive = archive or harness.archive
         if now is not None:
             harness.clock = lambda: now

@@ -131,6 +131,37 @@ async def test_a_process_serves_all_that_it_counts(part: str, tmp_path: Path) ->
         assert found['ecm_lease_changes_total{change="gained"}'] == 1
 
 
+@pytest.mark.parametrize(
+    ("certificate", "key", "says"),
+    [
+        (
+            "tls.crt",
+            "tls.key",
+            "linkis-ecm: ECM_TLS_CERT_FILE tls.crt cannot be read (No such file or directory): mount",
+        ),
+        ("tls.crt", "", "linkis-ecm: ECM_TLS_KEY_FILE is empty: set it to the other file of the pair, or leave"),
+    ],
+)
+def test_a_gateway_without_a_pair_that_it_can_use_ends_with_one_sentence(
+    certificate: str, key: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    done = subprocess.run(
+        [sys.executable, "-m", "linkis_ecm", "gateway"],
+        env={
+            **os.environ,
+            "ECM_NAMESPACE": "engines",
+            "ECM_TOKEN_KEY_FILE": str(tmp_path / "key"),
+            "ECM_TLS_CERT_FILE": certificate,
+            "ECM_TLS_KEY_FILE": key,
+        },
+        capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(says)
+    assert done.stderr.count("\n") == 1
+
+
 def test_no_family_is_left_to_the_library_s_own_registry() -> None:
     """What is declared without a registry is scraped nowhere."""
     code = (

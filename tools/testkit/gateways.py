@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
+from linkis_ecm.gateway.main import certificate_of
 from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.tls import new_site
 from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from tools.testkit.fakes.rules import merged
@@ -259,6 +262,8 @@ class Harness:
         self.database = database or {}
         self.archive = Archive(f"memory://{uuid.uuid4()}")
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        # What the client trusts, for a gateway with a certificate.
+        self.trust: ssl.SSLContext | bool = True
         self.engines = EngineCache()
         self.plugins = PluginCache()
         self.cluster = FakeCluster(self.engines)
@@ -282,10 +287,12 @@ class Harness:
         self.gateway = self.app[GATEWAY]
         self._runner = new_runner(self.app, self.settings)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.certificate = certificate_of(self.settings, self.gateway.metrics)
+        await new_site(self._runner, "127.0.0.1", 0, self.certificate).start()
         self.port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if self.certificate is None else 'https'}://127.0.0.1:{self.port}"
         self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self.trust),
             auto_decompress=False,
             headers={"Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),

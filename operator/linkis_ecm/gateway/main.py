@@ -11,7 +11,6 @@ import signal
 from contextlib import AsyncExitStack
 
 import aiohttp
-from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import build_app, new_runner
@@ -25,6 +24,7 @@ from linkis_ecm.gateway.inventory.history import Find
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings, SettingsError
+from linkis_ecm.gateway.tls import CertificateError, ServerCertificate, new_site
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
@@ -41,8 +41,9 @@ async def serve(
     journal: Journal | None,
     metrics: Metrics,
     stop: asyncio.Event,
+    certificate: ServerCertificate | None = None,
 ) -> None:
-    """Serve until `stop` is set."""
+    """Serve until `stop` is set, HTTPS where there is a certificate."""
     engines, plugins = EngineCache(), PluginCache()
     issuer = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
     app = build_app(
@@ -67,8 +68,11 @@ async def serve(
             stack.callback(task.cancel)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, settings.host or None, settings.port, backlog=1024).start()
-        log.info("the gateway listens on port %d", settings.port)
+        if certificate is not None:
+            watch = asyncio.create_task(certificate.watch())
+            stack.callback(watch.cancel)
+        await new_site(runner, settings.host or None, settings.port, certificate).start()
+        log.info("the gateway listens on port %d%s", settings.port, " with TLS" if certificate is not None else "")
         await stop.wait()
         engines.synced = False
         log.info("the gateway stops: calls under way have %g s", settings.shutdown_seconds)
@@ -107,13 +111,31 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
         raise SettingsError(f"the ECM_OIDC_ settings cannot be used: {error}") from None
 
 
+def certificate_of(settings: Settings, metrics: Metrics) -> ServerCertificate | None:
+    """The certificate of the gateway's port; None where it speaks HTTP. Raises SettingsError."""
+    if not settings.tls_cert_file:
+        return None
+    try:
+        found = ServerCertificate(
+            settings.tls_cert_file,
+            settings.tls_key_file,
+            minimum=settings.tls_min_version,
+            on_reload=metrics.count_tls_reload,
+        )
+    except CertificateError as error:
+        raise SettingsError(str(error)) from None
+    metrics.watch_certificate(found)
+    return found
+
+
 async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT. Raises SettingsError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
+    certificate = certificate_of(settings, metrics)
     queries = journal = None
     if settings.database_url:
         database = open_engine(settings.database_url.get_secret_value())
@@ -121,7 +143,15 @@ async def run(settings: Settings) -> None:
         journal.start()
     try:
         async with await KubeClient.connect(metrics=metrics.kube) as client:
-            await serve(settings, client=client, queries=queries, journal=journal, metrics=metrics, stop=stop)
+            await serve(
+                settings,
+                client=client,
+                queries=queries,
+                journal=journal,
+                metrics=metrics,
+                stop=stop,
+                certificate=certificate,
+            )
     finally:
         if journal is not None:
             journal.close()

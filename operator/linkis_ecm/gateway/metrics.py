@@ -5,6 +5,7 @@ Each gateway has a registry of its own, so that several in one process (tests) d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -26,6 +27,13 @@ class Budget(Protocol):
 
     @property
     def stalled_seconds(self) -> float: ...
+
+
+class Certificate(Protocol):
+    """The certificate of the gateway's port, as far as it is shown."""
+
+    @property
+    def expires(self) -> float: ...
 
 
 class Metrics:
@@ -84,6 +92,27 @@ class Metrics:
             "Calls that failed by an error in the gateway itself.",
             registry=self.registry,
         )
+
+        self._expires = Gauge(
+            "ecm_gateway_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, in seconds since 1970; NaN without TLS.",
+            registry=self.registry,
+        )
+        self._expires.set(math.nan)
+        self._tls_reloads = Counter(
+            "ecm_gateway_tls_reloads",
+            "Changed pairs of certificate and key, by result: success, or failure (the pair before stays in use).",
+            ("result",),
+            registry=self.registry,
+        )
+
+    def watch_certificate(self, certificate: Certificate) -> None:
+        """Shows when the certificate in use expires."""
+        self._expires.set_function(lambda: certificate.expires)
+
+    def count_tls_reload(self, result: str) -> None:
+        """Counts a changed pair; `result` is success or failure."""
+        self._tls_reloads.labels(result).inc()
 
     def watch_budget(self, budget: Budget) -> None:
         """Shows the bytes of bodies and pages that are held."""

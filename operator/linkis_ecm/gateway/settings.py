@@ -20,6 +20,7 @@ from linkis_ecm.process.environment import (
     KeySettings,
     ProcessSettings,
     SettingsError,
+    choice,
     names,
     variable,
     whole,
@@ -85,6 +86,22 @@ class Settings(KeySettings):
         str, variable("ECM_GATEWAY_HOST", "The address that the gateway listens on.", default="all addresses")
     ] = ""
     port: Annotated[int, PORT, variable("ECM_GATEWAY_PORT", "The port of the REST API and of /metrics.")] = 9102
+    tls_cert_file: Annotated[
+        str,
+        variable(
+            "ECM_TLS_CERT_FILE",
+            "The file with the certificate and its chain (PEM); the port then speaks HTTPS alone. A changed file counts"
+            " within 10 s, without a restart.",
+            default="none: the port speaks HTTP",
+        ),
+    ] = ""
+    tls_key_file: Annotated[
+        str,
+        variable("ECM_TLS_KEY_FILE", "The file with that certificate's key (PEM, not encrypted).", default="none"),
+    ] = ""
+    tls_min_version: Annotated[
+        str, choice("1.2", "1.3"), variable("ECM_TLS_MIN_VERSION", "The lowest version of TLS that is spoken.")
+    ] = "1.2"
     namespace: Annotated[
         str,
         NAMESPACE,
@@ -234,4 +251,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
                 "ECM_OIDC_ADMIN_GROUP is set and ECM_OIDC_GROUPS_CLAIM is not: name the claim with the user's groups,"
                 " else nobody is in the group"
             )
-    return Settings.read(environment, **more)
+    found = Settings.read(environment, **more)
+    if bool(found.tls_cert_file) != bool(found.tls_key_file):
+        has, lacks = "ECM_TLS_CERT_FILE", "ECM_TLS_KEY_FILE"
+        if found.tls_key_file:
+            has, lacks = lacks, has
+        raise SettingsError(f"{lacks} is empty: set it to the other file of the pair, or leave {has} empty too")
+    return found

@@ -42,6 +42,7 @@ LABELS: Mapping[str, str] = {
     "phase": "A phase of an engine's start, or of a canary round.",
     "reason": "A reason of model/reasons.py.",
     "resource": "A kind of the Kubernetes API that we use, in the plural; with /status or /log for that part of it.",
+    "result": "success or failure.",
     "side": "client or engine.",
     "state": "A state of Linkis's; New: no operator has looked at the engine yet.",
     "tenant": "The engine's tenant, empty where it has none; at most 100 values at a time, then `other`.",
