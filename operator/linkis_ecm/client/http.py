@@ -4,6 +4,7 @@ methods."""
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 
 from linkis_ecm import __version__
 from linkis_ecm.client.errors import EcmError
-from linkis_ecm.client.login import Login
+from linkis_ecm.client.login import CA_FILE, Login
 from linkis_ecm.client.protocol import CONNECT_SECONDS, ConnectionBroken, Head, NotConnected, Open, ReadTimedOut
 
 # One client's concurrent calls; more wait for a connection.
@@ -40,6 +41,19 @@ def common() -> dict[str, Any]:
         "trust_env": False,
         "follow_redirects": False,
     }
+
+
+def verification(verify: ssl.SSLContext | bool, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
+    """How a gateway's certificate is checked: as the argument says, else by the authorities in the environment's file.
+    Reads that file. Raises ValueError."""
+    path = environment.get(CA_FILE)
+    if verify is not True or not path:
+        return verify
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl's errors are among them
+        why = "it has no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"{CA_FILE} cannot be used ({why}): write the file with the gateway's authorities") from None
 
 
 def arguments(request: Open, login: Login) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 LINKIS_ECM_URL    the gateway, like http://127.0.0.1:9102
 LINKIS_ECM_TOKEN  one of Linkis's tokens where there is a user beside it, else a bearer token
 LINKIS_ECM_USER   the user that the token speaks for
+LINKIS_ECM_CA_FILE  for https: a PEM file with the authorities of the gateway's certificate, instead of the public ones
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from linkis_ecm.api.paths import PREFIX
 
 URL, TOKEN, USER = "LINKIS_ECM_URL", "LINKIS_ECM_TOKEN", "LINKIS_ECM_USER"
+CA_FILE = "LINKIS_ECM_CA_FILE"
 
 # A function is called before each request: for tokens that expire while the client lives.
 Bearer = str | Callable[[], str]

@@ -77,7 +77,9 @@ class EcmClient:
 
     Methods have the REST's names in Python's form (create_engine_connection), and the eleven of the contract their own
     too (createEngineConnection). They return the models of `linkis_ecm.api.models` and raise EcmError. A call that
-    can be repeated without harm is repeated for `patience` seconds. `transport` is httpx's, to go through a proxy.
+    can be repeated without harm is repeated for `patience` seconds. `verify` is httpx's: how an https gateway's
+    certificate is checked, by default with the authorities in LINKIS_ECM_CA_FILE, else with the public ones.
+    `transport` is httpx's, to go through a proxy.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class EcmClient:
             new_id=new_id,
         )
         http_transport = transport or httpx.HTTPTransport(
-            verify=verify, limits=http.LIMITS, socket_options=http.socket_options()
+            verify=http.verification(verify, environment),
+            limits=http.LIMITS,
+            socket_options=http.socket_options(),
         )
         self._http = httpx.Client(transport=http_transport, **http.common())
 
