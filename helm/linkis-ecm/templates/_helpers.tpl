@@ -4,6 +4,16 @@
 {{- define "ecm.authSecret" -}}{{ .Values.auth.existingSecret | default (printf "%s-auth" (include "ecm.name" .)) }}{{- end }}
 {{- define "ecm.dbSecret" -}}{{ .Values.database.existingSecret | default (printf "%s-database" (include "ecm.name" .)) }}{{- end }}
 
+{{- /* The gateway's port: its name, the scheme of probes, and the Secret of its certificate. */}}
+{{- define "ecm.scheme" -}}{{ ternary "https" "http" .Values.tls.enabled }}{{- end }}
+{{- define "ecm.tlsSecret" -}}
+{{- $tls := .Values.tls }}
+{{- if not (or $tls.secretName $tls.certManager.enabled) }}
+  {{- fail "tls.enabled without a certificate: set tls.secretName to a Secret of type kubernetes.io/tls, or tls.certManager.enabled" }}
+{{- end }}
+{{- $tls.secretName | default (printf "%s-gateway-tls" (include "ecm.name" .)) }}
+{{- end }}
+
 {{- define "ecm.operatorAccount" -}}{{ include "ecm.name" . }}-operator{{- end }}
 {{- define "ecm.gatewayAccount" -}}{{ include "ecm.name" . }}-gateway{{- end }}
 
@@ -163,6 +173,10 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- if .Values.auth.oidc.caConfigMap }}
 - {name: oidc, mountPath: /etc/linkis-ecm/oidc, readOnly: true}
 {{- end }}
+{{- if .Values.tls.enabled }}
+# The whole folder: a subPath would keep the first certificate for ever.
+- {name: tls, mountPath: /etc/linkis-ecm/tls, readOnly: true}
+{{- end }}
 {{- if and (include "ecm.embedded" .) (include "ecm.gatewayDatabase" .) }}
 - {name: data, mountPath: /data}
 {{- end }}
@@ -196,6 +210,13 @@ affinity: {{ toYaml . | nindent 2 }}
 - name: oidc
   configMap: {name: {{ .Values.auth.oidc.caConfigMap }}, items: [{key: ca.crt, path: ca.crt}]}
 {{- end }}
+{{- if .Values.tls.enabled }}
+- name: tls
+  secret:
+    secretName: {{ include "ecm.tlsSecret" . }}
+    defaultMode: 0440
+    items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+{{- end }}
 {{- if and (include "ecm.embedded" .) (include "ecm.gatewayDatabase" .) }}
 - name: data
 {{- include "ecm.claim" (dict "persistence" .Values.persistence "name" (printf "%s-data" (include "ecm.name" .))) }}
@@ -227,6 +248,7 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- define "ecm.protected" -}}
 {{- $found := list (printf "secret/%s" (include "ecm.authSecret" .)) }}
 {{- if not (include "ecm.embedded" .) }}{{ $found = append $found (printf "secret/%s" (include "ecm.dbSecret" .)) }}{{ end }}
+{{- if .Values.tls.enabled }}{{ $found = append $found (printf "secret/%s" (include "ecm.tlsSecret" .)) }}{{ end }}
 {{- range $kind, $persistence := dict "data" .Values.persistence "archive" .Values.archive.persistence }}
   {{- $found = append $found (printf "persistentvolumeclaim/%s" ($persistence.existingClaim | default (printf "%s-%s" (include "ecm.name" $) $kind))) }}
 {{- end }}
@@ -297,12 +319,23 @@ affinity: {{ toYaml . | nindent 2 }}
     {{- end }}
     {{- end }}
     {{- end }}
+    {{- if .Values.tls.enabled }}
+    - name: ECM_TLS_CERT_FILE
+      value: /etc/linkis-ecm/tls/tls.crt
+    - name: ECM_TLS_KEY_FILE
+      value: /etc/linkis-ecm/tls/tls.key
+    - name: ECM_TLS_MIN_VERSION
+      value: {{ .Values.tls.minVersion | quote }}
+    {{- end }}
     {{- with .Values.gateway.extraEnv }}{{ toYaml . | nindent 4 }}{{- end }}
+  {{- $port := include "ecm.scheme" . }}
+  {{- /* The kubelet checks no certificate. */}}
+  {{- $scheme := ternary ", scheme: HTTPS" "" .Values.tls.enabled }}
   ports:
-    - {name: http, containerPort: 9102}
-  startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, failureThreshold: 60}
-  livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 6}
-  readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 5, timeoutSeconds: 5}
+    - {name: {{ $port }}, containerPort: 9102}
+  startupProbe: {httpGet: {path: /healthz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 1, failureThreshold: 60}
+  livenessProbe: {httpGet: {path: /healthz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 6}
+  readinessProbe: {httpGet: {path: /readyz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 5, timeoutSeconds: 5}
   resources: {{ toYaml .Values.gateway.resources | nindent 4 }}
   securityContext: {{ include "ecm.containerSecurity" . | nindent 4 }}
   volumeMounts: {{ include "ecm.gatewayMounts" . | nindent 4 }}
