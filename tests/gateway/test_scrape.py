@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.store.migrate import upgrade
 from tools import reference
+from tools.cluster.pki import Authority
 from tools.testkit.fakes.apiserver import FakeApiServer, write_kubeconfig
 from tools.testkit.ports import reserved
 
@@ -50,11 +52,12 @@ async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[
             await asyncio.wait_for(started.wait(), PATIENCE)
 
 
-async def scrape_until(url: str, wanted: dict[str, float], folder: Path) -> str:
+async def scrape_until(url: str, wanted: dict[str, float], folder: Path, *, trust: ssl.SSLContext | bool = True) -> str:
     """The text at `url` once it has these samples with these values."""
     text = ""
+    connector = aiohttp.TCPConnector(ssl=trust)
     try:
-        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession(connector=connector) as session:
             while True:
                 with contextlib.suppress(aiohttp.ClientConnectionError):
                     async with session.get(url) as answer:
@@ -129,6 +132,38 @@ async def test_a_process_serves_all_that_it_counts(part: str, tmp_path: Path) ->
         assert "ecm_sink_depth" in found
         assert 'ecm_queue_depth{controller="engine"}' in found
         assert found['ecm_lease_changes_total{change="gained"}'] == 1
+
+
+async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_renewed_one(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    authority = Authority(tmp_path / "pki")
+    trust = ssl.create_default_context(cafile=str(authority.pair.certificate))
+
+    def issue() -> dict[str, str]:
+        pair = authority.issue("gateway", common_name="gateway", addresses=["127.0.0.1"])
+        return {"ECM_TLS_CERT_FILE": str(pair.certificate), "ECM_TLS_KEY_FILE": str(pair.key)}
+
+    api = FakeApiServer()
+    with reserved() as first:
+        port = first.getsockname()[1]
+        async with (
+            api.serve() as server,
+            process(
+                "gateway",
+                tmp_path,
+                KUBECONFIG=str(write_kubeconfig(tmp_path / "kubeconfig", server)),
+                ECM_TOKEN_KEY_FILE=str(tmp_path / "key"),
+                ECM_NAMESPACE="engines",
+                ECM_GATEWAY_HOST="127.0.0.1",
+                ECM_GATEWAY_PORT=str(port),
+                **issue(),
+            ),
+        ):
+            url = f"https://127.0.0.1:{port}/metrics"
+            await scrape_until(url, STARTED["gateway"], tmp_path, trust=trust)
+            issue()
+            renewed = {'ecm_gateway_tls_reloads_total{result="success"}': 1.0}
+            await scrape_until(url, renewed, tmp_path, trust=trust)
 
 
 @pytest.mark.parametrize(

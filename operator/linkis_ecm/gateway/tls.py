@@ -77,7 +77,11 @@ class ServerCertificate:
         """Look at the files every CHECK_SECONDS, for ever."""
         while True:
             await sleep(CHECK_SECONDS)
-            await asyncio.to_thread(self.refresh)
+            try:
+                await asyncio.to_thread(self.refresh)
+            except Exception:
+                # A bug here must not be the end of all renewals.
+                log.exception("the files of %s could not be looked at", CERT_SETTING)
 
     def refresh(self) -> None:
         """Take the pair that the files have now, where it is another one. Reads files, so it is for a thread."""
@@ -127,7 +131,7 @@ class ServerCertificate:
         """A context of the files' pair, and when its certificate expires. Raises CertificateError."""
         try:
             expires = x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise CertificateError(
                 f"{CERT_SETTING} {self._cert_file} has no certificate in PEM form: write the server's certificate and"
                 " after it those of its authorities"
