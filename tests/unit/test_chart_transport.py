@@ -50,7 +50,7 @@ def test_without_values_there_is_http_and_nothing_in_front() -> None:
 def test_with_tls_the_pair_is_mounted_probed_and_named_to_the_gateway(
     mode: str, how: tuple[str, ...], secret: str
 ) -> None:
-    documents = template(*MODES[mode], *how, "--set-string", "tls.minVersion=1.3")
+    documents = template(*MODES[mode], *how, "--set", "tls.minVersion=1.3")
     pod, container, port = gateway_of(documents)
     assert port == {"name": "https", "port": 9102, "targetPort": "https", "appProtocol": "https"}
     assert container["ports"] == [{"name": "https", "containerPort": 9102}]
@@ -151,4 +151,4 @@ def test_a_controller_on_the_nodes_network_is_let_in_beside_the_default_or_the_l
     ],
 )
 def test_a_wrong_value_is_named(value: str, names: str) -> None:
-    assert names in refusal("--set-string" if "minVersion" in value else "--set", value)
+    assert names in refusal("--set", value)
