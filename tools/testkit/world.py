@@ -19,6 +19,7 @@ from linkis_ecm.controller.agents.pod_tokens import PodClaims
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.engine.limits import NO_LIMITS
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
@@ -166,6 +167,8 @@ class World:
         self.processes: set[str] = set()
         self.stops: list[str] = []
         self.archive = MemoryArchive()
+        # Of people; for operators that start afterwards.
+        self.limits = NO_LIMITS
         # Agents whose network is cut off: neither reports nor answers get through.
         self.cut_off: set[str] = set()
         # Seconds after which agents of these engines answer the operator.
@@ -259,7 +262,7 @@ class World:
         asyncio.get_running_loop().set_default_executor(InlineExecutor(1))
         settings = OperatorSettings(
             database_url="", ecm_instance="ecm:9102", report_url="http://op:9103", token_key=KEY, namespace="default",
-            identity=identity, archive_url="memory://",
+            identity=identity, archive_url="memory://", limits=self.limits,
         )  # fmt: skip
         client = self.server.client()
         rng = random.Random(self._seed)

@@ -8,19 +8,21 @@ decide or write.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from linkis_ecm.engine.facts import ticket_id
+from linkis_ecm.engine.facts import holds_place, ticket_id
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import EngineConnSpec
-from linkis_ecm.model.states import EngineState
+from linkis_ecm.model.states import FINAL, EngineState
 
 Key = tuple[str, str]
+# "user" or "namespace", and its name.
+Scope = tuple[str, str]
 # How many uids of deleted objects are remembered: those of a few seconds at the fastest rate of deletions.
 TOMBSTONES = 4096
 
@@ -39,6 +41,10 @@ class Cache:
         # Ticket → keys of the engines that name it: one, unless a user took another engine's.
         self._tickets: dict[str, set[Key]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
+        # Engines that have not ended, by user and by namespace.
+        self._live: dict[Scope, dict[Key, EngineView]] = {}
+        # Counts changes after which another number of engines may have places, or places of another size.
+        self.place_changes = 0
 
     def apply_engine(self, body: Mapping[str, Any]) -> bool:
         """Apply an engine from an event, a list or an answer."""
@@ -52,6 +58,7 @@ class Cache:
             self._remove_ticket(known)
         self.engines[view.key] = view
         self._tickets.setdefault(ticket_id(view), set()).add(view.key)
+        self._index(known, view)
         return True
 
     def drop_engine(self, key: Key, uid: str) -> EngineView | None:
@@ -61,6 +68,7 @@ class Cache:
         if known is None or known.uid != uid:
             return None
         self._remove_ticket(known)
+        self._index(known, None)
         return self.engines.pop(key)
 
     def is_ticket_taken(self, engine: EngineView) -> bool:
@@ -75,6 +83,24 @@ class Cache:
         keys.discard(engine.key)
         if not keys:
             self._tickets.pop(ticket, None)
+
+    def live_of(self, scope: Scope) -> Collection[EngineView]:
+        """The engines of a user or in a namespace that have not ended."""
+        return self._live.get(scope, {}).values()
+
+    def _index(self, before: EngineView | None, after: EngineView | None) -> None:
+        if _place(before) != _place(after):
+            self.place_changes += 1
+        for view in (before, after):
+            if view is None or view.spec is None:
+                continue
+            for scope in (("user", view.spec.user), ("namespace", view.namespace)):
+                if view is after and view.state not in FINAL:
+                    self._live.setdefault(scope, {})[view.key] = view
+                elif (engines := self._live.get(scope)) is not None:
+                    engines.pop(view.key, None)
+                    if not engines:
+                        del self._live[scope]
 
     def absent_engines(self, present: set[str], version: int) -> list[EngineView]:
         """Known engines that are not in a list of that version, because the watch missed their deletion."""
@@ -107,6 +133,8 @@ class Cache:
             self._remove_from_owner(key, known)
         self._pods[key] = view
         self._owned.setdefault(view.owner_uid, set()).add(key)
+        if known is None or known.uid != view.uid:
+            self.place_changes += 1
         return True
 
     def drop_pod(self, view: PodView) -> bool:
@@ -117,7 +145,12 @@ class Cache:
             return False
         del self._pods[key]
         self._remove_from_owner(key, known)
+        self.place_changes += 1
         return True
+
+    def has_pod(self, owner_uid: str) -> bool:
+        """Whether there is a pod of that engine, of any attempt."""
+        return owner_uid in self._owned
 
     def pod_of(self, engine: EngineView) -> PodView | None:
         """The pod of the engine's current attempt, if this engine owns it."""
@@ -167,3 +200,10 @@ def _precedence(engine: EngineView) -> tuple[int, datetime, str]:
     refused = engine.state is EngineState.FAILED and engine.text("reason") == reasons.INVALID_SPEC.name
     rank = 2 if refused else 1 if engine.state is None else 0
     return rank, engine.created, engine.uid
+
+
+def _place(view: EngineView | None) -> tuple[object, ...]:
+    """What of an engine decides whether it has a place, and of what size."""
+    if view is None or view.state in FINAL:
+        return ()
+    return view.uid, holds_place(view), view.spec.resources if view.spec is not None else None

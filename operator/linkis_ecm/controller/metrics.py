@@ -10,7 +10,7 @@ from linkis_ecm.controller.call_pool import CallMetrics
 from linkis_ecm.controller.worker import WorkerMetrics
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
-from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry
+from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry, engine_refusals
 from linkis_ecm.store.metrics import SinkMetrics
 
 _ENDS_LABELS = ("reason", "engine_type", "tenant")
@@ -123,6 +123,7 @@ class Metrics:
             ["limit"],
             registry=self.registry,
         )
+        self.engine_refusals = engine_refusals(self.registry)
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Mapping[tuple[str, str], EngineView]) -> None:

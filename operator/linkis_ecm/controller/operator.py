@@ -20,6 +20,7 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller import handlers
+from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.agents.engine_agents import EngineAgents
 from linkis_ecm.controller.agents.pod_tokens import PodTokens
 from linkis_ecm.controller.agents.reports import Reports
@@ -129,10 +130,11 @@ class Operator:
             client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity, now=wall, rng=rng,
             on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
+        self.admission = Admission(cache=self.cache, limits=settings.limits)
         self.reconciler = Reconciler(
-            cache=self.cache, executor=executor, sink=sink, evidence=self.keeper, recorder=self.recorder,
-            settings=decisions, leading=self.leading, may_write=lambda: self.lease.held, clock=clock, rng=rng,
-            metrics=metrics,
+            cache=self.cache, executor=executor, admission=self.admission, sink=sink, evidence=self.keeper,
+            recorder=self.recorder, settings=decisions, leading=self.leading, may_write=lambda: self.lease.held,
+            clock=clock, rng=rng, metrics=metrics,
         )  # fmt: skip
         self.pod_tokens = PodTokens(client, clock=lambda: wall().timestamp(), monotonic=time.monotonic)
         self.reports = Reports(
@@ -197,6 +199,7 @@ class Operator:
         log.info("leading, with %d engines", len(self.cache.engines))
         self.metrics.leading.set(1)
         self.audit.start_leading()
+        self.admission.start_leading()
         self.leading.set()
         self.reconciler.enqueue_all()
         for name in self.cache.plugins:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.announcer import Announcer, Recorder
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.call_pool import CallPool, Share
@@ -41,6 +42,8 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.desired_status import without_details
+from linkis_ecm.engine.facts import stop_requested
+from linkis_ecm.engine.limits import Refusal
 from linkis_ecm.engine.project import final_record
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError
@@ -73,6 +76,7 @@ class Reconciler:
         *,
         cache: Cache,
         executor: Executor,
+        admission: Admission,
         sink: RecordSink,
         evidence: EvidenceKeeper,
         recorder: Recorder,
@@ -86,6 +90,8 @@ class Reconciler:
     ) -> None:
         self._cache = cache
         self._executor = executor
+        self._admission = admission
+        self._engine_refusals = metrics.engine_refusals
         self._sink = sink
         self._evidence = evidence
         self._settings = settings
@@ -112,8 +118,9 @@ class Reconciler:
 
     def enqueue_all(self) -> None:
         """Everything may have changed: after a list, on becoming leader, when the catalogue changed."""
-        for key in self._cache.engines:
-            self.worker.enqueue(key)
+        # The oldest first: they are the first to get places under the limits of people.
+        for engine in sorted(self._cache.engines.values(), key=lambda engine: (engine.created, engine.uid)):
+            self.worker.enqueue(engine.key)
 
     def pod_changed(self, pod: PodView) -> None:
         """A pod was created or changed: enqueue its engine."""
@@ -157,6 +164,7 @@ class Reconciler:
         self._memory.pop(engine.key, None)
         self.worker.remove(engine.key)
         self._evidence.engine_deleted(engine)
+        self._place_freed(engine)
         if not self.leading.is_set() or engine.state in FINAL:
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
@@ -195,7 +203,8 @@ class Reconciler:
         if engine is None:
             return Result()
         memory = self._memory_of(engine)
-        decision = decide(self._snapshot(engine, memory), self._clock(), self._settings)
+        limit = self._ask_for_place(engine)
+        decision = decide(self._snapshot(engine, memory, limit), self._clock(), self._settings)
         memory.stop = decision.stop
         result = Result(requeue_at=decision.deadline)
         if self._submit_calls(engine, memory, decision):
@@ -215,6 +224,10 @@ class Reconciler:
             exists, refused = await self._write_status(engine, memory, decision)
             if not exists:
                 return result
+            if limit is not None and engine.text("reason") != decision.reason == reasons.LIMIT_REACHED.name:
+                self._engine_refusals.labels(limit.limit).inc()
+            if decision.state in FINAL and engine.state not in FINAL:
+                self._place_freed(engine)
         if decision.record is not None and decision.record != memory.last_record:
             memory.last_record = decision.record
             self._sink.offer(decision.record)
@@ -257,6 +270,16 @@ class Reconciler:
         kept = [condition | {"message": ""} for condition in patch.get("conditions") or known or []]
         conditions = pass_failed_conditions(kept, str(error), now=self._clock(), generation=engine.generation)
         return essential | {"conditions": conditions}
+
+    def _ask_for_place(self, engine: EngineView) -> Refusal | None:
+        """A place under the limits of people, for an engine that is to start. There is no await until it is used."""
+        if engine.state in FINAL or stop_requested(engine):
+            return None
+        return self._admission.ask(engine)
+
+    def _place_freed(self, engine: EngineView) -> None:
+        for key in self._admission.waiting_for(engine):
+            self.worker.enqueue(key)
 
     async def _execute(self, engine: EngineView, memory: Memory, action: Action) -> bool:
         """Do one action. Returns False if the decision must be made again before it is written."""
@@ -363,7 +386,7 @@ class Reconciler:
         except Exception as problem:
             log.warning("%s: that its passes fail could not be written: %s", key, problem)
 
-    def _snapshot(self, engine: EngineView, memory: Memory) -> Snapshot:
+    def _snapshot(self, engine: EngineView, memory: Memory, limit: Refusal | None = None) -> Snapshot:
         pod = self._cache.pod_of(engine)
         now = self._clock()
         if not engine.status:
@@ -388,6 +411,7 @@ class Reconciler:
             evidence=memory.evidence,
             ticket_taken=memory.ticket_taken or self._cache.is_ticket_taken(engine),
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
+            limit=limit,
             first_seen=dict(memory.first_seen),
         )
 

@@ -34,6 +34,7 @@ NO_POD: tuple[Rule, ...] = (
     no_pod.invalid_spec,  #    → Failed InvalidSpec
     no_pod.creation_refused,  # → Failed PodRefused, NameConflict
     no_pod.not_yet_due,  #     → Starting as before: the pause between attempts, an old pod that must go first
+    no_pod.over_limit,  #      → Starting LimitReached, Failed when it can never fit or the start's time is over
     no_pod.start_timeout,  #   → Failed QuotaExceeded, PodRefused: what it waited for; StartTimeout
     no_pod.creation_waits,  #  → Starting QuotaExceeded, PodRefused
     no_pod.create_pod,  #      → Starting PodCreated

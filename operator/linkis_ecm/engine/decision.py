@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import launch
+from linkis_ecm.engine.limits import Refusal
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef
@@ -112,6 +113,8 @@ class Snapshot:
     ticket_taken: bool = False
     # Most agents are silent at once, so their reports cannot reach us. Then no engine counts as lost.
     report_path_down: bool = False
+    # Why the engine gets no place under the limits of people; None: it has one, or needs none.
+    limit: Refusal | None = None
     # When this process first saw each phase of the start, in microseconds; the API has whole seconds only.
     first_seen: dict[str, datetime] = field(default_factory=dict)
 

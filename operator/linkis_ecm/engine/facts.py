@@ -53,6 +53,12 @@ def was_ready(s: Snapshot) -> bool:
     return s.report is not None and (s.report.state in AVAILABLE or s.report.timings.get("kernelReady", 0.0) > 0)
 
 
+def holds_place(engine: EngineView) -> bool:
+    """Whether the engine was admitted under the limits of people: a pod was made for it. It keeps its place until its
+    end, also between two attempts."""
+    return bool(engine.text("podName")) or attempt(engine) > 0
+
+
 def stop_requested(engine: EngineView) -> bool:
     """Whether a user requested the engine's stop or deletion. Then no attempt follows."""
     return engine.deleting or (engine.spec is not None and engine.spec.desired_state == "Stopped")

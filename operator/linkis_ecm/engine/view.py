@@ -68,6 +68,7 @@ class PodView:
     ready: bool = False
     ready_since: datetime | None = None
     terminated: Terminated | None = None
+    cpu_request: str = ""
     memory_limit: str = ""
     # What it was created to run; None if it does not say so.
     launch: Launch | None = None
@@ -246,6 +247,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
         launch=_launch(meta),
+        cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
     )
 

@@ -108,6 +108,12 @@ QUOTA_EXCEEDED = _reason(
     "Ask for less, stop an engine, or have the ResourceQuota raised.",
     can_retry=True,
 )
+LIMIT_REACHED = _reason(
+    "LimitReached",
+    "A limit of engines, cpu or memory is reached.",
+    "Stop an engine, ask for less, or have the limit raised (ECM_LIMITS, limits of the chart).",
+    can_retry=True,
+)
 POD_REFUSED = _reason(
     "PodRefused",
     "The API server refuses the engine's pod.",
@@ -187,4 +193,4 @@ def all_reasons() -> tuple[Reason, ...]:
 # Ends that neither the engine nor its code caused: OnInfrastructureFailure restarts after these.
 INFRASTRUCTURE = frozenset({EVICTED, PREEMPTED, NODE_LOST, POD_DELETED, AGENT_LOST})
 # Ends that would be the same for another pod.
-PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED})
+PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Counter,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
@@ -157,3 +158,14 @@ class EngineCount(Collector):
         for labels, count in sorted(found.items()):
             family.add_metric(list(labels), count)
         yield family
+
+
+def engine_refusals(registry: CollectorRegistry) -> Counter:
+    """`ecm_engine_refusals`: the same family in each process."""
+    return Counter(
+        "ecm_engine_refusals",
+        "Engines that were refused, or wait, for a limit of people: user_engines, user_cpu, user_memory,"
+        " namespace_engines, namespace_cpu, namespace_memory.",
+        ["limit"],
+        registry=registry,
+    )

@@ -81,6 +81,17 @@ def not_yet_due(case: Situation) -> Outcome | None:
     return case.unchanged(EngineState.STARTING, actions=actions, requeue_at=requeue_at)
 
 
+def over_limit(case: Situation) -> Outcome | None:
+    """A limit of the user or of the namespace is reached. The engine waits for a place until its start timeout."""
+    refused = case.s.limit
+    if refused is None:
+        return None
+    verdict, due = Verdict(reasons.LIMIT_REACHED, refused.sentence), facts.start_deadline(case.s)
+    if refused.fatal or case.now >= due:
+        return case.failed(verdict)
+    return Outcome(state=EngineState.STARTING, verdict=verdict, since=case.s.engine.created, requeue_at=due)
+
+
 def start_timeout(case: Situation) -> Outcome | None:
     s = case.s
     if case.now < facts.start_deadline(s):
