@@ -12,12 +12,14 @@ import hashlib
 import logging
 import re
 from base64 import b32encode
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from linkis_ecm.api.models import CreateEngineRequest
+from linkis_ecm.engine.limits import Amount, Holder
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller
@@ -27,7 +29,9 @@ from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
 from linkis_ecm.gateway.inventory.lookup import require_owner
-from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
+from linkis_ecm.gateway.inventory.places import refused_place
+from linkis_ecm.gateway.inventory.view import KnownEngine, milli, view_of, whole_bytes
+from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model import reasons
@@ -58,6 +62,14 @@ class NotReadyInTimeError(Refused):
         self.view = view
 
 
+class NoPlaceError(Refused):
+    """The operator has given the engine no place under the limits of people; `view` is the engine, which waits."""
+
+    def __init__(self, view: KnownEngine, why: Refused) -> None:
+        super().__init__(why.sentence, data=why.data)
+        self.view = view
+
+
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
     return Answer(info_of(await make_engine(call, request), call.gateway.clock()), message="create engineConn succeed.")
@@ -70,16 +82,25 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
     namespace = _namespace(gateway, caller, request.namespace)
     ticket_id = request.ticket_id or gateway.new_id()
     engine = await _engine_of_ticket(gateway, caller, request, user)
+    made = engine is None
     if engine is None:
         await refuse_if_drained(gateway)
         _require_offered(gateway, request)
+        _require_place(gateway, request, user=user, namespace=namespace)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
         if claim is not None:
             body["metadata"]["annotations"] = {CLAIM_ANNOTATION: claim.text()}
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     call.audit_engine(engine)
     if request.wait:
-        return await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+        try:
+            return await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+        except NoPlaceError as why:
+            if made:
+                # Another engine got the place meanwhile. Who was refused does not expect an engine later.
+                with suppress(Refused):
+                    await stop(call, why.view)
+            raise
     await _wait_until_watched(gateway, engine)
     return engine
 
@@ -121,6 +142,28 @@ def _require_offered(gateway: Gateway, request: CreateEngineRequest) -> None:
             f"engineType {request.engine_type} has several versions and none is the default: give engineVersion;"
             f" the catalogue offers {catalogue}"
         )
+
+
+def _require_place(gateway: Gateway, request: CreateEngineRequest, *, user: str, namespace: str) -> None:
+    """Raises Refused, with figure and remedy, if the engine would get no place under the limits of people."""
+    plugin = gateway.plugins.choose(engine_type=request.engine_type, version=request.engine_version)
+    size = request.resources
+    cpu, memory = (milli(size.cpu), whole_bytes(size.memory)) if size is not None else (0, 0)
+    if plugin is not None:
+        cpu, memory = cpu or plugin.cpu_milli, memory or plugin.memory_bytes
+    asked = Holder(namespace, request.name or "", user, Amount(1, cpu, memory))
+    refused = refused_place(asked, engines=gateway.engines, plugins=gateway.plugins, limits=gateway.settings.limits)
+    if refused is None:
+        return
+    gateway.metrics.engine_refusals.labels(refused.limit).inc()
+    reason = reasons.LIMIT_REACHED
+    raise bad_request(
+        FAILED.format(f"{reason.sentence} {refused.sentence} {reason.remedy}"),
+        reason=reason.name,
+        remedy=reason.remedy,
+        canRetry=not refused.fatal,
+        limit=refused.limit,
+    )
 
 
 async def _engine_of_ticket(
@@ -287,6 +330,8 @@ async def _wait_until_ready(gateway: Gateway, engine: KnownEngine, seconds: floa
                 while not (last.usable or (once and last.reason in _JOB_REASONS)):
                     if last.is_final or last.is_ending:
                         raise _start_refusal(last, gateway.clock())
+                    if last.reason == reasons.LIMIT_REACHED.name:
+                        raise NoPlaceError(last, _start_refusal(last, gateway.clock()))
                     view = await views.get()
                     if view is None or view.uid != engine.uid:
                         raise _start_refusal(last, gateway.clock(), reasons.DELETED)

@@ -1,0 +1,100 @@
+"""Limits of people at the gateway: it refuses at once, with figure and remedy, before it makes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from linkis_ecm.engine.limits import parse_limits
+from tests.gateway.test_create import READY, TICKET, becomes
+from tests.gateway.test_linkis import LABELS, send
+from tools.testkit.gateways import Harness, engine_item
+
+Make = Callable[..., Awaitable[Harness]]
+LIMITS = '{"user": {"engines": 2}, "users": {"bob": {"engines": 0, "cpu": "1"}}}'
+ASKED = {"engineType": "python"}
+WAITS = {
+    "engineState": "Starting",
+    "reason": "LimitReached",
+    "message": "A limit is reached. User alice has 2 of 2 engines: stop one of linkis/a, linkis/b.",
+    "address": None,
+}
+
+
+@pytest.fixture
+async def gw(make: Make) -> Harness:
+    return await make(limits=parse_limits(LIMITS))
+
+
+async def test_an_engine_over_the_limit_is_refused_before_anything_is_made(gw: Harness) -> None:
+    for name in ("a", "b"):
+        gw.cluster.put(engine_item(name=name))
+    answer = await gw.post("createEngineConnection", ASKED)
+    assert answer.http == 400
+    assert answer.body["message"] == (
+        "Create engineConn failed, caused by A limit of engines, cpu or memory is reached. User alice has 2 of 2"
+        " engines: stop one of linkis/a, linkis/b. Stop an engine, ask for less, or have the limit raised (ECM_LIMITS,"
+        " limits of the chart)."
+    )
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert answer.body["data"]["canRetry"] is True
+    assert gw.cluster.writes == []
+    assert 'ecm_engine_refusals_total{limit="user_engines"} 1.0' in gw.gateway.metrics.registry.text().decode()
+
+
+async def test_ended_and_waiting_engines_and_those_of_another_spelling_do_not_count(gw: Harness) -> None:
+    gw.cluster.put(engine_item(name="a"))
+    gw.cluster.put(engine_item(name="b", status={"engineState": "Failed"}))
+    gw.cluster.put(engine_item(name="c", status=WAITS))
+    gw.cluster.put(engine_item(name="d", spec={"user": "Alice"}))
+    becomes(gw, READY)
+    assert (await gw.post("createEngineConnection", ASKED)).http == 200
+
+
+async def test_sizes_are_those_asked_for_or_the_plugins(gw: Harness) -> None:
+    gw.cluster.put(engine_item(name="a", spec={"user": "bob"}))
+    becomes(gw, READY)
+    assert (await gw.post("createEngineConnection", ASKED | {"user": "bob"}, user="root")).http == 200
+    answer = await gw.post("createEngineConnection", ASKED | {"user": "bob"}, user="root")
+    assert "User bob has 1 of 1 cpu, and this engine asks for 0.5" in answer.body["message"]
+    answer = await gw.post("createEngineConnection", ASKED | {"user": "bob", "resources": {"cpu": "2"}}, user="root")
+    assert "user bob may have 1 at a time: ask for 1 at most" in answer.body["message"]
+    assert answer.body["data"]["canRetry"] is False
+
+
+async def test_a_repeated_call_finds_its_engine_also_at_the_limit(gw: Harness) -> None:
+    gw.cluster.put(engine_item(name="a"))
+    becomes(gw, READY)
+    for _ in range(2):
+        assert (await gw.post("createEngineConnection", ASKED | {"ticketId": TICKET})).http == 200
+    assert len(gw.cluster.writes) == 1
+
+
+async def test_where_the_operator_refuses_the_call_ends_at_once_and_leaves_no_engine_that_waits(gw: Harness) -> None:
+    becomes(gw, {"engineState": "Starting"}, WAITS)
+    answer = await gw.post("createEngineConnection", ASKED | {"timeoutSeconds": 60})
+    assert answer.http == 400
+    assert "User alice has 2 of 2 engines: stop one of linkis/a, linkis/b." in answer.body["message"]
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert [verb for verb, _, _ in gw.cluster.writes] == ["create", "patch"]
+    assert gw.cluster.writes[-1][2]["spec"] == {"desiredState": "Stopped"}
+
+
+async def test_an_engine_that_waits_already_is_told_and_left(gw: Harness) -> None:
+    gw.cluster.put(engine_item(name="w", spec={"ticketId": TICKET}, status=WAITS))
+    answer = await gw.post("createEngineConnection", ASKED | {"ticketId": TICKET})
+    assert answer.http == 400
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert gw.cluster.writes == []
+
+
+async def test_ask_engine_conn_gives_a_free_engine_at_the_limit_and_refuses_a_new_one(gw: Harness) -> None:
+    for name in ("a", "b"):
+        gw.cluster.put(engine_item(name=name, status={"engineState": "Busy"}))
+    answer = await send(gw, "askEngineConn", {"labels": LABELS, "timeOut": 5000})
+    assert answer.body["message"].startswith("Create engineConn failed, caused by A limit of engines, cpu or memory")
+    assert "User alice has 2 of 2 engines: stop one of linkis/a, linkis/b." in answer.body["message"]
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert answer.body["data"]["canRetry"] is True
+    assert gw.cluster.writes == []
