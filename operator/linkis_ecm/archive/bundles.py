@@ -1,7 +1,8 @@
 """Bundles of files by engine uid and attempt, in any storage of fsspec: a folder or volume, or an object store.
 
 A path is made of an engine's uid, a number, and a name from a fixed list or of a spilled result; each part is checked
-here. The calls of fsspec block, so they run in threads. Must not know what the files mean.
+here. In a folder no link is followed (`archive.folder`). The calls block, so they run in threads. Must not know what
+the files mean.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from contextlib import suppress
 from typing import Any
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
+from linkis_ecm.archive.folder import Folder
 from linkis_ecm.process.environment import shown_value
 
 # Both of a container's streams as the kubelet had them, where the agent could not send its files.
@@ -137,15 +140,17 @@ class Archive:
 
     def __init__(self, url: str) -> None:
         """Raises ArchiveError for a URL that nothing here can open."""
-        options = {"auto_mkdir": True} if url.startswith(("file:", "/")) else {}
         try:
             # Operator and gateway are two processes: neither may rely on a listing that it made before.
-            self._fs, self._root = url_to_fs(url, use_listings_cache=False, **options)
+            self._fs, self._root = url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
             raise ArchiveError(
                 f"ECM_ARCHIVE_URL (archive.url of the chart) {shown_value(url)} cannot be used ({_cause(error)}): write"
                 " file:///path, or the URL of an object store whose fsspec package is in the image"
             ) from None
+        if isinstance(self._fs, LocalFileSystem):
+            self._root = self._root.rstrip("/")
+            self._fs = Folder(self._root)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
 
     async def save(
@@ -203,16 +208,17 @@ class Archive:
             found = await self._run(self._fs.ls, self._folder(uid, attempt), detail=True)
         except FileNotFoundError:
             return {}
-        named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found)
+        named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in found if entry["type"] == "file")
         return {name: int(entry["size"] or 0) for name, entry in sorted(named, key=lambda p: p[0]) if is_name(name)}
 
     async def attempts(self, uid: str) -> list[int]:
         """The attempts of which something is kept, in order."""
         try:
-            found = await self._run(self._fs.ls, self._folder(uid), detail=False)
+            found = await self._run(self._fs.ls, self._folder(uid), detail=True)
         except FileNotFoundError:
             return []
-        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        folders = (entry["name"].rstrip("/") for entry in found if entry["type"] == "directory")
+        names = (path.rsplit("/", 1)[-1] for path in folders)
         return sorted(int(name) for name in names if name.isdecimal())
 
     async def open(self, uid: str, attempt: int, name: str) -> Reader | None:
