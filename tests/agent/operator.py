@@ -30,12 +30,16 @@ class Index:
 
     def __init__(self) -> None:
         self.entries: list[PostMortemRecord] = []
+        self.held = 0
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None:
         self.entries.append(entry)
 
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
+    def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]:
         return []
+
+    def archived_bytes(self) -> int:
+        return self.held
 
     def delete_post_mortems(self, uid: str) -> None: ...
 
@@ -57,11 +61,11 @@ class Operator:
         # A list of results has been taken.
         self.listed = asyncio.Event()
         client: Any = None  # no pod is looked at here
-        metrics = Metrics()
+        metrics = self.metrics = Metrics()
         self.keeper = EvidenceKeeper(
             client=client, archive=self.archive, index=self.index, clock=lambda: datetime.now(UTC),
             retention=timedelta(days=7), total=1 << 40,
-            metrics=metrics,
+            engine_max=1 << 40, user_max=1 << 40, metrics=metrics,
         )  # fmt: skip
         self.reports: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self._around])
@@ -115,6 +119,7 @@ class Operator:
                     "metadata": {
                         "namespace": "lab", "name": "first-0", "uid": enrolment_of(UID).pod_uid,
                         "resourceVersion": str(self.version), "ownerReferences": [owner],
+                        "annotations": {"linkis.apache.org/ticket-id": TICKET},
                     },
                     "status": {"phase": phase},
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from linkis_ecm.agent.app import ANSWERS_TIMEOUT, REPORT_TIMEOUT, STREAMS_TIMEOUT, UPLOAD_TIMEOUT
 from linkis_ecm.agent.engine import KERNEL_EXIT_TIMEOUT
 from linkis_ecm.agent.formats.log_pages import said
+from linkis_ecm.agent.logs import files as log_files
+from linkis_ecm.agent.logs.files import OpenLog, open_file
 from linkis_ecm.controller import evidence
 from linkis_ecm.engine.launch import AFTER_GRACE
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
@@ -406,3 +409,177 @@ async def test_a_result_makes_room_for_what_it_announces_and_no_more(
         )
         assert (size, cut) == (0, "cut at 50 bytes: ConnectionResetError")
         assert sorted(await operator.archive.files(UID, 0)) == names[1:5]
+
+
+@pytest.fixture
+def query() -> dict[str, str]:
+    return {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET} | PROOF
+
+
+def refused_bytes(operator: Operator, kind: str) -> float | None:
+    return operator.metrics.registry.get_sample_value("ecm_upload_refused_bytes_total", {"kind": kind})
+
+
+async def put(operator: Operator, query: dict[str, str], name: str, data: bytes) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        aiohttp.ClientSession(operator.url) as session,
+        session.put(f"/v1/archive/{name}", params=query, data=data, headers=headers) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def test_one_engine_has_a_bound_over_all_its_files(operator: Operator, query: dict[str, str]) -> None:
+    operator.keeper._engine_max = 1000
+    await operator.archive.put(UID, 7, "stdout", b"x" * 300)  # of another attempt
+    assert (await put(operator, query, "stdout", b"x" * 500))[0] == 200
+    assert (await put(operator, query, "stdout", b"y" * 600))[0] == 200  # in place of the first
+    status, text = await put(operator, query, "gc", b"z" * 300)
+    assert (status, json.loads(text)["bytes"]) == (200, 100)
+    status, text = await put(operator, query, "yarnApp", b"x")
+    assert (status, "one engine may have 1000 bytes" in text) == (413, True)
+    status, _ = await put(operator, query, f"result-{1:020x}.arrow", b"x" * 50)
+    assert status == 413
+    assert await operator.archive.files(UID, 0) == {"gc": 100, "stdout": 600}
+    assert refused_bytes(operator, "file") == 200
+    assert refused_bytes(operator, "engine") == 51
+
+
+async def test_files_at_once_share_the_engines_bound(operator: Operator) -> None:
+    operator.keeper._engine_max = 1000
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await go.wait()
+        yield b"x" * 700
+
+    async def fast() -> AsyncIterator[bytes]:
+        yield b"y" * 700
+
+    add = operator.keeper.add_file
+    first = asyncio.create_task(add(UID, 0, "stdout", slow(), limit=10_000, ticket=TICKET, announced=700))
+    async with asyncio.timeout(PATIENCE):
+        await begun.wait()
+        size, cut = await add(UID, 0, "gc", fast(), limit=10_000, ticket=TICKET, announced=700)
+        go.set()
+        assert await first == (700, "")
+    assert size == 300
+    assert "cut at 300 bytes" in cut
+    assert operator.keeper._reserved == {}
+
+
+async def test_a_file_of_a_complete_bundle_is_not_replaced(operator: Operator, query: dict[str, str]) -> None:
+    assert (await put(operator, query, "stdout", b"true\n"))[0] == 200
+    await operator.archive.put(UID, 0, "bundle.json", b"{}")
+    status, text = await put(operator, query, "stdout", b"forged\n")
+    assert (status, "its files stay as they are" in text) == (409, True)
+    assert await operator.archive.get(UID, 0, "stdout") == b"true\n"
+    assert refused_bytes(operator, "written") == 7
+    # What was not there yet may still come.
+    assert (await put(operator, query, "gc", b"late\n"))[0] == 200
+
+
+async def test_a_file_that_began_before_its_bundle_was_complete_does_not_replace_either(operator: Operator) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+    await operator.archive.put(UID, 0, "stdout", b"true\n")
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await go.wait()
+        yield b"forged\n"
+
+    late = asyncio.create_task(operator.keeper.add_file(UID, 0, "stdout", slow(), limit=100, ticket=TICKET))
+    async with asyncio.timeout(PATIENCE):
+        await begun.wait()
+        await operator.archive.put(UID, 0, "bundle.json", b"{}")
+        go.set()
+        with pytest.raises(evidence.UploadRefusedError):
+            await late
+    assert await operator.archive.get(UID, 0, "stdout") == b"true\n"
+    assert set(await operator.archive.files(UID, 0)) == {"stdout", "bundle.json"}
+
+
+async def test_a_full_archive_takes_nothing_until_room_is_made(operator: Operator, query: dict[str, str]) -> None:
+    operator.keeper._total = 1000
+    operator.index.held = 1200
+    assert (await put(operator, query, "stdout", b"x" * 100))[0] == 200  # not looked yet
+    await operator.keeper.delete_expired()
+    status, text = await put(operator, query, "stdout", b"x" * 51)
+    assert (status, "room is being made" in text) == (507, True)
+    assert operator.keeper._look_now.is_set()
+    operator.index.held = 1000
+    await operator.keeper.delete_expired()
+    assert (await put(operator, query, "stdout", b"x" * 51))[0] == 200
+    assert refused_bytes(operator, "total") == 51
+
+
+async def test_the_ticket_is_the_pods_and_not_what_the_agent_says(operator: Operator, query: dict[str, str]) -> None:
+    other = "99999999-2222-3333-4444-555555555555"
+    assert (await put(operator, query | {"ticket": other}, "stdout", b"x"))[0] == 200
+    assert [entry.ticket_id for entry in operator.index.entries] == [TICKET]
+
+
+async def test_one_engine_does_not_take_the_places_of_all(operator: Operator, query: dict[str, str]) -> None:
+    operator.uploads._under_way[UID] = 4
+    assert (await put(operator, query, "stdout", b"x"))[0] == 503
+    operator.uploads._under_way[UID] = 0
+    operator.uploads._under_way["others"] = 15
+    assert (await put(operator, query, "stdout", b"x"))[0] == 200
+    assert UID not in operator.uploads._under_way
+
+
+def written(path: Path, *parts: tuple[int, bytes], size: int = 0) -> OpenLog:
+    with path.open("wb") as file:
+        for offset, data in parts:
+            file.seek(offset)
+            file.write(data)
+        file.truncate(max(size, file.tell()))
+    descriptor = open_file(str(path))
+    assert descriptor is not None
+    return OpenLog(descriptor, None)
+
+
+BLOCK = 64 << 10
+
+
+@pytest.mark.parametrize(
+    ("parts", "size", "kept"),
+    [
+        ([], 1 << 40, []),
+        ([(0, b"x" * BLOCK)], 1 << 40, [(0, BLOCK)]),
+        ([(1 << 40, b"end\n")], 0, [(1 << 40, 4)]),
+        ([(0, b"x" * BLOCK), (1 << 30, b"y" * BLOCK)], 1 << 40, [(0, BLOCK), (1 << 30, BLOCK)]),
+        ([(0, b"whole\n")], 0, [(0, 6)]),
+        ([], 0, []),
+    ],
+)
+def test_of_a_sparse_file_the_disks_part_is_sent(
+    tmp_path: Path, parts: list[tuple[int, bytes]], size: int, kept: list[tuple[int, int]]
+) -> None:
+    log = written(tmp_path / "gc", *parts, size=size)
+    assert log.kept_parts() == kept
+    assert sum(length for _, length in log.kept_parts()) <= os.fstat(log.descriptor).st_blocks * 512
+    log.close()
+
+
+def test_a_file_of_many_holes_is_sent_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "PARTS_MAX", 3)
+    log = written(tmp_path / "gc", *((n << 24, b"x" * BLOCK) for n in range(5)))
+    assert [offset >> 24 for offset, _ in log.kept_parts()] == [0, 1, 2]
+    log.close()
+
+
+async def test_a_file_that_user_code_made_huge_costs_the_archive_what_it_wrote(
+    start: Start, operator: Operator
+) -> None:
+    agent = await started(start, operator)
+    code = (
+        "import os\nwith open(os.environ['LOG_DIRS'] + '/gc', 'wb') as file:\n"
+        "    file.write(b'b' * 65536); file.seek(1 << 39); file.write(b'e' * 65536); file.truncate(1 << 40)"
+    )
+    await asyncio.to_thread(agent.execute, code)
+    agent.process.terminate()
+    assert await ended(agent) == 0
+    assert await operator.archive.get(UID, 0, "gc") == b"b" * 65536 + b"e" * 65536
+    assert "not archived" not in agent.log("stdout")

@@ -322,7 +322,7 @@ async def test_bundles_end_with_their_retention(world: World) -> None:
     await world.until(lambda: (uid, 0) in world.archive.bundles)
     world.rows.post_mortems.clear()
     keeper = world.operators[0].parts.keeper
-    await keeper.add_file(uid, 0, "stdout", _chunks(b"late"), limit=100, ticket=uid)
+    await keeper.add_file(uid, 0, "gc", _chunks(b"late"), limit=100, ticket=uid)
     assert await keeper.delete_expired() == 0
     entry = world.rows.post_mortems[uid, 0]
     world.rows.post_mortems[uid, 0] = replace(entry, expires=loop_now())

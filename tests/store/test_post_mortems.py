@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import Engine, select, update
@@ -39,12 +40,26 @@ def test_expired_or_excess_post_mortems_are_deleted_oldest_first(sink: Sink) -> 
     # One attempt over, another not: the engine's bundles stay together.
     sink.offer_post_mortem(entry("old", attempt=1, days=2, size=100))
     assert sink.flush(PATIENCE)
-    assert sink.expired_post_mortems(T0 + timedelta(days=1.5), total=10_000) == []
-    assert sink.expired_post_mortems(T0 + timedelta(days=2), total=10_000) == ["old"]
-    assert sink.expired_post_mortems(T0, total=250) == ["old"]
-    assert sink.expired_post_mortems(T0, total=150) == ["old", "middle"]
+    assert sink.expired_post_mortems(T0 + timedelta(days=1.5), total=10_000, per_user=10_000) == []
+    assert sink.expired_post_mortems(T0 + timedelta(days=2), total=10_000, per_user=10_000) == ["old"]
+    assert sink.expired_post_mortems(T0, total=250, per_user=10_000) == ["old"]
+    assert sink.expired_post_mortems(T0, total=150, per_user=10_000) == ["old", "middle"]
     sink.delete_post_mortems("old")
-    assert sink.expired_post_mortems(T0 + timedelta(days=4), total=10_000) == ["middle"]
+    assert sink.expired_post_mortems(T0 + timedelta(days=4), total=10_000, per_user=10_000) == ["middle"]
+
+
+def test_who_fills_the_archive_loses_own_bundles_and_nobody_elses(sink: Sink) -> None:
+    # Alice's are older; bob has more.
+    for uid, user in (("a1", "alice"), ("b1", "bob"), ("b2", "bob"), ("b3", "bob"), ("c1", "Bob")):
+        sink.offer(replace(life(f"ticket-{uid}")[-1], create_user=user, service_instance=uid))
+    for number, (uid, size) in enumerate((("a1", 100), ("c1", 10), ("b1", 100), ("b2", 100), ("b3", 100))):
+        sink.offer_post_mortem(entry(uid, size=size, days=number + 1))
+    assert sink.flush(PATIENCE)
+    assert sink.archived_bytes() == 410
+    assert sink.expired_post_mortems(T0, total=10_000, per_user=10_000) == []
+    assert sink.expired_post_mortems(T0, total=400, per_user=10_000) == ["b1"]
+    assert sink.expired_post_mortems(T0, total=220, per_user=10_000) == ["b1", "b2"]
+    assert sink.expired_post_mortems(T0, total=10_000, per_user=200) == ["b1"]
 
 
 def test_the_audit_finds_what_differs_and_mends_it_even_where_it_was_final(engine: Engine, sink: Sink) -> None:

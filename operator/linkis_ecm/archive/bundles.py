@@ -159,7 +159,7 @@ class Archive:
         """Writes what comes, `limit` bytes at most, over an earlier file of the name; (bytes, why it is cut or "").
 
         Where the chunks break off, what came before is kept, unless `whole` is true. Raises OSError where the archive
-        cannot be written.
+        cannot be written; FileExistsError for a file of a bundle that is complete: it stays as it is.
         """
         path = self._path(uid, attempt, name)
         size, cut = 0, ""
@@ -180,8 +180,15 @@ class Archive:
                 await part.run(part.remove)
                 return 0, cut
             await part.run(part.close)
+            if await part.run(self._is_sealed, uid, attempt, path):
+                await part.run(part.remove)
+                raise FileExistsError(f"{name} is kept already")
             await part.run(self._fs.mv, part.name, path)
         return size, cut
+
+    def _is_sealed(self, uid: str, attempt: int, path: str) -> bool:
+        """Blocking. Whether the file is there and its bundle is complete, which its own file tells."""
+        return bool(self._fs.exists(self._path(uid, attempt, BUNDLE)) and self._fs.exists(path))
 
     async def put(self, uid: str, attempt: int, name: str, data: bytes) -> None:
         """Writes a small file."""

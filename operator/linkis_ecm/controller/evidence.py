@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -52,8 +53,23 @@ RESULT_BYTES = 300 << 20
 DELETED_MAX = 10_000
 # Seconds between two deletions of expired bundles.
 EXPIRY_CHECK_SECONDS = 600.0
+# Seconds between two looks at least: refused uploads ask for one.
+MIN_PAUSE_SECONDS = 5.0
 # Rows of one transaction of a purge: others' writes wait for it.
 PURGE_ROWS = 1000
+# It is looked sooner after a sixteenth of the archive was written. A quarter over its bound it takes nothing until room
+# is made: the chart's volume (10 GiB) has that much more than the bound (8 GiB).
+CHECK_PART, OVER_PART = 16, 4
+# Batches of expired bundles (100 each) that are deleted before the next look.
+BATCHES_MAX = 100
+
+
+class UploadRefusedError(Exception):
+    """A file is not taken: a sentence, and which bound: engine, file, total, or written (it is kept already)."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
 
 
 def _mount_problem(events: list[dict[str, Any]]) -> str:
@@ -66,7 +82,8 @@ class PostMortemIndex(Protocol):
     """The store's part. All calls but the first block and run in threads."""
 
     def offer_post_mortem(self, entry: PostMortemRecord) -> None: ...
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]: ...
+    def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]: ...
+    def archived_bytes(self) -> int: ...
     def delete_post_mortems(self, uid: str) -> None: ...
     def purge_transitions(self, before: datetime, limit: int = 1000) -> int: ...
 
@@ -88,8 +105,9 @@ class BundleStore(Protocol):
 class EvidenceKeeper:
     """`collect` when an attempt ends, `add_file` what agents send, `delete_expired` later.
 
-    `total` is the largest number of bytes of all bundles; beyond it the oldest are deleted first. `history` is how
-    long the database keeps each state of an engine.
+    `total` is the largest number of bytes of all bundles; beyond it the user who has most loses the oldest first.
+    `engine_max` and `user_max` are those of one engine, all attempts together, and of one user. `history` is how long the
+    database keeps each state of an engine.
     """
 
     def __init__(
@@ -101,6 +119,8 @@ class EvidenceKeeper:
         clock: Callable[[], datetime],
         retention: timedelta,
         total: int,
+        engine_max: int,
+        user_max: int,
         metrics: Metrics,
         history: timedelta = timedelta(days=90),
     ) -> None:
@@ -111,6 +131,14 @@ class EvidenceKeeper:
         self._retention = retention
         self._total = total
         self._history = history
+        self._engine_max = engine_max
+        self._user_max = user_max
+        # Bytes that uploads under way may still write, by engine.
+        self._reserved: Counter[str] = Counter()
+        # Bytes of all bundles when it was last looked, None before; and what was written since.
+        self._held: int | None = None
+        self._written = 0
+        self._look_now = asyncio.Event()
         self._outcomes = metrics.post_mortems
         self._deleted_engines: OrderedDict[str, str] = OrderedDict()
 
@@ -286,7 +314,9 @@ class EvidenceKeeper:
             earlier, file, size = kept.pop(0)
             await self._archive.discard(uid, earlier, file)
             total -= size
-        return await self.add_file(uid, attempt, name, chunks, limit=limit, ticket=ticket, whole=True)
+        return await self.add_file(
+            uid, attempt, name, chunks, limit=limit, ticket=ticket, announced=announced, whole=True
+        )
 
     async def add_file(
         self,
@@ -297,13 +327,57 @@ class EvidenceKeeper:
         *,
         limit: int,
         ticket: str,
+        announced: int | None = None,
         whole: bool = False,
     ) -> tuple[int, str]:
-        """Add a file that an agent uploads. Returns its bytes and why it is cut, or "". Raises OSError if the archive
-        fails."""
-        size, cut = await self._archive.save(uid, attempt, name, chunks, limit=limit, whole=whole)
+        """Add a file that an agent uploads. Returns its bytes and why it is cut, or "".
+
+        Raises UploadRefusedError, before anything is read where it can be known; OSError if the archive fails.
+        """
+        files = await self._archive.files(uid, attempt)
+        if BUNDLE in files and name in files:
+            raise _kept_already(name)
+        wanted = limit if announced is None else min(limit, announced)
+        self._require_space(wanted)
+        others = self._reserved[uid]
+        self._reserved[uid] += wanted
+        try:
+            room = self._engine_max - others - await self._engine_bytes(uid, but=(attempt, name))
+            if room <= 0 < wanted or (whole and room < wanted):
+                raise UploadRefusedError(
+                    "engine", f"{name}: one engine may have {self._engine_max} bytes in the archive, and it has no more"
+                )
+            try:
+                size, cut = await self._archive.save(uid, attempt, name, chunks, limit=min(limit, room), whole=whole)
+            except FileExistsError:
+                raise _kept_already(name) from None
+        finally:
+            self._reserved[uid] -= wanted
+            if not self._reserved[uid]:
+                del self._reserved[uid]
+        self._count_written(size)
         await self._reindex(uid, attempt, self._deleted_engines.get(uid) or ticket, f"{name}: {cut}" if cut else "")
         return size, cut
+
+    async def _engine_bytes(self, uid: str, *, but: tuple[int, str]) -> int:
+        """Bytes of all its files, without the one that is written anew."""
+        found = {
+            (attempt, name): size
+            for attempt in await self._archive.attempts(uid)
+            for name, size in (await self._archive.files(uid, attempt)).items()
+        }
+        return sum(size for file, size in found.items() if file != but)
+
+    def _require_space(self, wanted: int) -> None:
+        if self._held is None or self._held + self._written + wanted <= self._total + self._total // OVER_PART:
+            return
+        self._look_now.set()
+        raise UploadRefusedError("total", f"the archive has its {self._total} bytes: room is being made, send it again")
+
+    def _count_written(self, size: int) -> None:
+        self._written += size
+        if self._written > self._total // CHECK_PART:
+            self._look_now.set()
 
     async def _reindex(self, uid: str, attempt: int, ticket: str, problem: str) -> None:
         """Update the index for a file that came after a collection, or without one."""
@@ -323,12 +397,21 @@ class EvidenceKeeper:
         )  # fmt: skip
 
     async def delete_expired(self) -> int:
-        """Delete expired bundles. Returns the number of their engines."""
+        """Delete bundles that are expired, or more than a user or all together may have. Returns the number of their
+        engines."""
         removed = 0
-        for uid in await asyncio.to_thread(self._index.expired_post_mortems, self._clock(), self._total):
-            await self._archive.remove(uid)
-            await asyncio.to_thread(self._index.delete_post_mortems, uid)
-            removed += 1
+        self._look_now.clear()
+        for _ in range(BATCHES_MAX):
+            found = await asyncio.to_thread(
+                self._index.expired_post_mortems, self._clock(), self._total, self._user_max
+            )
+            for uid in found:
+                await self._archive.remove(uid)
+                await asyncio.to_thread(self._index.delete_post_mortems, uid)
+            removed += len(found)
+            if not found:
+                break
+        self._held, self._written = await asyncio.to_thread(self._index.archived_bytes), 0
         return removed
 
     async def purge_history(self) -> int:
@@ -350,4 +433,13 @@ class EvidenceKeeper:
                 await self.purge_history()
             except Exception:
                 log.exception("expired bundles could not be removed; tried again")
-            await asyncio.sleep(EXPIRY_CHECK_SECONDS)
+            await asyncio.sleep(MIN_PAUSE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXPIRY_CHECK_SECONDS):
+                    await self._look_now.wait()
+
+
+def _kept_already(name: str) -> UploadRefusedError:
+    return UploadRefusedError(
+        "written", f"{name} is kept already: the attempt has ended, and its files stay as they are"
+    )

@@ -69,12 +69,19 @@ class Metrics:
         )
         self.uploads = Counter(
             "ecm_uploads",
-            "Files that agents sent to the archive, by outcome: whole, cut, failed.",
+            "Files that agents sent to the archive, by outcome: whole, cut, failed, refused.",
             ["outcome"],
             registry=self.registry,
         )
         self.upload_bytes = Counter(
             "ecm_upload_bytes", "Bytes of files that agents sent to the archive.", registry=self.registry
+        )
+        self.upload_refused_bytes = Counter(
+            "ecm_upload_refused_bytes",
+            "Bytes of agents' files that the archive did not take, by kind: file (over a file's bound, or broken off),"
+            " engine, total (over that bound), written (kept already), ended (no such pod).",
+            ["kind"],
+            registry=self.registry,
         )
         self.drift = Counter(
             "ecm_drift",

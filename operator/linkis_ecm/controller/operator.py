@@ -120,7 +120,8 @@ class Operator:
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
-            total=settings.archive_total, history=timedelta(days=settings.history_days), metrics=metrics,
+            total=settings.archive_total, engine_max=settings.archive_engine_max, user_max=settings.archive_user_max,
+            history=timedelta(days=settings.history_days), metrics=metrics,
         )  # fmt: skip
         self.recorder = EventRecorder(
             client, controller=CONTROLLER, instance=settings.identity, now=clock, metrics=metrics.events

@@ -140,12 +140,33 @@ class OperatorSettings(KeySettings):
         whole(1, 1 << 20, scale=MIB),
         variable("ECM_ARCHIVE_FILE_MAX_MIB", "The most that one file in the archive may have, in MiB.", default="1024"),
     ] = 1024 * MIB
+    # What an engine's logs (2 GiB, engine/launch.py) and its results (512 MiB, controller/evidence.py) have at most.
+    archive_engine_max: Annotated[
+        int,
+        whole(1, 1 << 30, scale=MIB),
+        variable(
+            "ECM_ARCHIVE_ENGINE_MAX_MIB",
+            "The most that all files of one engine in the archive may have, of all its attempts, in MiB.",
+            default="2560",
+        ),
+    ] = 2560 * MIB
+    # Half of the whole: nobody alone fills the archive.
+    archive_user_max: Annotated[
+        int,
+        whole(1, 1 << 30, scale=MIB),
+        variable(
+            "ECM_ARCHIVE_USER_MAX_MIB",
+            "The most that one user's files in the archive may have, in MiB; the user's oldest are deleted first.",
+            default="4096",
+        ),
+    ] = 4096 * MIB
     archive_total: Annotated[
         int,
         whole(1, 1 << 30, scale=MIB),
         variable(
             "ECM_ARCHIVE_TOTAL_MIB",
-            "The most that all files in the archive may have, in MiB; the oldest are deleted first.",
+            "The most that all files in the archive may have, in MiB; of the user who has most the"
+            " oldest are deleted first.",
             default="8192",
         ),
     ] = 8192 * MIB

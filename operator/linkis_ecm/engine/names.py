@@ -7,6 +7,8 @@ import re
 
 AGENT_PORT = 9105
 MANAGED_BY = "linkis-ecm"
+# Of an engine's pod: whose ticket it has.
+TICKET_ANNOTATION = "linkis.apache.org/ticket-id"
 # One selector for the pod reflector, the headless Service and the network policy.
 POD_SELECTOR = "app.kubernetes.io/managed-by=linkis-ecm,app.kubernetes.io/component=engine"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from linkis_ecm.engine import launch, overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
-from linkis_ecm.engine.names import MANAGED_BY, label_hash, pod_name
+from linkis_ecm.engine.names import MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
@@ -178,7 +178,7 @@ def build_pod(
             "namespace": engine.namespace,
             "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt),
             "annotations": overlay.get("annotations", {})
-            | {"linkis.apache.org/ticket-id": ticket}
+            | {TICKET_ANNOTATION: ticket}
             | launch.pod_annotations(launched),
             "ownerReferences": [_owner(engine)],
         },

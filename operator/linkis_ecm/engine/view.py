@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
+from linkis_ecm.engine.names import TICKET_ANNOTATION
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.engineconn import EngineConnSpec, Launch
@@ -72,6 +73,8 @@ class PodView:
     memory_limit: str = ""
     # What it was created to run; None if it does not say so.
     launch: Launch | None = None
+    # The engine's ticket, as the operator wrote it.
+    ticket: str = ""
 
     @property
     def ended(self) -> bool:
@@ -248,6 +251,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
         launch=_launch(meta),
         cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
+        ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
     )
 

@@ -18,6 +18,7 @@ from sqlalchemy import bindparam as bind
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
 from linkis_ecm.model.states import EngineState
 from linkis_ecm.store import schema
+from linkis_ecm.store.evictions import Kept, evictions
 from linkis_ecm.store.linkis import engine_em, materials, record
 from linkis_ecm.store.texts import fitting
 
@@ -29,6 +30,8 @@ ABSENT_GRACE = timedelta(seconds=60)
 # Of one engine, the latest. A session of a day with a task each minute has 3000; a flood of 20 a second has as many
 # in three minutes.
 TRANSITIONS_KEPT = 5000
+# Values of one IN.
+IN_MAX = 500
 _TIMES = ("request_times", "used_times", "release_times")
 
 
@@ -287,21 +290,32 @@ def write_post_mortem(connection: Connection, entry: PostMortemRecord) -> None:
         connection.execute(insert(table).values(uid=entry.uid, attempt=entry.attempt, **values))
 
 
-def expired_post_mortems(connection: Connection, now: datetime, total: int, limit: int) -> list[str]:
-    """uids of engines whose bundles have expired, or of the oldest, while all together have more than `total` bytes."""
+def expired_post_mortems(connection: Connection, now: datetime, total: int, per_user: int, limit: int) -> list[str]:
+    """uids of engines whose bundles have expired; else of those that are too much of a user, or of all together."""
     table = schema.post_mortem
     last, size = func.max(table.c.expires), func.sum(table.c.bytes)
     over = list(connection.scalars(select(table.c.uid).group_by(table.c.uid).having(last <= micros(now)).limit(limit)))
-    held = int(connection.scalar(select(func.sum(table.c.bytes))) or 0)
-    if over or held <= total:
+    if over or archived_bytes(connection) <= min(total, per_user):
         return over
-    oldest = connection.execute(select(table.c.uid, size).group_by(table.c.uid).order_by(last).limit(limit))
-    for uid, count in oldest:
-        if held <= total:
-            break
-        over.append(uid)
-        held -= int(count)
-    return over
+    found = connection.execute(select(table.c.uid, func.max(table.c.ticket_id), size, last).group_by(table.c.uid)).all()
+    owners = _users_of(connection, [row[1] for row in found])
+    kept = [Kept(uid, owners.get(ticket) or uid, int(count), int(end)) for uid, ticket, count, end in found]
+    return evictions(kept, total=total, per_owner=per_user)[:limit]
+
+
+def archived_bytes(connection: Connection) -> int:
+    """Bytes of all bundles."""
+    return int(connection.scalar(select(func.sum(schema.post_mortem.c.bytes))) or 0)
+
+
+def _users_of(connection: Connection, tickets: Sequence[str]) -> dict[str, str]:
+    """Without a join: Linkis's table may have another collation than ours."""
+    users: dict[str, str] = {}
+    for start in range(0, len(tickets), IN_MAX):
+        columns = select(record.c.ticket_id, record.c.create_user)
+        some = connection.execute(columns.where(record.c.ticket_id.in_(tickets[start : start + IN_MAX])))
+        users |= {row.ticket_id: row.create_user for row in some}
+    return users
 
 
 def delete_post_mortems(connection: Connection, uid: str) -> None:

@@ -144,10 +144,16 @@ class Sink:
         with self._engine.begin() as connection:
             return rows.end_absent(connection, live_uids, now, started=self._started)
 
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
-        """uids of engines whose bundles are too old, or beyond `total` bytes; blocking. Raises SQLAlchemyError."""
+    def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]:
+        """uids of engines whose bundles are too old, or beyond `total` bytes of all or `per_user` of one; blocking.
+        Raises SQLAlchemyError."""
         with self._engine.connect() as connection:
-            return rows.expired_post_mortems(connection, now, total, limit)
+            return rows.expired_post_mortems(connection, now, total, per_user, limit)
+
+    def archived_bytes(self) -> int:
+        """Bytes of all bundles; blocking. Raises SQLAlchemyError."""
+        with self._engine.connect() as connection:
+            return rows.archived_bytes(connection)
 
     def purge_transitions(self, before: datetime, limit: int = 1000) -> int:
         """Deletes transitions from before then, `limit` at most; how many; blocking. Raises SQLAlchemyError."""

@@ -41,7 +41,10 @@ class Rows:
     def offer_post_mortem(self, entry: PostMortemRecord) -> None:
         self.post_mortems[entry.uid, entry.attempt] = entry
 
-    def expired_post_mortems(self, now: datetime, total: int, limit: int = 100) -> list[str]:
+    def archived_bytes(self) -> int:
+        return sum(sum(entry.files.values()) for entry in self.post_mortems.values())
+
+    def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]:
         return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
 
     def purge_transitions(self, before: datetime, limit: int = 1000) -> int:

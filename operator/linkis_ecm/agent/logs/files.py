@@ -8,6 +8,7 @@ only read. Must not keep what it wrote but for the last lines of stderr.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -23,6 +24,8 @@ from linkis_ecm.agent.logs.bounded_file import STEP, BoundedFile, write_all
 
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
+# Parts between holes of one file: each is a call or two when the file is sent.
+PARTS_MAX = 1000
 # Files of the folder that are looked at for what they take.
 _FILES_MAX = 1000
 
@@ -164,6 +167,26 @@ class OpenLog:
     def intact(self, offset: int) -> bool:
         """Whether the bytes from `offset` on are still there."""
         return self._written is None or self._written.start.at <= offset
+
+    def kept_parts(self) -> list[tuple[int, int]]:
+        """(where, length) of what is on the disk of the bytes from `start.begin` on, in order, PARTS_MAX at most.
+
+        Holes are left out: user code that sets a file's length to a terabyte has written nothing.
+        """
+        parts: list[tuple[int, int]] = []
+        offset = self.start.begin
+        while offset < self.size and len(parts) < PARTS_MAX:
+            try:
+                begin = os.lseek(self.descriptor, offset, os.SEEK_DATA)
+                end = min(os.lseek(self.descriptor, begin, os.SEEK_HOLE), self.size)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # no data behind the offset
+                    raise
+                break
+            if begin < end:
+                parts.append((begin, end - begin))
+            offset = end
+        return parts
 
     def close(self) -> None:
         os.close(self.descriptor)

@@ -41,8 +41,9 @@ def identity_query(settings: Settings, identity: Identity) -> str:
 async def exchange(
     settings: Settings, identity: Identity, method: bytes, target: str, log: OpenLog | None = None
 ) -> tuple[int, bytes]:
-    """One request on a connection of its own; what there is of the log, or of another file, as its body."""
-    size = 0 if log is None else log.size - log.start.first
+    """One request on a connection of its own; what the disk has of the log, or of another file, as its body."""
+    parts = [] if log is None else log.kept_parts()
+    size = 0 if log is None else len(log.start.head) + sum(length for _, length in parts)
     reader, writer = await asyncio.open_connection(settings.report_host, settings.report_port, limit=READ_BYTES)
     try:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
@@ -55,7 +56,7 @@ async def exchange(
         writer.write(http.send(h11.Request(method=method, target=target.encode(), headers=headers)) or b"")
         await writer.drain()
         if log is not None:
-            await _send_file(writer, log)
+            await _send_file(writer, log, parts)
         if size:
             count_sent(http, size)
         http.send(h11.EndOfMessage())
@@ -66,17 +67,18 @@ async def exchange(
             await writer.wait_closed()
 
 
-async def _send_file(writer: asyncio.StreamWriter, log: OpenLog) -> None:
+async def _send_file(writer: asyncio.StreamWriter, log: OpenLog, parts: list[tuple[int, int]]) -> None:
     loop = asyncio.get_running_loop()
     writer.write(log.start.head)
     await writer.drain()
     with os.fdopen(os.dup(log.descriptor), "rb", buffering=0) as file:
-        offset = log.start.begin
-        while offset < log.size:
-            piece = await loop.sendfile(writer.transport, file, offset, min(_PIECE, log.size - offset))
-            if not piece or not log.intact(offset):
-                raise EOFError("the log became shorter while it was sent")
-            offset += piece
+        for begin, length in parts:
+            offset, end = begin, begin + length
+            while offset < end:
+                piece = await loop.sendfile(writer.transport, file, offset, min(_PIECE, end - offset))
+                if not piece or not log.intact(offset):
+                    raise EOFError("the log became shorter while it was sent")
+                offset += piece
 
 
 async def answer(reader: asyncio.StreamReader, http: h11.Connection, *, most: int) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ so memory does not grow with it. Must not decide.
 from __future__ import annotations
 
 import asyncio
-import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
@@ -16,18 +16,22 @@ from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import PIECE
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.evidence import EvidenceKeeper
+from linkis_ecm.controller.evidence import EvidenceKeeper, UploadRefusedError
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.engine.view import PodView
 from linkis_ecm.model.agent_key import Enrolment, master_of
 
 # Files at a time: each holds a piece in memory and, for short times, a thread of the archive.
 UPLOADS = 16
+# Of one engine: it sends a log and a result at a time, and must not take the places of others.
+ENGINE_UPLOADS = 4
 # Seconds without a byte after which the sender counts as gone; its pod has less time than that.
 STALL_SECONDS = 15.0
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TAKEN = frozenset({*LOG_NAMES, JOB_RESULT, RESULTS_LIST})
 # Bytes of the list of spilled results: more than any agent sends.
 LIST_BYTES = 16 << 20
+# The HTTP status of each kind of UploadRefusedError; after 507 the agent sends the file again.
+_CODES = {"engine": 413, "file": 413, "total": 507, "written": 409}
 
 
 class Uploads:
@@ -41,7 +45,7 @@ class Uploads:
         self._master_keys = master_keys
         self._file_max = file_max
         self._metrics = metrics
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
         self._spilling: set[str] = set()
 
     def add_routes(self, app: web.Application) -> None:
@@ -58,47 +62,59 @@ class Uploads:
         return web.json_response({"code": engine.spec.code or "", "runType": engine.spec.run_type or ""})
 
     async def _take(self, request: web.Request) -> web.Response:
-        enrolment = self._check(request)
+        enrolment, pod = self._check(request)
         uid, attempt = enrolment.uid, enrolment.attempt
         name = request.match_info["name"]
         spilled = RESULT_FILE.fullmatch(name) is not None
         if name not in _TAKEN and not spilled:
             return _refusal(404, f"{name[:50]!r} is no file of a bundle: send {', '.join(sorted(_TAKEN))}")
-        if self._under_way >= UPLOADS:
-            return _refusal(503, f"{UPLOADS} files are being taken: send it again in a moment")
+        if self._under_way.total() >= UPLOADS or self._under_way[uid] >= ENGINE_UPLOADS:
+            return _refusal(503, "enough files are being taken: send it again in a moment")
         if spilled and uid in self._spilling:
             return _refusal(503, "another result of this engine is being taken: send one after the other")
-        ticket = request.query.get("ticket", "")
-        ticket = ticket if _UUID.fullmatch(ticket) else uid
-        self._under_way += 1
+        # What the agent says of its ticket is not asked: its files would stand under another engine's.
+        ticket, announced = pod.ticket or uid, request.content_length
+        self._under_way[uid] += 1
         try:
             if spilled:
                 self._spilling.add(uid)
                 size, cut = await self._keeper.add_result(
                     uid, attempt, name, _patient(request), limit=self._file_max, ticket=ticket,
-                    announced=request.content_length,
+                    announced=announced,
                 )  # fmt: skip
             else:
                 limit = LIST_BYTES if name == RESULTS_LIST else self._file_max
                 size, cut = await self._keeper.add_file(
-                    uid, attempt, name, _patient(request), limit=limit, ticket=ticket, whole=name == RESULTS_LIST
-                )
+                    uid, attempt, name, _patient(request), limit=limit, ticket=ticket, announced=announced,
+                    whole=name == RESULTS_LIST,
+                )  # fmt: skip
+        except UploadRefusedError as why:
+            self._count_refused(why.kind, announced)
+            return _refusal(_CODES[why.kind], str(why))
         except OSError as error:
             self._metrics.uploads.labels("failed").inc()
             return _refusal(507, f"the archive takes nothing now ({error.strerror or type(error).__name__})")
         finally:
-            self._under_way -= 1
+            self._under_way[uid] -= 1
+            if not self._under_way[uid]:
+                del self._under_way[uid]
             if spilled:
                 self._spilling.discard(uid)
         self._metrics.uploads.labels("cut" if cut else "whole").inc()
+        if cut:
+            self._count_refused("file", (announced or 0) - size)
         if cut and spilled:
             return _refusal(413, f"half of a result is none: {cut}")
         self._metrics.upload_bytes.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
 
-    def _check(self, request: web.Request) -> Enrolment:
-        """Who asks, by the key of its enrolment. Raises 401; 409 where the pod is gone or its container has ended: an
-        agent sends while it lives, and a key that outlives it opens nothing."""
+    def _count_refused(self, kind: str, size: int | None) -> None:
+        self._metrics.uploads.labels("refused").inc()
+        self._metrics.upload_refused_bytes.labels(kind).inc(max(0, size or 0))
+
+    def _check(self, request: web.Request) -> tuple[Enrolment, PodView]:
+        """Who asks, by the key of its enrolment, and its pod. Raises 401; 409 where the pod is gone or its container
+        has ended: an agent sends while it lives, and a key that outlives it opens nothing."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         uid, attempt, pod_uid, nonce = (request.query.get(n, "") for n in ("uid", "attempt", "podUid", "enrolment"))
         number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else -1
@@ -107,8 +123,9 @@ class Uploads:
             raise web.HTTPUnauthorized(text="give the agent's key as Authorization: Bearer, and who it is in the query")
         pod = self._cache.pod_by_uid(uid, pod_uid)
         if pod is None or pod.ended:
+            self._metrics.upload_refused_bytes.labels("ended").inc(request.content_length or 0)
             raise web.HTTPConflict(text="the engine's pod has ended: nothing is taken for it any more")
-        return enrolment
+        return enrolment, pod
 
 
 async def _patient(request: web.Request) -> AsyncIterator[bytes]:
