@@ -12,6 +12,7 @@ import yaml
 
 from linkis_ecm.controller.settings import from_environment
 from linkis_ecm.engine.launch import AGENT, container_ports
+from linkis_ecm.engine.limits import Amount, parse_limits
 from linkis_ecm.engine.names import AGENT_PORT, POD_SELECTOR
 from linkis_ecm.engine.podspec import USER_ID
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
@@ -157,6 +158,30 @@ def test_the_operator_knows_what_no_engine_may_mount() -> None:
     assert found.admission is True
     assert "secret/x-database" in env(*MODES["with a database"])["ECM_PROTECTED_OBJECTS"]
     assert env("--set", "admission.enabled=false")["ECM_ADMISSION_POLICY"] == "false"
+
+
+def test_operator_and_gateway_read_the_same_limits_of_people(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "limits: {user: {engines: 10, cpu: 2.5, memory: 64Gi}, users: {'O''Brien \"x\"': {engines: 0}}, namespaces:"
+        " {lab: {engines: 1000000}}}"
+    )
+    found = [
+        variable["value"]
+        for document in template("-f", str(values))
+        if document["kind"] in ("Deployment", "StatefulSet")
+        for container in document["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+        if variable["name"] == "ECM_LIMITS"
+    ]
+    assert len(found) == 2
+    assert found[0] == found[1]
+    limits = parse_limits(found[0])
+    assert limits.user == Amount(10, 2500, 64 << 30)
+    assert limits.of_user('O\'Brien "x"') == Amount(0, 2500, 64 << 30)
+    assert limits.of_namespace("lab") == Amount(engines=1_000_000)
+    assert not any("ECM_LIMITS" in str(document) for document in template())
+    assert "limits" in refusal("--set", "limits.user.gpu=1")
 
 
 def test_pods_that_share_a_volume_of_one_node_stay_together_and_keep_the_users_affinity() -> None:

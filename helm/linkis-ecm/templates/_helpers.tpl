@@ -272,8 +272,16 @@ affinity: {{ toYaml . | nindent 2 }}
       value: {{ .Values.archive.days | quote }}
     - name: ECM_ARCHIVE_FILE_MAX_MIB
       value: {{ .Values.archive.fileMaxMiB | quote }}
+    - name: ECM_ARCHIVE_ENGINE_MAX_MIB
+      value: {{ .Values.archive.engineMaxMiB | quote }}
+    - name: ECM_ARCHIVE_USER_MAX_MIB
+      value: {{ .Values.archive.userMaxMiB | quote }}
     - name: ECM_ARCHIVE_TOTAL_MIB
       value: {{ .Values.archive.totalMiB | quote }}
+    {{- with .Values.limits }}
+    - name: ECM_LIMITS
+      value: {{ toJson . | quote }}
+    {{- end }}
     - name: ECM_ADMISSION_POLICY
       value: {{ .Values.admission.enabled | quote }}
     - name: ECM_PROTECTED_OBJECTS
@@ -305,6 +313,10 @@ affinity: {{ toYaml . | nindent 2 }}
       value: /etc/linkis-ecm/auth/tokens.json
     - name: ECM_ADMINS
       value: {{ join "," .Values.auth.admins | quote }}
+    {{- with .Values.limits }}
+    - name: ECM_LIMITS
+      value: {{ toJson . | quote }}
+    {{- end }}
     {{- if .Values.auth.kubernetes.enabled }}
     - name: ECM_AUTH_KUBERNETES
       value: "true"

@@ -106,8 +106,8 @@ class EvidenceKeeper:
     """`collect` when an attempt ends, `add_file` what agents send, `delete_expired` later.
 
     `total` is the largest number of bytes of all bundles; beyond it the user who has most loses the oldest first.
-    `engine_max` and `user_max` are those of one engine, all attempts together, and of one user. `history` is how long the
-    database keeps each state of an engine.
+    `engine_max` and `user_max` are those of one engine, all attempts together, and of one user. `history` is how long
+    the database keeps each state of an engine.
     """
 
     def __init__(
