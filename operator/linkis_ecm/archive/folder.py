@@ -19,8 +19,6 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# Bytes of a file that is read at once: a list of results has 16 MiB at most, a bundle's own file less.
-READ_MAX = 32 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO without a writer would hold the thread.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -55,12 +53,10 @@ class Folder:
             return False
         return True
 
-    def cat_file(self, path: str) -> bytes:
-        """Raises OSError for a file of more than READ_MAX bytes."""
+    def cat_file(self, path: str, *, end: int) -> bytes:
+        """The first `end` bytes."""
         with self.open(path) as file:
-            data: bytes = file.read(READ_MAX + 1)
-        if len(data) > READ_MAX:
-            raise OSError(errno.EFBIG, f"{path} has more than {READ_MAX} bytes")
+            data: bytes = file.read(end)
         return data
 
     def pipe_file(self, path: str, data: bytes) -> None:
