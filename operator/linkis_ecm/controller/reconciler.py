@@ -224,10 +224,7 @@ class Reconciler:
             exists, refused = await self._write_status(engine, memory, decision)
             if not exists:
                 return result
-            if limit is not None and engine.text("reason") != decision.reason == reasons.LIMIT_REACHED.name:
-                self._engine_refusals.labels(limit.limit).inc()
-            if decision.state in FINAL and engine.state not in FINAL:
-                self._place_freed(engine)
+            self._place_decided(engine, limit, decision)
         if decision.record is not None and decision.record != memory.last_record:
             memory.last_record = decision.record
             self._sink.offer(decision.record)
@@ -276,6 +273,13 @@ class Reconciler:
         if engine.state in FINAL or stop_requested(engine):
             return None
         return self._admission.ask(engine)
+
+    def _place_decided(self, engine: EngineView, limit: Refusal | None, decision: Decision) -> None:
+        """A status was written: it may say for the first time that the engine waits for a place, or give its own up."""
+        if limit is not None and engine.text("reason") != decision.reason == reasons.LIMIT_REACHED.name:
+            self._engine_refusals.labels(limit.limit).inc()
+        if decision.state in FINAL and engine.state not in FINAL:
+            self._place_freed(engine)
 
     def _place_freed(self, engine: EngineView) -> None:
         for key in self._admission.waiting_for(engine):
