@@ -28,13 +28,6 @@ class Amount:
     cpu_milli: int = 0
     memory_bytes: int = 0
 
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(
-            self.engines + other.engines,
-            self.cpu_milli + other.cpu_milli,
-            self.memory_bytes + other.memory_bytes,
-        )
-
 
 NOTHING = Amount()
 
@@ -95,7 +88,11 @@ def refusal(
         if limit == NOTHING:
             continue
         held = list(holders)
-        total = sum((holder.amount for holder in held), NOTHING)
+        total = Amount(
+            sum(holder.amount.engines for holder in held),
+            sum(holder.amount.cpu_milli for holder in held),
+            sum(holder.amount.memory_bytes for holder in held),
+        )
         for what, attribute in _COUNTED:
             most, asks, has = (getattr(amount, attribute) for amount in (limit, asked.amount, total))
             if not most or has + asks <= most:
