@@ -26,7 +26,17 @@ from e2e.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
 from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until, until_holds, until_row, until_state
+from tools.testkit.waiting import (
+    NAMESPACE,
+    RELEASE_NAMESPACE,
+    Gate,
+    pods,
+    status,
+    until,
+    until_holds,
+    until_row,
+    until_state,
+)
 
 pytestmark = [
     pytest.mark.cluster,
@@ -327,7 +337,7 @@ def test_an_operator_that_gets_sigterm_hands_over_at_once(engine: str) -> None:
     uid = pod_uid(engine)
     began = time.monotonic()
     old = operator_pod()["metadata"]["name"]
-    kubectl.must("delete", "pod", old, "-n", NAMESPACE, "--wait=false")
+    kubectl.must("delete", "pod", old, "-n", RELEASE_NAMESPACE, "--wait=false")
     late = create()
     until_state(late, "Idle", seconds=120)
     ready_again("operator ended by SIGTERM (pod replaced), with a new engine meanwhile", engine, uid, began)

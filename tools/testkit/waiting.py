@@ -18,6 +18,8 @@ NAMESPACE = "ecm-e2e-engines"
 # The last is containerd's, of a container that ended or begins while it is asked.
 NO_EXEC = (
     "unable to upgrade connection", "error dialing backend", "error sending request", "container not created",
+    # The container ended while it was asked: a killed look says nothing of the row.
+    "command terminated with exit code 137",
 )  # fmt: skip
 
 
