@@ -23,6 +23,7 @@ from linkis_ecm.agent_client.errors import (
     AgentUnreachable,
 )
 from linkis_ecm.controller.agents.engine_agents import MAX_STATUS_BYTES, EngineAgents
+from linkis_ecm.engine.decision import KeyRefused
 
 TOKEN = "the-token"
 QUICK = aiohttp.ClientTimeout(total=5, connect=1)
@@ -240,6 +241,25 @@ async def operators_agents() -> AsyncIterator[EngineAgents]:
         await made.close()
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_refusal_is_an_answer(status: str) -> None:
+    async with serving(answering(b"", status=status)) as server, operators_agents() as agents:
+        assert await agents.status(server.address, TOKEN) == KeyRefused(f"It answers {status[:3]} to a question.")
+
+
+async def test_another_keys_proof_is_an_answer_and_gets_no_key() -> None:
+    async with serving(answering(b'{"seq": 1}')) as server, operators_agents() as agents:
+        assert await agents.status(server.address, "other") == KeyRefused("It answers, and proves another key.")
+    assert "other" not in str(server.heads)
+
+
+async def test_nobody_there_is_no_answer() -> None:
+    async with serving(endless) as server:
+        address = server.address
+    async with operators_agents() as agents:
+        assert await agents.status(address, TOKEN) is None
+
+
 async def test_the_operator_reads_a_status() -> None:
     async with serving(answering(b'{"seq": 1}')) as server, operators_agents() as agents:
         assert await agents.status(server.address, TOKEN) == {"seq": 1}
@@ -251,7 +271,6 @@ async def test_the_operator_reads_a_status() -> None:
         (endless, f"does not answer: more than {MAX_STATUS_BYTES} bytes"),
         (answering(b" " * (MAX_STATUS_BYTES + 1)), f"does not answer: more than {MAX_STATUS_BYTES} bytes"),
         (answering(b"[]"), "does not answer: what is no object"),
-        (answering(b"", status="401 Unauthorized"), "answered 401 to a question"),
         (answering(b"", status="404 Not Found"), "answered 404 to a question"),
     ],
 )

@@ -249,6 +249,26 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
     ("lost node", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), evidence=COLLECTED,
         silence=Silence(at(0), 5, at(70), "not ready")), 71, S.FAILED, "NodeLost", (DeletePod,)),
+    ("its agent refuses the key", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), silence=Silence(at(30), refusal="401")), 31, S.IDLE, "KeyMismatch", ()),
+    ("its agent refuses the key, and was busy", lambda: snapshot(
+        engine=engine(IDLE | {"engineState": "Busy"}), pod=pod(), report=report(S.BUSY),
+        silence=Silence(at(30), refusal="401")), 31, S.BUSY, "KeyMismatch", ()),
+    ("its agent refuses the key: idle is not known", lambda: snapshot(
+        engine=engine(IDLE), pod=pod(), report=report(), silence=Silence(at(700), refusal="401")), 701, S.IDLE,
+     "KeyMismatch", ()),
+    ("its agent refuses the key: maxLifetime holds", lambda: snapshot(
+        engine=engine(IDLE, maxLifetime="1m"), pod=pod(), silence=Silence(at(60), refusal="401")), 61,
+     S.SHUTTING_DOWN, "LifetimeOver", (DeletePod,)),
+    ("its agent refuses the key: a stop deletes the pod", lambda: snapshot(
+        engine=engine(IDLE, desiredState="Stopped"), pod=pod(), silence=Silence(at(8), refusal="401")), 9,
+     S.SHUTTING_DOWN, "StoppedByUser", (DeletePod,)),
+    ("its agent refused the key, and is asked again", lambda: snapshot(
+        engine=engine(IDLE | {"reason": "KeyMismatch"}), pod=pod(), silence=Silence(at(0), refusal="401")), 31,
+     S.IDLE, "KeyMismatch", (GetAgentStatus,)),
+    ("its agent refused the key, and is gone since", lambda: snapshot(
+        engine=engine(IDLE | {"reason": "KeyMismatch"}), pod=pod(), evidence=COLLECTED,
+        silence=Silence(at(0), 5, at(70), "ready", "401")), 71, S.FAILED, "AgentLost", (DeletePod,)),
     ("the path of reports is down", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(), report_path_down=True,
         silence=Silence(at(0), 9, at(69), "ready")), 900, S.SHUTTING_DOWN, "IdleTimeout", (StopAgent,)),
@@ -568,3 +588,26 @@ def test_sentences_of_a_message_do_not_run_together(reason: reasons.Reason, deta
     if reason.remedy:
         before = message.removesuffix(reason.remedy)
         assert before.endswith((". ", "! ", "? "))
+
+
+def test_an_agent_whose_master_key_is_not_here_is_asked_at_once() -> None:
+    case = snapshot(engine=engine(IDLE), pod=pod(), silence=Silence(at(3)))
+    known, other = frozenset({"00000000"}), frozenset({"ffffffff"})
+    assert decide(case, at(3), replace(SETTINGS, key_ids=known)).actions == ()
+    (asked,) = decide(case, at(3), replace(SETTINGS, key_ids=other)).actions
+    assert isinstance(asked, GetAgentStatus)
+    stopped = replace(case, engine=engine(IDLE, desiredState="Stopped"), report=report())
+    (action,) = decide(stopped, at(9), replace(SETTINGS, key_ids=other)).actions
+    assert action == DeletePod("e-pod-0", "p1", 45)
+
+
+def test_an_engine_whose_agent_refuses_the_key_is_not_ready() -> None:
+    case = snapshot(engine=engine(IDLE), pod=pod(), silence=Silence(at(30), refusal="It answers 401 to a question."))
+    decision = decided(case, 31)
+    ready = next(c for c in decision.patch["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "KeyMismatch")
+    assert "It answers 401" in ready["message"]
+    assert "ECM_PREVIOUS_TOKEN_KEY_FILE" in ready["message"]
+    assert decision.record is not None
+    assert (decision.record.status, decision.record.final) == (S.IDLE, False)
+    assert "refuses this operator's key" in decision.patch["cullBlockedBy"]

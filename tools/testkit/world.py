@@ -19,6 +19,7 @@ from linkis_ecm.controller.agents.pod_tokens import PodClaims
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.engine.decision import KeyRefused
 from linkis_ecm.engine.limits import NO_LIMITS
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
@@ -145,7 +146,7 @@ class _Agents:
     async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         return await self._world.stop(address, key, grace=grace, reason=reason)
 
-    async def status(self, address: str, key: str) -> dict[str, Any] | None:
+    async def status(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
         return await self._world.status_of(address, key)
 
     async def close(self) -> None:
@@ -257,13 +258,14 @@ class World:
 
     # Operators.
 
-    async def start(self, identity: str = "one") -> Running:
-        """Starts an operator as `run` does, but for kopf: reflectors feed it the same events."""
+    async def start(self, identity: str = "one", **changes: Any) -> Running:
+        """Starts an operator as `run` does, but for kopf: reflectors feed it the same events. `changes`: settings."""
         asyncio.get_running_loop().set_default_executor(InlineExecutor(1))
-        settings = OperatorSettings(
-            database_url="", ecm_instance="ecm:9102", report_url="http://op:9103", token_key=KEY, namespace="default",
-            identity=identity, archive_url="memory://", limits=self.limits,
-        )  # fmt: skip
+        values: dict[str, Any] = {
+            "database_url": "", "ecm_instance": "ecm:9102", "report_url": "http://op:9103", "token_key": KEY,
+            "namespace": "default", "identity": identity, "archive_url": "memory://", "limits": self.limits,
+        }  # fmt: skip
+        settings = OperatorSettings(**values | changes)
         client = self.server.client()
         rng = random.Random(self._seed)
         sink: Any = self.rows
@@ -323,7 +325,8 @@ class World:
             pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
-            assert key == agent.key
+            if key != agent.key:
+                return False
             if agent.script.ignores_stop or agent.env["ECM_NAME"] in self.cut_off:
                 return False
             await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
@@ -334,7 +337,7 @@ class World:
             return True
         return False
 
-    async def status_of(self, address: str, key: str) -> dict[str, Any] | None:
+    async def status_of(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
         """What the agent at that address says of itself."""
         for agent in self.agents.values():
             pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
@@ -343,7 +346,8 @@ class World:
             await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
             if agent.env["ECM_NAME"] in self.cut_off or pod["status"]["phase"] != "Running":
                 return None
-            assert key == agent.key
+            if key != agent.key:
+                return KeyRefused("It answers, and proves another key.")
             agent.sequence += 1
             return agent.body()
         return None

@@ -15,6 +15,9 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import API_VERSION
 from linkis_ecm.model.states import FINAL, EngineState
 
+# Reasons of a Warning whatever the state.
+WARNED = (reasons.CULL_SOON, reasons.RESTARTING, reasons.PROCESS_NOT_READY, reasons.KEY_MISMATCH)
+
 
 class Recorder(Protocol):
     """Writes Kubernetes Events; never blocks, never raises (`kube.events.EventRecorder`)."""
@@ -45,7 +48,7 @@ class Announcer:
         ):  # fmt: skip
             return
         bad = decision.state is EngineState.FAILED or (decision.state is EngineState.STARTING and bool(reason.remedy))
-        warning = bad or reason in (reasons.CULL_SOON, reasons.RESTARTING, reasons.PROCESS_NOT_READY)
+        warning = bad or reason in WARNED
         regarding = {
             "apiVersion": API_VERSION, "kind": "EngineConn", "namespace": engine.namespace, "name": engine.name,
             "uid": engine.uid,

@@ -21,6 +21,7 @@ from linkis_ecm.engine.decision import (
     DeletePod,
     GetAgentStatus,
     GetNodeCondition,
+    KeyRefused,
     StopAgent,
 )
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # A refusal that may end by itself, such as a quota, is tried again after this time.
 QUOTA_RETRY = timedelta(seconds=5)
+# Asked with in place of a key that is not here: no agent proves it, so nothing is sent to it.
+NO_KEY = "none"
 
 
 class Agents(Protocol):
@@ -44,7 +47,7 @@ class Agents(Protocol):
         """Asks it to drain and exit within `grace` seconds; False where it did not take the request."""
         ...
 
-    async def status(self, address: str, key: str) -> dict[str, Any] | None:
+    async def status(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
         """The report that it would send; None where it does not answer."""
         ...
 
@@ -146,11 +149,16 @@ class Executor:
             return False
         return await self._agents.stop(host, key, grace=action.grace, reason=action.reason)
 
-    async def get_agent_status(self, engine: EngineView, action: GetAgentStatus) -> dict[str, Any] | None:
-        """None also where nobody has its key."""
+    async def get_agent_status(self, engine: EngineView, action: GetAgentStatus) -> dict[str, Any] | KeyRefused | None:
+        """Its report; None where nobody answers. An agent whose key is not here is asked, too: does it live?"""
         key = key_of(self._master_keys, action.key, engine.uid, action.attempt)
         host = _agent_host(engine, action.address)
-        return None if key is None or host is None else await self._agents.status(host, key)
+        if host is None:
+            return None
+        if key is not None:
+            return await self._agents.status(host, key)
+        answer = await self._agents.status(host, NO_KEY)
+        return None if answer is None else KeyRefused("It answers, and this operator has no key for it.")
 
     async def get_node_condition(self, action: GetNodeCondition) -> str:
         """The state of a node at the API server: "ready", or a text that says what is wrong."""

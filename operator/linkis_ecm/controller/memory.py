@@ -40,10 +40,13 @@ class Memory:
     last_asked: datetime | None = None
     # The condition of a silent engine's node; see Silence.
     node_condition: str = ""
+    # How the agent refused the last question that it answered; see Silence.
+    refusal: str = ""
 
-    def record_contact(self, now: datetime) -> None:
-        """The engine's agent has reported or answered."""
+    def record_contact(self, now: datetime, refusal: str = "") -> None:
+        """The engine's agent has reported or answered, or it refused to; `refusal` says how."""
         self.last_contact, self.unanswered, self.last_asked, self.node_condition = now, 0, None, ""
+        self.refusal = refusal
 
     def next_attempt(self, now: datetime) -> None:
         """Forget the old pod, because another attempt begins."""
@@ -56,4 +59,4 @@ class Memory:
     @property
     def silence(self) -> Silence:
         """The agent's silence, as `decide` needs it."""
-        return Silence(self.last_contact, self.unanswered, self.last_asked, self.node_condition)
+        return Silence(self.last_contact, self.unanswered, self.last_asked, self.node_condition, self.refusal)

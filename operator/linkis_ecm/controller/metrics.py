@@ -55,6 +55,11 @@ class Metrics:
             "Engines that are up and whose agents have not reported for too long.",
             registry=self.registry,
         )
+        self.key_mismatch = Gauge(
+            "ecm_engines_key_mismatch",
+            "Engines whose agents answer and do not take this operator's key: they run, and cannot be used.",
+            registry=self.registry,
+        )
         self.report_path_down = Gauge(
             "ecm_report_path_down",
             "1 while most agents do not report: the operator's own network is taken to be down, and no engine is"

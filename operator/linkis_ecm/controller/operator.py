@@ -46,6 +46,7 @@ from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.kube.lease import Lease
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, Resource
+from linkis_ecm.model.agent_key import key_id
 from linkis_ecm.model.record import EngineRecord, Material
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
@@ -104,6 +105,7 @@ class Operator:
         silent = max(30.0, 3 * settings.report_period)
         decisions = Settings(
             ecm_instance=settings.ecm_instance,
+            key_ids=frozenset(map(key_id, master_keys)),
             silent_after=timedelta(seconds=silent),
             lost_after=timedelta(seconds=silent + 40),
             pod=PodSettings(

@@ -37,6 +37,7 @@ from linkis_ecm.engine.decision import (
     DeletePod,
     GetAgentStatus,
     GetNodeCondition,
+    KeyRefused,
     Settings,
     Snapshot,
     StopAgent,
@@ -109,6 +110,7 @@ class Reconciler:
             is_outage=_is_outage, on_poison=self._report_poison, workers=workers,
         )  # fmt: skip
         metrics.watch_engines(cache.engines)
+        metrics.key_mismatch.set_function(lambda: float(sum(bool(memory.refusal) for memory in self._memory.values())))
 
     # Events.
 
@@ -139,7 +141,7 @@ class Reconciler:
         memory = self._memory_of(engine)
         before = memory.report
         memory.report, memory.reported = report, self._clock()
-        was_asked = memory.unanswered > 0
+        was_asked = memory.unanswered > 0 or bool(memory.refusal)
         memory.record_contact(self._clock())
         # Only a change needs a pass. Usage is written together with the next change.
         if was_asked or before is None or _fields_that_need_a_pass(report) != _fields_that_need_a_pass(before):
@@ -147,7 +149,10 @@ class Reconciler:
 
     def record_contact(self, engine: EngineView) -> None:
         """The agent is alive and has reported nothing new."""
-        self._memory_of(engine).record_contact(self._clock())
+        memory = self._memory_of(engine)
+        if memory.refusal:
+            self.worker.enqueue(engine.key)
+        memory.record_contact(self._clock())
 
     def last_report(self, engine: EngineView) -> Report | None:
         """The last report of that engine, if there was one."""
@@ -343,6 +348,9 @@ class Reconciler:
         answer = await self._executor.get_agent_status(engine, action)
         if not self._is_current(engine, memory) or memory.last_contact != contact:
             # The agent has reported meanwhile, which is newer, or it is another attempt's.
+            return
+        if isinstance(answer, KeyRefused):
+            memory.record_contact(self._clock(), refusal=answer.sentence)
             return
         report = self._readable(engine, answer, before)
         if report is None:

@@ -16,6 +16,8 @@ from linkis_ecm.model.formats import sentences
 from linkis_ecm.model.states import EngineState
 
 _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.BUSY, EngineState.RUNNING}
+# Reasons of an engine in one of these states that cannot be used now.
+_NOT_READY = {reasons.PROCESS_NOT_READY.name, reasons.KEY_MISMATCH.name}
 
 
 def conditions(
@@ -34,7 +36,7 @@ def conditions(
         ("Draining", False): ("NotDraining", "The engine was not asked to stop, and does not end by itself."),
     }
     desired: list[tuple[str, bool]] = [
-        ("Ready", state in _READY and reason != reasons.PROCESS_NOT_READY.name),
+        ("Ready", state in _READY and reason not in _NOT_READY),
         ("PodScheduled", scheduled),
         *([("Registered", registered)] if registered is not None else []),
         ("Draining", state is EngineState.SHUTTING_DOWN),

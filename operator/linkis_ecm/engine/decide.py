@@ -49,6 +49,7 @@ AGENT: tuple[Rule, ...] = (
     live_pod.agent_failed,  #  → ShuttingDown, then Failed KernelDied, JobFailed
     live_pod.agent_ends,  #    → ShuttingDown StopRequested, Completed
     live_pod.agent_silent,  #  → as before while it is asked; Failed AgentLost, NodeLost
+    live_pod.agent_refuses,  # → as before with KeyMismatch: its condition Ready is False
     live_pod.agent_ready,  #   → Idle, Busy, Running, Unlock, Locked, as the agent reports; CullSoon
     live_pod.agent_not_reported,  # → as before
 )
@@ -154,6 +155,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         desired["engineState"] == current.get("engineState")
         and desired["reason"] == current.get("reason")
         and desired["attempt"] == (current.get("attempt") or 0)
+        and desired.get("agentKey") == current.get("agentKey")
         and current.get("observedGeneration") == s.engine.generation
         and not has_pass_failed(current.get("conditions"))
     )

@@ -36,6 +36,8 @@ class Settings:
     lost_after: timedelta = timedelta(seconds=70)
     # Between two status requests to a silent agent.
     ask_interval: timedelta = timedelta(seconds=5)
+    # The ids of the master keys that this operator has; None: not known.
+    key_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,15 @@ class Silence:
     last_asked: datetime | None = None
     # The node's condition from the API server: "" not read yet, "ready", or a text that says what is wrong.
     node: str = ""
+    # How the agent refused the last answered request; "" where it did not. An agent that refuses is alive.
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """An agent's answer: it is there and does not take this operator's key. `sentence` says how it is known."""
+
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)

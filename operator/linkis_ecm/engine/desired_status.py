@@ -89,6 +89,8 @@ def status_of(
         desired["postMortem"] = s.evidence.summary
     if not engine.text("readyTime") and (state in AVAILABLE or (state in FINAL and facts.was_ready(s))):
         desired |= _ready_fields(s, launched, startup, outcome, settings)
+    if desired.get("readyTime") and launch.has_agent(launched) and (key := facts.agent_key(s)) is not None:
+        desired["agentKey"] = key.written()
     if state in FINAL:
         desired |= _last_pod_fields(s, desired, outcome)
         desired["finishedTime"] = engine.text("finishedTime") or format_time(outcome.since)
@@ -132,8 +134,6 @@ def _ready_fields(
     }
     if pod is not None:
         ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{port}"} if pod.ip and port else {})
-    if launch.has_agent(launched) and (key := facts.agent_key(s)) is not None:
-        ready["agentKey"] = key.written()
     return ready
 
 

@@ -46,6 +46,11 @@ def agent_key(s: Snapshot) -> AgentKeyRef | None:
     return ref
 
 
+def refuses(s: Snapshot) -> bool:
+    """Whether the engine's agent answered and did not take this operator's key."""
+    return s.silence is not None and bool(s.silence.refusal)
+
+
 def was_ready(s: Snapshot) -> bool:
     """Whether the engine is or was ready, even if only between two passes."""
     if s.engine.text("readyTime"):
@@ -83,7 +88,7 @@ def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
     An engine that was given to an asker is not culled for idleness before its claim is over.
     """
     timeout = duration_setting(s, "idle_timeout")
-    report = s.report
+    report = None if refuses(s) else s.report
     if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
     # The agent's clock may be ahead of ours, but no task can have ended later than now.
@@ -114,6 +119,8 @@ def cull_blocked_by(s: Snapshot) -> str:
             "only maxLifetime ends it" if duration_setting(s, "max_lifetime") else "and without a maxLifetime it stays"
         )
         return f"a process reports no activity: its idle time is not counted, {end}"
+    if refuses(s):
+        return "its agent refuses this operator's key: its idle time is not known, only maxLifetime ends it"
     if s.report is None:
         return "its agent has not reported to this operator yet"
     if s.report.state is EngineState.BUSY:

@@ -44,6 +44,11 @@ PROCESS_NOT_READY = _reason(
     "The engine's process runs and does not answer its readiness check now.",
     "See the engine's log with `kubectl logs`; it is ready again with its next good answer.",
 )
+KEY_MISMATCH = _reason(
+    "KeyMismatch",
+    "This operator does not have the key that the engine's agent was given.",
+    "Give the operator the key of before as its previous one (ECM_PREVIOUS_TOKEN_KEY_FILE), or delete the engine.",
+)
 EXECUTING = _reason("Executing", "The engine runs a task.")
 RESTARTING = _reason("Restarting", "The engine's last pod ended and another one is made.")
 CULL_SOON = _reason(

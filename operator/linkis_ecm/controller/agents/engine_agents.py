@@ -9,7 +9,8 @@ import aiohttp
 
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
-from linkis_ecm.agent_client.errors import AgentError, AgentRefused
+from linkis_ecm.agent_client.errors import AgentError, AgentNotProven, AgentRefused
+from linkis_ecm.engine.decision import KeyRefused
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ TIMEOUT = aiohttp.ClientTimeout(total=3, connect=1)
 MAX_STATUS_BYTES = 64 * 1024
 # At a time, to all agents: aiohttp's own default.
 CONNECTIONS = 100
+# Answers that say: the key is not this agent's.
+KEY_REFUSED = (401, 403)
 
 
 class EngineAgents:
@@ -41,7 +44,7 @@ class EngineAgents:
             log.warning("agent %s was not told to stop: %s", address, error)
         return False
 
-    async def status(self, address: str, key: str) -> dict[str, Any] | None:
+    async def status(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
         """GET /v1/status: the report that the agent would send; None where it does not answer with one."""
         try:
             return await self._client.ask(
@@ -49,6 +52,11 @@ class EngineAgents:
             )
         except AgentRefused as refusal:
             log.warning("agent %s answered %d to a question", address, refusal.status)
+            if refusal.status in KEY_REFUSED:
+                return KeyRefused(f"It answers {refusal.status} to a question.")
+        except AgentNotProven as error:
+            log.warning("agent %s does not have the key: %s", address, error)
+            return KeyRefused("It answers, and proves another key.")
         except AgentError as error:
             log.warning("agent %s does not answer: %s", address, error)
         return None

@@ -165,7 +165,7 @@ class Reports:
         if known is not None and known.nonce != enrolment.nonce:
             log.warning("%s: a second agent of pod %s reports and is refused", engine.key, pod.name)
             return Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
-        ref = known or AgentKeyRef(enrolment.pod_uid, enrolment.nonce, key_id(master))
+        ref = self._ref(known, enrolment, master)
         reply = self._take(engine, body, (attempt, sequence), ref)
         if reply.status == 204 and isinstance(given, PodClaims):
             # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
@@ -190,6 +190,12 @@ class Reports:
             if ref is not None and ref.pod_uid == pod_uid:
                 return ref
         return None
+
+    def _ref(self, known: AgentKeyRef | None, enrolment: Enrolment, master: bytes) -> AgentKeyRef:
+        """The enrolment as recorded; one by a master key that is not here any more is made anew."""
+        if known is not None and any(key_id(one) == known.key_id for one in self._master_keys):
+            return known
+        return AgentKeyRef(enrolment.pod_uid, enrolment.nonce, key_id(master))
 
     def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> Reply:
         attempt, sequence = order

@@ -94,7 +94,7 @@ def stopping(case: Situation) -> Outcome | None:
     elif now >= limit or not (facts.was_ready(s) and pod.ip):
         # The agent's time has expired, or it does not answer yet.
         actions = (DeletePod(pod.name, pod.uid, 0 if now >= limit else launch.AFTER_GRACE),)
-    elif (key := facts.agent_key(s)) is None:
+    elif (key := facts.agent_key(s)) is None or case.key_unknown or facts.refuses(s):
         # Nobody can ask it: the pod's deletion (SIGTERM) does, and it has the same time.
         actions = (DeletePod(pod.name, pod.uid, launch.termination_grace(case.launch, grace)),)
     elif stop.last_sent is None or now >= stop.last_sent + STOP_RETRY:

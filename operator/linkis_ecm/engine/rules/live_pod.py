@@ -97,7 +97,11 @@ def agent_silent(case: Situation) -> Outcome | None:
     """
     s, pod, now, settings = case.s, case.pod, case.now, case.settings
     silence = s.silence
-    if not _is_up(case) or silence is None or now < silence.last_contact + settings.silent_after:
+    if not _is_up(case) or silence is None:
+        return None
+    # Nobody reports to an operator that does not have the key: it asks at once.
+    ask_now = case.key_unknown and not silence.refusal
+    if not ask_now and now < silence.last_contact + settings.silent_after:
         return None
     state = s.engine.state or EngineState.IDLE
     if s.report_path_down:
@@ -122,6 +126,25 @@ def agent_silent(case: Situation) -> Outcome | None:
         if pod.node and silence.unanswered >= MIN_UNANSWERED - 1:
             actions.append(GetNodeCondition(pod.node))
     return case.unchanged(state, actions=tuple(actions), requeue_at=now + settings.ask_interval)
+
+
+def agent_refuses(case: Situation) -> Outcome | None:
+    """The agent answers, and does not take this operator's key. It runs on, and cannot be used until the key is back.
+
+    It is asked again as a silent one; maxLifetime and a stop end it as any other.
+    """
+    s, state = case.s, case.s.engine.state
+    if s.silence is None or not s.silence.refusal or state not in AVAILABLE:
+        return None
+    return _requeue_before_silence(
+        case,
+        Outcome(
+            state=state,
+            verdict=Verdict(reasons.KEY_MISMATCH, s.silence.refusal),
+            since=facts.since(s.engine, case.now),
+            requeue_at=facts.next_cull(s, case.now),
+        ),
+    )
 
 
 def agent_ready(case: Situation) -> Outcome | None:

@@ -48,6 +48,12 @@ class Situation:
         """The stop that is in progress or due; else None."""
         return self.s.stop or self._stop_due()
 
+    @property
+    def key_unknown(self) -> bool:
+        """Whether the engine's agent has the key of a master key that this operator does not have."""
+        ref, known = facts.agent_key(self.s), self.settings.key_ids
+        return ref is not None and known is not None and ref.key_id not in known
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The pod to create: built once per pass, and only where a rule asks for it.
