@@ -611,3 +611,33 @@ def test_an_engine_whose_agent_refuses_the_key_is_not_ready() -> None:
     assert decision.record is not None
     assert (decision.record.status, decision.record.final) == (S.IDLE, False)
     assert "refuses this operator's key" in decision.patch["cullBlockedBy"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_another_installations_engine_is_left_alone_whatever_happens_to_it(row: tuple[Any, ...]) -> None:
+    case = row[1]()
+    status = dict(case.engine.status) | {"ecmInstance": "other:9102"}
+    decision = decided(replace(case, engine=replace(case.engine, status=status)), row[2])
+    assert (decision.patch, decision.actions, decision.record, decision.deadline) == ({}, (), None, None)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_an_adopted_engine_is_decided_as_ones_own(row: tuple[Any, ...]) -> None:
+    case = row[1]()
+    adopting = replace(SETTINGS, ecm_instance="new:9102", adopted=frozenset({"old:9102"}))
+    status = dict(case.engine.status) | {"ecmInstance": "old:9102"}
+    decision = decide(replace(case, engine=replace(case.engine, status=status)), at(row[2]), adopting)
+    assert (decision.state, decision.reason) == (row[3], row[4])
+    if decision.patch:
+        assert decision.patch["ecmInstance"] == "new:9102"
+
+
+def test_a_pod_that_another_installation_made_is_left_alone_until_the_engine_is_ours() -> None:
+    theirs = pod(instance="sha256-of-another")
+    assert decided(snapshot(pod=theirs)).actions == ()
+    assert decided(snapshot(pod=theirs)).patch == {}
+    ours = engine({"ecmInstance": "ecm:9102", "engineState": "Starting", "reason": "PluginMissing"})
+    assert decided(snapshot(engine=ours, pod=theirs)).actions == (DeletePod("e-pod-0", "p1", AFTER_GRACE),)
+    # A pod that the owner has written into the status stays its own under another label: of a name before.
+    idle = snapshot(engine=engine(IDLE | {"ecmInstance": "ecm:9102"}), pod=theirs, report=report())
+    assert (decided(idle).state, decided(idle).actions) == (S.IDLE, ())

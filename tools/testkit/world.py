@@ -88,7 +88,8 @@ class Agent:
             return 0
         body = self.body(**more)
         code = 0
-        for operator in self.world.operators:
+        url = self.env["ECM_REPORT_URL"]
+        for operator in [one for one in self.world.operators if one.parts.settings.report_url == url]:
             reply = operator.parts.reports.answer(self.key or self.claims(), orjson.dumps(body))
             self.key = reply.key or self.key
             code = 204 if reply.key else reply.status

@@ -25,6 +25,7 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
+from linkis_ecm.engine.ownership import Ownership
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound
@@ -63,12 +64,14 @@ class Executor:
         agents: Agents,
         master_keys: Sequence[bytes],
         clock: Callable[[], datetime],
+        ownership: Ownership,
     ) -> None:
         self._client = client
         self._cache = cache
         self._agents = agents
         self._master_keys = master_keys
         self._clock = clock
+        self._ownership = ownership
 
     async def create_pod(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
         """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
@@ -95,14 +98,20 @@ class Executor:
         if found.owner_uid != engine.uid:
             return self._refusal(Verdict(reasons.NAME_CONFLICT, f"The pod is {name}.", fatal=True))
         self._cache.apply_pod(found)
+        if self._ownership.is_foreign_pod(found):
+            return self._refusal(Verdict(reasons.NAME_CONFLICT, f"Another installation made the pod {name}."))
         return None
 
     def _refusal(self, verdict: Verdict) -> CreateFailure:
         return CreateFailure(verdict, self._clock() + QUOTA_RETRY)
 
     async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
-        """PATCH the status of exactly this engine. False if it was deleted or created again."""
-        body = {"metadata": {"uid": engine.uid}, "status": patch}
+        """PATCH the status of exactly this engine. False if it was deleted or created again, or changed before it was
+        ours: the first write is the acceptance, and of two installations one alone accepts an engine."""
+        precondition = {"uid": engine.uid}
+        if not self._ownership.has_accepted(engine):
+            precondition["resourceVersion"] = str(engine.version)
+        body = {"metadata": precondition, "status": patch}
         try:
             answer = await self._client.patch(
                 ENGINECONNS, engine.name, body, namespace=engine.namespace, subresource="status"
@@ -110,9 +119,18 @@ class Executor:
         except (NotFound, Conflict) as error:
             # The engine was deleted meanwhile, or created again. The watch reports that by itself.
             log.info("%s: its status was not taken: %s", engine.key, error)
+            if isinstance(error, Conflict) and "resourceVersion" in precondition:
+                await self._read_again(engine)
             return False
         self._cache.apply_engine(answer)
         return True
+
+    async def _read_again(self, engine: EngineView) -> None:
+        """The engine as it is now, into the cache: the view that a write was decided by was too old."""
+        try:
+            self._cache.apply_engine(await self._client.get(ENGINECONNS, engine.name, namespace=engine.namespace))
+        except NotFound:
+            log.info("%s: it is gone", engine.key)
 
     async def delete_pod(self, engine: EngineView, action: DeletePod) -> bool:
         """DELETE exactly this pod. It is no error if the pod does not exist.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -58,6 +58,11 @@ class Metrics:
         self.key_mismatch = Gauge(
             "ecm_engines_key_mismatch",
             "Engines whose agents answer and do not take this operator's key: they run, and cannot be used.",
+            registry=self.registry,
+        )
+        self.foreign_engines = Gauge(
+            "ecm_foreign_engines",
+            "Engines in the watched namespaces that run and are another installation's: they are left alone.",
             registry=self.registry,
         )
         self.report_path_down = Gauge(
@@ -138,9 +143,9 @@ class Metrics:
         self.engine_refusals = engine_refusals(self.registry)
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
-    def watch_engines(self, engines: Mapping[tuple[str, str], EngineView]) -> None:
+    def watch_engines(self, engines: Callable[[], Iterable[EngineView]]) -> None:
         """Counts these engines at each scrape."""
-        self._engines.watch(lambda: [_labels(engine) for engine in list(engines.values())])
+        self._engines.watch(lambda: [_labels(engine) for engine in engines()])
 
     def _forget_ends(self, label: str, value: str) -> None:
         """Remove the time series of a value that made room for another."""

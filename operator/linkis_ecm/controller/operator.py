@@ -54,7 +54,6 @@ from linkis_ecm.store.sink import Sink
 
 log = logging.getLogger(__name__)
 
-LEASE_NAME = "linkis-ecm-operator"
 # Seconds to write the sink's remaining records at the end. The next operator offers the rest again.
 FLUSH_SECONDS = 5.0
 # Seconds for running passes when the process ends. A write takes milliseconds, and another replica waits.
@@ -105,11 +104,13 @@ class Operator:
         silent = max(30.0, 3 * settings.report_period)
         decisions = Settings(
             ecm_instance=settings.ecm_instance,
+            adopted=frozenset(settings.adopt_instances),
             key_ids=frozenset(map(key_id, master_keys)),
             silent_after=timedelta(seconds=silent),
             lost_after=timedelta(seconds=silent + 40),
             pod=PodSettings(
                 report_url=settings.report_url,
+                instance=settings.ecm_instance,
                 service=settings.engine_service,
                 report_period=settings.report_period,
                 admission=settings.admission,
@@ -119,6 +120,7 @@ class Operator:
         )
         executor = Executor(
             client=client, cache=self.cache, agents=self.agents, master_keys=master_keys, clock=clock,
+            ownership=decisions.ownership,
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
@@ -130,8 +132,8 @@ class Operator:
         )
         self.leading = asyncio.Event()
         self.lease = Lease(
-            client, namespace=settings.namespace, name=LEASE_NAME, identity=settings.identity, now=wall, rng=rng,
-            on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
+            client, namespace=settings.namespace, name=settings.lease_name, identity=settings.identity, now=wall,
+            rng=rng, on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
         self.admission = Admission(cache=self.cache, limits=settings.limits)
         self.reconciler = Reconciler(
@@ -153,6 +155,7 @@ class Operator:
         self.audit = Audit(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
             clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
+            is_foreign=decisions.ownership.is_foreign_pod,
         )  # fmt: skip
         self.resync = Resync(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
@@ -165,6 +168,7 @@ class Operator:
         self.canary = Canary(
             client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
             namespace=(settings.watch_namespaces or (settings.namespace,))[0],
+            instance=settings.ecm_instance,
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()
         sink.watch_foreign(self._ticket_taken)

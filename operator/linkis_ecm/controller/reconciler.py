@@ -100,7 +100,11 @@ class Reconciler:
         self._memory: dict[Key, Memory] = {}
         self._announcer = Announcer(recorder=recorder, metrics=metrics)
         self._report_path = ReportPath(
-            engines=cache.engines, memory=self._memory, silent_after=settings.silent_after, clock=clock, metrics=metrics
+            engines=self._own_engines,
+            memory=self._memory,
+            silent_after=settings.silent_after,
+            clock=clock,
+            metrics=metrics,
         )
         self.leading = leading
         self._calls = CallPool(may_run=leading.is_set, metrics=metrics.calls)
@@ -109,7 +113,8 @@ class Reconciler:
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
             is_outage=_is_outage, on_poison=self._report_poison, workers=workers,
         )  # fmt: skip
-        metrics.watch_engines(cache.engines)
+        metrics.watch_engines(self._own_engines)
+        metrics.foreign_engines.set_function(lambda: float(len(self.foreign_engines())))
         metrics.key_mismatch.set_function(lambda: float(sum(bool(memory.refusal) for memory in self._memory.values())))
 
     # Events.
@@ -163,8 +168,23 @@ class Reconciler:
         reported = self._memory_of(engine).reported
         return None if reported is None else self._clock() - reported
 
+    def is_foreign(self, engine: EngineView) -> bool:
+        """Whether another installation has accepted the engine, or is to."""
+        return self._settings.ownership.is_foreign(engine)
+
+    def foreign_engines(self) -> list[EngineView]:
+        """The engines of other installations that have not ended."""
+        return [one for one in self._cache.engines.values() if one.state not in FINAL and self.is_foreign(one)]
+
+    def _own_engines(self) -> list[EngineView]:
+        return [engine for engine in list(self._cache.engines.values()) if not self.is_foreign(engine)]
+
     def engine_deleted(self, engine: EngineView) -> None:
         """The engine's resource was deleted: offer its final record, unless the database has one."""
+        if self.is_foreign(engine):
+            self._memory.pop(engine.key, None)
+            self.worker.remove(engine.key)
+            return
         memory = self._memory_of(engine)
         self._memory.pop(engine.key, None)
         self.worker.remove(engine.key)
@@ -206,6 +226,10 @@ class Reconciler:
         """
         engine = self._cache.engines.get(key)
         if engine is None:
+            return Result()
+        if self.is_foreign(engine):
+            # Also where it was ours: nothing of it is repaired or counted any more.
+            self._memory.pop(key, None)
             return Result()
         memory = self._memory_of(engine)
         limit = self._ask_for_place(engine)
@@ -260,6 +284,9 @@ class Reconciler:
             memory.next_attempt(self._clock())
         if exists and refused is None:
             # One more pass over the new status, for its deadlines. A pass over a settled engine makes no call.
+            self.worker.enqueue(engine.key)
+        if not exists and self._cache.engines.get(engine.key) is not engine:
+            # It was changed, and the view that this was decided by was too old.
             self.worker.enqueue(engine.key)
         return exists, refused
 
@@ -385,7 +412,7 @@ class Reconciler:
     async def _report_poison(self, key: Key, error: Exception) -> None:
         """Write into the engine's status that its passes fail. One write; nothing more while the status says so."""
         engine = self._cache.engines.get(key)
-        if engine is None or has_pass_failed(engine.status.get("conditions")):
+        if engine is None or self.is_foreign(engine) or has_pass_failed(engine.status.get("conditions")):
             return
         conditions = pass_failed_conditions(
             engine.status.get("conditions"),

@@ -6,7 +6,7 @@ lost. Must not decide about one engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from linkis_ecm.controller.cache import Key
@@ -23,12 +23,12 @@ CACHE_SECONDS = 1.0
 
 
 class ReportPath:
-    """Counts silent agents, from the cached engines and the reconciler's memory of them."""
+    """Counts silent agents, from this installation's engines and the reconciler's memory of them."""
 
     def __init__(
         self,
         *,
-        engines: Mapping[Key, EngineView],
+        engines: Callable[[], Iterable[EngineView]],
         memory: Mapping[Key, Memory],
         silent_after: timedelta,
         clock: Callable[[], datetime],
@@ -47,8 +47,9 @@ class ReportPath:
         """The number of running engines whose agents have been silent for longer than `silent_after`."""
         limit = self._clock() - self._silent_after
         return sum(
-            memory.last_contact < limit and (engine := self._engines.get(key)) is not None and _reports(engine)
-            for key, memory in self._memory.items()
+            (memory := self._memory.get(engine.key)) is not None and memory.last_contact < limit
+            for engine in self._engines()
+            if _reports(engine)
         )
 
     def is_down(self) -> bool:
@@ -57,7 +58,7 @@ class ReportPath:
         if now >= self._cached_until:
             self._cached_until = now + CACHE_SECONDS
             silent = self.silent()
-            up = sum(map(_reports, self._engines.values()))
+            up = sum(map(_reports, self._engines()))
             self._down = silent >= MIN_SILENT_ENGINES and silent * 2 > up
             self._metrics.report_path_down.set(self._down)
         return self._down

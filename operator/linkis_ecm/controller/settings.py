@@ -20,7 +20,7 @@ from linkis_ecm.process.environment import (
     variable,
     whole,
 )
-from linkis_ecm.process.forms import HOST_PORT, NAMESPACE, NAMESPACES, ORIGIN, SERVICE
+from linkis_ecm.process.forms import HOST_PORT, LEASE, NAMESPACE, NAMESPACES, ORIGIN, SERVICE
 
 __all__ = ["OperatorSettings", "SettingsError", "from_environment"]
 
@@ -67,6 +67,21 @@ class OperatorSettings(KeySettings):
     namespace: Annotated[
         str, NAMESPACE, variable("ECM_POD_NAMESPACE", "The operator's own namespace, where its Lease is.")
     ] = "default"
+    lease_name: Annotated[
+        str,
+        LEASE,
+        variable("ECM_LEASE_NAME", "The Lease of this installation: two in one namespace need two."),
+    ] = "linkis-ecm-operator"
+    adopt_instances: Annotated[
+        tuple[str, ...],
+        names(r"[^\s,]{1,253}", "ECM_INSTANCE"),
+        variable(
+            "ECM_ADOPT_INSTANCES",
+            "Values of ECM_INSTANCE whose engines this installation takes over: its former names. Without it, engines"
+            " that another installation has accepted are left alone.",
+            default="none",
+        ),
+    ] = ()
     identity: Annotated[
         str, variable("ECM_POD_NAME", "The name of this replica in the Lease.", default="the host's name")
     ] = Field(default_factory=socket.gethostname)

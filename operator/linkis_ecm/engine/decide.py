@@ -67,6 +67,14 @@ START: tuple[Rule, ...] = (
 
 def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     """The decision for one engine; see the module's text."""
+    if settings.ownership.is_foreign(s.engine):
+        return _left_alone(s)
+    if s.pod is not None and not s.engine.text("podName") and settings.ownership.is_foreign_pod(s.pod):
+        if not settings.ownership.has_accepted(s.engine):
+            # Another installation made the pod and is about to write that it has accepted the engine.
+            return _left_alone(s)
+        # We were first to write. The other one's pod goes before ours is made.
+        s = replace(s, pod=None, other_pods=(*s.other_pods, s.pod))
     if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
         # There is no agent, so neither a report nor silence means anything.
         s = replace(s, report=None, silence=None)
@@ -77,6 +85,12 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
     for amend in AMENDMENTS:
         outcome = amend(case, outcome)
     return _decision(case, outcome)
+
+
+def _left_alone(s: Snapshot) -> Decision:
+    """Another installation's engine: nothing is written, made, deleted or asked."""
+    state, reason = s.engine.state or EngineState.STARTING, s.engine.text("reason")
+    return Decision(state=state, reason=reason, patch={}, actions=(), deadline=None, record=None, stop=None)
 
 
 def _rules(case: Situation) -> tuple[Rule, ...]:
@@ -154,6 +168,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
     same = (
         desired["engineState"] == current.get("engineState")
         and desired["reason"] == current.get("reason")
+        and desired["ecmInstance"] == s.engine.owner
         and desired["attempt"] == (current.get("attempt") or 0)
         and desired.get("agentKey") == current.get("agentKey")
         and current.get("observedGeneration") == s.engine.generation

@@ -11,6 +11,7 @@ from typing import Any
 
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.limits import Refusal
+from linkis_ecm.engine.ownership import Ownership
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef
@@ -25,6 +26,8 @@ class Settings:
 
     ecm_instance: str
     pod: launch.PodSettings
+    # Names of installations whose engines this one takes over: its own former names.
+    adopted: frozenset[str] = frozenset()
     # A change between Idle and Busy is written to the API only if it lasts longer than this.
     idle_busy_hold: timedelta = timedelta(seconds=1)
     # The same for a drain. A kubelet checks for ended containers once a second, so a quick drain takes up to 1.5 s.
@@ -38,6 +41,10 @@ class Settings:
     ask_interval: timedelta = timedelta(seconds=5)
     # The ids of the master keys that this operator has; None: not known.
     key_ids: frozenset[str] | None = None
+
+    @property
+    def ownership(self) -> Ownership:
+        return Ownership(self.ecm_instance, self.adopted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class PodSettings:
     """The operator's settings for every engine's pod."""
 
     report_url: str
+    # The installation's name, for the label of its pods; "" for none.
+    instance: str = ""
     service: str = "linkis-engines"
     report_period: float = 10.0
     # EngineConns are checked by the chart's admission policy: their authors were asked for a priority class.

@@ -9,6 +9,9 @@ AGENT_PORT = 9105
 MANAGED_BY = "linkis-ecm"
 # Of an engine's pod: whose ticket it has.
 TICKET_ANNOTATION = "linkis.apache.org/ticket-id"
+# Of a pod: which installation made it (hashed). The same name is the annotation by which the author of an EngineConn
+# names the installation that is to accept it (as it is).
+INSTANCE = "linkis.apache.org/ecm-instance"
 # One selector for the pod reflector, the headless Service and the network policy.
 POD_SELECTOR = "app.kubernetes.io/managed-by=linkis-ecm,app.kubernetes.io/component=engine"
 

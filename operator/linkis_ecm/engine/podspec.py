@@ -14,7 +14,7 @@ from typing import Any
 
 from linkis_ecm.engine import launch, overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
-from linkis_ecm.engine.names import MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
+from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
@@ -176,7 +176,7 @@ def build_pod(
         "metadata": {
             "name": name,
             "namespace": engine.namespace,
-            "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt),
+            "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt, settings.instance),
             "annotations": overlay.get("annotations", {})
             | {TICKET_ANNOTATION: ticket}
             | launch.pod_annotations(launched),
@@ -217,8 +217,10 @@ def _owner(engine: EngineView) -> dict[str, Any]:
     }
 
 
-def _labels(engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSpec, attempt: int) -> dict[str, str]:
-    return {
+def _labels(
+    engine: EngineView, spec: EngineConnSpec, plugin: EngineConnPluginSpec, attempt: int, instance: str
+) -> dict[str, str]:
+    return ({INSTANCE: label_hash(instance)} if instance else {}) | {
         "app.kubernetes.io/name": f"engine-{plugin.engine_type}".replace("_", "-"),
         "app.kubernetes.io/instance": label_hash(engine.name),
         "app.kubernetes.io/version": label_hash(plugin.engine_version),

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
-from linkis_ecm.engine.names import TICKET_ANNOTATION
+from linkis_ecm.engine.names import INSTANCE, TICKET_ANNOTATION
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.engineconn import EngineConnSpec, Launch
@@ -75,6 +75,8 @@ class PodView:
     launch: Launch | None = None
     # The engine's ticket, as the operator wrote it.
     ticket: str = ""
+    # The label with the installation that made it; "" where there is none.
+    instance: str = ""
 
     @property
     def ended(self) -> bool:
@@ -98,6 +100,13 @@ class EngineView:
     status: Mapping[str, Any]
     # A gateway gave it to an asker (engine/matching.py).
     claim: Claim | None = None
+    # The installation that is to accept it, by its annotation; "" for any.
+    wanted_owner: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The installation that has accepted it; "" for none."""
+        return self.text("ecmInstance")
 
     @property
     def key(self) -> tuple[str, str]:
@@ -193,6 +202,7 @@ def engine_view(body: Mapping[str, Any], *, epoch: datetime) -> EngineView:
         invalid=invalid,
         status=_mapping(body.get("status")),
         claim=parse_claim(_mapping(meta.get("annotations")).get(CLAIM_ANNOTATION)),
+        wanted_owner=str(_mapping(meta.get("annotations")).get(INSTANCE) or ""),
     )
 
 
@@ -253,6 +263,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
+        instance=str(_mapping(meta.get("labels")).get(INSTANCE) or ""),
     )
 
 

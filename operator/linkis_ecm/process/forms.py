@@ -36,6 +36,12 @@ def _service(text: str) -> str:
     return text
 
 
+def _lease(text: str) -> str:
+    if not re.fullmatch(_LABEL, text):
+        raise ValueError(f"is {shown_value(text)}: write a Lease's name of lower-case letters, digits and '-'")
+    return text
+
+
 def _host_port(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(_HOST, host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
@@ -71,6 +77,7 @@ NAMESPACE = Form("a namespace", _namespace)
 NAMESPACES = names(_LABEL, "namespace")
 USERS = names(rf"(?=.{{1,{USER_MAX}}}$){USER_PATTERN.strip('^$')}", "user name of Linkis")
 SERVICE = Form("a Service's name", _service)
+LEASE = Form("a Lease's name", _lease)
 HOST_PORT = Form("host:port", _host_port)
 HTTP_URL = Form("URL", _http_url)
 ORIGIN = Form("URL of scheme, host and port", _origin)

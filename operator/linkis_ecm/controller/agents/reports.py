@@ -20,7 +20,7 @@ import orjson
 from aiohttp import web
 
 from linkis_ecm.controller.agents.pod_tokens import KeysUnavailableError, PodClaims, PodTokens, TokenError
-from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.engine.agent_report import NUMBER_MAX, InvalidReportError, as_object, number, parse_report, state, text
@@ -153,17 +153,12 @@ class Reports:
             return Reply(401, "the key is not this engine's")
         if (busy := self._not_now(enrolment.pod_uid)) is not None:
             return busy
-        engine = self._cache.engines.get(key)
-        if engine is None or engine.uid != uid:
-            return Reply(404, "no such engine is known (yet)")
-        if attempt != current_attempt(engine):
-            return Reply(409, "another attempt of this engine is current")
-        pod = self._cache.pod_of(engine)
-        if pod is None or pod.uid != enrolment.pod_uid:
-            return Reply(404, "no such pod of this engine is known (yet)")
+        engine = self._engine(key, enrolment)
+        if isinstance(engine, Reply):
+            return engine
         known = self._known(engine, enrolment.pod_uid)
         if known is not None and known.nonce != enrolment.nonce:
-            log.warning("%s: a second agent of pod %s reports and is refused", engine.key, pod.name)
+            log.warning("%s: a second agent of pod %s is refused", engine.key, enrolment.pod_uid)
             return Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
         ref = self._ref(known, enrolment, master)
         reply = self._take(engine, body, (attempt, sequence), ref)
@@ -172,6 +167,20 @@ class Reports:
             made = next((m for m in self._master_keys if key_id(m) == ref.key_id), master)
             return Reply(200, key=agent_key(made, enrolment))
         return reply
+
+    def _engine(self, key: Key, enrolment: Enrolment) -> EngineView | Reply:
+        """The engine whose current pod an agent says that it is in; else why it is not taken."""
+        engine = self._cache.engines.get(key)
+        if engine is None or engine.uid != enrolment.uid:
+            return Reply(404, "no such engine is known (yet)")
+        if self._reconciler.is_foreign(engine):
+            return Reply(421, f"this engine is another installation's: {engine.owner or engine.wanted_owner}")
+        if enrolment.attempt != current_attempt(engine):
+            return Reply(409, "another attempt of this engine is current")
+        pod = self._cache.pod_of(engine)
+        if pod is None or pod.uid != enrolment.pod_uid:
+            return Reply(404, "no such pod of this engine is known (yet)")
+        return engine
 
     def _not_now(self, pod_uid: str) -> Reply | None:
         """Why no report of that pod, which has proved itself, is taken now, if so."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.controller.reconciler import Reconciler
+from linkis_ecm.engine.view import PodView
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import PODS
 from linkis_ecm.model.record import EngineRecord
@@ -45,6 +46,7 @@ class Audit:
         reconciler: Reconciler,
         rows: AuditedRows,
         clock: Callable[[], float],
+        is_foreign: Callable[[PodView], bool],
         metrics: Metrics,
     ) -> None:
         self._client = client
@@ -52,6 +54,7 @@ class Audit:
         self._reconciler = reconciler
         self._rows = rows
         self._clock = clock
+        self._is_foreign = is_foreign
         self._drift = metrics.drift
         self._orphans: set[str] = set()
         self._rows_off: dict[str, str] = {}
@@ -77,7 +80,7 @@ class Audit:
     async def _pods(self) -> int:
         """Delete pods whose engine does not exist. The garbage collector takes seconds, so only the second audit
         acts."""
-        orphans = {pod.uid: pod for pod in self._cache.orphans() if not pod.deleting}
+        orphans = {pod.uid: pod for pod in self._cache.orphans() if not (pod.deleting or self._is_foreign(pod))}
         removed = 0
         for uid, pod in orphans.items():
             if uid not in self._orphans:

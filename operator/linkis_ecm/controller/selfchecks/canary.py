@@ -15,6 +15,7 @@ from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import NAN, Metrics
+from linkis_ecm.engine.names import INSTANCE
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.engineconn import API_VERSION
@@ -60,6 +61,7 @@ class Canary:
         cache: Cache,
         rows: CanaryRows,
         namespace: str,
+        instance: str,
         on_watch_stalled: Callable[[], Awaitable[None]],
         rng: random.Random,
         metrics: Metrics,
@@ -70,6 +72,7 @@ class Canary:
         self._cache = cache
         self._rows = rows
         self._namespace = namespace
+        self._instance = instance
         self._on_watch_stalled = on_watch_stalled
         self._rng = rng
         self._metrics = metrics
@@ -140,7 +143,8 @@ class Canary:
     async def _create(self) -> tuple[Key, str]:
         name = f"{NAME}-{self._rng.getrandbits(40):010x}"
         body = {
-            "apiVersion": API_VERSION, "kind": "EngineConn", "metadata": {"name": name, "namespace": self._namespace},
+            "apiVersion": API_VERSION, "kind": "EngineConn",
+            "metadata": {"name": name, "namespace": self._namespace, "annotations": {INSTANCE: self._instance}},
             "spec": {
                 "engineType": ENGINE_TYPE, "user": USER, "creator": "ECM", "desiredState": "Stopped",
                 "ttlAfterFinished": "1s",
