@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.names import INSTANCE, label_hash
-from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, LEASES, PODS
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.world import NAMESPACE, Running, Script, World
 
@@ -36,9 +37,9 @@ def owner(world: World, name: str) -> str:
     return str(world.status(name).get("ecmInstance", ""))
 
 
-def assert_one_owner_and_one_pod(world: World, name: str) -> None:
-    (pod,) = world.pods(name)
-    assert pod["metadata"]["labels"][INSTANCE] == label_hash(owner(world, name))
+def assert_one_owner_and_one_pod(world: World, name: str, pods: int = 1) -> None:
+    made = [pod["metadata"]["labels"][INSTANCE] for pod in world.pods(name)]
+    assert made == [label_hash(owner(world, name))] * pods
     rows = [row for row in world.rows.rows.values() if row.name == name]
     assert [row.ecm_instance for row in rows] == [owner(world, name)]
 
@@ -52,29 +53,32 @@ async def test_of_two_installations_one_accepts_an_engine(world: World, seed: in
     for instance, changes in NAMES.items():
         running[instance] = await world.start(instance, **changes)
     names = [f"e{n}" for n in range(50)]
+    # These never get a pod: the first status alone says whose they are.
+    stopped = {name for name in names if rng.random() < 0.3}
     for name in names:
         await asyncio.sleep(rng.choice([0, 0, rng.uniform(0, 0.1)]))
-        world.create(name, Script(start=rng.uniform(0, 0.3), ready=rng.uniform(0, 0.3)))
+        spec = {"desiredState": "Stopped"} if name in stopped else {}
+        world.create(name, Script(start=rng.uniform(0, 0.3), ready=rng.uniform(0, 0.3)), **spec)
         if seed % 2 and rng.random() < 0.1:
             instance = rng.choice(list(NAMES))
             await world.crash(running[instance])
             running[instance] = await world.start(f"{instance}-{name}", **NAMES[instance])
     for name in names:
-        await world.until_state(name, "Idle", 120)
+        await world.until_state(name, "Success" if name in stopped else "Idle", 120)
     owners = {name: owner(world, name) for name in names}
     assert set(owners.values()) <= set(NAMES)
     for name in names:
-        assert_one_owner_and_one_pod(world, name)
-    assert len(world.pods_made) == len(set(world.pods_made)) == 50
-    await asyncio.sleep(200)
-    assert {world.state(name) for name in names} == {"Idle"}
+        assert_one_owner_and_one_pod(world, name, pods=0 if name in stopped else 1)
+    assert len(world.pods_made) == len(set(world.pods_made)) == 50 - len(stopped)
+    await asyncio.sleep(100)
+    assert {world.state(name) for name in set(names) - stopped} == {"Idle"}
     assert {name: owner(world, name) for name in names} == owners
 
 
 async def test_an_installation_leaves_anothers_engines_alone(world: World) -> None:
     first = await world.start(**A)
     for name in ("live", "settled", "stopped"):
-        world.create(name, ttlAfterFinished="10m", idleTimeout="20m")
+        world.create(name, ttlAfterFinished="2m", idleTimeout="2m")
         await world.until_state(name, "Idle")
     world.edit("settled", desiredState="Stopped")
     await world.until_state("settled", "Success")
@@ -83,7 +87,7 @@ async def test_an_installation_leaves_anothers_engines_alone(world: World) -> No
     await world.until(second.parts.reconciler.leading.is_set)
     world.edit("stopped", desiredState="Stopped")
     writes, status = world.writes(), world.status("live")
-    await asyncio.sleep(3600)
+    await asyncio.sleep(300)
     await second.parts.resync.run_once()
     await second.parts.resync.end_absent_rows()
     await second.parts.audit.run_once()
@@ -193,3 +197,42 @@ async def test_an_orphan_pod_of_another_installation_is_left_alone(world: World)
         await running.parts.audit.run_once()
         await asyncio.sleep(5)
     assert [pod["metadata"]["name"] for pod in world.cluster.all(PODS)] == ["theirs"]
+
+
+async def test_an_overlap_is_told_once_in_log_event_and_metric(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    first = await world.start("a", **A)
+    for name in ("e0", "e1"):
+        world.create(name)
+        await world.until_state(name, "Idle")
+    await world.crash(first)
+    second = await world.start("b", **B)
+    await world.until(second.parts.reconciler.leading.is_set)
+    for _ in range(3):
+        assert await second.parts.overlap.check() == {(NAMESPACE, "ecm:9102"): 2}
+    told = [line for line in caplog.messages if "belong to the installation 'ecm:9102'" in line]
+    assert len(told) == 1
+    assert "ECM_ADOPT_INSTANCES" in told[0]
+    await world.until(lambda: any(e["reason"] == "ForeignEngines" for e in world.cluster.all(EVENTS)))
+    (event,) = [e for e in world.cluster.all(EVENTS) if e["reason"] == "ForeignEngines"]
+    assert (event["regarding"]["kind"], event["type"], event["note"]) == ("Namespace", "Warning", told[0])
+    assert second.parts.metrics.registry.get_sample_value("ecm_foreign_engines") == 2
+    # An installation of its own namespaces says nothing.
+    third = await world.start("c", **A)
+    assert await third.parts.overlap.check() == {}
+
+
+async def test_a_replica_that_waits_says_for_whom(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    first = await world.start("first")
+    await world.until(first.parts.reconciler.leading.is_set)
+    await world.start("second")
+    await asyncio.sleep(30)
+    waits = [line for line in caplog.messages if "second waits" in line]
+    assert waits == ["lease default/linkis-ecm-operator: second waits, first holds it"]
+
+
+async def test_two_installations_in_one_namespace_have_a_lease_each(world: World) -> None:
+    for instance, changes in NAMES.items():
+        await world.start(instance, **changes)
+    await world.until(lambda: all(one.parts.reconciler.leading.is_set() for one in world.operators))
+    assert {lease["metadata"]["name"] for lease in world.cluster.all(LEASES)} == {"linkis-ecm-operator", "b-operator"}

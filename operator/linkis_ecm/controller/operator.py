@@ -34,6 +34,7 @@ from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
+from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.settings import OperatorSettings
@@ -159,7 +160,11 @@ class Operator:
         )  # fmt: skip
         self.resync = Resync(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
-            namespaces=settings.watch_namespaces, clock=clock, rng=rng, audit=self.audit.run_once,
+            namespaces=settings.watch_namespaces, clock=clock, rng=rng,
+            audit=self._check_and_audit,
+        )  # fmt: skip
+        self.overlap = Overlap(
+            client=client, own=settings.ecm_instance, foreign=self.reconciler.foreign_engines, recorder=self.recorder,
         )  # fmt: skip
         self.uploads = Uploads(
             cache=self.cache, keeper=self.keeper, master_keys=master_keys, file_max=settings.archive_file_max,
@@ -265,13 +270,19 @@ class Operator:
                 delay = min(delay * 2, 10.0)
 
     async def repair_rows(self) -> None:
-        """Once, when this replica starts to lead: end the rows of engines that were deleted while no operator ran."""
+        """Once, when this replica starts to lead: say where other installations have engines, and end the rows of
+        engines that were deleted while no operator ran."""
         await self.leading.wait()
+        await self.overlap.check()
         try:
             await self.resync.end_absent_rows()
         except Exception:
             # The database may be down. The periodic resync does it later.
             log.exception("rows of engines that are gone could not be ended")
+
+    async def _check_and_audit(self) -> None:
+        await self.overlap.check()
+        await self.audit.run_once()
 
     async def wait_pods_synced(self) -> None:
         """Wait until pods were listed in each watched namespace."""

@@ -75,6 +75,8 @@ class Lease:
         self._read_at = 0.0
         self._held_until: float | None = None
         self._started = False
+        # The holder that was logged last: a replica that waits says once for whom.
+        self._logged = ""
 
     @property
     def held(self) -> bool:
@@ -158,11 +160,17 @@ class Lease:
                 spec = self._own_spec(transitions=changes + (self.holder != self.identity))
                 await self._write(spec, timeout=timeout)
             else:
+                self._log_holder()
                 return
         except Conflict:
             # Another contender was faster. The next read shows which one.
             return
         self._renewed(began)
+
+    def _log_holder(self) -> None:
+        if self.holder != self._logged:
+            self._logged = self.holder
+            log.info("lease %s/%s: %s waits, %s holds it", self._namespace, self._name, self.identity, self.holder)
 
     async def _read(self, timeout: float) -> None:
         try:
@@ -208,7 +216,7 @@ class Lease:
         # If the answer is too late to be of use, the next read finds our own name.
         if self._started or not self.remaining:
             return
-        self._started = True
+        self._started, self._logged = True, ""
         self._metrics.changes.labels("gained").inc()
         log.info("lease %s: held by %s", self._name, self.identity)
         self._on_started()
