@@ -22,6 +22,8 @@ from tools.render import render
 
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "helm/linkis-ecm")
+# Without a cluster to look it up in, the chart makes no Secret (test_chart_secret.py).
+SECRET = ("--set", "auth.existingSecret=x-auth")
 MODES = {
     "embedded": [],
     "with a database": ["--set", "database.url=mysql+pymysql://u:p@db:3306/linkis", "--set", "operator.replicas=2"],
@@ -34,7 +36,7 @@ MODES = {
 
 def template(*arguments: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [str(helm()), "template", "x", CHART, "--namespace", "ns", *arguments],
+        [str(helm()), "template", "x", CHART, "--namespace", "ns", *SECRET, *arguments],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     return [document for document in yaml.safe_load_all(done.stdout) if document]
@@ -42,7 +44,11 @@ def template(*arguments: str) -> list[dict[str, Any]]:
 
 def refusal(*arguments: str) -> str:
     done = subprocess.run(
-        [str(helm()), "template", "x", CHART, *arguments], capture_output=True, text=True, check=False, timeout=60
+        [str(helm()), "template", "x", CHART, *SECRET, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode != 0
     return done.stderr

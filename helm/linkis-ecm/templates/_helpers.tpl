@@ -121,7 +121,16 @@ affinity: {{ toYaml . | nindent 2 }}
   value: {{ ternary "" (include "ecm.engineNames" .) .Values.clusterWide | quote }}
 - name: ECM_TOKEN_KEY_FILE
   value: /etc/linkis-ecm/auth/token-key
+{{- if .Values.auth.previousTokenKey }}
+- name: ECM_PREVIOUS_TOKEN_KEY_FILE
+  value: /etc/linkis-ecm/auth/previous-token-key
 {{- end }}
+{{- end }}
+
+{{- /* What is mounted of the auth Secret, besides the gateway's tokens. */}}
+{{- define "ecm.keys" -}}token-key{{ if .Values.auth.previousTokenKey }},previous-token-key{{ end }}{{- end }}
+
+{{- define "ecm.leaseName" -}}{{ include "ecm.name" . }}-operator{{- end }}
 
 {{- /* The database and the archive, for the operator. */}}
 {{- define "ecm.storeEnv" -}}
@@ -189,7 +198,7 @@ affinity: {{ toYaml . | nindent 2 }}
 
 {{- define "ecm.operatorVolumes" -}}
 {{- /* Not tokens.json: the operator calls no gateway. */}}
-{{- include "ecm.volumes" (dict "root" . "keys" (list "token-key")) }}
+{{- include "ecm.volumes" (dict "root" . "keys" (include "ecm.keys" . | splitList ",")) }}
 {{- if not .Values.archive.url }}
 - name: archive
 {{- include "ecm.claim" (dict "persistence" .Values.archive.persistence "name" (printf "%s-archive" (include "ecm.name" .))) }}
@@ -201,7 +210,7 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 
 {{- define "ecm.gatewayVolumes" -}}
-{{- include "ecm.volumes" (dict "root" . "keys" (list "token-key" "tokens.json")) }}
+{{- include "ecm.volumes" (dict "root" . "keys" (append (include "ecm.keys" . | splitList ",") "tokens.json")) }}
 {{- if and (not .Values.archive.url) (include "ecm.gatewayArchive" .) }}
 - name: archive
 {{- include "ecm.claim" (dict "persistence" .Values.archive.persistence "name" (printf "%s-archive" (include "ecm.name" .))) }}
@@ -286,6 +295,12 @@ affinity: {{ toYaml . | nindent 2 }}
       value: {{ .Values.admission.enabled | quote }}
     - name: ECM_PROTECTED_OBJECTS
       value: {{ include "ecm.protected" . }}
+    - name: ECM_LEASE_NAME
+      value: {{ include "ecm.leaseName" . }}
+    {{- with .Values.adoptInstances }}
+    - name: ECM_ADOPT_INSTANCES
+      value: {{ join "," . | quote }}
+    {{- end }}
     - name: ECM_CANARY
       value: {{ ternary "1" "0" .Values.canary | quote }}
     {{- with .Values.operator.extraEnv }}{{ toYaml . | nindent 4 }}{{- end }}
