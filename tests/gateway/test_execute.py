@@ -91,6 +91,7 @@ async def test_a_big_result_is_passed_on_whole_inside_its_message(gw: Harness) -
     [
         ({"engineState": "Starting"}, "is Starting: wait until it is Idle"),
         ({"engineState": "ShuttingDown"}, "is ShuttingDown and takes no more code: create another"),
+        ({"reason": "KeyMismatch"}, "does not have the key that the engine's agent was given"),
         ({"engineState": "Success", "reason": "StoppedByUser"}, "has ended (Success, StoppedByUser): create another"),
         ({"engineState": "Failed", "reason": "OOMKilled"}, "has ended (Failed, OOMKilled): create another"),
     ],

@@ -143,3 +143,25 @@ async def test_an_engine_that_is_about_to_be_culled_is_not_given_out(world: Worl
         world.agent("e").become("Idle", lastTaskEnded=loop_now().timestamp())
         await world.until_state("e", "Idle")
         assert await claims.claim_free_engine(WANTED) is not None
+
+
+async def test_an_engine_whose_key_is_not_here_is_given_to_nobody(world: World) -> None:
+    await idle(world, "mine", "theirs", "lost")
+    await world.crash(world.operators[0])
+    async with gateway(world, "a") as (engines, _):
+        mine = engines.get((NAMESPACE, "mine"))
+        assert mine is not None
+        claims = Claims(
+            world.server.client(), engines, PluginCache(), new_id=lambda: "a", clock=loop_now,
+            has_key=lambda engine: engine.name != "theirs",
+        )  # fmt: skip
+        world.cluster.patch(
+            ENGINECONNS, "lost", {"status": {"reason": "KeyMismatch"}}, namespace=NAMESPACE, subresource="status"
+        )
+        await world.until(lambda: (lost := engines.get((NAMESPACE, "lost"))) and lost.reason == "KeyMismatch")
+        lost = engines.get((NAMESPACE, "lost"))
+        assert lost is not None
+        assert (lost.usable, mine.usable) == (False, True)
+        assert [engine.name for engine, _ in claims.explain(WANTED)] == ["mine"]
+        taken = [await claims.claim_free_engine(WANTED) for _ in range(2)]
+    assert [engine.name if engine is not None else None for engine in taken] == ["mine", None]

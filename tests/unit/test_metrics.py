@@ -124,7 +124,7 @@ def test_a_label_that_users_fill_has_a_bounded_number_of_values() -> None:
 def test_values_that_no_object_has_any_more_make_room_for_real_ones() -> None:
     metrics = Metrics()
     engines = {("ns", f"junk{number}"): engine(f"junk{number}") for number in range(2 * VALUES_MAX)}
-    metrics.watch_engines(engines)
+    metrics.watch_engines(engines.values)
     metrics.registry.text()
     for one in engines.values():
         metrics.ends.labels("Completed", *metrics.labels_of(one)).inc()

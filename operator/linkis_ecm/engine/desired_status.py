@@ -20,7 +20,7 @@ MESSAGE_MAX = 16384
 # The fields that later passes decide by. None holds a value that an agent or a user chose.
 ESSENTIAL = (
     "engineState", "stateSince", "reason", "observedGeneration", "attempt", "nextAttemptAt", "podName", "ticketId",
-    "readyTime", "finishedTime",
+    "readyTime", "finishedTime", "ecmInstance",
 )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def build_app(
         results=results,
         archive=archive,
         em=EcmStateStore(cluster, settings.own_namespace),
-        claims=Claims(cluster, engines, plugins, new_id=new_id, clock=clock),
+        claims=Claims(cluster, engines, plugins, new_id=new_id, clock=clock, has_key=link.has_key),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,

@@ -94,6 +94,11 @@ class AgentLink:
             total=None, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
         )
 
+    def has_key(self, engine: KnownEngine) -> bool:
+        """Whether the engine's agent, if one has enrolled, has a key that this gateway can compute."""
+        ref = engine.agent_key
+        return ref is None or key_of(self._master_keys, ref, engine.uid, engine.attempt) is not None
+
     async def ask(
         self,
         engine: KnownEngine,

@@ -28,6 +28,7 @@ from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, Conflict, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
+from linkis_ecm.model import reasons
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,15 @@ class Claims:
         *,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
+        has_key: Callable[[KnownEngine], bool] = lambda _: True,
     ) -> None:
         self._cluster = cluster
         self._engines = engines
         self._plugins = plugins
         self._new_id = new_id
         self._clock = clock
+        # Whether this gateway can reach the engine's agent: one of another installation is given to nobody here.
+        self._has_key = has_key
         # The uids that calls of this process are claiming now. Other calls skip them and so avoid a Conflict.
         self._being_claimed: set[str] = set()
 
@@ -64,7 +68,7 @@ class Claims:
 
     async def claim_free_engine(self, required: Requirements) -> KnownEngine | None:
         """A free engine that is the caller's from now on, or None where none is left. Raises Refused."""
-        sized = (with_sizes(self._plugins, engine) for engine in self._engines if engine.user == required.user)
+        sized = (with_sizes(self._plugins, engine) for engine in self._engines if self._offers(engine, required))
         for engine in fitting(sized, required, self._clock()):
             if engine.uid in self._being_claimed:
                 continue
@@ -82,9 +86,13 @@ class Claims:
 
         It says nothing of other users' engines.
         """
-        own = [engine for engine in self._engines if engine.user == required.user and not engine.is_final]
+        own = [engine for engine in self._engines if self._offers(engine, required) and not engine.is_final]
         own.sort(key=lambda engine: (engine.created, engine.key), reverse=True)
         return [(engine, self._judge(engine, required)) for engine in own[:EXPLAINED_MAX]]
+
+    def _offers(self, engine: KnownEngine, required: Requirements) -> bool:
+        lost = engine.reason == reasons.KEY_MISMATCH.name
+        return engine.user == required.user and not lost and self._has_key(engine)
 
     def _judge(self, engine: KnownEngine, required: Requirements) -> Verdict:
         return verdict(with_sizes(self._plugins, engine), required, self._clock())

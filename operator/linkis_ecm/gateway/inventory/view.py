@@ -13,7 +13,7 @@ from typing import Any
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.times import since_accepted
-from linkis_ecm.model import formats
+from linkis_ecm.model import formats, reasons
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.states import AVAILABLE, FINAL, RECORD_FINAL, EngineState
 
@@ -102,6 +102,8 @@ class KnownEngine:
     @property
     def usable(self) -> bool:
         """Whether the engine is ready and does not end."""
+        if self.reason == reasons.KEY_MISMATCH.name:
+            return False
         return self.state in AVAILABLE and (bool(self.address) or not self.has_agent) and not self.is_ending
 
     @property

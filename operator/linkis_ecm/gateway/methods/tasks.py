@@ -33,6 +33,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import Observation, belongs, settled, with_report
 from linkis_ecm.gateway.methods.event_lines import EventBudget, events_of
+from linkis_ecm.model import reasons
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 
 EVENT_STREAM = "text/event-stream"
@@ -329,6 +330,8 @@ def code_refusal(engine: KnownEngine) -> Refused:
         return bad_request(f"{engine.title} is ShuttingDown and takes no more code: create another engine")
     if not engine.has_agent:
         return no_agent(engine)
+    if engine.reason == reasons.KEY_MISMATCH.name:
+        return bad_request(f"{engine.title}: {reasons.KEY_MISMATCH.sentence} {reasons.KEY_MISMATCH.remedy}")
     return bad_request(f"{engine.title} is {engine.state}: wait until it is Idle, then send the code again")
 
 
