@@ -1,0 +1,96 @@
+"""Engines outlive a reinstall and a lost token key, on a real cluster."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.conftest import SETTINGS
+from tools.cluster.tools import helm, kubeconfig
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.installation import RELEASE, Installation, install
+from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_holds, until_state
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+# Over the 70 s after which a silent engine is lost.
+LONG = 90.0
+
+
+@pytest.fixture
+def engine(installation: Installation) -> Iterator[str]:
+    name = f"key-{uuid.uuid4().hex[:6]}"
+    body = {
+        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"engineType": "python", "user": "hadoop"},
+    }  # fmt: skip
+    kubectl.must("apply", "-f", "-", stdin=json.dumps(body))
+    until_state(name, "Idle")
+    yield name
+    kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+def secret_data() -> dict[str, str]:
+    data: dict[str, str] = kubectl.get("secret", f"{RELEASE}-auth", "-n", RELEASE_NAMESPACE)["data"]
+    return data
+
+
+def set_key(encoded: str) -> None:
+    """The token key as it is in the Secret, and both parts anew."""
+    patch = json.dumps({"data": {"token-key": encoded}})
+    kubectl.must("patch", "secret", f"{RELEASE}-auth", "-n", RELEASE_NAMESPACE, "--type", "merge", "-p", patch)
+    selector = f"app.kubernetes.io/instance={RELEASE}"
+    kubectl.must("rollout", "restart", "deployment", "-n", RELEASE_NAMESPACE, "-l", selector)
+    for name in ("operator", "gateway"):
+        kubectl.must("rollout", "status", f"deployment/{RELEASE}-{name}", "-n", RELEASE_NAMESPACE, "--timeout=120s")
+
+
+def always(what: str, holds: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert holds(), what
+        time.sleep(1)
+
+
+def test_a_reinstall_reaches_the_engines_that_ran_on(installation: Installation, engine: str) -> None:
+    before = secret_data()
+    done = subprocess.run(
+        [str(helm()), "uninstall", RELEASE, "-n", RELEASE_NAMESPACE, "--kubeconfig", str(kubeconfig()), "--wait"],
+        capture_output=True, text=True, check=True, timeout=180,
+    )  # fmt: skip
+    assert f"{RELEASE}-auth" in done.stdout, "it says what it has kept"
+    assert secret_data() == before
+    again = install(RELEASE_NAMESPACE, *SETTINGS)
+    assert secret_data() == before
+    manifest = subprocess.run(
+        [str(helm()), "get", "manifest", RELEASE, "-n", RELEASE_NAMESPACE, "--kubeconfig", str(kubeconfig())],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert before["token-key"] not in manifest
+    always("it lives on", lambda: status(engine).get("reason") == "KernelReady", LONG)
+    with again.forward() as port, Gateway("127.0.0.1", port, again.token) as gateway:
+        reply = gateway.execute(status(engine)["ticketId"], "print(6 * 7)")
+        assert reply.ok, reply.message
+
+
+def test_an_engine_whose_key_is_lost_lives_until_it_is_back(installation: Installation, engine: str) -> None:
+    key = secret_data()["token-key"]
+    try:
+        set_key(base64.b64encode(secrets.token_hex(24).encode()).decode())
+        seen = until_holds(
+            "the mismatch is told", lambda: status(engine), lambda s: s.get("reason") == "KeyMismatch", 60
+        )
+        (ready,) = [one for one in seen["conditions"] if one["type"] == "Ready"]
+        assert (seen["engineState"], ready["status"]) == ("Idle", "False")
+        always("it is not ended", lambda: status(engine).get("reason") == "KeyMismatch", LONG)
+    finally:
+        set_key(key)
+    until_holds("it is ready again", lambda: status(engine), lambda s: s.get("reason") == "KernelReady", 60)
