@@ -72,10 +72,11 @@ def _fast(steps: Steps) -> None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "tools.cluster", "packages", "mariadb-server")
     steps.run("helm", sys.executable, "-m", "tools.cluster", "binaries", "helm")
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
-    folders = [f"tests/{name}" for name in ("unit", "simulation", "store", "agent", "gateway", "client", "supply")]
+    names = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "supply")
+    folders = [f"tests/{name}" for name in names]
     measured = ("--cov", "--cov-report=")
     parallel = ("-n", "4", "--dist", "loadfile")
-    _pytest(steps, "unit, simulation, store, agent, gateway, client, supply", *parallel, *measured, *folders)
+    _pytest(steps, ", ".join(names), *parallel, *measured, *folders)
     # Not --cov-fail-under: the data of child processes that ended by a signal is combined here, and the table printed.
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 
