@@ -19,6 +19,9 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+# The folders of tests/: without a cluster, and those of foreign programs.
+FAST_FOLDERS = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "supply")
+FOREIGN_FOLDERS = ("judge", "browser")
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
@@ -72,11 +75,10 @@ def _fast(steps: Steps) -> None:
         steps.run("MariaDB from Debian", sys.executable, "-m", "tools.cluster", "packages", "mariadb-server")
     steps.run("helm", sys.executable, "-m", "tools.cluster", "binaries", "helm")
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
-    names = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "supply")
-    folders = [f"tests/{name}" for name in names]
+    folders = [f"tests/{name}" for name in FAST_FOLDERS]
     measured = ("--cov", "--cov-report=")
     parallel = ("-n", "4", "--dist", "loadfile")
-    _pytest(steps, ", ".join(names), *parallel, *measured, *folders)
+    _pytest(steps, ", ".join(FAST_FOLDERS), *parallel, *measured, *folders)
     # Not --cov-fail-under: the data of child processes that ended by a signal is combined here, and the table printed.
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 
@@ -96,8 +98,7 @@ def _foreign_clients(steps: Steps) -> None:
         "2",
         "--dist",
         "loadfile",
-        "tests/judge",
-        "tests/browser",
+        *(f"tests/{name}" for name in FOREIGN_FOLDERS),
     )
 
 
