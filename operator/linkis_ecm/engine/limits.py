@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from linkis_ecm.model.formats import parse_quantity
-from linkis_ecm.process.environment import Form
+from linkis_ecm.process.environment import Form, shown_value
 
 # Names of engines in a refusal: enough to choose one that can be stopped.
 NAMES_MAX = 10
@@ -159,7 +159,7 @@ def parse_limits(text: str) -> Limits:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(f"is {text[:100]!r}, which is no JSON: {_WRITE}") from None
+        raise ValueError(f"is {shown_value(text)}, which is no JSON: {_WRITE}") from None
     parts = _object(found, "it", {one.name for one in fields(Limits)})
     user = _amount(parts.get("user") or {}, "user", NOTHING)
     namespace = _amount(parts.get("namespace") or {}, "namespace", NOTHING)
