@@ -200,6 +200,13 @@ def test_no_model_makes_an_error_for_each_entry(method: Any, monkeypatch: pytest
     assert max(counts, default=0) <= 1500
 
 
+@pytest.mark.parametrize("encoding", ["identity", "UTF-8"])
+async def test_a_body_that_says_it_is_plain_is_taken(gw: Harness, encoding: str) -> None:
+    """Linkis's own client says UTF-8 there."""
+    answer = await post(gw, "executeCode", b"{}", Content_Encoding=encoding)
+    assert "engineId is missing" in answer.message
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x-unknown", "identity, gzip"])
 async def test_packed_bodies_are_refused_and_not_unpacked(gw: Harness, encoding: str) -> None:
     """Finding S8: 90 bodies of 36 KB took 2240 MiB."""

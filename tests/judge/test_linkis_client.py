@@ -23,7 +23,7 @@ from linkis_ecm.store.linkis import record
 from tests.judge.build import BUILD_SECONDS, judge
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness
-from tools.testkit.keys import agent_key_of
+from tools.testkit.keys import agent_key_of, key_status
 from tools.testkit.stores import store_in
 
 # Cold, the first of these tests builds the judge.
@@ -81,6 +81,7 @@ class Operator:
             "engineState": "Idle", "reason": "KernelReady", "message": "The kernel has answered: the engine runs code.",
             "engineType": "python", "engineVersion": "3.11", "serviceInstance": instance, "address": address,
             "attempt": 0, "ecmInstance": EM, "logDirSuffix": suffix,
+            "agentKey": key_status(KEY, item["metadata"]["uid"]),
         }  # fmt: skip
         self.gateway.cluster.put(item | {"status": status})
         self.remember(spec["user"], spec["ticketId"], service_instance=instance, log_dir_suffix=suffix)

@@ -25,6 +25,9 @@ from linkis_ecm.gateway.settings import KIB, MIB
 # of 8 MiB that is all brackets and commas would take 600 MiB.
 MAX_OBJECT_BYTES = 4 * MIB
 
+# Linkis's own client gives the charset as the encoding of what it sends (its DWSHttpClient), and packs nothing.
+PLAIN = frozenset({"identity", "utf-8"})
+
 
 async def arguments(call: Call, request: web.Request, method: Method) -> Any:
     """What the method's handler takes. Raises Refused."""
@@ -44,7 +47,7 @@ async def _read(call: Call, request: web.Request, method: Method, model: type[Ba
     if request.content_type != envelope.JSON:
         # A form of another site could send any other type with the caller's cookies.
         raise Refused("Content-Type must be application/json: send the header and a JSON object", http=415)
-    if any(name != "identity" for name in request.headers.getall("Content-Encoding", ())):
+    if any(name.lower() not in PLAIN for name in request.headers.getall("Content-Encoding", ())):
         # A few bytes would become any number: nothing here is unpacked.
         raise Refused("Content-Encoding is not taken: send the body as plain JSON", http=415, limit="encoding")
     body = await _read_body(call, request, method)
