@@ -7,8 +7,6 @@ engine. Must not know what the pod is allowed to do.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +14,12 @@ from typing import Any, Protocol
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import JWKRegistry, Key
+from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
 from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
 from linkis_ecm.kube.client import ApiError
+from linkis_ecm.process.jwt import public_key, unverified_part
 
 log = logging.getLogger(__name__)
 
@@ -102,21 +101,15 @@ class PodTokens:
         except ApiError as error:
             log.warning("the API server's keys cannot be had: %s", error)
             raise KeysUnavailableError from error
-        found = {}
-        for data in document.get("keys") or []:
-            try:
-                key = JWKRegistry.import_key(data)
-            except (JoseError, ValueError, TypeError, KeyError):
-                continue  # of a kind that is not taken
-            if isinstance(data.get("kid"), str):
-                found[data["kid"]] = key
-        self._keys, self._fetched = found, self._monotonic()
+        found = [key for data in document.get("keys") or [] if (key := public_key(data)) is not None]
+        self._keys = {key.kid: key for key in found if key.kid is not None}
+        self._fetched = self._monotonic()
 
     async def _key_of(self, token: str) -> Key:
-        try:
-            kid = jwt_header(token).get("kid")
-        except ValueError:
-            raise TokenError("the token is no JWT") from None
+        header = unverified_part(token, 0)
+        if header is None:
+            raise TokenError("the token is no JWT")
+        kid = header.get("kid")
         if not isinstance(kid, str):
             raise TokenError("the token names no key")
         async with self._lock:
@@ -133,17 +126,6 @@ class PodTokens:
                 raise KeysUnavailableError
             raise TokenError("the token is signed by a key that the API server does not have")
         return self._keys[kid]
-
-
-def jwt_header(token: str) -> Mapping[str, Any]:
-    """The header, not verified. Raises ValueError."""
-    part, dot, _ = token.partition(".")
-    if not dot:
-        raise ValueError
-    header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    if not isinstance(header, Mapping):
-        raise ValueError
-    return header
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

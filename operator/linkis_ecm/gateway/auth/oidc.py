@@ -7,7 +7,6 @@ or an address that the token itself names.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import re
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from joserfc import jwt
 from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, JoseError, MissingClaimError
-from joserfc.jwk import JWKRegistry, Key, RSAKey
+from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials
@@ -29,14 +28,13 @@ from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_toke
 from linkis_ecm.gateway.auth.users import is_user_name, user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
 from linkis_ecm.model import formats
+from linkis_ecm.process.jwt import public_key, unverified_part
 
 log = logging.getLogger(__name__)
 
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448"}
 )
-KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
-RSA_BITS = 2048  # NIST's least
 LEEWAY_SECONDS = 60
 KEYS_FRESH_SECONDS = 600.0
 KEYS_KEPT_SECONDS = 86400.0  # while the issuer is down
@@ -246,7 +244,7 @@ class IssuerKeys:
             log.warning("the keys of %s cannot be fetched: %s: %s", self._issuer, type(error).__name__, error)
             return
         # Also an empty list: an issuer withdraws all its keys this way.
-        self._keys = [key for data in found if (key := _public_key(data)) is not None]
+        self._keys = [key for data in found if (key := public_key(data)) is not None]
         self._fetched, self._failed = self._clock(), False
         log.info("fetched %d keys of %s", len(self._keys), self._issuer)
 
@@ -302,18 +300,6 @@ def unverified_issuer(token: str) -> str:
     return issuer if isinstance(issuer, str) else ""
 
 
-def unverified_part(token: str, number: int) -> dict[str, Any] | None:
-    """The header (0) or the claims (1) of a JWT, not verified; None where it is no JWT."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        part = json.loads(base64.urlsafe_b64decode(parts[number] + "=" * (-len(parts[number]) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    return part if isinstance(part, dict) else None
-
-
 def _is_user(name: str) -> bool:
     """Whether it is a Linkis user's name, or that of a service account, which is mapped to one."""
     return is_user_name(name) or _SERVICE_ACCOUNT.fullmatch(name) is not None
@@ -343,22 +329,6 @@ def _check_files(ca_file: str, token_file: str, *, urls: tuple[str, ...]) -> Non
         _read_token(token_file)
     except (OSError, ValueError) as error:
         raise ValueError(f"the OIDC token_file {token_file} cannot be read: {type(error).__name__}") from None
-
-
-def _public_key(data: Any) -> Key | None:
-    """A key that can verify signatures; None for other keys, of which a set may have any."""
-    if not isinstance(data, dict) or str(data.get("kty")) not in KEY_TYPES or "d" in data:
-        return None
-    try:
-        key = JWKRegistry.import_key(data)
-    except Exception as error:
-        # joserfc and cryptography raise many types, and one bad key must not disable the others.
-        log.warning("a key of the issuer cannot be used: %s", type(error).__name__)
-        return None
-    if isinstance(key, RSAKey) and key.raw_value.key_size < RSA_BITS:
-        log.warning("a key of the issuer has fewer than %d bits and does not count", RSA_BITS)
-        return None
-    return key
 
 
 def _fits(key: Key, algorithm: str) -> bool:
