@@ -27,8 +27,11 @@ from tools.testkit.keys import NONCE, enrolment_of
 # The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
 FILE_MAX = 4 << 20
 
-# What the query of an enrolled agent has besides.
-PROOF = {"podUid": enrolment_of(UID).pod_uid, "enrolment": NONCE}
+# The query of an enrolled agent.
+QUERY = {
+    "uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET,
+    "podUid": enrolment_of(UID).pod_uid, "enrolment": NONCE,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -146,15 +149,7 @@ def test_the_agents_end_fits_into_the_pods_time_after_the_grace() -> None:
 
 
 async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: Operator) -> None:
-    good = {
-        "uid": UID,
-        "attempt": "0",
-        "namespace": "lab",
-        "name": "first",
-        "ticket": TICKET,
-        "podUid": f"pod-{UID}",
-        "enrolment": NONCE,
-    }
+    good = QUERY
     other = "1c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
     async with aiohttp.ClientSession(operator.url) as session:
 
@@ -338,15 +333,7 @@ async def test_the_archive_keeps_the_latest_of_too_many_results(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evidence, "RESULTS_MAX", 3)
-    query = {
-        "uid": UID,
-        "attempt": "0",
-        "namespace": "lab",
-        "name": "first",
-        "ticket": TICKET,
-        "podUid": f"pod-{UID}",
-        "enrolment": NONCE,
-    }
+    query = QUERY
     headers = {"Authorization": f"Bearer {TOKEN}"}
     names = [f"result-{n:020x}.arrow" for n in range(5)]
     async with aiohttp.ClientSession(operator.url) as session:
@@ -376,15 +363,7 @@ async def test_a_result_makes_room_for_what_it_announces_and_no_more(
 ) -> None:
     monkeypatch.setattr(evidence, "RESULT_BYTES", 300)
     monkeypatch.setattr(evidence, "RESULTS_BYTES", 500)
-    query = {
-        "uid": UID,
-        "attempt": "0",
-        "namespace": "lab",
-        "name": "first",
-        "ticket": TICKET,
-        "podUid": f"pod-{UID}",
-        "enrolment": NONCE,
-    }
+    query = QUERY
     headers = {"Authorization": f"Bearer {TOKEN}"}
     names = [f"result-{n:020x}.arrow" for n in range(6)]
     async with aiohttp.ClientSession(operator.url) as session:
@@ -413,7 +392,7 @@ async def test_a_result_makes_room_for_what_it_announces_and_no_more(
 
 @pytest.fixture
 def query() -> dict[str, str]:
-    return {"uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET} | PROOF
+    return QUERY
 
 
 def refused_bytes(operator: Operator, kind: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretBytes, SecretStr
 
-from linkis_ecm.engine.limits import LIMITS_FORM, NO_LIMITS, Limits
+from linkis_ecm.engine.limits import NO_LIMITS, LimitsSetting
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
@@ -185,17 +185,7 @@ class OperatorSettings(KeySettings):
             default="8192",
         ),
     ] = 8192 * MIB
-    # Without figures of the installation any number would be a guess: the platform's own quotas hold.
-    limits: Annotated[
-        Limits,
-        LIMITS_FORM,
-        variable(
-            "ECM_LIMITS",
-            "How many engines, and how much cpu and memory, a user and a namespace may have at a time, as JSON: user"
-            " and namespace for all, users and namespaces for those named; 0: no limit.",
-            default="no limit",
-        ),
-    ] = NO_LIMITS
+    limits: LimitsSetting = NO_LIMITS
     canary: Annotated[
         bool,
         SWITCH,

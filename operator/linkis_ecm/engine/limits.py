@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from linkis_ecm.model.formats import parse_quantity
-from linkis_ecm.process.environment import Form, shown_value
+from linkis_ecm.process.environment import Form, shown_value, variable
 
 # Names of engines in a refusal: enough to choose one that can be stopped.
 NAMES_MAX = 10
@@ -171,7 +171,18 @@ def parse_limits(text: str) -> Limits:
     )
 
 
-LIMITS_FORM = Form("JSON", parse_limits)
+# Of operator and gateway alike: both must count by the same figures. Without those of the installation any number would
+# be a guess, so there is no limit then: the platform's own quotas hold.
+LimitsSetting = Annotated[
+    Limits,
+    Form("JSON", parse_limits),
+    variable(
+        "ECM_LIMITS",
+        "How many engines, and how much cpu and memory, a user and a namespace may have at a time, as JSON: user"
+        " and namespace for all, users and namespaces for those named; 0: no limit.",
+        default="no limit",
+    ),
+]
 
 
 def _by_name(found: Any, where: str, default: Amount) -> dict[str, Amount]:

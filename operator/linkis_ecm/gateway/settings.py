@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretBytes, SecretStr
 
-from linkis_ecm.engine.limits import LIMITS_FORM, NO_LIMITS, Limits
+from linkis_ecm.engine.limits import NO_LIMITS, LimitsSetting
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.process.environment import (
     KEY_FILE,
@@ -194,17 +194,7 @@ class Settings(KeySettings):
             default="none",
         ),
     ] = SecretStr("")
-    # Without figures of the installation any number would be a guess: the platform's own quotas hold.
-    limits: Annotated[
-        Limits,
-        LIMITS_FORM,
-        variable(
-            "ECM_LIMITS",
-            "How many engines, and how much cpu and memory, a user and a namespace may have at a time, as JSON: user"
-            " and namespace for all, users and namespaces for those named; 0: no limit.",
-            default="no limit",
-        ),
-    ] = NO_LIMITS
+    limits: LimitsSetting = NO_LIMITS
     # The agent's own limit, so that what passes here is not refused there.
     max_body_bytes: int = 8 * MIB
     # Of bodies and log pages, at a time: half of the chart's default memory limit is everything else's.

@@ -25,8 +25,8 @@ from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.engine.agent_report import NUMBER_MAX, InvalidReportError, as_object, number, parse_report, state, text
 from linkis_ecm.engine.facts import attempt as current_attempt
-from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id, master_of
+from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, key_id, key_of, master_of
 from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
@@ -164,8 +164,7 @@ class Reports:
         reply = self._take(engine, body, (attempt, sequence), ref)
         if reply.status == 204 and isinstance(given, PodClaims):
             # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
-            made = next((m for m in self._master_keys if key_id(m) == ref.key_id), master)
-            return Reply(200, key=agent_key(made, enrolment))
+            return Reply(200, key=key_of(self._master_keys, ref, uid, attempt) or "")
         return reply
 
     def _engine(self, key: Key, enrolment: Enrolment) -> EngineView | Reply:
@@ -208,11 +207,10 @@ class Reports:
 
     def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> Reply:
         attempt, sequence = order
-        if sequence > self._highest(engine, attempt):
+        previous, since = self._reconciler.last_report(engine), self._reconciler.since_report(engine)
+        if sequence > self._highest(previous, since, attempt):
             self._limits.labels("sequence").inc()
             return Reply(409, f"sequence is {sequence}, far beyond the last report's: count each report by one")
-        previous = self._reconciler.last_report(engine)
-        since = self._reconciler.since_report(engine)
         late = previous is not None and (previous.attempt, previous.sequence) >= order
         if late and (since is None or since < RESUME_AFTER):
             # Late or repeated: nothing new, except that the agent is alive.
@@ -221,9 +219,8 @@ class Reports:
         self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock(), agent_key=ref))
         return Reply(204)
 
-    def _highest(self, engine: EngineView, attempt: int) -> int:
+    def _highest(self, previous: Report | None, since: timedelta | None, attempt: int) -> int:
         """The highest sequence that a report may have now."""
-        previous, since = self._reconciler.last_report(engine), self._reconciler.since_report(engine)
         if previous is None or previous.attempt != attempt or since is None:
             return NUMBER_MAX
         tries = max(0.0, since.total_seconds()) * (self._per_second or BURST)
