@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from linkis_ecm.engine.limits import parse_limits
+from linkis_ecm.engine.admission.limits import parse_limits
 from tests.gateway.test_create import READY, TICKET, becomes
 from tests.gateway.test_linkis import LABELS, send
 from tools.testkit.gateways import Harness, engine_item

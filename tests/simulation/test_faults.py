@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from linkis_ecm.controller.worker import Result
+from linkis_ecm.controller.workloop.worker import Result
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Fault

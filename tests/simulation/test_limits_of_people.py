@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from linkis_ecm.engine.limits import parse_limits
+from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.kube.resources import EVENTS
 from tools.testkit.world import NAMESPACE, Script, World
 

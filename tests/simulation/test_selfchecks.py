@@ -10,7 +10,7 @@ import pytest
 
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.selfchecks.canary import Canary, CanaryError
-from linkis_ecm.controller.worker import Result
+from linkis_ecm.controller.workloop.worker import Result
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.states import EngineState
 from tools.testkit.world import NAMESPACE, World

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from linkis_ecm.controller.call_pool import ERROR_PAUSE, CallMetrics, CallPool, Share
+from linkis_ecm.controller.workloop.call_pool import ERROR_PAUSE, CallMetrics, CallPool, Share
 from linkis_ecm.kube.resources import NODES, PODS
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.world import Script, World

@@ -1,4 +1,4 @@
-"""The work loop with a toy kind, in virtual time: what every kind gets from `controller.worker`."""
+"""The work loop with a toy kind, in virtual time: what every kind gets from `controller.workloop.worker`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from linkis_ecm.controller.worker import (
+from linkis_ecm.controller.workloop.worker import (
     BACKOFF,
     NOT_ALLOWED_PAUSE,
     POISON_AFTER,

@@ -53,7 +53,7 @@ def test_the_direction_is_the_contracts() -> None:
     assert drawn == [*layers("linkis_ecm"), {"agent"}]
 
 
-@pytest.mark.parametrize("package", ["gateway", "agent"])
+@pytest.mark.parametrize("package", ["controller", "engine", "gateway", "agent"])
 def test_the_rooms_are_the_contracts_in_their_order(package: str) -> None:
     rows, known = table(f"### Rooms of the {package}"), layers(f"linkis_ecm.{package}")
     assert set().union(*rows) == set().union(*known)

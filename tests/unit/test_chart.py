@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from linkis_ecm.controller.settings import from_environment
+from linkis_ecm.engine.admission.limits import Amount, parse_limits
 from linkis_ecm.engine.launch import AGENT, container_ports
-from linkis_ecm.engine.limits import Amount, parse_limits
 from linkis_ecm.engine.names import AGENT_PORT, POD_SELECTOR
 from linkis_ecm.engine.podspec import USER_ID
 from linkis_ecm.gateway.settings import OidcSettings, read_settings

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.engine.limits import LIMITS, NO_LIMITS, Amount, Holder, Limits, amount, parse_limits, refusal
+from linkis_ecm.engine.admission.limits import LIMITS, NO_LIMITS, Amount, Holder, Limits, amount, parse_limits, refusal
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.view import pod_view
 from linkis_ecm.model import reasons

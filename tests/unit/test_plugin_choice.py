@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.controller.cache import Cache
-from linkis_ecm.engine.plugin_choice import choose_plugin
+from linkis_ecm.engine.admission.plugin_choice import choose_plugin
 from linkis_ecm.gateway.inventory.cache import PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
 from linkis_ecm.model.engineconn import EngineConnSpec

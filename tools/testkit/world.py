@@ -19,8 +19,8 @@ from linkis_ecm.controller.agents.pod_tokens import PodClaims
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.engine.admission.limits import NO_LIMITS
 from linkis_ecm.engine.decision import KeyRefused
-from linkis_ecm.engine.limits import NO_LIMITS
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord

@@ -1,4 +1,4 @@
-"""Gives engines their places under the limits of people (`engine.limits`), before their pods are made.
+"""Gives engines their places under the limits of people (`engine.admission.limits`), before their pods are made.
 
 An engine has a place from the moment that it is given one until it ends. Looking and giving are one step without an
 await, so no two engines get the same place, in whatever order events arrive. What is given and has no pod yet is
@@ -9,8 +9,8 @@ resources may have grown. Must not decide an engine's state.
 from __future__ import annotations
 
 from linkis_ecm.controller.cache import Cache, Key, Scope
+from linkis_ecm.engine.admission.limits import NO_LIMITS, NOTHING, Amount, Holder, Limits, Refusal, amount, refusal
 from linkis_ecm.engine.facts import holds_place
-from linkis_ecm.engine.limits import NO_LIMITS, NOTHING, Amount, Holder, Limits, Refusal, amount, refusal
 from linkis_ecm.engine.podspec import InvalidSpecError, sizes
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model import reasons

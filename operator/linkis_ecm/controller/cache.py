@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
+from linkis_ecm.engine.admission.plugin_choice import choose_plugin
 from linkis_ecm.engine.facts import holds_place, ticket_id
 from linkis_ecm.engine.names import pod_name
-from linkis_ecm.engine.plugin_choice import choose_plugin
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, engine_view, plugin_view
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import EngineConnSpec

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.controller.cache import Cache
+from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.decision import (
     ConfirmPodGone,
     CreateFailure,
@@ -25,7 +26,6 @@ from linkis_ecm.engine.decision import (
     StopAgent,
 )
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
-from linkis_ecm.engine.ownership import Ownership
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from linkis_ecm.controller.call_pool import CallMetrics
-from linkis_ecm.controller.worker import WorkerMetrics
+from linkis_ecm.controller.workloop.call_pool import CallMetrics
+from linkis_ecm.controller.workloop.worker import WorkerMetrics
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
 from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry, engine_refusals

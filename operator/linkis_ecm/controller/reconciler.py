@@ -1,7 +1,7 @@
 """Reconciles engines: one pass is snapshot -> decide -> execute -> record. Level-triggered and crash-only.
 
-`controller.worker` decides when a pass runs and what follows a failure. The memory between passes may be lost at any
-time. Must not decide anything about an engine: that is `engine.decide`.
+`controller.workloop.worker` decides when a pass runs and what follows a failure. The memory between passes may be lost
+at any time. Must not decide anything about an engine: that is `engine.decide`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any, Protocol
 from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.announcer import Announcer, Recorder
 from linkis_ecm.controller.cache import Cache, Key
-from linkis_ecm.controller.call_pool import CallPool, Share
 from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.report_path import ReportPath
-from linkis_ecm.controller.worker import WORKERS, Result, Worker
+from linkis_ecm.controller.workloop.call_pool import CallPool, Share
+from linkis_ecm.controller.workloop.worker import WORKERS, Result, Worker
 from linkis_ecm.engine import facts
+from linkis_ecm.engine.admission.limits import Refusal
 from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.conditions import has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.decide import decide
@@ -44,7 +45,6 @@ from linkis_ecm.engine.decision import (
 )
 from linkis_ecm.engine.desired_status import without_details
 from linkis_ecm.engine.facts import stop_requested
-from linkis_ecm.engine.limits import Refusal
 from linkis_ecm.engine.project import final_record
 from linkis_ecm.engine.view import EngineView, PodView, Report
 from linkis_ecm.kube.client import ApiError

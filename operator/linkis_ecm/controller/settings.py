@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretBytes, SecretStr
 
-from linkis_ecm.engine.limits import NO_LIMITS, LimitsSetting
+from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,

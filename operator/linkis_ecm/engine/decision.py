@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import launch
-from linkis_ecm.engine.limits import Refusal
-from linkis_ecm.engine.ownership import Ownership
+from linkis_ecm.engine.admission.limits import Refusal
+from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import launch, overrides, podspec
+from linkis_ecm.engine import launch, podspec
+from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.verdicts import Verdict

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from linkis_ecm.engine import launch, overrides
+from linkis_ecm.engine import launch
+from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
 from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretBytes, SecretStr
 
-from linkis_ecm.engine.limits import NO_LIMITS, LimitsSetting
+from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.process.environment import (
     KEY_FILE,

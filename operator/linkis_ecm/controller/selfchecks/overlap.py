@@ -1,6 +1,6 @@
 """Says where another installation has engines in this one's namespaces: in the log, as an event, as a metric.
 
-Such engines are left alone (`engine.ownership`), but new ones go to whoever is quicker. Must not touch an engine.
+Such engines are left alone (`engine.admission.ownership`), but new ones go to whoever is quicker. Must not touch one.
 """
 
 from __future__ import annotations

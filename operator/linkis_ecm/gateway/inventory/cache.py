@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from linkis_ecm.engine.plugin_choice import choose_plugin
+from linkis_ecm.engine.admission.plugin_choice import choose_plugin
 from linkis_ecm.gateway.inventory.view import Key, KnownEngine, PluginView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState

@@ -5,7 +5,7 @@ An early answer with figure and remedy: the operator decides, with the same rule
 
 from __future__ import annotations
 
-from linkis_ecm.engine.limits import NO_LIMITS, Amount, Holder, Limits, Refusal, refusal
+from linkis_ecm.engine.admission.limits import NO_LIMITS, Amount, Holder, Limits, Refusal, refusal
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.model import reasons

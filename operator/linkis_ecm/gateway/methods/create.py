@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.api.models import CreateEngineRequest
-from linkis_ecm.engine.limits import Amount, Holder
+from linkis_ecm.engine.admission.limits import Amount, Holder
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller

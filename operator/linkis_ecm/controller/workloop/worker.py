@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from linkis_ecm.controller.deadline_heap import Deadlines
-from linkis_ecm.controller.queue import WorkQueue
+from linkis_ecm.controller.workloop.deadline_heap import Deadlines
+from linkis_ecm.controller.workloop.queue import WorkQueue
 from linkis_ecm.process.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Result:
 
 
 class WorkerMetrics:
-    """The work loops (`controller.worker`), one value of `controller` each."""
+    """The work loops (`controller.workloop.worker`), one value of `controller` each."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._depth = Gauge("ecm_queue_depth", "Objects that wait for a worker.", ["controller"], registry=registry)
