@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.agent.operator import FILE_MAX, Operator
 from tools.testkit.agent_process import AgentProcess
 
 
@@ -32,3 +33,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
     yield start
     for process in started:
         process.close()
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+    """The operator's port for agents, over an archive in a folder."""
+    made = Operator(tmp_path, file_max=FILE_MAX)
+    await made.start()
+    yield made
+    await made.runner.cleanup()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,23 @@ from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.engine.view import pod_view
 from linkis_ecm.model.record import PostMortemRecord
-from tools.testkit.keys import agent_key_of, enrolment_of
+from tools.testkit.agent_process import AgentProcess
+from tools.testkit.keys import NONCE, agent_key_of, enrolment_of
 
 KEY = b"k" * 32
 UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
 TICKET = "11111111-2222-3333-4444-555555555555"
 TOKEN = agent_key_of(KEY, UID, 0)
+
+
+# The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
+FILE_MAX = 4 << 20
+
+# The query of an enrolled agent.
+QUERY = {
+    "uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET,
+    "podUid": enrolment_of(UID).pod_uid, "enrolment": NONCE,
+}  # fmt: skip
 
 
 class Index:
@@ -125,3 +137,24 @@ class Operator:
                 }
             )
         )  # fmt: skip
+
+
+Start = Callable[..., AgentProcess]
+
+
+async def started(start: Start, operator: Operator, **environment: str) -> AgentProcess:
+    """An enrolled agent that reports to the operator. A job's agent is not waited for."""
+    settings = {
+        "ECM_REPORT_URL": operator.url,
+        "ECM_UID": UID,
+        "ECM_TICKET_ID": TICKET,
+        "ECM_AGENT_KEY": TOKEN,
+        "ECM_POD_UID": f"pod-{UID}",
+    }
+    wait = environment.get("ECM_MODE") != "once"
+    return await asyncio.to_thread(start, wait=wait, **(settings | environment))
+
+
+async def ended(agent: AgentProcess) -> int:
+    """The agent's exit code, once it has one."""
+    return await asyncio.to_thread(agent.exit_code)

@@ -1,16 +1,14 @@
-"""A real agent against the operator's real endpoints: its logs reach the archive on every way out, and a job is run."""
+"""A real agent against the operator's real endpoints: its logs reach the archive on every way out, within bounds."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
 from linkis_ecm.agent.app import ANSWERS_TIMEOUT, REPORT_TIMEOUT, STREAMS_TIMEOUT, UPLOAD_TIMEOUT
@@ -20,50 +18,8 @@ from linkis_ecm.agent.logs import files as log_files
 from linkis_ecm.agent.logs.files import OpenLog, open_file
 from linkis_ecm.controller import evidence
 from linkis_ecm.engine.launch import AFTER_GRACE
-from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tools.testkit.agent_process import PATIENCE, AgentProcess, until
-from tools.testkit.keys import NONCE, enrolment_of
-
-# The archive's bound for a file. Little, so that it is sent within the agent's 8 s also where the machine is busy.
-FILE_MAX = 4 << 20
-
-# The query of an enrolled agent.
-QUERY = {
-    "uid": UID, "attempt": "0", "namespace": "lab", "name": "first", "ticket": TICKET,
-    "podUid": enrolment_of(UID).pod_uid, "enrolment": NONCE,
-}  # fmt: skip
-
-
-@pytest.fixture
-async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
-    made = Operator(tmp_path, file_max=FILE_MAX)
-    await made.start()
-    yield made
-    await made.runner.cleanup()
-
-
-Start = Callable[..., AgentProcess]
-
-
-async def started(start: Start, operator: Operator, **environment: str) -> AgentProcess:
-    settings = {
-        "ECM_REPORT_URL": operator.url,
-        "ECM_UID": UID,
-        "ECM_TICKET_ID": TICKET,
-        "ECM_AGENT_KEY": TOKEN,
-        "ECM_POD_UID": f"pod-{UID}",
-    }
-    wait = environment.get("ECM_MODE") != "once"
-    return await asyncio.to_thread(start, wait=wait, **(settings | environment))
-
-
-def until_told() -> str:
-    """Code that goes on once there is a file `told` in the agent's folder."""
-    return "import os, time\nwhile not os.path.exists('told'): time.sleep(0.01)\n"
-
-
-async def ended(agent: AgentProcess) -> int:
-    return await asyncio.to_thread(agent.exit_code)
+from tests.agent.operator import FILE_MAX, QUERY, TICKET, TOKEN, UID, Operator, Start, ended, started
+from tools.testkit.agent_process import PATIENCE, until
 
 
 async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, operator: Operator) -> None:
@@ -176,102 +132,6 @@ async def test_only_the_engine_itself_may_send_and_only_its_own_files(operator: 
             assert answer.status == 401
 
 
-async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operator: Operator) -> None:
-    # It ends once the operator was told that it runs: of changes within 50 ms the last alone is told.
-    code = f"{until_told()}print('the job'); 6*7"
-    operator.engine(mode="once", code=code)
-    agent = await started(start, operator, ECM_MODE="once")
-    await asyncio.to_thread(until, lambda: any(report["state"] == "Running" for report in operator.reports))
-    (agent.log_dir.parent / "told").touch()
-    assert await ended(agent) == 0
-    states = [report["state"] for report in operator.reports]
-    assert "Running" in states
-    assert states[-1] == "Success"
-    assert "Idle" not in states
-    result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
-    assert result["status"] == "Succeed"
-    assert [output["text"] for output in result["outputs"]] == ["the job\n", "42"]
-    assert b"the job\n" in (await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b"")
-
-
-async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start: Start, operator: Operator) -> None:
-    operator.engine(mode="once", code="raise ValueError('no data')")
-    agent = await started(start, operator, ECM_MODE="once")
-    assert await ended(agent) == 1
-    last = operator.reports[-1]
-    assert (last["state"], last["reason"]) == ("Failed", "JobFailed")
-    assert "ValueError: no data" in last["message"]
-    result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
-    assert result["status"] == "Failed"
-
-
-@pytest.mark.parametrize(
-    ("code", "exit_code", "shown"),
-    [
-        (r"print('\ud800')", 0, "?\n"),
-        (r"from IPython.display import display; display({'text/plain': 'a\ud800'}, raw=True)", 0, "a?"),
-        (r"raise ValueError('\ud800')", 1, "?"),
-    ],
-)
-async def test_a_job_that_prints_invalid_characters_ends_and_its_result_is_utf8(
-    start: Start, operator: Operator, code: str, exit_code: int, shown: str
-) -> None:
-    operator.engine(mode="once", code=code)
-    agent = await started(start, operator, ECM_MODE="once")
-    assert await ended(agent) == exit_code
-    assert operator.reports[-1]["state"] == ("Failed" if exit_code else "Success")
-    (output,) = orjson.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")["outputs"]
-    assert shown in (output.get("text"), output.get("value"))
-    orjson.dumps(operator.reports)
-
-
-@pytest.mark.parametrize("made", ["os.mkdir", "os.mkfifo", "lambda name: os.symlink('/dev/stdin', name)"])
-async def test_a_job_that_replaces_its_result_file_does_not_delay_the_end(
-    start: Start, operator: Operator, made: str
-) -> None:
-    operator.engine(mode="once", code=f"import os; ({made})(os.environ['LOG_DIRS'] + '/result.json')")
-    agent = await started(start, operator, ECM_MODE="once")
-    assert await ended(agent) == 0
-    assert operator.reports[-1]["state"] == "Success"
-    assert "the job's result could not be kept: " in agent.log("stdout")
-    assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
-
-
-async def test_a_pipe_in_the_place_of_a_result_holds_no_engine_up_on_its_way_out(
-    start: Start, operator: Operator
-) -> None:
-    agent = await started(start, operator)
-    await asyncio.to_thread(agent.execute, "import os; os.mkfifo(os.environ['LOG_DIRS'] + '/result.json')")
-    agent.process.terminate()
-    assert await ended(agent) == 0
-    assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
-
-
-async def test_a_job_that_is_stopped_before_its_end_exits_as_no_success(start: Start, operator: Operator) -> None:
-    operator.engine(mode="once", code="import time\nprint('begun', flush=True)\ntime.sleep(600)")
-    agent = await started(start, operator, ECM_MODE="once", ECM_STOP_GRACE="0.1")
-    await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
-    agent.process.terminate()
-    assert await ended(agent) == 143
-    assert operator.reports[-1]["state"] == "ShuttingDown"
-
-
-async def test_a_job_that_ends_within_the_grace_of_a_stop_or_by_exit_is_a_success(
-    start: Start, operator: Operator
-) -> None:
-    operator.engine(mode="once", code=f"print('begun', flush=True)\n{until_told()}")
-    agent = await started(start, operator, ECM_MODE="once", ECM_STOP_GRACE="100")
-    await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
-    agent.process.terminate()
-    await asyncio.to_thread(until, lambda: operator.reports[-1]["state"] == "ShuttingDown")
-    (agent.log_dir.parent / "told").touch()
-    assert await ended(agent) == 0
-    operator.engine(mode="once", code="exit()")
-    agent = await started(start, operator, ECM_MODE="once")
-    assert await ended(agent) == 0
-    assert "the code called exit()" in agent.log("stdout")
-
-
 async def test_a_download_under_way_is_told_as_activity(start: Start, operator: Operator) -> None:
     agent = await started(start, operator)
     await asyncio.to_thread(agent.execute, "print('x' * 64_000_000)")
@@ -284,110 +144,6 @@ async def test_a_download_under_way_is_told_as_activity(start: Start, operator: 
     answer.close()
     await asyncio.to_thread(until, lambda: agent.status()["active"] == "")
     assert agent.status()["lastActivity"] > 0
-
-
-SPILLS = "import duckdb\nduckdb.sql('select * from range(20000)')"
-
-
-async def in_archive(operator: Operator, task_id: str) -> dict[str, Any]:
-    """What the list says of the task, once it is there."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            listed = json.loads(await operator.archive.get(UID, 0, "results.json") or b"{}")
-            if found := listed.get("tasks", {}).get(task_id):
-                return found
-            await asyncio.sleep(0.02)
-
-
-async def test_a_spilled_result_is_in_the_archive_while_its_engine_lives(start: Start, operator: Operator) -> None:
-    agent = await started(start, operator)
-    operator.busy = 2  # it is sent again
-    result = await asyncio.to_thread(agent.execute, SPILLS)
-    told = await in_archive(operator, result["taskId"])
-    (shown,) = result["outputs"]
-    assert told["outputs"] == {"0": {name: value for name, value in shown.items() if name != "rows"}}
-    assert (told["count"], told["status"]) == (1, "Succeed")
-    name = f"result-{shown['resultId']}.arrow"
-    assert (await operator.archive.files(UID, 0))[name] == shown["resultBytes"]
-    assert agent.status()["state"] == "Idle"
-    assert operator.index.entries[-1].files[name] == shown["resultBytes"]
-
-
-async def test_a_result_that_could_not_be_sent_yet_is_sent_on_the_way_out(start: Start, operator: Operator) -> None:
-    agent = await started(start, operator)
-    operator.hang = True
-    first = await asyncio.to_thread(agent.execute, SPILLS)
-    second = await asyncio.to_thread(agent.execute, SPILLS)
-    await asyncio.to_thread(agent.execute, "print('printed')")
-    assert await operator.archive.attempts(UID) == []
-    operator.hang = False
-    agent.process.terminate()
-    assert await ended(agent) == 0
-    for result in (first, second):
-        told = await in_archive(operator, result["taskId"])
-        assert f"result-{told['outputs']['0']['resultId']}.arrow" in await operator.archive.files(UID, 0)
-    assert b"printed" in (await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b"")
-
-
-async def test_the_archive_keeps_the_latest_of_too_many_results(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evidence, "RESULTS_MAX", 3)
-    query = QUERY
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    names = [f"result-{n:020x}.arrow" for n in range(5)]
-    async with aiohttp.ClientSession(operator.url) as session:
-
-        async def put(name: str, data: bytes) -> tuple[int, str]:
-            async with session.put(f"/v1/archive/{name}", params=query, data=data, headers=headers) as answer:
-                return answer.status, await answer.text()
-
-        await put("stdout", b"log")
-        for name in names:
-            assert (await put(name, b"x" * 100))[0] == 200
-        assert sorted(await operator.archive.files(UID, 0)) == [*names[2:], "stdout"]
-        # By bytes, too; and half of a result is none.
-        monkeypatch.setattr(evidence, "RESULT_BYTES", 150)
-        monkeypatch.setattr(evidence, "RESULTS_BYTES", 350)
-        assert (await put(names[0], b"x" * 150))[0] == 200
-        assert sorted(await operator.archive.files(UID, 0)) == [names[0], *names[3:], "stdout"]
-        status, text = await put(names[1], b"x" * 200)
-        assert (status, "it has 200 bytes, and the archive's bound for a result is 150" in text) == (413, True)
-        assert names[1] not in await operator.archive.files(UID, 0)
-        for name in ("result-x.arrow", "result-00000000000000000000.arrow.part", "results-0.json"):
-            assert (await put(name, b"x"))[0] == 404
-
-
-async def test_a_result_makes_room_for_what_it_announces_and_no_more(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evidence, "RESULT_BYTES", 300)
-    monkeypatch.setattr(evidence, "RESULTS_BYTES", 500)
-    query = QUERY
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    names = [f"result-{n:020x}.arrow" for n in range(6)]
-    async with aiohttp.ClientSession(operator.url) as session:
-
-        async def put(name: str, data: bytes) -> int:
-            async with session.put(f"/v1/archive/{name}", params=query, data=data, headers=headers) as answer:
-                return answer.status
-
-        async def breaks() -> AsyncIterator[bytes]:
-            yield b"x" * 50
-            raise ConnectionResetError
-
-        for name in names[:5]:
-            assert await put(name, b"x" * 100) == 200
-        assert sorted(await operator.archive.files(UID, 0)) == names[:5]
-        # Too long: refused before anything is dropped or read.
-        assert await put(names[5], b"x" * 301) == 413
-        assert sorted(await operator.archive.files(UID, 0)) == names[:5]
-        # Broken off: it has cost no more than the 100 bytes that it announced.
-        size, cut = await operator.keeper.add_result(
-            UID, 0, names[5], breaks(), limit=1000, ticket=TICKET, announced=100
-        )
-        assert (size, cut) == (0, "cut at 50 bytes: ConnectionResetError")
-        assert sorted(await operator.archive.files(UID, 0)) == names[1:5]
 
 
 @pytest.fixture

@@ -6,8 +6,11 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Engine, select
+
 from linkis_ecm.model.record import EngineRecord, Transition
 from linkis_ecm.model.states import EngineState
+from linkis_ecm.store import linkis
 
 # The longest that any single wait of these tests takes before it fails.
 PATIENCE = 60.0
@@ -45,3 +48,10 @@ def life(name: str) -> list[EngineRecord]:
     """Starting, Idle, Busy, Idle, Success."""
     states = [EngineState.STARTING, EngineState.IDLE, EngineState.BUSY, EngineState.IDLE, EngineState.SUCCESS]
     return [step(name, state, seconds) for seconds, state in enumerate(states)]
+
+
+def edges(engine: Engine) -> list[tuple[str, str]]:
+    """Which instance belongs to which ECM, as Linkis's table has it."""
+    with engine.connect() as connection:
+        found = connection.execute(select(linkis.engine_em.c.engine_instance, linkis.engine_em.c.em_instance))
+        return [tuple(row) for row in found]

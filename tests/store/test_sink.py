@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select, text
 
-from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord, Transition
+from linkis_ecm.model.record import EngineRecord, Material, Transition
 from linkis_ecm.model.states import EngineState
 from linkis_ecm.store import linkis, rows, schema
 from linkis_ecm.store.database import open_engine
@@ -22,22 +20,8 @@ from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from linkis_ecm.store.sink import Sink, merged
-from tests.store.records import PATIENCE, RESOURCE, T0, at, life, step, ticket
-from tools.testkit.agent_process import until
+from tests.store.records import PATIENCE, RESOURCE, T0, at, edges, life, step, ticket
 from tools.testkit.mariadb import MariaDB
-
-
-def post_mortem(of: EngineRecord) -> PostMortemRecord:
-    return PostMortemRecord(
-        ticket_id=of.ticket_id, uid=of.uid, attempt=0, at=of.as_of, reason="R", message="m", files={}, missing=(),
-        expires=at(100000),
-    )  # fmt: skip
-
-
-def edges(engine: Engine) -> list[tuple[str, str]]:
-    with engine.connect() as connection:
-        found = connection.execute(select(linkis.engine_em.c.engine_instance, linkis.engine_em.c.em_instance))
-        return [tuple(row) for row in found]
 
 
 def test_a_life_leaves_its_row_its_edge_and_its_history(engine: Engine, sink: Sink) -> None:
@@ -314,108 +298,6 @@ def test_pages_filters_and_lookups(engine: Engine, sink: Sink) -> None:
     assert by_instance.ticket_id == names[1]
 
 
-@pytest.mark.mariadb
-def test_records_wait_out_an_outage_and_arrive_in_order(mariadb: MariaDB) -> None:
-    url = mariadb.new_database()
-    upgrade(url)
-    engine = open_engine(url)
-    sink = Sink(engine, rng=random.Random(1))
-    sink.start()
-    name, others = ticket(), [ticket() for _ in range(300)]
-    sink.offer(life(name)[0])
-    assert sink.flush(PATIENCE)
-    mariadb.stop()
-    try:
-        for record in life(name)[1:]:
-            sink.offer(record)
-        for other in others:
-            sink.offer(step(other, EngineState.IDLE, 1))
-        until(lambda: not sink.healthy)
-        assert not sink.flush(0.5)
-        assert sink.depth == 301
-        assert sink.lag_seconds > 0.5
-    finally:
-        mariadb.start()
-    # The longest pause between two tries is 12.5 s.
-    assert sink.flush(2 * PATIENCE)
-    assert sink.healthy
-    queries = Queries(engine)
-    row = queries.record_by_ticket(name)
-    assert row is not None
-    assert row.status == "Success"
-    assert [t.state for t in queries.transitions(name)] == ["Starting", "Idle", "Busy", "Idle", "Success"]
-    assert queries.list_records(status="Idle")[1] == 300
-    sink.close(PATIENCE)
-
-
-class Held:
-    """A sink whose thread takes a record and then stands still, first within its lock, then at the database."""
-
-    def __init__(self, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.taken, self.go = threading.Event(), threading.Event()
-        self.writing, self.write = threading.Event(), threading.Event()
-        held, write = self, sink._write
-
-        class Pending(OrderedDict[str, Any]):
-            def popitem(self, last: bool = True) -> tuple[str, Any]:
-                found = super().popitem(last)
-                held.taken.set()
-                assert held.go.wait(PATIENCE)
-                return found
-
-        def waiting(*arguments: Any) -> int:
-            held.writing.set()
-            assert held.write.wait(PATIENCE)
-            return write(*arguments)
-
-        monkeypatch.setattr(sink, "_pending", Pending())
-        monkeypatch.setattr(sink, "_write", waiting)
-
-
-def test_an_offer_waits_on_no_database(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(sink, monkeypatch)
-    held.go.set()
-    sink.offer(step(ticket(), EngineState.IDLE, 1))
-    assert held.writing.wait(PATIENCE)
-    # The thread stands still at the database until these have been taken.
-    for _ in range(300):
-        sink.offer(step(ticket(), EngineState.IDLE, 1))
-    assert sink.depth == 301
-    held.write.set()
-    assert sink.flush(PATIENCE)
-
-
-def test_a_record_on_its_way_into_a_batch_is_counted(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit takes a depth of 0 for "nothing is on its way" and compares rows then."""
-    held = Held(sink, monkeypatch)
-    sink.offer(step(ticket(), EngineState.IDLE, 1))
-    assert held.taken.wait(PATIENCE)
-    seen: list[int] = []
-    looking = threading.Thread(target=lambda: seen.append(sink.depth), daemon=True)
-    looking.start()
-    looking.join(0.2)  # time to see what is neither here nor there
-    held.go.set()
-    assert held.writing.wait(PATIENCE)
-    looking.join(PATIENCE)
-    held.write.set()
-    assert seen == [1]
-    assert sink.flush(PATIENCE)
-    assert sink.depth == 0
-
-
-def test_the_lag_counts_while_a_write_hangs(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what is alarmed on, and a database that hangs is worse than one that refuses."""
-    held = Held(sink, monkeypatch)
-    sink.offer(step(ticket(), EngineState.IDLE, 1))
-    held.go.set()
-    assert held.writing.wait(PATIENCE)
-    first = sink.lag_seconds
-    until(lambda: sink.lag_seconds > first > 0)
-    held.write.set()
-    assert sink.flush(PATIENCE)
-    assert sink.lag_seconds == 0
-
-
 def test_a_guard_that_was_lost_is_made_again(engine: Engine) -> None:
     name = ticket()
     with engine.begin() as connection:
@@ -459,91 +341,3 @@ def test_old_transitions_go_in_bounded_steps(engine: Engine, sink: Sink) -> None
     assert sink.flush(PATIENCE)
     assert [sink.purge_transitions(at(7), limit=3) for _ in range(4)] == [3, 3, 1, 0]
     assert [t.at for t in Queries(engine).transitions(name)] == [at(7), at(8), at(9)]
-
-
-# --- a ticket is chosen by users, so a row belongs to the engine that made it
-
-
-def foreign(name: str, state: EngineState, seconds: float, **more: Any) -> EngineRecord:
-    """A record of another user's engine that names the ticket."""
-    other = {
-        "uid": f"of-mallory-{name[:8]}", "create_user": "mallory", "namespace": "evil",
-        "service_instance": "evil:9105", "label_value": "mallory-IDE,python-3.11",
-    }  # fmt: skip
-    return step(name, state, seconds, **(other | more))
-
-
-@pytest.mark.parametrize("state", [EngineState.STARTING, EngineState.IDLE, EngineState.FAILED])
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_row_is_never_written_by_an_engine_that_names_its_ticket(
-    engine: Engine, sink: Sink, state: EngineState, ended: bool
-) -> None:
-    name, refused = ticket(), list[EngineRecord]()
-    sink.watch_foreign(refused.append)
-    for record in life(name) if ended else life(name)[:2]:
-        sink.offer(record)
-    assert sink.flush(PATIENCE)
-    queries = Queries(engine)
-    before = queries.record_by_ticket(name), queries.engine(name), queries.transitions(name), edges(engine)
-    thief = foreign(name, state, 50)
-    sink.offer(thief)
-    assert sink.flush(PATIENCE)
-    assert (queries.record_by_ticket(name), queries.engine(name), queries.transitions(name), edges(engine)) == before
-    assert refused == [thief]
-    # Neither the audit nor the resync lets it in.
-    assert sink.differing([thief]) == {}
-    sink.repair(thief)
-    assert queries.record_by_ticket(name) == before[0]
-    sink.offer_post_mortem(post_mortem(thief))
-    assert sink.flush(PATIENCE)
-    with engine.connect() as connection:
-        assert connection.execute(select(schema.post_mortem)).first() is None
-    if not ended:
-        assert sink.resync({thief.uid}, at(10000)) == [name], "the thief does not keep the row alive"
-        assert queries.engine(name).final  # type: ignore[union-attr]
-
-
-def test_an_engine_of_the_same_user_does_not_write_under_an_ended_ticket(engine: Engine, sink: Sink) -> None:
-    name, refused = ticket(), list[EngineRecord]()
-    sink.watch_foreign(refused.append)
-    for record in life(name):
-        sink.offer(record)
-    again = step(name, EngineState.STARTING, 50, uid="another")
-    sink.offer(again)
-    assert sink.flush(PATIENCE)
-    assert refused == [again]
-    row = Queries(engine).record_by_ticket(name)
-    assert row is not None
-    assert row.status == "Success"
-
-
-def test_two_engines_of_one_ticket_in_one_batch_are_not_merged(engine: Engine, sink: Sink) -> None:
-    name, refused = ticket(), list[EngineRecord]()
-    mine, theirs = step(name, EngineState.STARTING, 0), foreign(name, EngineState.IDLE, 1)
-    with engine.begin() as connection:
-        assert rows.write(connection, [mine, theirs], at(1), on_foreign=refused.append) == 1
-    assert refused == [theirs]
-    row = Queries(engine).record_by_ticket(name)
-    assert row is not None
-    assert (row.status, row.create_user) == ("Starting", "hadoop")
-    sink.offer(step(name, EngineState.IDLE, 2))
-    sink.offer(foreign(name, EngineState.FAILED, 3))
-    sink.offer(step(name, EngineState.BUSY, 4))
-    assert sink.flush(PATIENCE)
-    row = Queries(engine).record_by_ticket(name)
-    assert row is not None
-    assert (row.status, row.service_instance) == ("Busy", f"host-{name[:8]}:9105")
-
-
-@pytest.mark.parametrize("user", ["hadoop", "mallory"])
-def test_a_row_that_linkis_made_belongs_to_its_user(engine: Engine, sink: Sink, user: str) -> None:
-    name, refused = ticket(), list[EngineRecord]()
-    sink.watch_foreign(refused.append)
-    with engine.begin() as connection:
-        rows.write(connection, [step(name, EngineState.STARTING, 0)], at(0))
-        connection.execute(delete(schema.engine))
-    sink.offer(step(name, EngineState.IDLE, 1, create_user=user))
-    assert sink.flush(PATIENCE)
-    row = Queries(engine).record_by_ticket(name)
-    assert row is not None
-    assert (row.status, len(refused)) == (("Idle", 0) if user == "hadoop" else ("Starting", 1))

@@ -1,108 +1,55 @@
-"""decide(): for each situation the state, the reason and the actions; total, and idempotent on its own result."""
+"""decide(): for each situation the state, the reason and the actions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
     CollectEvidence,
     ConfirmPodGone,
-    CreateFailure,
     CreatePod,
-    Decision,
     DeleteEngine,
     DeletePod,
     Evidence,
     GetAgentStatus,
     GetNodeCondition,
-    Settings,
     Silence,
     Snapshot,
     Stop,
     StopAgent,
 )
-from linkis_ecm.engine.launch import AFTER_GRACE, PodSettings
+from linkis_ecm.engine.launch import AFTER_GRACE
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_LONGEST, Claim
-from linkis_ecm.engine.verdicts import Verdict, verdict_of_ended_pod
-from linkis_ecm.engine.view import EngineView, PodView, Report, Terminated, engine_view, plugin_view
+from linkis_ecm.engine.verdicts import verdict_of_ended_pod
+from linkis_ecm.engine.view import engine_view
 from linkis_ecm.model import reasons
-from linkis_ecm.model.states import FINAL, EngineState, may_follow
-from tools.testkit.fakes.rules import merged
-
-S = EngineState
-T0 = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-SETTINGS = Settings(ecm_instance="ecm:9102", pod=PodSettings(report_url="http://op:9103"))
-PLUGIN = plugin_view({
-    "metadata": {"name": "python-3.11", "resourceVersion": "1"},
-    "spec": {
-        "engineType": "python", "engineVersion": "3.11", "image": "engine:1", "runTypes": ["python"],
-        "defaultResources": {"cpu": "500m", "memory": "1Gi"}, "maxResources": {"cpu": "4", "memory": "8Gi"},
-        "idleTimeout": "10m", "startTimeout": "2m", "ttlAfterFinished": "1h",
-    },
-})  # fmt: skip
-COLLECTED = Evidence(0, {"files": []})
-
-
-def at(seconds: float) -> datetime:
-    return T0 + timedelta(seconds=seconds)
-
-
-def engine(status: dict[str, Any] | None = None, *, deleting: bool = False, **spec: Any) -> EngineView:
-    metadata = {
-        "namespace": "ns", "name": "e", "uid": "u1", "resourceVersion": "5", "generation": 1,
-        "creationTimestamp": "2026-11-24T12:00:00Z",
-    } | ({"deletionTimestamp": "2026-11-24T12:00:05Z"} if deleting else {})  # fmt: skip
-    return engine_view(
-        {"metadata": metadata, "spec": {"engineType": "python", "user": "hadoop"} | spec, "status": status or {}},
-        epoch=T0,
-    )  # fmt: skip
-
-
-def pod(**changes: Any) -> PodView:
-    values: dict[str, Any] = {
-        "namespace": "ns", "name": "e-pod-0", "uid": "p1", "version": 9, "owner_uid": "u1", "owner_name": "e",
-        "phase": "Running", "ip": "10.0.0.9", "node": "n1", "scheduled": T0, "started": at(1), "memory_limit": "1Gi",
-    }  # fmt: skip
-    return PodView(**values | changes)
-
-
-def report(state: EngineState = S.IDLE, changed: float = 2, **more: Any) -> Report:
-    return Report(attempt=0, sequence=1, state=state, changed=at(changed), **more)
-
-
-IDLE = {
-    "engineState": "Idle", "reason": "KernelReady", "stateSince": "2026-11-24T12:00:02.000000Z", "podName": "e-pod-0",
-    "readyTime": "2026-11-24T12:00:02.000000Z", "observedGeneration": 1, "attempt": 0, "engineType": "python",
-    "engineVersion": "3.11",
-    "agentKey": {"podUid": "p1", "enrolment": "0123456789abcdef0123456789abcdef", "keyId": "00000000"},
-}  # fmt: skip
-STARTING = {"engineState": "Starting", "reason": "PodCreated", "podName": "e-pod-0", "observedGeneration": 1}
-
-
-def snapshot(**changes: Any) -> Snapshot:
-    values: dict[str, Any] = {"engine": engine(), "pod": None, "plugin": PLUGIN, "silence": Silence(at(0))}
-    return Snapshot(**values | changes)
-
-
-def decided(s: Snapshot, seconds: float = 3) -> Decision:
-    return decide(s, at(seconds), SETTINGS)
-
-
-ended = Terminated(reason="Error", exit_code=3, signal=0, message="boom", finished=at(9))
-oom = Terminated(reason="OOMKilled", exit_code=137, signal=0, message="", finished=at(9))
-clean = Terminated(reason="Completed", exit_code=0, signal=0, message="", finished=at(9))
-old_pod = pod(name="e-pod-9", uid="p9")
-failure = CreateFailure(Verdict(reasons.QUOTA_EXCEEDED, "tight"), at(10))
-fatal = CreateFailure(Verdict(reasons.POD_REFUSED, "no", fatal=True), at(10))
-gone = {"deleting": True, "deleted_at": at(2), "grace_ends_at": at(32)}
+from linkis_ecm.model.states import EngineState
+from tests.unit.snapshots import (
+    COLLECTED,
+    IDLE,
+    SETTINGS,
+    STARTING,
+    T0,
+    S,
+    at,
+    clean,
+    decided,
+    ended,
+    engine,
+    failure,
+    fatal,
+    gone,
+    old_pod,
+    oom,
+    pod,
+    report,
+    snapshot,
+)
 
 # what, snapshot, seconds, state, reason, actions by type
 ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[type, ...]]] = [
@@ -381,134 +328,6 @@ def test_a_restart_clears_the_old_pods_fields_and_keeps_the_reason_of_its_end() 
     assert {c["type"]: c["status"] for c in patch["conditions"]}["Registered"] == "False"
 
 
-STATUSES = st.one_of(
-    st.just({}),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "engineState": st.sampled_from([*EngineState, "Nonsense", 7, None]),
-            "reason": st.sampled_from(["KernelReady", "StoppedByUser", "PodDeleted", "Nonsense", "", 3]),
-            "stateSince": st.sampled_from(["2026-11-24T12:00:02Z", "yesterday", None, 5]),
-            "podName": st.sampled_from(["e-pod-0", "", None]),
-            "readyTime": st.sampled_from(["2026-11-24T12:00:02Z", "x", None]),
-            "attempt": st.sampled_from([0, 1, 9, -4, "x", None]),
-            "nextAttemptAt": st.sampled_from(["2026-11-24T12:00:10Z", "never", None]),
-            "conditions": st.sampled_from([[], [3], "x", None, [{"type": "Ready"}]]),
-            "startup": st.sampled_from([{}, {"accepted": "x"}, None]),
-        },
-    ),
-)
-PODS = st.one_of(
-    st.none(),
-    st.builds(
-        pod,
-        phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
-        deleting=st.booleans(),
-        terminated=st.sampled_from([None, ended, oom, clean]),
-        ip=st.sampled_from(["", "10.0.0.9"]),
-        reason=st.sampled_from(["", "Evicted"]),
-    ),
-)
-REPORTS = st.one_of(st.none(), st.builds(report, st.sampled_from(list(EngineState)), st.floats(0, 50)))
-SNAPSHOTS = st.builds(
-    lambda status, spec, **more: snapshot(engine=engine(status, **spec), **more),
-    STATUSES,
-    st.sampled_from(
-        [{}, {"desiredState": "Stopped"}, {"restartPolicy": {"type": "OnFailure"}}, {"maxLifetime": "30s"}]
-    ),
-    pod=PODS,
-    plugin=st.sampled_from([PLUGIN, None]),
-    report=REPORTS,
-    pod_gone=st.booleans(),
-    report_path_down=st.booleans(),
-    evidence=st.sampled_from([None, COLLECTED]),
-    failure=st.sampled_from([None, failure, fatal]),
-    other_pods=st.sampled_from([(), (old_pod,)]),
-    stop=st.sampled_from([None, Stop(at(5), reasons.STOPPED_BY_USER)]),
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
-def test_decide_returns_for_every_input_and_never_goes_back(s: Snapshot, seconds: float) -> None:
-    decision = decided(s, seconds)
-    before = s.engine.state
-    restarted = (decision.patch.get("attempt") or 0) > (
-        s.engine.status.get("attempt") if isinstance(s.engine.status.get("attempt"), int) else 0
-    )
-    assert restarted or may_follow(before, decision.state)
-    if before in FINAL:
-        assert decision.state is before
-    creates = [action for action in decision.actions if isinstance(action, CreatePod)]
-    assert not (creates and s.pod is not None), "no second pod beside a pod"
-    assert not (creates and s.other_pods), "no pod while another attempt's is there"
-    if decision.record is not None and decision.record.final:
-        assert decision.state in FINAL
-
-
-@settings(max_examples=200, deadline=None)
-@given(s=SNAPSHOTS, seconds=st.floats(0, 2000))
-def test_decide_writes_nothing_more_on_its_own_result(s: Snapshot, seconds: float) -> None:
-    decision = decided(s, seconds)
-    if not decision.patch or any(isinstance(a, CollectEvidence | ConfirmPodGone | CreatePod) for a in decision.actions):
-        return
-    status = merged(s.engine.status, decision.patch)
-    if decision.patch.get("attempt"):
-        return
-    again = decided(replace(s, engine=replace(s.engine, status=status), stop=decision.stop), seconds)
-    assert again.patch == {}
-
-
-@pytest.mark.parametrize(
-    ("first_seen", "in_api"),
-    [
-        # When this process first saw node and container, and the whole seconds that the API has for them.
-        ({"scheduled": at(0.9), "containerStarted": at(1.6)}, {"scheduled": T0, "started": at(1)}),
-        ({"scheduled": at(1.9), "containerStarted": at(1.9)}, {"scheduled": T0, "started": at(1)}),
-        ({"scheduled": at(1.4), "containerStarted": at(2.6)}, {"scheduled": T0, "started": at(1)}),
-        ({"scheduled": at(1.4), "containerStarted": at(2.4)}, {"scheduled": T0, "started": at(1)}),
-        ({}, {"scheduled": T0, "started": T0}),
-    ],
-    ids=["seen at once", "seen late", "the container seen late", "seen after the report", "never seen"],
-)
-def test_the_phases_of_a_start_stand_in_their_order(
-    first_seen: dict[str, datetime], in_api: dict[str, datetime]
-) -> None:
-    accepted = "2026-11-24T12:00:00.700000Z"
-    s = snapshot(
-        engine=engine(STARTING | {"startup": {"accepted": accepted}}), pod=pod(**in_api), report=report(changed=2),
-        first_seen=first_seen,
-    )  # fmt: skip
-    startup = decided(s).patch["startup"]
-    phases = [
-        name for name in ("scheduled", "containerStarted", "agentStarted", "kernelReady", "ready") if name in startup
-    ]
-    times = [startup.get("accepted", accepted), *(startup[name] for name in phases)]
-    assert len(phases) >= 3
-    assert times == sorted(times)
-
-
-def test_a_container_that_the_watch_reports_late_started_before_its_agent() -> None:
-    timings = {"processStarted": at(1.2).timestamp(), "kernelReady": at(1.8).timestamp()}
-    s = snapshot(
-        engine=engine(STARTING | {"startup": {"accepted": "2026-11-24T12:00:00.100000Z"}}),
-        pod=pod(scheduled=T0, started=at(1)), report=report(changed=2, timings=timings),
-        first_seen={"scheduled": at(0.3), "containerStarted": at(1.6)},
-    )  # fmt: skip
-    startup = decided(s).patch["startup"]
-    assert startup["scheduled"] < startup["containerStarted"] == startup["agentStarted"] < startup["kernelReady"]
-
-
-def test_an_engine_that_was_ready_between_two_looks_has_its_address_and_times_in_the_end() -> None:
-    done = report(S.SUCCESS, timings={"processStarted": at(1.5).timestamp(), "kernelReady": at(2).timestamp()})
-    job = engine(STARTING, mode="once", code="1")
-    status = decided(snapshot(engine=job, pod=pod(terminated=clean), evidence=COLLECTED, report=done), 9).patch
-    assert status["engineState"] == "Success"
-    assert status["readyTime"] == status["startup"]["kernelReady"] == "2026-11-24T12:00:02.000000Z"
-    assert status["serviceInstance"].endswith(":9105")
-    assert status["timesReady"] == 1
-
-
 CLAIM_UNTIL = 700
 
 
@@ -539,55 +358,6 @@ def test_an_engines_claim_is_read_from_its_annotation() -> None:
     for text in ("", "mine", None, 7, {"by": "x"}):
         body["metadata"] = {"annotations": {CLAIM_ANNOTATION: text}}
         assert engine_view(body, epoch=T0).claim is None
-
-
-OVERDUE: list[tuple[str, Callable[[], Snapshot], str, str, bool]] = [
-    # what, snapshot, reason, words of the remedy, whether the same request may succeed later
-    ("image", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="ErrImagePull", started=None)),
-     "ImagePullBackOff", "Check the image's name", False),
-    ("config", lambda: snapshot(engine=engine(STARTING), pod=pod(waiting_reason="CreateContainerConfigError")),
-     "CreateContainerConfigError", "Check the Secrets", False),
-    ("no room", lambda: snapshot(engine=engine(STARTING), pod=pod(unschedulable="0/1 nodes", started=None)),
-     "Unschedulable", "Ask for less cpu or memory", True),
-    ("quota", lambda: snapshot(failure=failure), "QuotaExceeded", "ResourceQuota raised", True),
-    ("quota, after the operator's restart", lambda: snapshot(engine=engine({
-        "engineState": "Starting", "reason": "QuotaExceeded", "observedGeneration": 1})),
-     "QuotaExceeded", "ResourceQuota raised", True),
-    ("no such volume", lambda: snapshot(engine=engine(STARTING), pod=pod(started=None), evidence=NO_VOLUME),
-     "MountFailed", "Check that the Secrets", False),
-    ("a slow volume, then a slow agent", lambda: snapshot(engine=engine(STARTING), pod=pod(), evidence=NO_VOLUME),
-     "StartTimeout", "raise spec.startTimeout", True),
-    ("silent agent", lambda: snapshot(engine=engine(STARTING), pod=pod()), "StartTimeout", "raise spec.startTimeout",
-     True),
-]  # fmt: skip
-NO_VOLUME = Evidence(0, {"files": []}, mount_problem='MountVolume.SetUp failed for volume "x": secret "x" not found')
-
-
-@pytest.mark.parametrize("row", OVERDUE, ids=lambda row: row[0])
-def test_a_start_that_takes_too_long_ends_with_what_it_waited_for(
-    row: tuple[str, Callable[[], Snapshot], str, str, bool],
-) -> None:
-    _, make, reason, remedy, can_retry = row
-    s = make()
-    decision = decided(s if s.evidence is not None else replace(s, evidence=COLLECTED), 121)
-    assert (decision.state, decision.reason) == (S.FAILED, reason)
-    assert remedy in decision.message
-    known = reasons.by_name(reason)
-    assert known is not None
-    assert known.can_retry is can_retry
-    assert ("raise spec.startTimeout" in decision.message) is (reason == "StartTimeout")
-
-
-@given(st.sampled_from(reasons.all_reasons()), st.text(max_size=40))
-def test_sentences_of_a_message_do_not_run_together(reason: reasons.Reason, details: str) -> None:
-    message = Verdict(reason, details).message
-    assert message.startswith(reason.sentence)
-    rest = message.removeprefix(reason.sentence)
-    assert rest == "" or rest.startswith(" ")
-    assert message.endswith((".", "!", "?"))
-    if reason.remedy:
-        before = message.removesuffix(reason.remedy)
-        assert before.endswith((". ", "! ", "? "))
 
 
 def test_an_agent_whose_master_key_is_not_here_is_asked_at_once() -> None:

@@ -41,7 +41,7 @@ from linkis_ecm.engine.view import (
 )
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
-from tests.unit.test_decide import COLLECTED, SETTINGS, T0, at
+from tests.unit.snapshots import COLLECTED, SETTINGS, T0, at
 from tools.testkit.fakes.rules import merged
 
 S = EngineState
