@@ -34,6 +34,7 @@ BINARIES = {
     "ctr": Binary("containerd", "github.com/containerd/containerd/v2/cmd/ctr"),
     "etcd": Binary("etcd", "go.etcd.io/etcd/server/v3"),
     "coredns": Binary("coredns", "github.com/coredns/coredns"),
+    "netpol": Binary("netpol", "."),
     "helm": Binary("helm", "helm.sh/helm/v4/cmd/helm"),
     "kind": Binary("kind", "sigs.k8s.io/kind"),
     # For what ships: lists of contents, signatures and attestations (tools/supply).
@@ -42,7 +43,7 @@ BINARIES = {
     # Stands in for kubelets in the benchmark of scale alone.
     "kwok": Binary("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }
-NODE = ("kube", "kubectl", "containerd", "containerd-shim-runc-v2", "ctr", "etcd", "coredns")
+NODE = ("kube", "kubectl", "containerd", "containerd-shim-runc-v2", "ctr", "etcd", "coredns", "netpol")
 # The whole of Kubernetes took 12 min 55 s cold on 2 cores; a slower machine with other work gets four times that.
 BUILD_SECONDS = 3600.0
 # The first minor version that can fetch the exact toolchain a go.mod names.

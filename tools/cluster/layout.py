@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tools.cluster import policies
 from tools.cluster.pki import Authority, Pair, write_kubeconfig
 
 NODE_NAME = "ecm-node"
@@ -25,6 +26,7 @@ SERVICE_ADDRESS = "10.96.0.1"  # the first of the range: the API server's own Se
 DNS_ADDRESS = "10.96.0.10"
 DOMAIN = "cluster.local"
 CNI_BIN = "/usr/lib/cni"  # where Debian puts the plugins
+BRIDGE = "ecm0"
 # Set for processes in the node's network namespace: there the API server has its own address.
 INSIDE = "LINKIS_ECM_INSIDE"
 PAUSE = "localhost/linkis-ecm/pause:1"
@@ -81,6 +83,10 @@ class Layout:
         return self.root / "containerd.sock"
 
     @property
+    def policy_socket(self) -> Path:
+        return self.root / "netpol.sock"
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's access, from where this process is."""
         return self.inside_kubeconfig if INSIDE in os.environ else self.root / "kubeconfig"
@@ -113,6 +119,7 @@ def write_pki(layout: Layout, *, outside_port: int) -> None:
         "kube-scheduler": ("system:kube-scheduler", ()),
         "kube-proxy": ("system:kube-proxy", ()),
         "coredns": ("system:coredns", ()),
+        "netpol": ("system:netpol", ()),
         "kubelet": (f"system:node:{NODE_NAME}", ("system:nodes",)),
     }
     for name, (common_name, groups) in users.items():
@@ -128,7 +135,7 @@ def pair(layout: Layout, name: str) -> Pair:
     return Pair(layout.pki / f"{name}.crt", layout.pki / f"{name}.key")
 
 
-def containerd_toml(layout: Layout, machine: Machine, *, shim: Path) -> str:
+def containerd_toml(layout: Layout, machine: Machine, binaries: Mapping[str, Path]) -> str:
     """Everything that containerd would put elsewhere is put under the run folder."""
     oom = "false" if machine.may_lower_oom_score else "true"
     return f"""\
@@ -164,7 +171,7 @@ enable_selinux = false
 disable_apparmor = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{CNI_BIN}"]
+bin_dirs = ["{CNI_BIN}", "{binaries[policies.PLUGIN].parent}"]
 conf_dir = "{layout.settings}/cni"
 
 [plugins."io.containerd.cri.v1.runtime".containerd]
@@ -172,7 +179,7 @@ default_runtime_name = "runc"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-runtime_path = "{shim}"
+runtime_path = "{binaries["containerd-shim-runc-v2"]}"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 BinaryName = "/usr/sbin/runc"
@@ -189,7 +196,7 @@ def cni_conflist(layout: Layout) -> dict[str, Any]:
         "plugins": [
             {
                 "type": "bridge",
-                "bridge": "ecm0",
+                "bridge": BRIDGE,
                 "isGateway": True,
                 "ipMasq": False,
                 "hairpinMode": True,
@@ -201,6 +208,7 @@ def cni_conflist(layout: Layout) -> dict[str, Any]:
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
+            policies.cni_plugin(str(layout.policy_socket)),
         ],
     }
 
@@ -278,12 +286,12 @@ def corefile(layout: Layout) -> str:
 """
 
 
-def write_settings(layout: Layout, machine: Machine, *, shim: Path) -> None:
+def write_settings(layout: Layout, machine: Machine, binaries: Mapping[str, Path]) -> None:
     """The components' files; written on every `up`, from pins and detection alone."""
     (layout.settings / "cni").mkdir(parents=True, exist_ok=True)
     for folder in (layout.logs, layout.kubelet / "plugins", layout.volumes, layout.root / "opt"):
         folder.mkdir(parents=True, exist_ok=True)
-    (layout.settings / "containerd.toml").write_text(containerd_toml(layout, machine, shim=shim))
+    (layout.settings / "containerd.toml").write_text(containerd_toml(layout, machine, binaries))
     (layout.settings / "cni/10-ecm.conflist").write_text(json.dumps(cni_conflist(layout), indent=1))
     (layout.settings / "kubelet.yaml").write_text(yaml.safe_dump(kubelet_config(layout)))
     (layout.settings / "kube-proxy.yaml").write_text(yaml.safe_dump(proxy_config(layout)))
@@ -360,4 +368,10 @@ def commands(layout: Layout, binaries: Mapping[str, Path]) -> dict[str, list[str
         ],
         "kube-proxy": [kube, "kube-proxy", f"--config={layout.settings}/kube-proxy.yaml"],
         "coredns": [str(binaries["coredns"]), f"-conf={layout.settings}/Corefile"],
+        "netpol": [
+            str(binaries["netpol"]),
+            f"--kubeconfig={layout.config('netpol')}",
+            f"--socket={layout.policy_socket}",
+            f"--queue={policies.QUEUE}",
+        ],
     }

@@ -20,13 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.cluster import binaries, packages
+from tools.cluster import binaries, packages, policies
 from tools.cluster.layout import (
     API_PORT,
+    BRIDGE,
     DNS_ADDRESS,
     NODE_ADDRESS,
     NODE_NAME,
     PAUSE,
+    POD_CIDR,
     Layout,
     Machine,
     commands,
@@ -43,7 +45,9 @@ PART_SECONDS = 120.0
 VOLUMES = 8
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 # kubelet first, so that nothing is started again; the API server's data last.
-STOP_ORDER = ("kubelet", "kube-proxy", "coredns", "kube-scheduler", "kube-controller-manager", "kube-apiserver")
+STOP_ORDER = (
+    "kubelet", "kube-proxy", "coredns", "netpol", "kube-scheduler", "kube-controller-manager", "kube-apiserver",
+)  # fmt: skip
 
 
 def layout() -> Layout:
@@ -75,7 +79,7 @@ def up() -> None:
         outside_port = _outside_port(place)
         if not place.kubeconfig.exists():
             write_pki(place, outside_port=outside_port)
-        write_settings(place, Machine.detect(), shim=built["containerd-shim-runc-v2"])
+        write_settings(place, Machine.detect(), built)
     with step(f"network namespace {namespace()}"):
         _network()
         # Before all else, so that nobody is given its port meanwhile.
@@ -96,8 +100,11 @@ def up() -> None:
             place.logs / "forwarder.log",
             alive=lambda: ledger().find("forwarder") is not None,
         )
-    with step("controllers, scheduler, kubelet, proxy, DNS"):
+    with step("network policies"):
         _apply(place, _objects())
+        # Before the kubelet: a pod whose policies nobody can ask for gets no network.
+        _start(place, "netpol", lines["netpol"], lambda: _listens(place.policy_socket))
+    with step("controllers, scheduler, kubelet, proxy, DNS"):
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
             ledger().start(name, inside(lines[name]), log=place.logs / f"{name}.log", env=_with_sbin())
         _wait("the node's Ready condition", lambda: _node_ready(place), place.logs / "kubelet.log")
@@ -188,7 +195,13 @@ def _network() -> None:
     if not BRIDGED.exists():
         run(["modprobe", "br_netfilter"], what="the kernel's module br_netfilter", env=_with_sbin(), seconds=30,
             remedy="load it by hand (Debian's package kmod has modprobe): no pod reaches a Service")  # fmt: skip
-    run(inside(["sh", "-c", f"echo 1 > {BRIDGED}"]), what="iptables on the bridge", remedy=remedy, seconds=10)
+    # Where frames on the bridge do not pass ip6tables, a pod reaches the one beside it by its link-local address.
+    for switch in (BRIDGED, BRIDGED.with_name("bridge-nf-call-ip6tables")):
+        run(inside(["sh", "-c", f"echo 1 > {switch}"]), what="iptables on the bridge", remedy=remedy, seconds=10)
+    rules = {"iptables": policies.ipv4_rules(POD_CIDR), "ip6tables": policies.ipv6_rules(BRIDGE)}
+    for tool, text in rules.items():
+        run(inside([f"{tool}-restore", "--noflush"]), what=f"rules of {tool} for network policies", env=_with_sbin(),
+            remedy="the kernel needs NFQUEUE and conntrack in iptables", seconds=30, stdin=text)  # fmt: skip
 
 
 def _with_sbin() -> dict[str, str]:
@@ -215,6 +228,13 @@ def _wait(what: str, ready: Callable[[], bool], log: Path, alive: Callable[[], b
 def _answers(url: str) -> bool:
     """Whether an address inside the namespace answers 200."""
     return _succeeds(inside([sys.executable, "-c", f"import urllib.request as u; u.urlopen({url!r}, timeout=2)"]))
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections on a socket of the run folder."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(str(path)) == 0
 
 
 def _succeeds(command: list[str]) -> bool:
@@ -264,28 +284,39 @@ def _apply(place: Layout, objects: list[dict[str, Any]]) -> None:
 
 
 def _objects() -> list[dict[str, Any]]:
-    """What the node itself needs: CoreDNS's rights, and the Service that leads to it."""
+    """What the node itself needs: rights of CoreDNS and of netpol, and the Service that leads to CoreDNS."""
     read = ["list", "watch"]
-    rules = [
+    dns = [
         {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": read},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
     ]
-    role = "system:coredns"
-    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": role}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-    rbac = "rbac.authorization.k8s.io/v1"
+    network = [
+        {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": read},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": read},
+    ]
     ports = [{"name": f"dns-{kind.lower()}", "port": 53, "protocol": kind} for kind in ("UDP", "TCP")]
     where = {"name": "kube-dns", "namespace": "kube-system"}
     labels = {"kubernetes.io/service-name": "kube-dns", "endpointslice.kubernetes.io/managed-by": "linkis-ecm-node"}
     return [
-        {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": role}, "rules": rules},
-        {"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": role}, "roleRef": reference,
-         "subjects": [subject]},
+        *_may("system:coredns", dns),
+        *_may("system:netpol", network),
         {"apiVersion": "v1", "kind": "Service", "metadata": where, "spec": {"clusterIP": DNS_ADDRESS, "ports": ports}},
         {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": where | {"labels": labels},
          "addressType": "IPv4", "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
          "ports": ports},
     ]  # fmt: skip
+
+
+def _may(user: str, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A role of that name, bound to the user of that name."""
+    group = "rbac.authorization.k8s.io"
+    common = {"apiVersion": f"{group}/v1", "metadata": {"name": user}}
+    reference = {"apiGroup": group, "kind": "ClusterRole", "name": user}
+    subject = {"apiGroup": group, "kind": "User", "name": user}
+    return [
+        common | {"kind": "ClusterRole", "rules": rules},
+        common | {"kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]},
+    ]
 
 
 def _volume(name: str, folder: Path) -> dict[str, Any]:

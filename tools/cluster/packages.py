@@ -14,7 +14,7 @@ NODE = {
     "containernetworking-plugins": "bridge, host-local and portmap",
     "catatonit": "the static init of the pause image",
     "iproute2": "the node's network namespace",
-    "iptables": "kube-proxy's rules",
+    "iptables": "kube-proxy's rules, and those that enforce network policies",
     "conntrack": "kube-proxy drops stale flows with it",
     "util-linux": "nsenter",
     "ca-certificates": "the image build reads them",
