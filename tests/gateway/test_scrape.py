@@ -166,6 +166,33 @@ async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_re
             await scrape_until(url, renewed, tmp_path, trust=trust)
 
 
+async def test_metrics_with_a_port_of_their_own_are_there_alone(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    api = FakeApiServer()
+    with reserved() as first, reserved() as second:
+        port, scraped = first.getsockname()[1], second.getsockname()[1]
+        async with (
+            api.serve() as server,
+            process(
+                "gateway",
+                tmp_path,
+                KUBECONFIG=str(write_kubeconfig(tmp_path / "kubeconfig", server)),
+                ECM_TOKEN_KEY_FILE=str(tmp_path / "key"),
+                ECM_NAMESPACE="engines",
+                ECM_GATEWAY_HOST="127.0.0.1",
+                ECM_GATEWAY_PORT=str(port),
+                ECM_GATEWAY_METRICS_PORT=str(scraped),
+            ),
+            aiohttp.ClientSession() as session,
+        ):
+            await scrape_until(f"http://127.0.0.1:{scraped}/metrics", STARTED["gateway"], tmp_path)
+            for other, path in ((port, "/metrics"), (scraped, "/healthz"), (scraped, "/api/rest_j/v1/none")):
+                async with session.get(f"http://127.0.0.1:{other}{path}") as answer:
+                    assert answer.status == 404, (other, path)
+            async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
+                assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     ("certificate", "key", "says"),
     [

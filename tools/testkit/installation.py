@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.cluster.tools import helm, images, kubeconfig, refresh_volumes
+from tools.cluster.tools import dns_block, helm, images, kubeconfig, refresh_volumes
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit import kubectl
 
@@ -67,6 +67,9 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
         "archive.persistence.size=2Gi",
         *settings,
     ]
+    block = dns_block()
+    if block:
+        values.insert(0, f"networkPolicy.dns[0].ipBlock.cidr={block}")
     command = [str(helm()), "upgrade", "--install", RELEASE, str(ROOT / "helm/linkis-ecm")]
     command += ["--namespace", namespace, "--create-namespace", "--kubeconfig", str(kubeconfig())]
     command += ["--wait", "--timeout", f"{seconds:.0f}s"]

@@ -326,6 +326,8 @@ affinity: {{ toYaml . | nindent 2 }}
     {{- with include "ecm.gatewayStoreEnv" . | trim }}{{ . | nindent 4 }}{{- end }}
     - name: ECM_TOKENS_FILE
       value: /etc/linkis-ecm/auth/tokens.json
+    - name: ECM_GATEWAY_METRICS_PORT
+      value: "9106"
     - name: ECM_ADMINS
       value: {{ join "," .Values.auth.admins | quote }}
     {{- with .Values.limits }}
@@ -360,6 +362,7 @@ affinity: {{ toYaml . | nindent 2 }}
   {{- $scheme := ternary ", scheme: HTTPS" "" .Values.tls.enabled }}
   ports:
     - {name: {{ $port }}, containerPort: 9102}
+    - {name: gw-metrics, containerPort: 9106}
   startupProbe: {httpGet: {path: /healthz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 1, failureThreshold: 60}
   livenessProbe: {httpGet: {path: /healthz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 6}
   readinessProbe: {httpGet: {path: /readyz, port: {{ $port }}{{ $scheme }}}, periodSeconds: 5, timeoutSeconds: 5}
@@ -392,11 +395,35 @@ affinity: {{ toYaml . | nindent 2 }}
     - {port: 6443, protocol: TCP}
     {{- end }}
 {{- end }}
-{{- if not (include "ecm.embedded" .) }}
+{{- $pods := .Values.networkPolicy.database.podSelector }}
+{{- if or $pods (not (include "ecm.embedded" .)) }}
 # The database's port of database.url; 3306 where a Secret has the URL.
 - ports:
     - {port: {{ include "ecm.databasePort" . }}, protocol: TCP}
+  {{- if $pods }}
+  to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "ecm.databaseNamespace" . }}}}
+      podSelector: {{ toYaml $pods | nindent 8 }}
+  {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "ecm.databaseNamespace" -}}{{ .Values.networkPolicy.database.namespace | default .Release.Namespace }}{{- end }}
+
+{{- /* What no engine reaches, as a JSON list of CIDRs: link-local addresses, the metadata services of clouds that are at
+       other addresses (Azure, Alibaba, Oracle; Amazon's and Google's of IPv6), and the API server. Where networkPolicy.apiServer
+       names it not, the cluster is asked, which `helm template` cannot. */}}
+{{- define "ecm.unreachable" -}}
+{{- $never := list "169.254.0.0/16" "168.63.129.16/32" "100.100.100.200/32" "192.0.0.192/32" "fe80::/10" "fd00:ec2::254/128" "fd20:ce::254/128" }}
+{{- $servers := .Values.networkPolicy.apiServer }}
+{{- if not $servers }}
+  {{- range (lookup "discovery.k8s.io/v1" "EndpointSlice" "default" "kubernetes").endpoints }}{{ $servers = concat $servers .addresses }}{{ end }}
+  {{- with (lookup "v1" "Service" "default" "kubernetes").spec }}{{ $servers = concat $servers .clusterIPs }}{{ end }}
+{{- end }}
+{{- range $server := $servers }}
+  {{- $never = append $never (ternary $server (printf "%s/%s" $server (ternary "128" "32" (contains ":" $server))) (contains "/" $server)) }}
+{{- end }}
+{{- toJson (uniq $never) }}
 {{- end }}
 
 {{- define "ecm.databasePort" -}}
@@ -410,7 +437,7 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- $except := .block.except | default list }}
 {{- range $never := .never }}
   {{- if include "ecm.within" (dict "inner" $cidr "outer" $never) }}
-    {{- fail (printf "networkPolicy.egress has %s, which lies in %s: engines never reach link-local addresses and the API server" $cidr $never) }}
+    {{- fail (printf "networkPolicy.egress has %s, which lies in %s: engines never reach link-local addresses, a cloud's metadata and the API server" $cidr $never) }}
   {{- end }}
   {{- if include "ecm.within" (dict "inner" $never "outer" $cidr) }}{{ $except = append $except $never }}{{ end }}
 {{- end }}
@@ -419,13 +446,15 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- toJson $block }}
 {{- end }}
 
-{{- /* "true" where all of the CIDR `inner` is in `outer`. Of IPv6 it knows ::/0, equal texts, and link-local addresses. */}}
+{{- /* "true" where all of the CIDR `inner` is in `outer`. Of IPv6 it knows ::/0, equal texts, link-local addresses, and the
+       private addresses fc00::/7 and fd00::/8. */}}
 {{- define "ecm.within" -}}
 {{- $inner := splitList "/" .inner }}
 {{- $outer := splitList "/" .outer }}
 {{- if eq .inner .outer }}true
 {{- else if and (contains ":" .inner) (contains ":" .outer) }}
-  {{- if or (eq .outer "::/0") (and (eq .outer "fe80::/10") (regexMatch "^[fF][eE][89abAB]" .inner)) }}true{{ end }}
+  {{- $private := and (has .outer (list "fc00::/7" "fd00::/8")) (regexMatch "^[fF][dD]" .inner) }}
+  {{- if or (eq .outer "::/0") $private (and (eq .outer "fe80::/10") (regexMatch "^[fF][eE][89abAB]" .inner)) }}true{{ end }}
 {{- else if and (not (contains ":" .inner)) (not (contains ":" .outer)) }}
   {{- $bits := int (index $outer 1) }}
   {{- if le $bits (int (index $inner 1)) }}

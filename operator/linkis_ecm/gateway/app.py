@@ -84,7 +84,7 @@ def build_app(
     """The application over its parts; to be called where an event loop runs.
 
     `find`, `records` and `store` ask the database, `journal` writes to it; without them nothing outlives an engine.
-    `metrics` are the process's; /metrics serves their registry.
+    `metrics` are the process's; /metrics serves their registry, here where it has no port of its own.
     """
     metrics = metrics or Metrics()
     metrics.watch_engines(lambda: [(str(e.state), e.engine_type, e.tenant) for e in engines])
@@ -144,7 +144,8 @@ def build_app(
     app.on_response_prepare.append(_common_headers)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
-    app.router.add_get("/metrics", scrape_handler(metrics.registry))
+    if not settings.metrics_port:
+        app.router.add_get("/metrics", scrape_handler(metrics.registry))
     app.router.add_get("/openapi.json", _openapi)
     pages.add_routes(app.router)
     for method in METHODS:

@@ -26,6 +26,7 @@ from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.gateway.tls import CertificateError, ServerCertificate, new_site
 from linkis_ecm.kube.client import KubeClient
+from linkis_ecm.process.scrape import scrape_app
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.queries import Queries
@@ -72,6 +73,11 @@ async def serve(
             watch = asyncio.create_task(certificate.watch())
             stack.callback(watch.cancel)
         await new_site(runner, settings.host or None, settings.port, certificate).start()
+        if settings.metrics_port:
+            scraped = new_runner(scrape_app(metrics.registry), settings)
+            await scraped.setup()
+            stack.push_async_callback(scraped.cleanup)
+            await new_site(scraped, settings.host or None, settings.metrics_port, certificate).start()
         log.info("the gateway listens on port %d%s", settings.port, " with TLS" if certificate is not None else "")
         await stop.wait()
         engines.synced = False

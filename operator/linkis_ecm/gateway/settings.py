@@ -86,7 +86,16 @@ class Settings(KeySettings):
     host: Annotated[
         str, variable("ECM_GATEWAY_HOST", "The address that the gateway listens on.", default="all addresses")
     ] = ""
-    port: Annotated[int, PORT, variable("ECM_GATEWAY_PORT", "The port of the REST API and of /metrics.")] = 9102
+    port: Annotated[int, PORT, variable("ECM_GATEWAY_PORT", "The port of the REST API.")] = 9102
+    metrics_port: Annotated[
+        int,
+        whole(0, 65535),
+        variable(
+            "ECM_GATEWAY_METRICS_PORT",
+            "The port of /metrics alone, with the scheme of the other, so that a network policy can say who scrapes;"
+            " 0: /metrics is on ECM_GATEWAY_PORT.",
+        ),
+    ] = 0
     tls_cert_file: Annotated[
         str,
         variable(

@@ -52,3 +52,10 @@ def scrape_handler(registry: Registry, *, clock: Callable[[], float] = time.mono
             under_way -= 1
 
     return metrics
+
+
+def scrape_app(registry: Registry) -> web.Application:
+    """/metrics and nothing else, for a port of its own."""
+    app = web.Application()
+    app.router.add_get("/metrics", scrape_handler(registry))
+    return app
