@@ -1,61 +1,26 @@
 """Runs the project's checks step by step: `python -m tools.checks lint|fast|all`.
 
-Each step is a process of its own; the first that fails ends the run with its exit code. At the end, or at the failure,
-a table says how long each step took. Must not hold any check itself: those are in the tests.
+What needs minutes of waiting or building runs beside the tests. Must not hold any check itself: those are in the tests.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
 
-ROOT = Path(__file__).parents[1]
+from tools.steps import ROOT, Steps
+
 BIN = Path(sys.executable).parent
+CLUSTER = (sys.executable, "-m", "tools.cluster")
 # The folders of tests/: without a cluster, and those of foreign programs.
 FAST_FOLDERS = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "supply")
 FOREIGN_FOLDERS = ("judge", "browser")
+LINKIS_CLIENT = "Linkis's client, built"
 app = typer.Typer(add_completion=False, help=__doc__)
-
-
-@dataclass
-class Steps:
-    """Runs steps, remembers how long each took and undoes what was set up, also after a failure."""
-
-    took: list[tuple[str, float, str]] = field(default_factory=list)
-    undo: list[Callable[[], None]] = field(default_factory=list)
-
-    def run(self, name: str, *command: str, seconds: float = 1800, env: dict[str, str] | None = None) -> None:
-        """Runs a command with a bound on its time; on failure prints the table and exits with its code."""
-        print(f"\n=== {name}: {' '.join(command)}", flush=True)
-        begun = time.monotonic()
-        try:
-            code = subprocess.run(
-                command, cwd=ROOT, env=os.environ | (env or {}), timeout=seconds, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = 124
-            print(f"{name} did not end within {seconds:.0f} s", flush=True)
-        self.took.append((name, time.monotonic() - begun, "ok" if code == 0 else f"failed ({code})"))
-        if code:
-            self.finish()
-            raise typer.Exit(code)
-
-    def finish(self) -> None:
-        """Undoes in reverse order and prints what took how long."""
-        while self.undo:
-            self.undo.pop()()
-        print("\nstep                                   seconds  result", flush=True)
-        for name, seconds, result in self.took:
-            print(f"{name:<38} {seconds:>7.1f}  {result}", flush=True)
-        print(f"{'total':<38} {sum(seconds for _, seconds, _ in self.took):>7.1f}", flush=True)
 
 
 def _lint(steps: Steps) -> None:
@@ -66,83 +31,97 @@ def _lint(steps: Steps) -> None:
     steps.run("pins, licence, secrets, modes", sys.executable, "-m", "tools.supply", "repository")
 
 
-def _pytest(steps: Steps, name: str, *arguments: str, seconds: float = 1800) -> None:
-    steps.run(name, sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments, seconds=seconds)
+def _pytest(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments)
+
+
+def _prepare_fast(steps: Steps) -> None:
+    if shutil.which("mariadbd") is None:
+        steps.run("MariaDB from Debian", *CLUSTER, "packages", "mariadb-server")
+    steps.run("helm", *CLUSTER, "binaries", "helm")
 
 
 def _fast(steps: Steps) -> None:
-    if shutil.which("mariadbd") is None:
-        steps.run("MariaDB from Debian", sys.executable, "-m", "tools.cluster", "packages", "mariadb-server")
-    steps.run("helm", sys.executable, "-m", "tools.cluster", "binaries", "helm")
     # Two processes a core: half of the time a test waits. Files stay together: a module shares its server, its kernel.
     folders = [f"tests/{name}" for name in FAST_FOLDERS]
     measured = ("--cov", "--cov-report=")
     parallel = ("-n", "4", "--dist", "loadfile")
-    _pytest(steps, ", ".join(FAST_FOLDERS), *parallel, *measured, *folders)
+    steps.run(", ".join(FAST_FOLDERS), *_pytest(*parallel, *measured, *folders))
     # Not --cov-fail-under: the data of child processes that ended by a signal is combined here, and the table printed.
     steps.run("coverage and its floor", sys.executable, "-m", "coverage", "report")
 
 
-def _foreign_clients(steps: Steps) -> None:
-    """Programs of others use ours: a browser the page, Linkis's own client the gateway."""
+def _prepare_foreign(steps: Steps) -> None:
     if shutil.which("chromium") is None:
-        steps.run("chromium from Debian", sys.executable, "-m", "tools.cluster", "packages", "chromium")
+        steps.beside("chromium from Debian", *CLUSTER, "packages", "chromium")
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         packages = ("default-jdk-headless", "maven")
-        steps.run("Java and Maven from Debian", sys.executable, "-m", "tools.cluster", "packages", *packages)
-    steps.run("Linkis's client, built", sys.executable, "-m", "tests.judge.build", seconds=900)
-    _pytest(
-        steps,
-        "Linkis's own client, the page in a browser",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        *(f"tests/{name}" for name in FOREIGN_FOLDERS),
-    )
+        steps.beside("Java and Maven from Debian", *CLUSTER, "packages", *packages)
+    steps.beside(LINKIS_CLIENT, sys.executable, "-m", "tests.judge.build", seconds=900)
+
+
+def _foreign_clients(steps: Steps) -> None:
+    """Programs of others use ours: a browser the page, Linkis's own client the gateway."""
+    steps.wait(LINKIS_CLIENT)
+    folders = [f"tests/{name}" for name in FOREIGN_FOLDERS]
+    steps.run("Linkis's own client, the page in a browser", *_pytest("-n", "2", "--dist", "loadfile", *folders))
+
+
+def _prepare_cluster(steps: Steps) -> None:
+    # What the README tells users to do: pip must find a set of packages by itself, without our pins.
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    steps.beside("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]", seconds=600)
+    steps.beside("the cluster's parts and the images", *CLUSTER, "prepare", seconds=5400)
+    steps.beside("cosign and syft from their Go modules", *CLUSTER, "binaries", "cosign", "syft", seconds=3600)
+
+
+def _on_the_cluster(steps: Steps) -> None:
+    was_up = subprocess.run([*CLUSTER, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
+    if not was_up:
+        steps.undo.append(_down)
+    steps.run("cluster", *CLUSTER, "up", seconds=5400)
+    steps.run("images", *CLUSTER, "images")
+    # It reads files and asks no cluster; the tests on the cluster wait for most of their time.
+    shipped = "e2e/test_images.py"
+    steps.beside("what the images hold and who signed them", *_pytest(shipped))
+    others = ("--ignore=e2e/database", f"--ignore={shipped}")
+    steps.run("e2e on the cluster", *_pytest("e2e", *others), seconds=2400)
+    steps.run("e2e with MariaDB", *_pytest("e2e/database"), seconds=1200)
 
 
 def _down() -> None:
-    subprocess.run([sys.executable, "-m", "tools.cluster", "down"], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([*CLUSTER, "down"], cwd=ROOT, check=True, timeout=300)
 
 
 @app.command()
 def lint() -> None:
     """ruff, mypy --strict, import-linter, and what the repository must hold."""
-    steps = Steps()
-    _lint(steps)
-    steps.finish()
+    with Steps() as steps:
+        _lint(steps)
 
 
 @app.command()
 def fast() -> None:
     """What needs no cluster, no browser and no Java."""
-    steps = Steps()
-    _lint(steps)
-    _fast(steps)
-    steps.finish()
+    with Steps() as steps:
+        _lint(steps)
+        _prepare_fast(steps)
+        _fast(steps)
 
 
 @app.command("all")
 def everything() -> None:
     """The above, then the tests on the real cluster; a cluster that this run started is stopped at its end."""
-    steps = Steps()
-    _lint(steps)
-    # What the README tells users to do: pip must find a set of packages by itself, without our pins.
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    steps.run("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]", seconds=600)
-    _fast(steps)
-    _foreign_clients(steps)
-    cluster = [sys.executable, "-m", "tools.cluster"]
-    was_up = subprocess.run([*cluster, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
-    if not was_up:
-        steps.undo.append(_down)
-    steps.run("cluster", *cluster, "up")
-    steps.run("images", *cluster, "images")
-    steps.run("cosign and syft from their Go modules", *cluster, "binaries", "cosign", "syft", seconds=3600)
-    _pytest(steps, "e2e on the cluster", "e2e", "--ignore=e2e/database", seconds=2400)
-    _pytest(steps, "e2e with MariaDB", "e2e/database", seconds=1200)
-    steps.finish()
+    with Steps() as steps:
+        _lint(steps)
+        # Before what runs beside it: one installation of Debian packages at a time.
+        _prepare_fast(steps)
+        _prepare_foreign(steps)
+        _prepare_cluster(steps)
+        _fast(steps)
+        _foreign_clients(steps)
+        _on_the_cluster(steps)
+        steps.wait()
 
 
 if __name__ == "__main__":

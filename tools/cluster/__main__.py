@@ -1,4 +1,4 @@
-"""`python -m tools.cluster up|down|status|images|packages|binaries|exec|kubeconfig`."""
+"""`python -m tools.cluster up|down|prepare|status|images|packages|binaries|exec|kubeconfig`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def up() -> None:
     """Starts the cluster; harmless where it runs."""
     _do(tools.up)
     console.print(f"the cluster is up ({tools.backend()}): export KUBECONFIG={tools.kubeconfig()}", soft_wrap=True)
+
+
+@app.command()
+def prepare() -> None:
+    """Builds what `up` and `images` need, and starts nothing."""
+    _do(tools.prepare)
 
 
 @app.command()

@@ -68,6 +68,16 @@ def _digest(name: str) -> str:
     return run(asked, what=f"asking for the digest of {name}", remedy=remedy, seconds=60).strip()
 
 
+def build() -> None:
+    """Builds what `build_for_node` and `export` hand out, without a node."""
+    for target in TARGETS:
+        name = tag(target)
+        packages.install(packages.IMAGES)
+        if not _known(name):
+            with step(f"image {target}"):
+                _make(target, name, str(ROOT))
+
+
 def build_for_node() -> dict[str, str]:
     """For the node built from source."""
     tags = {target: tag(target) for target in TARGETS}

@@ -64,15 +64,20 @@ def inside(command: list[str]) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{namespace()}", *command]
 
 
-def up() -> None:
-    """Starts whatever does not run; returns when the node is Ready and names resolve."""
+def prepare() -> dict[str, Path]:
+    """Installs and builds what the node is made of, and starts nothing; the binaries by name."""
     if os.geteuid() != 0:
         raise ClusterError(
             "the node built from source needs root (namespaces, mounts, cgroups)",
             remedy="run as root, start a Docker daemon (then kind is used), or use your own: CLUSTER=current",
         )
     packages.install(packages.NODE)
-    built = binaries.build_all(binaries.NODE)
+    return binaries.build_all(binaries.NODE)
+
+
+def up() -> None:
+    """Starts whatever does not run; returns when the node is Ready and names resolve."""
+    built = prepare()
     place = layout()
     place.root.mkdir(parents=True, exist_ok=True)
     with step("certificates and settings"):

@@ -77,6 +77,15 @@ def up() -> None:
         raise ClusterError("the current KUBECONFIG's cluster does not answer", remedy="check `kubectl cluster-info`")
 
 
+def prepare() -> None:
+    """Builds what `up` and `images` need; neither needs a running cluster for that."""
+    if backend() == "node":
+        node.prepare()
+        product.build()
+    elif backend() == "kind":
+        _kind()
+
+
 def down() -> None:
     """Ends what `up` started; the current cluster is left alone."""
     if backend() == "node":

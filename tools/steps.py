@@ -1,0 +1,148 @@
+"""Runs steps, each a process of its own: one after another, and some beside them at the lowest priority.
+
+The first step that fails ends the run. At the end, or at the failure, a table says how long each step took. Must not
+know what a step does: `tools.checks` names them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import typer
+
+ROOT = Path(__file__).parents[1]
+# As the shell's `timeout` says it.
+TIMED_OUT = 124
+# How long a step beside the others has between SIGTERM and SIGKILL.
+GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A step that ended: its exit code, its time and what it printed (empty where that was shown at once)."""
+
+    name: str
+    code: int
+    seconds: float
+    output: str = ""
+
+
+class Steps:
+    """Runs steps, remembers how long each took and undoes what was set up, also after a failure.
+
+    A context manager. `run` shows a step's output at once. `beside` puts a step into a queue of its own, which one
+    thread works off while `run` goes on; its output is shown when it has ended and the current step, too.
+    """
+
+    def __init__(self) -> None:
+        self.undo: list[Callable[[], None]] = []
+        self._begun = time.monotonic()
+        self._rows: list[tuple[str, float, str]] = []
+        self._lane = ThreadPoolExecutor(1, thread_name_prefix="beside")
+        # Of the steps beside, by name, those that were not shown yet.
+        self._queued: dict[str, Future[Ended]] = {}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Ends what still runs, undoes in reverse order and prints what took how long."""
+        self._end_lane()
+        while self.undo:
+            self.undo.pop()()
+        print(f"\n{'step':<46} {'seconds':>7}  result", flush=True)
+        for name, seconds, result in self._rows:
+            print(f"{name:<46} {seconds:>7.1f}  {result}", flush=True)
+        print(f"{'total':<46} {time.monotonic() - self._begun:>7.1f}", flush=True)
+
+    def run(self, name: str, *command: str, seconds: float = 1800, env: dict[str, str] | None = None) -> None:
+        """Runs a command with a bound on its time. Raises typer.Exit with its code where it fails."""
+        print(f"\n=== {name}: {' '.join(command)}", flush=True)
+        begun = time.monotonic()
+        try:
+            code = subprocess.run(
+                command, cwd=ROOT, env=os.environ | (env or {}), timeout=seconds, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = TIMED_OUT
+            print(f"{name} did not end within {seconds:.0f} s", flush=True)
+        self._note(Ended(name, code, time.monotonic() - begun), "")
+        self._show([name for name, step in self._queued.items() if step.done()])
+
+    def beside(self, name: str, *command: str, seconds: float = 1800) -> None:
+        """Runs a command after those that are beside already, with what the other steps leave of the cores."""
+        self._queued[name] = self._lane.submit(self._work, name, command, seconds)
+
+    def wait(self, *names: str) -> None:
+        """Waits for steps beside, or for all of them. Raises typer.Exit where one that ended has failed."""
+        waited = list(names or self._queued)
+        for name in waited:
+            if name in self._queued:
+                self._queued[name].result()
+        self._show([name for name, step in self._queued.items() if step.done()])
+
+    def _show(self, names: list[str]) -> None:
+        for name in names:
+            ended = self._queued.pop(name).result()
+            print(f"\n=== {name}, beside the others:\n{ended.output}", flush=True)
+            self._note(ended, ", beside the others")
+
+    def _note(self, ended: Ended, where: str) -> None:
+        result = f"failed ({ended.code})" if ended.code else "ok"
+        self._rows.append((ended.name, ended.seconds, result + where))
+        if ended.code:
+            raise typer.Exit(ended.code)
+
+    def _work(self, name: str, command: tuple[str, ...], seconds: float) -> Ended:
+        begun = time.monotonic()
+        with tempfile.TemporaryFile() as output:
+            with self._lock:
+                if self._ending:
+                    return Ended(name, -signal.SIGTERM, 0.0)
+                # A group, so that its children end with it. Not a session: Linux may share the cores out by session
+                # first (sched_autogroup), and then `nice` counts within each alone.
+                process = self._process = subprocess.Popen(
+                    ["nice", "-n", "19", *command],
+                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0,
+                )  # fmt: skip
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                code = TIMED_OUT
+                output.write(f"\n{name} did not end within {seconds:.0f} s\n".encode())
+            output.seek(0)
+            return Ended(name, code, time.monotonic() - begun, output.read().decode(errors="replace").strip())
+
+    def _end_lane(self) -> None:
+        with self._lock:
+            self._ending = True
+            if self._process is not None:
+                _end(self._process)
+        self._lane.shutdown(cancel_futures=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its group; the group may outlive it for a moment, the process does not."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
