@@ -57,7 +57,7 @@ def _prepare_foreign(steps: Steps) -> None:
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         packages = ("default-jdk-headless", "maven")
         steps.beside("Java and Maven from Debian", *CLUSTER, "packages", *packages)
-    steps.beside(LINKIS_CLIENT, sys.executable, "-m", "tests.judge.build", seconds=900)
+    steps.beside(LINKIS_CLIENT, sys.executable, "-m", "tests.judge.build")
 
 
 def _foreign_clients(steps: Steps) -> None:
@@ -70,9 +70,9 @@ def _foreign_clients(steps: Steps) -> None:
 def _prepare_cluster(steps: Steps) -> None:
     # What the README tells users to do: pip must find a set of packages by itself, without our pins.
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    steps.beside("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]", seconds=600)
-    steps.beside("the cluster's parts and the images", *CLUSTER, "prepare", seconds=5400)
-    steps.beside("cosign and syft from their Go modules", *CLUSTER, "binaries", "cosign", "syft", seconds=3600)
+    steps.beside("pip finds the server's packages", *pip, "--dry-run", "--ignore-installed", ".[server]")
+    steps.beside("the cluster's parts and the images", *CLUSTER, "prepare")
+    steps.beside("cosign and syft from their Go modules", *CLUSTER, "binaries", "cosign", "syft")
 
 
 def _on_the_cluster(steps: Steps) -> None:
