@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from linkis_ecm.agent.engine import Engine
+from linkis_ecm.agent.engine import STOPPED_BY_SIGNAL, Engine
 from linkis_ecm.agent.executors.registry import connect
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.formats.names import JOB_RESULT
@@ -117,7 +117,7 @@ class _Agent:
                 engine.child_exited(pid, status)
 
         def terminate(name: str) -> None:
-            engine.stop(grace=settings.stop_grace, reason=f"the agent got {name}")
+            engine.stop(grace=settings.stop_grace, reason=f"the agent got {name}", code=STOPPED_BY_SIGNAL)
 
         loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):

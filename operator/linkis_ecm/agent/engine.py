@@ -14,12 +14,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from linkis_ecm.agent.activity import Activity
 from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGoneError, Exit, exit_of
+from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
-from linkis_ecm.agent.tasks import CANCELLED, TIMEOUT, Task, TaskBook, TaskSink
+from linkis_ecm.agent.tasks import (
+    CANCELLED,
+    TIMEOUT,
+    NotReadyError,
+    QueueFullError,
+    Task,
+    TaskBook,
+    TaskSink,
+)
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
 from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
 from linkis_ecm.agent.usage import Usage
@@ -36,22 +46,15 @@ WARM_UP_TIMEOUT = 10.0
 INTERRUPT_TIMEOUT = 3.0
 # How long a stopping kernel may run its exit handlers; longer where the grace is not over, which a busy node may need.
 KERNEL_EXIT_TIMEOUT, KERNEL_EXIT_LONGEST = 2.0, 10.0
-# The exit code of a `once` engine that was stopped before its job had succeeded: as a shell tells of SIGTERM.
-JOB_STOPPED = 128 + signal.SIGTERM
+# The exit code of an engine that a signal ended, as a shell has it: Kubernetes counts 0 as a success even of a pod that
+# it evicts. And of a `once` engine that was stopped before its job had succeeded.
+STOPPED_BY_SIGNAL = 128 + signal.SIGTERM
 MAX_STDERR_LINES = 20
 # Of stderr, in the report that a kernel died: what a person reads in a status.
 REPORTED_LINES, REPORTED_CHARACTERS = 5, 1000
 
 
-class NotReadyError(Exception):
-    """The engine takes no code in its state; the text says why."""
-
-
-class QueueFullError(Exception):
-    """MAX_WAITING tasks wait already."""
-
-
-class Engine:
+class Engine(Activity):
     """Runs tasks in `executor` until it is stopped or its executor dies; then `ended` is the process's exit code."""
 
     def __init__(
@@ -75,8 +78,7 @@ class Engine:
         self._usage = usage
         self._once = once
         self._start_timeout = start_timeout
-        self._on_change = on_change
-        self._clock = clock
+        super().__init__(clock, on_change)
         self._loop = asyncio.get_running_loop()
         self.state = STARTING
         self.reason = ""
@@ -85,8 +87,6 @@ class Engine:
         self.timings = timings
         self.counters = {"tasksStarted": 0, "tasksSucceeded": 0, "tasksFailed": 0}
         self.last_task_ended = 0.0
-        self.last_activity = 0.0
-        self._open_streams: dict[str, int] = {}
         self._last_task: Task | None = None
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._seconds_in_state = {IDLE: 0.0, BUSY: 0.0}
@@ -95,6 +95,7 @@ class Engine:
         self._running: Task | None = None
         self._no_task_running = asyncio.Event()
         self._no_task_running.set()
+        self._stop_code = 0
         self._stop_deadline = float("inf")  # on the loop's clock
         self._stop_deadline_changed = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -163,36 +164,20 @@ class Engine:
         """After its end: free what the executor had."""
         self._executor.close()
 
-    def stop(self, *, grace: float, reason: str) -> None:
-        """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins."""
+    def stop(self, *, grace: float, reason: str, code: int = 0) -> None:
+        """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins.
+
+        `code` is the process's exit code after the first stop, where nobody asked for it but the code or a signal.
+        """
         deadline = self._loop.time() + grace
         if deadline < self._stop_deadline:
             self._stop_deadline = deadline
             self._stop_deadline_changed.set()
         if self._stopping is None and self.state != FAILED:
+            self._stop_code = code
             self._logs.event("INFO", f"stopping within {grace:g} s: {reason or 'no reason given'}")
             self._enter(SHUTTING_DOWN, "Stopped", reason)
             self._stopping = self._loop.create_task(self._stop())
-
-    def stream_opened(self, what: str) -> None:
-        """Something that uses the engine begins, such as a download: until `stream_closed` it is not culled for
-        idleness."""
-        self._open_streams[what] = self._open_streams.get(what, 0) + 1
-        if self._open_streams[what] == 1:
-            self._on_change()
-
-    def stream_closed(self, what: str) -> None:
-        left = self._open_streams[what] - 1
-        self.last_activity = self._clock()
-        if left:
-            self._open_streams[what] = left
-        else:
-            del self._open_streams[what]
-            self._on_change()
-
-    def record_activity(self) -> None:
-        """Something of the engine was read, too short to be told at once: the next report has it."""
-        self.last_activity = self._clock()
 
     def report(self) -> dict[str, Any]:
         """The engine's part of the report: all but who it is."""
@@ -206,7 +191,7 @@ class Engine:
             "message": self.message,
             "timings": self.timings,
             "lastTaskEnded": self.last_task_ended,
-            "active": ", ".join(f"{count} {what} under way" for what, count in sorted(self._open_streams.items())),
+            "active": self.active,
             "lastActivity": self.last_activity,
             "task": self._reported_task(),
             **self.counters,
@@ -284,7 +269,9 @@ class Engine:
             await task.done
             return task.result()
         except ExecutorGoneError:
-            return None  # child_exited() says the rest
+            # child_exited() says the rest, unless the job ended its own process as a success.
+            job = self.tasks.find(JOB_TASK)
+            return job.result() if job is not None and job.status == TASK_SUCCEED else None
 
     def end_job(self, result: dict[str, Any]) -> None:
         """The job's result is kept: the engine ends as the job did."""
@@ -296,7 +283,12 @@ class Engine:
             self.ended.set_result(0)
             return
         error: dict[str, Any] = next((part for part in reversed(result["outputs"]) if part.get("type") == "error"), {})
-        self.fail("JobFailed", f"{error.get('name', result['status'])}: {error.get('value', '')}"[:2000], 1)
+        job = self.tasks.find(JOB_TASK)
+        code = job.exit_code if job is not None else None
+        how = f" (exit code {code})" if code else ""
+        self._fail(
+            "JobFailed", f"{error.get('name', result['status'])}: {error.get('value', '')}"[:2000] + how, code or 1
+        )
 
     def fail(self, reason: str, message: str, code: int) -> None:
         """The engine has failed, for a reason that only its caller knows."""
@@ -337,6 +329,11 @@ class Engine:
             self._arrived.set()  # run() goes on with another kernel
             return
         self._last_task = running
+        if self._once and end == (0, 0) and self.counters["tasksStarted"]:
+            # As of a script: os._exit(0) is a success. end_job() comes, or has come where the task has ended.
+            if running is not None:
+                self._end_task(running, TASK_SUCCEED)
+            return
         if end == (0, 0) and running is None and self.counters["tasksStarted"]:
             # What a task left behind ended it, such as a thread: the code's own exit() is told by its reply.
             self.stop(grace=0.0, reason="the kernel ended by itself with exit code 0, after its last task")
@@ -392,10 +389,14 @@ class Engine:
         finally:
             for timer in timers:
                 timer.cancel()
-        task.execution_count = reply.get("execution_count")
-        self._end_task(task, _status_of_reply(task, reply))
-        if any(part.get("source") == "ask_exit" for part in reply.get("payload", [])):
-            self.stop(grace=0.0, reason="the code called exit()")
+        task.execution_count, task.exit_code = reply.get("execution_count"), exit_code(reply)
+        self._end_task(task, task.status_of_reply(reply))
+        if asks_to_end(reply):
+            said = f"the code called exit({task.exit_code or ''})"
+            if not self._once:
+                self.stop(grace=0.0, reason=said, code=task.exit_code or 0)
+            else:
+                self._logs.event("INFO", said)  # run_job() and end_job() do the rest
 
     def _time_out(self, task: Task) -> None:
         task.timed_out = True
@@ -455,8 +456,8 @@ class Engine:
         self._logs.event("INFO", "the engine has stopped")
         if not self.ended.done():
             # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
-            undone = self._once and not self.counters["tasksSucceeded"]
-            self.ended.set_result(JOB_STOPPED if undone else 0)
+            done = self.counters["tasksSucceeded"] > 0
+            self.ended.set_result((0 if done else STOPPED_BY_SIGNAL) if self._once else self._stop_code)
 
     async def _wait_at_most(self, event: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -484,11 +485,3 @@ _REFUSALS = {
 def _error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:
     if task.outputs is not None:
         task.outputs.error(name, value, traceback or [])
-
-
-def _status_of_reply(task: Task, reply: dict[str, Any]) -> str:
-    if task.timed_out:
-        return TIMEOUT
-    if reply.get("status") == "ok":
-        return TASK_SUCCEED
-    return CANCELLED if task.interrupted else TASK_FAILED

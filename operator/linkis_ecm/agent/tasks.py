@@ -35,6 +35,14 @@ class OtherTaskError(Exception):
     """The id was given to another request before."""
 
 
+class NotReadyError(Exception):
+    """The engine takes no code in its state; the text says why."""
+
+
+class QueueFullError(Exception):
+    """As many tasks wait as may."""
+
+
 @dataclass(slots=True)
 class Task:
     """One request to run code."""
@@ -51,6 +59,8 @@ class Task:
     interrupted: bool = False
     timed_out: bool = False
     execution_count: int | None = None
+    # Of code that ended by exit() or sys.exit().
+    exit_code: int | None = None
     # Bytes of its outputs as they were counted when it was answered: code that goes on after that adds to them.
     kept: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +87,14 @@ class Task:
         self.done.set_result(None)
         self.notify_changed()
         return True
+
+    def status_of_reply(self, reply: dict[str, Any]) -> str:
+        """How it has ended, by the kernel's answer."""
+        if self.timed_out:
+            return TIMEOUT
+        if reply.get("status") == "ok":
+            return SUCCEED
+        return CANCELLED if self.interrupted else FAILED
 
     def result(self) -> dict[str, Any]:
         """The task with its outputs."""

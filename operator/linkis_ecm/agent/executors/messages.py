@@ -61,6 +61,27 @@ def read_reply(content: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
+def exit_code(reply: dict[str, Any]) -> int | None:
+    """The exit code, 0 to 255, of code that ended by exit() or sys.exit(); None where it ended otherwise.
+
+    Our kernel says it itself (kernel.exits). Another IPython puts what exit() was given into keepkernel, whose default
+    is False.
+    """
+    for part in reply.get("payload", []):
+        if part.get("source") not in ("ask_exit", "exit"):
+            continue
+        code = part.get("exitCode", part.get("keepkernel"))
+        if code is None or code is False:
+            return 0
+        return code & 0xFF if isinstance(code, int) else 1
+    return None
+
+
+def asks_to_end(reply: dict[str, Any]) -> bool:
+    """Whether the code called exit(), which ends the engine, too."""
+    return any(part.get("source") == "ask_exit" for part in reply.get("payload", []))
+
+
 def _bounded_content(content: dict[str, Any]) -> dict[str, Any]:
     """A message's content with a question mark for each character that UTF-8 cannot hold."""
     whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from linkis_ecm.agent.engine import Engine, NotReadyError
+from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.formats.proof import CHALLENGE
 from linkis_ecm.agent.http.logs import LogApi, send_result
 from linkis_ecm.agent.http.requests import json_body, number, only, text
@@ -13,6 +13,7 @@ from linkis_ecm.agent.http.server import HttpError, Request, Response, json_resp
 from linkis_ecm.agent.http.tasks import TaskApi
 from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles
+from linkis_ecm.agent.tasks import NotReadyError
 
 MAX_GRACE_SECONDS = 3600
 

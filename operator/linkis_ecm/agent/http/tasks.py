@@ -11,13 +11,13 @@ import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from linkis_ecm.agent.engine import Engine, NotReadyError, QueueFullError
+from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.http.requests import boolean, json_body, number, only, text
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
 from linkis_ecm.agent.outputs import Cursor
-from linkis_ecm.agent.tasks import OtherTaskError, Task
+from linkis_ecm.agent.tasks import NotReadyError, OtherTaskError, QueueFullError, Task
 
 MAX_TIMEOUT_SECONDS = 7 * 86400
 MAX_ID = 128

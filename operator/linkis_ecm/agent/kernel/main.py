@@ -43,6 +43,7 @@ def main() -> None:
     from traitlets import Type  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
+    from linkis_ecm.agent.kernel import exits  # noqa: PLC0415
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
 
@@ -91,6 +92,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)
     register(app.shell.display_formatter, folder)
+    exits.install(app.shell)
     # What was loaded stays: later collections need not look at it.
     gc.freeze()
     gc.enable()
