@@ -172,7 +172,7 @@ async def test_a_pod_whose_kubelet_never_ends_it_is_taken_by_force(world: World)
     ("change", "reason", "words"),
     [
         ({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, "Evicted", "low on memory"),
-        ({"phase": "Failed", "reason": "NodeShutdown", "message": "node went"}, "NodeLost", "node went"),
+        ({"phase": "Failed", "reason": "NodeShutdown", "message": "node went"}, "NodeShutdown", "node went"),
         ({"phase": "Failed", "reason": "Preempting", "message": "preempted"}, "Preempted", "preempted"),
         (
             {"phase": "Failed", "conditions": [

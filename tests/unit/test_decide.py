@@ -113,7 +113,7 @@ ROWS: list[tuple[str, Callable[[], Snapshot], float, EngineState, str, tuple[typ
      S.FAILED, "Preempted", ()),
     ("node shut down", lambda: snapshot(
         engine=engine(IDLE), pod=pod(phase="Failed", reason="NodeShutdown"), evidence=COLLECTED), 9, S.FAILED,
-     "NodeLost", ()),
+     "NodeShutdown", ()),
     ("kernel died, pod still there", lambda: snapshot(
         engine=engine(IDLE), pod=pod(), report=report(S.FAILED, 8, message="x")), 9, S.SHUTTING_DOWN, "KernelDied", ()),
     ("kernel died, pod never ends", lambda: snapshot(

@@ -82,7 +82,9 @@ OVERDUE: list[tuple[str, Callable[[], Snapshot], str, str, bool]] = [
     ("silent agent", lambda: snapshot(engine=engine(STARTING), pod=pod()), "StartTimeout", "raise spec.startTimeout",
      True),
 ]  # fmt: skip
-NO_VOLUME = Evidence(0, {"files": []}, mount_problem='MountVolume.SetUp failed for volume "x": secret "x" not found')
+NO_VOLUME = Evidence(0, {"files": []}, start_problem=Verdict(
+    reasons.MOUNT_FAILED,
+    'Kubernetes says: MountVolume.SetUp failed for volume "x": secret "x" not found'))  # fmt: skip
 
 
 @pytest.mark.parametrize("row", OVERDUE, ids=lambda row: row[0])

@@ -19,14 +19,16 @@ import orjson
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import BUNDLE, CONTAINER_LOG
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.pod_events import read_pod_events
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.decision import CollectEvidence, Evidence
 from linkis_ecm.engine.facts import ticket_id
+from linkis_ecm.engine.start_problems import eviction_of_events, problem_of_events
 from linkis_ecm.engine.times import format_time
-from linkis_ecm.engine.verdicts import mounts_failed, start_overdue
+from linkis_ecm.engine.verdicts import with_evidence
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
-from linkis_ecm.kube.resources import EVENTS, NAMESPACES, PODS
+from linkis_ecm.kube.resources import NAMESPACES, PODS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.record import PostMortemRecord
 
@@ -36,11 +38,8 @@ log = logging.getLogger(__name__)
 COLLECT_SECONDS = 10.0
 # Bytes of the kubelet's log, which by default holds 10 MiB in its current file.
 CONTAINER_LOG_BYTES = 10 << 20
-EVENTS_MAX = 100
-# The kubelet's and the attach controller's reasons of events about volumes.
-_MOUNT_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
-# Characters of such an event's text that are kept.
-MOUNT_NOTE_MAX = 1000
+# Bytes of the log of another container of the pod, which an end is about.
+OTHER_LOG_BYTES = 64 << 10
 # Entries of both lists in an engine's status (model.engineconn.PostMortem).
 FILES_MAX = 16
 # Spilled results of one engine: their number, and their bytes together (a sixteenth of what the archive keeps by
@@ -70,12 +69,6 @@ class UploadRefusedError(Exception):
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
         self.kind = kind
-
-
-def _mount_problem(events: list[dict[str, Any]]) -> str:
-    """The text of the last event about a volume that cannot be mounted; empty if there is none."""
-    notes = [str(event.get("note") or "") for event in events if event.get("reason") in _MOUNT_EVENTS]
-    return notes[-1][:MOUNT_NOTE_MAX] if notes else ""
 
 
 class PostMortemIndex(Protocol):
@@ -146,23 +139,24 @@ class EvidenceKeeper:
         """Write the bundle of an attempt. Never raises. What could not be collected is listed as missing."""
         missing: list[str] = []
         facts: dict[str, Any] = {}
-        terminating, mount_problem, verdict = False, "", action.verdict
+        terminating, verdict, tail = False, action.verdict, ""
+        start_problem = eviction = None
         try:
             async with asyncio.timeout(COLLECT_SECONDS):
                 if action.verdict.reason is reasons.POD_DELETED:
                     terminating = await self._is_namespace_terminating(engine.namespace)
                 facts["pod"] = await self._pod(engine, action.pod, missing)
                 facts["events"] = await self._events(engine, action.pod, missing)
-                mount_problem = _mount_problem(facts["events"])
-                await self._log(engine, action, missing)
+                start_problem = problem_of_events(facts["events"])
+                eviction = eviction_of_events(facts["events"])
+                tail = await self._log(engine, action, missing)
         except TimeoutError:
             missing.append(f"the rest: the API server did not give it within {COLLECT_SECONDS:g} s")
         except Exception as error:
             log.exception("%s: evidence", engine.key)
             missing.append(f"the rest: {type(error).__name__}")
-        if mount_problem and verdict.reason is reasons.START_TIMEOUT:
-            # The decision that follows has the same reason, from `Evidence.mount_problem`.
-            verdict = start_overdue(mounts_failed(mount_problem))
+        # The decision that follows comes to the same verdict, from this evidence.
+        verdict = with_evidence(verdict, start_problem=start_problem, eviction=eviction, tail=tail)
         now = self._clock()
         body: dict[str, Any] = {
             "ticketId": ticket_id(engine), "uid": engine.uid, "namespace": engine.namespace, "name": engine.name,
@@ -204,7 +198,8 @@ class EvidenceKeeper:
         if missing:
             summary["missing"] = missing[:FILES_MAX]
         return Evidence(
-            action.attempt, summary, namespace_terminating=terminating, mount_problem=mount_problem
+            action.attempt, summary, namespace_terminating=terminating, start_problem=start_problem, eviction=eviction,
+            log_tail=tail,
         )  # fmt: skip
 
     async def _is_namespace_terminating(self, name: str) -> bool:
@@ -234,31 +229,40 @@ class EvidenceKeeper:
             "uid": metadata.get("uid"), "node": (pod.get("spec") or {}).get("nodeName"),
             "deletionTimestamp": metadata.get("deletionTimestamp"), "phase": status.get("phase"),
             "reason": status.get("reason"), "message": status.get("message"), "conditions": status.get("conditions"),
-            "containers": status.get("containerStatuses"),
+            "containers": status.get("containerStatuses"), "initContainers": status.get("initContainerStatuses"),
         }  # fmt: skip
 
     async def _events(self, engine: EngineView, name: str, missing: list[str]) -> list[dict[str, Any]]:
         try:
-            found = await self._client.list(
-                EVENTS, namespace=engine.namespace, field_selector=f"regarding.name={name}", timeout=5.0
-            )
+            return await read_pod_events(self._client, engine.namespace, name)
         except ApiError as error:
             missing.append(f"the pod's events: {error.reason}")
             return []
-        kept = []
-        for item in found.items[-EVENTS_MAX:]:
-            series = item.get("series") or {}
-            kept.append(
-                {
-                    "type": item.get("type"), "reason": item.get("reason"), "note": item.get("note"),
-                    "time": item.get("eventTime") or item.get("deprecatedFirstTimestamp"),
-                    "count": series.get("count") or item.get("deprecatedCount") or 1,
-                }
-            )  # fmt: skip
-        return kept
 
-    async def _log(self, engine: EngineView, action: CollectEvidence, missing: list[str]) -> None:
-        """Save the kubelet's log, unless an agent has uploaded its files."""
+    async def _log(self, engine: EngineView, action: CollectEvidence, missing: list[str]) -> str:
+        """Save the kubelet's log of the container that the end is about, unless an agent has uploaded its files.
+
+        Returns the end of the log of a container that is not the engine's, else an empty text.
+        """
+        if action.verdict.container:
+            return await self._other_log(engine, action, missing)
+        await self._engine_log(engine, action, missing)
+        return ""
+
+    async def _other_log(self, engine: EngineView, action: CollectEvidence, missing: list[str]) -> str:
+        name = action.verdict.container
+        try:
+            data = await self._client.pod_log(
+                action.pod, namespace=engine.namespace, container=name, tail_bytes=OTHER_LOG_BYTES, timeout=5.0
+            )
+        except ApiError as error:
+            missing.append(f"the log of the container {name}: {error.message[:200]}")
+            return ""
+        if data:
+            await self._archive.put(engine.uid, action.attempt, CONTAINER_LOG, data)
+        return data.decode(errors="replace")
+
+    async def _engine_log(self, engine: EngineView, action: CollectEvidence, missing: list[str]) -> None:
         if "stdout" in await self._archive.files(engine.uid, action.attempt):
             return
         agent = launch.has_agent(launch.of(engine, None))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.pod_events import read_pod_events
 from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.decision import (
     ConfirmPodGone,
@@ -22,10 +23,12 @@ from linkis_ecm.engine.decision import (
     DeletePod,
     GetAgentStatus,
     GetNodeCondition,
+    GetPodEvents,
     KeyRefused,
     StopAgent,
 )
 from linkis_ecm.engine.names import AGENT_PORT, pod_name
+from linkis_ecm.engine.start_problems import problem_of_events
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound
@@ -193,6 +196,14 @@ class Executor:
         if ready.get("status") == "True":
             return "ready"
         return f"not ready ({ready.get('reason') or 'unknown'}: {ready.get('message') or 'no message'})"
+
+    async def get_start_problem(self, engine: EngineView, action: GetPodEvents) -> Verdict | None:
+        """Why the pod does not start, by its events; None where they do not say it or cannot be read."""
+        try:
+            return problem_of_events(await read_pod_events(self._client, engine.namespace, action.pod))
+        except ApiError as error:
+            log.info("%s: events of its pod: %s", engine.key, error)
+            return None
 
     async def delete_engine(self, engine: EngineView, action: DeleteEngine) -> None:
         """DELETE the ended engine's resource."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from linkis_ecm.engine.decision import CreateFailure, Evidence, Silence, Stop
+from linkis_ecm.engine.decision import CreateFailure, EventProblem, Evidence, Silence, Stop
 from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model.record import EngineRecord
 
@@ -28,6 +28,7 @@ class Memory:
     failure: CreateFailure | None = None
     stop: Stop | None = None
     evidence: Evidence | None = None
+    event_problem: EventProblem = field(default_factory=EventProblem)
     pod_gone: bool = False
     last_pod: PodView | None = None
     first_seen: dict[str, datetime] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class Memory:
     def next_attempt(self, now: datetime) -> None:
         """Forget the old pod, because another attempt begins."""
         self.report = self.failure = self.stop = self.evidence = None
-        self.reported = None
+        self.reported, self.event_problem = None, EventProblem()
         self.pod_gone, self.last_pod = False, None
         self.first_seen = {}
         self.record_contact(now)

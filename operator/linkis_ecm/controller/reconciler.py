@@ -36,8 +36,10 @@ from linkis_ecm.engine.decision import (
     Decision,
     DeleteEngine,
     DeletePod,
+    EventProblem,
     GetAgentStatus,
     GetNodeCondition,
+    GetPodEvents,
     KeyRefused,
     Settings,
     Snapshot,
@@ -341,6 +343,9 @@ class Reconciler:
         evidence = next((action for action in decision.actions if isinstance(action, CollectEvidence)), None)
         if evidence is not None:
             self._calls.submit(("evidence", key), share, lambda: self._collect(engine, memory, evidence))
+        events = next((action for action in decision.actions if isinstance(action, GetPodEvents)), None)
+        if events is not None:
+            self._calls.submit(("events", key), share, lambda: self._read_events(engine, memory, events))
         stop = next((action for action in decision.actions if isinstance(action, StopAgent)), None)
         if stop is not None:
             self._calls.submit(("stop", key), share, lambda: self._stop(engine, memory, stop))
@@ -397,6 +402,14 @@ class Reconciler:
             log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
             return None
 
+    async def _read_events(self, engine: EngineView, memory: Memory, action: GetPodEvents) -> None:
+        if not self._is_current(engine, memory):
+            return
+        verdict = await self._executor.get_start_problem(engine, action)
+        if self._is_current(engine, memory):
+            memory.event_problem = EventProblem(verdict, self._clock())
+            self.worker.enqueue(engine.key)
+
     async def _collect(self, engine: EngineView, memory: Memory, action: CollectEvidence) -> None:
         evidence = await self._evidence.collect(engine, action, memory.report)
         if self._is_current(engine, memory):
@@ -448,6 +461,7 @@ class Reconciler:
             other_pods=self._cache.other_pods(engine, pod),
             silence=memory.silence,
             evidence=memory.evidence,
+            event_problem=memory.event_problem,
             ticket_taken=memory.ticket_taken or self._cache.is_ticket_taken(engine),
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
             limit=limit,

@@ -92,8 +92,19 @@ class Evidence:
     summary: dict[str, Any]
     # The namespace was being deleted when the evidence was collected, so the pod was deleted with it.
     namespace_terminating: bool = False
-    # The text of the pod's last event about a volume that cannot be mounted. The pod itself does not say so.
-    mount_problem: str = ""
+    # What the pod's events say: why it did not start, and whether it was evicted. The pod itself does not say so.
+    start_problem: Verdict | None = None
+    eviction: Verdict | None = None
+    # The end of the log of the container that the end is about, where it is not the engine's.
+    log_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventProblem:
+    """Why a pod does not start, by its events, and when they were last read; None: they were not."""
+
+    verdict: Verdict | None = None
+    read: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,8 @@ class Snapshot:
     ticket_taken: bool = False
     # Most agents are silent at once, so their reports cannot reach us. Then no engine counts as lost.
     report_path_down: bool = False
+    # Why the pod does not start, by its events.
+    event_problem: EventProblem = field(default_factory=EventProblem)
     # Why the engine gets no place under the limits of people; None: it has one, or needs none.
     limit: Refusal | None = None
     # When this process first saw each phase of the start, in microseconds; the API has whole seconds only.
@@ -196,6 +209,13 @@ class GetNodeCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class GetPodEvents:
+    """LIST the events of a pod that does not start."""
+
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
 class CollectEvidence:
     """Save the evidence of the attempt's pod before the pod is deleted: its log, last state and events."""
 
@@ -212,6 +232,7 @@ Action = (
     | DeleteEngine
     | GetAgentStatus
     | GetNodeCondition
+    | GetPodEvents
     | CollectEvidence
 )
 

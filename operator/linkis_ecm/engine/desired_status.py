@@ -34,7 +34,9 @@ def without_details(patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message_of(s: Snapshot, outcome: Outcome) -> str:
-    if outcome.verdict.reason.name == s.engine.text("reason") and s.engine.state == outcome.state:
+    same = outcome.verdict.reason.name == s.engine.text("reason") and s.engine.state == outcome.state
+    # A verdict without details is the status's own reason. After a change of the spec the words may be others.
+    if same and (not outcome.verdict.details or s.engine.status.get("observedGeneration") == s.engine.generation):
         return s.engine.text("message") or outcome.verdict.message
     return outcome.verdict.message
 
@@ -81,6 +83,8 @@ def status_of(
     desired.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.first_seen.get("accepted", now)))
+    if facts.was_gated(engine) and s.pod is not None and not s.pod.gates:
+        startup.setdefault("admitted", format_time(now))
     desired["startup"] = startup
     if outcome.restart is not None:
         return _restart_fields(s, desired, outcome.restart, now)

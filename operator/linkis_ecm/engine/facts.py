@@ -142,9 +142,22 @@ def cull_warning_at(s: Snapshot, now: datetime) -> datetime | None:
     return cull - timedelta(seconds=min(300.0, span / 5)) if span and span > MIN_WARNED_SECONDS else None
 
 
+def was_gated(engine: EngineView) -> bool:
+    """Whether the status says that the pod waits for its admission to the scheduler."""
+    return engine.text("reason") == reasons.SCHEDULING_GATED.name
+
+
+def start_began(s: Snapshot) -> datetime:
+    """From when on the current attempt's startTimeout counts: its beginning, or its pod's admission after a wait in a
+    queue of the cluster."""
+    startup = s.engine.status.get("startup")
+    admitted = parse_time(startup.get("admitted")) if isinstance(startup, dict) else None
+    return max(filter(None, (attempt_began(s.engine), admitted)))
+
+
 def start_deadline(s: Snapshot) -> datetime:
     """When the current attempt's startTimeout expires."""
-    return attempt_began(s.engine) + timedelta(seconds=duration_setting(s, "start_timeout") or START_TIMEOUT)
+    return start_began(s) + timedelta(seconds=duration_setting(s, "start_timeout") or START_TIMEOUT)
 
 
 def delete_at(s: Snapshot, finished: datetime) -> datetime | None:
@@ -187,6 +200,14 @@ def observed(engine: EngineView) -> Verdict:
     """The reason in the status, as a verdict."""
     name = engine.text("reason")
     return Verdict(reasons.by_name(name) or reasons.ACCEPTED)
+
+
+def observed_with_words(engine: EngineView) -> Verdict:
+    """The reason in the status, with the words that its message has beside the reason's own sentence and remedy."""
+    verdict, words = observed(engine), engine.text("message")
+    for own in (verdict.reason.sentence, verdict.reason.remedy):
+        words = words.replace(own, "", 1)
+    return Verdict(verdict.reason, words.strip())
 
 
 def since(engine: EngineView, now: datetime) -> datetime:

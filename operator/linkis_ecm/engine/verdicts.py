@@ -5,9 +5,9 @@ Pure. Each function looks at one kind of evidence and answers a verdict or nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from linkis_ecm.engine.view import PodView, Report
+from linkis_ecm.engine.view import ContainerView, PodView, Report, Terminated
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, parse_quantity, sentences
 from linkis_ecm.model.reasons import Reason
@@ -19,41 +19,42 @@ LAST_CHARACTERS = 1000
 # A peak under this part of the limit was measured before the end: the agent looks each 10 s.
 NEAR_LIMIT = 0.9
 
-_IMAGE = {"ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"}
-# What waiting does not change.
-_IMAGE_FATAL = {"InvalidImageName", "ErrImageNeverPull"}
-_CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 # What the container runtimes say of a command that is not there or cannot be run.
 _START_ERRORS = {"StartError", "ContainerCannotRun"}
-_NODE_LOST = {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "DeletionByTaintManager", "DeletionByPodGC"}
-_EVICTED = {"Evicted", "EvictionByEvictionAPI", "TerminationByKubelet"}
+_NODE_LOST = {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC"}
+# Of a pod's phase Failed: the kubelet's shutdown manager, by its version.
+_NODE_SHUTDOWN = {"NodeShutdown", "Terminated", "Shutdown"}
+_EVICTED = {"Evicted", "EvictionByEvictionAPI"}
 _PREEMPTED = {"PreemptionByScheduler", "Preempting"}
+# The condition's reason of each of the kubelet's own: an eviction, a shutdown, a preemption. Its message says which.
+_BY_KUBELET = "TerminationByKubelet"
+# Ends of which the container alone tells: whoever evicts the pod makes it end so, too.
+_UNEXPLAINED = frozenset(
+    {reasons.COMPLETED, reasons.AGENT_EXITED, reasons.PROCESS_EXITED, reasons.PROCESS_NEVER_READY, reasons.POD_DELETED}
+)
+_LAST_LINES_ARE = "Its last lines:"
+# What the kubelet says of a container that it does not find any more, such as after a reboot.
+_CONTAINER_LOST = {"ContainerStatusUnknown"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A reason, the details that make its sentence useful, and whether it is fatal: waiting does not help."""
+    """A reason, the details that make its sentence useful, and whether it is fatal: waiting does not help.
+
+    `remedy` is one that fits better than the reason's own. `container`: the one that the verdict is about, if it is not
+    the engine's.
+    """
 
     reason: Reason
     details: str = ""
     fatal: bool = False
+    remedy: str = ""
+    container: str = ""
 
     @property
     def message(self) -> str:
         """The reason's sentence, the details, the remedy."""
-        return sentences(self.reason.sentence, self.details, self.reason.remedy)
-
-
-def start_problem(pod: PodView) -> Verdict | None:
-    """Why a pod does not start yet; None if nothing prevents it."""
-    why = pod.waiting_reason
-    if why in _IMAGE or why in _IMAGE_FATAL:
-        return Verdict(reasons.IMAGE_PULL, _details(why, pod.waiting_message), fatal=why in _IMAGE_FATAL)
-    if why in _CONFIG:
-        return Verdict(reasons.CONFIG_ERROR, _details(why, pod.waiting_message))
-    if pod.unschedulable:
-        return Verdict(reasons.UNSCHEDULABLE, pod.unschedulable)
-    return None
+        return sentences(self.reason.sentence, self.details, self.remedy or self.reason.remedy)
 
 
 def _memory(pod: PodView, report: Report | None) -> str:
@@ -78,28 +79,60 @@ def verdict_of_ended_pod(
     ended = pod.terminated
     if ended is not None and ended.reason == "OOMKilled":
         return EngineState.FAILED, Verdict(reasons.OOM_KILLED, _memory(pod, report))
-    for reason in (pod.reason, pod.disruption):
-        if reason in _EVICTED:
-            return EngineState.FAILED, Verdict(reasons.EVICTED, pod.message or f"Kubernetes says {reason}.")
-        if reason in _PREEMPTED:
-            return EngineState.FAILED, Verdict(reasons.PREEMPTED, pod.message or f"Kubernetes says {reason}.")
-        if reason in _NODE_LOST:
-            return EngineState.FAILED, Verdict(reasons.NODE_LOST, pod.message or f"Kubernetes says {reason}.")
+    if (infrastructure := _by_infrastructure(pod)) is not None:
+        return EngineState.FAILED, infrastructure
     if report is not None and report.state is EngineState.FAILED:
         return EngineState.FAILED, reported_verdict(report)
     if pod.deleting:
         # The agent drains on SIGTERM and exits with 0, but the operator did not delete the pod, so this is a failure.
         return EngineState.FAILED, Verdict(reasons.POD_DELETED)
+    if (init := pod.failed_init) is not None and ended is None:
+        return EngineState.FAILED, init_failed(init)
     exited = reasons.PROCESS_EXITED if process else reasons.AGENT_EXITED
     if ended is None:
-        return EngineState.FAILED, Verdict(exited, pod.message or pod.reason)
+        # Its container has no end of its own: the kubelet refused the pod, or ended it before the container ran.
+        words = sentences(pod.message, f"Kubernetes says {pod.reason}" if pod.reason else "")
+        return EngineState.FAILED, Verdict(reasons.POD_NOT_STARTED, words)
     if ended.reason in _START_ERRORS:
-        return EngineState.FAILED, Verdict(reasons.START_ERROR, _details(ended.reason, ended.message))
+        return EngineState.FAILED, Verdict(reasons.START_ERROR, says(ended.reason, ended.message))
     if ended.exit_code == 0 and (was_ready or once):
         return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
     if process and ended.exit_code == 0:
         exited = reasons.PROCESS_NEVER_READY
-    return EngineState.FAILED, Verdict(exited, _exit(ended.exit_code, ended.signal, ended.message))
+    # Of a pod that the kubelet ended for a reason that we do not know, such as DeadlineExceeded, its words come first.
+    told = says(pod.reason, pod.message) if pod.reason else ""
+    return EngineState.FAILED, Verdict(exited, sentences(told, how_it_exited(ended)))
+
+
+def _by_infrastructure(pod: PodView) -> Verdict | None:
+    """The end of a pod that its node, the scheduler or another controller caused; None if none of them did."""
+    ended, message = pod.terminated, pod.message or pod.disruption_message
+    for reason in (pod.reason, pod.disruption):
+        words = message or (f"Kubernetes says {reason}." if reason else "")
+        if reason in _EVICTED:
+            return Verdict(reasons.EVICTED, words)
+        if reason in _PREEMPTED:
+            return Verdict(reasons.PREEMPTED, words)
+        if reason in _NODE_SHUTDOWN:
+            return Verdict(reasons.NODE_SHUTDOWN, words)
+        if reason in _NODE_LOST:
+            return Verdict(reasons.NODE_LOST, words)
+        if reason == _BY_KUBELET:
+            shutdown, preempted = "shutdown" in message.lower(), "preempt" in message.lower()
+            by_kubelet = reasons.NODE_SHUTDOWN if shutdown else reasons.PREEMPTED if preempted else reasons.EVICTED
+            return Verdict(by_kubelet, words)
+    if ended is not None and ended.reason in _CONTAINER_LOST:
+        return Verdict(reasons.NODE_LOST, says(ended.reason, ended.message))
+    return None
+
+
+def init_failed(init: ContainerView) -> Verdict:
+    """An init container has ended with an error, so the engine's own container is never started."""
+    ended = init.terminated
+    how = how_it_exited(ended) if ended is not None else ""
+    if ended is not None and ended.reason == "OOMKilled":
+        how = sentences("It used more memory than its own limit", how)
+    return Verdict(reasons.INIT_FAILED, sentences(f"It is the init container {init.name}", how), container=init.name)
 
 
 def reported_verdict(report: Report) -> Verdict:
@@ -109,26 +142,40 @@ def reported_verdict(report: Report) -> Verdict:
     return Verdict(reason, as_sentence(f"{message[:1].upper()}{message[1:]}"))
 
 
-def _exit(code: int, signal: int, message: str) -> str:
-    number = signal or (code - 128 if code > 128 else 0)
-    how = f"It was killed by signal {number}." if number else f"Its exit code was {code}."
-    tail = "\n".join(message.strip().splitlines()[-LAST_LINES:])[-LAST_CHARACTERS:]
-    return f"{how} Its last lines: {tail}" if tail else how
+def how_it_exited(ended: Terminated) -> str:
+    """The exit code or signal of a container, and the last lines of its message."""
+    number = ended.signal or (ended.exit_code - 128 if ended.exit_code > 128 else 0)
+    how = f"It was killed by signal {number}." if number else f"Its exit code was {ended.exit_code}."
+    return with_last_lines(how, ended.message)
 
 
-def _details(reason: str, message: str) -> str:
+def with_evidence(verdict: Verdict, *, start_problem: Verdict | None, eviction: Verdict | None, tail: str) -> Verdict:
+    """The verdict of an end whose evidence is there: the pod's events, and the log of the container that failed."""
+    if eviction is not None and verdict.reason in _UNEXPLAINED:
+        return eviction
+    if start_problem is not None and verdict.reason is reasons.START_TIMEOUT:
+        return start_overdue(start_problem)
+    if verdict.container and tail and _LAST_LINES_ARE not in verdict.details:
+        return replace(verdict, details=with_last_lines(sentences(verdict.details), tail))
+    return verdict
+
+
+def with_last_lines(sentence: str, text: str) -> str:
+    """The sentence, and the end of what a container wrote, if it wrote something."""
+    tail = "\n".join(text.strip().splitlines()[-LAST_LINES:])[-LAST_CHARACTERS:]
+    return f"{sentence} {_LAST_LINES_ARE} {tail}" if tail else sentence
+
+
+def says(reason: str, message: str) -> str:
+    """A reason and a message as Kubernetes has them, as a sentence."""
     return f"Kubernetes says {reason}: {message}" if message else f"Kubernetes says {reason}."
 
 
 def start_overdue(problem: Verdict) -> Verdict:
     """The end of an engine whose start waited for `problem` until its startTimeout: the problem is the reason, because
     its remedy helps and a longer startTimeout does not."""
-    return Verdict(problem.reason, sentences("It was not ready within its startTimeout", problem.details))
-
-
-def mounts_failed(note: str) -> Verdict:
-    """A pod whose volumes cannot be mounted. Only the pod's events tell; `note` is the last event's text."""
-    return Verdict(reasons.MOUNT_FAILED, f"Kubernetes says: {note}")
+    details = sentences("It was not ready within its startTimeout", problem.details)
+    return replace(problem, details=details, fatal=False)
 
 
 def unfinished_phase(pod: PodView | None, waits_for: str = "") -> str:

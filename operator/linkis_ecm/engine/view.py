@@ -24,6 +24,10 @@ from linkis_ecm.model.states import EngineState
 
 # On a pod: JSON of the launch that it was created with.
 LAUNCH_ANNOTATION = "linkis.apache.org/launch"
+# The container that the operator puts into the pod. Admission policies may add others.
+ENGINE_CONTAINER = "engine"
+# Of a pod's other containers.
+CONTAINERS_MAX = 32
 # Seconds, a year. Whoever deletes a pod may ask for any number as its grace.
 GRACE_MAX = 365 * 86400
 
@@ -37,6 +41,27 @@ class Terminated:
     signal: int
     message: str
     finished: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerView:
+    """A container of an engine's pod that is not the engine: somebody's admission policy put it there.
+
+    `init`: the engine's container starts after its end. A `sidecar` is an init container that runs beside the engine;
+    the kubelet ends it when the others have ended.
+    """
+
+    name: str
+    init: bool = False
+    sidecar: bool = False
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    running_since: datetime | None = None
+    terminated: Terminated | None = None
+
+    @property
+    def kind(self) -> str:
+        return "init container" if self.init and not self.sidecar else "sidecar container"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +86,10 @@ class PodView:
     created: datetime | None = None
     scheduled: datetime | None = None
     unschedulable: str = ""
+    # Names of the gates that keep the scheduler from looking at the pod; somebody else removes them.
+    gates: tuple[str, ...] = ()
     disruption: str = ""
+    disruption_message: str = ""
     waiting_reason: str = ""
     waiting_message: str = ""
     started: datetime | None = None
@@ -69,6 +97,8 @@ class PodView:
     ready: bool = False
     ready_since: datetime | None = None
     terminated: Terminated | None = None
+    # The pod's other containers, in their order.
+    others: tuple[ContainerView, ...] = ()
     cpu_request: str = ""
     memory_limit: str = ""
     # What it was created to run; None if it does not say so.
@@ -80,8 +110,33 @@ class PodView:
 
     @property
     def ended(self) -> bool:
-        """Its container will not run again."""
+        """The engine's container will not run again."""
         return self.phase in ("Succeeded", "Failed") or self.terminated is not None
+
+    @property
+    def outlived(self) -> bool:
+        """The engine has ended, and another container keeps the pod running."""
+        return (
+            self.terminated is not None
+            and self.phase not in ("Succeeded", "Failed")
+            and any(not other.init and other.terminated is None for other in self.others)
+        )
+
+    @property
+    def failed_init(self) -> ContainerView | None:
+        """The init container that ended with an error; the engine's container never runs then."""
+        for other in self.others:
+            if other.init and not other.sidecar and other.terminated is not None and other.terminated.exit_code != 0:
+                return other
+        return None
+
+    @property
+    def pending_init(self) -> ContainerView | None:
+        """The first init container that has not ended, or the first sidecar that does not run yet."""
+        for other in self.others if self.started is None else ():
+            if other.init and (other.running_since is None if other.sidecar else other.terminated is None):
+                return other
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,14 +281,15 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     ready = _mapping(conditions.get("Ready"))
     is_ready = ready.get("status") == "True"
     container: Mapping[str, Any] = next(
-        (c for c in status.get("containerStatuses") or [] if c.get("name") == "engine"), {}
+        (c for c in status.get("containerStatuses") or [] if c.get("name") == ENGINE_CONTAINER), {}
     )
     now = _mapping(container.get("state"))
     waiting, running = _mapping(now.get("waiting")), _mapping(now.get("running"))
     ended = now.get("terminated")
     grace_ends_at = parse_time(meta.get("deletionTimestamp"))
     grace = timedelta(seconds=min(max(0, int(meta.get("deletionGracePeriodSeconds") or 0)), GRACE_MAX))
-    first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == "engine"), {})
+    first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == ENGINE_CONTAINER), {})
+    gates = tuple(str(_mapping(gate).get("name") or "") for gate in spec.get("schedulingGates") or [])
     return PodView(
         namespace=str(meta.get("namespace", "")),
         name=str(meta.get("name", "")),
@@ -252,19 +308,44 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         created=parse_time(meta.get("creationTimestamp")),
         scheduled=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=str(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
+        gates=gates if scheduled.get("status") != "True" else (),
         disruption=str(disruption.get("reason") or "") if disruption.get("status") == "True" else "",
+        disruption_message=str(disruption.get("message") or "") if disruption.get("status") == "True" else "",
         waiting_reason=str(waiting.get("reason") or ""),
         waiting_message=str(waiting.get("message") or ""),
         started=parse_time(running.get("startedAt") or _mapping(ended).get("startedAt")),
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
+        others=_other_containers(spec, status),
         launch=_launch(meta),
         cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
         instance=str(_mapping(meta.get("labels")).get(INSTANCE) or ""),
     )
+
+
+def _other_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[ContainerView, ...]:
+    sidecars = {
+        str(c.get("name")) for c in spec.get("initContainers") or [] if c.get("restartPolicy") == "Always"
+    }  # fmt: skip
+    found = []
+    for field_name in ("initContainerStatuses", "containerStatuses"):
+        for item in status.get(field_name) or []:
+            name, now = str(item.get("name") or ""), _mapping(item.get("state"))
+            if name == ENGINE_CONTAINER:
+                continue
+            waiting, ended = _mapping(now.get("waiting")), now.get("terminated")
+            found.append(
+                ContainerView(
+                    name=name, init=field_name == "initContainerStatuses", sidecar=name in sidecars,
+                    waiting_reason=str(waiting.get("reason") or ""), waiting_message=str(waiting.get("message") or ""),
+                    running_since=parse_time(_mapping(now.get("running")).get("startedAt")),
+                    terminated=_terminated(ended) if isinstance(ended, Mapping) else None,
+                )
+            )  # fmt: skip
+    return tuple(found[:CONTAINERS_MAX])
 
 
 def _launch(meta: Mapping[str, Any]) -> Launch | None:

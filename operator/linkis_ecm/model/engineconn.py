@@ -346,6 +346,8 @@ class Startup(Camel):
     """When each phase of the start was reached (RFC 3339, UTC, microseconds)."""
 
     accepted: str | None = None
+    # Only of a pod that waited for its admission to the scheduler.
+    admitted: str | None = None
     scheduled: str | None = None
     container_started: str | None = None
     agent_started: str | None = None

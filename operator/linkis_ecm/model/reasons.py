@@ -34,7 +34,8 @@ def by_name(name: str) -> Reason | None:
 
 # Starting, running or stopping without a problem.
 ACCEPTED = _reason("Accepted", "The engine is accepted and its pod is wanted.")
-POD_CREATED = _reason("PodCreated", "The engine's pod is made and waits for a node.")
+POD_CREATED = _reason("PodCreated", "The engine's pod is made and starts.")
+SCHEDULING_GATED = _reason("SchedulingGated", "The engine's pod waits for its admission to the scheduler.")
 POD_SCHEDULED = _reason("PodScheduled", "The engine's pod has a node and starts there.")
 CONTAINER_STARTED = _reason("ContainerStarted", "The engine's container runs; its kernel has not answered yet.")
 KERNEL_READY = _reason("KernelReady", "The kernel has answered: the engine runs code.")
@@ -103,7 +104,7 @@ CONFIG_ERROR = _reason(
 )
 UNSCHEDULABLE = _reason(
     "Unschedulable",
-    "No node has room for the engine.",
+    "No node takes the engine's pod.",
     "Ask for less cpu or memory, wait for other engines to end, or add a node.",
     can_retry=True,
 )
@@ -128,6 +129,34 @@ MOUNT_FAILED = _reason(
     "MountFailed",
     "A volume of the engine cannot be mounted.",
     "Check that the Secrets, ConfigMaps and claims that the message names exist and can be mounted on the node.",
+)
+NODE_CANNOT_START = _reason(
+    "NodeCannotStart",
+    "The node does not get the engine's pod to start.",
+    "See the pod's events with `kubectl describe pod`; whoever runs the node can mend what they name.",
+    can_retry=True,
+)
+INIT_RUNS = _reason(
+    "InitContainerRuns",
+    "The engine's pod waits for an init container, which an admission policy or webhook has put there.",
+    "See that container's log with `kubectl logs`.",
+)
+INIT_FAILED = _reason(
+    "InitContainerFailed",
+    "An init container of the engine's pod ended with an error, so the engine was not started.",
+    "Whoever runs the admission policy or webhook that adds this container can mend it; its log is in the post-mortem.",
+)
+POD_NOT_MADE = _reason(
+    "PodNotMade",
+    "The API server cannot make the engine's pod now.",
+    "It is tried again until the engine's startTimeout. If an admission webhook is named, see to its service.",
+    can_retry=True,
+)
+POD_NOT_STARTED = _reason(
+    "PodNotStarted",
+    "The engine's pod ended before its container ran.",
+    "Create the engine again; if it is the same then, see the node that the status names.",
+    can_retry=True,
 )
 NEVER_ANSWERED = _reason(
     "ProcessNeverAnswered",
@@ -154,6 +183,7 @@ PREEMPTED = _reason(
     can_retry=True,
 )
 NODE_LOST = _reason("NodeLost", "The engine's node does not answer.", "Create the engine again.", can_retry=True)
+NODE_SHUTDOWN = _reason("NodeShutdown", "The engine's node was shut down.", "Create the engine again.", can_retry=True)
 POD_DELETED = _reason(
     "PodDeleted", "The engine's pod was deleted by somebody else.", "Create the engine again.", can_retry=True
 )
@@ -196,6 +226,8 @@ def all_reasons() -> tuple[Reason, ...]:
 
 
 # Ends that neither the engine nor its code caused: OnInfrastructureFailure restarts after these.
-INFRASTRUCTURE = frozenset({EVICTED, PREEMPTED, NODE_LOST, POD_DELETED, AGENT_LOST})
+INFRASTRUCTURE = frozenset(
+    {EVICTED, PREEMPTED, NODE_LOST, NODE_SHUTDOWN, POD_DELETED, POD_NOT_STARTED, NODE_CANNOT_START, AGENT_LOST}
+)
 # Ends that would be the same for another pod.
 PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})

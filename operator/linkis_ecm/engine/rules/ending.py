@@ -27,7 +27,7 @@ def settled(case: Situation) -> Outcome:
     """The engine has ended: delete its pods, and its resource when its ttlAfterFinished expires."""
     s, now = case.s, case.now
     since, observed = facts.since(s.engine, now), facts.observed(s.engine)
-    running = [pod for pod in (s.pod, *s.other_pods) if pod is not None and not pod.ended]
+    running = [pod for pod in (s.pod, *s.other_pods) if pod is not None and (not pod.ended or pod.outlived)]
     grace = 0 if observed.reason is reasons.NODE_LOST else launch.AFTER_GRACE
     actions: list[Action] = [one for pod in running if (one := delete_leftover(pod, now, grace)) is not None]
     delete_at = facts.delete_at(s, since)
@@ -59,6 +59,12 @@ def how_it_ended(case: Situation, pod: PodView) -> Outcome:
     state, verdict = verdicts.verdict_of_ended_pod(
         pod, s.report, was_ready=facts.was_ready(s), once=once, process=process
     )
+    evidence = s.evidence
+    if evidence is not None and evidence.attempt == facts.attempt(s.engine):
+        verdict = verdicts.with_evidence(
+            verdict, start_problem=None, eviction=evidence.eviction, tail=evidence.log_tail
+        )  # fmt: skip
+        state = EngineState.FAILED if verdict.reason is not reasons.COMPLETED else state
     return Outcome(state=state, verdict=verdict, since=case.now)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, launch, verdicts
-from linkis_ecm.engine.decision import Action, DeletePod, GetAgentStatus, GetNodeCondition, Outcome
+from linkis_ecm.engine import facts, launch, start_problems, verdicts
+from linkis_ecm.engine.decision import Action, DeletePod, GetAgentStatus, GetNodeCondition, GetPodEvents, Outcome
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import Report
+from linkis_ecm.engine.view import PodView, Report
 from linkis_ecm.model import reasons
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.states import AVAILABLE, EngineState
@@ -22,6 +22,11 @@ EXIT_WAIT = timedelta(seconds=15)
 MIN_UNANSWERED = 3
 # The API has whole seconds. A pass that sees a change within this time of it uses its own, finer clock.
 SEEN_AT_ONCE = timedelta(seconds=1.5)
+
+# A start of usual length takes less. Only a longer one is explained, because each explanation is a write to the API.
+SLOW_START = timedelta(seconds=10)
+# Between two reads of the events of a pod that does not start.
+EVENTS_PERIOD = timedelta(seconds=30)
 
 _READY: dict[EngineState, Reason] = {
     EngineState.BUSY: reasons.EXECUTING,
@@ -37,19 +42,21 @@ _READY: dict[EngineState, Reason] = {
 
 def start_impossible(case: Situation) -> Outcome | None:
     """The pod can never start; waiting does not help."""
-    problem = verdicts.start_problem(case.pod)
+    problem = start_problems.start_problem(case.pod)
     return case.failed(problem) if problem is not None and problem.fatal else None
 
 
 def start_timeout(case: Situation) -> Outcome | None:
-    if case.now < facts.start_deadline(case.s):
+    if _waits_for_admission(case) or case.now < facts.start_deadline(case.s):
         return None
     pod, evidence = case.pod, case.s.evidence
-    problem = verdicts.start_problem(pod)
-    if problem is None and evidence is not None and evidence.mount_problem and pod.started is None:
-        problem = verdicts.mounts_failed(evidence.mount_problem)
+    problem = start_problems.start_problem(pod) or start_problems.init_runs(pod)
+    if problem is None and pod.started is None:
+        problem = evidence.start_problem if evidence is not None else case.s.event_problem.verdict
     if problem is not None:
-        return case.failed(verdicts.start_overdue(problem))
+        overdue = verdicts.start_overdue(problem)
+        tail = evidence.log_tail if evidence is not None else ""
+        return case.failed(verdicts.with_evidence(overdue, start_problem=None, eviction=None, tail=tail))
     waits_for = launch.waits_for(case.launch)
     if pod.started is not None and launch.readiness_probe(case.launch) is not None:
         return case.failed(Verdict(reasons.NEVER_ANSWERED, waits_for))
@@ -57,12 +64,45 @@ def start_timeout(case: Situation) -> Outcome | None:
 
 
 def starting(case: Situation) -> Outcome | None:
+    """What the start waits for. A start of the usual length says only that its pod is made."""
+    s, pod, now = case.s, case.pod, case.now
+    problem, actions = start_problems.start_problem(pod), []
+    slow_at = facts.start_began(s) + SLOW_START
+    due: list[datetime | None] = [launch.process_ready_at(case.launch, pod)]
+    # Of a process that runs there is nothing more to say: its readiness check has its own times.
+    explained = problem is None and (pod.started is None or launch.has_agent(case.launch))
+    if not _waits_for_admission(case):
+        due.append(facts.start_deadline(s))
+    if explained and now < slow_at:
+        due.append(slow_at)
+    elif explained:
+        problem = start_problems.init_runs(pod)
+        if problem is None and pod.node and pod.started is None:
+            read = s.event_problem.read
+            if read is None or now >= read + EVENTS_PERIOD:
+                actions.append(GetPodEvents(pod.name))
+            problem = s.event_problem.verdict
+            due.append((now if actions or read is None else read) + EVENTS_PERIOD)
+        problem = problem or _phase(pod)
     return Outcome(
         state=EngineState.STARTING,
-        verdict=verdicts.start_problem(case.pod) or Verdict(reasons.POD_CREATED),
-        since=facts.attempt_began(case.s.engine),
-        requeue_at=min(filter(None, (facts.start_deadline(case.s), launch.process_ready_at(case.launch, case.pod)))),
+        verdict=problem or Verdict(reasons.POD_CREATED),
+        since=facts.attempt_began(s.engine),
+        actions=tuple(actions),
+        requeue_at=min(filter(None, due), default=None),
     )
+
+
+def _phase(pod: PodView) -> Verdict | None:
+    if pod.started is not None:
+        return Verdict(reasons.CONTAINER_STARTED)
+    return Verdict(reasons.POD_SCHEDULED) if pod.node else None
+
+
+def _waits_for_admission(case: Situation) -> bool:
+    """Whether the pod waits in a queue of its cluster. The time there is not its start's; the next pass after its
+    admission has the new deadline."""
+    return bool(case.pod.gates) or facts.was_gated(case.s.engine)
 
 
 # --- an agent that reports

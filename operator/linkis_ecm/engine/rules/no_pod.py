@@ -12,7 +12,7 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
 # Reasons in the status of an engine whose pod the API server refuses for now.
-_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.POD_REFUSED)
+_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.POD_REFUSED, reasons.POD_NOT_MADE)
 
 
 def confirm_absence(case: Situation) -> Outcome | None:
@@ -100,8 +100,8 @@ def start_timeout(case: Situation) -> Outcome | None:
         return case.failed(verdicts.start_overdue(s.failure.verdict))
     written = facts.observed(s.engine)
     if written.reason in _REFUSALS:
-        # Another operator process got the refusal. Its words are in the status, its reason is enough here.
-        return case.failed(verdicts.start_overdue(written))
+        # Another operator process got the refusal. Its words are in the status.
+        return case.failed(verdicts.start_overdue(facts.observed_with_words(s.engine)))
     return case.failed(Verdict(reasons.START_TIMEOUT, verdicts.unfinished_phase(None)))
 
 
