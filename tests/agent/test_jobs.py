@@ -84,7 +84,7 @@ async def test_a_pipe_in_the_place_of_a_result_holds_no_engine_up_on_its_way_out
     agent = await started(start, operator)
     await asyncio.to_thread(agent.execute, "import os; os.mkfifo(os.environ['LOG_DIRS'] + '/result.json')")
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr"}
 
 

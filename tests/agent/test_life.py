@@ -117,7 +117,7 @@ def test_a_timeout_is_answered_even_if_the_code_ignores_its_interrupt(start: Sta
     assert agent.execute("'next'")["status"] == "Succeed"
 
 
-def test_sigterm_drains_and_exits_with_0(start: Start, tmp_path: Path) -> None:
+def test_sigterm_drains_and_exits_with_143(start: Start, tmp_path: Path) -> None:
     agent = start(ECM_STOP_GRACE="100")
     running = agent.start_execute(until_there(tmp_path / "go") + "'drained'")
     agent.wait_for_state("Busy")
@@ -126,14 +126,14 @@ def test_sigterm_drains_and_exits_with_0(start: Start, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     result = running.answer()[1]
     assert (result["status"], result["outputs"][0]["text"]) == ("Succeed", "'drained'")
-    assert agent.exit_code() == 0
+    assert agent.exit_code() == 143
 
 
 def test_sigterm_before_anything_runs_is_not_lost(start: Start) -> None:
     agent = start(wait=False)
     agent.kernel_pid()
     agent.process.send_signal(signal.SIGTERM)
-    assert agent.exit_code() == 0
+    assert agent.exit_code() == 143
 
 
 def test_the_kernels_exit_handlers_run_at_a_stop(start: Start) -> None:

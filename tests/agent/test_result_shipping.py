@@ -50,7 +50,7 @@ async def test_a_result_that_could_not_be_sent_yet_is_sent_on_the_way_out(start:
     assert await operator.archive.attempts(UID) == []
     operator.hang = False
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     for result in (first, second):
         told = await in_archive(operator, result["taskId"])
         assert f"result-{told['outputs']['0']['resultId']}.arrow" in await operator.archive.files(UID, 0)

@@ -26,7 +26,7 @@ async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, ope
     agent = await started(start, operator)
     await asyncio.to_thread(agent.execute, "import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     kept = await operator.archive.get(UID, 0, "stdout", limit=64 << 20)
     assert kept is not None
     assert b"to stdout\n" in kept
@@ -52,7 +52,7 @@ async def test_a_log_over_the_bound_is_cut_and_the_agent_ends_in_time(start: Sta
     agent = await started(start, operator)
     await asyncio.to_thread(agent.execute, "[print('x' * 1_000_000) for _ in range(16)]; None")
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     assert (await operator.archive.files(UID, 0))["stdout"] == FILE_MAX
     assert "not all logs were archived" not in agent.log("stdout"), "it did not wait for its bound"
     assert any("cut at" in line for entry in operator.index.entries for line in entry.missing)
@@ -64,7 +64,7 @@ async def test_the_kept_part_of_a_shortened_log_is_archived(start: Start, operat
     code = "import os\nfor n in range(40): os.write(1, b'%d ' % n + b'y' * (1 << 20) + b'\\n')"
     await asyncio.to_thread(agent.execute, code)
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     path = agent.log_dir / "stdout"
     kept = await operator.archive.get(UID, 0, "stdout", limit=64 << 20) or b""
     first, lines = said(kept)
@@ -84,7 +84,7 @@ async def test_log_files_that_the_code_wrote_are_archived_too(start: Start, oper
     )
     await asyncio.to_thread(agent.execute, code)
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     assert set(await operator.archive.files(UID, 0)) == {"stdout", "stderr", "gc", "yarnApp", "udfLog"}
     assert await operator.archive.get(UID, 0, "gc") == b"gc of a JVM\n"
 
@@ -94,7 +94,7 @@ async def test_an_operator_that_does_not_take_the_logs_holds_no_engine_up(start:
     operator.hang = True
     agent.process.terminate()
     # It hangs for longer than this is waited for.
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     assert f"not all logs were archived within {UPLOAD_TIMEOUT:g} s" in agent.log("stdout")
 
 
@@ -315,6 +315,6 @@ async def test_a_file_that_user_code_made_huge_costs_the_archive_what_it_wrote(
     )
     await asyncio.to_thread(agent.execute, code)
     agent.process.terminate()
-    assert await ended(agent) == 0
+    assert await ended(agent) == 143
     assert await operator.archive.get(UID, 0, "gc") == b"b" * 65536 + b"e" * 65536
     assert "not archived" not in agent.log("stdout")

@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from linkis_ecm.engine.decision import Evidence, Snapshot
+from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
 from tests.unit.snapshots import COLLECTED, STARTING, T0, S, at, clean, decided, engine, failure, pod, report, snapshot
 

@@ -178,6 +178,8 @@ class World:
         # Engines on a dead node: its kubelet confirms no deletion.
         self.unconfirmed: set[str] = set()
         self.stop_graces: list[int] = []
+        # A container that runs beside each engine and does not end with it; "" for none.
+        self.sidecar = ""
         self._seed = seed
         self._timers: list[asyncio.TimerHandle] = []
         self.cluster.listen(PODS, self._kubelet)
@@ -365,8 +367,10 @@ class World:
         ended = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error"), "message": "last words"}
 
         def edit(item: dict[str, Any]) -> None:
-            item["status"] |= {"phase": "Succeeded" if code == 0 else "Failed"}
-            item["status"]["containerStatuses"] = [{"name": "engine", "state": {"terminated": ended}}]
+            phase = "Running" if self.sidecar else "Succeeded" if code == 0 else "Failed"
+            beside = [{"name": self.sidecar, "state": {"running": {}}}] if self.sidecar else []
+            item["status"] |= {"phase": phase}
+            item["status"]["containerStatuses"] = [{"name": "engine", "state": {"terminated": ended}}, *beside]
 
         self.cluster.change(PODS, _key(pod), edit)
 
@@ -382,12 +386,14 @@ class World:
             owners = change.new["metadata"].get("ownerReferences") or [{}]
             if owners[0].get("name") in self.unconfirmed:
                 return
-            # As the kubelet: SIGTERM, on which the agent drains and exits with 0; then the object goes.
+            # As the kubelet: SIGTERM, on which the agent drains and exits with 143, or with 0 where the operator has
+            # asked it to stop before; then the object goes.
             agent = self.agents.get(change.new["metadata"]["uid"])
             if agent is not None and change.new["metadata"].get("deletionGracePeriodSeconds", 0) > 0:
+                code = 0 if agent.state == "ShuttingDown" else 143
                 if agent.state not in ("ShuttingDown", "Failed"):
                     agent.become("ShuttingDown")
-                self._later(0.05, self.exit_pod, change.new, 0)
+                self._later(0.05, self.exit_pod, change.new, code)
             if change.new["metadata"]["uid"] in self.processes:
                 self._later(0.05, self.exit_pod, change.new, 143)
             self._later(0.1, self._remove, change.new)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from linkis_ecm.agent_client.address import agent_host
+from linkis_ecm.controller import refusals
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.pod_events import read_pod_events
 from linkis_ecm.engine.admission.ownership import Ownership
@@ -32,7 +33,7 @@ from linkis_ecm.engine.start_problems import problem_of_events
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound
-from linkis_ecm.kube.resources import ENGINECONNS, NODES, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, LIMIT_RANGES, NODES, PODS
 from linkis_ecm.model import reasons
 from linkis_ecm.model.agent_key import key_of
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # A refusal that may end by itself, such as a quota, is tried again after this time.
 QUOTA_RETRY = timedelta(seconds=5)
+# An API server that does not take a pod for a moment gets it again without a word to anybody; so many times.
+TRIES_UNTOLD = 2
 # Asked with in place of a key that is not here: no agent proves it, so nothing is sent to it.
 NO_KEY = "none"
 
@@ -76,23 +79,35 @@ class Executor:
         self._clock = clock
         self._ownership = ownership
 
-    async def create_pod(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
-        """POSTs the pod; None where it is there afterwards, else why it is refused. Raises ApiError to be repeated."""
+    async def create_pod(self, engine: EngineView, action: CreatePod, *, tries: int = 0) -> CreateFailure | None:
+        """POSTs the pod; None where it is there afterwards, else why it is refused.
+
+        Raises ApiError to be repeated soon. After TRIES_UNTOLD such `tries` in a row it is a refusal, too.
+        """
         try:
             made = await self._client.create(PODS, action.pod)
         except AlreadyExists:
             return await self._use_existing(engine, action)
         except Forbidden as error:
-            if "exceeded quota" in error.message or "must specify" in error.message:
-                return self._refusal(Verdict(reasons.QUOTA_EXCEEDED, error.message))
-            fatal = "violates PodSecurity" in error.message
-            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=fatal))
+            return self._refusal(refusals.of_forbidden(error, await self._limit_ranges(engine, error)))
         except ApiError as error:
-            if not error.is_malformed:
+            if error.is_malformed:
+                return self._refusal(refusals.of_malformed(error, await self._limit_ranges(engine, error)))
+            if not refusals.is_webhook_outage(error) and tries < TRIES_UNTOLD:
                 raise
-            return self._refusal(Verdict(reasons.POD_REFUSED, error.message, fatal=True))
+            return self._refusal(refusals.of_outage(error))
         self._cache.apply_pod(pod_view(made))
         return None
+
+    async def _limit_ranges(self, engine: EngineView, error: ApiError) -> list[dict[str, Any]]:
+        """Those of the engine's namespace, if they explain the error; empty also without the right to list them."""
+        if not refusals.concerns_limit_range(error):
+            return []
+        try:
+            return (await self._client.list(LIMIT_RANGES, namespace=engine.namespace, timeout=5.0)).items
+        except ApiError as problem:
+            log.info("%s: LimitRanges: %s", engine.key, problem)
+            return []
 
     async def _use_existing(self, engine: EngineView, action: CreatePod) -> CreateFailure | None:
         """A pod with this name exists: ours, from before a crash, or another one's."""

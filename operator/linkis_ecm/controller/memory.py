@@ -26,6 +26,8 @@ class Memory:
     # When that report was taken.
     reported: datetime | None = None
     failure: CreateFailure | None = None
+    # Of which generation of the engine: a changed spec is tried at once.
+    failed_generation: int = 0
     stop: Stop | None = None
     evidence: Evidence | None = None
     event_problem: EventProblem = field(default_factory=EventProblem)

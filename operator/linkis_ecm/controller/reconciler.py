@@ -323,7 +323,8 @@ class Reconciler:
         """Do one action. Returns False if the decision must be made again before it is written."""
         match action:
             case CreatePod():
-                memory.failure = await self._executor.create_pod(engine, action)
+                memory.failure = await self._executor.create_pod(engine, action, tries=self.worker.failures(engine.key))
+                memory.failed_generation = engine.generation
                 return memory.failure is None
             case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
@@ -454,7 +455,7 @@ class Reconciler:
             pod=pod,
             plugin=self._cache.plugin_for(engine.spec),
             report=memory.report,
-            failure=memory.failure,
+            failure=memory.failure if memory.failed_generation == engine.generation else None,
             stop=memory.stop,
             pod_gone=memory.pod_gone,
             last_pod=memory.last_pod,

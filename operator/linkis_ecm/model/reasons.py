@@ -114,6 +114,12 @@ QUOTA_EXCEEDED = _reason(
     "Ask for less, stop an engine, or have the ResourceQuota raised.",
     can_retry=True,
 )
+LIMIT_RANGE = _reason(
+    "LimitRangeExceeded",
+    "The namespace's LimitRange refuses the engine's pod.",
+    "Ask for resources within the LimitRange, or have it changed.",
+    can_retry=True,
+)
 LIMIT_REACHED = _reason(
     "LimitReached",
     "A limit of engines, cpu or memory is reached.",

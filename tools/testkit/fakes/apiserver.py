@@ -92,7 +92,7 @@ class FakeApiServer:
             try:
                 if fault.status:
                     reason = fault.reason or _REASONS.get(fault.status, "Fault")
-                    raise StatusError(fault.status, reason, "scripted", retry_after=fault.retry_after)
+                    raise StatusError(fault.status, reason, fault.message, retry_after=fault.retry_after)
                 answer = self._execute(call)
                 code = 200
             except StatusError as error:

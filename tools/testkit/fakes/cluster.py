@@ -69,6 +69,8 @@ class FakeCluster:
         self._snapshots: dict[str, tuple[str, list[Object]]] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._first_namespaces = namespaces
+        # Mutating admission of new pods, as a policy or a webhook does it.
+        self.admit_pod: Callable[[Object], None] = lambda pod: None
 
     # Reading
 
@@ -165,6 +167,7 @@ class FakeCluster:
         if resource == PODS:
             item["spec"] = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30} | item.get("spec", {})
             item["status"] = {"phase": "Pending", "qosClass": "Burstable"}
+            self.admit_pod(item)
         if resource == NAMESPACES:
             item["status"] = {"phase": "Active"}
         item = judged(resource, item, None)

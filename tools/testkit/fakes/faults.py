@@ -31,8 +31,8 @@ class Fault:
     """What happens to the calls it matches: `times` of them (None: all), after the first `skip`.
 
     `latency` passes before the call is executed, `answer_latency` after it was, before the answer. `status` answers
-    in place of executing, with `reason`, and `retry_after` as header. `reset` cuts the connection before or after the
-    call was executed. Without any of them the call is executed as ever, only late.
+    in place of executing, with `reason` and `message`, and `retry_after` as header. `reset` cuts the connection before
+    or after the call was executed. Without any of them the call is executed as ever, only late.
     """
 
     verb: str | None = None
@@ -43,6 +43,7 @@ class Fault:
     skip: int = 0
     status: int = 0
     reason: str = ""
+    message: str = "scripted"
     retry_after: int | None = None
     latency: float = 0.0
     answer_latency: float = 0.0

@@ -18,6 +18,7 @@ from linkis_ecm.kube.resources import (
     ENGINECONNS,
     EVENTS,
     LEASES,
+    LIMIT_RANGES,
     NAMESPACES,
     NODES,
     PLUGINS,
@@ -29,7 +30,7 @@ from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnS
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
 
 Object = dict[str, Any]
-RESOURCES = (PODS, NODES, CONFIGMAPS, NAMESPACES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
+RESOURCES = (PODS, NODES, CONFIGMAPS, NAMESPACES, LIMIT_RANGES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
 # Whose status is a subresource of its own.
 WITH_STATUS = (PODS, NAMESPACES, ENGINECONNS, PLUGINS)
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -165,7 +166,8 @@ def check_pod_change(new: Object, old: Object) -> None:
     unbound = not old["spec"].get("nodeName")
 
     def fixed(pod: Object) -> Object:
-        free = {"tolerations", "activeDeadlineSeconds"} | ({"nodeName"} if unbound else set())
+        # Scheduling gates may be removed from a pod that has no node.
+        free = {"tolerations", "activeDeadlineSeconds"} | ({"nodeName", "schedulingGates"} if unbound else set())
         spec = {key: value for key, value in pod["spec"].items() if key not in free}
         for part in ("containers", "initContainers"):
             spec[part] = [

@@ -12,7 +12,7 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
 # Reasons in the status of an engine whose pod the API server refuses for now.
-_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.POD_REFUSED, reasons.POD_NOT_MADE)
+_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.LIMIT_RANGE, reasons.POD_REFUSED, reasons.POD_NOT_MADE)
 
 
 def confirm_absence(case: Situation) -> Outcome | None:
