@@ -22,6 +22,13 @@ CODE = (
 )
 
 
+GONE = engine_of_record(
+    ticket_id=TICKET, label_value="alice-IDE,python-3.11", user="alice", service_instance="gone:9105",
+    ecm_instance=EM, status="Failed", log_dir_suffix=f"alice/20261124/python/{TICKET}/logs", create_time=None,
+    used_time=None, release_time=None, reason="PodKilled", uid=UID,
+)  # fmt: skip
+
+
 @pytest.fixture
 async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
     made = Operator(tmp_path, file_max=1 << 30)
@@ -51,16 +58,27 @@ async def killed_after(code: str, operator: Operator, folder: Path) -> dict[str,
     return result
 
 
+async def test_big_integers_are_the_same_after_their_pod_was_killed(
+    make: Any, operator: Operator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    code = "import pandas as pd; pd.DataFrame({'b': [10**20 + i for i in range(6000)], 'u': [2**63] * 6000})"
+    result = await killed_after(code, operator, folder)
+    gw: Harness = await make(
+        find=lambda engine_id: GONE if engine_id == TICKET else None, archive=operator.archive
+    )  # fmt: skip
+    query = {"engineId": TICKET, "taskId": result["taskId"], "fromRow": "6000"}
+    wanted = [[str(10**20 + 5999), str(2**63)]]
+    assert (await gw.get("getResultSet", query)).data["rows"] == wanted
+    assert dolphin((await gw.get("getResultSet", query | {"format": "dolphin"})).raw)[2] == wanted
+
+
 async def test_a_spilled_result_is_read_after_its_pod_was_killed(make: Any, operator: Operator, tmp_path: Path) -> None:
     folder = tmp_path / "agent"
     folder.mkdir()
     result = await killed_after(CODE, operator, folder)
-    gone = engine_of_record(
-        ticket_id=TICKET, label_value="alice-IDE,python-3.11", user="alice", service_instance="gone:9105",
-        ecm_instance=EM, status="Failed", log_dir_suffix=f"alice/20261124/python/{TICKET}/logs", create_time=None,
-        used_time=None, release_time=None, reason="PodKilled", uid=UID,
-    )  # fmt: skip
-    gw: Harness = await make(find=lambda engine_id: gone if engine_id == TICKET else None, archive=operator.archive)
+    gw: Harness = await make(find=lambda engine_id: GONE if engine_id == TICKET else None, archive=operator.archive)
     query = {"engineId": TICKET, "taskId": result["taskId"]}
     page = (await gw.get("getResultSet", query | {"fromRow": str(ROWS)})).data
     assert (page["output"], page["outputs"], page["totalRows"]) == (1, 2, ROWS)

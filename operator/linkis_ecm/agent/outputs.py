@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
-from linkis_ecm.agent.formats.cells import cell_chars
+from linkis_ecm.agent.formats.cells import cell_chars, whole_cell
 from linkis_ecm.agent.formats.result_files import is_id
 
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
@@ -249,7 +250,7 @@ class Outputs:
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
     """The richest form of what was displayed: table, picture, html, text."""
     if _is_table(table := data.get(TABLE_MIME)):
-        return {"type": "table", "columns": table["columns"], "rows": table["rows"]} | _table_fields(table)
+        return {"type": "table", **_columns_and_rows(table), **_table_fields(table)}
     for mime in PICTURES:
         if isinstance(picture := data.get(mime), str):
             return {"type": "picture", "mime": mime, "data": _image_base64(mime, picture)}
@@ -273,9 +274,30 @@ def _is_table(table: Any) -> TypeGuard[dict[str, Any]]:
     )
 
 
+def _columns_and_rows(table: dict[str, Any]) -> dict[str, Any]:
+    """As our own formatter makes them, for user code may display anything as a table: every reader has them then."""
+    columns = [
+        {name: str(column[name])[:_NAME_CHARS] for name in ("name", "type") if name in column}
+        for column in table["columns"]
+    ]
+    rows = [
+        [value if value is None or type(value) is str else _json_cell(value) for value in row] for row in table["rows"]
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _json_cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else whole_cell(value)
+
+
 def _table_fields(table: dict[str, Any]) -> dict[str, Any]:
-    facts = {name: table[name] for name in _TABLE_FIELDS if isinstance(table.get(name, ""), (int, type(None)))}
+    facts = {name: table[name] for name in _TABLE_FIELDS if _is_fact(table.get(name, ""))}
     return facts | ({"resultId": table["resultId"]} if is_id(table.get("resultId")) else {})
+
+
+def _is_fact(value: Any) -> bool:
+    """Whether it is a count that every reader of JSON keeps exactly, or nothing, which is what nobody has counted."""
+    return value is None or (isinstance(value, int) and 0 <= value <= 1 << 53)
 
 
 def _image_base64(mime: str, data: str) -> str:

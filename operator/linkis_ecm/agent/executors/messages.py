@@ -15,6 +15,8 @@ lean_package("jupyter_client")
 lean_package("dateutil.parser", {"isoparse": "dateutil.parser.isoparser"})
 from jupyter_client.session import Session  # noqa: E402
 
+# The largest whole number that every reader of JSON keeps exactly.
+MAX_COUNT = 1 << 53
 # Where a message may hold half of a surrogate pair: in JSON's bytes only an escape can (kernel.bounds sends it so).
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -27,7 +29,8 @@ def session(key: str) -> Session:
     """What signs and checks the messages of one kernel. Raises ValueError where `key` is empty."""
     if not key:
         raise ValueError("a kernel's channels need a key: without one, nothing is signed or checked")
-    return Session(key=key.encode(), username="")
+    # Python's own JSON: another that is installed beside it makes a float of a whole number beyond 64 bits.
+    return Session(key=key.encode(), username="", packer="json", unpacker="json")
 
 
 def read_message(checks: Session, frames: list[bytes]) -> dict[str, Any]:
@@ -54,7 +57,8 @@ def read_message(checks: Session, frames: list[bytes]) -> dict[str, Any]:
 def read_reply(content: dict[str, Any]) -> dict[str, Any]:
     """An execute_reply's content: what of it is used (`Executor.execute`), and only in the form that it is used in."""
     reply: dict[str, Any] = {"status": str(content.get("status"))}
-    if isinstance(count := content.get("execution_count"), int) and not isinstance(count, bool):
+    count = content.get("execution_count")
+    if isinstance(count, int) and not isinstance(count, bool) and abs(count) <= MAX_COUNT:
         reply["execution_count"] = count
     if isinstance(payload := content.get("payload"), list):
         reply["payload"] = [part for part in payload if isinstance(part, dict)]

@@ -1,14 +1,19 @@
 """Values as JSON's cells: Python's and Arrow's, and which types a spilled result may have. For kernel and gateway.
 
-Must not import pyarrow before it is called: neither process pays for it at its start.
+Whoever shows a value has it from here, so that it is the same in every answer. Must not import pyarrow before it is
+called, nor pandas or numpy at all: neither process pays for them at its start.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+import sys
+from collections.abc import Iterator
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
+
+from linkis_ecm.agent.formats.times import date_text, duration_text, time_text, timestamp_text, timezone_of
 
 MIME = "application/vnd.linkis.table+json"
 MAX_CELL_CHARS = 10_000
@@ -16,31 +21,54 @@ MAX_CELL_CHARS = 10_000
 QUOTES = 3
 # A column's own type name, as pandas or duckdb has it, in its field's metadata.
 TYPE_KEY = b"linkis.type"
+# Whole numbers beyond these are told as text: readers of JSON make a float of them, or refuse the whole answer.
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 # duckdb's sums of whole numbers: Arrow has no such integer, so they travel as decimals.
-_HUGE = ("HUGEINT", "UHUGEINT")
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - for times without a zone
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+HUGEINT = ("HUGEINT", "UHUGEINT")
+# duckdb's infinite dates and times, which Arrow has as the largest number and its negative.
+_INFINITE_DAYS, _INFINITE_TIME = (1 << 31) - 1, (1 << 63) - 1
+# Python refuses to write a number of more digits in base ten; a module that does not is slow above these bits.
+_MAX_STR_DIGITS, _LONGEST_DECIMAL = 4000, 1 << 20
+# Elements of an array that are all written.
+_LONGEST_ARRAY = 1 << 20
+# Nanoseconds of numpy's units of time that have a fixed length.
+_NANOS = {
+    "W": 604_800 * 10**9, "D": 86_400 * 10**9, "h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6,
+    "us": 10**3, "ns": 1,
+}  # fmt: skip
 # Levels of lists and structs within each other.
 MAX_DEPTH = 8
 
 
 def cell(value: Any) -> Any:
-    """A value as JSON has it: null for what is missing, numbers as numbers, times in ISO 8601, the rest as text."""
-    if value is None or isinstance(value, (bool, int)):
+    """A value as JSON has it: null for what is missing, numbers as numbers, times in ISO 8601, the rest as text.
+
+    A text is cut at MAX_CELL_CHARS. Never raises.
+    """
+    found = whole_cell(value)
+    return _cut(found) if type(found) is str else found
+
+
+def whole_cell(value: Any) -> Any:
+    """`cell`, with its text whole. Never raises: what has no text is told by its class."""
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
         return value
-    if isinstance(value, str):
-        return _cut(value)
-    if isinstance(value, float):
+    if kind is int:
+        return value if INT64_MIN <= value <= INT64_MAX else _integer_text(value)
+    if kind is float:
         return value if math.isfinite(value) else None if math.isnan(value) else str(value)
-    kind = type(value).__name__
-    if kind in ("NaTType", "NAType"):
-        return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        item = value.item()
-        return _cut(str(value)) if type(item) is type(value) else cell(item)
-    return _cut(str(value))
+    try:
+        return _other_cell(value, kind)
+    except Exception as error:  # the user's own class may raise anything
+        return f"<{kind.__module__}.{kind.__qualname__}: it has no text ({type(error).__name__})>"
+
+
+def cell_text(value: Any) -> str | None:
+    """A cell of JSON as text, for readers that have one type for a column: null for what is missing."""
+    if value is None or isinstance(value, str):
+        return value
+    return "true" if value is True else "false" if value is False else str(value)
 
 
 def cell_chars(value: Any) -> int:
@@ -48,6 +76,52 @@ def cell_chars(value: Any) -> int:
     if value is None or isinstance(value, (bool, int, float)):
         return 8
     return len(value if isinstance(value, str) else str(value)) + QUOTES
+
+
+def _other_cell(value: Any, kind: type) -> Any:
+    """A value of another class. Those of pandas and numpy are known by name: they may not be loaded."""
+    name, module = kind.__name__, kind.__module__
+    if name in ("NaTType", "NAType"):
+        return None
+    if module == "numpy":
+        return _numpy_cell(value, name)
+    # The base class's own conversion: a subclass may have another.
+    if isinstance(value, int):
+        return whole_cell(int.__int__(value))
+    if isinstance(value, float):
+        return whole_cell(float.__float__(value))
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (date, time)) or (name == "Timedelta" and module.startswith("pandas.")):
+        return str(value.isoformat())
+    if isinstance(value, Decimal) and value.is_nan():
+        return None
+    return str(value)
+
+
+def _numpy_cell(value: Any, name: str) -> Any:
+    """numpy's scalars and arrays. A time of 64 bits would become a bare number as one of Python's values."""
+    if getattr(value, "ndim", 0):
+        times = value.dtype.kind in "mM"
+        return str((value.astype(str) if times else value).tolist() if value.size <= _LONGEST_ARRAY else value)
+    if name == "ndarray":
+        return whole_cell(value[()])
+    if name in ("datetime64", "timedelta64"):
+        text = str(value)
+        if text == "NaT":
+            return None
+        if name == "datetime64":
+            return text
+        unit, step = sys.modules["numpy"].datetime_data(value.dtype)
+        return duration_text(int(value.astype("i8")) * step * _NANOS[unit], "ns") if unit in _NANOS else text
+    found = value.item() if hasattr(value, "item") else value
+    return str(value) if type(found) is type(value) else whole_cell(found)
+
+
+def _integer_text(value: int) -> str:
+    if value.bit_length() < 3 * _MAX_STR_DIGITS:
+        return str(value)
+    return str(Decimal(value)) if value.bit_length() <= _LONGEST_DECIMAL else hex(value)
 
 
 def _cut(text: str) -> str:
@@ -71,85 +145,64 @@ def is_plain(kind: Any, depth: int = 0) -> bool:
     )  # fmt: skip
 
 
+def has_times(kind: Any) -> bool:
+    """Whether a type of Arrow is or holds times. Which Python class they come as depends on what is installed."""
+    import pyarrow.types as t  # noqa: PLC0415 - see above
+
+    return t.is_temporal(kind) or any(has_times(kind.field(n).type) for n in range(kind.num_fields))
+
+
 def cells(column: Any, name: str = "") -> list[Any]:
     """The values of an array of a plain type, as `cell` has them; `name` is the column's own type name."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     import pyarrow.types as t  # noqa: PLC0415
 
     kind = column.type
+    if t.is_boolean(kind) or t.is_null(kind) or (t.is_integer(kind) and not t.is_uint64(kind)):
+        return list(column.to_pylist())
+    if t.is_timestamp(kind):
+        zone = timezone_of(kind.tz)
+        ends = _infinite(name, "TIMESTAMP", _INFINITE_TIME)
+        return [
+            None if value is None else ends[value] if value in ends else timestamp_text(value, kind.unit, zone)
+            for value in column.cast(pa.int64()).to_pylist()
+        ]
+    if t.is_date(kind):
+        ends = _infinite(name, "DATE", _INFINITE_DAYS)
+        return [
+            None if value is None else ends[value] if value in ends else date_text(value) for value in _days(column)
+        ]  # fmt: skip
+    if t.is_time(kind):
+        whole = column.cast(pa.int64() if t.is_time64(kind) else pa.int32())
+        return [None if value is None else time_text(value, kind.unit) for value in whole.to_pylist()]
+    if t.is_duration(kind):
+        whole = column.cast(pa.int64())
+        return [None if value is None else duration_text(value, kind.unit) for value in whole.to_pylist()]
     try:
-        if t.is_boolean(kind) or t.is_integer(kind) or t.is_null(kind):
-            return list(column.to_pylist())
-        if t.is_timestamp(kind):
-            zone = _timezone(kind.tz)
-            return [_timestamp_text(value, kind.unit, zone) for value in column.cast(pa.int64()).to_pylist()]
-        if t.is_date(kind):
-            # A date beyond Python's calendar is told as days.
-            days = column.cast(pa.date32()).cast(pa.int32()).to_pylist()
-            return [_date_text(value) for value in days]
-        if t.is_duration(kind):
-            return [_duration_text(value, kind.unit) for value in column.cast(pa.int64()).to_pylist()]
-        if t.is_decimal(kind) and kind.scale == 0 and name in _HUGE:
-            return [_exact_integer(value) for value in column.to_pylist()]
-        return [cell(value) for value in column.to_pylist()]
+        values = column.to_pylist()
     except (ValueError, OverflowError):  # such as a date inside a list that Python's calendar does not have
-        return [cell(value) for value in column.cast(pa.string()).to_pylist()]
+        values = column.cast(pa.string()).to_pylist()
+    # What duckdb has no good type of Arrow for is its text, or a decimal.
+    if name in HUGEINT and not t.is_floating(kind):
+        return [_integer_cell(value) for value in values]
+    return [cell(value) for value in values]
 
 
-def _exact_integer(value: Any) -> int | str | None:
-    """A number where JSON's readers have one, which is up to 64 bits."""
-    return None if value is None else int(value) if abs(value) < 1 << 63 else str(value)
-
-
-def _timestamp_text(value: int | None, unit: str, zone: tzinfo | None) -> str | None:
-    """ISO 8601, with as many digits of the second's fraction as it has: none, six or nine."""
-    if value is None:
-        return None
-    seconds, rest = divmod(value, _PER_SECOND[unit])
-    nanos = rest * (10**9 // _PER_SECOND[unit])
+def _integer_cell(value: Any) -> Any:
     try:
-        micros = timedelta(seconds=seconds, microseconds=nanos // 1000)
-        found = _EPOCH + micros if zone is None else (_EPOCH.replace(tzinfo=UTC) + micros).astimezone(zone)
-    except OverflowError:
-        return f"{value} {unit}"
-    text = found.isoformat()
-    if not nanos % 1000:
-        return text
-    # datetime has no nanoseconds: between the microseconds and the zone.
-    head, tail = text[:19], text[19:]
-    rest_of = tail.lstrip(".0123456789") if tail.startswith(".") else tail
-    return f"{head}.{nanos:09d}{rest_of}"
+        return None if value is None else cell(int(value))
+    except (ValueError, TypeError):  # a file of the user's own says HUGEINT of something else
+        return cell(value)
 
 
-def _date_text(value: int | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
-    except OverflowError:
-        return f"{value} days"
+def _days(column: Any) -> Iterator[int | None]:
+    import pyarrow as pa  # noqa: PLC0415 - see above
+
+    if pa.types.is_date64(column.type):  # milliseconds
+        return (None if value is None else value // 86_400_000 for value in column.cast(pa.int64()).to_pylist())
+    return iter(column.cast(pa.int32()).to_pylist())
 
 
-def _duration_text(value: int | None, unit: str) -> str | None:
-    """ISO 8601, as pandas writes a Timedelta: days, hours, minutes and seconds, however many."""
-    if value is None:
-        return None
-    nanos = value * (10**9 // _PER_SECOND[unit])
-    seconds, fraction = divmod(nanos, 10**9)
-    days, seconds = divmod(seconds, 86400)
-    rest = f".{fraction:09d}".rstrip("0") if fraction else ""
-    return f"P{days}DT{seconds // 3600}H{seconds // 60 % 60}M{seconds % 60}{rest}S"
-
-
-def _timezone(name: str | None) -> tzinfo | None:
-    """The zone of that name or of that offset; UTC for one that nobody knows."""
-    if name is None:
-        return None
-    if name[:1] in "+-" and len(name) == 6 and name[1:3].isdecimal() and name[4:].isdecimal():
-        offset = timedelta(hours=int(name[1:3]), minutes=int(name[4:]))
-        if offset < timedelta(days=1):
-            return timezone(-offset if name[0] == "-" else offset)
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # no such zone, or no name of one
-        return UTC
+def _infinite(name: str, prefix: str, end: int) -> dict[int, str]:
+    """duckdb's words for the ends of a type; other types have none."""
+    return {end: "infinity", -end: "-infinity"} if name.startswith(prefix) else {}

@@ -6,13 +6,15 @@ cell. pyarrow is imported when a table is cut, not before; pandas never.
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
-from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
+from linkis_ecm.agent.formats.cells import TYPE_KEY, cell_text, is_plain, whole_cell
 from linkis_ecm.agent.formats.result_files import file_name, make_room, new_id
 
 # A bound for one result, and for all of an engine: a quarter of the volume that the logs are on (podspec.LOG_VOLUME).
@@ -32,10 +34,10 @@ MAX_BATCH_BYTES = 32 << 20
 MAX_BATCHES = 1 << 15
 SAMPLE_ROWS = 256
 _PART = "part-"
+# Of a whole number of 128 bits; Arrow's decimals of as many bits have one less.
+_HUGEINT_DIGITS = 39
 
 Column = dict[str, str]
-# Rows from and to (not included), as an array for each column.
-Slice = Callable[[int, int], list[Any]]
 
 
 class NotKeptError(Exception):
@@ -43,28 +45,34 @@ class NotKeptError(Exception):
 
 
 def frame(table: Any, columns: list[Column], folder: str) -> dict[str, Any]:
-    """A pandas DataFrame. What the answer says of it; nothing where it could not be written."""
+    """A pandas DataFrame. What the answer says of it, and `texts`: the positions of the columns that are text in the
+    file. Nothing where it has too many columns; raises OSError where it could not be written."""
     import pyarrow as pa  # noqa: PLC0415 - see above
+
+    from linkis_ecm.agent.kernel.arrays import FrameReader  # noqa: PLC0415 - it imports pyarrow
 
     if len(columns) > MAX_COLUMNS:
         return {}
     deadline = time.monotonic() + MAX_SECONDS
-    as_text: set[int] = set()
-    # The types are those of the first rows; a column that turns out to hold others, too, is text from its first row on.
-    for _ in range(2):
-        read = _reader(table, as_text)
-        sample = read(0, min(SAMPLE_ROWS, len(table)))
-        schema = _schema(columns, [array.type for array in sample])
-        rows = batch_rows(sample)
-
-        def chunks(read: Slice = read, rows: int = rows) -> Iterator[list[Any]]:
-            for start in range(0, len(table), rows):
-                yield read(start, min(start + rows, len(table)))
-
+    reader = FrameReader(table)
+    # The types are those of the first rows. Where a later value does not fit, the file is started again with more
+    # columns as text, at last with all of them: no row is lost for its value.
+    for fallback in (reader.objects_as_text, reader.all_as_text, None):
         try:
-            return write(folder, schema, chunks(), rows=rows, deadline=deadline)
-        except (NotKeptError, pa.ArrowException):
-            as_text = {n for n, array in enumerate(sample) if str(columns[n]["type"]) == "object"}
+            sample = reader.read(0, min(SAMPLE_ROWS, len(table)))
+            schema = _schema(columns, [array.type for array in sample])
+            rows = batch_rows(sample)
+            chunks = (reader.read(start, min(start + rows, len(table))) for start in range(0, len(table), rows))
+            kept = write(folder, schema, chunks, rows=rows, deadline=deadline)
+        except OSError:
+            raise
+        except Exception:  # a value that does not fit, in whatever way Arrow says so
+            if fallback is None:
+                raise
+            fallback()
+            continue
+        texts = [n for n, kind in enumerate(schema.types) if pa.types.is_large_string(kind)]
+        return kept | {"texts": texts} if kept else {}
     return {}
 
 
@@ -77,17 +85,55 @@ def relation(columns: list[Column], batches: Iterable[Any], folder: str) -> dict
     deadline = time.monotonic() + MAX_SECONDS
     head = _plain(first)
     schema = _schema(columns, [array.type for array in head])
+    too_long: set[int] = set()
 
     def chunks() -> Iterator[list[Any]]:
-        yield head
-        for batch in found:
-            yield _plain(batch)
+        for arrays in chain([head], map(_plain, found)):
+            too_long.update(n for n, array in enumerate(arrays) if n not in too_long and not _has_room(array))
+            yield arrays
 
     rows = batch_rows(head)
     try:
-        return write(folder, schema, chunks(), rows=rows, deadline=deadline)
+        kept = write(folder, schema, chunks(), rows=rows, deadline=deadline)
+        return _with_room(folder, kept, schema, too_long, rows) if too_long and kept else kept
     except NotKeptError:
         return {}
+
+
+def _has_room(array: Any) -> bool:
+    """False for whole numbers of duckdb's that have a digit more than their type of Arrow: readers refuse them."""
+    import pyarrow as pa  # noqa: PLC0415 - see above
+
+    if not pa.types.is_decimal(array.type):
+        return True
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _with_room(folder: str, kept: dict[str, Any], schema: Any, columns: set[int], rows: int) -> dict[str, Any]:
+    """The file written again, with these columns as longer decimals. A query cannot be run again."""
+    import pyarrow as pa  # noqa: PLC0415 - see above
+    from pyarrow import ipc  # noqa: PLC0415
+
+    path = f"{folder}/{file_name(kept['resultId'])}"
+    for n in columns:
+        field = schema.field(n)
+        schema = schema.set(n, field.with_type(pa.decimal256(_HUGEINT_DIGITS, field.type.scale)))
+    try:
+        with pa.OSFile(path) as source:
+            file = ipc.open_file(source)
+            batches = (file.get_batch(n) for n in range(file.num_record_batches))
+            chunks = (
+                [array.cast(field.type) for array, field in zip(batch.columns, schema, strict=True)]
+                for batch in batches
+            )
+            again = write(folder, schema, chunks, rows=rows, deadline=math.inf)
+    finally:
+        os.unlink(path)
+    return again | {"whole": kept["whole"] and again.get("whole", False)}
 
 
 def batch_rows(sample: list[Any]) -> int:
@@ -164,14 +210,16 @@ def _record_batches(schema: Any, chunks: Iterable[list[Any]], rows: int) -> Iter
 
 
 def _cast(array: Any, field: Any) -> Any:
+    """The array in its column's type. Its values stay what they are: no number becomes another kind of number."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
     if array.type == field.type:
         return array
-    try:
+    if array.null_count == len(array):
+        return pa.nulls(len(array), field.type)
+    if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in (array.type, field.type)):
         return array.cast(field.type)
-    except pa.ArrowException:
-        raise NotKeptError(f"{field.name}: {array.type} is no {field.type}") from None
+    raise NotKeptError(f"{field.name}: {array.type} is no {field.type}")
 
 
 def _schema(columns: list[Column], types: list[Any]) -> Any:
@@ -196,61 +244,15 @@ def _plain(batch: Any) -> list[Any]:
     return found
 
 
-def _reader(table: Any, as_text: set[int]) -> Slice:
-    """Reads slices of a DataFrame: the index's levels where the table shows them, then the columns."""
-    categories: dict[int, Any] = {}
-
-    def read(start: int, stop: int) -> list[Any]:
-        part = table.iloc[start:stop]
-        index = part.index
-        levels = [] if _only_numbers(table.index) else [index.get_level_values(n) for n in range(index.nlevels)]
-        values = [*(level.to_series() for level in levels), *(part.iloc[:, n] for n in range(part.shape[1]))]
-        return [
-            text(list(value)) if n in as_text else _array(value, n, categories) for n, value in enumerate(values)
-        ]  # fmt: skip
-
-    return read
-
-
-def _array(series: Any, position: int, categories: dict[int, Any]) -> Any:
-    """A slice of a column; as text where Arrow has no plain type for it."""
+def text(values: Iterable[Any]) -> Any:
+    """An array of their texts, as a table shows them; null for what is missing."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
-    try:
-        if str(series.dtype) == "category":
-            if position not in categories:
-                categories[position] = pa.array(series.cat.categories.to_series(), from_pandas=True)
-            codes = series.cat.codes.to_numpy()
-            return categories[position].take(pa.array(codes, mask=codes < 0))
-        found = pa.array(series, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError, UnicodeError):
-        return text(list(series))
-    if isinstance(found, pa.ChunkedArray):
-        found = found.combine_chunks()
-    # Nothing but missing values so far: what comes later is most likely text.
-    empty = pa.types.is_null(found.type)
-    return found if is_plain(found.type) and not empty else text(list(series))
-
-
-def text(values: list[Any]) -> Any:
-    """Whatever they are, as text; null for what is missing."""
-    import pyarrow as pa  # noqa: PLC0415 - see above
-
-    return pa.array([_text_of(value) for value in values], pa.large_string())
-
-
-def _text_of(value: Any) -> str | None:
-    if value is None or type(value).__name__ in ("NaTType", "NAType"):
-        return None
-    if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
-        return None
-    told = value if isinstance(value, str) else value.isoformat() if hasattr(value, "isoformat") else str(value)
+    texts = (cell_text(whole_cell(value)) for value in values)
     # Half of a surrogate pair has no UTF-8.
-    return told.encode(errors="replace").decode()
-
-
-def _only_numbers(index: Any) -> bool:
-    return type(index).__name__ == "RangeIndex" and index.name is None
+    return pa.array(
+        [None if told is None else told.encode(errors="replace").decode() for told in texts], pa.large_string()
+    )
 
 
 def _remove_partial_files(folder: str) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import orjson
 
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import read_exact, release, require_status
@@ -32,6 +31,7 @@ from linkis_ecm.gateway.agents.link import AgentLink, chunks_of, stream_errors
 from linkis_ecm.gateway.http.errors import Refused, timed_out, upstream
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.process import exact_json
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +152,8 @@ class Agents:
             self._link.metrics.agent_errors.labels("broken").inc()
             raise await self._broken_connection(engine, "while it answered: the code has run") from None
         try:
-            result = orjson.loads(content)
-        except orjson.JSONDecodeError:
+            result = exact_json.loads(content)
+        except ValueError:
             raise self._link.bad_response(engine, "a result that is not JSON") from None
         if not isinstance(result, dict) or not isinstance(result.get("status"), str):
             raise self._link.bad_response(engine, "a result without a status")

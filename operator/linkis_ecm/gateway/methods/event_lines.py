@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import orjson
 
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
+from linkis_ecm.process import exact_json
 
 # A line of the agent's events is one output, of 16 million characters at most. What is longer is left out of the
 # stream: getResultSet has it when the task has ended.
@@ -119,7 +120,7 @@ def _event(line: bytes) -> bytes:
     if len(line) > PARSED_BYTES:
         return _as_it_is(line)
     try:
-        reported = orjson.loads(line)
+        reported = exact_json.loads(line)
     except orjson.JSONDecodeError:
         return _KEEP_ALIVE
     if not isinstance(reported, dict):

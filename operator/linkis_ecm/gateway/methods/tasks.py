@@ -35,6 +35,7 @@ from linkis_ecm.gateway.journal import Observation, belongs, settled, with_repor
 from linkis_ecm.gateway.methods.event_lines import EventBudget, events_of
 from linkis_ecm.model import reasons
 from linkis_ecm.model.record import ENDED, ExecutionRecord
+from linkis_ecm.process import exact_json
 
 EVENT_STREAM = "text/event-stream"
 # The UUID namespace of task ids that are made from idempotency keys. Random, and never changed.
@@ -246,7 +247,7 @@ async def _server_sent_events(
                 yield events
                 if end is not None:
                     with suppress(orjson.JSONDecodeError):
-                        reported = orjson.loads(end)
+                        reported = exact_json.loads(end)
                         record_task_report(
                             call.gateway, engine, task_id, reported if isinstance(reported, dict) else {}
                         )

@@ -70,9 +70,15 @@ def _typed(name: str, values: list[Any]) -> Any:
     if arrow == "date32":
         return pa.array(values, pa.string()).cast(pa.date32())
     if arrow is not None:
-        return pa.array(values, pa.type_for_alias(arrow))
+        kind = pa.type_for_alias(arrow)
+        if pa.types.is_integer(kind):
+            # Those beyond 64 bits with a sign are sent as text.
+            values = [int(value) if isinstance(value, str) else value for value in values]
+        return pa.array(values, kind)
     if name in ("hugeint", "uhugeint"):
-        return pa.array([None if value is None else Decimal(value) for value in values], pa.decimal128(38, 0))
+        numbers = [None if value is None else Decimal(value) for value in values]
+        longest = max((len(number.as_tuple().digits) for number in numbers if number is not None), default=0)
+        return pa.array(numbers, pa.decimal128(38, 0) if longest <= 38 else pa.decimal256(longest, 0))
     if (found := _DECIMAL.fullmatch(name)) is not None:
         kind = pa.decimal128(int(found[1]), int(found[2]))
         return pa.array([None if value is None else Decimal(value) for value in values], kind)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from linkis_ecm.agent.formats.cells import TYPE_KEY
+
 MAGIC = b"dolphin"
 TEXT, TABLE, PICTURE, HTML = 1, 2, 4, 5
 # A missing value, and the missing metadata of a text.
@@ -105,7 +107,10 @@ def _rows(batch: Any) -> Any:
 
     if not batch.num_columns:
         return row([]) * batch.num_rows
-    texts = [pc.fill_null(_java_text(column), NULL) for column in batch.columns]
+    texts = [
+        pc.fill_null(_java_text(column, _type_name(field)), NULL)
+        for column, field in zip(batch.columns, batch.schema, strict=True)
+    ]
     index, index_length, length = _lengths(texts)
     long = pc.greater(length, RECORD_MAX)
     if pc.any(long).as_py():
@@ -152,7 +157,12 @@ def _cut(text: Any) -> Any:
     return pc.if_else(pc.greater(pc.utf8_length(text), CELL_MAX), short, text)
 
 
-def _java_text(column: Any) -> Any:
+def _type_name(field: Any) -> str:
+    """The column's type as the engine noted it."""
+    return bytes((field.metadata or {}).get(TYPE_KEY, b"")).decode(errors="replace")
+
+
+def _java_text(column: Any, name: str) -> Any:
     """A column as text that Java's parsers of its type accept: 1.0, true, NaN, 2026-11-24 10:00:00.5."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -168,14 +178,33 @@ def _java_text(column: Any) -> Any:
             except pa.ArrowException:  # an unknown zone: UTC
                 column = column.cast(pa.timestamp(kind.unit))
         words = column.cast(text)
+        if _is_cut_off(words):
+            return pa.array([_java_moment(value) for value in cells(column, name)], text)
         return words if kind.unit == "s" else pc.utf8_rtrim(pc.utf8_rtrim(words, "0"), ".")
     if t.is_floating(kind):
-        words = pc.replace_substring_regex(column.cast(text), r"^(-?[0-9]+)$", r"\1.0")
+        # Of fewer bits, the shortest text is another number to whoever reads it as one of 64.
+        words = pc.replace_substring_regex(column.cast(pa.float64()).cast(text), r"^(-?[0-9]+)$", r"\1.0")
         for ours, java in (("nan", "NaN"), ("inf", "Infinity")):
             words = pc.replace_substring(words, ours, java)
         return words
-    if t.is_integer(kind) or t.is_boolean(kind) or t.is_date(kind) or t.is_string(kind) or t.is_large_string(kind):
+    if t.is_date(kind):
+        return pa.array(cells(column, name), text) if _is_cut_off(words := column.cast(text)) else words
+    if t.is_integer(kind) or t.is_boolean(kind) or t.is_string(kind) or t.is_large_string(kind):
         return column.cast(text)
     if t.is_null(kind):
         return pa.nulls(len(column), text)
-    return pa.array([None if value is None else str(value) for value in cells(column)], text)
+    return pa.array([None if value is None else str(value) for value in cells(column, name)], text)
+
+
+def _is_cut_off(words: Any) -> bool:
+    """Whether Arrow had no text of a time: it writes "<value out of range: …>" for years beyond its own calendar."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - see above
+
+    return bool(pc.any(pc.starts_with(words, "<")).as_py())
+
+
+def _java_moment(value: str | None) -> str | None:
+    if value is None:
+        return None
+    value = value.replace("T", " ")
+    return value.rstrip("0").rstrip(".") if "." in value else value

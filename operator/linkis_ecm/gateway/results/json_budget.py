@@ -11,9 +11,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-import orjson
-
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget
+from linkis_ecm.process import exact_json
 
 # Bytes that CPython's objects take at most for each of these characters outside of strings.
 BYTES_PER_CHARACTER = ((b",", 64), (b"[", 104), (b"{", 240))
@@ -42,7 +41,7 @@ async def objects(read: Read, *, budget: ByteBudget, run_in_thread: RunInThread,
             small = _room(len(content), guess) <= SMALL
             needed = 0 if small else await run_in_thread(parsed_size, content)
             if needed <= guess:
-                found = orjson.loads(content) if small else await run_in_thread(orjson.loads, content)
+                found = exact_json.loads(content) if small else await run_in_thread(exact_json.loads, content)
                 held.push_async_exit(holding.pop_all())
                 return found
             del content  # never wait for budget while holding unreserved bytes
