@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.settings import Settings
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.clocks import LoopClock
@@ -59,11 +60,13 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
         archive: Any = None,
         now: datetime | None = None,
         trust: ssl.SSLContext | bool = True,
+        authenticator: Authenticator | None = None,
         **changes: Any,
     ) -> Harness:
         harness = Harness(settings.model_copy(update=changes), find, database)
         harness.trust = trust
         harness.archive = archive or harness.archive
+        harness.authenticator = authenticator or harness.authenticator
         if now is not None:
             harness.clock = lambda: now
         await harness.start()

@@ -88,7 +88,8 @@ def sent(token: str = TOKEN) -> Sent:
 
 
 def new(client: FakeReviews, clock: Clock | None = None, **options: Any) -> KubernetesAuthenticator:
-    return KubernetesAuthenticator(client, namespace="linkis", clock=clock or Clock(1000.0), **options)
+    options = {"namespaces": ("linkis",)} | options
+    return KubernetesAuthenticator(client, clock=clock or Clock(1000.0), **options)
 
 
 async def refused(authenticator: KubernetesAuthenticator, request: Sent) -> Refused:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.gateway.auth.base import Caller
+from linkis_ecm.gateway.auth.base import Caller, Reach
 from linkis_ecm.gateway.http.errors import Refused, forbidden
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.history import History
@@ -138,15 +138,30 @@ def test_a_resource_that_shuts_down_is_not_final() -> None:
     ],
 )
 def test_owners_and_admins_may_and_case_matters(caller: Caller, exact: bool) -> None:
-    assert may_use(caller, "alice") == exact
+    assert may_use(caller, "alice", "linkis") == exact
     refusal = forbidden("not yours")
     if exact:
-        require_owner(caller, "alice", refusal)
+        require_owner(caller, "alice", "linkis", refusal)
         require_use(caller, record(), "some-engine")
     else:
         with pytest.raises(Refused) as raised:
-            require_owner(caller, "alice", refusal)
+            require_owner(caller, "alice", "linkis", refusal)
         assert raised.value is refusal
         with pytest.raises(Refused, match=f"belongs to another user than {caller.user}: call as its owner") as raised:
             require_use(caller, record(), "some-engine")
         assert raised.value.status == 3
+
+
+@pytest.mark.parametrize(
+    ("caller", "here", "there", "nowhere"),
+    [
+        (Caller("alice", reach=Reach(frozenset({"here"}))), True, False, True),
+        (Caller("alice", reach=Reach(frozenset({""}))), True, True, True),
+        (Caller("alice", reach=Reach(frozenset())), False, False, True),
+        (Caller("bob", reach=Reach(frozenset({"here", "there"}), frozenset({"here"}))), True, False, False),
+        (Caller("bob", reach=Reach(frozenset({""}), frozenset({""}))), True, True, True),
+        (Caller("bob", True, reach=Reach(frozenset({""}), frozenset({""}))), True, True, True),
+    ],
+)
+def test_a_login_counts_in_its_namespaces(caller: Caller, here: bool, there: bool, nowhere: bool) -> None:
+    assert [may_use(caller, "alice", name) for name in ("here", "there", "")] == [here, there, nowhere]

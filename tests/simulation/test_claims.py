@@ -52,7 +52,9 @@ async def test_two_gateways_give_each_engine_once(world: World) -> None:
     await idle(world, *names)
     world.server.latency = lambda: 0.02
     async with gateway(world, "a") as (_, one), gateway(world, "b") as (_, two):
-        taken = await asyncio.gather(*(claims.claim_free_engine(WANTED) for _ in range(5) for claims in (one, two)))
+        taken = await asyncio.gather(
+            *(claims.claim_free_engine(WANTED, lambda _: True) for _ in range(5) for claims in (one, two))
+        )
     found = [engine.name for engine in taken if engine is not None]
     assert sorted(found) == names, "each once, and the last four askers get none"
 
@@ -62,7 +64,7 @@ async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> Non
     await idle(world, "e")
     async with gateway(world, "a") as (_, claims):
         world.server.faults.add(Fault(verb="patch", resource=ENGINECONNS, reset="after"))
-        taken = await claims.claim_free_engine(WANTED)
+        taken = await claims.claim_free_engine(WANTED, lambda _: True)
     assert taken is not None
     assert taken.name == "e"
     assert taken.claim is not None
@@ -71,11 +73,11 @@ async def test_a_claim_whose_answer_was_lost_is_known_again(world: World) -> Non
 async def test_a_claim_of_a_dead_gateway_expires(world: World) -> None:
     await idle(world, "e")
     async with gateway(world, "a") as (_, claims):
-        assert await claims.claim_free_engine(WANTED) is not None
+        assert await claims.claim_free_engine(WANTED, lambda _: True) is not None
     async with gateway(world, "b") as (_, claims):
-        assert await claims.claim_free_engine(WANTED) is None
+        assert await claims.claim_free_engine(WANTED, lambda _: True) is None
         await asyncio.sleep(CLAIM_HOLD.total_seconds())
-        assert await claims.claim_free_engine(WANTED) is not None
+        assert await claims.claim_free_engine(WANTED, lambda _: True) is not None
 
 
 async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
@@ -83,7 +85,7 @@ async def test_a_claim_costs_the_operator_no_call(world: World) -> None:
     async with gateway(world, "a") as (engines, claims):
         await asyncio.sleep(5)
         status, since = world.status("e"), len(world.server.log)
-        taken = await claims.claim_free_engine(WANTED)
+        taken = await claims.claim_free_engine(WANTED, lambda _: True)
         assert taken is not None
         await asyncio.sleep(2)
         assert await claims.release(taken)
@@ -136,13 +138,13 @@ async def test_an_engine_that_is_about_to_be_culled_is_not_given_out(world: Worl
     await world.until_state("e", "Idle")
     async with gateway(world, "a") as (_, claims):
         await asyncio.sleep(600 - CLAIM_HOLD.total_seconds() + 1)
-        assert await claims.claim_free_engine(WANTED) is None
+        assert await claims.claim_free_engine(WANTED, lambda _: True) is None
         # A task moves the cull, and it is given out again.
         world.agent("e").become("Busy")
         await world.until_state("e", "Busy")
         world.agent("e").become("Idle", lastTaskEnded=loop_now().timestamp())
         await world.until_state("e", "Idle")
-        assert await claims.claim_free_engine(WANTED) is not None
+        assert await claims.claim_free_engine(WANTED, lambda _: True) is not None
 
 
 async def test_an_engine_whose_key_is_not_here_is_given_to_nobody(world: World) -> None:
@@ -162,6 +164,6 @@ async def test_an_engine_whose_key_is_not_here_is_given_to_nobody(world: World) 
         lost = engines.get((NAMESPACE, "lost"))
         assert lost is not None
         assert (lost.usable, mine.usable) == (False, True)
-        assert [engine.name for engine, _ in claims.explain(WANTED)] == ["mine"]
-        taken = [await claims.claim_free_engine(WANTED) for _ in range(2)]
+        assert [engine.name for engine, _ in claims.explain(WANTED, lambda _: True)] == ["mine"]
+        taken = [await claims.claim_free_engine(WANTED, lambda _: True) for _ in range(2)]
     assert [engine.name if engine is not None else None for engine in taken] == ["mine", None]

@@ -17,6 +17,7 @@ from aiohttp import web
 from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
+from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
@@ -271,11 +272,12 @@ class Harness:
         self.plugins.on_event("ADDED", plugin_of(PLUGIN))
         self._find = find
         self.agents: list[ScriptedAgent] = []
+        self.authenticator: Authenticator = TokenFile(settings.tokens_file, admins=settings.admins)
 
     async def start(self) -> None:
         self.app = build_app(
             settings=self.settings,
-            authenticator=TokenFile(self.settings.tokens_file, admins=self.settings.admins),
+            authenticator=self.authenticator,
             cluster=self.cluster,
             engines=self.engines,
             plugins=self.plugins,

@@ -18,7 +18,7 @@ from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import History, Records
-from linkis_ecm.gateway.inventory.lookup import EngineLookup, require_use, unknown_engine
+from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import ExecutionJournal
@@ -97,6 +97,14 @@ class Call:
         """What is asked for is that user's; None: everybody's."""
         if owner != self.caller.user:
             self.audit.others = True
+
+    def usable_engines(self) -> list[KnownEngine]:
+        """The engines in the cluster that the caller may use: what lists are made of."""
+        return [engine for engine in self.gateway.engines if self.may_use(engine)]
+
+    def may_use(self, engine: KnownEngine) -> bool:
+        """Whether the caller may use the engine."""
+        return may_use(self.caller, engine.user, engine.namespace)
 
     async def engine(self, engine_id: str) -> KnownEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""

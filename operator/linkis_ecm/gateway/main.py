@@ -106,7 +106,8 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
             ),
             kubernetes=KubernetesAuthenticator(
                 client,
-                namespace=settings.namespace,
+                # Where every namespace is served, a login counts in all of them or in the first.
+                namespaces=settings.engine_namespaces if settings.watch_namespaces else (settings.namespace, ""),
                 audiences=settings.kubernetes_audiences,
                 failed_per_second=settings.failed_logins_per_second,
             )

@@ -251,6 +251,11 @@ class Settings(KeySettings):
     agent_seconds: float = 30.0
     shutdown_seconds: float = 20.0
 
+    @property
+    def engine_namespaces(self) -> tuple[str, ...]:
+        """The namespaces that engines go to, that of engines that name none first; each once."""
+        return tuple(dict.fromkeys((self.namespace, *self.watch_namespaces)))
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in `environment`. Raises SettingsError."""

@@ -161,12 +161,14 @@ class Queries:
         status: str | None = None,
         engine_type: str | None = None,
         instance: str | None = None,
+        namespaces: frozenset[str] | None = None,
         start: datetime | None = None,
         end: datetime | None = None,
         page: int = 1,
         page_size: int = 20,
     ) -> tuple[list[RecordRow], int]:
-        """A page of records, newest first, and how many there are in all."""
+        """A page of records, newest first, and how many there are in all. With `namespaces` those of engines in other
+        namespaces are left out; a record of Linkis's own ECM is in none, and stays."""
         wanted: list[ColumnElement[bool]] = []
         if user is not None:
             wanted.append(same(record.c.create_user, user))
@@ -174,6 +176,10 @@ class Queries:
             wanted.append(same(record.c.status, status))
         if instance is not None:
             wanted.append(same(record.c.service_instance, instance))
+        if namespaces is not None:
+            t = schema.engine.c
+            elsewhere = (t.ticket_id == record.c.ticket_id) & t.namespace.not_in(sorted(namespaces))
+            wanted.append(~select(t.ticket_id).where(elsewhere).exists())
         if engine_type is not None:
             label = record.c.label_value.contains(f",{engine_type}-", autoescape=True)
             wanted.append(label if _comparable(engine_type) else false())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from multidict import MultiMapping
@@ -12,11 +12,40 @@ from linkis_ecm.gateway.http.errors import no_login
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """The namespaces of engines that a caller may use, and those of them where the caller is an admin.
+
+    "" is every namespace, as Kubernetes has it.
+    """
+
+    namespaces: frozenset[str]
+    admin_namespaces: frozenset[str] = frozenset()
+
+    def includes(self, namespace: str) -> bool:
+        """Whether the caller may use engines of that namespace."""
+        return "" in self.namespaces or namespace in self.namespaces
+
+    def is_admin_in(self, namespace: str) -> bool:
+        """Whether the caller may use everybody's engines of that namespace."""
+        return "" in self.admin_namespaces or namespace in self.admin_namespaces
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """The user who makes a call."""
+    """The user who makes a call. `is_admin`: of everything that this gateway serves."""
 
     user: str
     is_admin: bool = False
+    # None: every namespace. Linkis's tokens and an issuer's say nothing of namespaces. Not a part of who it is.
+    reach: Reach | None = field(default=None, compare=False)
+
+    def may_enter(self, namespace: str) -> bool:
+        """Whether the caller may have engines in that namespace."""
+        return self.reach is None or self.reach.includes(namespace)
+
+    def is_admin_in(self, namespace: str) -> bool:
+        """Whether the caller may use everybody's engines of that namespace."""
+        return self.is_admin or (self.reach is not None and self.reach.is_admin_in(namespace))
 
 
 class Credentials(Protocol):

@@ -1,8 +1,8 @@
 """Authenticates callers by Kubernetes: the API server reviews their bearer tokens. Must not log a token, or show it.
 
-A TokenReview tells whose token it is. SubjectAccessReviews tell whether RBAC allows that user to create EngineConns in
-the gateway's namespace (then he may use the gateway) and to impersonate there (then he is an admin). A token that
-cannot be reviewed is refused.
+A TokenReview tells whose token it is. SubjectAccessReviews tell in which of the engines' namespaces RBAC allows that
+user to create EngineConns (there the user may use the gateway) and to impersonate them (there the user is an admin). A
+token that cannot be reviewed is refused, and so is one of whose reviews one failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
 from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
@@ -63,17 +63,19 @@ class KubernetesAuthenticator:
         self,
         client: ReviewClient,
         *,
-        namespace: str,
+        namespaces: Sequence[str],
         audiences: Sequence[str] = (),
         seconds: float = 10.0,
         failed_per_second: float = 0.0,
         failed_burst: int = 50,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`audiences`: a token must be meant for one of them; none: for the API server. `seconds`: of one lookup.
+        """`namespaces`: those of engines, without duplicates; "" is every namespace. In ADMITTED_SECONDS a token costs
+        one call, and one or two for each namespace. `audiences`: a token must be meant for one of them; none: for
+        the API server. `seconds`: of one lookup.
         `failed_per_second`, `failed_burst`: lookups of one peer that end without a user; 0: no limit."""
         self._client = client
-        self._namespace = namespace
+        self._namespaces = tuple(namespaces)
         self._audiences = list(audiences)
         self._seconds = seconds
         self._clock = clock
@@ -137,7 +139,7 @@ class KubernetesAuthenticator:
     async def _ask(self, token: str) -> _Outcome:
         """One lookup. Does not raise for failures of the API server, because nobody may be left to catch them."""
         try:
-            async with asyncio.timeout(self._seconds), self._turns:
+            async with asyncio.timeout(self._seconds):
                 return _Outcome(await self._review(token), ADMITTED_SECONDS)
         except Refused as refusal:
             return _Outcome(refusal, REFUSED_SECONDS)
@@ -157,14 +159,16 @@ class KubernetesAuthenticator:
     async def _review(self, token: str) -> Caller:
         """Raises Refused, ApiError, _UnusableReviewError."""
         user = await self._user_of(token)
-        name = user["username"]
-        linkis_name = user_name(name)
-        if not await self._allowed(user, "create"):
+        entered = await self._allowed(user, "create", self._namespaces)
+        if not entered:
             raise forbidden(
-                f"The Kubernetes user of this token may not create engineconns in namespace {self._namespace}: ask for"
+                f"The Kubernetes user of this token may not create engineconns in {_shown(self._namespaces)}: ask for"
                 f" a Role with the verb create on {ENGINECONNS.plural}.{ENGINECONNS.group} there"
             )
-        return Caller(linkis_name, await self._allowed(user, "impersonate"))
+        administered = await self._allowed(user, "impersonate", entered)
+        reach = Reach(frozenset(entered), frozenset(administered))
+        everywhere = "" in administered or len(administered) == len(self._namespaces)
+        return Caller(user_name(user["username"]), everywhere, reach)
 
     async def _user_of(self, token: str) -> dict[str, Any]:
         """The user of the reviewed token, in the form of a SubjectAccessReview. Raises Refused, ApiError and
@@ -189,12 +193,21 @@ class KubernetesAuthenticator:
             raise _UnusableReviewError("a TokenReview without a user name")
         return user
 
-    async def _allowed(self, user: dict[str, Any], verb: str) -> bool:
+    async def _allowed(self, user: dict[str, Any], verb: str, namespaces: Sequence[str]) -> list[str]:
+        """Those of the namespaces where RBAC allows the verb. Raises ApiError, _UnusableReviewError."""
+        asked = (self._allowed_in(user, verb, namespace) for namespace in namespaces)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [namespace for namespace, answer in zip(namespaces, answers, strict=True) if answer is True]
+
+    async def _allowed_in(self, user: dict[str, Any], verb: str, namespace: str) -> bool:
         spec: dict[str, Any] = {
             "user": user["username"],
             "groups": _texts(user.get("groups"), "groups"),
             "resourceAttributes": {
-                "namespace": self._namespace,
+                "namespace": namespace,
                 "verb": verb,
                 "group": ENGINECONNS.group,
                 "resource": ENGINECONNS.plural,
@@ -209,7 +222,8 @@ class KubernetesAuthenticator:
     async def _create(self, resource: Resource, spec: dict[str, Any]) -> dict[str, Any]:
         """The status of the review."""
         body = {"apiVersion": resource.api_version, "kind": resource.kind, "spec": spec}
-        answer: Any = await self._client.create(resource, body)
+        async with self._turns:
+            answer: Any = await self._client.create(resource, body)
         status = answer.get("status") if isinstance(answer, dict) else None
         if not isinstance(status, dict):
             raise _UnusableReviewError(f"a {resource.kind} without a status")
@@ -242,6 +256,16 @@ class _Cache:
         self._entries.move_to_end(digest)
         if len(self._entries) > CACHE_ENTRIES:
             self._entries.popitem(last=False)
+
+
+def _shown(namespaces: Sequence[str]) -> str:
+    """Namespaces as a refusal names them: a gateway may serve hundreds."""
+    if "" in namespaces:
+        return "all namespaces, as this gateway serves all"
+    if len(namespaces) == 1:
+        return f"namespace {namespaces[0]}"
+    more = f" or {len(namespaces) - 5} more" if len(namespaces) > 5 else ""
+    return f"any of the namespaces {', '.join(namespaces[:5])}{more}"
 
 
 def _texts(value: Any, field: str) -> list[str]:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 MAX_TRIES = 3
 # Verdicts in one answer: some 150 bytes each, and more engines than one user has.
 EXPLAINED_MAX = 100
+# Whether the caller may use the engine.
+MayUse = Callable[[KnownEngine], bool]
 
 
 class Claims:
@@ -66,9 +68,10 @@ class Claims:
         """A new claim that begins now. `starting`: the seconds that the engine may take until it is ready."""
         return Claim(self._new_id(), self._clock() + timedelta(seconds=starting) + CLAIM_HOLD)
 
-    async def claim_free_engine(self, required: Requirements) -> KnownEngine | None:
+    async def claim_free_engine(self, required: Requirements, may_use: MayUse) -> KnownEngine | None:
         """A free engine that is the caller's from now on, or None where none is left. Raises Refused."""
-        sized = (with_sizes(self._plugins, engine) for engine in self._engines if self._offers(engine, required))
+        offered = (engine for engine in self._engines if self._offers(engine, required) and may_use(engine))
+        sized = (with_sizes(self._plugins, engine) for engine in offered)
         for engine in fitting(sized, required, self._clock()):
             if engine.uid in self._being_claimed:
                 continue
@@ -81,12 +84,13 @@ class Claims:
                 return claimed
         return None
 
-    def explain(self, required: Requirements) -> list[tuple[KnownEngine, Verdict]]:
+    def explain(self, required: Requirements, may_use: MayUse) -> list[tuple[KnownEngine, Verdict]]:
         """The verdict on each live engine of the required user, the newest first, EXPLAINED_MAX at most.
 
         It says nothing of other users' engines.
         """
-        own = [engine for engine in self._engines if self._offers(engine, required) and not engine.is_final]
+        offered = (engine for engine in self._engines if self._offers(engine, required) and may_use(engine))
+        own = [engine for engine in offered if not engine.is_final]
         own.sort(key=lambda engine: (engine.created, engine.key), reverse=True)
         return [(engine, self._judge(engine, required)) for engine in own[:EXPLAINED_MAX]]
 

@@ -87,10 +87,19 @@ class Record(Protocol):
     def create_time(self) -> datetime | None: ...
 
 
+class EngineRecord(Protocol):
+    """What our own table says of an engine besides."""
+
+    @property
+    def namespace(self) -> str: ...
+
+
 class Records(Protocol):
     """The store's other queries. Each blocks, so it is called through `History.query`."""
 
     def record_by_ticket(self, ticket: str) -> Record | None: ...
+
+    def engine(self, ticket: str) -> EngineRecord | None: ...
 
     def list_records(
         self,
@@ -99,6 +108,7 @@ class Records(Protocol):
         status: str | None = None,
         engine_type: str | None = None,
         instance: str | None = None,
+        namespaces: frozenset[str] | None = None,
         start: datetime | None = None,
         end: datetime | None = None,
         page: int = 1,

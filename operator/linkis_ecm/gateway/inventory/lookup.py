@@ -41,7 +41,7 @@ class EngineLookup:
         found = await self.find(engine_id)
         if found is None or found.in_cluster or found.is_final or not found.name:
             return found
-        if caller is not None and not may_use(caller, found.user):
+        if caller is not None and not may_use(caller, found.user, found.namespace):
             return found
         try:
             item = await self._cluster.get(ENGINECONNS, found.name, namespace=found.namespace)
@@ -54,11 +54,12 @@ class EngineLookup:
         engine = view_of(item)
         return engine if engine.uid == found.uid else found
 
-    async def find_named(self, engine_id: str) -> KnownEngine | None:
+    async def find_named(self, engine_id: str, *, caller: Caller) -> KnownEngine | None:
         """The engine of a `namespace/name` as the API server has it: what the watch does not have may be there all the
-        same. None for any other id. For admins only: a stranger must not learn which names exist. Raises Refused."""
+        same. None for any other id. For admins of that namespace only: a stranger must not learn which names exist.
+        Raises Refused."""
         namespace, _, name = engine_id.partition("/")
-        if _NAME.fullmatch(namespace) is None or _NAME.fullmatch(name) is None:
+        if _NAME.fullmatch(namespace) is None or _NAME.fullmatch(name) is None or not caller.is_admin_in(namespace):
             return None
         try:
             return view_of(await self._cluster.get(ENGINECONNS, name, namespace=namespace))
@@ -91,22 +92,25 @@ def unknown_engine(caller: Caller, engine_id: str) -> Refused:
     )
 
 
-def may_use(caller: Caller, owner: str) -> bool:
-    """The rule, for engines and their records: the owner and admins may; names are compared exactly.
+def may_use(caller: Caller, owner: str, namespace: str) -> bool:
+    """The rule, for engines and their records: the owner and admins may, each in the namespaces of the own login; names
+    are compared exactly. `namespace` is "" for a record of Linkis's own ECM, which is in none.
 
     Linkis does so for logs, but compares without case for ecinfo/*: to Kubernetes and here ALICE and alice are two
     users, so what is one's to see must not be the other's to delete.
     """
-    return caller.is_admin or caller.user == owner
+    if caller.is_admin_in(namespace):
+        return True
+    return caller.user == owner and (not namespace or caller.may_enter(namespace))
 
 
-def require_owner(caller: Caller, owner: str, refusal: Refused) -> None:
+def require_owner(caller: Caller, owner: str, namespace: str, refusal: Refused) -> None:
     """Raises `refusal` if the caller may not use the owner's engines. Linkis's calls have their own sentences."""
-    if not may_use(caller, owner):
+    if not may_use(caller, owner, namespace):
         refusal.denied = True
         raise refusal
 
 
 def require_use(caller: Caller, engine: KnownEngine, engine_id: str) -> None:
     """Raises Refused where the engine is another user's: as for an id that names none."""
-    require_owner(caller, engine.user, unknown_engine(caller, engine_id))
+    require_owner(caller, engine.user, engine.namespace, unknown_engine(caller, engine_id))

@@ -21,7 +21,7 @@ from linkis_ecm.gateway.inventory.view import KnownEngine, milli, whole_bytes
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
-from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine
+from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine, namespace_of
 from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, sentences
@@ -64,7 +64,7 @@ async def _take_or_make(
     """The engine, and Linkis's word for whether it was free or is new. Raises Refused, in Linkis's words."""
     claims = call.gateway.claims
     try:
-        found = await claims.claim_free_engine(required)
+        found = await claims.claim_free_engine(required, call.may_use)
     except Refused as why:
         raise _in_linkis_words(why) from None
     if found is not None:
@@ -76,7 +76,7 @@ async def _take_or_make(
 def _verdicts(call: Call, required: Requirements) -> list[dict[str, str]]:
     return [
         {"engine": engine.ticket_id, "verdict": str(found.mismatch or "Fits"), "sentence": found.sentence}
-        for engine, found in call.gateway.claims.explain(required)
+        for engine, found in call.gateway.claims.explain(required, call.may_use)
     ]
 
 
@@ -134,7 +134,8 @@ def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngine
     if creator:
         body["creator"] = creator
     # As Linkis: the login is the user, whatever the request says; an admin may name another by the label.
-    if user and user != call.caller.user and call.caller.is_admin:
+    namespace = namespace_of(call.gateway, call.caller, None)
+    if user and user != call.caller.user and call.caller.is_admin_in(namespace):
         body["user"] = user
     resources = {"memory": _memory(properties), "cpu": _property(properties, _CORES)}
     if any(resources.values()):
@@ -199,7 +200,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
         raise bad_request(f"Instance does not exist {request.instance or request.ticket_id}")
     call.audit_engine(engine)
     refusal = forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
-    require_owner(call.caller, engine.user, refusal)
+    require_owner(call.caller, engine.user, engine.namespace, refusal)
     metrics = "{}"
     records = call.gateway.records
     if engine.in_cluster:
@@ -270,7 +271,7 @@ async def _kill(call: Call, instance: str) -> None:
         return
     call.audit_engine(view)
     refusal = forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
-    require_owner(call.caller, view.user, refusal)
+    require_owner(call.caller, view.user, view.namespace, refusal)
     await stop(call, view)
 
 
@@ -280,7 +281,7 @@ async def list_user_engines(call: Call, _: Nothing) -> Answer:
         {
             "engines": [
                 shapes.engine_node(with_sizes(call.gateway.plugins, view), ecm=call.gateway.settings.instance)
-                for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
+                for view in sorted(call.usable_engines(), key=lambda view: view.created, reverse=True)
                 if view.user == call.caller.user and not view.is_final
             ]
         }
@@ -296,7 +297,7 @@ async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
     ecm = call.gateway.settings.instance
     found = [
         shapes.engine_vo(with_sizes(call.gateway.plugins, view), ecm=ecm)
-        for view in sorted(call.gateway.engines, key=lambda view: view.created, reverse=True)
+        for view in sorted(call.usable_engines(), key=lambda view: view.created, reverse=True)
         if not view.is_final
         and em_instance in (None, "", view.ecm_instance or ecm)
         and (not request.em_instance or request.em_instance in view.service_instance)

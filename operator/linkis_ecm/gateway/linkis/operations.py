@@ -55,7 +55,7 @@ async def _log_engine(
     suffix = parameters.pop("logDirSuffix", None)
     folder = shown(str(suffix or found.log_dir_suffix))
     refusal = bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
-    require_owner(call.caller, found.user, refusal)
+    require_owner(call.caller, found.user, found.namespace, refusal)
     if suffix and str(suffix).rstrip("/") != found.log_dir_suffix:
         raise refusal
     return found
@@ -69,7 +69,7 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
     call.audit_engine(found)
     refusal = bad_request(f"You have no permission to execute Engine Operation {instance}")
-    require_owner(call.caller, found.user, refusal)
+    require_owner(call.caller, found.user, found.namespace, refusal)
     name = str(request.parameters.get(OPERATOR) or "")
     command = COMMANDS.get(name)
     if command is None:

@@ -24,7 +24,7 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Call, Gateway
-from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, unavailable
+from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden, unavailable
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
@@ -78,8 +78,8 @@ async def create_engine_connection(call: Call, request: CreateEngineRequest) -> 
 async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
     """Create the engine, or find the ticket's. With `claim` it is claimed from the start. Raises Refused."""
     gateway, caller = call.gateway, call.caller
-    user = _engine_user(caller, request.user)
-    namespace = _namespace(gateway, caller, request.namespace)
+    namespace = namespace_of(gateway, caller, request.namespace)
+    user = _engine_user(caller, request.user, namespace)
     ticket_id = request.ticket_id or gateway.new_id()
     engine = await _engine_of_ticket(gateway, caller, request, user)
     made = engine is None
@@ -105,23 +105,27 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
     return engine
 
 
-def _engine_user(caller: Caller, requested: str | None) -> str:
+def _engine_user(caller: Caller, requested: str | None, namespace: str) -> str:
     if requested is None:
         return caller.user
     refusal = f"user is {requested!r} and you are {caller.user!r}: leave user out, or have an admin of the gateway ask"
-    require_owner(caller, requested, forbidden(refusal))
+    require_owner(caller, requested, namespace, forbidden(refusal))
     return requested or caller.user
 
 
-def _namespace(gateway: Gateway, caller: Caller, requested: str | None) -> str:
+def namespace_of(gateway: Gateway, caller: Caller, requested: str | None) -> str:
+    """The namespace that a new engine goes to: the requested one, else the first that the caller may use. Raises
+    Refused."""
     settings = gateway.settings
-    allowed = {settings.namespace, *settings.watch_namespaces}
-    if requested is None or requested in allowed:
-        return requested or settings.namespace
+    allowed = [name for name in settings.engine_namespaces if caller.may_enter(name)]
     # If the operator watches all namespaces, an admin may choose one. Other users may not.
-    if caller.is_admin and not settings.watch_namespaces:
-        return requested
-    raise bad_request(f"namespace is {requested!r}: engines of this gateway go to {', '.join(sorted(allowed))}")
+    if requested in allowed or (requested and caller.is_admin and not settings.watch_namespaces):
+        return requested or ""
+    if requested is None and allowed:
+        return allowed[0]
+    found = ", ".join(sorted(allowed)) or "none that you may use"
+    refusal = bad_request(f"namespace is {requested!r}: engines of this gateway go to {found}")
+    raise denied(refusal) if requested in settings.engine_namespaces else refusal
 
 
 def _require_offered(gateway: Gateway, request: CreateEngineRequest) -> None:
@@ -181,7 +185,7 @@ async def _engine_of_ticket(
         # The API server is the truth. Engines are created even if the database does not answer.
         return None
     if past is not None and past.is_final:
-        require_owner(caller, past.user, _foreign_ticket(past.ticket_id))
+        require_owner(caller, past.user, past.namespace, _foreign_ticket(past.ticket_id))
         raise bad_request(
             f"ticketId {request.ticket_id} belongs to an engine that has ended ({past.status}): give a new ticketId"
         )
@@ -195,7 +199,7 @@ def _foreign_ticket(ticket_id: str) -> Refused:
 
 def _require_same_request(view: KnownEngine, caller: Caller, request: CreateEngineRequest, user: str) -> KnownEngine:
     """`view` as the answer to a repeated request. Raises Refused where it is another engine."""
-    require_owner(caller, view.user, _foreign_ticket(view.ticket_id))
+    require_owner(caller, view.user, view.namespace, _foreign_ticket(view.ticket_id))
     if view.user != user or (view.engine_type and view.engine_type != request.engine_type):
         raise bad_request(
             f"ticketId {view.ticket_id} is {view.title} of user {view.user} and type {view.engine_type}: give a new"

@@ -12,9 +12,9 @@ from linkis_ecm.api.models import (
 )
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import bad_request, forbidden, unavailable
+from linkis_ecm.gateway.http.errors import bad_request, denied, forbidden, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.lookup import may_use, require_owner, require_use, unknown_engine
+from linkis_ecm.gateway.inventory.lookup import may_use, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.view import KnownEngine, view_of
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -33,12 +33,12 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
     gateway, caller = call.gateway, call.caller
     done = "Kill engineConn succeed."
     view = await gateway.lookup.find_fresh(request.engine_id, caller=caller)
-    if view is None and caller.is_admin:
+    if view is None:
         # An engine that the watch lacks is not ended by saying so.
-        view = await gateway.lookup.find_named(request.engine_id)
+        view = await gateway.lookup.find_named(request.engine_id, caller=caller)
     if view is None or not view.in_cluster:
         # An admin may know of no engine; others are not told whether there is one that is not theirs.
-        if not caller.is_admin and (view is None or not may_use(caller, view.user)):
+        if not caller.is_admin and (view is None or not may_use(caller, view.user, view.namespace)):
             raise unknown_engine(caller, request.engine_id)
         return Answer(TerminateAnswer(engine=None), message=done)
     call.audit_engine(view)
@@ -66,15 +66,17 @@ async def stop(call: Call, view: KnownEngine) -> KnownEngine:
 async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
     """The caller's engines, an admin's of everybody, newest first."""
     gateway, caller = call.gateway, call.caller
-    if request.user is not None:
-        refusal = f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines"
-        require_owner(caller, request.user, forbidden(refusal))
+    is_admin = caller.is_admin or (caller.reach is not None and bool(caller.reach.admin_namespaces))
+    if request.user not in (None, caller.user) and not is_admin:
+        raise denied(
+            forbidden(f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines")
+        )
     status = _status(request.status)
-    user = request.user or (None if caller.is_admin else caller.user)
+    user = request.user or (None if is_admin else caller.user)
     call.about_user(user)
     found = [
         view
-        for view in gateway.engines
+        for view in call.usable_engines()
         if (user is None or view.user == user)
         and (status is None or view.state is status)
         and (request.engine_type is None or view.engine_type == request.engine_type)

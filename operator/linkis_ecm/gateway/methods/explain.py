@@ -33,7 +33,6 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, unavailable
 from linkis_ecm.gateway.inventory.info import info_of
-from linkis_ecm.gateway.inventory.lookup import may_use
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.results.json_budget import objects
 from linkis_ecm.kube.errors import ApiError, NotFound
@@ -135,7 +134,7 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
 async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
     """Who would be culled for idleness or age within that time, and what keeps the others."""
     gateway, caller = call.gateway, call.caller
-    mine = [view for view in gateway.engines if view.usable and may_use(caller, view.user)]
+    mine = [view for view in call.usable_engines() if view.usable]
     if any(view.user != caller.user for view in mine):
         call.about_user(None)
     mine.sort(key=lambda view: (view.next_cull_at or "9", view.key))

@@ -156,7 +156,7 @@ async def _engine_of_log(call: Call, *, em_instance: str, instance: str, suffix:
             f"You {caller.user} have no permission to download Log in ECM {ecm}"
             f"(用户 {caller.user} 无权限下载  ECM {ecm} 日志)"
         )
-        require_owner(caller, engine.user, bad_request(refusal))
+        require_owner(caller, engine.user, engine.namespace, bad_request(refusal))
     if engine is None or not engine.log_dir_suffix or suffix.rstrip("/") != engine.log_dir_suffix:
         folder = shown(suffix)
         raise bad_request(
