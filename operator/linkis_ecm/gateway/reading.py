@@ -20,13 +20,11 @@ from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.results.json_budget import parsed_size
 from linkis_ecm.gateway.routes import Method, RequestParts
 from linkis_ecm.gateway.settings import KIB, MIB
+from linkis_ecm.process.encoding import is_packed
 
 # Bytes that the objects of one body may take, its text left out. A request of the longest lists takes a tenth; a body
 # of 8 MiB that is all brackets and commas would take 600 MiB.
 MAX_OBJECT_BYTES = 4 * MIB
-
-# Linkis's own client gives the charset as the encoding of what it sends (its DWSHttpClient), and packs nothing.
-PLAIN = frozenset({"identity", "utf-8"})
 
 
 async def arguments(call: Call, request: web.Request, method: Method) -> Any:
@@ -47,8 +45,7 @@ async def _read(call: Call, request: web.Request, method: Method, model: type[Ba
     if request.content_type != envelope.JSON:
         # A form of another site could send any other type with the caller's cookies.
         raise Refused("Content-Type must be application/json: send the header and a JSON object", http=415)
-    if any(name.lower() not in PLAIN for name in request.headers.getall("Content-Encoding", ())):
-        # A few bytes would become any number: nothing here is unpacked.
+    if is_packed(request.headers):
         raise Refused("Content-Encoding is not taken: send the body as plain JSON", http=415, limit="encoding")
     body = await _read_body(call, request, method)
     if len(body) <= SMALL:

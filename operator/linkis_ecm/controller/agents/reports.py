@@ -27,6 +27,7 @@ from linkis_ecm.engine.agent_report import NUMBER_MAX, InvalidReportError, as_ob
 from linkis_ecm.engine.facts import attempt as current_attempt
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, key_id, key_of, master_of
+from linkis_ecm.process.encoding import is_packed
 from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ class Reports:
     async def _refuse_encoded(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Of everything that agents send: a few packed bytes become any number."""
-        if any(name != "identity" for name in request.headers.getall("Content-Encoding", ())):
+        """Of everything that agents send."""
+        if is_packed(request.headers):
             self._limits.labels("encoding").inc()
             return web.Response(status=415, text="Content-Encoding is not taken: send the body as it is")
         return await handler(request)
