@@ -133,7 +133,8 @@ def make_files(folder: Path, size: int, long: int) -> None:
         for _ in range(size // MIB):
             file.write((b"x" * 127 + b"\n") * 8192)
     with (folder / LONG).open("wb") as file:
-        file.truncate(long)
+        for _ in range(long // MIB):
+            file.write(bytes(MIB))
 
 
 def main() -> int:

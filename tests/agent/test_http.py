@@ -17,6 +17,7 @@ import pytest
 from linkis_ecm.agent.http import server as http_server
 from linkis_ecm.agent.http.server import HttpError, Request, Response, Server, json_response
 from tools.testkit.agent_process import PATIENCE, TOKEN, AgentProcess
+from tools.testkit.big_files import write_zeros
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -236,13 +237,12 @@ async def test_an_error_of_the_system_inside_is_answered_and_logged_like_any_oth
 async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(http_server, "WRITE_TIMEOUT", 0.2)
     log = tmp_path / "log"
-    with log.open("wb") as file:
-        file.truncate(64 << 20)
+    write_zeros(log, 64 << 20)
 
     async def send_log(_request: Request) -> Response:
         import os
 
-        return Response(200, file=os.open(log, os.O_RDONLY), size=64 << 20)
+        return Response(200, file=os.open(log, os.O_RDONLY), parts=[(0, 64 << 20)])
 
     async with watched(send_log) as (port, server), peer(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

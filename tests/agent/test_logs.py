@@ -21,6 +21,7 @@ from linkis_ecm.agent.http import logs as log_routes
 from linkis_ecm.agent.http.server import Request
 from linkis_ecm.agent.logs.files import MIRROR_BYTES, LogFiles, Mirror, open_log
 from tools.testkit.agent_process import PATIENCE, AgentProcess, until
+from tools.testkit.big_files import write_zeros
 
 
 def lines(path: Path, from_line: int, count: int) -> tuple[list[str], int]:
@@ -233,8 +234,7 @@ def test_a_download_is_the_file_as_it_was_when_it_was_opened(agent: AgentProcess
 
 
 def test_a_big_download_costs_the_agent_no_memory(agent: AgentProcess) -> None:
-    with open(agent.log_dir / "yarnApp", "wb") as file:
-        file.truncate(512 << 20)
+    write_zeros(agent.log_dir / "yarnApp", 512 << 20)
     connection = agent.connection()
     connection.request("GET", "/v1/logs/yarnApp", headers={"Authorization": "Bearer token-of-this-engine"})
     answer = connection.getresponse()

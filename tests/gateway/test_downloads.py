@@ -19,6 +19,7 @@ from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tests.gateway.raw import connect, head_of
 from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
 from tools.testkit.gateways import PATIENCE, Answer, Harness
 from tools.testkit.real_agents import NAME, engine_at, start_agent
@@ -252,7 +253,7 @@ class Readers:
 async def big(place: Place) -> Callable[[], bool]:
     """The log is 64 MiB long; what is returned tells whether nobody reads it."""
     if place.kind == "live":
-        os.truncate(place.agent.log_dir / LOG_TYPE, 64 * MIB)
+        write_zeros(place.agent.log_dir / LOG_TYPE, 64 * MIB)
 
         return lambda: place.agent.status()["active"] == ""
     await place.put(b"x" * (64 * MIB))

@@ -15,6 +15,7 @@ from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
 from tests.gateway.raw import connect, head_of
 from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
 from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
 from tools.testkit.real_agents import engine_at, start_agent
@@ -177,8 +178,7 @@ async def test_a_client_that_vanishes_while_nothing_is_written_is_noticed(gw: Ha
 async def test_a_client_that_takes_nothing_is_cut(make: Make, agent: AgentProcess) -> None:
     gw = await make(client_seconds=0.3)
     engine = engine_at(gw, agent)
-    with open(agent.log_dir / "gc", "wb") as file:  # noqa: ASYNC230 - nothing is written
-        file.truncate(64 << 20)
+    write_zeros(agent.log_dir / "gc", 64 << 20)
     async with connect(gw) as raw:
         asked = {"engineId": engine["metadata"]["uid"], "logType": "gc", "fromByte": "0"}
         await raw.send(head_of("GET", "followEngineLog", asked))

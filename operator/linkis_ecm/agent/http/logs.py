@@ -72,8 +72,7 @@ class LogApi:
             content_type=TEXT,
             headers=((b"x-log-size", b"%d" % total), (b"x-log-file", b"%x-%x" % (log.inode, log.start.begin))),
             file=log.descriptor,
-            offset=log.start.first + begin + len(said),
-            size=length - len(said),
+            parts=log.parts(log.start.first + begin + len(said), length - len(said)),
             intact=log.intact,
             done=lambda: self._engine.stream_closed("download"),
         )
@@ -181,8 +180,7 @@ def send_result(engine: Engine, log_dir: str, result_id: str, query: dict[str, s
         content_type=b"application/vnd.apache.arrow.file",
         headers=((b"x-log-size", b"%d" % found.st_size), (b"x-log-file", b"%x" % found.st_ino)),
         file=descriptor,
-        offset=begin,
-        size=min(length, found.st_size - begin),
+        parts=[(begin, min(length, found.st_size - begin))],
         # One reader makes many of these calls.
         done=engine.record_activity,
     )

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +58,8 @@ class Response:
     content_type: bytes = _JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
     file: int | None = None
-    size: int = 0
-    offset: int = 0
+    # (where, length) of what is sent of the file, in order.
+    parts: Sequence[tuple[int, int]] = ()
     # Whether the file's bytes from an offset on are still what they were; asked after they were sent.
     intact: Callable[[int], bool] | None = None
     stream: AsyncGenerator[bytes] | None = None
@@ -259,7 +259,7 @@ class _Connection:
         if response.stream is not None:
             await self._send_stream(response, response.stream)
             return
-        size = len(response.body) + (response.size if response.file is not None else 0)
+        size = len(response.body) + sum(length for _, length in response.parts)
         headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % size), *response.headers]
         # Where the body was not read, what follows is not a request: say so.
         if self._h11.their_state is not h11.DONE:
@@ -273,7 +273,7 @@ class _Connection:
                 await self._writer.drain()
                 return
             self._writer.write(data + response.body)
-        await self._send_file(response.file, response.offset, response.size, response.intact)
+        await self._send_file(response.file, response.parts, response.intact)
         count_sent(self._h11, size)
         self._h11.send(h11.EndOfMessage())
 
@@ -313,21 +313,22 @@ class _Connection:
                         await waited
             await stream.aclose()
 
-    async def _send_file(self, descriptor: int, offset: int, size: int, intact: Callable[[int], bool] | None) -> None:
-        """Exactly `size` bytes by sendfile, in pieces that a reader must take in time."""
+    async def _send_file(
+        self, descriptor: int, parts: Sequence[tuple[int, int]], intact: Callable[[int], bool] | None
+    ) -> None:
+        """Exactly these parts by sendfile, in pieces that a reader must take in time."""
         loop = asyncio.get_running_loop()
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            sent = 0
-            while sent < size:
-                async with asyncio.timeout(WRITE_TIMEOUT):
-                    piece = await loop.sendfile(
-                        self._writer.transport, file, offset + sent, min(FILE_CHUNK, size - sent)
-                    )
-                if not piece:
-                    raise ConnectionAbortedError("the log became shorter while it was sent")
-                if intact is not None and not intact(offset + sent):
-                    raise ConnectionAbortedError("the log's beginning was dropped up to what was being sent")
-                sent += piece
+            for begin, length in parts:
+                offset, end = begin, begin + length
+                while offset < end:
+                    async with asyncio.timeout(WRITE_TIMEOUT):
+                        piece = await loop.sendfile(self._writer.transport, file, offset, min(FILE_CHUNK, end - offset))
+                    if not piece:
+                        raise ConnectionAbortedError("the log became shorter while it was sent")
+                    if intact is not None and not intact(offset):
+                        raise ConnectionAbortedError("the log's beginning was dropped up to what was being sent")
+                    offset += piece
 
     async def _refuse(self, error: HttpError) -> None:
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):

@@ -14,6 +14,7 @@ import stat
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -138,7 +139,8 @@ class LogFiles:
 class OpenLog:
     """A log that is being read: `size` bytes when it was opened, of which those before `start` are not there any more.
 
-    Offsets count from the log's true beginning.
+    Offsets count from the log's true beginning, as if its holes were not there: user code that sets a file's length to
+    a terabyte has written nothing, and no reader is sent a terabyte of zeros.
     """
 
     def __init__(self, descriptor: int, written: BoundedFile | None) -> None:
@@ -149,47 +151,92 @@ class OpenLog:
         mine = written is not None and written.inode == self.inode and written.start.begin <= self.size
         self._written = written if mine else None
         self.start: Start = self._written.start if self._written is not None else WHOLE
+        # Parts between holes: where each is shown, where it is in the file, how long it is.
+        self._parts: list[tuple[int, int, int]] = []
+        self._extend(self.size)
+        self.size = self._end
 
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes there: NULs for what is gone, then the sentence, then the log. Raises Overtaken."""
         start = self.start
         if offset >= start.begin:
-            data = os.pread(self.descriptor, length, offset)
-            if not self.intact(offset):
-                raise OverwrittenError
-            return data
+            return b"".join(self._pread(*part) for part in self._found(offset, length))
         end = offset + length
         said = start.head[max(0, offset - start.first) : max(0, end - start.first)]
         gone = b"\0" * max(0, min(end, start.first) - offset)
         rest = end - start.begin
         return gone + said + (self.read_at(start.begin, rest) if rest > 0 else b"")
 
+    def parts(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """(where in the file, length) of the bytes shown there, `offset` not before `start.begin`."""
+        found = []
+        for shown, at, size in self._parts:
+            skip = max(0, offset - shown)
+            take = min(size, offset + length - shown) - skip
+            if take > 0:
+                found.append((at + skip, take))
+        return found
+
+    @property
+    def _end(self) -> int:
+        """Where the last known part ends, as shown."""
+        shown, _, length = self._parts[-1] if self._parts else (self.start.begin, 0, 0)
+        return shown + length
+
+    def _found(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """The same; of a file that has grown, with what is new."""
+        if offset + length > self._end:
+            self._extend(os.fstat(self.descriptor).st_size)
+        return self.parts(offset, length)
+
+    def _pread(self, at: int, length: int) -> bytes:
+        data = os.pread(self.descriptor, length, at)
+        if not self.intact(at):
+            raise OverwrittenError
+        return data
+
+    def _extend(self, size: int) -> None:
+        """Look for parts behind the last known one, in a file of `size` bytes."""
+        known, end = len(self._parts), self._end
+        offset = self._parts[-1][1] + self._parts[-1][2] if known else self.start.begin
+        for begin, length in _data(self.descriptor, offset, size, PARTS_MAX - known + 1):
+            if self._parts and begin == offset:
+                shown, at, before = self._parts[-1]
+                self._parts[-1] = shown, at, before + length
+            elif len(self._parts) < PARTS_MAX:
+                self._parts.append((end, begin, length))
+            end = self._end
+            offset = begin + length
+
     def intact(self, offset: int) -> bool:
-        """Whether the bytes from `offset` on are still there."""
+        """Whether the file's bytes from `offset` on are still there."""
         return self._written is None or self._written.start.at <= offset
 
     def kept_parts(self) -> list[tuple[int, int]]:
-        """(where, length) of what is on the disk of the bytes from `start.begin` on, in order, PARTS_MAX at most.
-
-        Holes are left out: user code that sets a file's length to a terabyte has written nothing.
-        """
-        parts: list[tuple[int, int]] = []
-        offset = self.start.begin
-        while offset < self.size and len(parts) < PARTS_MAX:
-            try:
-                begin = os.lseek(self.descriptor, offset, os.SEEK_DATA)
-                end = min(os.lseek(self.descriptor, begin, os.SEEK_HOLE), self.size)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # no data behind the offset
-                    raise
-                break
-            if begin < end:
-                parts.append((begin, end - begin))
-            offset = end
-        return parts
+        """(where in the file, length) of what is on the disk of the bytes from `start.begin` on, in order, PARTS_MAX
+        at most."""
+        return [(at, length) for _, at, length in self._parts]
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def _data(descriptor: int, offset: int, size: int, most: int) -> Iterator[tuple[int, int]]:
+    """(where, length) of what is on the disk of a file's bytes from `offset` to `size`, in order, `most` of them."""
+    for _ in range(most):
+        if offset >= size:
+            return
+        try:
+            begin = os.lseek(descriptor, offset, os.SEEK_DATA)
+            end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no data behind the offset
+                raise
+            return
+        if begin >= end:
+            return
+        yield begin, end - begin
+        offset = end
 
 
 def open_log(directory: str, name: str) -> int | None:
