@@ -17,6 +17,7 @@ from linkis_ecm.agent.formats.log_pages import said
 from linkis_ecm.agent.logs import files as log_files
 from linkis_ecm.agent.logs.files import OpenLog, open_file
 from linkis_ecm.controller import evidence
+from linkis_ecm.controller.agents.uploads import UPLOADS
 from linkis_ecm.engine.launch import AFTER_GRACE
 from tests.agent.operator import FILE_MAX, QUERY, TICKET, TOKEN, UID, Operator, Start, ended, started
 from tools.testkit.agent_process import PATIENCE, until
@@ -256,12 +257,33 @@ async def test_the_ticket_is_the_pods_and_not_what_the_agent_says(operator: Oper
 
 
 async def test_one_engine_does_not_take_the_places_of_all(operator: Operator, query: dict[str, str]) -> None:
-    operator.uploads._under_way[UID] = 4
+    slots = operator.uploads._slots
+    user = f"engine {UID}"
+    assert [slots.take(UID, user) for _ in range(5)] == [True] * 4 + [False]
     assert (await put(operator, query, "stdout", b"x"))[0] == 503
-    operator.uploads._under_way[UID] = 0
-    operator.uploads._under_way["others"] = 15
+    assert refused_bytes(operator, "busy") == 1
+    for _ in range(4):
+        slots.give_back(UID, user)
+    slots._users["others"] = 15
     assert (await put(operator, query, "stdout", b"x"))[0] == 200
-    assert UID not in operator.uploads._under_way
+    assert UID not in slots._engines
+
+
+async def test_four_engines_of_one_user_do_not_take_the_places_of_all(
+    operator: Operator, query: dict[str, str]
+) -> None:
+    operator.engine(user="mallory")
+    slots = operator.uploads._slots
+    taken = [slots.take(f"engine-{number % 6}", "mallory") for number in range(24)]
+    assert taken == [True] * 8 + [False] * 16
+    # Another engine of the same user waits; each further user has a place, and less than the one before.
+    assert (await put(operator, query, "stdout", b"x"))[0] == 503
+    shares = [sum(slots.take(f"{user}-{number}", user) for number in range(16)) for user in ("a", "b", "c", "d")]
+    assert shares == [4, 2, 1, 1]
+    assert slots._users.total() == UPLOADS
+    slots.give_back("engine-0", "mallory")
+    operator.engine(user="eve")
+    assert (await put(operator, query, "stdout", b"x"))[0] == 200
 
 
 def written(path: Path, *parts: tuple[int, bytes], size: int = 0) -> OpenLog:

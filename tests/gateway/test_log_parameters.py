@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from linkis_ecm.gateway.app import KEEPALIVE_SECONDS
 from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.process.listener import HEAD_SECONDS
 from tests.gateway.raw import connect, head_of
 from tests.gateway.test_logs import LOG, ONLY, Make, log
 from tools.testkit.clocks import LoopClock
@@ -278,16 +278,16 @@ async def test_a_head_in_dribbles_is_cut_after_its_time(gw: Harness, clock: Loop
     begun = asyncio.get_running_loop().time()
     async with connect(gw) as raw:
         await raw.send(head)
-        ended = asyncio.create_task(raw.rest(3 * KEEPALIVE_SECONDS))
+        ended = asyncio.create_task(raw.rest(3 * HEAD_SECONDS))
         # Ten pieces in all of that time.
         while not ended.done():
-            clock.forward(KEEPALIVE_SECONDS / 10)
+            clock.forward(HEAD_SECONDS / 10)
             with suppress(ConnectionError):
                 await raw.send(b"A" if head else b"")
             await asyncio.wait((ended,), timeout=0.01)
         assert await ended == b""
     took = asyncio.get_running_loop().time() - begun
-    assert KEEPALIVE_SECONDS <= took < 2 * KEEPALIVE_SECONDS
+    assert HEAD_SECONDS <= took < 2 * HEAD_SECONDS
     await alive(gw, engine)
 
 

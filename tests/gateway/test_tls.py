@@ -17,11 +17,12 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
-from linkis_ecm.gateway import tls
-from linkis_ecm.gateway.tls import CHECK_SECONDS, HANDSHAKE_SECONDS, CertificateError, ServerCertificate
+from linkis_ecm.gateway.tls import CHECK_SECONDS, CertificateError, ServerCertificate
+from linkis_ecm.process.listener import BUFFER_BYTES, HANDSHAKE_SECONDS
 from tests.gateway.raw import Raw, head_of
 from tools.cluster.pki import Authority, Pair
 from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
 from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
 from tools.testkit.real_agents import engine_at
@@ -159,8 +160,7 @@ async def test_a_client_that_vanishes_lets_go_of_the_log_and_a_slow_one_is_cut(
 ) -> None:
     gw = await make(**secret.settings(), client_seconds=0.3)
     engine = engine_at(gw, agent)
-    (agent.log_dir / LOG_TYPE).touch()
-    os.truncate(agent.log_dir / LOG_TYPE, 64 * MIB)
+    write_zeros(agent.log_dir / LOG_TYPE, 64 * MIB)
     ask = head_of("GET", "downloadEngineLog", gw.download_query(engine, LOG_TYPE))
     for vanishes in (True, False):
         raw = await secure(gw, secret)
@@ -423,6 +423,6 @@ async def test_200_half_handshakes_stop_nobody_and_are_cut_after_their_time(gw: 
 async def test_a_connection_costs_a_small_buffer(gw: Harness, secret: Secret) -> None:
     """asyncio's own is 256 KiB for each connection, before any login."""
     raw = await secure(gw, secret)
-    protocol = raw.writer.transport._ssl_protocol  # type: ignore[attr-defined]
-    assert len(protocol._ssl_buffer) == tls.BUFFER_BYTES
+    (handler,) = await asyncio.to_thread(until, lambda: gw.runner.server.connections)
+    assert len(handler.transport._ssl_protocol._ssl_buffer) == BUFFER_BYTES
     raw.vanish()

@@ -15,6 +15,7 @@ from linkis_ecm.controller.agents.reports import Reports
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.serving import serve
+from tools.testkit.connections import ROOMY, Told
 
 PATIENCE = 30.0
 
@@ -30,7 +31,7 @@ def taken() -> Reports:
 
 
 async def test_a_stranger_is_answered_before_his_body(taken: Reports) -> None:
-    async with serve(taken.app(), 0, host="127.0.0.1") as port:
+    async with serve(taken.app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /v1/report HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
         assert b" 401 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE)
@@ -42,7 +43,7 @@ async def test_a_body_has_its_time_and_its_size(
     taken: Reports, monkeypatch: pytest.MonkeyPatch, sent: bytes, code: int, limit: str
 ) -> None:
     monkeypatch.setattr(reports, "BODY_SECONDS", 0.2 if code == 408 else PATIENCE)
-    async with serve(taken.app(), 0, host="127.0.0.1") as port:
+    async with serve(taken.app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = b"POST /v1/report HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 100000\r\n\r\n"
         writer.write(head + sent)
@@ -54,7 +55,7 @@ async def test_a_body_has_its_time_and_its_size(
 @pytest.mark.parametrize("path", ["/v1/report", "/v1/anything"])
 async def test_packed_bodies_are_refused(taken: Reports, path: str) -> None:
     """Finding S8: 204 KB became 200 MB in the archive. Files come in by the same port."""
-    async with serve(taken.app(), 0, host="127.0.0.1") as port, ClientSession() as session:
+    async with serve(taken.app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port, ClientSession() as session:
         headers = {"Content-Encoding": "gzip", "Authorization": "Bearer x"}
         url = f"http://127.0.0.1:{port}{path}"
         async with session.post(url, data=gzip.compress(b"x" * (1 << 20)), headers=headers) as answer:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 
+import pytest
 from aiohttp import ClientSession, web
 
 from linkis_ecm.controller.serving import serve
+from linkis_ecm.process import listener
+from linkis_ecm.process.connections import ConnectionLimits
+from tools.testkit.agent_process import until
+from tools.testkit.connections import ROOMY, Told
 
 PATIENCE = 30.0
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab"
@@ -32,12 +37,12 @@ async def is_cut(reader: asyncio.StreamReader) -> bool:
 
 async def test_connections_of_one_address_are_bounded_and_others_go_on() -> None:
     """Finding S16: 400 half requests of one pod kept another's report out."""
-    refused: list[int] = []
-    async with serve(app(), 0, per_peer=3, on_refused=lambda: refused.append(1), host="0.0.0.0") as port:
+    told, limits = Told(), ConnectionLimits(total=100, strangers=100, per_peer=3)
+    async with serve(app(), 0, limits=limits, counts=told, host="0.0.0.0") as port:
         kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         for reader, _ in [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]:
             assert await is_cut(reader)
-        assert len(refused) == 4
+        assert told.cuts == {"peer": 4}
         # Another address: the same machine, by another name of it.
         _, writer = other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
         writer.write(REQUEST)
@@ -53,8 +58,46 @@ async def test_connections_of_one_address_are_bounded_and_others_go_on() -> None
             writer.close()
 
 
+async def test_a_probe_is_answered_while_silent_connections_take_each_place() -> None:
+    """Here nobody logs in: the health port is bounded by what one connection takes from another."""
+    told, limits = Told(), ConnectionLimits(total=8, strangers=8)
+    async with serve(app(), 0, limits=limits, counts=told, host="0.0.0.0") as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            writer.write(REQUEST)
+            assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"2")
+            writer.close()
+        for reader, _ in silent[:32]:
+            assert await is_cut(reader)
+        assert told.cuts["replaced"] >= 32
+        assert told.connections is not None
+        assert told.connections.strangers <= 8
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_who_asks_for_a_long_answer_and_takes_none_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "STRANGER_SECONDS", 0.2)
+
+    async def long(_: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (64 << 20))
+
+    made = web.Application()
+    made.router.add_get("/", long)
+    told = Told()
+    async with serve(made, 0, limits=ROOMY, counts=told, host="127.0.0.1") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readline()
+        await asyncio.to_thread(until, lambda: told.cuts == {"slow": 1})
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await reader.readexactly(64 << 20)
+        writer.close()
+
+
 async def test_silence_and_half_a_request_are_cut() -> None:
-    async with serve(app(), 0, host="127.0.0.1", idle_seconds=0.2) as port:
+    async with serve(app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1", idle_seconds=0.2) as port:
         for sent in (b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(sent)
@@ -64,7 +107,7 @@ async def test_silence_and_half_a_request_are_cut() -> None:
 
 async def test_a_packed_body_stays_packed() -> None:
     packed = gzip.compress(b"x" * (1 << 20))
-    async with serve(app(), 0, host="127.0.0.1") as port, ClientSession() as session:
+    async with serve(app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port, ClientSession() as session:
         headers = {"Content-Encoding": "gzip"}
         async with session.post(f"http://127.0.0.1:{port}/", data=packed, headers=headers) as answer:
             assert await answer.text() == str(len(packed))

@@ -16,14 +16,13 @@ from aiohttp import web
 
 from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner
+from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner, new_site
 from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
 from linkis_ecm.gateway.main import certificate_of
 from linkis_ecm.gateway.settings import Settings
-from linkis_ecm.gateway.tls import new_site
 from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from tools.testkit.fakes.rules import merged
@@ -287,11 +286,19 @@ class Harness:
             **self.database,
         )
         self.gateway = self.app[GATEWAY]
-        self._runner = new_runner(self.app, self.settings)
-        await self._runner.setup()
+        self.runner = new_runner(self.app, self.settings)
+        await self.runner.setup()
         self.certificate = certificate_of(self.settings, self.gateway.metrics)
-        await new_site(self._runner, "127.0.0.1", 0, self.certificate).start()
-        self.port = self._runner.addresses[0][1]
+        self.site = new_site(
+            self.runner,
+            "127.0.0.1",
+            0,
+            settings=self.settings,
+            metrics=self.gateway.metrics,
+            certificate=self.certificate,
+        )
+        await self.site.start()
+        self.port = self.runner.addresses[0][1]
         self.url = f"{'http' if self.certificate is None else 'https'}://127.0.0.1:{self.port}"
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self.trust),
@@ -304,7 +311,7 @@ class Harness:
 
     async def stop(self) -> None:
         await self.session.close()
-        await self._runner.cleanup()
+        await self.runner.cleanup()
         for agent in self.agents:
             await agent.stop()
 

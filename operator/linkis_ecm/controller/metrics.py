@@ -10,7 +10,7 @@ from linkis_ecm.controller.workloop.call_pool import CallMetrics
 from linkis_ecm.controller.workloop.worker import WorkerMetrics
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
-from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry, engine_refusals
+from linkis_ecm.process.registry import ConnectionMetrics, EngineCount, EngineLabels, Registry, engine_refusals
 from linkis_ecm.store.metrics import SinkMetrics
 
 _ENDS_LABELS = ("reason", "engine_type", "tenant")
@@ -88,8 +88,8 @@ class Metrics:
         )
         self.upload_refused_bytes = Counter(
             "ecm_upload_refused_bytes",
-            "Bytes of agents' files that the archive did not take, by kind: file (over a file's bound, or broken off),"
-            " engine, total (over that bound), written (kept already), ended (no such pod).",
+            "Bytes of agents' files that the archive did not take, by kind: file (over its bound, or broken off),"
+            " engine, total (over that bound), written (kept already), ended (no pod), busy (too many at a time).",
             ["kind"],
             registry=self.registry,
         )
@@ -135,12 +135,13 @@ class Metrics:
         )
         self.limits = Counter(
             "ecm_report_refusals",
-            "What the operator refused of agents by the limit reached: body, body_time, connections (of an address),"
-            " encoding, rate (an engine's reports), sequence (far beyond the last).",
+            "What the operator refused of agents by the limit reached: body, body_time, encoding,"
+            " rate (an engine's reports), sequence (far beyond the last).",
             ["limit"],
             registry=self.registry,
         )
         self.engine_refusals = engine_refusals(self.registry)
+        self.connections = ConnectionMetrics(self.registry)
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineView]]) -> None:

@@ -49,6 +49,7 @@ from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, Resource
 from linkis_ecm.model.agent_key import key_id
 from linkis_ecm.model.record import EngineRecord, Material
+from linkis_ecm.process.connections import NOBODY_LOGS_IN
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
@@ -361,13 +362,13 @@ async def run(settings: OperatorSettings) -> None:
         health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
         await stack.enter_async_context(
             serve(
-                health, settings.health_port, per_peer=settings.peer_connections,
-                on_refused=metrics.limits.labels("connections").inc,
+                health, settings.health_port, limits=NOBODY_LOGS_IN,
+                counts=metrics.connections.of("health"),
             )
         )  # fmt: skip
         reports = serve(
-            operator.report_app(), settings.report_port, per_peer=settings.peer_connections,
-            on_refused=metrics.limits.labels("connections").inc,
+            operator.report_app(), settings.report_port, limits=settings.report_connections,
+            counts=metrics.connections.of("reports"),
         )  # fmt: skip
         await stack.enter_async_context(reports)
         await stack.enter_async_context(run_background(operator.heartbeat()))

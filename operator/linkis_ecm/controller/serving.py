@@ -1,19 +1,18 @@
 """Serves the operator's ports with bounds: engines' pods, which their users control, may connect to them.
 
-A client that sends nothing, or half a request's head, is cut; so is each connection of one address beyond a number.
-Must not know what is served.
+A client that sends nothing, or half a request's head, is cut; so is each connection beyond the bounds. Must not know
+what is served.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
 from aiohttp import web
 
+from linkis_ecm.process.connections import ConnectionLimits, Counts
+from linkis_ecm.process.listener import HEAD_SECONDS, Site
 from linkis_ecm.process.web_runner import Runner
 
 # Seconds for a request's head, and between two requests. An agent reports each 10 s by default; aiohttp's own is an
@@ -28,13 +27,13 @@ async def serve(
     app: web.Application,
     port: int,
     *,
-    per_peer: int = 0,
-    on_refused: Callable[[], None] = lambda: None,
+    limits: ConnectionLimits,
+    counts: Counts,
     host: str = "0.0.0.0",  # noqa: S104 - it is a pod's port
     idle_seconds: float = KEEPALIVE_SECONDS,
+    head_seconds: float = HEAD_SECONDS,
 ) -> AsyncIterator[int]:
-    """An application on all addresses of the pod; yields its port. `per_peer` connections of one address at a time,
-    0: no limit; `on_refused` is called for each one beyond."""
+    """An application on all addresses of the pod; yields its port."""
     runner = Runner(
         app,
         error_body=lambda _: (b"the request cannot be read", "text/plain; charset=utf-8"),
@@ -45,70 +44,8 @@ async def serve(
         auto_decompress=False,
     )
     await runner.setup()
-    peers: Counter[str] = Counter()
-    server = runner.server
-    assert server is not None  # noqa: S101 - set up above
-    make = cast("Callable[[], asyncio.Protocol]", server)
     try:
-        listener = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(make, peers, per_peer, on_refused), host, port, backlog=1024
-        )
-        try:
-            yield listener.sockets[0].getsockname()[1]
-        finally:
-            listener.close()
+        await Site(runner, host, port, limits=limits, counts=counts, head_seconds=head_seconds).start()
+        yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: cut at once where its address has too many, else aiohttp's."""
-
-    def __init__(
-        self,
-        make: Callable[[], asyncio.Protocol],
-        peers: Counter[str],
-        limit: int,
-        on_refused: Callable[[], None],
-    ) -> None:
-        self._make = make
-        self._peers = peers
-        self._limit = limit
-        self._on_refused = on_refused
-        self._peer = ""
-        self._inner: asyncio.Protocol | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # None where the other side is gone already.
-        peer = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._limit and self._peers[peer] >= self._limit:
-            self._on_refused()
-            cast("asyncio.Transport", transport).abort()
-            return
-        self._peer = peer
-        self._peers[peer] += 1
-        self._inner = self._make()
-        self._inner.connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._inner is None:
-            return
-        self._peers[self._peer] -= 1
-        if not self._peers[self._peer]:
-            del self._peers[self._peer]
-        self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        if self._inner is not None:
-            self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received() if self._inner is not None else None
-
-    def pause_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.resume_writing()

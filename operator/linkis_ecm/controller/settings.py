@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, SecretBytes, SecretStr
 
 from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
+from linkis_ecm.process.connections import ConnectionLimits
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
@@ -136,6 +137,22 @@ class OperatorSettings(KeySettings):
             "ECM_PEER_CONNECTIONS", "Connections of one address at a time to each port of the operator; 0: no limit."
         ),
     ] = 256
+    # Each takes 6 KiB while it says nothing: 70 MiB of the chart's 512. An engine's agent has one or two.
+    max_connections: Annotated[
+        int,
+        whole(16, 100_000),
+        variable("ECM_REPORT_CONNECTIONS", "Connections of agents at a time; each takes 6 KiB."),
+    ] = 12_000
+    # All agents connect again within one report's period after a restart, and log in with their first request.
+    max_strangers: Annotated[
+        int,
+        whole(8, 100_000),
+        variable(
+            "ECM_REPORT_STRANGERS",
+            "Connections at a time on which no agent has shown its key, of ECM_REPORT_CONNECTIONS; a new one then takes"
+            " the place of one that says nothing.",
+        ),
+    ] = 1000
     archive_url: Annotated[
         SecretStr,
         variable(
@@ -191,6 +208,11 @@ class OperatorSettings(KeySettings):
         SWITCH,
         variable("ECM_CANARY", "Whether the operator tests itself with an engine without a pod.", default="true"),
     ] = True
+
+    @property
+    def report_connections(self) -> ConnectionLimits:
+        """The bounds of the agents' port."""
+        return ConnectionLimits(self.max_connections, self.max_strangers, self.peer_connections)
 
 
 def from_environment(env: Mapping[str, str]) -> OperatorSettings:

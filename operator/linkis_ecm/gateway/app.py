@@ -47,6 +47,9 @@ from linkis_ecm.gateway.reading import arguments
 from linkis_ecm.gateway.results.source import ResultSource
 from linkis_ecm.gateway.routes import METHODS, Method
 from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.gateway.tls import ServerCertificate
+from linkis_ecm.process.connections import NOBODY_LOGS_IN, ConnectionLimits
+from linkis_ecm.process.listener import Site, prove
 from linkis_ecm.process.scrape import scrape_handler
 from linkis_ecm.process.web_runner import Runner
 
@@ -154,7 +157,7 @@ def build_app(
     return app
 
 
-def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
+def new_runner(app: web.Application, settings: Settings) -> Runner:
     """The server: a client that leaves takes its call with it, so nothing is fetched for nobody."""
     return Runner(
         app,
@@ -171,6 +174,28 @@ def new_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         max_line_size=32 << 10,
         # What a refused body may still send before it is cut.
         lingering_time=5.0,
+    )
+
+
+def new_site(
+    runner: Runner,
+    host: str | None,
+    port: int,
+    *,
+    settings: Settings,
+    metrics: Metrics,
+    certificate: ServerCertificate | None = None,
+    kind: str = "api",
+) -> Site:
+    """The listening socket: HTTPS with a certificate, else HTTP. `kind` is api or metrics, where nobody logs in."""
+    limits = ConnectionLimits(settings.max_connections, settings.max_strangers)
+    return Site(
+        runner,
+        host,
+        port,
+        limits=limits if kind == "api" else NOBODY_LOGS_IN,
+        counts=metrics.connections.of(kind),
+        context=certificate.context if certificate is not None else None,
     )
 
 
@@ -214,6 +239,7 @@ async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResp
         if metrics.calls > gateway.settings.max_requests:
             raise unavailable("The gateway has too many calls under way: try again in a second", limit="requests")
         request[CALLER], counted_as = await _login(gateway, request)
+        prove(request, counted_as)
         with gateway.limits.call(counted_as):
             response = await handler(request)
     except Refused as refusal:

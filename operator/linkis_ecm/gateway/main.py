@@ -9,11 +9,12 @@ import asyncio
 import logging
 import signal
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.app import build_app, new_runner
+from linkis_ecm.gateway.app import build_app, new_runner, new_site
 from linkis_ecm.gateway.auth.chain import Chain
 from linkis_ecm.gateway.auth.kubernetes import KubernetesAuthenticator
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
@@ -24,7 +25,7 @@ from linkis_ecm.gateway.inventory.history import Find
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record
 from linkis_ecm.gateway.metrics import Metrics
 from linkis_ecm.gateway.settings import Settings, SettingsError
-from linkis_ecm.gateway.tls import CertificateError, ServerCertificate, new_site
+from linkis_ecm.gateway.tls import CertificateError, ServerCertificate
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.process.scrape import scrape_app
 from linkis_ecm.store.database import open_engine
@@ -72,12 +73,14 @@ async def serve(
         if certificate is not None:
             watch = asyncio.create_task(certificate.watch())
             stack.callback(watch.cancel)
-        await new_site(runner, settings.host or None, settings.port, certificate).start()
+        host = settings.host or None
+        shared: dict[str, Any] = {"settings": settings, "metrics": metrics, "certificate": certificate}
+        await new_site(runner, host, settings.port, **shared).start()
         if settings.metrics_port:
             scraped = new_runner(scrape_app(metrics.registry), settings)
             await scraped.setup()
             stack.push_async_callback(scraped.cleanup)
-            await new_site(scraped, settings.host or None, settings.metrics_port, certificate).start()
+            await new_site(scraped, host, settings.metrics_port, kind="metrics", **shared).start()
         log.info("the gateway listens on port %d%s", settings.port, " with TLS" if certificate is not None else "")
         await stop.wait()
         engines.synced = False

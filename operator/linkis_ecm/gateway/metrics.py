@@ -12,7 +12,7 @@ from typing import Protocol
 from prometheus_client import Counter, Gauge, Histogram
 
 from linkis_ecm.kube.metrics import KubeMetrics
-from linkis_ecm.process.registry import EngineCount, EngineLabels, Registry, engine_refusals
+from linkis_ecm.process.registry import ConnectionMetrics, EngineCount, EngineLabels, Registry, engine_refusals
 from linkis_ecm.store.metrics import JournalMetrics
 
 # From a status out of the cache to code that runs for minutes.
@@ -87,6 +87,7 @@ class Metrics:
             "Time for which calls wait for memory and none is freed; /readyz fails when it is too long.",
             registry=self.registry,
         )
+        self.connections = ConnectionMetrics(self.registry)
         self.engine_refusals = engine_refusals(self.registry)
         self.errors = Counter(
             "ecm_gateway_unexpected_errors",

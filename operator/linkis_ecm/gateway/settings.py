@@ -226,6 +226,25 @@ class Settings(KeySettings):
     max_requests: Annotated[
         int, whole(1, 100_000), variable("ECM_GATEWAY_MAX_REQUESTS", "The most calls at the same time, of all users.")
     ] = 1000
+    # A TLS connection that says nothing takes 72 KiB: 105 MiB of the chart's 512, beside 192 of bodies and pages. What
+    # strangers leave is as much as calls may be under way.
+    max_connections: Annotated[
+        int,
+        whole(16, 100_000),
+        variable(
+            "ECM_GATEWAY_CONNECTIONS",
+            "Connections at a time, of which one user has an eighth; each takes 72 KiB with TLS, 6 KiB without.",
+        ),
+    ] = 1500
+    max_strangers: Annotated[
+        int,
+        whole(8, 100_000),
+        variable(
+            "ECM_GATEWAY_STRANGERS",
+            "Connections at a time on which nobody has logged in, of ECM_GATEWAY_CONNECTIONS; a new one then takes the"
+            " place of one that says nothing.",
+        ),
+    ] = 500
     # A loop of short tasks makes 200 calls a second; others must have as much left of what one core serves.
     user_per_second: Annotated[
         int, whole(0, 100_000), variable("ECM_GATEWAY_USER_RATE", "Calls a second of one user; 0: no limit.")

@@ -10,12 +10,10 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aiohttp import web
 from cryptography import x509
 
 log = logging.getLogger(__name__)
@@ -25,15 +23,8 @@ KEY_SETTING = "ECM_TLS_KEY_FILE"
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Seconds between two looks at the files: a kubelet takes about a minute to bring a changed Secret.
 CHECK_SECONDS = 10.0
-# Seconds for a whole handshake. asyncio's own default is 60: that long a stranger would hold a connection for nothing.
-HANDSHAKE_SECONDS = 10.0
-# Seconds that a client may take to say goodbye.
-SHUTDOWN_SECONDS = 5.0
 # A Secret's own limit.
 MAX_FILE_BYTES = 1 << 20
-# asyncio gives each TLS connection a buffer of 256 KiB before it has sent a byte: 1000 strangers would hold 256 MiB. A
-# TLS record has 16 KiB at most.
-BUFFER_BYTES = 32 << 10
 
 
 class CertificateError(ValueError):
@@ -181,34 +172,3 @@ def _content(setting: str, path: str) -> bytes:
         what = "is empty" if not content else f"has more than {MAX_FILE_BYTES} bytes"
         raise CertificateError(f"{setting} {path} {what}: mount the Secret of a certificate")
     return content
-
-
-class HttpsSite(web.TCPSite):
-    """A site whose handshakes have a time limit; aiohttp's own has no argument for it."""
-
-    __slots__ = ()
-
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - BaseSite wants a runner that is set up
-        # asyncio has no argument for it, and makes the buffer when it accepts a connection.
-        sslproto.SSLProtocol.max_size = BUFFER_BYTES
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-        )
-
-
-def new_site(
-    runner: web.AppRunner, host: str | None, port: int, certificate: ServerCertificate | None = None
-) -> web.TCPSite:
-    """The listening socket: HTTPS with a certificate, else HTTP."""
-    if certificate is None:
-        return web.TCPSite(runner, host, port, backlog=1024)
-    return HttpsSite(runner, host, port, backlog=1024, ssl_context=certificate.context)

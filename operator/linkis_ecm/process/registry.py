@@ -15,6 +15,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
@@ -23,6 +24,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from linkis_ecm.process.connections import Connections
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "ecm_"
@@ -39,6 +42,7 @@ LABELS: Mapping[str, str] = {
     "limit": "The limit that was reached, one of a fixed list that the family's text names.",
     "method": "A name of the gateway's route table, or other.",
     "origin": "Where an engine got its pod from: cold (made for it).",
+    "port": "The port by what it serves: api or metrics (the gateway's), reports or health (the operator's).",
     "outcome": "One of a fixed list that the family's text names.",
     "phase": "A phase of an engine's start, or of a canary round.",
     "reason": "A reason of model/reasons.py.",
@@ -169,3 +173,42 @@ def engine_refusals(registry: CollectorRegistry) -> Counter:
         ["limit"],
         registry=registry,
     )
+
+
+class ConnectionMetrics:
+    """`ecm_connections` and `ecm_connections_cut`: the same families in each process, for each port that it serves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._open = Gauge(
+            "ecm_connections",
+            "Open connections by kind: stranger (no login on it, or in its handshake), known (a login on it).",
+            ["port", "kind"],
+            registry=registry,
+        )
+        self._cut = Counter(
+            "ecm_connections_cut",
+            "Connections refused or cut by kind: peer (its address has too many), full (no place), replaced (by a newer"
+            " one), silent (no request in time), slow (no login and no answer in time).",
+            ["port", "kind"],
+            registry=registry,
+        )
+
+    def of(self, port: str) -> PortConnections:
+        """Those of one port."""
+        return PortConnections(port, self._open, self._cut)
+
+
+class PortConnections:
+    """The counts of one port's connections (`process.connections.Counts`)."""
+
+    def __init__(self, port: str, opened: Gauge, cut: Counter) -> None:
+        self._port = port
+        self._open = opened
+        self._cut = cut
+
+    def watch(self, connections: Connections) -> None:
+        self._open.labels(self._port, "stranger").set_function(lambda: connections.strangers)
+        self._open.labels(self._port, "known").set_function(lambda: connections.known)
+
+    def cut(self, reason: str) -> None:
+        self._cut.labels(self._port, reason).inc()

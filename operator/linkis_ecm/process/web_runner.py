@@ -6,8 +6,9 @@ Must not know what is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -42,11 +43,53 @@ class _Server(web.Server):
     error_body: ErrorBody
 
     def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
+        return Handler(self, loop=self._loop, **self._kwargs)
 
 
-class _Handler(RequestHandler):
-    __slots__ = ()
+class Accepted(Protocol):
+    """The connection below a handler, which is told what becomes of it."""
+
+    def established(self) -> None: ...
+
+    def began(self) -> None: ...
+
+    def ended(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Handler(RequestHandler):
+    """aiohttp's protocol of one connection."""
+
+    __slots__ = ("accepted",)
+
+    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.accepted: Accepted | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.accepted is not None:
+            self.accepted.established()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.accepted is not None:
+            self.accepted.lost()
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        if self.accepted is None:
+            return await super()._handle_request(request, start_time, request_handler)
+        self.accepted.began()
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        finally:
+            self.accepted.ended()
 
     def handle_error(
         self,

@@ -28,6 +28,7 @@ from linkis_ecm.engine.facts import attempt as current_attempt
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, key_id, key_of, master_of
 from linkis_ecm.process.encoding import is_packed
+from linkis_ecm.process.listener import prove
 from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Reports:
 
     async def _handle(self, request: web.Request) -> web.Response:
         reply = await self._reply(request)
+        if reply.status in (200, 204):
+            prove(request, request.remote or "")
         self._answers.labels(str(reply.status)).inc()
         if reply.key:
             return web.json_response({"key": reply.key})

@@ -20,6 +20,7 @@ from linkis_ecm.controller.evidence import EvidenceKeeper, UploadRefusedError
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.engine.view import PodView
 from linkis_ecm.model.agent_key import Enrolment, master_of
+from linkis_ecm.process.listener import prove
 
 # Files at a time: each holds a piece in memory and, for short times, a thread of the archive.
 UPLOADS = 16
@@ -34,6 +35,33 @@ LIST_BYTES = 16 << 20
 _CODES = {"engine": 413, "file": 413, "total": 507, "written": 409}
 
 
+class Slots:
+    """The places of files that are taken at a time, shared by engines and by their users. Pure.
+
+    A user may have fewer than are free: the first has half of them, the next half of what is left, and so on, so that
+    there is a place for one more.
+    """
+
+    def __init__(self) -> None:
+        self._engines: Counter[str] = Counter()
+        self._users: Counter[str] = Counter()
+
+    def take(self, uid: str, user: str) -> bool:
+        """Whether there is a place for a file of the engine `uid` of that user; it is taken then."""
+        if self._engines[uid] >= ENGINE_UPLOADS or self._users[user] >= UPLOADS - self._users.total():
+            return False
+        self._engines[uid] += 1
+        self._users[user] += 1
+        return True
+
+    def give_back(self, uid: str, user: str) -> None:
+        """The file is taken, or broke off."""
+        for counts, key in ((self._engines, uid), (self._users, user)):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+
+
 class Uploads:
     """The two endpoints, over the cache and the archive, for agents whose pod is there and runs."""
 
@@ -45,7 +73,7 @@ class Uploads:
         self._master_keys = master_keys
         self._file_max = file_max
         self._metrics = metrics
-        self._under_way: Counter[str] = Counter()
+        self._slots = Slots()
         self._spilling: set[str] = set()
 
     def add_routes(self, app: web.Application) -> None:
@@ -68,13 +96,14 @@ class Uploads:
         spilled = RESULT_FILE.fullmatch(name) is not None
         if name not in _TAKEN and not spilled:
             return _refusal(404, f"{name[:50]!r} is no file of a bundle: send {', '.join(sorted(_TAKEN))}")
-        if self._under_way.total() >= UPLOADS or self._under_way[uid] >= ENGINE_UPLOADS:
-            return _refusal(503, "enough files are being taken: send it again in a moment")
         if spilled and uid in self._spilling:
             return _refusal(503, "another result of this engine is being taken: send one after the other")
+        user = self._user(pod)
+        if not self._slots.take(uid, user):
+            self._count_refused("busy", request.content_length)
+            return _refusal(503, "enough files are being taken: send it again in a moment")
         # What the agent says of its ticket is not asked: its files would stand under another engine's.
         ticket, announced = pod.ticket or uid, request.content_length
-        self._under_way[uid] += 1
         try:
             if spilled:
                 self._spilling.add(uid)
@@ -95,9 +124,7 @@ class Uploads:
             self._metrics.uploads.labels("failed").inc()
             return _refusal(507, f"the archive takes nothing now ({error.strerror or type(error).__name__})")
         finally:
-            self._under_way[uid] -= 1
-            if not self._under_way[uid]:
-                del self._under_way[uid]
+            self._slots.give_back(uid, user)
             if spilled:
                 self._spilling.discard(uid)
         self._metrics.uploads.labels("cut" if cut else "whole").inc()
@@ -107,6 +134,13 @@ class Uploads:
             return _refusal(413, f"half of a result is none: {cut}")
         self._metrics.upload_bytes.inc(size)
         return web.json_response({"bytes": size, "cut": cut})
+
+    def _user(self, pod: PodView) -> str:
+        """Whose engine it is; of one that was deleted the engine itself."""
+        engine = self._cache.engines.get((pod.namespace, pod.owner_name))
+        if engine is None or engine.uid != pod.owner_uid or engine.spec is None:
+            return f"engine {pod.owner_uid}"  # no user's name has a space
+        return engine.spec.user
 
     def _count_refused(self, kind: str, size: int | None) -> None:
         self._metrics.uploads.labels("refused").inc()
@@ -125,6 +159,7 @@ class Uploads:
         if pod is None or pod.ended:
             self._metrics.upload_refused_bytes.labels("ended").inc(request.content_length or 0)
             raise web.HTTPConflict(text="the engine's pod has ended: nothing is taken for it any more")
+        prove(request, request.remote or "")
         return enrolment, pod
 
 
