@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION
+from linkis_ecm.engine.names import INSTANCE
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, plugin_of
 from linkis_ecm.gateway.methods import create
 from linkis_ecm.gateway.methods.create import engine_name
+from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.model.engineconn import EngineConnSpec
-from tools.testkit.gateways import PATIENCE, PLUGIN, Harness
+from tools.testkit.gateways import EM, KEY, PATIENCE, PLUGIN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"
@@ -90,6 +93,22 @@ async def test_each_parameter_of_create_is_in_the_spec(gw: Harness) -> None:
     assert spec["env"] == [{"name": "GREETING", "value": "hi"}]
     assert (spec["idleTimeout"], spec["startTimeout"], spec["engineVersion"]) == ("10m", "90s", "3.11")
     EngineConnSpec.model_validate(spec, extra="forbid")
+
+
+async def test_an_engine_names_the_installation_that_has_its_key(make: Make) -> None:
+    """Another installation in the namespace would take it, and this gateway could not reach its agent. A name that is
+    only guessed is not written: no operator would take the engine."""
+    gw = await make()
+    body = {"engineType": "python", "wait": False}
+    assert (await gw.post("createEngineConnection", body)).http == 200
+    ((_, _, made),) = gw.cluster.writes
+    assert made["metadata"]["annotations"] == {INSTANCE: EM}
+    asked = {"labels": {"engineType": "python-3.11", "userCreator": "bob-IDE"}, "timeOut": 60_000}
+    becomes(gw, READY)
+    await gw.call("POST", "/api/rest_j/v1/linkisManager/askEngineConn", json=asked, user="bob")
+    claimed = gw.cluster.writes[-1][2]["metadata"]["annotations"]
+    assert set(claimed) == {INSTANCE, CLAIM_ANNOTATION}
+    assert Settings(namespace="linkis", token_key=KEY).owner == ""
 
 
 async def test_the_same_ticket_makes_one_engine_however_often_it_is_sent(gw: Harness) -> None:

@@ -271,6 +271,11 @@ class Settings(KeySettings):
     shutdown_seconds: float = 20.0
 
     @property
+    def owner(self) -> str:
+        """The installation's name, which operator and gateway share; "" where it is not set, and only guessed here."""
+        return self.instance if "instance" in self.model_fields_set else ""
+
+    @property
     def engine_namespaces(self) -> tuple[str, ...]:
         """The namespaces that engines go to, that of engines that name none first; each once."""
         return tuple(dict.fromkeys((self.namespace, *self.watch_namespaces)))

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from linkis_ecm.api.models import CreateEngineRequest
 from linkis_ecm.engine.admission.limits import Amount, Holder
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
+from linkis_ecm.engine.names import INSTANCE
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.context import Call, Gateway
@@ -88,8 +89,14 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
         _require_offered(gateway, request)
         _require_place(gateway, request, user=user, namespace=namespace)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
+        annotations = {}
         if claim is not None:
-            body["metadata"]["annotations"] = {CLAIM_ANNOTATION: claim.text()}
+            annotations[CLAIM_ANNOTATION] = claim.text()
+        if owner := gateway.settings.owner:
+            # Else another installation in the namespace may take it, and this gateway has no key to its agent.
+            annotations[INSTANCE] = owner
+        if annotations:
+            body["metadata"]["annotations"] = annotations
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
     call.audit_engine(engine)
     if request.wait:
