@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tools.testkit.clocks import NOOP_CYCLES
 from tools.testkit.world import World
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("looptime"):
+        item.add_marker(pytest.mark.looptime(noop_cycles=NOOP_CYCLES))
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.record import EngineRecord
 from linkis_ecm.model.states import FINAL, EngineState, may_follow
 from linkis_ecm.store import linkis, rows, schema
+from tools.testkit.clocks import NOOP_CYCLES
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.fakes.rules import StatusError
@@ -80,7 +81,7 @@ class Engines(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 1000))
     def begin(self, seed: int) -> None:
-        self.loop = looptime.new_event_loop(start=0)
+        self.loop = looptime.new_event_loop(start=0, noop_cycles=NOOP_CYCLES)
         asyncio.set_event_loop(self.loop)
         self.rng = random.Random(seed)
         self.backwards: list[str] = []

@@ -1,4 +1,4 @@
-"""The loop's clock for tests of time limits: it runs as ever and can be put forward, so no limit has to be a short one.
+"""Clocks of loops. For tests of time limits: it runs as ever and can be put forward, so no limit has to be a short one.
 
 A short limit is met by mistake where a busy machine stands still for that long; here it is over when the test says so.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+# Of looptime, for a loop that neither a socket nor a thread reaches: before virtual time moves on, it looks so often
+# whether anything has come from outside. By default 42 times, which was most of what long virtual times cost.
+NOOP_CYCLES = 1
 
 
 class LoopClock:

@@ -325,7 +325,7 @@ class World:
 
     async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         for agent in self.agents.values():
-            pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
+            pod = self.cluster.peek(PODS, _key(agent.pod))
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
             if key != agent.key:
@@ -343,7 +343,7 @@ class World:
     async def status_of(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
         """What the agent at that address says of itself."""
         for agent in self.agents.values():
-            pod = self.cluster.change(PODS, _key(agent.pod), lambda _: None)
+            pod = self.cluster.peek(PODS, _key(agent.pod))
             if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
                 continue
             await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
@@ -431,7 +431,7 @@ class World:
             self._later(script.ready, self._ready, agent)
 
     def _ready(self, agent: Agent) -> None:
-        if self.cluster.change(PODS, _key(agent.pod), lambda _: None) is not None:
+        if self.cluster.peek(PODS, _key(agent.pod)) is not None:
             if agent.script.once is not None:
                 agent.become("Running")
                 self._later(1.0, self._end_job, agent)
