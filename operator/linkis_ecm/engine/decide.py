@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from linkis_ecm.engine import facts, launch, restart
+from linkis_ecm.engine.admission import given
 from linkis_ecm.engine.conditions import has_pass_failed, merge_patch
 from linkis_ecm.engine.decision import CollectEvidence, Decision, Outcome, Settings, Snapshot
 from linkis_ecm.engine.desired_status import message_of, status_of
@@ -75,6 +76,7 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
             return _left_alone(s)
         # We were first to write. The other one's pod goes before ours is made.
         s = replace(s, pod=None, other_pods=(*s.other_pods, s.pod))
+    s = replace(s, plugin=given.kept(s.engine, s.plugin))
     if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
         # There is no agent, so neither a report nor silence means anything.
         s = replace(s, report=None, silence=None)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import facts, launch
+from linkis_ecm.engine.admission import given
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import pod_name, service_instance
@@ -80,6 +81,8 @@ def status_of(
         desired["podName"] = engine.text("podName") or name
         if (description := launch.written(launched)) is not None:
             desired["launch"] = description
+        if s.plugin is not None and "fromPlugin" not in current:
+            desired["fromPlugin"] = given.written(s.plugin)
     desired.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.first_seen.get("accepted", now)))
@@ -175,7 +178,8 @@ def _cull_fields(s: Snapshot, state: EngineState, now: datetime) -> dict[str, An
 def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
     """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
     for name in (
-        "podName", "launch", "address", "agentKey", "nodeName", "readyTime", "nextCullAt", "cullBlockedBy", "startup",
+        "podName", "launch", "fromPlugin", "address", "agentKey", "nodeName", "readyTime", "nextCullAt",
+        "cullBlockedBy", "startup",
     ):  # fmt: skip
         desired.pop(name, None)
     end = restart.verdict

@@ -380,6 +380,20 @@ class LastEnd(Camel):
     at: str = ""
 
 
+class FromPlugin(Camel):
+    """What the EngineConnPlugin gave the engine when its pod was made; a later change of the plugin changes it not."""
+
+    name: str = ""
+    overridable: list[str] | None = Field(None, max_length=8)
+    idle_timeout: str | None = None
+    max_lifetime: str | None = None
+    start_timeout: str | None = None
+    stop_grace: str | None = None
+    ttl_after_finished: str | None = None
+    restart_policy: RestartPolicy | None = None
+    default_resources: Resources | None = None
+
+
 class PostMortem(Camel):
     """What was kept of the engine's last pod; the bundle itself is in the archive."""
 
@@ -404,6 +418,7 @@ class EngineConnStatus(Camel):
         None, description="Which enrolment of the pod's agent counts; nothing of it is secret."
     )
     launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
+    from_plugin: FromPlugin | None = Field(None, description="What the engine's plugin gave it; it stays so.")
     ecm_instance: str | None = None
     engine_type: str | None = None
     engine_version: str | None = None

@@ -133,6 +133,9 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
     metadata = item.get("metadata") or {}
     spec = item.get("spec") or {}
     status = item.get("status") or {}
+    own = spec.get("resources") or {}
+    # What the engine was given at its start stays with it, also where its plugin is gone.
+    default = (status.get("fromPlugin") or {}).get("defaultResources") or {}
     uid = str(metadata.get("uid") or "")
     ticket_id = str(spec.get("ticketId") or uid)
     user, creator = str(spec.get("user") or ""), str(spec.get("creator") or "")
@@ -174,8 +177,8 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         finished_time=status.get("finishedTime"),
         next_cull_at=status.get("nextCullAt"),
         cull_blocked_by=status.get("cullBlockedBy"),
-        cpu_milli=milli((spec.get("resources") or {}).get("cpu")),
-        memory_bytes=whole_bytes((spec.get("resources") or {}).get("memory")),
+        cpu_milli=milli(own.get("cpu") or default.get("cpu")),
+        memory_bytes=whole_bytes(own.get("memory") or default.get("memory")),
         tenant=str(spec.get("tenant") or ""),
     )
 
