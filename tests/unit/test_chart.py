@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from linkis_ecm.controller.settings import from_environment
 from linkis_ecm.engine.admission.limits import Amount, parse_limits
 from linkis_ecm.engine.launch import AGENT, container_ports
-from linkis_ecm.engine.names import AGENT_PORT, POD_SELECTOR
+from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.podspec import USER_ID
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
 from linkis_ecm.model.engineconn import Launch
@@ -34,12 +35,18 @@ MODES = {
 }
 
 
-def template(*arguments: str) -> list[dict[str, Any]]:
+@functools.cache
+def _rendered(arguments: tuple[str, ...]) -> str:
     done = subprocess.run(
         [str(helm()), "template", "x", CHART, "--namespace", "ns", *SECRET, *arguments],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return done.stdout
+
+
+def template(*arguments: str) -> list[dict[str, Any]]:
+    """The documents of the chart under these arguments: the caller's own, whoever asked for the same before."""
+    return [document for document in yaml.load_all(_rendered(arguments), yaml.CSafeLoader) if document]
 
 
 def refusal(*arguments: str) -> str:
@@ -291,124 +298,6 @@ def test_volumes_are_no_more_than_the_policy_asks_for() -> None:
 def policies(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
     return {(d["metadata"]["namespace"], d["metadata"]["name"]): d["spec"]
             for d in template(*arguments) if d["kind"] == "NetworkPolicy"}  # fmt: skip
-
-
-def with_policy(**values: Any) -> tuple[str, ...]:
-    return ("--set-json", f"networkPolicy={json.dumps(values)}")
-
-
-def ports_of(rule: dict[str, Any]) -> list[Any]:
-    return [port["port"] for port in rule.get("ports", [])]
-
-
-def test_each_engines_namespace_has_its_policies_and_a_made_one_denies_the_rest() -> None:
-    found = policies(*MODES["some namespaces"])
-    assert set(found) == {
-        ("a", "x-default-deny"), ("a", "linkis-engines"), ("b", "linkis-engines"),
-        ("ns", "x-operator"), ("ns", "x-gateway"),
-    }  # fmt: skip
-    assert found["a", "x-default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in found.values())
-    assert policies(*MODES["some namespaces"], "--set", "networkPolicy.enabled=false") == {}
-
-
-def test_only_operator_and_gateway_reach_an_engine_and_it_reaches_names_and_reports() -> None:
-    policy = policies()["x-engines", "linkis-engines"]
-    assert policy["podSelector"]["matchLabels"] == dict(part.split("=") for part in POD_SELECTOR.split(","))
-    (rule,) = policy["ingress"]
-    (peer,) = rule["from"]
-    pods = {d["metadata"]["name"]: d["spec"]["template"]["metadata"]["labels"] for d in template()
-            if d["kind"] == "Deployment"}  # fmt: skip
-    assert all(peer["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods.values())
-    dns, reports = policy["egress"]
-    assert ports_of(dns) == [53, 53]
-    assert ports_of(reports) == [9103]
-    (operator,) = reports["to"]
-    assert operator["namespaceSelector"] == peer["namespaceSelector"]
-    assert operator["podSelector"]["matchLabels"].items() <= pods["x-operator"].items()
-    assert not operator["podSelector"]["matchLabels"].items() <= pods["x-gateway"].items()
-
-
-def test_engines_reach_what_the_platform_lists_but_never_metadata_and_the_api_server() -> None:
-    https = [{"port": 443, "protocol": "TCP"}]
-    listed = [
-        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"], "ports": https}, {"cidr": "10.1.0.0/16"},
-        {"cidr": "192.168.7.0/24"}, {"cidr": "::/0"}, {"cidr": "fd00::/8"}, {"cidr": "fd01::/16"},
-    ]  # fmt: skip
-    policy = policies(*with_policy(egress=listed, apiServer=["10.1.2.3/32", "192.168.0.1/32"]))
-    rules = policy["x-engines", "linkis-engines"]["egress"][2:]
-    blocks = [rule["to"][0]["ipBlock"] for rule in rules]
-    metadata = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"]
-    metadata_of_ipv6 = ["fd00:ec2::254/128", "fd20:ce::254/128"]
-    assert blocks == [
-        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", *metadata, "10.1.2.3/32", "192.168.0.1/32"]},
-        {"cidr": "10.1.0.0/16", "except": ["10.1.2.3/32"]},
-        {"cidr": "192.168.7.0/24"},
-        {"cidr": "::/0", "except": ["fe80::/10", *metadata_of_ipv6]},
-        {"cidr": "fd00::/8", "except": metadata_of_ipv6},
-        {"cidr": "fd01::/16"},
-    ]
-    assert (rules[0]["ports"], "ports" in rules[1]) == (https, False)
-
-
-@pytest.mark.parametrize(
-    "cidr",
-    [
-        "169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.1.2.0/24", "10.1.2.3/32", "168.63.129.16/32",
-        "fd00:ec2::254/128",
-    ],
-)  # fmt: skip
-def test_an_entry_inside_of_what_engines_never_reach_is_refused(cidr: str) -> None:
-    says = refusal(*with_policy(egress=[{"cidr": cidr}], apiServer=["10.1.0.0/16"]))
-    assert f"networkPolicy.egress has {cidr}" in says
-
-
-def test_operator_and_gateway_take_from_and_reach_what_they_need() -> None:
-    found = policies(*MODES["with a database"])
-    operator, gateway = found["ns", "x-operator"], found["ns", "x-gateway"]
-    assert [ports_of(rule) for rule in operator["ingress"]] == [[9103]]
-    assert [ports_of(rule) for rule in gateway["ingress"]] == [[9102]]
-    (anybody,) = gateway["ingress"][0]["from"]
-    (but,) = anybody["namespaceSelector"]["matchExpressions"]
-    assert (but["operator"], but["values"]) == ("NotIn", ["x-engines"])
-    for policy in (operator, gateway):
-        assert [ports_of(rule) for rule in policy["egress"]] == [[53, 53], [443, 6443], [3306], [AGENT_PORT]]
-    tight = policies(
-        *with_policy(
-            apiServer=["10.0.0.1/32"], gatewayFrom=[{"podSelector": {}}], metricsFrom=[{"namespaceSelector": {}}],
-            operatorEgress=[{"ports": [{"port": 9000}]}],
-        )
-    )  # fmt: skip
-    operator, gateway = tight["ns", "x-operator"], tight["ns", "x-gateway"]
-    assert [ports_of(rule) for rule in operator["ingress"]] == [[9103], [9104]]
-    assert gateway["ingress"][0]["from"] == [{"podSelector": {}}]
-    assert gateway["ingress"][1:] == [
-        {"from": [{"namespaceSelector": {}}], "ports": [{"port": 9106, "protocol": "TCP"}]}
-    ]
-    assert [ports_of(rule) for rule in operator["egress"]] == [[53, 53], [], [AGENT_PORT], [9000]]
-    assert operator["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
-    other = policies("--set", "database.url=mysql+pymysql://u:p%40x@db:3307/linkis")["ns", "x-operator"]
-    assert [3307] in [ports_of(rule) for rule in other["egress"]]
-
-
-def test_the_databases_pods_take_from_operator_gateway_and_whom_the_platform_names() -> None:
-    pods, backup = {"matchLabels": {"app": "mariadb"}}, {"podSelector": {"matchLabels": {"app": "backup"}}}
-    database = {"podSelector": pods, "namespace": "data", "from": [backup]}
-    found = policies(*MODES["with a database"], *with_policy(database=database))
-    policy = found["data", "x-database"]
-    assert (policy["podSelector"], policy["policyTypes"]) == (pods, ["Ingress"])
-    ours, others = policy["ingress"]
-    assert (ports_of(ours), others) == ([3306], {"from": [backup]})
-    (peer,) = ours["from"]
-    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ns"}}
-    for part in ("x-operator", "x-gateway"):
-        (rule,) = [rule for rule in found["ns", part]["egress"] if ports_of(rule) == [3306]]
-        (peer,) = rule["to"]
-        assert peer == {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}},
-            "podSelector": pods,
-        }
-    assert ("ns", "x-database") in policies(*with_policy(database={"podSelector": pods}))
 
 
 def test_the_gateways_metrics_have_a_port_of_their_own_that_leads_out_of_no_cluster() -> None:
