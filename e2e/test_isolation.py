@@ -73,9 +73,9 @@ def grant(author: str) -> Iterator[Grant]:
     _grant(author, base)
 
 
-def create(author: str, user: str, *, volumes: Any = (), pod: Any = None) -> kubectl.Answer:
+def create(author: str, user: str, *, volumes: Any = (), pod: Any = None, env: Any = ()) -> kubectl.Answer:
     """Asks the API server for an EngineConn in the author's name, without making it."""
-    spec: dict[str, Any] = {"engineType": "python", "user": user, "volumes": list(volumes)}
+    spec: dict[str, Any] = {"engineType": "python", "user": user, "volumes": list(volumes), "env": list(env)}
     body = {
         "apiVersion": f"{GROUP}/v1alpha1", "kind": "EngineConn", "metadata": {"name": "asked"},
         "spec": spec | ({"podTemplate": {"spec": pod}} if pod else {}),
@@ -92,9 +92,14 @@ def volume(**source: Any) -> dict[str, Any]:
     return {"name": "mine", "mountPath": "/mine"} | source
 
 
+def from_secret(variable: str, secret: str) -> dict[str, Any]:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": "password"}}}
+
+
 CLAIM = {"persistentVolumeClaim": {"claimName": "shared"}}
 REFERENCES = [
     ("spec.volumes mine", "secrets", "get", {"volumes": [volume(secret={"secretName": f"{RELEASE}-auth"})]}),
+    ("spec.env PASSWORD", "secrets", "get", {"env": [from_secret("PASSWORD", f"{RELEASE}-auth")]}),
     ("spec.volumes mine", "configmaps", "get", {"volumes": [volume(configMap={"name": "settings"})]}),
     ("spec.volumes mine", "persistentvolumeclaims", "use", {"volumes": [volume(**CLAIM)]}),
     ("spec.podTemplate.spec.imagePullSecrets", "secrets", "get", {"pod": {"imagePullSecrets": [{"name": "pull"}]}}),
@@ -125,7 +130,9 @@ def test_what_the_author_may_use_is_taken(author: str, grant: Grant) -> None:
         {"name": "data", "mountPath": "/data", "persistentVolumeClaim": {"claimName": "own"}},
         {"name": "scratch", "mountPath": "/scratch", "emptyDir": {}},
     ]
-    assert create(author, "ana", volumes=volumes).code == 0
+    assert create(author, "ana", volumes=volumes, env=[from_secret("PASSWORD", "own")]).code == 0
+    plain = [{"name": "PLAIN", "value": "x"}, from_secret("OTHER", "others")]
+    assert "spec.env OTHER: you may not get secrets others" in create(author, "ana", env=plain).err
     other = create(author, "ana", volumes=[*volumes[1:], volume(secret={"secretName": "others"})])
     assert "you may not get secrets others" in other.err
 
@@ -147,7 +154,8 @@ def test_the_most_references_are_within_the_api_servers_budget(author: str, gran
         {"name": name, "mountPath": f"/own/{name}", "secret": {"secretName": name}} for name in names[:16]
     ]  # fmt: skip
     pod = {"imagePullSecrets": [{"name": name} for name in names[16:]]}
-    assert create(author, "ana", volumes=volumes, pod=pod).code == 0
+    env = [from_secret(f"V{number}", name) for number, name in enumerate(names[:16])]
+    assert create(author, "ana", volumes=volumes, pod=pod, env=env).code == 0
     # The last of 21 questions is asked, too.
     refused = create(author, "ana", volumes=volumes, pod=pod | {"priorityClassName": "high"})
     assert "you may not use priorityclasses high" in refused.err

@@ -16,6 +16,7 @@ import pytest
 from linkis_ecm.agent import engine as engine_module
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
+from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.tasks import Task
 from linkis_ecm.agent.usage import Usage
 
@@ -98,8 +99,13 @@ class Run:
         self.begun = self.loop.time()
         logs: Any = SimpleNamespace(directory=str(folder), event=lambda *_: None, last_stderr_lines=lambda _: [])
         kernel: Any = self.kernel
+        self.processes = 0
+        self.killed: list[tuple[int, int]] = []
+        self.bound = ProcessBound(
+            100, lambda: self.processes, kill=lambda *call: self.killed.append(call), pid=lambda: 1
+        )
         self.engine = Engine(
-            executor=kernel, logs=logs, usage=Usage(str(folder), "/nowhere"),
+            executor=kernel, logs=logs, usage=Usage(str(folder), "/nowhere"), bound=self.bound,
             timings={"kernelReady": 0.0}, on_change=lambda: None, clock=self.now, start_timeout=start_timeout,
         )  # fmt: skip
 
@@ -213,6 +219,34 @@ async def test_a_task_that_its_kernel_died_in_has_failed(tmp_path: Path) -> None
         run.engine.child_exited(1, signal.SIGSEGV)
         assert await run.engine.ended == 139
         assert (task.status, task.result()["outputs"][-1]["name"]) == ("Failed", "KernelDied")
+
+
+async def test_an_engine_with_too_many_processes_ends_and_its_task_says_why(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        task = await run.task()
+        run.processes = 100
+        watching = asyncio.create_task(run.bound.watch())
+        await asyncio.sleep(5)
+        assert run.killed == []
+        run.processes = 101
+        await watching
+        assert run.killed == [(-1, signal.SIGKILL)]
+        run.engine.child_exited(1, signal.SIGKILL)
+        assert await run.engine.ended == 137
+        words = "the engine had 101 processes and threads, and 100 are the most (maxProcesses of its EngineConnPlugin)"
+        assert (run.engine.reason, run.engine.message) == ("TooManyProcesses", words)
+        error = task.result()["outputs"][-1]
+        assert (task.status, error["name"], error["value"]) == ("Failed", "TooManyProcesses", words)
+
+
+async def test_processes_are_bounded_only_where_all_that_can_be_signalled_are_the_engines() -> None:
+    def kill(*call: int) -> None:
+        raise AssertionError(call)
+
+    for most, pid in ((1, 2), (0, 1)):
+        bound = ProcessBound(most, lambda: 5, kill=kill, pid=lambda pid=pid: pid)
+        await bound.watch()
+        assert bound.exceeded == ""
 
 
 async def test_a_restart_while_the_kernel_warms_up_is_answered_by_the_next_one(tmp_path: Path) -> None:

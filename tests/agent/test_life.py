@@ -136,6 +136,17 @@ def test_sigterm_before_anything_runs_is_not_lost(start: Start) -> None:
     assert agent.exit_code() == 143
 
 
+def test_sigterm_after_a_stop_that_was_asked_for_leaves_its_exit_code(start: Start, tmp_path: Path) -> None:
+    agent = start()
+    running = agent.start_execute(until_there(tmp_path / "go"))
+    agent.wait_for_state("Busy")
+    agent.call("POST", "/v1/stop", {"graceSeconds": 60})
+    agent.process.send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
+    assert running.answer()[1]["status"] == "Succeed"
+    assert agent.exit_code() == 0
+
+
 def test_the_kernels_exit_handlers_run_at_a_stop(start: Start) -> None:
     agent = start()
     agent.execute("import atexit\natexit.register(lambda: open('left-behind', 'w').write('bye'))")

@@ -21,7 +21,7 @@ def version_2(root: Path, prefix: str = "") -> None:
         f"{prefix}memory.current": "5000\n", f"{prefix}memory.peak": "9000\n", f"{prefix}memory.max": "10000\n",
         f"{prefix}memory.stat": "anon 10\ninactive_file 2000\nactive_file 1\n",
         f"{prefix}memory.events": "low 0\noom 0\noom_kill 0\n",
-        f"{prefix}cpu.stat": "usage_usec 1500000\nuser_usec 1\n",
+        f"{prefix}cpu.stat": "usage_usec 1500000\nuser_usec 1\n", f"{prefix}pids.current": "7\n",
     })  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def version_1(root: Path, group: str = "") -> None:
         f"memory{group}/memory.limit_in_bytes": "10000\n",
         f"memory{group}/memory.stat": "cache 1\ntotal_inactive_file 2000\n",
         f"memory{group}/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n",
-        f"cpuacct{group}/cpuacct.usage": "1500000000\n",
+        f"cpuacct{group}/cpuacct.usage": "1500000000\n", f"pids{group}/pids.current": "7\n",
     })  # fmt: skip
 
 
@@ -40,8 +40,8 @@ def version_1(root: Path, group: str = "") -> None:
     [
         ("v2 in a container", "0::/\n"),
         ("v2 on a host", "0::/kubepods/pod1\n"),
-        ("v1 in a container", "5:memory:/kubepods/pod1\n4:cpu,cpuacct:/kubepods/pod1\n"),
-        ("v1 on a host", "5:memory:/kubepods/pod1\n4:cpu,cpuacct:/kubepods/pod1\n0::/\n"),
+        ("v1 in a container", "6:pids:/kubepods/pod1\n5:memory:/kubepods/pod1\n4:cpu,cpuacct:/kubepods/pod1\n"),
+        ("v1 on a host", "6:pids:/kubepods/pod1\n5:memory:/kubepods/pod1\n4:cpu,cpuacct:/kubepods/pod1\n0::/\n"),
     ],
 )
 def test_memory_peak_cpu_and_limit_are_found(tmp_path: Path, layout: str, membership: str) -> None:
@@ -58,6 +58,7 @@ def test_memory_peak_cpu_and_limit_are_found(tmp_path: Path, layout: str, member
     usage = Usage(str(root), str(tmp_path / "self"))
     assert usage.read() == {"memoryBytes": 3000, "memoryPeakBytes": 9000, "cpuSeconds": 1.5}
     assert usage.memory_limit() == 10000
+    assert usage.processes() == 7
     assert not usage.oom_killed()
 
 

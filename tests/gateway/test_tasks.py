@@ -300,6 +300,21 @@ async def test_a_resize_that_the_node_refuses_is_taken_back(gw: Harness, agent: 
     assert [verb for verb, _, _ in gw.cluster.writes] == ["patch pods/resize"] * 2, "the resource is as it was"
 
 
+async def test_a_resize_leaves_the_bound_of_local_disk_as_it_is(gw: Harness, agent: AgentProcess) -> None:
+    """A pod's local disk cannot be resized: the API server refuses a change of it, and its loss would be one."""
+    engine = engine_at(gw, agent, podName=f"{NAME}-0")
+    pod = gw.cluster.other_pods["pods", f"{NAME}-0"] = sized_pod("2Gi")
+    before, disk = sized_pod("1Gi")["spec"], {"ephemeral-storage": "8Gi"}
+    for amounts in before["containers"][0]["resources"].values():
+        amounts.update(disk)
+    pod["spec"] = before
+    answer = await gw.post("updateResource", {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}})
+    assert answer.http == 200, answer.raw
+    assert pod["spec"]["containers"][0]["resources"] == {
+        "requests": {"cpu": "500m", "memory": "2Gi"} | disk, "limits": {"memory": "2Gi"} | disk
+    }  # fmt: skip
+
+
 async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harness, engine: dict[str, Any]) -> None:
     body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
     assert "has no running pod" in (await gw.post("updateResource", body)).message

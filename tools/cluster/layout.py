@@ -32,6 +32,8 @@ INSIDE = "LINKIS_ECM_INSIDE"
 PAUSE = "localhost/linkis-ecm/pause:1"
 # Beyond the 110 of kubelet's default: tests hold a few hundred small engines on the one node.
 MAX_PODS = 400
+# Processes and threads of one pod: a fork bomb in a test must not take the machine's.
+POD_PIDS = 1024
 ISSUER = f"https://kubernetes.default.svc.{DOMAIN}"
 
 
@@ -234,6 +236,7 @@ def kubelet_config(layout: Layout) -> dict[str, Any]:
         "clusterDomain": DOMAIN,
         "resolvConf": str(layout.settings / "resolv.conf"),
         "maxPods": MAX_PODS,
+        "podPidsLimit": POD_PIDS,
         "podLogsDir": str(layout.root / "pod-logs"),
         "volumePluginDir": str(layout.kubelet / "plugins"),
         # Images are loaded by hand here: collected ones could not be pulled again.

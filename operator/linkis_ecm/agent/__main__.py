@@ -16,7 +16,7 @@ from linkis_ecm.agent.guard import guard_process
 
 
 def main() -> int:
-    """Run the engine until it is stopped (0) or its kernel died (its exit code, or 128 + its signal).
+    """Run the engine until it is stopped (0; by a signal 128 + its number) or its kernel died (as the kernel did).
 
     2: it cannot start.
     """

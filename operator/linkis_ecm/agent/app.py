@@ -27,6 +27,7 @@ from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.operator_client.reporter import Reporter
 from linkis_ecm.agent.operator_client.results import Results
+from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
 from linkis_ecm.agent.usage import Usage
 
@@ -92,11 +93,13 @@ class _Agent:
             log=logs.event,
         )
         usage = Usage()
+        bound = ProcessBound(settings.max_processes, usage.processes)
         results = Results(settings, identity, logs.event, rng=random.Random())  # noqa: S311 - jitter
         engine = Engine(
             executor=executor,
             logs=logs,
             usage=usage,
+            bound=bound,
             timings=self._timings,
             on_change=reporter.changed,
             on_task_over=results.task_over,
@@ -136,6 +139,7 @@ class _Agent:
         reporting = loop.create_task(reporter.run())
         sending = loop.create_task(results.run())
         reporter.changed()
+        watching = loop.create_task(bound.watch())
         living = loop.create_task(engine.run() if settings.mode != "once" else self._run_job(engine, identity))
         reap()  # a kernel that died before the handler was there
         if early_signals:
@@ -146,9 +150,9 @@ class _Agent:
         await asyncio.gather(
             server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(identity, results, sending)
         )  # fmt: skip
-        for task in (living, reporting):
+        for task in (living, reporting, watching):
             task.cancel()
-        await asyncio.wait((living, reporting), timeout=1.0)
+        await asyncio.wait((living, reporting, watching), timeout=1.0)
         engine.close()
         return code
 

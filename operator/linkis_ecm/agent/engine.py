@@ -19,8 +19,10 @@ from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGone
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.formats.names import JOB_TASK
+from linkis_ecm.agent.kernel_end import how_it_ended
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
+from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.tasks import (
     CANCELLED,
     TIMEOUT,
@@ -63,6 +65,7 @@ class Engine(Activity):
         executor: Executor,
         logs: LogFiles,
         usage: Usage,
+        bound: ProcessBound,
         timings: dict[str, float],
         on_change: Callable[[], None],
         on_task_over: Callable[[Task], None] = lambda _: None,
@@ -76,6 +79,7 @@ class Engine(Activity):
         self._logs = logs
         self.tasks = TaskBook(logs.directory, clock, on_task_over)
         self._usage = usage
+        self._bound = bound
         self._once = once
         self._start_timeout = start_timeout
         super().__init__(clock, on_change)
@@ -338,27 +342,17 @@ class Engine(Activity):
             # What a task left behind ended it, such as a thread: the code's own exit() is told by its reply.
             self.stop(grace=0.0, reason="the kernel ended by itself with exit code 0, after its last task")
             return
-        how, code = self._how_it_ended(end)
+        reason, how, code = how_it_ended(end, self._usage, self._bound)
         if end == (0, 0) and running is None:
             how += (
                 " before any code ran: what starts it must stay with it, as a program does that neither forks nor"
                 " leaves the kernel in the background"
             )
         if running is not None:
-            _error(running, "KernelDied", how, self._logs.last_stderr_lines(MAX_STDERR_LINES))
+            _error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES))
             self._end_task(running, TASK_FAILED)
         last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES))[-REPORTED_CHARACTERS:]
-        self._fail("KernelDied", f"{how}. Its last lines: {last}" if last else how, code)
-
-    def _how_it_ended(self, end: Exit) -> tuple[str, int]:
-        """How the kernel ended, in words, and the exit code that says the same."""
-        if not end.signal:
-            return f"the kernel exited with code {end.code}", end.code or 1
-        how = f"the kernel was killed by {end.signal_name}"
-        if end.signal == signal.SIGKILL and self._usage.oom_killed():
-            limit, peak = self._usage.memory_limit(), int(self._usage.read()["memoryPeakBytes"])
-            how += f": out of memory (limit {limit} bytes, peak {peak} bytes)"
-        return how, 128 + end.signal
+        self._fail(reason, f"{how}. Its last lines: {last}" if last else how, code)
 
     def _fail(self, reason: str, message: str, code: int) -> None:
         self._logs.event("ERROR", f"the engine failed, {reason}: {message}")

@@ -41,6 +41,8 @@ class Settings:
     stop_grace: float
     start_timeout: float = 120.0
     mode: str = "computation"
+    # Processes and threads of the container; 0: no bound.
+    max_processes: int = 0
     # What stdout and stderr each keep, and all files of the log folder together, of a volume over whose limit (4 GiB:
     # podspec.LOG_VOLUME) the kubelet evicts the pod.
     log_file_bytes: int = 512 * MIB
@@ -73,6 +75,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
         start_timeout=_seconds(environment, "ECM_START_TIMEOUT", 120.0),
         mode=_mode(environment.get("ECM_MODE", "")),
+        max_processes=_whole(environment, "ECM_MAX_PROCESSES", 0, top=4194304),
         log_file_bytes=_whole(environment, "ECM_LOG_FILE_MIB", 512, low=8, top=1 << 20) * MIB,
         log_total_bytes=_whole(environment, "ECM_LOG_TOTAL_MIB", 2048, low=32, top=1 << 20) * MIB,
     )

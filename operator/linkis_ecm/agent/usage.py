@@ -1,4 +1,4 @@
-"""Memory and CPU of the engine's container from its cgroup, version 1 or 2.
+"""Memory, CPU and processes of the engine's container from its cgroup, version 1 or 2.
 
 Three or four small files per report. Must not walk processes but where there is no cgroup to read.
 """
@@ -23,6 +23,9 @@ class Usage:
         self._v2 = _first_dir((f"{root}{unified}", root), "memory.current")
         self._memory = _first_dir((f"{root}/memory{memory}", f"{root}/memory"), "memory.usage_in_bytes")
         self._cpu = _first_dir((f"{root}/cpuacct{cpu}", f"{root}/cpuacct"), "cpuacct.usage")
+        self._pids = _first_dir(
+            (self._v2 or root, f"{root}/pids{paths.get('pids', '/')}", f"{root}/pids"), "pids.current"
+        )
         self._peak_seen = 0
         self._oom_kills_at_start = self._oom_kills()
 
@@ -47,6 +50,10 @@ class Usage:
     def oom_killed(self) -> bool:
         """Whether the kernel killed a process of this container for lack of memory since the start."""
         return self._oom_kills() > self._oom_kills_at_start
+
+    def processes(self) -> int:
+        """How many processes and threads the container has; 0 where no cgroup says it."""
+        return _number(f"{self._pids}/pids.current")
 
     def memory_limit(self) -> int:
         """The container's memory limit in bytes, 0 where there is none."""

@@ -8,7 +8,6 @@ state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -118,6 +117,7 @@ def agent_env(
     attempt: int,
     grace: int,
     start_timeout: float,
+    max_processes: int,
     settings: PodSettings,
 ) -> list[dict[str, Any]]:
     """The agent's environment (docs/design/interfaces.md). `grace` and `start_timeout` are in seconds.
@@ -139,6 +139,7 @@ def agent_env(
         "ECM_ENGINE_TYPE": engine_type,
         "ECM_STOP_GRACE": str(max(grace, 1)),
         "ECM_MODE": mode,
+        "ECM_MAX_PROCESSES": str(max_processes),
         # Within the agent's bounds.
         "ECM_START_TIMEOUT": f"{min(max(start_timeout, 0.05), 86400.0):g}",
     }
@@ -146,10 +147,10 @@ def agent_env(
     return [*({"name": name, "value": value} for name, value in values.items()), pod_uid]
 
 
-def kernel_env(variables: Mapping[str, str]) -> dict[str, str]:
-    """The user's variables under names that mean nothing to the agent's own process, nor to Python or its loader: the
-    agent gives them to the kernel under their own."""
-    return {f"{KERNEL_ENV_PREFIX}{name}": value for name, value in variables.items()}
+def kernel_name(name: str) -> str:
+    """The name under which a variable of the user is in the pod: it means nothing to the agent's own process, nor to
+    Python or its loader. The agent gives it to the kernel under its own."""
+    return f"{KERNEL_ENV_PREFIX}{name}"
 
 
 def identity_volume() -> dict[str, Any]:

@@ -17,9 +17,9 @@ from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
 from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
 from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, Resources, Volume
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
-from linkis_ecm.model.plugin import EngineConnPluginSpec
+from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
 
 # The images' user (Dockerfile).
 USER_ID = 10001
@@ -27,7 +27,8 @@ USER_ID = 10001
 # drop their beginnings long before (launch.LOG_TOTAL_MIB). The rest is room for what a filesystem keeps ready behind a
 # file's end (xfs: as much again as the file has).
 LOG_VOLUME = "4Gi"
-TMP_VOLUME = "4Gi"
+# What the kubelet keeps of a container's own output: five files of 10 MiB by default, one of them while it is rotated.
+CONTAINER_LOG = "64Mi"
 # A running task, or a process, may go on for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
 GRACE_MAX = 3600
@@ -45,6 +46,8 @@ _SYSTEM_FOLDERS = (
 )  # fmt: skip
 _WHOLE_FOLDERS = ("/", "/tmp", "/var", "/var/log", "/var/lib")  # noqa: S108 - as a name
 _LIB = re.compile(r"/lib(32|64|x32|exec)?(/|$)")
+# Before the names of an engine's own volumes in its pod.
+_USER_VOLUME = "user-"
 _RESERVED_LABELS = ("app.kubernetes.io/", "linkis.apache.org/")
 
 
@@ -134,14 +137,18 @@ def build_pod(
     except overrides.FixedError as error:
         raise InvalidSpecError(str(error)) from None
     grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
-    mounts, volumes = _volumes(spec.volumes or [], protected=settings.protected_in(engine.namespace))
+    storage = plugin.storage or Storage.model_validate({})
+    protected = settings.protected_in(engine.namespace)
+    _refuse_protected_env(spec.env or [], protected)
+    mounts, volumes = _volumes(spec.volumes or [], storage, protected=protected)
     if launch.has_agent(launched):
         identity = {"name": "identity", "mountPath": launch.IDENTITY_DIR, "readOnly": True}
         mounts = [{"name": "log", "mountPath": LOG_DIR}, identity, *mounts]
         volumes = [{"name": "log", "emptyDir": {"sizeLimit": LOG_VOLUME}}, launch.identity_volume(), *volumes]
         env += launch.agent_env(
             engine, engine_type=plugin.engine_type, mode=spec.mode, ticket=ticket, attempt=attempt, grace=grace,
-            start_timeout=parse_duration(spec.start_timeout or plugin.start_timeout), settings=settings,
+            start_timeout=parse_duration(spec.start_timeout or plugin.start_timeout),
+            max_processes=plugin.max_processes, settings=settings,
         )  # fmt: skip
     elif spec.mode == "once":
         raise InvalidSpecError(
@@ -153,7 +160,7 @@ def build_pod(
         "image": plugin.image,
         "ports": launch.container_ports(launched),
         "env": env,
-        "resources": size.as_container,
+        "resources": _with_disk(size.as_container, storage, volumes),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -184,6 +191,7 @@ def build_pod(
             "ownerReferences": [_owner(engine)],
         },
         "spec": overlay.get("spec", {})
+        | ({"hostUsers": False} if plugin.user_namespaces else {})
         | {
             "hostname": name,
             "subdomain": settings.service,
@@ -200,7 +208,7 @@ def build_pod(
             },
             "containers": [container],
             "volumes": [
-                {"name": "tmp", "emptyDir": {"sizeLimit": TMP_VOLUME}},
+                {"name": "tmp", "emptyDir": {"sizeLimit": storage.tmp}},
                 *volumes,
             ],
         },
@@ -240,24 +248,60 @@ def _user_env(plugin: EngineConnPluginSpec, spec: EngineConnSpec, *, for_kernel:
 
     Raises overrides.FixedError for a variable that the plugin fixed.
     """
-    wished = {variable.name: variable.value for variable in spec.env or []}
-    overrides.merged_env(plugin, wished)
-    merged = {variable.name: variable.value for variable in plugin.env or []}
-    merged |= launch.kernel_env(wished) if for_kernel else wished
+    wished = spec.env or []
+    overrides.check_env(plugin, wished)
+    merged = {variable.name: variable for variable in plugin.env or []}
+    merged |= {launch.kernel_name(one.name) if for_kernel else one.name: one for one in wished}
+    return [{"name": name} | _env_value(variable) for name, variable in merged.items()]
+
+
+def _env_value(variable: EnvVar) -> dict[str, Any]:
+    if variable.value_from is not None:
+        return {"valueFrom": variable.value_from.model_dump(by_alias=True)}
     # A variable of the user may hold a dollar sign: Kubernetes would expand $(NAME).
-    return [{"name": name, "value": value.replace("$", "$$")} for name, value in merged.items()]
+    return {"value": variable.value.replace("$", "$$")}
 
 
-def _volumes(volumes: list[Volume], *, protected: frozenset[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _with_disk(
+    resources: dict[str, dict[str, str]], storage: Storage, volumes: list[dict[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """The container's resources with a limit of local disk: all emptyDirs of the pod and the container's output.
+
+    The request is written too: without one, Kubernetes takes the limit for it, and a node has room for a few engines.
+    """
+    own = [CONTAINER_LOG, storage.tmp, *(LOG_VOLUME for volume in volumes if volume["name"] == "log")]
+    users = any("emptyDir" in volume for volume in volumes if volume["name"].startswith(_USER_VOLUME))
+    most = sum(parse_quantity(size) for size in (*own, *((storage.volumes,) if users else ())))
+    return {
+        "requests": resources["requests"] | {"ephemeral-storage": storage.request},
+        "limits": resources["limits"] | {"ephemeral-storage": f"{int(most) >> 20}Mi"},
+    }
+
+
+def _volumes(
+    volumes: list[Volume], storage: Storage, *, protected: frozenset[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     mounts, sources = [], []
     for volume in volumes:
-        name = f"user-{volume.name}"
+        name = f"{_USER_VOLUME}{volume.name}"
         path = _mount_path(volume)
-        _refuse_protected(volume, protected)
+        _refuse_protected_volume(volume, protected)
         mounts.append({"name": name, "mountPath": path, "readOnly": volume.read_only})
         body = volume.model_dump(by_alias=True, exclude_none=True, exclude={"name", "mount_path", "read_only"})
+        if volume.empty_dir is not None:
+            body = {"emptyDir": {"sizeLimit": _scratch_size(volume.name, volume.empty_dir.size_limit, storage)}}
         sources.append({"name": name} | body)
     return mounts, sources
+
+
+def _scratch_size(name: str, asked: str | None, storage: Storage) -> str:
+    """The size of an emptyDir of the engine; raises InvalidSpecError over the plugin's bound."""
+    if asked is not None and parse_quantity(asked) > parse_quantity(storage.volumes):
+        raise InvalidSpecError(
+            f"spec.volumes {name}: sizeLimit {asked} is over the plugin's {storage.volumes} for scratch space: ask for"
+            f" {storage.volumes} at most, or ask the platform for a greater storage.volumes in the EngineConnPlugin"
+        )
+    return asked or storage.volumes
 
 
 def _mount_path(volume: Volume) -> str:
@@ -271,17 +315,26 @@ def _mount_path(volume: Volume) -> str:
     return path
 
 
-def _refuse_protected(volume: Volume, protected: frozenset[str]) -> None:
+def _refuse_protected_volume(volume: Volume, protected: frozenset[str]) -> None:
     """Raises InvalidSpecError for an object that holds this ECM's keys or records."""
     if volume.secret is not None:
-        kind, named = "secret", volume.secret.secret_name
+        _refuse_protected(f"spec.volumes {volume.name}", "secret", volume.secret.secret_name, protected)
     elif volume.persistent_volume_claim is not None:
-        kind, named = "persistentvolumeclaim", volume.persistent_volume_claim.claim_name
-    else:
-        return
+        claim = volume.persistent_volume_claim.claim_name
+        _refuse_protected(f"spec.volumes {volume.name}", "persistentvolumeclaim", claim, protected)
+
+
+def _refuse_protected_env(variables: list[EnvVar], protected: frozenset[str]) -> None:
+    for variable in variables:
+        if variable.value_from is not None:
+            secret = variable.value_from.secret_key_ref.name
+            _refuse_protected(f"spec.env {variable.name}", "secret", secret, protected)
+
+
+def _refuse_protected(field: str, kind: str, named: str, protected: frozenset[str]) -> None:
     # Helm keeps a release's values there, passwords among them.
     if f"{kind}/{named}" in protected or (kind == "secret" and named.startswith("sh.helm.release.")):
-        raise InvalidSpecError(f"spec.volumes {volume.name}: {kind} {named} is the ECM's own: take another")
+        raise InvalidSpecError(f"{field}: {kind} {named} is the ECM's own: take another")
 
 
 def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from linkis_ecm.engine.verdicts import Verdict, init_failed, says
+from linkis_ecm.engine.verdicts import Verdict, evicted, init_failed, says
 from linkis_ecm.engine.view import ContainerView, PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import sentences
@@ -120,5 +120,6 @@ def eviction_of_events(events: Iterable[Mapping[str, Any]]) -> Verdict | None:
     for event in events:
         reason = _EVICTION_EVENTS.get(str(event.get("reason") or ""))
         if reason is not None:
-            found = Verdict(reason, str(event.get("note") or "")[:NOTE_MAX])
+            note = str(event.get("note") or "")[:NOTE_MAX]
+            found = evicted(note) if reason is reasons.EVICTED else Verdict(reason, note)
     return found

@@ -5,6 +5,7 @@ Pure. Each function looks at one kind of evidence and answers a verdict or nothi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from linkis_ecm.engine.view import ContainerView, PodView, Report, Terminated
@@ -25,6 +26,11 @@ _NODE_LOST = {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC"}
 # Of a pod's phase Failed: the kubelet's shutdown manager, by its version.
 _NODE_SHUTDOWN = {"NodeShutdown", "Terminated", "Shutdown"}
 _EVICTED = {"Evicted", "EvictionByEvictionAPI"}
+# The kubelet's words where a pod is over a limit of its own, and not where the node lacks room (eviction/helpers.go).
+_OWN_DISK = re.compile(
+    r"Usage of EmptyDir volume|Container \S+ exceeded its local ephemeral storage limit"
+    r"|Pod ephemeral local storage usage exceeds the total limit"
+)
 _PREEMPTED = {"PreemptionByScheduler", "Preempting"}
 # The condition's reason of each of the kubelet's own: an eviction, a shutdown, a preemption. Its message says which.
 _BY_KUBELET = "TerminationByKubelet"
@@ -110,7 +116,7 @@ def _by_infrastructure(pod: PodView) -> Verdict | None:
     for reason in (pod.reason, pod.disruption):
         words = message or (f"Kubernetes says {reason}." if reason else "")
         if reason in _EVICTED:
-            return Verdict(reasons.EVICTED, words)
+            return evicted(words)
         if reason in _PREEMPTED:
             return Verdict(reasons.PREEMPTED, words)
         if reason in _NODE_SHUTDOWN:
@@ -119,11 +125,17 @@ def _by_infrastructure(pod: PodView) -> Verdict | None:
             return Verdict(reasons.NODE_LOST, words)
         if reason == _BY_KUBELET:
             shutdown, preempted = "shutdown" in message.lower(), "preempt" in message.lower()
-            by_kubelet = reasons.NODE_SHUTDOWN if shutdown else reasons.PREEMPTED if preempted else reasons.EVICTED
-            return Verdict(by_kubelet, words)
+            if not shutdown and not preempted:
+                return evicted(words)
+            return Verdict(reasons.NODE_SHUTDOWN if shutdown else reasons.PREEMPTED, words)
     if ended is not None and ended.reason in _CONTAINER_LOST:
         return Verdict(reasons.NODE_LOST, says(ended.reason, ended.message))
     return None
+
+
+def evicted(words: str) -> Verdict:
+    """An eviction by what Kubernetes says of it: the engine's own use of its disk, or another's need of the node."""
+    return Verdict(reasons.STORAGE_EXCEEDED if _OWN_DISK.match(words) else reasons.EVICTED, words)
 
 
 def init_failed(init: ContainerView) -> Verdict:
@@ -137,7 +149,8 @@ def init_failed(init: ContainerView) -> Verdict:
 
 def reported_verdict(report: Report) -> Verdict:
     """The verdict of an agent's report of Failed."""
-    reason = reasons.JOB_FAILED if report.reason == reasons.JOB_FAILED.name else reasons.KERNEL_DIED
+    named = reasons.by_name(report.reason)
+    reason = named if named in (reasons.JOB_FAILED, reasons.TOO_MANY_PROCESSES) else reasons.KERNEL_DIED
     message = report.message.strip()
     return Verdict(reason, as_sentence(f"{message[:1].upper()}{message[1:]}"))
 

@@ -32,6 +32,12 @@ RESERVED_ENV_TEXT = (
     " (ECM_EXECUTOR, ECM_KERNEL_NAME) are set in the image, by ENV"
 )
 
+VALUE_OR_SOURCE_TEXT = "give one of value and valueFrom"
+# Variables of one engine that come from Secrets: the admission policy asks the API server about each by an expression
+# of its own, and 28 are the most in a policy.
+SECRET_ENV_MAX = 16
+SECRET_ENV_TEXT = f"{SECRET_ENV_MAX} variables at most may have a valueFrom: mount the Secret as a volume instead"
+
 
 def _whole(text: str) -> str:
     # Python's `$` also matches before a last newline; the API server's regular expressions do not.
@@ -100,6 +106,19 @@ class Resources(Camel):
     )
 
 
+class SecretKey(Camel):
+    """One entry of a Secret of the engine's namespace."""
+
+    name: ObjectName
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253), WHOLE]
+
+
+class EnvSource(Camel):
+    """Where a variable's value comes from; the kubelet reads it when the container starts."""
+
+    secret_key_ref: SecretKey
+
+
 class EnvVar(Camel):
     """One environment variable of the engine."""
 
@@ -109,18 +128,25 @@ class EnvVar(Camel):
                 rule(
                     f"!self.name.startsWith('{RESERVED_ENV_PREFIX}')",
                     RESERVED_ENV_TEXT,
-                )
+                ),
+                # The API server writes the default, an empty value, before it checks.
+                rule("!has(self.valueFrom) || !has(self.value) || self.value == ''", VALUE_OR_SOURCE_TEXT),
             ]
         }
     )
 
     name: EnvName
     value: str = Field("", max_length=4096)
+    value_from: EnvSource | None = Field(
+        None, description="A Secret's entry instead of value, so that the value stands in no resource."
+    )
 
     @model_validator(mode="after")
     def _not_reserved(self) -> EnvVar:
         if self.name.startswith(RESERVED_ENV_PREFIX):
             raise ValueError(f"env {self.name}: {RESERVED_ENV_TEXT}")
+        if self.value_from is not None and self.value:
+            raise ValueError(f"env {self.name}: {VALUE_OR_SOURCE_TEXT}")
         return self
 
 
@@ -288,6 +314,11 @@ class EngineConnSpec(Camel):
                     "a stopped engine stays stopped: create another engine",
                     field_path=".desiredState",
                 ),
+                rule(
+                    f"!has(self.env) || self.env.filter(e, has(e.valueFrom)).size() <= {SECRET_ENV_MAX}",
+                    SECRET_ENV_TEXT,
+                    field_path=".env",
+                ),
                 *[immutable(name) for name in (*IDENTITY, *IDENTITY_REQUIRED)],
             ]
         }
@@ -328,6 +359,8 @@ class EngineConnSpec(Camel):
             raise ValueError("spec.engineType or spec.plugin must be given")
         if self.mode == "once" and not self.code:
             raise ValueError("spec.code must be given where spec.mode is once")
+        if sum(variable.value_from is not None for variable in self.env or []) > SECRET_ENV_MAX:
+            raise ValueError(f"spec.env: {SECRET_ENV_TEXT}")
         return self
 
 

@@ -47,6 +47,20 @@ class FullResources(Camel):
     memory: Quantity = Field(description="Memory, such as 512Mi or 2Gi.")
 
 
+class Storage(Camel):
+    """Local disk of one engine. Beyond it the kubelet evicts the pod (reason StorageExceeded)."""
+
+    tmp: Quantity = Field("4Gi", description="Room in /tmp.")
+    volumes: Quantity = Field(
+        "8Gi",
+        description="Room in the engine's emptyDir volumes together. A sizeLimit over it is refused; a volume without"
+        " sizeLimit gets all of it.",
+    )
+    request: Quantity = Field(
+        "0", description="What the scheduler sets aside on the node; 0 also suits nodes that count no local disk."
+    )
+
+
 class PluginMaterial(Camel):
     """A file of the engine in Linkis's material library (BML)."""
 
@@ -99,6 +113,19 @@ class EngineConnPluginSpec(Camel):
     env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
     default_resources: FullResources
     max_resources: FullResources | None = None
+    storage: Storage | None = None
+    max_processes: int = Field(
+        2048,
+        ge=0,
+        le=4194304,
+        description="Processes and threads of one engine. Its agent ends an engine with more (reason TooManyProcesses);"
+        " 0: no bound of ours. An engine of launch.kind process has only the kubelet's (podPidsLimit).",
+    )
+    user_namespaces: bool = Field(
+        False,
+        description="Runs engines with hostUsers: false, so that their user is nobody on the node. Needs a kernel, a"
+        " runtime and a filesystem with idmapped mounts; elsewhere the engine's pod does not start.",
+    )
     pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
     overridable: list[Overridable] | None = Field(
         None,

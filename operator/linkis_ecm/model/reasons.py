@@ -181,6 +181,16 @@ OOM_KILLED = _reason(
     "The engine used more memory than its limit and was killed.",
     "Ask for more spec.resources.memory, or work on less data at a time.",
 )
+TOO_MANY_PROCESSES = _reason(
+    "TooManyProcesses",
+    "The engine's code started more processes and threads than an engine may have, and the engine was ended.",
+    "Start fewer of them at a time, or have maxProcesses of the EngineConnPlugin raised.",
+)
+STORAGE_EXCEEDED = _reason(
+    "StorageExceeded",
+    "The engine wrote more to its local disk than its limit, and its pod was evicted.",
+    "Write less to /tmp and scratch volumes, write to a claim, or have storage of the EngineConnPlugin raised.",
+)
 EVICTED = _reason("Evicted", "The node evicted the engine's pod.", "Create the engine again.", can_retry=True)
 PREEMPTED = _reason(
     "Preempted",

@@ -19,7 +19,7 @@ RESULTS_FOLDER = "results"
 RESULTS_LIST = "results.json"
 # The agent's own settings. The kernel runs the user's code: it gets none of them.
 PRIVATE_PREFIX = "ECM_"
-# Before the name of a variable that is the kernel's alone (engine.launch.kernel_env writes them).
+# Before the name of a variable that is the kernel's alone (engine.launch.kernel_name writes them).
 KERNEL_ENV_PREFIX = "ECM_ENV_"
 # The token by which the agent proves its pod (engine.launch.identity_volume mounts it).
 IDENTITY_FILE = "/var/run/linkis-ecm/token"

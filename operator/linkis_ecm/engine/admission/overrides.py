@@ -7,9 +7,10 @@ field does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from linkis_ecm.model.engineconn import EnvVar
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
@@ -93,10 +94,10 @@ def merged_pod_spec(
     return merged
 
 
-def merged_env(plugin: EngineConnPluginSpec, asked: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's variables and the engine's. Raises FixedError."""
-    fixed = {variable.name: variable.value for variable in plugin.env or []}
-    return merged_map(plugin, "env", fixed, asked, "spec.env")
+def check_env(plugin: EngineConnPluginSpec, asked: Iterable[EnvVar]) -> None:
+    """Raises FixedError for a variable of the engine that the plugin fixed to another value or source."""
+    fixed = {variable.name: variable for variable in plugin.env or []}
+    merged_map(plugin, "env", fixed, {variable.name: variable for variable in asked}, "spec.env")
 
 
 def most_cpu_limit(plugin: EngineConnPluginSpec) -> str | None:

@@ -193,8 +193,7 @@ async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
         before = pod["spec"]["containers"]
         # A merge patch replaces a whole list, so all containers are sent, with the one change.
         after = [
-            container | {"resources": resources} if container.get("name") == "engine" else container
-            for container in before
+            one | {"resources": _resized(one, resources)} if one.get("name") == "engine" else one for one in before
         ]
         pod = await _patch(gateway, engine, after)
         deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
@@ -215,6 +214,16 @@ async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
         raise bad_request(f"The API server refuses the new resources of {engine.title}: {text}") from None
     except ApiError as error:
         raise unavailable(f"The API server does not resize {engine.title} now ({error.reason}): try again") from None
+
+
+def _resized(container: dict[str, Any], resources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The container's resources with other cpu and memory; what else it has, such as local disk, cannot be resized."""
+    before = container.get("resources") or {}
+    kept = {
+        kind: {name: amount for name, amount in (before.get(kind) or {}).items() if name not in ("cpu", "memory")}
+        for kind in resources
+    }
+    return {kind: kept[kind] | amounts for kind, amounts in resources.items()}
 
 
 async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[str, Any]]) -> dict[str, Any]:
