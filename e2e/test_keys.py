@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
+import shlex
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.conftest import SETTINGS
 from tools.cluster.tools import helm, kubeconfig
+from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import RELEASE, Installation, install
@@ -94,3 +98,64 @@ def test_an_engine_whose_key_is_lost_lives_until_it_is_back(installation: Instal
     finally:
         set_key(key)
     until_holds("it is ready again", lambda: status(engine), lambda s: s.get("reason") == "KernelReady", 60)
+
+
+# --- the rotation, as the documentation has it
+
+HARDENING = Path(__file__).parents[1] / "docs/security/hardening.md"
+LATER = "# when no live engine has the old keyId any more:\n"
+
+
+def documented() -> tuple[str, str]:
+    """The commands of the rotation before and after the wait for old engines, for this release."""
+    section = HARDENING.read_text().partition("### Rotate the token key")[2].partition("\n## ")[0]
+    block = section.split("```")[1]
+    upgrade = shlex.join(
+        [str(helm()), "upgrade", RELEASE, str(HARDENING.parents[2] / "helm/linkis-ecm"), "-n", RELEASE_NAMESPACE,
+         "--reuse-values", "--wait", "--timeout=120s"]
+    )  # fmt: skip
+    for written, meant in (
+        ("ecm-auth", f"{RELEASE}-auth"), ("RELEASE", RELEASE_NAMESPACE), ("helm upgrade …", upgrade),
+        ("kubectl ", f"{kubectl_binary()} "),
+    ):  # fmt: skip
+        assert written in block
+        block = block.replace(written, meant)
+    before, later, after = block.partition(LATER)
+    assert later, "the documentation says when the second part is for"
+    return before, after
+
+
+def shell(commands: str) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands], env=os.environ | {"KUBECONFIG": str(kubeconfig())},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_documented_rotation_cuts_no_engine_off(installation: Installation, engine: str) -> None:
+    rotate, finish = documented()
+    before, enrolled = secret_data(), status(engine)["agentKey"]
+    try:
+        listed = shell(rotate)
+        assert f"{enrolled['keyId']} Idle" in listed
+        assert secret_data()["previous-token-key"] == before["token-key"] != secret_data()["token-key"]
+        assert secret_data()["tokens.json"] == before["tokens.json"]
+        always("it lives on", lambda: status(engine).get("reason") == "KernelReady", LONG)
+        assert status(engine)["agentKey"] == enrolled
+        with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as gateway:
+            assert gateway.execute(status(engine)["ticketId"], "print(6 * 7)").data["status"] == "Succeed"
+            made = gateway.create().data
+            assert status(made["name"])["agentKey"]["keyId"] != enrolled["keyId"]
+            kubectl.must("delete", "ec", engine, "-n", NAMESPACE, "--timeout=60s")
+        shell(finish)
+        assert set(secret_data()) == set(before)
+        always("the new one lives on", lambda: status(made["name"]).get("reason") == "KernelReady", 30)
+        with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as gateway:
+            assert gateway.execute(made["ticketId"], "print(6 * 7)").data["status"] == "Succeed"
+            assert gateway.terminate(made["ticketId"]).ok
+    finally:
+        # Of a step that failed: the tests that follow want one key.
+        if "previous-token-key" in secret_data():
+            shell(finish)

@@ -1,0 +1,110 @@
+"""Two releases on one cluster: what is of the whole cluster belongs to one of them, and nobody sees the other's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tools.cluster.tools import helm, images, kubeconfig
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.installation import ROOT, Installation, PortForward, engines_of
+from tools.testkit.waiting import NAMESPACE, status, until_state
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+NAME = "second"
+SPACE = "ecm-e2e-second"
+ENGINES = engines_of(SPACE)
+# What the documentation says (docs/security/hardening.md, "Two installations on one cluster").
+LEFT_OUT = ("userRoles.create=false", "engines.python.enabled=false")
+ROLES = [f"linkis-ecm-{role}" for role in ("view", "edit", "admin", "claims")]
+
+
+def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(helm()), *arguments, "-n", SPACE, "--kubeconfig", str(kubeconfig())]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def install(*values: str) -> subprocess.CompletedProcess[str]:
+    repository, _, tag = images()["ecm"].rpartition(":")
+    values = (
+        f"image.repository={repository}", f"image.tag={tag}", f"engineNamespaces[0].name={ENGINES}",
+        # The node has few volumes.
+        "persistence.enabled=false", "archive.persistence.enabled=false", *values,
+    )  # fmt: skip
+    settings = [word for value in values for word in ("--set", value)]
+    chart = str(ROOT / "helm/linkis-ecm")
+    return run_helm("install", NAME, chart, "--create-namespace", "--wait", "--timeout=180s", *settings)
+
+
+@pytest.fixture
+def second(installation: Installation) -> Iterator[str]:
+    """The second release; its token."""
+    try:
+        done = install(*LEFT_OUT)
+        assert done.returncode == 0, done.stderr
+        tokens = json.loads(base64.b64decode(kubectl.get("secret", f"{NAME}-auth", "-n", SPACE)["data"]["tokens.json"]))
+        yield next(iter(tokens))
+    finally:
+        kubectl.run("delete", "ec", "--all", "-n", ENGINES, "--timeout=60s")
+        run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
+        kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
+
+
+@pytest.fixture
+def first_engine(gateway: Gateway) -> Iterator[dict[str, Any]]:
+    made = gateway.create().data
+    yield made
+    gateway.close()
+    gateway.terminate(made["ticketId"])
+
+
+def uids(kind: str, *names: str) -> list[str]:
+    return kubectl.must("get", kind, *names, "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}").split()
+
+
+def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
+    installation: Installation, first_engine: dict[str, Any], gateway: Gateway, second: str
+) -> None:
+    shared = uids("clusterrole", *ROLES), uids("ecp")
+    name = f"two-{uuid.uuid4().hex[:6]}"
+    body = {
+        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
+        "spec": {"engineType": "python", "user": "hadoop"},
+    }  # fmt: skip
+    kubectl.must("create", "-n", ENGINES, "-f", "-", stdin=json.dumps(body))
+    ticket = until_state(name, "Idle", namespace=ENGINES)["ticketId"]
+    with PortForward(SPACE, f"service/{NAME}-gateway", 9102) as port, Gateway("127.0.0.1", port, second) as other:
+        assert other.execute(ticket, "1+1").data["outputs"][0]["text"] == "2"
+        assert not other.execute(first_engine["ticketId"], "1+1").ok
+        assert [one["ticketId"] for one in other.engines().data["engines"]] == [ticket]
+        assert not other.as_user("hadoop", installation.token).engines().ok
+    assert not gateway.execute(ticket, "1+1").ok
+
+    kubectl.must("delete", "ec", name, "-n", ENGINES, "--timeout=60s")
+    done = run_helm("uninstall", NAME, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert (uids("clusterrole", *ROLES), uids("ecp")) == shared
+    gateway.close()  # the gateway ends a connection that was silent for so long
+    assert gateway.execute(first_engine["ticketId"], "1+1").data["outputs"][0]["text"] == "2"
+    assert status(first_engine["name"], NAMESPACE)["engineState"] == "Idle"
+
+
+def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installation: Installation) -> None:
+    before = uids("clusterrole", *ROLES), uids("ecp")
+    try:
+        for values, object_of_the_first in ((LEFT_OUT[:1], "python-3.11"), (LEFT_OUT[1:], "linkis-ecm-view")):
+            done = install(*values)
+            assert done.returncode != 0
+            assert object_of_the_first in done.stderr or "linkis-ecm-" in done.stderr
+            assert "invalid ownership metadata" in done.stderr
+    finally:
+        run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
+        kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
+    assert (uids("clusterrole", *ROLES), uids("ecp")) == before
