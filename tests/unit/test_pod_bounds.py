@@ -9,8 +9,10 @@ import pytest
 
 from linkis_ecm.engine.launch import PodSettings, kernel_name
 from linkis_ecm.engine.podspec import InvalidSpecError, build_pod
+from linkis_ecm.engine.start_problems import eviction_of_events
 from linkis_ecm.engine.verdicts import verdict_of_ended_pod
 from linkis_ecm.engine.view import engine_view, pod_view
+from linkis_ecm.model import reasons
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
 PLUGIN = {
@@ -132,3 +134,13 @@ def test_an_engine_that_filled_its_own_disk_is_told_from_one_that_was_in_the_way
     _, verdict = verdict_of_ended_pod(pod, None, was_ready=True, once=False)
     assert verdict.reason.name == reason
     assert message.strip() in verdict.message
+    # Where the container exited with 0 on SIGTERM, the pod's event alone has the words.
+    if message:
+        by_event = eviction_of_events([{"reason": "Evicted", "note": message}])
+        assert by_event is not None
+        assert by_event.reason.name == reason
+
+
+def test_what_an_engine_did_to_itself_is_no_matter_of_the_nodes() -> None:
+    """OnInfrastructureFailure does not run it again: it would do the same."""
+    assert not {reasons.STORAGE_EXCEEDED, reasons.TOO_MANY_PROCESSES} & reasons.INFRASTRUCTURE
