@@ -17,7 +17,7 @@ from linkis_ecm.engine.launch import AGENT, container_ports
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.engine.podspec import USER_ID
 from linkis_ecm.gateway.settings import OidcSettings, read_settings
-from linkis_ecm.model.engineconn import SECRET_ENV_MAX, Launch
+from linkis_ecm.model.engineconn import Launch
 from tools.cluster.tools import helm
 from tools.render import render
 
@@ -296,33 +296,6 @@ def test_volumes_are_no_more_than_the_policy_asks_for() -> None:
     crd = yaml.safe_load((ROOT / "crds/engineconns.yaml").read_text())
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     assert spec["volumes"]["maxItems"] == 16
-
-
-def test_variables_from_secrets_are_asked_for_by_a_policy_of_their_own() -> None:
-    for mode in ("some namespaces", "every namespace"):
-        policy, binding = (
-            d["spec"] for d in template(*MODES[mode])
-            if d["kind"].startswith("ValidatingAdmissionPolicy") and d["metadata"]["name"].endswith("-env")
-        )  # fmt: skip
-        asked = [one for one in policy["validations"] if "authorizer" in one["expression"]]
-        assert len(asked) == SECRET_ENV_MAX <= 28
-        assert all(one["messageExpression"] and one["message"] for one in asked)
-        assert (policy["failurePolicy"], binding["validationActions"]) == ("Fail", ["Deny"])
-        assert ("matchResources" in binding) is (mode == "some namespaces")
-
-
-def test_engines_have_bounds_of_disk_and_processes_and_user_namespaces_on_request() -> None:
-    def plugin(*arguments: str) -> dict[str, Any]:
-        (found,) = (d["spec"] for d in template(*arguments) if d["kind"] == "EngineConnPlugin")
-        return {name: found[name] for name in ("storage", "maxProcesses", "userNamespaces")}
-
-    assert plugin() == {
-        "storage": {"tmp": "4Gi", "volumes": "8Gi", "request": "0"}, "maxProcesses": 2048, "userNamespaces": False
-    }  # fmt: skip
-    values = ("storage.tmp=1Gi", "maxProcesses=500", "userNamespaces=true")
-    assert plugin(*(word for value in values for word in ("--set", f"engines.python.{value}"))) == {
-        "storage": {"tmp": "1Gi", "volumes": "8Gi", "request": "0"}, "maxProcesses": 500, "userNamespaces": True
-    }  # fmt: skip
 
 
 def policies(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
