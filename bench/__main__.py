@@ -17,6 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from bench.floods import __main__ as floods
 from bench.table import Table
 from tools.cluster import tools
 from tools.testkit import kubectl
@@ -249,6 +250,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["floods"]:
+        sys.exit(floods.main(sys.argv[2:]))
     if "--inside" in sys.argv:
         sys.exit(main())
     tools.up()

@@ -23,10 +23,10 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
 from bench.loopback import HEADERS, agents, engine_id, gateway
-from bench.serving import Server
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from tools.cluster import packages
+from tools.testkit.serving import Server
 
 ENGINES, AT_ONCE = 10, 50
 ROUNDS, CALLS = 6, 100  # one at a time

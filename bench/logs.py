@@ -27,10 +27,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from bench.loopback import HEADERS, agents, engine_id, gateway, name_of
-from bench.serving import serving, until_let_go
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from tools.testkit.gateways import engine_item
+from tools.testkit.serving import serving, until_let_go
 
 GIB = 1 << 30
 MIB = 1 << 20

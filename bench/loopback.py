@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.serving import Server, serving, until_let_go
 from linkis_ecm.gateway.settings import Settings
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness, engine_item
 from tools.testkit.keys import agent_key_of
+from tools.testkit.serving import Server, serving, until_let_go
 from tools.testkit.stores import store_in
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}

@@ -73,7 +73,7 @@ def engine_item(**changes: Any) -> dict[str, Any]:
     return item
 
 
-PLUGIN = {
+PLUGIN: dict[str, Any] = {
     "metadata": {"name": "python-3.11", "resourceVersion": "1"},
     "spec": {
         "engineType": "python",
