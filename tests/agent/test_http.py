@@ -110,6 +110,17 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         assert paths == ["/0", "/1", "/2"]
 
 
+@pytest.mark.parametrize("path", ["/one", "/refuse", "/fail"])
+async def test_head_is_answered_without_a_body_and_the_connection_goes_on(path: str) -> None:
+    """Found by the fuzzer: it ended the connection without an answer, with a traceback in the container's log."""
+    async with served() as (port, _), peer(port) as (reader, writer):
+        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 ")
+        writer.write(b"GET /two HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert json.loads((await answer(reader))[2])["path"] == "/two"
+
+
 async def test_a_chunked_body_is_read() -> None:
     async with served() as (port, _), peer(port) as (reader, writer):
         writer.write(

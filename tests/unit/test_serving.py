@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 
 import pytest
 from aiohttp import ClientSession, web
@@ -103,6 +104,54 @@ async def test_silence_and_half_a_request_are_cut() -> None:
             writer.write(sent)
             assert await is_cut(reader), sent
             writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nToken-Code: a-secret\x01\r\n\r\n",
+        b"a-secret / HTTP/1.1\r\n\r\n",
+        REQUEST + b"a-secret",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\na-secret\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a-secret" * 10_000,
+    ],
+)
+async def test_what_is_no_http_leaves_nothing_of_it_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Found by the fuzzer: a login with one wrong byte stood in the log, and each such request was 30 lines of it."""
+    caplog.set_level(logging.DEBUG)
+    async with serve(app(), 0, host="127.0.0.1") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        await asyncio.wait_for(reader.read(1), PATIENCE)
+        writer.close()
+    assert "a-secret" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_peer_that_leaves_is_no_error_and_a_bug_behind_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    left, seen = asyncio.Event(), asyncio.Event()
+
+    async def fail(request: web.Request) -> web.Response:
+        seen.set()
+        await left.wait()
+        raise RuntimeError("a bug")
+
+    made = app()
+    made.router.add_get("/fail", fail)
+    async with serve(made, 0, host="127.0.0.1") as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
+        await writer.drain()
+        writer.transport.abort()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(seen.wait(), PATIENCE)
+        writer.transport.abort()
+        # The server has seen both go when it has answered.
+        async with ClientSession() as session, session.post(f"http://127.0.0.1:{port}/", data=b"ab") as answer:
+            assert answer.status == 200
+        left.set()
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError]
 
 
 async def test_a_packed_body_stays_packed() -> None:

@@ -1,16 +1,18 @@
-"""Runs an aiohttp application whose refusals of malformed requests repeat nothing of them.
+"""Runs an aiohttp application whose refusals of malformed requests repeat nothing of them, nor does its log.
 
-aiohttp answers what is no HTTP before any handler or middleware runs, as text with the bytes that it could not read.
-Must not know what is served.
+aiohttp answers what is no HTTP before any handler or middleware runs, as text with the bytes that it could not read,
+and logs them with a traceback. Must not know what is served.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 # The body for an HTTP status, and its content type.
@@ -91,6 +93,16 @@ class Handler(RequestHandler):
         finally:
             self.accepted.ended()
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A traceback of our own bugs alone. A peer that leaves, or sends what is no HTTP, is no bug; its bytes may
+        hold a login or a user's code, and it would choose how much is logged."""
+        error = kw.get("exc_info")
+        error = error if isinstance(error, BaseException) else sys.exc_info()[1]
+        if isinstance(error, ConnectionError):
+            self.log_debug("a request that could not be read or answered: %r", error)
+        else:
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -98,9 +110,13 @@ class Handler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, HttpProcessingError):
+            # Its text has the bytes, and aiohttp logs some of its kinds by itself.
+            exc = ConnectionError(type(exc).__name__)
         # For its log line, and its error where an answer has begun.
-        super().handle_error(request, status, exc, message)
-        assert isinstance(self._manager, _Server)  # noqa: S101 - made by it
+        plain = super().handle_error(request, status, exc, message)
+        if not isinstance(self._manager, _Server):
+            return plain  # the connection is lost: nobody reads the answer
         body, content_type = self._manager.error_body(status)
         headers = {
             "Content-Type": content_type,

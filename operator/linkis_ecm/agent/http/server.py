@@ -164,6 +164,8 @@ class _Connection:
         self._on_error = on_error
         self._set_answering = mark
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        # HEAD: h11 takes no body for its answer.
+        self._without_body = False
         # The request for a change that is being answered, "" where there is none.
         self.under_way = ""
 
@@ -177,6 +179,7 @@ class _Connection:
             if not isinstance(event, h11.Request):
                 return
             self._set_answering(True)
+            self._without_body = event.method == b"HEAD"
             if event.method != b"GET":
                 self.under_way = f"{event.method.decode('ascii')} {event.target.decode('ascii', 'replace')[:200]}"
             response = await self._answer(event)
@@ -267,7 +270,8 @@ class _Connection:
         data = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
         async with asyncio.timeout(WRITE_TIMEOUT):
             if response.file is None:
-                data += self._h11.send(h11.Data(data=response.body)) or b"" if response.body else b""
+                if response.body and not self._without_body:
+                    data += self._h11.send(h11.Data(data=response.body)) or b""
                 data += self._h11.send(h11.EndOfMessage()) or b""
                 self._writer.write(data)
                 await self._writer.drain()
