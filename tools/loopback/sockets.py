@@ -36,8 +36,11 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        """What stands behind the first head, in chunks where it came so."""
-        return self.raw.partition(b"\r\n\r\n")[2]
+        """What stands behind the first head, in chunks where it came so. "100 Continue" is no answer yet."""
+        raw = self.raw
+        while raw.startswith(b"HTTP/1.1 100"):
+            raw = raw.partition(b"\r\n\r\n")[2]
+        return raw.partition(b"\r\n\r\n")[2]
 
 
 @asynccontextmanager

@@ -37,12 +37,17 @@ class Sender:
         self.cut = False
 
     async def begin(self) -> None:
-        """Send the head."""
+        """Send the head. A client that has left meanwhile gets nothing more."""
         self._request[HEAD_SENT] = True
-        await self._response.prepare(self._request)
+        try:
+            await self._response.prepare(self._request)
+        except OSError:
+            self.abort("client")
 
     async def write(self, data: bytes | memoryview) -> bool:
         """Send `data`; False where the client is gone or too slow, and the answer was aborted."""
+        if self.cut:
+            return False
         for start in range(0, len(data), PIECE):
             try:
                 async with asyncio.timeout(self._patience):
@@ -62,7 +67,12 @@ class Sender:
     ) -> int:
         """Send exactly `size` bytes of `chunks`, or of `socket`, which is faster; how many were sent. Fewer: the answer
         was aborted, because of either side."""
-        if socket is not None and size >= MIN_BYTES and (sent := await self._transfer(socket, size)) is not None:
+        if (
+            not self.cut
+            and socket is not None
+            and size >= MIN_BYTES
+            and (sent := await self._transfer(socket, size)) is not None
+        ):
             return sent
         sent = 0
         while sent < size:

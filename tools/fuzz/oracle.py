@@ -1,0 +1,145 @@
+"""What must hold of answers and processes while they are fuzzed. Must not send what is under test.
+
+No 5xx but the documented ones, and those as the gateway's Message; no key in any answer, and nothing of engines in an
+answer to somebody without a login; no traceback in a log; no process dies; memory stays under its limit; health is
+answered within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tools.fuzz.findings import Findings
+from tools.loopback.installation import Engine, Installation
+from tools.loopback.sockets import Answer, Target, send
+from tools.loopback.watch import HEALTH, tracebacks
+from tools.testkit.gateways import KEY, TOKEN
+
+MIB = 1 << 20
+# The chart's limits of gateway and operator.
+MEMORY_MAX = 512 * MIB
+HEALTH_MAX = 1.0
+# Of the agent's log: a request that its code failed on (agent/http/server.py).
+AGENT_ERROR = re.compile(r"ERROR.* (?:GET|POST|PUT|[A-Z]+) \S+: \w+(?:Error|Exception)[^\n]*")
+# Who may answer what over 500: the gateway as its OpenAPI document says, as a Message; the operator while it does not
+# lead, or its archive takes nothing; an agent nothing but "not implemented" of HTTP itself.
+ALLOWED = {"gateway": {502, 503, 504}, "operator": {503, 507}, "health": {503}, "agent": {501, 503}}
+
+
+@dataclass
+class Oracle:
+    """Judges one installation."""
+
+    made: Installation
+    findings: Findings
+    engines: list[Engine] = field(default_factory=list)
+    # The highest memory of each process, bytes; the longest wait for health, seconds.
+    peaks: dict[str, int] = field(default_factory=dict)
+    stalls: dict[str, float] = field(default_factory=dict)
+    _read: dict[str, int] = field(default_factory=dict)
+
+    def answer(self, side: str, route: str, sent: bytes, got: Answer, *, login: bool) -> None:
+        """Judge what came back. `login`: whether what was sent has one that counts."""
+        for status in statuses(got.raw):
+            if status >= 500 and status not in ALLOWED[side]:
+                self.findings.add(route, f"HTTP {status}", got.raw[:2000].decode("latin-1"), sent)
+            elif status >= 500 and side == "gateway" and not is_message(got.body):
+                self.findings.add(route, f"HTTP {status} without a Message", got.raw[:2000].decode("latin-1"), sent)
+        secrets = [TOKEN, KEY.decode(), *(engine.key for engine in self.engines)]
+        for word in self._leaked(secrets, sent, got.raw):
+            self.findings.add(route, f"an answer has the secret {word[:4]}…", got.raw[:2000].decode("latin-1"), sent)
+        if not login:
+            names = [text for e in self.engines for text in (e.name, e.uid, e.pod_uid, e.user, e.address)]
+            for word in self._leaked(names, sent, got.raw):
+                self.findings.add(route, f"a stranger's answer has {word}", got.raw[:2000].decode("latin-1"), sent)
+
+    @staticmethod
+    def _leaked(words: Iterable[str], sent: bytes, raw: bytes) -> list[str]:
+        """Those of `words` that came back and were not sent."""
+        return [word for word in words if word.encode() in raw and word.encode() not in sent]
+
+    async def watch(self) -> None:
+        """Look at processes, logs and health until cancelled. Raises RuntimeError where a process has ended."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._processes())
+            group.create_task(self._health("gateway", Target("127.0.0.1", self.made.gateway.port)))
+            group.create_task(self._health("operator", Target("127.0.0.1", self.made.health_port)))
+
+    async def _processes(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(1.0)
+
+    def look(self) -> None:
+        """One look at processes and logs."""
+        for part in self.made.parts.values():
+            if not part.alive():
+                log = part.log.read_text(errors="replace")
+                self.findings.add(part.name, f"the process ended with {part.process.returncode}", log[-5000:])
+                raise RuntimeError(f"{part.name} has ended: {log[-500:]}")
+            peak = part.memory("VmHWM")
+            self.peaks[part.name] = max(peak, self.peaks.get(part.name, 0))
+            if peak > MEMORY_MAX:
+                self.findings.add(part.name, "memory over its limit", f"{peak / MIB:.0f} MiB")
+                part.forget_peak()
+            found, self._read[part.name] = tracebacks(part.log, self._read.get(part.name, 0))
+            for one in found:
+                self.findings.add(part.name, traceback_kind(one), one)
+        for folder in self.made.folder.glob("pod-*"):
+            self._agent(folder.name, folder / "container.err", folder / "logs" / "stdout")
+
+    def _agent(self, name: str, *logs: os.PathLike[str]) -> None:
+        for path in logs:
+            key = os.fspath(path)
+            with suppress(OSError), open(path, "rb") as log:
+                log.seek(self._read.get(key, 0))
+                text = log.read(4 * MIB)
+                self._read[key] = self._read.get(key, 0) + len(text)
+                words = text.decode(errors="replace")
+                if key.endswith("container.err") and "Traceback" in words:
+                    self.findings.add("agent", traceback_kind(words), words[-5000:])
+                for match in AGENT_ERROR.findall(words):
+                    self.findings.add("agent", match.partition("ERROR")[2][:200], match)
+
+    async def _health(self, name: str, target: Target) -> None:
+        while True:
+            began = time.perf_counter()
+            status = 0
+            with suppress(OSError, TimeoutError):
+                status = (await send(target, HEALTH, seconds=20)).status
+            took = time.perf_counter() - began
+            self.stalls[name] = max(took, self.stalls.get(name, 0.0))
+            if status != 200 or took > HEALTH_MAX:
+                load = " ".join(f"{one:.0f}" for one in os.getloadavg())
+                words = f"/healthz answered {status} after {took:.2f} s (load {load})"
+                self.findings.add(name, "/healthz late" if status == 200 else f"/healthz {status}", words)
+            await asyncio.sleep(0.3)
+
+
+def statuses(raw: bytes) -> list[int]:
+    """The statuses of the first answers in what came: an attacker may have sent several requests."""
+    return [int(found) for found in re.findall(rb"(?:^|\r\n\r\n|\})HTTP/1\.[01] (\d{3}) ", raw[: 256 << 10])]
+
+
+def is_message(body: bytes) -> bool:
+    """Whether it is the gateway's Message; a body that was cut here counts where it begins like one."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body.startswith(b'{"method":')
+    return isinstance(content, dict) and {"method", "status", "message", "data"} <= content.keys()
+
+
+def traceback_kind(text: str) -> str:
+    """A traceback in a line: where it was raised, and what."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    frames = re.findall(r'File "[^"]*/((?:linkis_ecm|aiohttp|asyncio|h11)[^"]*)", line (\d+), in (\S+)', text)
+    where = f"{frames[-1][0]} in {frames[-1][2]}" if frames else "?"
+    return f"traceback at {where}: {lines[-1][:200] if lines else ''}"
