@@ -30,6 +30,8 @@ USER_MAX = 1.0
 SECONDS = 15.0
 # After this silence the operator asks an agent itself (controller/operator.py).
 SILENT_SECONDS = 31.0
+# For an attacker's process to start and to end.
+ATTACKER_SECONDS = 60.0
 WIDTHS = (18, 50, 8, 8, 8, 9, 9, 13, 7)
 HEADS = ("flood", "what", "gateway", "operator", "agent", "stall g", "stall o", "user p50/max", "failed")
 
@@ -96,7 +98,11 @@ async def run_flood(made: Installation, flood: Flood, victim: Engine, own: Engin
             sys.executable, "-m", "bench.floods.attacker", flood.name, told,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), seconds + 60)
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), seconds + ATTACKER_SECONDS)
+        except TimeoutError:
+            process.kill()
+            raise RuntimeError(f"{flood.name} did not end within {seconds + ATTACKER_SECONDS:g} s") from None
     if process.returncode:
         raise RuntimeError(f"{flood.name} could not be run: {err.decode()[-2000:]}")
     found = [one for part in made.parts.values() for one in tracebacks(part.log, logs[part.name])[0]]

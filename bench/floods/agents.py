@@ -21,6 +21,7 @@ async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(piece)
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 async def packed(asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -49,6 +50,7 @@ async def headers(asked: Asked, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(line)
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 async def drip(asked: Asked, writer: asyncio.StreamWriter) -> None:

@@ -89,8 +89,8 @@ async def hold(context: Context, target: Target, count: int, data: bytes, *, at_
     async def one() -> None:
         while True:
             try:
-                async with opening:
-                    reader, writer = await asyncio.wait_for(_open(target), 5)
+                async with opening, asyncio.timeout(5):
+                    reader, writer = await _open(target)
             except (OSError, TimeoutError):
                 context.count("no connection")
                 await asyncio.sleep(0.2)
@@ -207,8 +207,12 @@ def context_of(text: str) -> Context:
 
 
 async def run(attack: Attack, context: Context) -> None:
-    """The attack, for its time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(context.seconds):
-            await attack(context)
-            await asyncio.sleep(context.seconds)
+    """The attack, for its time. Raises what it raises; what it has open stays open."""
+    done, _ = await asyncio.wait({asyncio.create_task(_forever(attack, context))}, timeout=context.seconds)
+    for task in done:
+        task.result()
+
+
+async def _forever(attack: Attack, context: Context) -> None:
+    await attack(context)
+    await asyncio.sleep(context.seconds)

@@ -60,7 +60,8 @@ async def kept_reports(context: Context) -> None:
                     while True:
                         writer.write(b"".join(report(engine, state) for state in ("Idle", "Busy") * 50))
                         await writer.drain()
-                        piece = await asyncio.wait_for(reader.read(1 << 20), 5)
+                        async with asyncio.timeout(5):
+                            piece = await reader.read(1 << 20)
                         if not piece:
                             break
                         context.came["answers"] += piece.count(b"HTTP/1.1 ")
@@ -138,7 +139,8 @@ async def uploads(context: Context) -> None:
                         await writer.drain()
                         context.came["MiB"] += not slow
                         await asyncio.sleep(1.0 if slow else 0.02)
-                    answer = await asyncio.wait_for(reader.readline(), 5)
+                    async with asyncio.timeout(5):
+                        answer = await reader.readline()
                     context.count(answer[9:12].decode() or "cut")
             except (OSError, TimeoutError):
                 context.count("cut")

@@ -134,6 +134,7 @@ async def open_pages(context: Context) -> None:
                         writer.write(data)
                         async with asyncio.timeout(5):
                             await writer.drain()
+                        await asyncio.sleep(0)  # drain alone gives nobody else a turn while the bytes are taken
             except (OSError, TimeoutError):
                 context.count("cut")
                 await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +119,37 @@ async def test_head_is_answered_without_a_body_and_the_connection_goes_on(path: 
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 ")
         writer.write(b"GET /two HTTP/1.1\r\nHost: x\r\n\r\n")
         assert json.loads((await answer(reader))[2])["path"] == "/two"
+
+
+async def test_silent_strangers_give_their_places_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding S10: 300 silent connections from another pod kept the gateway out of an engine."""
+
+    async def known_path(request: Request) -> Response:
+        if request.path == "/known":
+            request.set_known()
+        return await echo(request)
+
+    async def ask(one: Peer, path: bytes) -> bool:
+        one[1].write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        return (await answer(one[0]))[0] == 200
+
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 8)
+    async with served(known_path) as (port, _), AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(peer(port))
+        assert await ask(gateway, b"/known")
+        silent = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(30)]
+        for reader, _ in silent[:23]:
+            assert await closed(reader), "the oldest gave its place up"
+        probe = await stack.enter_async_context(peer(port))
+        assert await ask(probe, b"/healthz"), "by another address, which has shown nothing"
+        assert await closed(silent[23][0])
+        assert await ask(gateway, b"/one"), "whoever is known keeps the place"
+        for _ in range(7):
+            assert await ask(await stack.enter_async_context(peer(port)), b"/known")
+        refused, _ = await stack.enter_async_context(peer(port))
+        assert await closed(refused), "there is nobody's place to give away"
+        for _, writer in silent:
+            writer.transport.abort()
 
 
 async def test_a_chunked_body_is_read() -> None:

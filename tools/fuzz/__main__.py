@@ -221,7 +221,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ecm-fuzz-") as name, installation(Path(name)) as made:
         print(f"seed {given.seed}, findings go to {out}", flush=True)
-        os.nice(10)  # callers are other machines: they take no processor time from what they call
+        os.nice(5)  # callers are other machines: they take no processor time from what they call
         count = asyncio.run(run(made, given.minutes * 60, given.seed, Findings(out, given.seed)))
         for part in made.parts.values():
             (out / f"{part.name}.log").write_bytes(part.log.read_bytes()[-(8 << 20) :])

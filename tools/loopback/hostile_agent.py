@@ -15,6 +15,8 @@ from urllib.parse import parse_qs
 from linkis_ecm.agent.formats.proof import proof
 from tools.loopback.installation import Engine
 
+# What ends a connection: its peer, or the end of the agent.
+GONE = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError)
 # Seconds for a request to come whole.
 REQUEST_SECONDS = 30.0
 
@@ -43,7 +45,7 @@ async def hostile_agent(engine: Engine, behaviour: Behaviour) -> AsyncIterator[N
         assert task is not None
         open_connections.add(task)
         try:
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            with contextlib.suppress(*GONE):
                 while True:
                     asked = await _read(reader)
                     if asked.path == "/v1/identity":

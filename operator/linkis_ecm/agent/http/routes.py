@@ -50,6 +50,7 @@ class Api:
                 "the bearer token is not this engine's: send it as Authorization: Bearer <token>",
                 ((b"www-authenticate", b"Bearer"),),
             )
+        request.set_known()
         match request.path.split("/")[1:]:
             case ["v1", "status"]:
                 only("GET", request)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Request:
     query: dict[str, str]
     headers: dict[bytes, bytes]
     read_body: Callable[[], Awaitable[bytes]]
+    # To be called once the caller has shown who it is: its connection keeps its place from then on.
+    set_known: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class Server:
         self._on_error = on_error
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        # Those on which nobody has shown who calls, with the address of each; the oldest first.
+        self._strangers: dict[asyncio.Task[None], str] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._no_answers = asyncio.Event()
         self._no_answers.set()
@@ -118,17 +123,22 @@ class Server:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
+        if task is None or not self._make_room():
             writer.transport.abort()
             return
         self._connections.add(task)
+        # None where the other side is gone already.
+        self._strangers[task] = str((writer.get_extra_info("peername") or ("",))[0])
         # drain() then waits until the system has every byte, so what was answered survives the close.
         writer.transport.set_write_buffer_limits(high=0)
-        connection = _Connection(self._handler, reader, writer, self._on_error, self._set_answering)
+        connection = _Connection(
+            self._handler, reader, writer, self._on_error, self._set_answering,
+            set_known=lambda: self._set_known(task),
+        )  # fmt: skip
         try:
             await connection.serve()
         except asyncio.CancelledError:
-            pass  # the server stops
+            pass  # the server stops, or needs the place
         except (OSError, TimeoutError) as error:
             # The peer is gone or too slow. Who only reads may leave; who asked for something wonders what became of it.
             if connection.under_way:
@@ -136,7 +146,25 @@ class Server:
         finally:
             self._set_answering(False)
             self._connections.discard(task)
+            self._strangers.pop(task, None)
             writer.transport.abort()
+
+    def _set_known(self, task: asyncio.Task[None]) -> None:
+        self._strangers.pop(task, None)
+
+    def _make_room(self) -> bool:
+        """Whether one more connection may come. Where all places are taken, a stranger's is given away: the oldest of
+        the address that has most of them, so that other pods' silent connections keep neither gateway nor kubelet
+        out."""
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        if not self._strangers:
+            return False
+        ((most, _),) = Counter(self._strangers.values()).most_common(1)
+        oldest = next(task for task, peer in self._strangers.items() if peer == most)
+        del self._strangers[oldest]
+        oldest.cancel()
+        return True
 
     def _set_answering(self, answering: bool) -> bool:
         """Note whether this connection owes an answer; False where no further request is to be read."""
@@ -157,7 +185,10 @@ class _Connection:
         writer: asyncio.StreamWriter,
         on_error: Callable[[str], None],
         mark: Callable[[bool], bool],
+        *,
+        set_known: Callable[[], None],
     ) -> None:
+        self._set_known = set_known
         self._handler = handler
         self._reader = reader
         self._writer = writer
@@ -223,6 +254,7 @@ class _Connection:
             query=dict(parse_qsl(query, keep_blank_values=True)),
             headers=dict(event.headers),
             read_body=lambda: self._read_body(dict(event.headers).get(b"content-length", b"0")),
+            set_known=self._set_known,
         )
         try:
             return await self._handler(request)
