@@ -198,7 +198,7 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_is_sent() -> 
 async def test_a_body_that_is_still_sent_after_an_early_answer_is_read_to_its_end(pause: float, lasts: float) -> None:
     reader = asyncio.StreamReader()
     writer: Any = SimpleNamespace(write_eof=lambda: None)
-    connection = http_server._Connection(echo, reader, writer, lambda _: None, lambda _: True)
+    connection = http_server._Connection(echo, reader, writer, lambda _: None, lambda _: True, set_known=lambda: None)
 
     async def send() -> None:
         for _ in range(10):
