@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs sbom signing-key sign verify clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs bench-floods fuzz sbom signing-key sign verify clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,14 @@ bench-jeg: $(SETUP) ## Jupyter Enterprise Gateway beside ours: first result, col
 
 bench-logs: $(SETUP) ## The benchmark of logs on loopback: no cluster, 4 GiB of disk for a minute
 	$(PY) -m bench.logs
+
+bench-floods: $(SETUP) ## Attacks on real processes on loopback: memory, stalls, and what a user sees (15 minutes)
+	$(PY) -m bench floods
+
+MINUTES ?= 60
+SEED ?= 0
+fuzz: $(SETUP) ## Fuzzes every port of real processes on loopback for MINUTES, from SEED
+	$(PY) -m tools.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 sbom: $(SETUP) ## Both images in out/images, with lists of their contents (SPDX, CycloneDX) and provenance
 	$(PY) -m tools.supply sbom
