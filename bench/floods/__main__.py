@@ -115,12 +115,17 @@ async def run_flood(made: Installation, flood: Flood, victim: Engine, own: Engin
     return Result(flood, seen, json.loads(out)["came"], tuple(found), gateway.name)
 
 
-async def run_floods(made: Installation, floods: Sequence[Flood], seconds: float) -> list[Result]:
-    """All of them, each on healthy processes; prints as it goes."""
-    results = []
+async def run_floods(made: Installation, floods: Sequence[Flood], seconds: float) -> tuple[list[Result], int]:
+    """All of them, each on healthy processes, and how many could not be run; prints as it goes."""
+    results, not_run = [], 0
     for flood in floods:
         victim, own = made.ready("real-1", "alice"), made.ready("real-2", "mallory")
-        result = await run_flood(made, flood, victim, own, seconds)
+        try:
+            result = await run_flood(made, flood, victim, own, seconds)
+        except RuntimeError as error:
+            not_run += 1
+            print(f"{flood.name:<{WIDTHS[0]}} NOT RUN: {error}", flush=True)
+            continue
         results.append(result)
         print(line(result.cells), flush=True)
         print(f"{'':<{WIDTHS[0]}} came: {json.dumps(result.came)}", flush=True)
@@ -130,7 +135,7 @@ async def run_floods(made: Installation, floods: Sequence[Flood], seconds: float
             if not part.alive():
                 raise RuntimeError(f"{part.name} ended by {flood.name}: {part.log.read_text()[-2000:]}")
         await settle(made)
-    return results
+    return results, not_run
 
 
 async def settle(made: Installation) -> None:
@@ -169,9 +174,9 @@ def main(arguments: Sequence[str]) -> int:
         began = time.monotonic()
         with installation(folder, tls=any(flood.aim == "tls" for flood in floods)) as made:
             print(line(HEADS), flush=True)
-            results = asyncio.run(run_floods(made, floods, given.seconds))
+            results, not_run = asyncio.run(run_floods(made, floods, given.seconds))
     print(f"\n{markdown(results)}\n\n{len(results)} floods in {time.monotonic() - began:.0f} s", flush=True)
-    return int(any(result.broken for result in results))
+    return int(not_run > 0 or any(result.broken for result in results))
 
 
 if __name__ == "__main__":

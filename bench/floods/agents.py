@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 
 from bench.floods.attack import Context, Flood, call, engine_id, hold, repeat
 from tools.loopback.hostile_agent import Asked, Behaviour, hostile_agent, json_answer
@@ -25,10 +26,14 @@ async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 async def packed(asked: Asked, writer: asyncio.StreamWriter) -> None:
-    """64 MiB of JSON in 64 KB."""
-    body = gzip.compress(b'{"a":"' + b"x" * (64 * MIB) + b'"}', 1)
-    writer.write(json_answer(body, headers="Content-Encoding: gzip\r\n"))
+    """64 MiB of JSON in some 300 KB."""
+    writer.write(json_answer(_packed_body(), headers="Content-Encoding: gzip\r\n"))
     await writer.drain()
+
+
+@cache
+def _packed_body() -> bytes:
+    return gzip.compress(b'{"a":"' + b"x" * (64 * MIB) + b'"}', 1)
 
 
 async def long_lines(asked: Asked, writer: asyncio.StreamWriter) -> None:

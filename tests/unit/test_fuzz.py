@@ -11,7 +11,7 @@ import pytest
 
 from tools.fuzz import mutate
 from tools.fuzz.findings import Findings
-from tools.fuzz.oracle import Oracle, is_message, statuses, traceback_kind
+from tools.fuzz.oracle import Oracle, answers, is_message, traceback_kind
 from tools.loopback.installation import Engine
 from tools.loopback.sockets import Answer, is_whole, request, status_of
 from tools.loopback.watch import tracebacks
@@ -93,7 +93,8 @@ def test_a_finding_is_kept_once_with_its_input_or_with_what_was_sent_before(find
 
 
 def test_answers_are_read() -> None:
-    assert statuses(answer(200).raw + answer(500).raw) == [200, 500]
+    assert [status for status, _ in answers(answer(200).raw + answer(500).raw)] == [200, 500]
+    assert all(is_message(body) for _, body in answers(answer(200).raw + answer(500).raw))
     assert status_of(b"HTTP/1.1 204 No Content\r\n") == 204
     assert status_of(b"garbage") == 0
     assert is_whole(answer(200).raw)

@@ -8,7 +8,6 @@ answered within a second.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
@@ -48,10 +47,10 @@ class Oracle:
 
     def answer(self, side: str, route: str, sent: bytes, got: Answer, *, login: bool) -> None:
         """Judge what came back. `login`: whether what was sent has one that counts."""
-        for status in statuses(got.raw):
+        for status, body in answers(got.raw):
             if status >= 500 and status not in ALLOWED[side]:
                 self.findings.add(route, f"HTTP {status}", got.raw[:2000].decode("latin-1"), sent)
-            elif status >= 500 and side == "gateway" and not is_message(got.body):
+            elif status >= 500 and side == "gateway" and not is_message(body):
                 self.findings.add(route, f"HTTP {status} without a Message", got.raw[:2000].decode("latin-1"), sent)
         secrets = [TOKEN, KEY.decode(), *(engine.key for engine in self.engines)]
         for word in self._leaked(secrets, sent, got.raw):
@@ -133,18 +132,16 @@ class Oracle:
             await asyncio.sleep(0.3)
 
 
-def statuses(raw: bytes) -> list[int]:
-    """The statuses of the first answers in what came: an attacker may have sent several requests."""
-    return [int(found) for found in re.findall(rb"(?:^|\r\n\r\n|\})HTTP/1\.[01] (\d{3}) ", raw[: 256 << 10])]
+def answers(raw: bytes) -> list[tuple[int, bytes]]:
+    """Status and what follows the head, of the first answers in what came: several requests may have been sent."""
+    raw = raw[: 256 << 10]
+    found = re.finditer(rb"(?:^|\r\n\r\n|\})HTTP/1\.[01] (\d{3}) ", raw)
+    return [(int(match[1]), raw[match.end() :].partition(b"\r\n\r\n")[2]) for match in found]
 
 
 def is_message(body: bytes) -> bool:
-    """Whether it is the gateway's Message; a body that was cut here counts where it begins like one."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return body.startswith(b'{"method":')
-    return isinstance(content, dict) and {"method", "status", "message", "data"} <= content.keys()
+    """Whether the gateway's Message begins so: what follows may be cut, or another answer."""
+    return body.startswith(b'{"method":') and b'"status":' in body and b'"message":' in body
 
 
 def traceback_kind(text: str) -> str:

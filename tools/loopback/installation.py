@@ -266,6 +266,8 @@ def installation(
     folder: Path, *, tls: bool = False, gateway: Mapping[str, str] | None = None
 ) -> Iterator[Installation]:
     """A whole one in `folder`; with a second gateway that speaks TLS if `tls`. `gateway`: more of its environment."""
+    # So that the processes started here end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Nobody else's on this machine: addresses of agents are fixed, and so is their port.
     network = f"127.{random.SystemRandom().randint(16, 250)}.{random.SystemRandom().randint(1, 250)}"
     (folder / "key").write_bytes(KEY)
