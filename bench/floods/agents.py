@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache
 
-from bench.floods.attack import Context, Flood, call, engine_id, hold, repeat
+from bench.floods.attack import Context, Flood, call, deaf, engine_id, repeat
 from tools.loopback.hostile_agent import Asked, Behaviour, hostile_agent, json_answer
 
 MIB = 1 << 20
@@ -125,7 +125,7 @@ async def followers_of_long_lines(context: Context) -> None:
         async with asyncio.TaskGroup() as group:
             for engine in context.hostile:
                 head = call("taskEvents", query=f"?engineId={engine_id(engine)}&taskId=t")
-                group.create_task(hold(context, context.at_gateway, 45 // len(context.hostile), head, at_once=45))
+                group.create_task(deaf(context, context.at_gateway, head, 45 // len(context.hostile)))
 
 
 FLOODS = (

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import ssl
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,12 @@ class Context:
     own: Engine
     hostile: list[Engine]
     came: Counter[str] = field(default_factory=Counter)
+    # When the time of the attack began, by the monotonic clock: later, where it has to prepare something.
+    since: float = field(default_factory=time.monotonic)
+
+    def begins(self) -> None:
+        """What had to be prepared is there."""
+        self.since = time.monotonic()
 
     def target(self, port: int, source: int = SOURCES[0], *, trust: ssl.SSLContext | None = None) -> Target:
         """That port, from one of the attacker's addresses."""
@@ -107,6 +114,26 @@ async def hold(context: Context, target: Target, count: int, data: bytes, *, at_
                 writer.transport.abort()
             context.count("cut")
             await asyncio.sleep(0.2)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(one())
+
+
+async def deaf(context: Context, target: Target, data: bytes, count: int) -> None:
+    """`count` connections that send `data`, read the answer's first line, and then nothing more."""
+
+    async def one() -> None:
+        while True:
+            try:
+                async with connection(target) as (reader, writer):
+                    writer.write(data)
+                    context.count("asked")
+                    context.count((await reader.read(12))[9:].decode("latin-1") or "cut")
+                    await asyncio.sleep(context.seconds)
+            except (OSError, TimeoutError):
+                context.count("no connection")
+                await asyncio.sleep(0.2)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
@@ -208,8 +235,10 @@ def context_of(text: str) -> Context:
 
 async def run(attack: Attack, context: Context) -> None:
     """The attack, for its time. Raises what it raises; what it has open stays open."""
-    done, _ = await asyncio.wait({asyncio.create_task(_forever(attack, context))}, timeout=context.seconds)
-    for task in done:
+    task = asyncio.create_task(_forever(attack, context))
+    while (left := context.since + context.seconds - time.monotonic()) > 0 and not task.done():
+        await asyncio.wait({task}, timeout=left)
+    if task.done():
         task.result()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.floods.attack import JSON, LOGIN, Context, Flood, call, engine_id, hold, repeat
+from bench.floods.attack import JSON, LOGIN, Context, Flood, call, deaf, engine_id, hold, repeat
 from linkis_ecm.api.paths import BASE
 from tools.loopback.sockets import connection, request, send
 
@@ -105,6 +105,8 @@ async def run_code(context: Context, code: str) -> str:
     answer = await send(context.at_gateway, call("executeCode", body), seconds=60)
     # The outputs may be longer than what is read here.
     _, _, rest = answer.body.partition(b'"taskId":"')
+    context.count(f"code ran: {answer.status}")
+    context.begins()
     return rest.partition(b'"')[0].decode()
 
 
@@ -112,7 +114,7 @@ async def followers(context: Context) -> None:
     """48 who follow the same long events, and read nothing (S6)."""
     task = await run_code(context, LONG_OUTPUT)
     query = "?" + urlencode({"engineId": engine_id(context.own), "taskId": task})
-    await hold(context, context.at_gateway, 48, call("taskEvents", query=query), at_once=48)
+    await deaf(context, context.at_gateway, call("taskEvents", query=query), 48)
 
 
 async def slow_results(context: Context) -> None:
@@ -120,7 +122,7 @@ async def slow_results(context: Context) -> None:
     task = await run_code(context, LONG_OUTPUT)
     query = urlencode({"engineId": engine_id(context.own), "taskId": task})
     head = request("GET", f"{BASE}/getTaskResult?{query}", headers=LOGIN)
-    await _deaf(context, head, 95)
+    await deaf(context, context.at_gateway, head, 95)
 
 
 async def sparse_logs(context: Context) -> None:
@@ -156,24 +158,8 @@ async def deaf_downloads(context: Context) -> None:
         "emInstance": "ecm-gateway.linkis:9102", "instance": own.instance, "logDirSuffix": own.log_dir,
         "logType": "stdout",
     }  # fmt: skip
-    await _deaf(context, request("GET", f"{BASE}/downloadEngineLog?{urlencode(query)}", headers=LOGIN), 95)
-
-
-async def _deaf(context: Context, data: bytes, count: int) -> None:
-    async def one() -> None:
-        while True:
-            try:
-                async with connection(context.at_gateway) as (_, writer):
-                    writer.write(data)
-                    context.count("asked")
-                    await asyncio.sleep(context.seconds)
-            except (OSError, TimeoutError):
-                context.count("no connection")
-                await asyncio.sleep(0.2)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(count):
-            group.create_task(one())
+    head = request("GET", f"{BASE}/downloadEngineLog?{urlencode(query)}", headers=LOGIN)
+    await deaf(context, context.at_gateway, head, 95)
 
 
 FLOODS = (

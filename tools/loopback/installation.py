@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -30,7 +31,6 @@ from tools.loopback.cluster import NAMESPACE, host_of
 from tools.testkit.fakes.apiserver import write_kubeconfig
 from tools.testkit.gateways import EM, KEY, PLUGIN, TOKEN
 from tools.testkit.keys import NONCE
-from tools.testkit.ports import reserved
 from tools.testkit.serving import serving
 
 PATIENCE = 60.0
@@ -257,7 +257,9 @@ def http_status(port: int, path: str, *, trust: ssl.SSLContext | None = None, ho
         connection.close()
 
 
-def _answers(port: int, trust: ssl.SSLContext | None) -> bool:
+def _answers(part: Part, port: int, trust: ssl.SSLContext | None) -> bool:
+    if not part.alive():
+        raise RuntimeError(f"{part.name} has ended: {part.log.read_text()[-2000:]}")
     return http_status(port, "/readyz", trust=trust) == 200
 
 
@@ -273,7 +275,7 @@ def installation(
     (folder / "key").write_bytes(KEY)
     (folder / "tokens.json").write_text(json.dumps({TOKEN: {"users": ["*"]}}))
     with ExitStack() as stack:
-        held = {name: stack.enter_context(reserved()) for name in ("gateway", "report", "health", "issuer", "tls")}
+        held = {name: stack.enter_context(_reserved()) for name in ("gateway", "report", "health", "issuer", "tls")}
         ports = {name: one.getsockname()[1] for name, one in held.items()}
         held["issuer"].close()
         told = json.dumps({"folder": str(folder), "network": network})
@@ -291,7 +293,7 @@ def installation(
             "ECM_HEALTH_PORT": str(ports["health"]), "ECM_POD_NAME": "one",
         }  # fmt: skip
         _start(made, stack, "operator", "operator", ports["report"], common | operator)
-        until("the operator is ready", lambda: http_status(ports["health"], "/readyz") == 200)
+        until("the operator is ready", partial(_answers, made.operator, ports["health"], None))
         issuer = f"http://127.0.0.1:{ports['issuer']}"
         serves = {
             "ECM_GATEWAY_HOST": "127.0.0.1", "ECM_NAMESPACE": NAMESPACE, "ECM_ADMINS": "root",
@@ -310,8 +312,23 @@ def installation(
         for part in made.parts.values():
             if part.name != "operator":
                 trust = made.trust if part.name == "tls" else None
-                until(f"{part.name} is ready", partial(_answers, part.port, trust))
+                until(f"{part.name} is ready", partial(_answers, part, part.port, trust))
         yield made
+
+
+def _reserved() -> socket.socket:
+    """As tools.testkit.ports.reserved, below the ports that the system gives to connections: the many connections from
+    addresses of their own (tools.loopback.sockets) hold those for every address."""
+    choice = random.SystemRandom()
+    while True:
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind(("127.0.0.1", choice.randint(20_000, 32_000)))
+        except OSError:
+            held.close()
+            continue
+        return held
 
 
 def _start(
