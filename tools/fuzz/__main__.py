@@ -25,7 +25,7 @@ from pathlib import Path
 from tools.fuzz import agents, corpus
 from tools.fuzz.corpus import Seed
 from tools.fuzz.findings import Findings
-from tools.fuzz.oracle import MIB, Oracle
+from tools.fuzz.oracle import MIB, Oracle, ProcessEndedError
 from tools.fuzz.ports import Port, fuzz
 from tools.loopback.hostile_agent import hostile_agent
 from tools.loopback.installation import Engine, Installation, installation
@@ -84,13 +84,13 @@ async def run(made: Installation, seconds: float, seed: int, findings: Findings)
                 group.create_task(hostile_reports(engines, oracle, random.Random(rng.getrandbits(64))))
                 for port in ports.values():
                     group.create_task(fuzz(port, oracle, random.Random(rng.getrandbits(64))))
-    except* RuntimeError as group_error:
-        print(f"ended early: {group_error.exceptions[0]}", flush=True)
+    except* ProcessEndedError as ended:
+        print(f"ended early: {ended.exceptions}", flush=True)
     out, err = await schema.communicate()
     told = json.loads(out.splitlines()[-1]) if out.strip() else {"failed": err.decode()[-2000:]}
     if schema.returncode:
         findings.add("schema", "the process failed", err.decode()[-3000:], b"")
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(ProcessEndedError):
         oracle.look()
         await main_job(made, engines, findings)
     for name, port in ports.items():
@@ -164,8 +164,9 @@ async def keep_engines(engines: Engines, oracle: Oracle, rng: random.Random, ask
                 await asyncio.sleep(MEND_SECONDS)
                 try:
                     changed = await asyncio.to_thread(engines.look)
-                except TimeoutError as error:
-                    oracle.findings.add("engines", "an engine cannot be had", str(error))
+                except (TimeoutError, RuntimeError, OSError, KeyError) as error:
+                    # It was ended while it was looked at; at the end of the run one must be had.
+                    print(f"an engine could not be had and is made again: {error!r}", flush=True)
             oracle.engines[:] = [*engines.real, *engines.hostile]
 
 

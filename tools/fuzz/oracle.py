@@ -32,6 +32,10 @@ AGENT_ERROR = re.compile(r"ERROR.* (?:GET|POST|PUT|[A-Z]+) \S+: \w+(?:Error|Exce
 ALLOWED = {"gateway": {502, 503, 504}, "operator": {503, 507}, "health": {503}, "agent": {501, 503}}
 
 
+class ProcessEndedError(Exception):
+    """A process of the installation is gone: nothing more can be fuzzed."""
+
+
 @dataclass
 class Oracle:
     """Judges one installation."""
@@ -66,7 +70,7 @@ class Oracle:
         return [word for word in words if word.encode() in raw and word.encode() not in sent]
 
     async def watch(self) -> None:
-        """Look at processes, logs and health until cancelled. Raises RuntimeError where a process has ended."""
+        """Look at processes, logs and health until cancelled. Raises ProcessEndedError."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._processes())
             group.create_task(self._own_lag())
@@ -84,7 +88,7 @@ class Oracle:
             if not part.alive():
                 log = part.log.read_text(errors="replace")
                 self.findings.add(part.name, f"the process ended with {part.process.returncode}", log[-5000:])
-                raise RuntimeError(f"{part.name} has ended: {log[-500:]}")
+                raise ProcessEndedError(f"{part.name} has ended: {log[-500:]}")
             peak = part.memory("VmHWM")
             self.peaks[part.name] = max(peak, self.peaks.get(part.name, 0))
             if peak > MEMORY_MAX:
