@@ -105,7 +105,8 @@ async def run_flood(made: Installation, flood: Flood, victim: Engine, own: Engin
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
-            out, err = await asyncio.wait_for(process.communicate(), seconds + ATTACKER_SECONDS)
+            async with asyncio.timeout(seconds + ATTACKER_SECONDS):
+                out, err = await process.communicate()
         except TimeoutError:
             process.kill()
             raise RuntimeError(f"{flood.name} did not end within {seconds + ATTACKER_SECONDS:g} s") from None
