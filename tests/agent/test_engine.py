@@ -27,6 +27,7 @@ class Scripted:
     """A kernel whose code goes on until `end`, or an interrupt that it does not ignore."""
 
     capabilities = Capabilities("python", ("python",), tables=False, progress=False)
+    process_id = 0
 
     def __init__(self) -> None:
         self.deaf = False
@@ -97,7 +98,9 @@ class Run:
         self.kernel = Scripted()
         self.loop = asyncio.get_running_loop()
         self.begun = self.loop.time()
-        logs: Any = SimpleNamespace(directory=str(folder), event=lambda *_: None, last_stderr_lines=lambda _: [])
+        logs: Any = SimpleNamespace(
+            directory=str(folder), event=lambda *_: None, stderr_bytes=0, last_stderr_lines=lambda *_: []
+        )
         kernel: Any = self.kernel
         self.processes = 0
         self.killed: list[tuple[int, int]] = []

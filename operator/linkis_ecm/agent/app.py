@@ -15,9 +15,10 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from linkis_ecm.agent.engine import STOPPED_BY_SIGNAL, Engine
+from linkis_ecm.agent.engine import IDLE, STOPPED_BY_SIGNAL, Engine
 from linkis_ecm.agent.executors.registry import connect
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.formats.names import JOB_RESULT
@@ -72,11 +73,12 @@ class _Agent:
         self._timings = timings
         self._sequence = 0
         self._engine: Engine | None = None
+        self._report_change: Callable[[], None] = lambda: None
 
     async def run(self, spawned: SpawnedKernel, early_signals: list[int]) -> int:
         settings, logs = self._settings, self._logs
         loop = asyncio.get_running_loop()
-        executor = connect(os.environ, spawned, logs.write)
+        executor = connect(os.environ, spawned, self._printed)
         identity = Identity(
             key=settings.key,
             pod_uid=settings.pod_uid,
@@ -106,7 +108,7 @@ class _Agent:
             once=settings.mode == "once",
             start_timeout=settings.start_timeout,
         )
-        self._engine = engine
+        self._engine, self._report_change = engine, reporter.changed
 
         def reap() -> None:
             """Every child that ended: the executor's process, or an orphan of its that was handed to us."""
@@ -155,6 +157,12 @@ class _Agent:
         await asyncio.wait((living, reporting, watching), timeout=1.0)
         engine.close()
         return code
+
+    def _printed(self, name: str, data: bytes) -> None:
+        self._logs.write(name, data)
+        engine = self._engine
+        if engine is not None and engine.state == IDLE and engine.background.printed():
+            self._report_change()
 
     async def _upload_logs(self, identity: Identity, results: Results, sending: asyncio.Task[None]) -> None:
         from linkis_ecm.agent.operator_client.archive import upload_logs  # noqa: PLC0415 - no start waits for it

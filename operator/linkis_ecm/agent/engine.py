@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from linkis_ecm.agent.activity import Activity
+from linkis_ecm.agent.background import AFTER_TASK_SECONDS, Background
 from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGoneError, Exit, exit_of
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
@@ -31,6 +32,7 @@ from linkis_ecm.agent.tasks import (
     Task,
     TaskBook,
     TaskSink,
+    add_error,
 )
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
 from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
@@ -80,6 +82,7 @@ class Engine(Activity):
         self.tasks = TaskBook(logs.directory, clock, on_task_over)
         self._usage = usage
         self._bound = bound
+        self.background = Background(clock)
         self._once = once
         self._start_timeout = start_timeout
         super().__init__(clock, on_change)
@@ -97,6 +100,7 @@ class Engine(Activity):
         self._waiting: deque[Task] = deque()
         self._arrived = asyncio.Event()
         self._running: Task | None = None
+        self._stderr_before = 0  # bytes of stderr before the running task, or since the last one
         self._no_task_running = asyncio.Event()
         self._no_task_running.set()
         self._stop_code = 0
@@ -156,8 +160,15 @@ class Engine(Activity):
         """Interrupt the running task, if there is one; it ends as Cancelled."""
         if self._running is not None:
             self._logs.event("INFO", f"task {self._running.id} is interrupted on request")
+            if not self._running.interrupted:
+                self._loop.call_later(INTERRUPT_TIMEOUT, self._warn_of_unheeded, self._running)
             self._running.interrupted = True
             self._executor.interrupt()
+
+    def _warn_of_unheeded(self, task: Task) -> None:
+        if task is self._running:
+            said = f"task {task.id} catches its interrupt or does not see it, and goes on after {INTERRUPT_TIMEOUT:g} s"
+            self._logs.event("WARN", f"{said}: restartKernel ends it, with the kernel's memory")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,6 +191,8 @@ class Engine(Activity):
         if self._stopping is None and self.state != FAILED:
             self._stop_code = code
             self._logs.event("INFO", f"stopping within {grace:g} s: {reason or 'no reason given'}")
+            if does := self._look_at_background()[0]:
+                self._logs.event("WARN", f"{does}: the stop ends it")
             self._enter(SHUTTING_DOWN, "Stopped", reason)
             self._stopping = self._loop.create_task(self._stop())
 
@@ -188,6 +201,7 @@ class Engine(Activity):
         spent = dict(self._seconds_in_state)
         if self.state in spent:
             spent[self.state] += self._clock() - self.since
+        background, last_background = self._look_at_background()
         return {
             "state": self.state,
             "since": self.since,
@@ -197,6 +211,8 @@ class Engine(Activity):
             "lastTaskEnded": self.last_task_ended,
             "active": self.active,
             "lastActivity": self.last_activity,
+            "background": background,
+            "lastBackground": last_background,
             "task": self._reported_task(),
             **self.counters,
             "usage": self._usage.read(),
@@ -207,6 +223,9 @@ class Engine(Activity):
                 "totalLockTimeMills": 0,
             },
         }
+
+    def _look_at_background(self) -> tuple[str, float]:
+        return self.background.look(self._executor.process_id if self.state == IDLE else None)
 
     def _reported_task(self) -> dict[str, Any] | None:
         """The running task, or the one that the kernel died in: what a post-mortem wants to know."""
@@ -343,15 +362,16 @@ class Engine(Activity):
             self.stop(grace=0.0, reason="the kernel ended by itself with exit code 0, after its last task")
             return
         reason, how, code = how_it_ended(end, self._usage, self._bound)
+        before = self._stderr_before
         if end == (0, 0) and running is None:
             how += (
                 " before any code ran: what starts it must stay with it, as a program does that neither forks nor"
                 " leaves the kernel in the background"
             )
         if running is not None:
-            _error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES))
+            add_error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES, before))
             self._end_task(running, TASK_FAILED)
-        last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES))[-REPORTED_CHARACTERS:]
+        last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES, before))[-REPORTED_CHARACTERS:]
         self._fail(reason, f"{how}. Its last lines: {last}" if last else how, code)
 
     def _fail(self, reason: str, message: str, code: int) -> None:
@@ -363,6 +383,7 @@ class Engine(Activity):
 
     async def _run_task(self, task: Task) -> None:
         self._running = task
+        self._stderr_before = self._logs.stderr_bytes
         self._no_task_running.clear()
         task.begin(self._clock())
         self.tasks.write_journal(task, "started")
@@ -399,7 +420,7 @@ class Engine(Activity):
 
     def _abandon_task(self, task: Task) -> None:
         """The code ignores the interrupt. Its caller has waited long enough; the engine stays Busy until it ends."""
-        _error(task, TIMEOUT, f"the code went on for {INTERRUPT_TIMEOUT:g} s after its interrupt")
+        add_error(task, TIMEOUT, f"the code went on for {INTERRUPT_TIMEOUT:g} s after its interrupt")
         self._finish_task(task, TIMEOUT)
 
     def _end_task(self, task: Task, status: str) -> None:
@@ -407,8 +428,11 @@ class Engine(Activity):
             return
         now = self._clock()
         self._running = None
+        self._stderr_before = self._logs.stderr_bytes
         self._no_task_running.set()
         self.last_task_ended = now
+        self.background.task_ended()
+        self._loop.call_later(AFTER_TASK_SECONDS, self._look_at_background)
         self.counters["tasksSucceeded" if status == TASK_SUCCEED else "tasksFailed"] += 1
         self._finish_task(task, status)
         self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s")
@@ -420,7 +444,7 @@ class Engine(Activity):
             self._cancel_one(self._waiting.popleft(), why)
 
     def _cancel_one(self, task: Task, why: str) -> None:
-        _error(task, CANCELLED, why)
+        add_error(task, CANCELLED, why)
         self._finish_task(task, CANCELLED)
 
     def _finish_task(self, task: Task, status: str) -> None:
@@ -441,7 +465,8 @@ class Engine(Activity):
             self._logs.event("WARN", f"task {self._running.id} is interrupted: the grace is over")
             self._running.interrupted = True
             self._executor.interrupt()
-            await self._wait_at_most(self._no_task_running, KERNEL_EXIT_TIMEOUT)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._no_task_running.wait(), KERNEL_EXIT_TIMEOUT)
         self._executor.stop()
         patience = max(KERNEL_EXIT_TIMEOUT, min(KERNEL_EXIT_LONGEST, self._stop_deadline - self._loop.time()))
         if not await self._executor.gone(patience if self._running is None else 0.0):
@@ -452,10 +477,6 @@ class Engine(Activity):
             # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
             done = self.counters["tasksSucceeded"] > 0
             self.ended.set_result((0 if done else STOPPED_BY_SIGNAL) if self._once else self._stop_code)
-
-    async def _wait_at_most(self, event: asyncio.Event, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
 
     def _enter(self, state: str, reason: str = "", message: str = "") -> None:
         now = self._clock()
@@ -474,8 +495,3 @@ _REFUSALS = {
     SHUTTING_DOWN: "the engine is ShuttingDown and takes no more code: create another engine",
     FAILED: "the engine has Failed and takes no more code: create another engine",
 }
-
-
-def _error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:
-    if task.outputs is not None:
-        task.outputs.error(name, value, traceback or [])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
 from linkis_ecm.agent.formats.cells import cell_chars, whole_cell
 from linkis_ecm.agent.formats.result_files import is_id
+from linkis_ecm.agent.formats.rewriting import last_states
 
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"
@@ -18,6 +20,10 @@ PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 # All outputs of one task together; beyond it the task runs on and its output goes to the log files only.
 MAX_BYTES = 16 << 20
 MAX_OUTPUTS = 1000
+# Of text beyond these bounds, the last so many characters are kept, too: how a flood of it has ended.
+LAST_CHARS = 64 << 10
+# A line that rewrites itself stands alone where the text before it is longer: who follows is told the whole of it anew.
+_TOLD_AGAIN = 16 << 10
 # Changes of earlier displays that a follower can be told one by one; after more it is told everything again.
 MAX_UPDATES = 10_000
 # What a table may say of itself beside its columns and rows (tables.py, spill.py); whatever else user code adds is left
@@ -71,21 +77,58 @@ class Outputs:
         self._last_error: int | None = None  # which output is an error that came when they were full
         self._clear_next = False
         self._displays: dict[str, int] = {}
+        self._returned = False  # the open text ends with a carriage return
+        self._told = False  # somebody has looked since the last change
+        self._last = _LastText()
+        self._cut: tuple[int, str] | None = None  # which output says that they are full, and its text
 
     def stream(self, name: str, text: str) -> None:
         """Text that the code printed. Neighbours of one stream become one output."""
         self._clear_if_due()
-        text = self._within_budget(plain(text))
-        if not text:
-            return
-        last = self._items[-1] if self._items else None
-        if last is None or last["type"] != "text" or last["stream"] != name or not self._text_open:
+        text = plain(text)
+        if self._continues(name):
+            if "\r" in text or self._returned:
+                text = self._rewrite(text)
+        else:
+            text = last_states(text)
+        kept = self._within_budget(text)
+        if kept and not self._continues(name):
             if not self._has_room():
+                self._last.add(kept)
                 return
-            self._end_text()
-            self._items.append({"type": "text", "stream": name, "text": ""})
-            self._text_open = True
-        self._pieces.append(text)
+            self._begin_text(name)
+        if kept:
+            self._pieces.append(kept)
+            self._returned = kept.endswith("\r")
+
+    def _continues(self, name: str) -> bool:
+        """Whether the output at the end is text of this stream that goes on."""
+        last = self._items[-1] if self._items else None
+        return self._text_open and last is not None and last["type"] == "text" and last["stream"] == name
+
+    def _begin_text(self, name: str) -> None:
+        self._end_text()
+        self._items.append({"type": "text", "stream": name, "text": ""})
+        self._text_open = True
+
+    def _rewrite(self, text: str) -> str:
+        """What is to be appended to the open text for `text`, once the line at its end is as a carriage return in
+        `text` leaves it."""
+        self._join()
+        item, index = self._items[-1], len(self._items) - 1
+        begin = item["text"].rfind("\n") + 1
+        line = item["text"][begin:]
+        now = last_states(line + text)
+        if now.startswith(line):
+            return now[len(line) :]
+        item["text"] = item["text"][:begin]
+        self._bytes_left += len(line)
+        if not self._updates or self._updates[-1] != index or self._told:
+            self._told = False
+            self._change(index)
+        if begin > _TOLD_AGAIN and self._has_room():
+            self._begin_text(item["stream"])
+        return now
 
     def message(self, kind: str, content: dict[str, Any]) -> None:
         """One of the kernel's iopub messages other than `stream`."""
@@ -124,6 +167,7 @@ class Outputs:
     def result(self) -> list[dict[str, Any]]:
         """The outputs, as the interface has them."""
         self._join()
+        self._show_last()
         return self._items
 
     @property
@@ -139,15 +183,22 @@ class Outputs:
         for one that changed; {"reset": true} where all that was told is void.
         """
         self._join()
+        self._show_last()
+        self._told = True
         changes: list[dict[str, Any]] = []
         if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
             changes.append({"reset": True})
             seen = Cursor(epoch=self._epoch, updates=len(self._updates))
-        for index in sorted({index for index in self._updates[seen.updates :] if index < seen.items}):
-            changes.append({"index": index, "output": self._items[index], "replaces": True})
         items, chars = seen.items, seen.chars
-        for index in range(seen.items, len(self._items)):
+        changed = set(self._updates[seen.updates :])
+        # Of the last one that was told only a part may be: it is told from its beginning where that has changed.
+        part = {items} if chars and items in changed else set()
+        for index in sorted({index for index in changed if index < items} | part):
+            changes.append({"index": index, "output": self._items[index], "replaces": True})
+        for index in range(items, len(self._items)):
             item = self._items[index]
+            if index in part:
+                chars = len(item["text"])
             if chars:
                 item = item | {"text": item["text"][chars:]}
             if item.get("text") != "" or item["type"] != "text":
@@ -185,6 +236,10 @@ class Outputs:
 
     def _replace(self, position: int, item: dict[str, Any]) -> None:
         self._items[position] = item
+        self._change(position)
+
+    def _change(self, position: int) -> None:
+        """Who has been told this output is told it again."""
         self._updates.append(position)
         if len(self._updates) > MAX_UPDATES:
             self._new_epoch()
@@ -200,14 +255,18 @@ class Outputs:
             self._bytes_left = self._max_bytes
             self._full = False
             self._last_error = None
+            self._last = _LastText()
+            self._cut = None
 
     def _within_budget(self, text: str) -> str:
         if self._full:
+            self._last.add(text)
             return ""
         if len(text) > self._bytes_left:
-            text = text[: self._bytes_left]
+            text, beyond = text[: self._bytes_left], text[self._bytes_left :]
             self._bytes_left = 0
             self._stop(text)
+            self._last.add(beyond)
             return ""
         self._bytes_left -= len(text)
         return text
@@ -231,7 +290,16 @@ class Outputs:
         self._full = True
         self._end_text()
         note = f"\n[output cut here: a task returns {self._max_bytes} bytes and {self._max_outputs} outputs at most]\n"
+        self._cut = (len(self._items), rest + note)
         self._items.append({"type": "text", "stream": "stdout", "text": rest + note})
+
+    def _show_last(self) -> None:
+        """Put the end of what was cut behind the note that says so."""
+        if self._cut is None or not self._last.changed:
+            return
+        index, text = self._cut
+        self._items[index] = self._items[index] | {"text": text + self._last.shown()}
+        self._change(index)
 
     def _new_epoch(self) -> None:
         self._epoch += 1
@@ -245,6 +313,37 @@ class Outputs:
         if self._pieces:
             self._items[-1]["text"] += "".join(self._pieces)
             self._pieces.clear()
+
+
+class _LastText:
+    """The end of a text of any length."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self._pieces: deque[str] = deque()
+        self._kept = 0
+        self._all = 0
+
+    def add(self, text: str) -> None:
+        """More of it."""
+        self.changed = self.changed or bool(text)
+        self._all += len(text)
+        text = text[-LAST_CHARS:]
+        self._pieces.append(text)
+        self._kept += len(text)
+        while self._kept - len(self._pieces[0]) >= LAST_CHARS:
+            self._kept -= len(self._pieces.popleft())
+
+    def shown(self) -> str:
+        """The last LAST_CHARS characters, with what is left out before them."""
+        self.changed = False
+        whole = "".join(self._pieces)
+        text = last_states(whole[-LAST_CHARS:])
+        if self._all <= LAST_CHARS:
+            return text
+        # The first line is none.
+        text = text[text.find("\n") + 1 :]
+        return f"[{self._all - len(whole)} characters left out here; the last ones:]\n{text}"
 
 
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:

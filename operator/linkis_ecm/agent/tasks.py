@@ -89,12 +89,15 @@ class Task:
         return True
 
     def status_of_reply(self, reply: dict[str, Any]) -> str:
-        """How it has ended, by the kernel's answer."""
-        if self.timed_out:
-            return TIMEOUT
-        if reply.get("status") == "ok":
-            return SUCCEED
-        return CANCELLED if self.interrupted else FAILED
+        """How it has ended, by the kernel's answer. What was interrupted has not succeeded, also where its code caught
+        the interrupt and went on: then its outputs say so."""
+        ok = reply.get("status") == "ok"
+        if not (self.timed_out or self.interrupted):
+            return SUCCEED if ok else FAILED
+        status = TIMEOUT if self.timed_out else CANCELLED
+        if ok and not self.is_ended:
+            add_error(self, status, "the code was interrupted, and went on to its end")
+        return status
 
     def result(self) -> dict[str, Any]:
         """The task with its outputs."""
@@ -210,3 +213,9 @@ class TaskSink:
     def message(self, kind: str, content: dict[str, Any]) -> None:
         self._outputs.message(kind, content)
         self._task.notify_changed()
+
+
+def add_error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:
+    """One of the task's outputs, as long as they are kept."""
+    if task.outputs is not None:
+        task.outputs.error(name, value, traceback or [])

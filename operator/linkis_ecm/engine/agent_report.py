@@ -78,6 +78,8 @@ def parse_report(
         last_task_ended=sane.time(body.get("lastTaskEnded")),
         active=str(body.get("active") or "")[:200],
         last_activity=sane.time(body.get("lastActivity")),
+        background=str(body.get("background") or "")[:200],
+        last_background=sane.time(body.get("lastBackground")),
         task=_task(body.get("task"), sane),
         usage=_sizes(body.get("usage")),
         metrics=_numbers(body.get("metrics")),

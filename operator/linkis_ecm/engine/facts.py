@@ -90,10 +90,11 @@ def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
     """
     timeout = duration_setting(s, "idle_timeout")
     report = None if refuses(s) else s.report
-    if not timeout or report is None or report.active or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
+    if not timeout or report is None or _in_use(s) or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
     # The agent's clock may be ahead of ours, but no task can have ended later than now.
-    ended = max(report.last_task_ended, report.last_activity)
+    background = report.last_background if counts_background(s) else 0.0
+    ended = max(report.last_task_ended, report.last_activity, background)
     last = min(now, from_unix(ended) or report.changed)
     deadline = max(report.changed, last) + timedelta(seconds=timeout)
     claim = s.engine.claim
@@ -126,7 +127,19 @@ def cull_blocked_by(s: Snapshot) -> str:
         return "its agent has not reported to this operator yet"
     if s.report.state is EngineState.BUSY:
         return "a task runs"
-    return s.report.active
+    return _in_use(s)
+
+
+def _in_use(s: Snapshot) -> str:
+    """What uses the engine though no task runs, in the agent's words."""
+    if s.report is None:
+        return ""
+    return s.report.active or (s.report.background if counts_background(s) else "")
+
+
+def counts_background(s: Snapshot) -> bool:
+    """Whether the engine's plugin counts as use what its code does without a task."""
+    return s.plugin is not None and s.plugin.spec.idle_counts_background
 
 
 def cull_warning_at(s: Snapshot, now: datetime) -> datetime | None:

@@ -217,6 +217,9 @@ class Report:
     # What prevents the culling of an idle engine, in words; and when that last ended.
     active: str = ""
     last_activity: float = 0.0
+    # What the engine's code does without a task, in words, empty where nothing is seen; and when it was last seen.
+    background: str = ""
+    last_background: float = 0.0
     # The running task: id, when it began, the beginning of its code.
     task: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, float] = field(default_factory=dict)

@@ -138,6 +138,11 @@ class EngineConnPluginSpec(Camel):
     materials: list[PluginMaterial] | None = Field(None, max_length=64)
     warm_pool: WarmPool | None = None
     idle_timeout: Duration = Field("30m", description="As in an EngineConn; 0s: never.")
+    idle_counts_background: bool = Field(
+        False,
+        description="Counts as use what a session does without a task: threads and child processes that print or use"
+        " the processor.",
+    )
     max_lifetime: Duration = Field("0s", description="As in an EngineConn; 0s: never.")
     start_timeout: Duration = Field("8m", description="Linkis's own default is 8 minutes.")
     stop_grace: Duration = Field("30s", description="As in an EngineConn.")

@@ -66,6 +66,10 @@ class Executor(Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do; known before it is ready."""
 
+    @property
+    def process_id(self) -> int:
+        """Of the process that runs the code."""
+
     async def ready(self) -> None:
         """Return when it takes code. Raises ExecutorGoneError where it ends first."""
 

@@ -17,8 +17,11 @@ from typing import Any
 import zmq as _zmq
 
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
-from linkis_ecm.agent.executors.messages import BadMessageError, read_message, read_reply, session
+from linkis_ecm.agent.executors.messages import BadMessageError, read_message, read_reply, read_streams, session
+from linkis_ecm.agent.executors.pipes import RawPipes
+from linkis_ecm.agent.executors.processes import interrupt_outside
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
+from linkis_ecm.agent.formats.marks import MARK_MESSAGE, STREAMS_MESSAGE
 
 # pyproject.toml tells mypy to skip the modules that its names come from.
 zmq: Any = _zmq
@@ -33,15 +36,11 @@ SECOND_HALF_TIMEOUT, SECOND_HALF_LONGEST = 2.0, 60.0
 # Some kernels never say "idle", or not whose execution it ends. Theirs is over when nothing came for so long after the
 # reply: both sockets are local, and what was published before the reply is read before it.
 QUIET = 0.1
-# Python drops a KeyboardInterrupt that rises in a destructor or a callback, such as those between a kernel's word that
-# it begins and the code itself (seen once in some hundred cancels on a busy machine). Later the code itself has it.
-EARLY, EARLY_AGAIN = 0.5, 1.0
 # A kernel that has not answered is asked again, at first soon and then ever later: it may have dropped what came before
 # it listened. One that has, and whose iopub channel is still silent, is asked much sooner: its answer may have been
 # published before our subscription reached it. A kernel that publishes nothing for so long never does.
 ASK_AGAIN, ASK_AGAIN_LONGEST = 1.0, 30.0
 SEEN_WITHIN, SEEN_WITHIN_LONGEST, SILENT_AFTER = 0.1, 1.0, 10.0
-_READ_BYTES = 256 << 10
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
 # What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
@@ -67,6 +66,7 @@ class _Execution:
         # IPython ignores SIGINT until it runs the code: an interrupt that comes sooner waits for that.
         self.busy_since = 0.0  # on the loop's clock
         self.interrupt_when_busy = False
+        self.interrupted = False
 
 
 class JupyterKernel:
@@ -76,6 +76,9 @@ class JupyterKernel:
     # sooner waits for it, and `begins_within` seconds at most where not every kernel of the kind sends it.
     begins_with = "execute_input"
     begins_within: float | None = None
+    # Seconds after an interrupt at which it is repeated while the code runs on: the first one may have been swallowed,
+    # and what the code started in a session of its own has not had it.
+    repeats: tuple[float, ...] = (1.0,)
     # How long after its reply and its "idle" a kernel may still publish what belongs to a task.
     settles = 0.0
 
@@ -93,7 +96,6 @@ class JupyterKernel:
         self._shell = self._connect(zmq.DEALER, "shell")
         self._iopub = self._connect(zmq.SUB, "iopub")
         self._execution: _Execution | None = None
-        self._pipes = {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}
         self._iopub_seen = asyncio.Event()
         self._iopub_received = 0  # messages
         self._resubscribed = False
@@ -107,8 +109,9 @@ class JupyterKernel:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         for socket in (self._shell, self._iopub):
             self._loop.add_reader(socket.FD, self._read_sockets)
-        for name, descriptor in self._pipes.items():
-            self._loop.add_reader(descriptor, self._read_pipe, name)
+        self._pipes = RawPipes(
+            {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}, self._on_raw, self._secret(spawned)
+        )
 
     def _connect(self, kind: int, channel: str) -> Any:
         socket = self._context.socket(kind)
@@ -126,6 +129,10 @@ class JupyterKernel:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         socket.connect(self._spawned.url(channel))
         return socket
+
+    @property
+    def process_id(self) -> int:
+        return self._pid
 
     async def ready(self) -> None:
         """Return when the kernel has answered on both channels, or on its shell alone for SILENT_AFTER seconds.
@@ -158,7 +165,8 @@ class JupyterKernel:
             raise ExecutorGoneError
         done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         content = {
-            "code": code,
+            # As an editor may leave it at the start of a file; no language has it in its code.
+            "code": code.removeprefix("\ufeff"),
             "silent": silent,
             "store_history": not silent,
             "user_expressions": {},
@@ -195,17 +203,22 @@ class JupyterKernel:
             self._begin(execution)
 
     def _interrupt(self, execution: _Execution) -> None:
-        """One interrupt; a second one where the first may have hit the kernel's own lines, which can swallow it."""
-        self._send_interrupt()
-        if self._loop.time() - execution.busy_since < EARLY:
-            self._loop.call_later(EARLY_AGAIN, self._interrupt_if_runs, execution)
+        """One interrupt, and those that follow while the code runs on."""
+        self._send_interrupt(1)
+        if not execution.interrupted:
+            execution.interrupted = True
+            for stage, delay in enumerate(self.repeats, 2):
+                self._loop.call_later(delay, self._interrupt_if_runs, execution, stage)
 
-    def _interrupt_if_runs(self, execution: _Execution) -> None:
+    def _interrupt_if_runs(self, execution: _Execution, stage: int) -> None:
         if self._execution is execution and not execution.done.done():
-            self._send_interrupt()
+            self._send_interrupt(stage)
 
-    def _send_interrupt(self) -> None:
+    def _send_interrupt(self, stage: int) -> None:
+        """Interrupt the kernel's process group; from the second stage on, also what it started outside of the group."""
         self._signal(signal.SIGINT)
+        if stage > 1 and self.exit_status is None:
+            interrupt_outside(self._pid)
 
     def stop(self) -> None:
         """Ask the kernel to end by itself, so that its exit handlers run."""
@@ -246,7 +259,7 @@ class JupyterKernel:
         if self._bad_messages > 1:
             self._say(f"{self._bad_messages} messages of the kernel were left out")
         # What it wrote last, in the pipes.
-        self.drain_pipes()
+        self._pipes.drain()
         if self._execution is not None and self._execution.reply is not None:
             self._finish(self._execution)
 
@@ -261,12 +274,6 @@ class JupyterKernel:
     def is_closed(self) -> bool:
         return self._gone.done()
 
-    def drain_pipes(self) -> None:
-        """Take what the kernel has written to its file descriptors by now."""
-        for name in tuple(self._pipes):
-            while self._read_pipe(name):
-                pass
-
     def close(self) -> None:
         """End what is left of the process, and free the sockets and the pipes."""
         self.kill()
@@ -274,8 +281,7 @@ class JupyterKernel:
         for socket in (self._shell, self._iopub):
             self._loop.remove_reader(socket.FD)
             socket.close()
-        for name in tuple(self._pipes):
-            self._close_pipe(name)
+        self._pipes.close()
         self._context.term()
         shutil.rmtree(self._spawned.directory, ignore_errors=True)
 
@@ -392,13 +398,15 @@ class JupyterKernel:
         # A message that does not say what it belongs to is the running task's, where the kernel never says it.
         if execution is not None and not (_is_reply_to(message, execution) if named else not self._parent_seen[status]):
             execution = None
-        if kind == "stream":
-            name = "stderr" if content.get("name") == "stderr" else "stdout"
-            text = str(content.get("text", ""))
-            self._on_output(name, text.encode(errors="replace"))
-            if execution is not None:
-                self._begin(execution)
-                execution.sink.stream(name, text)
+        if kind == MARK_MESSAGE:
+            if isinstance(number := content.get("number"), int):
+                self._pipes.marked(number)
+        elif kind in ("stream", STREAMS_MESSAGE):
+            for name, text in read_streams(content):
+                self._on_output(name, text.encode(errors="replace"))
+                if execution is not None:
+                    self._begin(execution)
+                    execution.sink.stream(name, text)
         elif execution is None:
             return
         elif state == "idle":
@@ -447,32 +455,19 @@ class JupyterKernel:
         if execution.idle_timer is not None:
             execution.idle_timer.cancel()
         # A child process's or a C library's output of this task is in the pipes already.
-        self.drain_pipes()
+        self._pipes.drain()
         if not execution.done.done():
             execution.done.set_result(execution.reply or {"status": "aborted"})
 
-    def _read_pipe(self, name: str) -> int:
-        """Pass on what one raw stream holds; the number of bytes read."""
-        descriptor = self._pipes.get(name)
-        if descriptor is None:
-            return 0
-        try:
-            data = os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return 0
-        if not data:
-            self._close_pipe(name)
-            return 0
+    def _on_raw(self, name: str, data: bytes, text: str) -> None:
+        """What came by one of the raw pipes."""
         self._on_output(name, data)
-        if self._execution is not None:
-            self._execution.sink.stream(name, data.decode(errors="replace"))
-        return len(data)
+        if self._execution is not None and text:
+            self._execution.sink.stream(name, text)
 
-    def _close_pipe(self, name: str) -> None:
-        descriptor = self._pipes.pop(name, None)
-        if descriptor is not None:
-            self._loop.remove_reader(descriptor)
-            os.close(descriptor)
+    def _secret(self, _spawned: SpawnedKernel) -> bytes:
+        """What the kernel's marks in its raw pipes begin with; empty where it makes none."""
+        return b""
 
 
 def _is_reply_to(message: dict[str, Any], execution: _Execution) -> bool:

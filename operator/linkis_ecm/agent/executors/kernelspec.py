@@ -39,11 +39,11 @@ class KernelspecKernel(JupyterKernel):
         if not self.is_closed:
             self._send("shutdown_request", {"restart": False}, self._control)
 
-    def _send_interrupt(self) -> None:
+    def _send_interrupt(self, stage: int) -> None:
         if self._by_message:
             self._send("interrupt_request", {}, self._control)
         else:
-            super()._send_interrupt()
+            super()._send_interrupt(stage)
 
     def _channels(self) -> tuple[tuple[Any, Callable[[dict[str, Any]], None]], ...]:
         return *super()._channels(), (self._stdin, self._on_stdin)

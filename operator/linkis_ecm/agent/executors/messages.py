@@ -86,6 +86,14 @@ def asks_to_end(reply: dict[str, Any]) -> bool:
     return any(part.get("source") == "ask_exit" for part in reply.get("payload", []))
 
 
+def read_streams(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """The (stream, text) that a message of texts holds, in order: Jupyter's own has one, the IPython kernel's more."""
+    parts = content.get("parts")
+    if not isinstance(parts, list):
+        parts = [(content.get("name"), content.get("text", ""))]
+    return [("stderr" if name == "stderr" else "stdout", str(text)) for name, text in parts]
+
+
 def _bounded_content(content: dict[str, Any]) -> dict[str, Any]:
     """A message's content with a question mark for each character that UTF-8 cannot hold."""
     whole: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))

@@ -256,16 +256,31 @@ def _lines(read_at: ReadAt, offset: int, size: int) -> Iterator[tuple[int, bytes
         start = 0
         while (end := block.find(b"\n", start)) >= 0:
             piece = block[start:end]
-            yield begin, (line + piece)[:MAX_LINE_BYTES] if line else piece[:MAX_LINE_BYTES], length + len(piece)
+            yield begin, _grown(line, piece), length + len(piece)
             begin += length + len(piece) + 1
             line, length, start = b"", 0, end + 1
         rest = block[start:]
-        line += rest[: MAX_LINE_BYTES - len(line)]
+        line = _grown(line, rest)
         length += len(rest)
     if length:
         yield begin, line, length
 
 
+def _grown(line: bytes, piece: bytes) -> bytes:
+    """A line and what follows of it, MAX_LINE_BYTES at most; of one that rewrites itself its last state."""
+    if line.endswith(b"\r") and piece.strip(b"\r"):
+        line = b""
+    if b"\r" in piece:
+        body = piece.rstrip(b"\r")
+        if (at := body.rfind(b"\r")) >= 0:
+            line, piece = b"", piece[at + 1 :]
+    return (line + piece[: MAX_LINE_BYTES - len(line)]) if line else piece[:MAX_LINE_BYTES]
+
+
 def _text(line: bytes, length: int) -> str:
-    text = line.decode(errors="replace").removesuffix("\r")
-    return text if length <= len(line) else f"{text}… [{length} bytes, cut at {MAX_LINE_BYTES}]"
+    text = line.decode(errors="replace").rstrip("\r")
+    return (
+        text
+        if len(line) < MAX_LINE_BYTES or length <= len(line)
+        else f"{text}… [{length} bytes, cut at {MAX_LINE_BYTES}]"
+    )

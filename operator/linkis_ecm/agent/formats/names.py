@@ -27,6 +27,9 @@ IDENTITY_FILE = "/var/run/linkis-ecm/token"
 RUN_TYPE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_.+#-"
 RUN_TYPE_MAX = 30
 
+# On a kernel's control channel: the agent has sent SIGINT; its stage is 1 for the first one (kernel.interrupts).
+INTERRUPT_MESSAGE = "linkis_interrupt"
+
 
 def run_type_of(name: str) -> str:
     """The run type of a language or a kernel, and what a caller's spelling of one means: `Deno` is `deno`."""

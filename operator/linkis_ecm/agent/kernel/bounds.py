@@ -1,37 +1,26 @@
 """Bounds on what the kernel sends to the agent, at the one place that every message passes.
 
-Agent and kernel share the container's memory, and a message exists there several times over. So text is cut into
-messages of 1 MiB (none of it is lost), and a picture, table or page above 16 MiB, which no task can return anyway, is
-replaced by a sentence before it is sent. Runs in the kernel.
+Agent and kernel share the container's memory, and a message exists there several times over. So a picture, table or
+page above 16 MiB, which no task can return anyway, is replaced by a sentence before it is sent. Texts are cut, not left
+out: `streams`. Runs in the kernel.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import zmq as _zmq
-from ipykernel.iostream import OutStream
 
 # The same as outputs.MAX_BYTES: what all outputs of a task may hold together.
 MAX_MESSAGE_BYTES = 16 << 20
-STREAM_CHARS = 1 << 20
 _ERROR_CHARS = 64 << 10
 
 # pyproject.toml tells mypy to skip the modules that zmq's names come from.
 XPUB_NODROP: Any = getattr(_zmq, "XPUB_NODROP")  # noqa: B009
 
 Pack = Callable[[Any], bytes]
-
-
-class BoundedOutStream(OutStream):  # type: ignore[misc]
-    """ipykernel's stdout and stderr, whose messages do not grow with what is printed at once."""
-
-    def _flush_buffers(self) -> Iterator[tuple[dict[str, Any], str]]:
-        for parent, text in super()._flush_buffers():
-            for start in range(0, len(text), STREAM_CHARS):
-                yield parent, text[start : start + STREAM_CHARS]
 
 
 def bounded(pack: Pack) -> Pack:

@@ -8,6 +8,7 @@ matplotlib.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import sys
@@ -45,6 +46,9 @@ def main() -> None:
 
     from linkis_ecm.agent.kernel import exits  # noqa: PLC0415
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.streams import flush_before_children, write_lines_at_once  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
 
     class EngineKernelApp(base):  # type: ignore[misc, valid-type]
@@ -82,17 +86,26 @@ def main() -> None:
     config.IPKernelApp.exec_PYTHONSTARTUP = False
     # The agent reads the process's own file descriptors; a second reader inside would print everything twice.
     config.IPKernelApp.capture_fd_output = False
-    config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel.bounds.BoundedOutStream"
+    config.IPKernelApp.outstream_class = "linkis_ecm.agent.kernel.streams.EngineOutStream"
     # Tracebacks go into JSON and log files, where escape sequences are noise.
     config.InteractiveShell.colors = "nocolor"
-    folder = sys.argv.pop(2)
-    app = EngineKernelApp.instance(config=config, default_extensions=[], connection_file=sys.argv[1])
+    connection_file, folder = sys.argv[1:3]
+    # As an interactive Python has it: code that reads its arguments finds none.
+    sys.argv[:] = [""]
+    app = EngineKernelApp.instance(
+        config=config, default_extensions=[], connection_file=connection_file, kernel_class=EngineKernel
+    )
     app.initialize([])
     # IPython drops the oldest of 1000 results then, as it should; said within a user's task, it looks like the task's.
     warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)
     register(app.shell.display_formatter, folder)
     exits.install(app.shell)
+    replace_system()
+    write_lines_at_once()
+    flush_before_children(app.iopub_thread.linkis_buffer)
+    # A crash in C names the line that it came from: into the descriptor, which the agent reads when the kernel is gone.
+    faulthandler.enable(file=2, all_threads=False)
     # What was loaded stays: later collections need not look at it.
     gc.freeze()
     gc.enable()

@@ -21,10 +21,16 @@ from itertools import islice
 
 from linkis_ecm.agent.formats.log_pages import WHOLE, Start
 from linkis_ecm.agent.formats.names import LOG_NAMES
+from linkis_ecm.agent.formats.rewriting import newest_states
 from linkis_ecm.agent.logs.bounded_file import STEP, BoundedFile, write_all
 
 TAIL_BYTES = 8 << 10
 MIRROR_BYTES = 4 << 20
+# How Python's report of a crash in C begins (kernel.main turns it on), and what of its stack is the kernel's own.
+_CRASH = "Fatal Python error:"
+_KERNELS_OWN = (
+    "/IPython/", "/ipykernel/", "/tornado/", "/asyncio/", "/linkis_ecm/agent/", 'File "<string>"', "Extension modules:",
+)  # fmt: skip
 # Parts between holes of one file: each is a call or two when the file is sent.
 PARTS_MAX = 1000
 # Files of the folder that are looked at for what they take.
@@ -83,6 +89,16 @@ class Mirror:
                 self._bytes = sum(map(len, self._backlog))
 
 
+def last_words(lines: list[str], count: int) -> list[str]:
+    """The last `count` lines; of a crash a few before it, and the first ones of its report, which say where it was."""
+    begin = next((at for at in range(len(lines) - 1, -1, -1) if lines[at].startswith(_CRASH)), None)
+    if begin is None:
+        return lines[-count:]
+    before = lines[:begin][-(count // 4) :]
+    report = [line for line in lines[begin:] if line and not any(part in line for part in _KERNELS_OWN)]
+    return [*before, *report[: count - len(before)]]
+
+
 class LogFiles:
     """The two files that the agent writes, and the logs of the folder."""
 
@@ -93,11 +109,14 @@ class LogFiles:
         self._mirrors = {"stdout": Mirror(1), "stderr": Mirror(2)}
         self._at_line_start = True
         self._tail = b""
+        self.stderr_bytes = 0  # written in all
 
     def write(self, name: str, data: bytes) -> None:
         """Append what the kernel wrote to its stream `name`. A full disk loses log lines, never the engine."""
         if not data:
             return
+        # Of a line that rewrites itself, one state of each piece: a progress bar would fill the disk.
+        data = newest_states(data)
         with suppress(OSError):
             if self._files[name].append(data):
                 self._shorten_logs()
@@ -106,6 +125,7 @@ class LogFiles:
             self._at_line_start = data.endswith(b"\n")
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
+            self.stderr_bytes += len(data)
 
     def _shorten_logs(self) -> None:
         """Where the folder's files together are over their bound, the longer of our two gives way."""
@@ -126,9 +146,11 @@ class LogFiles:
         line = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} [{level:<5}] {text}\n"
         self.write("stdout", (line if self._at_line_start else "\n" + line).encode(errors="replace"))
 
-    def last_stderr_lines(self, count: int) -> list[str]:
-        """The end of stderr, for telling what a kernel said before it died."""
-        return self._tail.decode(errors="replace").splitlines()[-count:]
+    def last_stderr_lines(self, count: int, since: int = 0) -> list[str]:
+        """The end of what stderr got after its first `since` bytes, for telling what a kernel said before it died."""
+        new = self.stderr_bytes - since
+        lines = self._tail[-new:].decode(errors="replace").splitlines() if new > 0 else []
+        return last_words(lines, count)
 
     def close(self, timeout: float) -> None:
         """Let the container's streams catch up."""

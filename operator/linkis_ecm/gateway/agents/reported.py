@@ -23,7 +23,7 @@ MAX_LEVELS = 64
 _NAME_CHARS, _WORDS_CHARS = 128, 8000
 # Entries of an object of figures, and tasks of one list: an agent remembers fewer.
 _ENTRIES, _TASKS = 64, 1000
-_REPORT_TIMES = ("since", "lastTaskEnded", "lastActivity")
+_REPORT_TIMES = ("since", "lastTaskEnded", "lastActivity", "lastBackground")
 _TASK_TIMES = ("acceptedAt", "startedAt", "endedAt")
 
 

@@ -1,0 +1,158 @@
+"""A kernel's two raw pipes: bytes in their order against the kernel's messages, and characters that are never torn.
+
+Must not know the kernel's protocol: it is told the numbers of marks (`formats.marks`), and hands on bytes and texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections import deque
+from collections.abc import Callable
+
+from linkis_ecm.agent.formats.marks import LENGTH, number_of
+
+READ_BYTES = 256 << 10
+# A pipe that has something to read is read so much later. What the kernel has sent before by a message is here by then;
+# and who prints line by line wakes the agent 200 times a second at most. The pipe holds 1 MiB meanwhile.
+DELAY = 0.005
+# How long bytes wait for the number of the mark before them. It is on its way, but in a kernel that was stopped.
+HELD_SECONDS = 1.0
+# Reads of one pipe in one go; a pipe holds four times READ_BYTES.
+_READS = 8
+
+
+class _Pipe:
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.rest = b""  # what may be the beginning of a mark
+        self.queue: deque[bytes | int] = deque()  # bytes, and numbers of marks
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+
+class RawPipes:
+    """`on_bytes` gets a stream's name, its bytes, and their text; `secret` is what marks begin with, if there are."""
+
+    def __init__(
+        self, descriptors: dict[str, int], on_bytes: Callable[[str, bytes, str], None], secret: bytes = b""
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_bytes = on_bytes
+        self._secret = secret
+        self._pipes = {name: _Pipe(descriptor) for name, descriptor in descriptors.items()}
+        self._marked = 0
+        self._held: asyncio.TimerHandle | None = None
+        for name, pipe in self._pipes.items():
+            self._loop.add_reader(pipe.descriptor, self._on_readable, name)
+
+    def marked(self, number: int) -> None:
+        """The message with this mark's number has come: what stands before the mark in the pipes comes first."""
+        if not self._secret:
+            return
+        for name in tuple(self._pipes):
+            self._read(name, until=number)
+        self._pass_on()
+        self._marked = max(self._marked, number)
+        self._pass_on()
+
+    def drain(self) -> None:
+        """Hand on all that the pipes hold by now."""
+        for name in tuple(self._pipes):
+            while self._read(name):
+                pass
+        self._release()
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+        for name in tuple(self._pipes):
+            self._close(name)
+
+    def _on_readable(self, name: str) -> None:
+        self._loop.remove_reader(self._pipes[name].descriptor)
+        self._loop.call_later(DELAY, self._read_later, name)
+
+    def _read_later(self, name: str) -> None:
+        if name not in self._pipes:
+            return
+        self._read(name, reads=1)
+        self._pass_on()
+        if name in self._pipes:
+            self._loop.add_reader(self._pipes[name].descriptor, self._on_readable, name)
+
+    def _read(self, name: str, *, until: int = 0, reads: int = _READS) -> int:
+        """Queue what one pipe holds, up to a mark if one is named; the number of bytes read."""
+        total = 0
+        for _ in range(reads):
+            pipe = self._pipes.get(name)
+            if pipe is None or (until and until in pipe.queue):
+                return total
+            try:
+                data = os.read(pipe.descriptor, READ_BYTES)
+            except BlockingIOError:
+                return total
+            if not data:
+                self._pass_on()
+                self._release()
+                self._close(name)
+                return total
+            total += len(data)
+            self._queue(pipe, data)
+        return total
+
+    def _queue(self, pipe: _Pipe, data: bytes) -> None:
+        if not self._secret:
+            pipe.queue.append(data)
+            return
+        data, pipe.rest = pipe.rest + data, b""
+        at = 0
+        while (found := data.find(self._secret, at)) >= 0:
+            if found > at:
+                pipe.queue.append(data[at:found])
+            if len(data) < found + LENGTH:
+                pipe.rest = data[found:]
+                return
+            at = found + LENGTH
+            pipe.queue.append(number_of(data[found:at]))
+        part = next((size for size in range(len(self._secret) - 1, 0, -1) if data.endswith(self._secret[:size])), 0)
+        end = max(at, len(data) - part)
+        pipe.rest = data[end:]
+        if end > at:
+            pipe.queue.append(data[at:end])
+
+    def _pass_on(self) -> None:
+        """Hand on what does not wait for a mark's number."""
+        for name, pipe in self._pipes.items():
+            while pipe.queue:
+                head = pipe.queue[0]
+                if isinstance(head, int):
+                    if head > self._marked:
+                        break
+                    pipe.queue.popleft()
+                    continue
+                pipe.queue.popleft()
+                self._on_bytes(name, head, pipe.decoder.decode(head))
+        waits = any(pipe.queue for pipe in self._pipes.values())
+        if waits and self._held is None:
+            self._held = self._loop.call_later(HELD_SECONDS, self._release)
+        elif not waits and self._held is not None:
+            self._held.cancel()
+            self._held = None
+
+    def _release(self) -> None:
+        """Hand on everything, whatever has not come."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        numbers = [item for pipe in self._pipes.values() for item in pipe.queue if isinstance(item, int)]
+        self._marked = max([self._marked, *numbers])
+        self._pass_on()
+
+    def _close(self, name: str) -> None:
+        pipe = self._pipes.pop(name)
+        text = pipe.decoder.decode(pipe.rest, True)
+        if pipe.rest or text:
+            self._on_bytes(name, pipe.rest, text)
+        self._loop.remove_reader(pipe.descriptor)
+        os.close(pipe.descriptor)

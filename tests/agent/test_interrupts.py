@@ -1,0 +1,111 @@
+"""An interrupt ends what runs, whatever it is, and what was interrupted has not succeeded.
+
+All members and what each takes: `python -m tools.interrupt_table`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from linkis_ecm.agent.executors.processes import descendants, interrupt_outside
+from tools.interrupt_table import interrupted, went_on
+from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.interrupt_cases import BEGUN, KINDS, cases
+
+# Every third of each kind: the same general cause.
+_TRIED = [case for kind in KINDS for case in [case for case in cases() if case[0] == kind][::3]]
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=f"{kind} {name}") for kind, name, code in _TRIED])
+def test_an_interrupt_ends_the_code_and_none_of_its_further_lines_runs(agent: AgentProcess, code: str) -> None:
+    _, result = interrupted(agent, code)
+    assert result["status"] == "Cancelled"
+    assert not went_on(result), result
+    assert agent.outputs("'next'")[0]["text"] == "'next'"
+
+
+def test_code_that_catches_its_interrupt_and_goes_on_is_cancelled(agent: AgentProcess) -> None:
+    code = f"import time\ntry:\n    print({BEGUN!r}, flush=True)\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    5"
+    _, result = interrupted(agent, code)
+    assert result["status"] == "Cancelled"
+    assert "went on to its end" in result["outputs"][-1]["value"]
+
+
+def test_a_clean_up_of_a_second_is_not_interrupted_again(agent: AgentProcess) -> None:
+    code = (
+        f"import time\ntry:\n    print({BEGUN!r}, flush=True)\n    time.sleep(600)\n"
+        "finally:\n    for n in range(12):\n        time.sleep(0.1)\n    print('saved')"
+    )
+    _, result = interrupted(agent, code)
+    assert result["status"] == "Cancelled"
+    assert result["outputs"][0]["text"] == f"{BEGUN}\nsaved\n"
+
+
+@pytest.mark.parametrize(
+    "code", ["import time\n%stime.sleep(600)", "import asyncio\n%sawait asyncio.sleep(600)", "%s!sleep 600"]
+)
+def test_a_timeout_ends_it_as_well(agent: AgentProcess, code: str) -> None:
+    result = agent.execute(code.replace("%s", "") + "\nprint('later')", timeoutSeconds=0.5)
+    assert (result["status"], went_on(result)) == ("Timeout", False)
+
+
+def test_the_traceback_of_an_interrupt_names_the_line_and_nothing_of_the_kernel(agent: AgentProcess) -> None:
+    _, result = interrupted(agent, f"import time\ndef f():\n    print({BEGUN!r}, flush=True)\n    time.sleep(600)\nf()")
+    error = result["outputs"][-1]
+    told = "\n".join(error["traceback"])
+    assert error["name"] == "KeyboardInterrupt"
+    assert "time.sleep(600)" in told
+    assert "linkis_ecm" not in told
+    assert "IPython/core" not in told
+
+
+def test_a_children_of_its_own_session_is_interrupted_by_the_second_stage() -> None:
+    parent = subprocess.Popen(["sh", "-c", "setsid sleep 600; true"], start_new_session=True)
+    try:
+        (child,) = until(lambda: descendants(parent.pid))
+        until(lambda: os.getpgid(child) != parent.pid)
+        interrupt_outside(parent.pid)
+        assert parent.wait(60) == 0
+    finally:
+        parent.kill()
+    assert descendants(parent.pid) == []
+
+
+def test_what_is_in_the_kernels_group_is_left_to_the_first_stage() -> None:
+    parent = subprocess.Popen(["sh", "-c", "sleep 600; true"], start_new_session=True)
+    try:
+        (child,) = until(lambda: descendants(parent.pid))
+        interrupt_outside(parent.pid)
+        os.kill(child, signal.SIGCONT)  # it is there
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+
+
+def test_os_system_is_what_it_was_but_for_the_interrupt(agent: AgentProcess) -> None:
+    assert (
+        agent.outputs("import os; [os.system('exit 3') >> 8, os.system(b'true'), os.system('kill -9 $$')]")[0]["text"]
+        == "[3, 0, 9]"
+    )
+    assert agent.outputs("os.system('-n 2> /dev/null') >> 8")[0]["text"] == "127"
+
+
+def test_an_interrupt_for_code_that_has_ended_meanwhile_does_nothing_to_the_next(agent: AgentProcess) -> None:
+    for _ in range(10):
+        pending = agent.start_execute("import time\nfor n in range(20): time.sleep(0.001)")
+        time.sleep(0.02)
+        agent.call("POST", "/v1/interrupt")
+        pending.answer()
+        assert agent.outputs("'next'")[0]["text"] == "'next'"
+
+
+async def test_nothing_below_a_process_that_has_ended() -> None:
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+    assert descendants(process.pid) == []
