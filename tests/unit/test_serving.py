@@ -119,7 +119,7 @@ async def test_silence_and_half_a_request_are_cut() -> None:
 async def test_what_is_no_http_leaves_nothing_of_it_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """Found by the fuzzer: a login with one wrong byte stood in the log, and each such request was 30 lines of it."""
     caplog.set_level(logging.DEBUG)
-    async with serve(app(), 0, host="127.0.0.1") as port:
+    async with serve(app(), 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
         await asyncio.wait_for(reader.read(1), PATIENCE)
@@ -138,7 +138,7 @@ async def test_a_peer_that_leaves_is_no_error_and_a_bug_behind_it_is_logged(capl
 
     made = app()
     made.router.add_get("/fail", fail)
-    async with serve(made, 0, host="127.0.0.1") as port:
+    async with serve(made, 0, limits=ROOMY, counts=Told(), host="127.0.0.1") as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
         await writer.drain()
