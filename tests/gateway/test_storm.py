@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.floods.__main__ import line, markdown, run_floods
 from bench.floods.table import FLOODS
 from tools.fuzz.__main__ import run
@@ -13,6 +15,8 @@ from tools.loopback.installation import installation
 SECONDS = 2.0
 
 
+# Nine processes start: 12 s of a processor, and many times as long on a machine that has none to spare.
+@pytest.mark.timeout(500)
 async def test_a_flood_is_measured_and_every_port_is_fuzzed(tmp_path: Path) -> None:
     with installation(tmp_path) as made:
         (calm,), not_run = await run_floods(made, FLOODS[:1], SECONDS)

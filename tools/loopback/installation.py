@@ -268,13 +268,14 @@ def installation(
     folder: Path, *, tls: bool = False, gateway: Mapping[str, str] | None = None
 ) -> Iterator[Installation]:
     """A whole one in `folder`; with a second gateway that speaks TLS if `tls`. `gateway`: more of its environment."""
-    # So that the processes started here end with this one.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Nobody else's on this machine: addresses of agents are fixed, and so is their port.
     network = f"127.{random.SystemRandom().randint(16, 250)}.{random.SystemRandom().randint(1, 250)}"
     (folder / "key").write_bytes(KEY)
     (folder / "tokens.json").write_text(json.dumps({TOKEN: {"users": ["*"]}}))
     with ExitStack() as stack:
+        # So that the processes started here end with this one.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        stack.callback(signal.signal, signal.SIGTERM, before)
         held = {name: stack.enter_context(_reserved()) for name in ("gateway", "report", "health", "issuer", "tls")}
         ports = {name: one.getsockname()[1] for name, one in held.items()}
         held["issuer"].close()
