@@ -48,6 +48,10 @@ class Context:
     # When the time of the attack began, by the monotonic clock: later, where it has to prepare something.
     since: float = field(default_factory=time.monotonic)
 
+    def prepares(self) -> None:
+        """Something has to be prepared first, within a minute."""
+        self.since = time.monotonic() + 60
+
     def begins(self) -> None:
         """What had to be prepared is there."""
         self.since = time.monotonic()

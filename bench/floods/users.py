@@ -52,7 +52,9 @@ async def many_keys(context: Context) -> None:
         {"engineType": "python", "env": {f"{n}": [n] for n in range(300_000)}},
         {"engineId": [[]] * 2_000_000},
     )
+    context.prepares()
     calls = [call("createEngineConnection", json.dumps(body, separators=(",", ":")).encode()) for body in bodies]
+    context.begins()
     await repeat(context, context.at_gateway, 12, lambda n: calls[n % len(calls)])
 
 
@@ -102,6 +104,7 @@ async def ten_thousand(context: Context) -> None:
 async def run_code(context: Context, code: str) -> str:
     """The id of a task on the attacker's engine that has ended."""
     body = {"engineId": engine_id(context.own), "runType": "python", "code": code}
+    context.prepares()
     answer = await send(context.at_gateway, call("executeCode", body), seconds=60)
     # The outputs may be longer than what is read here.
     _, _, rest = answer.body.partition(b'"taskId":"')

@@ -164,7 +164,7 @@ async def keep_engines(engines: Engines, oracle: Oracle, rng: random.Random, ask
                 await asyncio.sleep(MEND_SECONDS)
                 try:
                     changed = await asyncio.to_thread(engines.look)
-                except (TimeoutError, RuntimeError, OSError, KeyError) as error:
+                except Exception as error:
                     # It was ended while it was looked at; at the end of the run one must be had.
                     print(f"an engine could not be had and is made again: {error!r}", flush=True)
             oracle.engines[:] = [*engines.real, *engines.hostile]

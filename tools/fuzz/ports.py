@@ -47,23 +47,32 @@ async def fuzz(port: Port, oracle: Oracle, rng: random.Random) -> None:
 
 async def _work(port: Port, oracle: Oracle, rng: random.Random, number: int) -> None:
     while True:
-        seed = rng.choice(port.seeds())
-        if seed.rare and rng.randrange(RARE):
-            continue
-        data = seed.data if rng.random() < UNCHANGED else mutate.request(rng, seed.data)
-        if not data:
-            continue
-        oracle.findings.sent(seed.route, data)
-        pieces = rng.choice((1, 1, 1, 1, 2, 5, 30))
-        target = port.targets[(number + rng.randrange(2)) % len(port.targets)]
         try:
-            got = await send(
-                target, data, seconds=ANSWER_SECONDS, pieces=pieces, pause=0.0 if pieces == 1 else rng.uniform(0, 0.05)
-            )
-        except (OSError, TimeoutError):
-            port.answers[-1] += 1
+            await _one(port, oracle, rng, number)
+        except Exception as error:  # the fuzzer's own: it goes on with the next
+            oracle.findings.add("the fuzzer", f"{port.side}: {error!r}"[:300])
             await asyncio.sleep(0.1)
-            continue
-        port.answers[got.status] += 1
-        oracle.answer(port.side, seed.route, data, got, login=port.login)
-        await asyncio.sleep(port.pause)
+
+
+async def _one(port: Port, oracle: Oracle, rng: random.Random, number: int) -> None:
+    """One request, if the drawn one is to be sent."""
+    seed = rng.choice(port.seeds())
+    if seed.rare and rng.randrange(RARE):
+        return
+    data = seed.data if rng.random() < UNCHANGED else mutate.request(rng, seed.data)
+    if not data:
+        return
+    oracle.findings.sent(seed.route, data)
+    pieces = rng.choice((1, 1, 1, 1, 2, 5, 30))
+    target = port.targets[(number + rng.randrange(2)) % len(port.targets)]
+    try:
+        got = await send(
+            target, data, seconds=ANSWER_SECONDS, pieces=pieces, pause=0.0 if pieces == 1 else rng.uniform(0, 0.05)
+        )
+    except (OSError, TimeoutError):
+        port.answers[-1] += 1
+        await asyncio.sleep(0.1)
+        return
+    port.answers[got.status] += 1
+    oracle.answer(port.side, seed.route, data, got, login=port.login)
+    await asyncio.sleep(port.pause)

@@ -180,9 +180,9 @@ class Installation:
         return mine[0] if mine else None
 
     def status(self, name: str) -> dict[str, Any]:
-        """An engine's status; empty where it has none."""
-        found = self.kube("GET", f"{API}/namespaces/{NAMESPACE}/engineconns/{name}")[1]
-        status: dict[str, Any] = (found or {}).get("status", {})
+        """An engine's status; empty where it has none, or is not there."""
+        code, found = self.kube("GET", f"{API}/namespaces/{NAMESPACE}/engineconns/{name}")
+        status: dict[str, Any] = found.get("status", {}) if code == 200 else {}
         return status
 
     def ready(self, name: str, user: str) -> Engine:
