@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tools.fuzz.findings import Findings
-from tools.loopback.installation import Engine, Installation
+from tools.loopback.installation import Engine, Installation, Part
 from tools.loopback.sockets import Answer, Target, send
-from tools.loopback.watch import HEALTH, tracebacks
+from tools.loopback.watch import HEALTH, tracebacks, waited
 from tools.testkit.gateways import KEY, TOKEN
 
 MIB = 1 << 20
@@ -74,8 +74,8 @@ class Oracle:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._processes())
             group.create_task(self._own_lag())
-            group.create_task(self._health("gateway", Target("127.0.0.1", self.made.gateway.port)))
-            group.create_task(self._health("operator", Target("127.0.0.1", self.made.health_port)))
+            group.create_task(self._health(self.made.gateway, self.made.gateway.port))
+            group.create_task(self._health(self.made.operator, self.made.health_port))
 
     async def _processes(self) -> None:
         while True:
@@ -120,14 +120,16 @@ class Oracle:
             await asyncio.sleep(0.05)
             self._lag = max(self._lag, time.perf_counter() - began - 0.05)
 
-    async def _health(self, name: str, target: Target) -> None:
+    async def _health(self, part: Part, port: int) -> None:
+        """Times count without those in which this process was late, or the other one had no processor."""
+        name, target = part.name, Target("127.0.0.1", port)
         while True:
             self._lag = 0.0
-            began = time.perf_counter()
+            before, began = waited([part.pid]), time.perf_counter()
             status = 0
             with suppress(OSError, TimeoutError):
                 status = (await send(target, HEALTH, seconds=20)).status
-            took = time.perf_counter() - began - self._lag
+            took = time.perf_counter() - began - max(self._lag, waited([part.pid]) - before)
             self.stalls[name] = max(took, self.stalls.get(name, 0.0))
             if (status != 200 and took > 0) or took > HEALTH_MAX:
                 load = " ".join(f"{one:.0f}" for one in os.getloadavg())
