@@ -108,7 +108,8 @@ class Oracle:
                 text = log.read(4 * MIB)
                 self._read[key] = self._read.get(key, 0) + len(text)
                 words = text.decode(errors="replace")
-                if key.endswith("container.err") and "Traceback" in words:
+                # ipykernel has tracebacks of its own where it ends while a message is under way.
+                if key.endswith("container.err") and "Traceback" in words and "linkis_ecm" in words:
                     self.findings.add("agent", traceback_kind(words), words[-5000:])
                 for match in AGENT_ERROR.findall(words):
                     self.findings.add("agent", match.partition("ERROR")[2][:200], match)
