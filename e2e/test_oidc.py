@@ -26,7 +26,7 @@ import yaml
 
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.oidc import LEEWAY_SECONDS, OidcAuthenticator
-from linkis_ecm.gateway.auth.users import user_name
+from linkis_ecm.model.users import user_name
 from linkis_ecm.gateway.http.errors import Refused
 from tools.cluster.tools import kubeconfig
 from tools.testkit import kubectl

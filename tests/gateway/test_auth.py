@@ -61,7 +61,7 @@ async def test_a_missing_header_is_named_in_the_refusal(tmp_path: Path) -> None:
     assert (await refusal(authenticator, Sent({"Token-Code": TOKEN}))).startswith("Token-User is missing")
 
 
-@pytest.mark.parametrize("user", ["a-b", "../x", "a" * 41, "a b", ".x", "ä", "a\n"])
+@pytest.mark.parametrize("user", [" a", "a\n", "a\tb", "a" * 257, "\udcff"])
 async def test_a_user_who_could_own_no_engine_is_refused(tmp_path: Path, user: str) -> None:
     authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
     assert "Token-User is no user name" in await refusal(authenticator, sent(user=user))

@@ -22,10 +22,10 @@ from linkis_ecm.gateway.auth.kubernetes import (
     REFUSED_SECONDS,
     KubernetesAuthenticator,
 )
-from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, Unauthorized, Unreachable
 from linkis_ecm.model import formats
+from linkis_ecm.model.users import user_name
 from linkis_ecm.process.ratelimit import TokenBuckets
 from tools.testkit.callers import Clock, Sent
 from tools.testkit.clocks import LoopClock
@@ -344,11 +344,6 @@ def test_a_name_that_linkis_takes_stays_as_it_is(name: str) -> None:
     [
         (ROBOT, "team_a.note_book_", 6),
         ("system:serviceaccount:default:a.b", "default.a.b_", 6),
-        ("alice@corp.example", "alice_corp.example_", 6),
-        (".hidden", "_hidden_", 6),
-        ("system:admin", "system_admin_", 6),
-        ("system:serviceaccount:a:b:c", "system_serviceaccount_a_b_c_", 6),
-        ("ünal", "_nal_", 16),
         ("a" * 41, "a" * 23 + "_", 16),
         (f"system:serviceaccount:{'n' * 63}:{'s' * 253}", "n" * 23 + "_", 16),
     ],

@@ -104,10 +104,10 @@ async def test_a_shared_secret_among_the_issuers_keys_does_not_count(setup: Setu
         ({"iss": ["x"]}, "not from the issuer"),
         ({"preferred_username": None}, "no claim preferred_username"),
         ({"preferred_username": None, "sub": "alice", "email": "alice"}, "no claim preferred_username"),
-        ({"preferred_username": "alice@corp"}, "claim preferred_username is no user name"),
-        ({"preferred_username": "../alice"}, "claim preferred_username is no user name"),
+        ({"preferred_username": "system:admin"}, "claim preferred_username is no user name"),
+        ({"preferred_username": " alice"}, "claim preferred_username is no user name"),
         ({"preferred_username": "alice\n"}, "claim preferred_username is no user name"),
-        ({"preferred_username": "a" * 41}, "claim preferred_username is no user name"),
+        ({"preferred_username": "a" * 257}, "claim preferred_username is no user name"),
         ({"preferred_username": ["alice"]}, "claim preferred_username is no user name"),
         ({"preferred_username": ""}, "claim preferred_username is no user name"),
     ],
@@ -466,7 +466,7 @@ async def test_settings_that_cannot_be_used_are_named(setup: Setup, options: dic
 async def test_no_part_of_a_token_is_logged(setup: Setup, issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     authenticator = setup.new()
-    tokens = [issuer.token(), issuer.token(OTHER), issuer.token(exp=1), issuer.token(preferred_username="a@b")]
+    tokens = [issuer.token(), issuer.token(OTHER), issuer.token(exp=1), issuer.token(preferred_username="a\tb")]
     await ask(authenticator, tokens[0])
     for token in tokens[1:]:
         await refusal(authenticator, token)

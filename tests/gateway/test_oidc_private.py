@@ -10,7 +10,7 @@ from aiohttp import web
 
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.oidc import KEYS_FRESH_SECONDS
-from linkis_ecm.gateway.auth.users import user_name
+from linkis_ecm.model.users import user_name
 from tests.gateway.issuer import OTHER, Issuer, Setup, ask, refusal, refused
 from tools.cluster.pki import Authority
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from linkis_ecm.model import formats
+from linkis_ecm.model import formats, users
 from linkis_ecm.model.states import EngineState
 
 GROUP = "linkis.apache.org"
@@ -48,7 +48,10 @@ def _whole(text: str) -> str:
 
 WHOLE = AfterValidator(_whole)
 
-UserName = Annotated[str, Field(pattern=formats.USER_PATTERN, max_length=formats.USER_MAX), WHOLE]
+# As a company writes it; read as the user that it is in Linkis.
+UserName = Annotated[
+    str, Field(pattern=users.LOGIN_PATTERN, max_length=users.LOGIN_MAX), WHOLE, AfterValidator(users.linkis_user)
+]
 CreatorName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=64), WHOLE]
 TenantName = Annotated[str, Field(pattern=formats.CREATOR_PATTERN, max_length=64), WHOLE]
 EngineTypeName = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_length=formats.ENGINE_TYPE_MAX), WHOLE]
@@ -85,6 +88,15 @@ def immutable(name: str) -> JsonDict:
         f"spec.{name} is part of the engine's identity and cannot change: create another engine",
     )
     return entry | {"reason": "FieldValueForbidden"}
+
+
+def linkis_name(name: str) -> JsonDict:
+    """The CEL rule that says why a field of Linkis's label takes few characters; its pattern alone does not."""
+    return rule(
+        f"!has(self.{name}) || self.{name}.matches('{formats.CREATOR_PATTERN}')",
+        f"spec.{name}: use letters, digits, '_' and '.', and begin with one of the first three: {formats.LABEL_RULE}",
+        field_path=f".{name}",
+    )
 
 
 class Camel(BaseModel):
@@ -319,6 +331,7 @@ class EngineConnSpec(Camel):
                     SECRET_ENV_TEXT,
                     field_path=".env",
                 ),
+                *[linkis_name(name) for name in ("creator", "tenant", "engineVersion")],
                 *[immutable(name) for name in (*IDENTITY, *IDENTITY_REQUIRED)],
             ]
         }

@@ -12,7 +12,8 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 # Linkis splits a label at "-" and refuses another count than two, so user and creator carry none; a first character
-# other than "." keeps ".." out of the log folder that is made of them.
+# other than "." keeps ".." out of the log folder that is made of them. People's names are mapped to it (model.users).
+LABEL_RULE = "Linkis writes it into a label and splits that at '-' and ','"
 USER_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.]*$"
 CREATOR_PATTERN = USER_PATTERN
 ENGINE_TYPE_PATTERN = r"^[a-z][a-z0-9_]*$"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
-from linkis_ecm.model.formats import USER_MAX, USER_PATTERN
+from linkis_ecm.model.users import is_login, linkis_user
 from linkis_ecm.process.environment import Form, names, shown_value
 
 # A DNS label (RFC 1123): a namespace's name, and a Service's.
@@ -55,6 +55,15 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _users(text: str) -> tuple[str, ...]:
+    """People's names as they log in, or as Linkis has them: the users that they are in Linkis."""
+    found = names(r"[^,]+", "user name").parse(text)
+    for name in found:
+        if not is_login(name):
+            raise ValueError(f"holds {shown_value(name)}, which is no user name: write names with commas between them")
+    return tuple(map(linkis_user, found))
+
+
 def _origin(text: str) -> str:
     # The agent's client speaks no TLS: it starts in each pod, and its requests stay in the cluster.
     if _parts(text, ("http",)) is None or not re.fullmatch(r"http://[^/?#\s@]+", text):
@@ -75,7 +84,7 @@ def _parts(text: str, schemes: Iterable[str]) -> str | None:
 
 NAMESPACE = Form("a namespace", _namespace)
 NAMESPACES = names(_LABEL, "namespace")
-USERS = names(rf"(?=.{{1,{USER_MAX}}}$){USER_PATTERN.strip('^$')}", "user name of Linkis")
+USERS = Form("names with commas between them", _users)
 SERVICE = Form("a Service's name", _service)
 LEASE = Form("a Lease's name", _lease)
 HOST_PORT = Form("host:port", _host_port)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.users import linkis_user
 from linkis_ecm.process.environment import Form, shown_value, variable
 
 # Names of engines in a refusal: enough to choose one that can be stopped.
@@ -165,7 +166,9 @@ def parse_limits(text: str) -> Limits:
     namespace = _amount(parts.get("namespace") or {}, "namespace", NOTHING)
     return Limits(
         user=user,
-        users=_by_name(parts.get("users") or {}, "users", user),
+        users={
+            linkis_user(name): figures for name, figures in _by_name(parts.get("users") or {}, "users", user).items()
+        },
         namespace=namespace,
         namespaces=_by_name(parts.get("namespaces") or {}, "namespaces", namespace),
     )

@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
-from linkis_ecm.gateway.auth.users import user_name
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
+from linkis_ecm.model.users import user_name
 from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)

@@ -25,9 +25,8 @@ from joserfc.jws import JWSRegistry
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_token
-from linkis_ecm.gateway.auth.users import is_user_name, user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
-from linkis_ecm.model import formats
+from linkis_ecm.model.users import LOGIN_MAX, is_login, user_name
 from linkis_ecm.process.jwt import public_key, unverified_part
 
 log = logging.getLogger(__name__)
@@ -156,8 +155,9 @@ class OidcAuthenticator:
             raise self._wrong(self._user_claim, missing=True)
         if not isinstance(user, str) or not _is_user(user):
             raise no_login(
-                f"{_TOKEN_IS}'s claim {self._user_claim} is no user name: it must have letters, digits, '_' and '.', at"
-                f" most {formats.USER_MAX} of them; have the user or the claim changed at {self.issuer}"
+                f"{_TOKEN_IS}'s claim {self._user_claim} is no user name: it must have printable characters without"
+                f" blanks at the ends, at most {LOGIN_MAX} of them, and not begin with system:; have the user or the"
+                f" claim changed at {self.issuer}"
             )
         groups = claims.get(self._groups_claim) if self._groups_claim else None
         # The same user as with Kubernetes's own tokens; and no user gets a name that a service account is mapped to.
@@ -302,7 +302,10 @@ def unverified_issuer(token: str) -> str:
 
 def _is_user(name: str) -> bool:
     """Whether it is a Linkis user's name, or that of a service account, which is mapped to one."""
-    return is_user_name(name) or _SERVICE_ACCOUNT.fullmatch(name) is not None
+    if _SERVICE_ACCOUNT.fullmatch(name) is not None:
+        return True
+    # Kubernetes's own names begin so.
+    return is_login(name) and not name.startswith("system:")
 
 
 def _origin(url: str) -> tuple[str, str]:

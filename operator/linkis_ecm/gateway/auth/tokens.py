@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, single_header
-from linkis_ecm.gateway.auth.users import is_user_name
 from linkis_ecm.gateway.http.errors import Refused, no_login
-from linkis_ecm.model import formats
+from linkis_ecm.model.users import LOGIN_MAX, is_login, linkis_user
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +69,19 @@ class TokenFile:
         for known, users in self._users.items():
             if hmac.compare_digest(known, digest):
                 allowed = users
-        if not allowed or not ("*" in allowed or user in allowed):
+        if not allowed:
             raise _not_accepted()
-        if not is_user_name(user):
+        if not is_login(user):
+            # What nobody can be in the file either.
+            if "*" not in allowed:
+                raise _not_accepted()
             raise no_login(
-                f"{USER_HEADER} is no user name: use letters, digits, '_' and '.', at most {formats.USER_MAX} of them"
+                f"{USER_HEADER} is no user name: use printable characters without blanks at the ends, at most"
+                f" {LOGIN_MAX} of them"
             )
+        user = linkis_user(user)
+        if not ("*" in allowed or user in allowed):
+            raise _not_accepted()
         return Caller(user, user in self._admins)
 
     def _reread(self) -> None:
@@ -125,5 +131,7 @@ def _parse(content: bytes) -> dict[bytes, frozenset[str]]:
             raise ValueError(f'entry {number} has no list "users" of names or "*"')
         if len(token) < 8:
             raise ValueError(f"the token of entry {number} has fewer than 8 characters")
-        found[hashlib.sha256(token.encode()).digest()] = frozenset(users)
+        found[hashlib.sha256(token.encode()).digest()] = frozenset(
+            user if user == "*" else linkis_user(user) for user in users
+        )
     return found

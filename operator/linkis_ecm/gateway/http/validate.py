@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from linkis_ecm.api import models
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.model import engineconn, formats
+from linkis_ecm.model import engineconn, formats, users
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,8 +26,9 @@ _REMEDIES = {
     engineconn.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
     engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
     engineconn.UUID_PATTERN: "give a UUID in lower case",
-    formats.USER_PATTERN: f"use {_NAMES}",
-    formats.VERSION_PATTERN: f"use {_NAMES}",
+    # Of creators, tenants and versions.
+    formats.VERSION_PATTERN: f"use {_NAMES}: {formats.LABEL_RULE}",
+    users.LOGIN_PATTERN: "use printable characters, without '/', a first '.' and blanks at the ends",
     formats.ENGINE_TYPE_PATTERN: "use lower-case letters, digits and '_', and begin with a letter",
     models.LABEL_NAME_PATTERN: "use up to 63 letters, digits, '-', '_' and '.', without a prefix",
     models.LABEL_VALUE_PATTERN: "use up to 63 letters, digits, '-', '_' and '.'",

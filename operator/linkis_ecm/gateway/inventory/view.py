@@ -16,6 +16,7 @@ from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats, reasons
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.states import AVAILABLE, FINAL, RECORD_FINAL, EngineState
+from linkis_ecm.model.users import linkis_user
 
 Key = tuple[str, str]
 
@@ -138,7 +139,7 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
     default = (status.get("fromPlugin") or {}).get("defaultResources") or {}
     uid = str(metadata.get("uid") or "")
     ticket_id = str(spec.get("ticketId") or uid)
-    user, creator = str(spec.get("user") or ""), str(spec.get("creator") or "")
+    user, creator = linkis_user(str(spec.get("user") or "")), str(spec.get("creator") or "")
     engine_type = str(status.get("engineType") or spec.get("engineType") or "")
     engine_version = str(status.get("engineVersion") or spec.get("engineVersion") or "")
     return KnownEngine(

@@ -25,6 +25,7 @@ from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_
 from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, sentences
+from linkis_ecm.model.users import linkis_user
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngine
         body["creator"] = creator
     # As Linkis: the login is the user, whatever the request says; an admin may name another by the label.
     namespace = namespace_of(call.gateway, call.caller, None)
-    if user and user != call.caller.user and call.caller.is_admin_in(namespace):
+    if user and linkis_user(user) != call.caller.user and call.caller.is_admin_in(namespace):
         body["user"] = user
     resources = {"memory": _memory(properties), "cpu": _property(properties, _CORES)}
     if any(resources.values()):
@@ -156,7 +157,11 @@ def _pair(request: AskEngine, key: str) -> tuple[str, str]:
         return "", ""
     if not isinstance(label, str) or not label.strip("-"):
         raise bad_request(f"Label {key} cannot be empty: give labels.{key}, such as python-1 or hadoop-IDE")
-    first, _, second = label.partition("-")
+    if key == "userCreator" and "-" in label:
+        # A user may have hyphens, a creator has none.
+        first, _, second = label.rpartition("-")
+    else:
+        first, _, second = label.partition("-")
     return first, second
 
 
