@@ -26,8 +26,8 @@ import yaml
 
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.oidc import LEEWAY_SECONDS, OidcAuthenticator
-from linkis_ecm.model.users import user_name
 from linkis_ecm.gateway.http.errors import Refused
+from linkis_ecm.model.users import user_name
 from tools.cluster.tools import kubeconfig
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE

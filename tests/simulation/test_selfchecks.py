@@ -109,7 +109,7 @@ def canary(world: World, metrics: Metrics | None = None) -> Canary:
 
     parts = world.operators[0].parts
     return Canary(
-        client=world.server.client(), cache=parts.cache, rows=world.rows, namespace=NAMESPACE, instance="ecm:9102",
+        client=world.server.client(), cache=parts.cache, rows=world.rows, namespaces=(NAMESPACE,), instance="ecm:9102",
         on_watch_stalled=watch_stalled, rng=random.Random(1), metrics=metrics or Metrics(),
     )  # fmt: skip
 

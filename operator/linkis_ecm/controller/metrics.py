@@ -142,6 +142,11 @@ class Metrics:
         )
         self.engine_refusals = engine_refusals(self.registry)
         self.connections = ConnectionMetrics(self.registry)
+        self.namespaces_unserved = Gauge(
+            "ecm_namespaces_unserved",
+            "Watched namespaces that are gone, or in which the operator has no rights.",
+            registry=self.registry,
+        )
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineView]]) -> None:

@@ -34,6 +34,7 @@ from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
+from linkis_ecm.controller.selfchecks.namespaces import Namespaces
 from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
@@ -148,12 +149,15 @@ class Operator:
             cache=self.cache, reconciler=self.reconciler, master_keys=master_keys, pods=self.pod_tokens, clock=clock,
             metrics=metrics, per_second=settings.reports_per_second,
         )  # fmt: skip
+        self.namespaces = Namespaces(metrics=metrics, on_first_denied=self._follow)
+        self._feeds: list[asyncio.Task[None]] = []
         self.pods = [
             Reflector(
-                client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod
+                client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod,
+                **self._watches(namespace),
             )
             for namespace in (settings.watch_namespaces or (None,))
-        ]
+        ]  # fmt: skip
         self.audit = Audit(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
             clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
@@ -162,7 +166,8 @@ class Operator:
         self.resync = Resync(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
             namespaces=settings.watch_namespaces, clock=clock, rng=rng,
-            audit=self._check_and_audit,
+            audit=self._check_and_audit, on_denied=self.namespaces.denied,
+            unserved=lambda: self.namespaces.unserved,
         )  # fmt: skip
         self.overlap = Overlap(
             client=client, own=settings.ecm_instance, foreign=self.reconciler.foreign_engines, recorder=self.recorder,
@@ -173,7 +178,7 @@ class Operator:
         )  # fmt: skip
         self.canary = Canary(
             client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
-            namespace=(settings.watch_namespaces or (settings.namespace,))[0],
+            namespaces=_canary_namespaces(settings),
             instance=settings.ecm_instance,
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()
@@ -286,10 +291,33 @@ class Operator:
         await self.audit.run_once()
 
     async def wait_pods_synced(self) -> None:
-        """Wait until pods were listed in each watched namespace."""
+        """Wait until pods were listed in each watched namespace that is served."""
         for reflector in self.pods:
-            await reflector.synced.wait()
+            await reflector.settled.wait()
         self.synced = True
+
+    def _watches(self, namespace: str | None) -> dict[str, Any]:
+        """What a reflector of one namespace says of it. Of all namespaces together nothing is known: it waits."""
+        if namespace is None:
+            return {}
+        return {
+            "on_denied": lambda error: self.namespaces.denied(namespace, error),
+            "on_served": lambda: self.namespaces.served(namespace),
+        }
+
+    def _follow(self, namespace: str) -> None:
+        """Follow the EngineConns of a namespace that was refused: kopf's watch of it has ended and does not return."""
+        feed = Reflector(
+            self.client, ENGINECONNS, namespace=namespace, transform=dict, **self._watches(namespace),
+            on_event=lambda kind, body: self.on_event(ENGINECONNS, kind == "DELETED", body),
+        )  # fmt: skip
+        self._feeds.append(asyncio.create_task(feed.run()))
+
+    async def stop_feeds(self) -> None:
+        """End what `_follow` has started."""
+        for task in self._feeds:
+            task.cancel()
+        await asyncio.gather(*self._feeds, return_exceptions=True)
 
     def _pod(self, kind: str, pod: PodView) -> None:
         if kind == "DELETED":
@@ -316,6 +344,14 @@ class Operator:
             for m in spec.materials or []
         ]  # fmt: skip
         self.sink.offer_materials(spec.engine_type, spec.engine_version, materials)
+
+
+def _canary_namespaces(settings: OperatorSettings) -> tuple[str, ...]:
+    """Where the canary's engine may be: the operator's own namespace if it is watched, else each of those."""
+    watched = settings.watch_namespaces
+    if not watched or settings.namespace in watched:
+        return (settings.namespace, *(name for name in watched if name != settings.namespace))
+    return watched
 
 
 @asynccontextmanager
@@ -359,7 +395,10 @@ async def run(settings: OperatorSettings) -> None:
             client=client, sink=sink, settings=settings, archive=archive, metrics=metrics, clock=clock
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
-        health = health_app(alive=operator.alive, ready=operator.ready, registry=metrics.registry)
+        stack.push_async_callback(operator.stop_feeds)
+        health = health_app(
+            alive=operator.alive, ready=operator.ready, registry=metrics.registry, note=lambda: operator.namespaces.note
+        )  # fmt: skip
         await stack.enter_async_context(
             serve(
                 health, settings.health_port, limits=NOBODY_LOGS_IN,
@@ -389,4 +428,8 @@ async def run(settings: OperatorSettings) -> None:
             await asyncio.gather(contending, return_exceptions=True)
             await operator.lease.release()
 
-        await handlers.run(operator.on_event, namespaces=settings.watch_namespaces, stopping=release_leadership)
+        # At least one, or kopf would watch all.
+        served = tuple(name for name in settings.watch_namespaces if name not in operator.namespaces.unserved)
+        await handlers.run(
+            operator.on_event, namespaces=served or settings.watch_namespaces, stopping=release_leadership
+        )  # fmt: skip

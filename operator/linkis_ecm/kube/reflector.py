@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from linkis_ecm.kube.client import KubeClient, Object, WatchEvent
-from linkis_ecm.kube.errors import ApiError, Gone
+from linkis_ecm.kube.errors import ApiError, Forbidden, Gone, NotFound
 from linkis_ecm.kube.resources import Resource
 from linkis_ecm.kube.retry import RetryPolicy
 
@@ -43,8 +43,9 @@ class Reflector(Generic[T]):
     """List and watch of one resource; `objects` holds what `transform` made of each, by (namespace, name).
 
     `on_event(kind, object)` gets the transformed object; for DELETED the last one known, or the deleted one where the
-    watch showed it. `on_synced` is called once, after the first list. Both are plain functions. `clock` is a monotonic
-    clock, the event loop's where none is given.
+    watch showed it. `on_synced` is called once, after the first list. `on_denied` is called where the API server
+    refuses list or watch (403, 404: such as of a namespace that is gone), and `on_served` when it takes them again.
+    All are plain functions. `clock` is a monotonic clock, the event loop's where none is given.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Reflector(Generic[T]):
         transform: Callable[[Object], T],
         on_event: Callable[[Kind, T], None],
         on_synced: Callable[[], None] | None = None,
+        on_denied: Callable[[ApiError], None] | None = None,
+        on_served: Callable[[], None] | None = None,
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
@@ -70,6 +73,9 @@ class Reflector(Generic[T]):
         self._transform = transform
         self._on_event = on_event
         self._on_synced = on_synced
+        self._on_denied = on_denied
+        self._on_served = on_served
+        self._is_denied = False
         self._where: dict[str, Any] = {
             "namespace": namespace, "label_selector": label_selector, "field_selector": field_selector,
         }  # fmt: skip
@@ -92,6 +98,8 @@ class Reflector(Generic[T]):
         self._relist_wanted = False
         self.objects: Mapping[Key, T] = MappingProxyType(self._objects)
         self.synced = asyncio.Event()
+        # Set after the first list, or when the API server has refused it: whoever waits for several goes on.
+        self.settled = asyncio.Event()
         # The last failure of list or watch, None while all is well: for health pages.
         self.last_error: str | None = None
 
@@ -136,6 +144,11 @@ class Reflector(Generic[T]):
         self._failures += 1
         self.last_error = str(error) or type(error).__name__
         self._metrics.reflector_watch_ends.labels(self._resource.plural, type(error).__name__).inc()
+        if isinstance(error, (Forbidden, NotFound)):
+            self._is_denied = True
+            self.settled.set()
+            if self._on_denied is not None:
+                self._on_denied(error)
         asked = error.retry_after if isinstance(error, ApiError) else None
         wait = self._backoff.delay(self._failures, rng=self._rng, retry_after=asked)
         # Without a stack trace: an outage of the API server logs one line for each try.
@@ -164,6 +177,7 @@ class Reflector(Generic[T]):
         self._listed = self._resume_version = version
         if not self.synced.is_set():
             self.synced.set()
+            self.settled.set()
             if self._on_synced is not None:
                 self._on_synced()
 
@@ -200,6 +214,10 @@ class Reflector(Generic[T]):
     def _record_contact(self) -> None:
         self.last_error = None
         self._last_contact = self._clock()
+        if self._is_denied:
+            self._is_denied = False
+            if self._on_served is not None:
+                self._on_served()
 
     def _apply_event(self, event: WatchEvent) -> None:
         version = int(event.object["metadata"]["resourceVersion"])

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.engine.names import INSTANCE
-from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
+from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.engineconn import API_VERSION
 from linkis_ecm.model.states import FINAL
@@ -44,11 +44,19 @@ class CanaryRows(Protocol):
 
 
 class CanaryError(Exception):
-    """A round did not end in time; `phase` is create, watch, decide or database."""
+    """A round did not end in time; `phase` is create, watch, decide or database. `cause`: in the API server's words."""
 
-    def __init__(self, phase: str) -> None:
-        super().__init__(f"the canary engine got stuck at {phase}")
+    def __init__(self, phase: str, cause: str = "") -> None:
+        super().__init__(f"the canary engine got stuck at {phase}{f': {cause}' if cause else ''}")
         self.phase = phase
+
+
+class CanaryRefusedError(CanaryError):
+    """A namespace's quota, a policy or RBAC refuses the canary's engine: that says nothing of the operator."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("create", cause)
+        self.phase = "refused"
 
 
 class Canary:
@@ -60,7 +68,7 @@ class Canary:
         client: KubeClient,
         cache: Cache,
         rows: CanaryRows,
-        namespace: str,
+        namespaces: Sequence[str],
         instance: str,
         on_watch_stalled: Callable[[], Awaitable[None]],
         rng: random.Random,
@@ -71,7 +79,7 @@ class Canary:
         self._client = client
         self._cache = cache
         self._rows = rows
-        self._namespace = namespace
+        self._namespaces = namespaces
         self._instance = instance
         self._on_watch_stalled = on_watch_stalled
         self._rng = rng
@@ -97,6 +105,11 @@ class Canary:
             await leading.wait()
             try:
                 seconds = await self.run_once()
+            except CanaryRefusedError as error:
+                self.misses = {}
+                self._metrics.canary_failures.labels(error.phase).inc()
+                self._metrics.canary_ok.set(0)
+                log.warning("%s", error)
             except CanaryError as error:
                 self.misses = {error.phase: self.misses.get(error.phase, 0) + 1}
                 self._metrics.canary_failures.labels(error.phase).inc()
@@ -127,8 +140,8 @@ class Canary:
             await asyncio.to_thread(self._rows.delete_engine_rows, uid)
         except Exception as error:
             # The canary reports both errors of the database and missing answers.
-            await self._remove(key[1], uid)
-            raise CanaryError(phase) from error
+            await self._remove(key, uid)
+            raise CanaryError(phase, "" if isinstance(error, TimeoutError) else str(error)) from error
         return took
 
     async def _is_cached(self, key: Key, uid: str) -> bool:
@@ -141,25 +154,35 @@ class Canary:
         return engine is None or engine.state in FINAL
 
     async def _create(self) -> tuple[Key, str]:
+        """An engine in the first namespace that takes it. Raises CanaryError."""
+        refused: ApiError | None = None
+        for namespace in self._namespaces:
+            try:
+                return await self._create_in(namespace)
+            except (Forbidden, NotFound) as error:
+                refused = refused or error
+            except ApiError as error:
+                raise CanaryError("create", str(error)) from error
+        raise CanaryRefusedError(str(refused)) from refused
+
+    async def _create_in(self, namespace: str) -> tuple[Key, str]:
         name = f"{NAME}-{self._rng.getrandbits(40):010x}"
         body = {
             "apiVersion": API_VERSION, "kind": "EngineConn",
-            "metadata": {"name": name, "namespace": self._namespace, "annotations": {INSTANCE: self._instance}},
+            "metadata": {"name": name, "namespace": namespace, "annotations": {INSTANCE: self._instance}},
             "spec": {
                 "engineType": ENGINE_TYPE, "user": USER, "creator": "ECM", "desiredState": "Stopped",
                 "ttlAfterFinished": "1s",
             },
         }  # fmt: skip
-        try:
-            made = await self._client.create(ENGINECONNS, body, timeout=self._timeout)
-        except ApiError as error:
-            raise CanaryError("create") from error
-        return (self._namespace, name), str(made["metadata"]["uid"])
+        made = await self._client.create(ENGINECONNS, body, timeout=self._timeout)
+        return (namespace, name), str(made["metadata"]["uid"])
 
-    async def _remove(self, name: str, uid: str) -> None:
+    async def _remove(self, key: Key, uid: str) -> None:
         """Delete the engine of a failed round."""
+        namespace, name = key
         try:
-            await self._client.delete(ENGINECONNS, name, namespace=self._namespace, uid=uid, timeout=5.0)
+            await self._client.delete(ENGINECONNS, name, namespace=namespace, uid=uid, timeout=5.0)
         except NotFound:
             pass
         except ApiError as error:

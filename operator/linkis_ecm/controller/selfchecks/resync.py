@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.kube.client import ApiError, KubeClient
+from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Resync:
         clock: Callable[[], datetime],
         rng: random.Random,
         audit: Callable[[], Awaitable[object]],
+        on_denied: Callable[[str, ApiError], None],
+        unserved: Callable[[], Collection[str]],
     ) -> None:
         self._client = client
         self._cache = cache
@@ -55,27 +57,46 @@ class Resync:
         self._clock = clock
         self._rng = rng
         self._audit = audit
+        self._on_denied = on_denied
+        self._unserved = unserved
 
     async def run_once(self) -> None:
-        """List plugins, then engines, into the cache. Raises ApiError if a list fails."""
+        """List plugins, then engines, into the cache. Raises ApiError if a list fails.
+
+        A namespace that is gone or that the operator may not list is left out, and does not stop the others.
+        """
         for item in (await self._client.list(PLUGINS)).items:
             self._cache.apply_plugin(item)
         for namespace in self._namespaces:
-            present: set[str] = set()
-            version = 0
-            # Page by page, because all raw objects together are many times larger than their cached views.
-            async for page in self._client.pages(ENGINECONNS, namespace=namespace):
-                version = int(page.resource_version)
-                for item in page.items:
-                    present.add(item["metadata"]["uid"])
-                    self._cache.apply_engine(item)
-            for missed in self._cache.absent_engines(present, version):
-                if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
-                    log.warning("%s: its deletion was missed by the watch", missed.key)
-                    self._reconciler.engine_deleted(missed)
+            try:
+                await self._list_engines(namespace)
+            except (Forbidden, NotFound) as error:
+                if namespace is None:
+                    raise
+                self._on_denied(namespace, error)
+
+    async def _list_engines(self, namespace: str | None) -> None:
+        present: set[str] = set()
+        version = 0
+        # Page by page, because all raw objects together are many times larger than their cached views.
+        async for page in self._client.pages(ENGINECONNS, namespace=namespace):
+            version = int(page.resource_version)
+            for item in page.items:
+                present.add(item["metadata"]["uid"])
+                self._cache.apply_engine(item)
+        for missed in self._cache.absent_engines(present, version):
+            if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
+                log.warning("%s: its deletion was missed by the watch", missed.key)
+                self._reconciler.engine_deleted(missed)
 
     async def end_absent_rows(self) -> None:
-        """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`."""
+        """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`.
+
+        Not while a namespace is not served: its engines may live.
+        """
+        if self._unserved():
+            log.warning("rows of engines that are gone are not ended now: a namespace is not served")
+            return
         live = {engine.uid for engine in self._cache.engines.values()}
         for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock()):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)

@@ -6,7 +6,7 @@ from functools import partial
 
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import KnownEngine, PluginView, plugin_of, view_of
-from linkis_ecm.kube.client import KubeClient
+from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 
@@ -26,6 +26,8 @@ class Feeds:
                 transform=view_of,
                 on_event=engines.on_event,
                 on_synced=partial(self._listed, namespace),
+                # One that is gone or forbidden does not close the gateway for the others.
+                on_denied=partial(self._denied, namespace) if namespace else None,
                 namespace=namespace or None,
             )
             for namespace in sorted(self._waiting)
@@ -39,6 +41,9 @@ class Feeds:
                 on_synced=lambda: setattr(plugins, "synced", True),
             )
         )
+
+    def _denied(self, namespace: str, _error: ApiError) -> None:
+        self._listed(namespace)
 
     def _listed(self, namespace: str) -> None:
         self._waiting.discard(namespace)
