@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 
 import pytest
 from aiohttp import ClientSession, web
@@ -160,3 +161,14 @@ async def test_a_packed_body_stays_packed() -> None:
         headers = {"Content-Encoding": "gzip"}
         async with session.post(f"http://127.0.0.1:{port}/", data=packed, headers=headers) as answer:
             assert await answer.text() == str(len(packed))
+
+
+async def test_the_ports_are_open_to_both_families() -> None:
+    """An engine's pod may have an address of IPv6 alone."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        port = probe.getsockname()[1]
+    async with serve(app(), port, limits=ROOMY, counts=Told()):
+        for host in ("127.0.0.1", "::1"):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()

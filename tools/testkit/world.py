@@ -21,6 +21,7 @@ from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.engine.admission.limits import NO_LIMITS
 from linkis_ecm.engine.decision import KeyRefused
+from linkis_ecm.engine.names import host_port
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
@@ -178,6 +179,8 @@ class World:
         # Engines on a dead node: its kubelet confirms no deletion.
         self.unconfirmed: set[str] = set()
         self.stop_graces: list[int] = []
+        # Of pods, by their number.
+        self.addresses = ""
         # A container that runs beside each engine and does not end with it; "" for none.
         self.sidecar = ""
         self._seed = seed
@@ -326,7 +329,7 @@ class World:
     async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         for agent in self.agents.values():
             pod = self.cluster.peek(PODS, _key(agent.pod))
-            if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
+            if pod is None or host_port(pod["status"].get("podIP", ""), 9105) != address:
                 continue
             if key != agent.key:
                 return False
@@ -344,7 +347,7 @@ class World:
         """What the agent at that address says of itself."""
         for agent in self.agents.values():
             pod = self.cluster.peek(PODS, _key(agent.pod))
-            if pod is None or f"{pod['status'].get('podIP')}:9105" != address:
+            if pod is None or host_port(pod["status"].get("podIP", ""), 9105) != address:
                 continue
             await asyncio.sleep(self.slow.get(agent.env["ECM_NAME"], 0))
             if agent.env["ECM_NAME"] in self.cut_off or pod["status"]["phase"] != "Running":
@@ -416,7 +419,10 @@ class World:
 
         def edit(item: dict[str, Any]) -> None:
             started = {"running": {"startedAt": timestamp(loop_now())}}
-            item["status"] |= {"phase": "Running", "podIP": f"10.0.{number // 250}.{number % 250}"}
+            item["status"] |= {
+                "phase": "Running",
+                "podIP": self.addresses.format(number) or f"10.0.{number // 250}.{number % 250}",
+            }
             item["status"]["containerStatuses"] = [{"name": "engine", "state": started}]
 
         if self.cluster.change(PODS, _key(pod), edit) is None:

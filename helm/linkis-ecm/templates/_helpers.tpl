@@ -273,10 +273,12 @@ affinity: {{ toYaml . | nindent 2 }}
     {{- include "ecm.env" . | nindent 4 }}
     {{- include "ecm.storeEnv" . | nindent 4 }}
     - name: ECM_REPORT_URL
-      # The last dot makes the name absolute: a pod's resolver would try its search list first.
-      value: http://{{ include "ecm.name" . }}-operator.{{ .Release.Namespace }}.svc.cluster.local.:9103
+      # The last dot makes the name absolute: a pod's resolver would try its search list first. Without a domain it has to.
+      value: http://{{ include "ecm.name" . }}-operator.{{ .Release.Namespace }}.svc{{ with .Values.clusterDomain }}.{{ . }}.{{ end }}:9103
     - name: ECM_ENGINE_SERVICE
       value: {{ .Values.engines.serviceName }}
+    - name: ECM_ENGINE_SERVICE_NAMESPACES
+      value: {{ include "ecm.engineNames" . | quote }}
     - name: ECM_ARCHIVE_DAYS
       value: {{ .Values.archive.days | quote }}
     - name: ECM_ARCHIVE_FILE_MAX_MIB

@@ -115,6 +115,7 @@ class Operator:
                 report_url=settings.report_url,
                 instance=settings.ecm_instance,
                 service=settings.engine_service,
+                service_namespaces=frozenset(settings.engine_service_namespaces) or None,
                 report_period=settings.report_period,
                 admission=settings.admission,
                 own_namespace=settings.namespace,

@@ -29,11 +29,11 @@ async def serve(
     *,
     limits: ConnectionLimits,
     counts: Counts,
-    host: str = "0.0.0.0",  # noqa: S104 - it is a pod's port
+    host: str | None = None,
     idle_seconds: float = KEEPALIVE_SECONDS,
     head_seconds: float = HEAD_SECONDS,
 ) -> AsyncIterator[int]:
-    """An application on all addresses of the pod; yields its port."""
+    """An application on all addresses of the pod, of IPv4 and IPv6, where no `host` is given; yields its port."""
     runner = Runner(
         app,
         error_body=lambda _: (b"the request cannot be read", "text/plain; charset=utf-8"),
@@ -46,6 +46,7 @@ async def serve(
     await runner.setup()
     try:
         await Site(runner, host, port, limits=limits, counts=counts, head_seconds=head_seconds).start()
-        yield runner.addresses[0][1]
+        # Only a test lets the system choose, and each family has a port of its own then: that of IPv4, if there is one.
+        yield min(runner.addresses, key=len)[1]
     finally:
         await runner.cleanup()

@@ -94,6 +94,15 @@ class OperatorSettings(KeySettings):
     engine_service: Annotated[
         str, SERVICE, variable("ECM_ENGINE_SERVICE", "The headless Service behind the names of engines' pods.")
     ] = "linkis-engines"
+    engine_service_namespaces: Annotated[
+        tuple[str, ...],
+        NAMESPACES,
+        variable(
+            "ECM_ENGINE_SERVICE_NAMESPACES",
+            "Where that Service is; elsewhere an engine's service instance is its address.",
+            default="all",
+        ),
+    ] = ()
     admission: Annotated[
         bool,
         SWITCH,

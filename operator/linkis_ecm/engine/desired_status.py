@@ -9,7 +9,7 @@ from linkis_ecm.engine import facts, launch
 from linkis_ecm.engine.admission import given
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
-from linkis_ecm.engine.names import pod_name, service_instance
+from linkis_ecm.engine.names import host_port, pod_name, service_instance
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.engineconn import Launch
@@ -136,12 +136,19 @@ def _ready_fields(
     ready: dict[str, Any] = {
         "readyTime": format_time(ready_at),
         "timesReady": _times_ready(s) + 1,
-        "serviceInstance": service_instance(name, settings.pod.service, s.engine.namespace, port),
+        "serviceInstance": _service_instance(s, name, port, settings),
         "startup": startup | {phase: format_time(moment) for phase, moment in phases.items() if moment is not None},
     }
     if pod is not None:
-        ready |= {"nodeName": pod.node} | ({"address": f"{pod.ip}:{port}"} if pod.ip and port else {})
+        ready |= {"nodeName": pod.node} | ({"address": host_port(pod.ip, port)} if pod.ip and port else {})
     return ready
+
+
+def _service_instance(s: Snapshot, name: str, port: int, settings: Settings) -> str:
+    """The engine's host name, or its address where no host name resolves."""
+    if not settings.pod.has_service(s.engine.namespace) and s.pod is not None and s.pod.ip:
+        return host_port(s.pod.ip, port)
+    return service_instance(name, settings.pod.service, s.engine.namespace, port)
 
 
 def _last_pod_fields(s: Snapshot, desired: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

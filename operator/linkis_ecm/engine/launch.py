@@ -43,12 +43,18 @@ class PodSettings:
     # The installation's name, for the label of its pods; "" for none.
     instance: str = ""
     service: str = "linkis-engines"
+    # Where that Service is; None: in each namespace. Elsewhere no host name of an engine resolves.
+    service_namespaces: frozenset[str] | None = None
     report_period: float = 10.0
     # EngineConns are checked by the chart's admission policy: their authors were asked for a priority class.
     admission: bool = False
     # The operator's own namespace, and what engines there may not mount: "secret/…" and "persistentvolumeclaim/…".
     own_namespace: str = ""
     protected: frozenset[str] = frozenset()
+
+    def has_service(self, namespace: str) -> bool:
+        """Whether engines of that namespace have a host name."""
+        return self.service_namespaces is None or namespace in self.service_namespaces
 
     def protected_in(self, namespace: str) -> frozenset[str]:
         """What engines of that namespace may not mount."""

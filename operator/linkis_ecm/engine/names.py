@@ -27,6 +27,11 @@ def service_instance(pod: str, service: str, namespace: str, port: int = AGENT_P
     return f"{pod}.{service}.{namespace}:{port}"
 
 
+def host_port(ip: str, port: int) -> str:
+    """`ip:port`, with brackets where the address is of IPv6 and has colons of its own."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
 def label_hash(value: str) -> str:
     """A label's value for a text that may be longer than a label takes or hold what it refuses."""
     if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value):

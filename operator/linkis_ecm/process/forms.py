@@ -57,7 +57,8 @@ def _http_url(text: str) -> str:
 
 def _users(text: str) -> tuple[str, ...]:
     """People's names as they log in, or as Linkis has them: the users that they are in Linkis."""
-    found = names(r"[^,]+", "user name").parse(text)
+    # Another separator, or a list in quotes, is no name.
+    found = names(r"""[^\s,;"'][^\s,;"]*""", "user name").parse(text)
     for name in found:
         if not is_login(name):
             raise ValueError(f"holds {shown_value(name)}, which is no user name: write names with commas between them")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from linkis_ecm.engine import facts, launch, verdicts
 from linkis_ecm.engine.decision import Action, DeleteEngine, DeletePod, Outcome, Stop, StopAgent
-from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.names import AGENT_PORT, host_port
 from linkis_ecm.engine.rules.situation import STOP_SLACK, Situation
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import PodView
@@ -104,7 +104,7 @@ def stopping(case: Situation) -> Outcome | None:
         # Nobody can ask it: the pod's deletion (SIGTERM) does, and it has the same time.
         actions = (DeletePod(pod.name, pod.uid, launch.termination_grace(case.launch, grace)),)
     elif stop.last_sent is None or now >= stop.last_sent + STOP_RETRY:
-        address = f"{pod.ip}:{AGENT_PORT}"
+        address = host_port(pod.ip, AGENT_PORT)
         actions = (StopAgent(address, facts.attempt(s.engine), grace, stop.reason.name, key),)
         stop = Stop(stop.since, stop.reason, now)
         requeue_at = min(limit, now + STOP_RETRY)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from linkis_ecm.engine import facts, launch, start_problems, verdicts
 from linkis_ecm.engine.decision import Action, DeletePod, GetAgentStatus, GetNodeCondition, GetPodEvents, Outcome
-from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.names import AGENT_PORT, host_port
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import PodView, Report
@@ -162,7 +162,7 @@ def agent_silent(case: Situation) -> Outcome | None:
     actions: list[Action] = []
     if silence.last_asked is None or now >= silence.last_asked + settings.ask_interval:
         if pod.ip:
-            actions.append(GetAgentStatus(f"{pod.ip}:{AGENT_PORT}", facts.attempt(s.engine), facts.agent_key(s)))
+            actions.append(GetAgentStatus(host_port(pod.ip, AGENT_PORT), facts.attempt(s.engine), facts.agent_key(s)))
         if pod.node and silence.unanswered >= MIN_UNANSWERED - 1:
             actions.append(GetNodeCondition(pod.node))
     return case.unchanged(state, actions=tuple(actions), requeue_at=now + settings.ask_interval)

@@ -1,0 +1,45 @@
+"""Names of the cluster in the chart: its domain, and where engines have host names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.test_chart import refusal, template
+
+
+def operator_env(*arguments: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for document in template(*arguments):
+        if document["kind"] == "Deployment":
+            for container in document["spec"]["template"]["spec"]["containers"]:
+                if container["name"] == "operator":
+                    found |= {one["name"]: one.get("value", "") for one in container["env"]}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("domain", "ends"),
+    [(None, ".svc.cluster.local.:9103"), ("my.domain", ".svc.my.domain.:9103"), ("", ".svc:9103")],
+)
+def test_engines_find_the_operator_by_the_clusters_own_domain(domain: str | None, ends: str) -> None:
+    arguments = () if domain is None else ("--set-string", f"clusterDomain={domain}")
+    url = operator_env(*arguments)["ECM_REPORT_URL"]
+    assert url.endswith(ends)
+    assert url.startswith("http://")
+    texts = str(template(*arguments))
+    assert ("cluster.local" in texts) == (domain is None)
+
+
+@pytest.mark.parametrize("domain", ["svc..local", ".local", "Cluster.Local", "a b"])
+def test_what_is_no_domain_is_refused(domain: str) -> None:
+    assert "clusterDomain" in refusal("--set-string", f"clusterDomain={domain}")
+
+
+def test_the_operator_knows_where_engines_have_host_names() -> None:
+    arguments = ("--set", "engineNamespaces={a,b}")
+    documents = template(*arguments)
+    service = operator_env(*arguments)["ECM_ENGINE_SERVICE"]
+    found = {
+        d["metadata"]["namespace"] for d in documents if d["kind"] == "Service" and d["metadata"]["name"] == service
+    }
+    assert set(operator_env(*arguments)["ECM_ENGINE_SERVICE_NAMESPACES"].split(",")) == found
