@@ -36,7 +36,7 @@ def test_what_is_no_domain_is_refused(domain: str) -> None:
 
 
 def test_the_operator_knows_where_engines_have_host_names() -> None:
-    arguments = ("--set", "engineNamespaces={a,b}")
+    arguments = ("--set", "engineNamespaces[0].name=a,engineNamespaces[1].name=b")
     documents = template(*arguments)
     service = operator_env(*arguments)["ECM_ENGINE_SERVICE"]
     found = {
