@@ -1,0 +1,167 @@
+"""Waits and ends that others cause, on the real node: what its kubelet, its scheduler and admission policies do."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tools.testkit import kubectl
+from tools.testkit.gateway_client import Gateway
+from tools.testkit.waiting import NAMESPACE, pods, status, until, until_holds, until_state
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+Make = Callable[..., str]
+POLICIES = "mutatingadmissionpolicies.admissionregistration.k8s.io"
+
+
+@pytest.fixture
+def make(installation: Any) -> Iterator[Make]:
+    names: list[str] = []
+
+    def make(**spec: Any) -> str:
+        name = f"cause-{uuid.uuid4().hex[:6]}"
+        body = {
+            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
+            "spec": {"engineType": "python", "user": "hadoop"} | spec,
+        }  # fmt: skip
+        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+        names.append(name)
+        return name
+
+    yield make
+    if names:
+        kubectl.run("delete", "ec", *names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture
+def mutate() -> Iterator[Callable[[str], None]]:
+    """Changes each new engine pod by a CEL expression, as a mesh's webhook does."""
+    found = kubectl.run("get", POLICIES)
+    if found.code:
+        pytest.skip("this API server has no MutatingAdmissionPolicy")
+    name = f"cause-{uuid.uuid4().hex[:6]}"
+
+    def mutate(expression: str) -> None:
+        selector = {"matchLabels": {"app.kubernetes.io/managed-by": "linkis-ecm"}}
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+        spec = {
+            "matchConstraints": {"resourceRules": [rule], "objectSelector": selector},
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+        }  # fmt: skip
+        group = "admissionregistration.k8s.io/v1"
+        policy = {"apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name}, "spec": spec}
+        binding = {"apiVersion": group, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+                   "spec": {"policyName": name}}  # fmt: skip
+        for body in (policy, binding):
+            kubectl.must("create", "-f", "-", stdin=json.dumps(body))
+        probe = {"apiVersion": "v1", "kind": "Pod",
+                 "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
+                 "spec": {"containers": [{"name": "engine", "image": "none"}]}}  # fmt: skip
+
+        def changed() -> bool:
+            made = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(probe))
+            seen = json.loads(made.out)["spec"] if made.code == 0 else {}
+            return (
+                len(seen.get("containers", [])) + len(seen.get("initContainers", [])) > 1 or "schedulingGates" in seen
+            )
+
+        until("the policy to be in force", changed, seconds=60)
+
+    yield mutate
+    for kind in (POLICIES, POLICIES.replace("policies", "policybindings")):
+        kubectl.run("delete", kind, name, "--ignore-not-found")
+
+
+def image() -> str:
+    """The engines' own: it is on the node."""
+    return str(kubectl.get("ecp", "python-3.11")["spec"]["image"])
+
+
+def added(where: str, name: str, command: str) -> str:
+    """The CEL expression that adds a container."""
+    one = f"Object.spec.{where}"
+    return (
+        f"Object{{spec: Object.spec{{{where}: [{one}{{name: '{name}', image: '{image()}',"
+        f" command: ['sh', '-c', '{command}'], securityContext: {one}.securityContext{{allowPrivilegeEscalation: false,"
+        f" capabilities: {one}.securityContext.capabilities{{drop: ['ALL']}}}}}}]}}}}"
+    )
+
+
+def test_an_init_container_that_fails_is_named_with_its_code_and_its_log(
+    make: Make, mutate: Callable[[str], None]
+) -> None:
+    mutate(added("initContainers", "mesh-init", "echo no route to the mesh; exit 3"))
+    found = until_state(make(), "Failed")
+    assert found["reason"] == "InitContainerFailed"
+    for words in ("mesh-init", "Its exit code was 3", "no route to the mesh"):
+        assert words in found["message"]
+
+
+def test_a_pod_goes_with_its_engine_though_a_sidecar_runs_on(make: Make, mutate: Callable[[str], None]) -> None:
+    mutate(added("containers", "mesh-proxy", "sleep 1000"))
+    name = make(mode="once", code="print(1)")
+    assert until_state(name, "Success")["reason"] == "Completed"
+    until("its pod to go", lambda: not pods(name), seconds=60)
+
+
+def test_a_gated_engine_waits_as_long_as_its_gate(make: Make, mutate: Callable[[str], None]) -> None:
+    gate = "Object.spec.schedulingGates{name: 'example.org/queue'}"
+    mutate(f"Object{{spec: Object.spec{{schedulingGates: [{gate}]}}}}")
+    began = time.monotonic()
+    name = make(startTimeout="20s")
+    until_holds("it to wait", lambda: status(name), lambda s: s.get("reason") == "SchedulingGated")
+    until("its startTimeout to be over", lambda: time.monotonic() > began + 25)
+    assert (status(name)["engineState"], status(name)["reason"]) == ("Starting", "SchedulingGated")
+    (pod,) = pods(name)
+    kubectl.must("patch", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--type=json", "-p",
+                 '[{"op": "remove", "path": "/spec/schedulingGates"}]')  # fmt: skip
+    assert until_state(name, "Idle")["startup"]["admitted"]
+
+
+def test_a_missing_secret_is_told_while_the_engine_waits(make: Make) -> None:
+    name = make(volumes=[{"name": "s", "mountPath": "/s", "secret": {"secretName": "not-there"}}], startTimeout="5m")
+    found = until_holds(
+        "the kubelet's words", lambda: status(name), lambda s: s.get("reason") == "MountFailed", seconds=90
+    )
+    assert 'secret "not-there" not found' in found["message"]
+
+
+def test_an_idle_engine_that_the_node_evicts_is_evicted(make: Make, gateway: Gateway) -> None:
+    name = make(volumes=[{"name": "s", "mountPath": "/s", "emptyDir": {"sizeLimit": "2Mi"}}])
+    ticket = until_state(name, "Idle")["ticketId"]
+    gateway.execute(ticket, "open('/s/f', 'wb').write(b'x' * 9_000_000)").data  # noqa: B018
+    found = until_state(name, "Failed", seconds=240)
+    assert found["reason"] == "Evicted"
+    assert "exceeds the limit" in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "words"),
+    [("exit(1)", "Failed", "exit code 1"), ("import sys; sys.exit(0)", "Success", ""),
+     ("import sys; sys.exit('no data')", "Failed", "no data")],
+)  # fmt: skip
+def test_a_job_ends_with_its_own_exit_code(make: Make, code: str, state: str, words: str) -> None:
+    name = make(mode="once", code=code)
+    found = until_state(name, state)
+    assert words in found["message"]
+    if state == "Failed":
+        assert found["reason"] == "JobFailed"
+        (pod,) = pods(name)
+        assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 1
+
+
+def test_a_user_with_a_mail_address_has_engines(make: Make) -> None:
+    name = make(user="jane-doe@corp.com", creator="IDE")
+    found = until_state(name, "Idle")
+    assert found["logDirSuffix"].startswith("jane_x2ddoe_x40corp.com/")
+    refused = kubectl.run("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps({
+        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": "refused"},
+        "spec": {"engineType": "python", "user": "hadoop", "creator": "my-app"},
+    }))  # fmt: skip
+    assert "Linkis writes it into a label and splits that at '-'" in refused.err
