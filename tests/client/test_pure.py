@@ -164,6 +164,14 @@ def test_a_bearer_function_is_asked_each_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("user", "sent"),
+    [("jane-doe", "jane-doe"), ("jane@corp.com", "jane@corp.com"), ("张三", "_xe5_xbc_xa0_xe4_xb8_x89")],
+)
+def test_a_user_is_sent_by_a_name_that_a_header_holds(user: str, sent: str) -> None:
+    assert login_of({}, url=URL, token=TOKEN, user=user).headers()["Token-User"] == sent
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://h:1/api/rest_j/v1/engineconnManager",

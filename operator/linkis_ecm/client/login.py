@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from linkis_ecm.api.paths import PREFIX
+from linkis_ecm.model.users import linkis_user
 
 URL, TOKEN, USER = "LINKIS_ECM_URL", "LINKIS_ECM_TOKEN", "LINKIS_ECM_USER"
 CA_FILE = "LINKIS_ECM_CA_FILE"
@@ -63,6 +64,9 @@ def login_of(
         raise ValueError(f"no token: give token and user, or bearer, or set {TOKEN} (and {USER})")
     if not user:
         return Login(url, bearer=_sendable("token", token))
+    if not user.isascii() and user.isprintable() and " " not in user:
+        # A header holds ASCII alone, and Linkis's form of the name is the same user.
+        user = linkis_user(user)
     return Login(url, user=_sendable("user", user), token=_sendable("token", token))
 
 
