@@ -251,7 +251,7 @@ async def test_an_eviction_that_only_the_pods_events_tell_is_one_and_restarts_by
     """A container that exits with 0 on SIGTERM is a success for the kubelet, which then drops its reason."""
     world.create("e", restartPolicy={"type": "OnInfrastructureFailure", "maxAttempts": 2})
     await world.until_state("e", "Idle")
-    note = 'Usage of EmptyDir volume "user-s" exceeds the limit "2Mi".'
+    note = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi."
     pod_event(world, "Evicted", note)
     world.exit_pod(world.pods("e")[0], code)
     await world.until(lambda: world.status("e").get("reason") == "Restarting")
@@ -259,6 +259,15 @@ async def test_an_eviction_that_only_the_pods_events_tell_is_one_and_restarts_by
     assert note in world.status("e")["lastEnd"]["message"]
     await world.until_state("e", "Idle", 60)
     assert world.status("e")["attempt"] == 1
+
+
+async def test_a_job_that_has_succeeded_stays_a_success_though_its_pod_was_evicted_at_its_end(world: World) -> None:
+    uid = world.create("e", Script(once=0), mode="once", code="1")
+    await world.until_state("e", "Running")
+    pod_event(world, "Evicted", "low on memory")
+    await world.until_state("e", "Success")
+    assert world.status("e")["reason"] == "Completed"
+    assert b'"Completed"' in world.archive.bundles[uid, 0]["bundle.json"]
 
 
 async def test_a_stop_stays_a_stop_though_the_pod_was_about_to_be_evicted(world: World) -> None:

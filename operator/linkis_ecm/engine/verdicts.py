@@ -6,7 +6,7 @@ Pure. Each function looks at one kind of evidence and answers a verdict or nothi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from linkis_ecm.engine.view import ContainerView, PodView, Report, Terminated
 from linkis_ecm.model import reasons
@@ -48,7 +48,7 @@ class Verdict:
     """A reason, the details that make its sentence useful, and whether it is fatal: waiting does not help.
 
     `remedy` is one that fits better than the reason's own. `container`: the one that the verdict is about, if it is not
-    the engine's.
+    the engine's. `certain`: no event of the pod says otherwise.
     """
 
     reason: Reason
@@ -56,6 +56,7 @@ class Verdict:
     fatal: bool = False
     remedy: str = ""
     container: str = ""
+    certain: bool = field(default=False, compare=False)
 
     @property
     def message(self) -> str:
@@ -102,7 +103,8 @@ def verdict_of_ended_pod(
     if ended.reason in _START_ERRORS:
         return EngineState.FAILED, Verdict(reasons.START_ERROR, says(ended.reason, ended.message))
     if ended.exit_code == 0 and (was_ready or once):
-        return EngineState.SUCCESS, Verdict(reasons.COMPLETED)
+        # An agent exits with 0 only after its job has succeeded, whatever happened to the pod meanwhile.
+        return EngineState.SUCCESS, Verdict(reasons.COMPLETED, certain=once and not process)
     if process and ended.exit_code == 0:
         exited = reasons.PROCESS_NEVER_READY
     # Of a pod that the kubelet ended for a reason that we do not know, such as DeadlineExceeded, its words come first.
@@ -164,7 +166,7 @@ def how_it_exited(ended: Terminated) -> str:
 
 def with_evidence(verdict: Verdict, *, start_problem: Verdict | None, eviction: Verdict | None, tail: str) -> Verdict:
     """The verdict of an end whose evidence is there: the pod's events, and the log of the container that failed."""
-    if eviction is not None and verdict.reason in _UNEXPLAINED:
+    if eviction is not None and verdict.reason in _UNEXPLAINED and not verdict.certain:
         return eviction
     if start_problem is not None and verdict.reason is reasons.START_TIMEOUT:
         return start_overdue(start_problem)
