@@ -61,7 +61,7 @@ def test_one_variable_is_refused_alike_by_both(
         ({"ECM_NAMESPACE": "Bad_NS"}, "ECM_NAMESPACE is 'Bad_NS', which is no namespace"),
         ({"ECM_ADMINS": "a b"}, "ECM_ADMINS holds 'a b', which is no user name of Linkis"),
         ({"ECM_ADMINS": "root;hadoop"}, "ECM_ADMINS holds 'root;hadoop'"),
-        ({"ECM_ADMINS": "a" * 41}, "ECM_ADMINS holds 'aaaa"),
+        ({"ECM_ADMINS": "a" * 257}, "ECM_ADMINS holds 'aaaa"),
         ({"ECM_OIDC_ISSUER": "https://i", "ECM_OIDC_AUDIENCE": "e", "ECM_OIDC_JWKS_URL": "zz"},
          "ECM_OIDC_JWKS_URL is 'zz': write a URL"),
         ({"ECM_OIDC_ISSUER": "https://", "ECM_OIDC_AUDIENCE": "e"}, "ECM_OIDC_ISSUER is 'https://': write a URL"),

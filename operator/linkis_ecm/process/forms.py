@@ -58,10 +58,12 @@ def _http_url(text: str) -> str:
 def _users(text: str) -> tuple[str, ...]:
     """People's names as they log in, or as Linkis has them: the users that they are in Linkis."""
     # Another separator, or a list in quotes, is no name.
-    found = names(r"""[^\s,;"'][^\s,;"]*""", "user name").parse(text)
+    found = names(r"""[^\s,;"'][^\s,;"]*""", "user name of Linkis").parse(text)
     for name in found:
         if not is_login(name):
-            raise ValueError(f"holds {shown_value(name)}, which is no user name: write names with commas between them")
+            raise ValueError(
+                f"holds {shown_value(name)}, which is no user name of Linkis: write names with commas between them"
+            )
     return tuple(map(linkis_user, found))
 
 

@@ -13,7 +13,7 @@ from tools.testkit.contract.objects import making, name_of
 async def an_invalid_engine_is_refused_and_its_field_named(client: KubeClient, namespace: str) -> None:
     async with making(client, namespace) as made:
         for field, spec in (
-            ("spec.user", {"user": "not-a-user"}),
+            ("spec.user", {"user": " not a user"}),
             ("spec.code", {"mode": "once"}),
             ("spec.engineType", {"engineType": None}),
             ("spec.desiredState", {"desiredState": "Asleep"}),

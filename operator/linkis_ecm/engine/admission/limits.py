@@ -43,7 +43,7 @@ class Limits:
     namespaces: Mapping[str, Amount] = field(default_factory=dict)
 
     def of_user(self, name: str) -> Amount:
-        return self.users.get(name, self.user)
+        return self.users.get(linkis_user(name), self.user)
 
     def of_namespace(self, name: str) -> Amount:
         return self.namespaces.get(name, self.namespace)
