@@ -45,11 +45,11 @@ def test_the_richest_form_is_kept(data: dict[str, Any], expected: dict[str, Any]
     assert outputs.result() == [expected]
 
 
-def test_a_display_without_a_known_type_is_no_output() -> None:
+def test_a_display_without_a_known_type_is_a_note_and_other_messages_are_no_output() -> None:
     outputs = Outputs()
     outputs.message("display_data", display({"application/x-widget": {}}))
     outputs.message("comm_open", {})
-    assert outputs.result() == []
+    assert outputs.result() == [text("[a display of type application/x-widget is not shown]")]
 
 
 def test_a_display_that_changes_keeps_its_place() -> None:

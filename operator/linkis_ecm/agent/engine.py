@@ -19,6 +19,7 @@ from linkis_ecm.agent.background import AFTER_TASK_SECONDS, Background
 from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGoneError, Exit, exit_of
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
+from linkis_ecm.agent.failures import FailureSink, in_one_line
 from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.kernel_end import how_it_ended
 from linkis_ecm.agent.logs.files import LogFiles
@@ -31,7 +32,6 @@ from linkis_ecm.agent.tasks import (
     QueueFullError,
     Task,
     TaskBook,
-    TaskSink,
     add_error,
 )
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
@@ -396,7 +396,7 @@ class Engine(Activity):
             timers.append(self._loop.call_later(task.timeout, self._time_out, task))
             timers.append(self._loop.call_later(task.timeout + INTERRUPT_TIMEOUT, self._abandon_task, task))
         try:
-            reply = await self._executor.execute(task.code, TaskSink(task))
+            reply = await self._executor.execute(task.code, sink := FailureSink(task, self.tasks, self._logs))
         except ExecutorGoneError:
             meant = self._stopping is not None or self._restarting is not None
             self._end_task(task, CANCELLED if meant else TASK_FAILED)
@@ -405,6 +405,7 @@ class Engine(Activity):
             for timer in timers:
                 timer.cancel()
         task.execution_count, task.exit_code = reply.get("execution_count"), exit_code(reply)
+        sink.end(reply)
         self._end_task(task, task.status_of_reply(reply))
         if asks_to_end(reply):
             said = f"the code called exit({task.exit_code or ''})"
@@ -435,7 +436,7 @@ class Engine(Activity):
         self._loop.call_later(AFTER_TASK_SECONDS, self._look_at_background)
         self.counters["tasksSucceeded" if status == TASK_SUCCEED else "tasksFailed"] += 1
         self._finish_task(task, status)
-        self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s")
+        self._logs.event("INFO", f"task {task.id} ended, {status} after {now - task.started:.3f} s{in_one_line(task)}")
         if self.state == BUSY and not self._waiting and self._restarting is None:
             self._enter(IDLE)
 

@@ -11,12 +11,19 @@ from typing import Any, TypeGuard
 
 from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
 from linkis_ecm.agent.formats.cells import cell_chars, whole_cell
+from linkis_ecm.agent.formats.escapes import Stripper, plain
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.formats.rewriting import last_states
 
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"
-PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif", "image/webp")
+# Shown as text, with what an object is in its own words before the text of its class.
+_TEXTS = ("text/markdown", "text/latex")
+# What Python says of an object that has no words: its class.
+_BARE = r"<[\w.]+( object)?( at 0x[0-9a-f]+)?>"
+# Types that a note names.
+_NAMED_TYPES = 5
 # All outputs of one task together; beyond it the task runs on and its output goes to the log files only.
 MAX_BYTES = 16 << 20
 MAX_OUTPUTS = 1000
@@ -24,6 +31,9 @@ MAX_OUTPUTS = 1000
 LAST_CHARS = 64 << 10
 # A line that rewrites itself stands alone where the text before it is longer: who follows is told the whole of it anew.
 _TOLD_AGAIN = 16 << 10
+# A result behind a flood of text is kept, too: of results, tables, pictures and pages together one for so many bytes of
+# that limit, and so many of them. A table of 4 MiB (kernel.tables.MAX_CHARS) is among them.
+LATE_PART, MAX_LATE = 3, 20
 # Changes of earlier displays that a follower can be told one by one; after more it is told everything again.
 MAX_UPDATES = 10_000
 # What a table may say of itself beside its columns and rows (tables.py, spill.py); whatever else user code adds is left
@@ -31,12 +41,6 @@ MAX_UPDATES = 10_000
 _TABLE_FIELDS = ("totalRows", "truncated", "resultBytes", "resultRows")
 # Of an error: the value and each line of the traceback, and the name.
 _ERROR_CHARS, _ERROR_LINES, _NAME_CHARS = 64 << 10, 200, 1000
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-
-
-def plain(text: str) -> str:
-    """`text` without ANSI escape sequences."""
-    return _ESCAPES.sub("", text) if "\x1b" in text else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,12 @@ class Outputs:
         self._max_bytes = max_bytes
         self._max_outputs = max_outputs
         self._full = False
+        self._flooded = False  # it was text that filled them
+        self._late_left = self._late_bytes = max_bytes // LATE_PART
+        self._late = 0
         self._last_error: int | None = None  # which output is an error that came when they were full
         self._clear_next = False
+        self._strippers = {"stdout": Stripper(), "stderr": Stripper()}
         self._displays: dict[str, int] = {}
         self._returned = False  # the open text ends with a carriage return
         self._told = False  # somebody has looked since the last change
@@ -85,7 +93,15 @@ class Outputs:
     def stream(self, name: str, text: str) -> None:
         """Text that the code printed. Neighbours of one stream become one output."""
         self._clear_if_due()
-        text = plain(text)
+        self._print(name, self._strippers[name].feed(text))
+
+    def flush(self) -> None:
+        """No more text comes: what was held back as the beginning of an escape sequence is none."""
+        for name, stripper in self._strippers.items():
+            if held := stripper.flush():
+                self._print(name, held)
+
+    def _print(self, name: str, text: str) -> None:
         if self._continues(name):
             if "\r" in text or self._returned:
                 text = self._rewrite(text)
@@ -153,9 +169,15 @@ class Outputs:
 
     def error(self, name: str, value: str, traceback: list[str]) -> None:
         """An error ends a task, so the last one is kept even where the outputs are full; it has a bound of its own."""
+        self._clear_if_due()
         self._end_text()
         lines = [plain(line)[:_ERROR_CHARS] for line in traceback][-_ERROR_LINES:]
-        item = {"type": "error", "name": name[:_NAME_CHARS], "value": plain(value)[:_ERROR_CHARS], "traceback": lines}
+        item = {
+            "type": "error",
+            "name": plain(name)[:_NAME_CHARS],
+            "value": plain(value)[:_ERROR_CHARS],
+            "traceback": lines,
+        }
         if self._has_room() and self._fits(item):
             self._items.append(item)
         elif self._last_error is None:
@@ -163,6 +185,15 @@ class Outputs:
             self._items.append(item)
         else:
             self._replace(self._last_error, item)
+
+    def has_display(self, content: dict[str, Any]) -> bool:
+        """Whether one of the outputs is the display that this message changes, or the message is of none."""
+        data = content.get("data", {})
+        return PROGRESS_MIME in data or str(content.get("transient", {}).get("display_id")) in self._displays
+
+    def last_error(self) -> dict[str, Any] | None:
+        """The error among the outputs that came last."""
+        return next((item for item in reversed(self._items) if item["type"] == "error"), None)
 
     def result(self) -> list[dict[str, Any]]:
         """The outputs, as the interface has them."""
@@ -174,7 +205,7 @@ class Outputs:
     def size(self) -> int:
         """Bytes that they take, as the bounds count them."""
         beyond = 0 if self._last_error is None else _size(self._items[self._last_error])
-        return self._max_bytes - self._bytes_left + beyond
+        return self._max_bytes - self._bytes_left + self._late_bytes - self._late_left + beyond
 
     def since(self, seen: Cursor) -> tuple[list[dict[str, Any]], Cursor]:
         """What a follower at `seen` has to be told, and where it is then.
@@ -218,7 +249,7 @@ class Outputs:
 
     def _show(self, content: dict[str, Any], stream: str) -> None:
         item = _display(content.get("data", {}), stream)
-        if item is None or not self._has_room() or not self._fits(item):
+        if item is None or not ((self._has_room() and self._fits(item)) or self._fits_late(item)):
             return
         self._end_text()
         identifier = content.get("transient", {}).get("display_id")
@@ -251,9 +282,12 @@ class Outputs:
             self._pieces.clear()
             self._text_open = False
             self._displays.clear()
+            for stripper in self._strippers.values():
+                stripper.flush()
             self._new_epoch()
             self._bytes_left = self._max_bytes
-            self._full = False
+            self._full = self._flooded = False
+            self._late, self._late_left = 0, self._late_bytes
             self._last_error = None
             self._last = _LastText()
             self._cut = None
@@ -267,6 +301,7 @@ class Outputs:
             self._bytes_left = 0
             self._stop(text)
             self._last.add(beyond)
+            self._flooded = True
             return ""
         self._bytes_left -= len(text)
         return text
@@ -279,6 +314,17 @@ class Outputs:
             self._stop("")
             return False
         self._bytes_left -= size
+        return True
+
+    def _fits_late(self, item: dict[str, Any]) -> bool:
+        """Whether it is kept behind the note that says that the outputs are full: a result is worth more than the text
+        that filled them."""
+        size = _size(item)
+        result = item["type"] != "text" or item["stream"] == "result"
+        if not result or not self._flooded or self._late == MAX_LATE or size > self._late_left:
+            return False
+        self._late += 1
+        self._late_left -= size
         return True
 
     def _has_room(self) -> bool:
@@ -347,17 +393,43 @@ class _LastText:
 
 
 def _display(data: dict[str, Any], stream: str) -> dict[str, Any] | None:
-    """The richest form of what was displayed: table, picture, html, text."""
+    """The richest form of what was displayed: table, picture, html, text. A note where there is none of these."""
     if _is_table(table := data.get(TABLE_MIME)):
         return {"type": "table", **_columns_and_rows(table), **_table_fields(table)}
     for mime in PICTURES:
-        if isinstance(picture := data.get(mime), str):
+        if (picture := _text_of(data.get(mime))) is not None:
             return {"type": "picture", "mime": mime, "data": _image_base64(mime, picture)}
-    if isinstance(html := data.get("text/html"), str):
+    if (html := _text_of(data.get("text/html"))) is not None:
         return {"type": "html", "text": html}
-    if isinstance(text := data.get("text/plain"), str):
-        return {"type": "text", "stream": stream, "text": plain(text)}
-    return None
+    text = _as_text(data)
+    return None if text is None else {"type": "text", "stream": stream, "text": plain(text)}
+
+
+def _as_text(data: dict[str, Any]) -> str | None:
+    """What was displayed in words; None where there is nothing at all."""
+    for mime in _TEXTS:
+        if (text := _text_of(data.get(mime))) is not None:
+            return text
+    if "application/json" in data:
+        return json.dumps(data["application/json"], ensure_ascii=False)
+    text = _text_of(data.get("text/plain"))
+    others = [mime for mime in data if mime != "text/plain"]
+    if text is None:
+        text = next((found for mime in others if mime.startswith("text/") and (found := _text_of(data[mime]))), None)
+    if text is not None and not (others and re.fullmatch(_BARE, text)):
+        return text
+    if not data or (text is not None and not others):
+        return text
+    kinds = ", ".join(mime[:100] for mime in (others or list(data))[:_NAMED_TYPES])
+    note = f"[a display of type {kinds} is not shown]"
+    return f"{text}\n{note}" if text else note
+
+
+def _text_of(value: Any) -> str | None:
+    """A text, which may come as a list of its lines, as in a notebook's file; None for anything else."""
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        return "".join(value)
+    return value if isinstance(value, str) else None
 
 
 def _is_table(table: Any) -> TypeGuard[dict[str, Any]]:

@@ -24,6 +24,8 @@ SUCCEED, FAILED, CANCELLED, TIMEOUT = "Succeed", "Failed", "Cancelled", "Timeout
 # engine's memory.
 MAX_ENDED = 1000
 MAX_KEPT_BYTES = 64 << 20
+# Characters of an error's name and value in a task's status, and in its line of the journal.
+MAX_REASON, MAX_MESSAGE = 100, 500
 # Linkis's floor for a task that runs and says nothing of itself.
 RUNNING_PROGRESS = 0.1
 JOURNAL = "journal.jsonl"
@@ -61,6 +63,9 @@ class Task:
     execution_count: int | None = None
     # Of code that ended by exit() or sys.exit().
     exit_code: int | None = None
+    # The name and the value of the error that it ended with.
+    reason: str = ""
+    message: str = ""
     # Bytes of its outputs as they were counted when it was answered: code that goes on after that adds to them.
     kept: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,6 +89,11 @@ class Task:
         if self.done.done():
             return False
         self.status, self.ended = status, now
+        if self.outputs is not None:
+            self.outputs.flush()
+        error = self.outputs.last_error() if self.outputs is not None and status != SUCCEED else None
+        if error is not None:
+            self.reason, self.message = error["name"][:MAX_REASON], error["value"][:MAX_MESSAGE]
         self.done.set_result(None)
         self.notify_changed()
         return True
@@ -113,6 +123,8 @@ class Task:
         return {
             "taskId": self.id,
             "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
             "executionCount": self.execution_count,
             "acceptedAt": self.accepted,
             "startedAt": self.started,
@@ -155,13 +167,21 @@ class TaskBook:
         self._tasks[task.id] = task
         self.write_journal(task, "accepted", code=len(task.code), sha256=hashlib.sha256(task.code.encode()).hexdigest())
 
+    def task_with_display(self, content: dict[str, Any]) -> Task | None:
+        """The latest task that has shown the display which this message changes."""
+        for task in reversed(self._tasks.values()):
+            if task.outputs is not None and task.outputs.has_display(content):
+                return task
+        return None
+
     def list_status(self) -> list[dict[str, Any]]:
         """The status of all remembered tasks, the newest first."""
         return [task.as_json() for task in reversed(self._tasks.values())]
 
     def task_ended(self, task: Task) -> None:
         """The task has ended: write it to the journal, and drop old tasks beyond the bounds."""
-        self.write_journal(task, "ended", status=task.status, error=_error(task))
+        error = f"{task.reason}: {task.message}" if task.reason else ""
+        self.write_journal(task, "ended", status=task.status, error=error[:MAX_MESSAGE])
         self._on_task_ended(task)
         task.kept = task.outputs.size if task.outputs is not None else 0
         self._kept_bytes += task.kept
@@ -189,21 +209,12 @@ class TaskBook:
             task.outputs = None
 
 
-def _error(task: Task) -> str:
-    """The last error's name and value, short."""
-    if task.status == SUCCEED or task.outputs is None:
-        return ""
-    for part in reversed(task.outputs.result()):
-        if part["type"] == "error":
-            return f"{part['name']}: {part['value']}"[:500]
-    return ""
-
-
 class TaskSink:
     """A task's outputs, and the wake-up of those who follow it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, book: TaskBook) -> None:
         self._task = task
+        self._book = book
         self._outputs = task.outputs or Outputs()
 
     def stream(self, name: str, text: str) -> None:
@@ -211,8 +222,24 @@ class TaskSink:
         self._task.notify_changed()
 
     def message(self, kind: str, content: dict[str, Any]) -> None:
-        self._outputs.message(kind, content)
-        self._task.notify_changed()
+        shown_by = self._task
+        if kind == "update_display_data" and not self._outputs.has_display(content):
+            # An earlier task's display, as a notebook has it; a new one where that task's outputs are not kept.
+            found = self._book.task_with_display(content)
+            kind, shown_by = (kind, found) if found is not None else ("display_data", shown_by)
+        outputs = self._outputs if shown_by is self._task else shown_by.outputs
+        if outputs is not None:
+            outputs.message(kind, content)
+        shown_by.notify_changed()
+
+    def end(self, reply: dict[str, Any]) -> None:
+        """The reply has come: what it shows is an output, too. A notebook opens a pager for it, or fills a cell."""
+        for part in reply.get("payload", []):
+            if part.get("source") == "page" and isinstance(part.get("data"), dict):
+                self.message("execute_result", {"data": part["data"]})
+            elif part.get("source") == "set_next_input" and isinstance(part.get("text"), str):
+                note = "[a notebook would have this code in its next cell]\n"
+                self.message("execute_result", {"data": {"text/plain": note + part["text"]}})
 
 
 def add_error(task: Task, name: str, value: str, traceback: list[str] | None = None) -> None:

@@ -181,6 +181,8 @@ class ExecuteAnswer(Response):
 
     task_id: str
     status: Literal["Succeed", "Failed", "Cancelled", "Timeout"]
+    reason: str = Field("", description="The name of the error that it ended with, and in `message` its value.")
+    message: str = ""
     execution_count: int | None
     accepted_at: float
     started_at: float

@@ -155,11 +155,14 @@ def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionR
     outputs = reported.get("outputs")
     parts = [part for part in outputs if isinstance(part, dict)] if isinstance(outputs, list) else []
     error = next((part for part in reversed(parts) if part.get("type") == "error"), None)
+    if error is None and isinstance(reported.get("reason"), str):
+        # A report without outputs.
+        error = {"name": reported["reason"], "value": reported.get("message")}
     return replace(
         record,
         status=status if isinstance(status, str) and status in REPORTED_STATUSES else record.status,
-        reason=str(error.get("name") or "")[:100] if error else record.reason,
-        message=str(error.get("value") or "")[:500] if error else record.message,
+        reason=(str(error.get("name") or "")[:100] if error else "") or record.reason,
+        message=(str(error.get("value") or "")[:500] if error else "") or record.message,
         started=moment(reported.get("startedAt")) or record.started,
         ended=moment(reported.get("endedAt")) or record.ended,
     )

@@ -77,7 +77,7 @@ class Executor(Protocol):
         """Run `code` and return its reply. One at a time. Raises ExecutorGoneError where it ends first.
 
         The reply has the form of Jupyter's execute_reply: status (ok, error or aborted) and, as far as there are,
-        execution_count and payload.
+        execution_count, payload, and the error's ename, evalue and traceback.
         """
 
     def interrupt(self) -> None:

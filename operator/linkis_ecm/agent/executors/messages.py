@@ -60,6 +60,10 @@ def read_reply(content: dict[str, Any]) -> dict[str, Any]:
     count = content.get("execution_count")
     if isinstance(count, int) and not isinstance(count, bool) and abs(count) <= MAX_COUNT:
         reply["execution_count"] = count
+    if reply["status"] != "ok":
+        reply |= {name: str(content[name]) for name in ("ename", "evalue") if name in content}
+        if isinstance(lines := content.get("traceback"), list):
+            reply["traceback"] = [str(line) for line in lines]
     if isinstance(payload := content.get("payload"), list):
         reply["payload"] = [part for part in payload if isinstance(part, dict)]
     return reply

@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Iterator
 from datetime import date, time
-from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.agent.formats.times import date_text, duration_text, time_text, timestamp_text, timezone_of
@@ -94,7 +93,7 @@ def _other_cell(value: Any, kind: type) -> Any:
         return str.__str__(value)
     if isinstance(value, (date, time)) or (name == "Timedelta" and module.startswith("pandas.")):
         return str(value.isoformat())
-    if isinstance(value, Decimal) and value.is_nan():
+    if (module, name) == ("decimal", "Decimal") and value.is_nan():
         return None
     return str(value)
 
@@ -121,6 +120,8 @@ def _numpy_cell(value: Any, name: str) -> Any:
 def _integer_text(value: int) -> str:
     if value.bit_length() < 3 * _MAX_STR_DIGITS:
         return str(value)
+    from decimal import Decimal  # noqa: PLC0415 - few have such numbers
+
     return str(Decimal(value)) if value.bit_length() <= _LONGEST_DECIMAL else hex(value)
 
 

@@ -48,6 +48,7 @@ def main() -> None:
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
     from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.shell import prepare  # noqa: PLC0415
     from linkis_ecm.agent.kernel.streams import flush_before_children, write_lines_at_once  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
 
@@ -95,7 +96,9 @@ def main() -> None:
     app = EngineKernelApp.instance(
         config=config, default_extensions=[], connection_file=connection_file, kernel_class=EngineKernel
     )
+    asked_for = dict(os.environ)
     app.initialize([])
+    prepare(app.shell, os.environ, asked_for)
     # IPython drops the oldest of 1000 results then, as it should; said within a user's task, it looks like the task's.
     warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)

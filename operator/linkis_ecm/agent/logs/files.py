@@ -107,9 +107,10 @@ class LogFiles:
         self._total = total_bytes
         self._files = {name: BoundedFile(f"{directory}/{name}", keep=file_bytes) for name in ("stdout", "stderr")}
         self._mirrors = {"stdout": Mirror(1), "stderr": Mirror(2)}
-        self._at_line_start = True
+        self._at_line_start = {"stdout": True, "stderr": True}
         self._tail = b""
-        self.stderr_bytes = 0  # written in all
+        # Bytes that the kernel has written to stderr.
+        self.stderr_bytes = 0
 
     def write(self, name: str, data: bytes) -> None:
         """Append what the kernel wrote to its stream `name`. A full disk loses log lines, never the engine."""
@@ -117,15 +118,17 @@ class LogFiles:
             return
         # Of a line that rewrites itself, one state of each piece: a progress bar would fill the disk.
         data = newest_states(data)
+        self._append(name, data)
+        if name == "stderr":
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+            self.stderr_bytes += len(data)
+
+    def _append(self, name: str, data: bytes) -> None:
         with suppress(OSError):
             if self._files[name].append(data):
                 self._shorten_logs()
         self._mirrors[name].write(data)
-        if name == "stdout":
-            self._at_line_start = data.endswith(b"\n")
-        else:
-            self._tail = (self._tail + data)[-TAIL_BYTES:]
-            self.stderr_bytes += len(data)
+        self._at_line_start[name] = data.endswith(b"\n")
 
     def _shorten_logs(self) -> None:
         """Where the folder's files together are over their bound, the longer of our two gives way."""
@@ -144,7 +147,18 @@ class LogFiles:
         """Write a line about the engine's own life to stdout, in the pattern of Linkis's log4j."""
         now = datetime.fromtimestamp(time.time(), UTC)
         line = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} [{level:<5}] {text}\n"
-        self.write("stdout", (line if self._at_line_start else "\n" + line).encode(errors="replace"))
+        self._append_lines("stdout", line)
+
+    def add_to_stderr(self, text: str) -> None:
+        """Write lines of the agent's own to stderr, such as a traceback. They are not the kernel's last words."""
+        self._append_lines("stderr", text + "\n")
+
+    def _append_lines(self, name: str, text: str) -> None:
+        self._append(name, (text if self._at_line_start[name] else "\n" + text).encode(errors="replace"))
+
+    def stderr_tail(self) -> str:
+        """The last TAIL_BYTES that the kernel wrote to stderr."""
+        return self._tail.decode(errors="replace")
 
     def last_stderr_lines(self, count: int, since: int = 0) -> list[str]:
         """The end of what stderr got after its first `since` bytes, for telling what a kernel said before it died."""

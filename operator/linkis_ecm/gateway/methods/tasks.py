@@ -187,8 +187,8 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer:
         if info is None:
             raise unknown_task(engine, task_id)
         raise Refused(
-            f"{engine.title} has ended, and the task's outputs with it: the task is {info.status}; its log is in"
-            " getEngineLogs",
+            f"{engine.title} has ended, and the task's outputs with it: the task is {info.status}{_why(info)}; its log"
+            " is in getEngineLogs",
             http=410,
             data={"task": info.model_dump(by_alias=True)},
         )
@@ -200,6 +200,12 @@ async def get_task_result(call: Call, request: TaskRequest) -> Answer:
             return _result_answer(call, engine, task_id, result, stack)
     except AgentNotFound:
         raise unknown_task(engine, task_id) from None
+
+
+def _why(info: TaskInfo) -> str:
+    """An error's name and the first line of its value, for a sentence; "" where the task had none."""
+    value = info.message.partition("\n")[0]
+    return f" ({info.reason}: {value})" if info.reason and value else f" ({info.reason})" if info.reason else ""
 
 
 async def cancel_task(call: Call, request: TaskRequest) -> Answer:
@@ -290,8 +296,8 @@ def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) 
         engine_id=record.ticket_id,
         status=status,
         final=status in ENDED,
-        reason=record.reason,
-        message=record.message,
+        reason=record.reason or str(reported.get("reason") or "")[:100],
+        message=record.message or str(reported.get("message") or "")[:500],
         progress=1.0 if status in ENDED else reported.get("progress", 0.0),
         progress_message=reported.get("progressMessage", ""),
         execution_count=reported.get("executionCount"),

@@ -1,0 +1,44 @@
+"""What IPython's shell and its environment are like in an engine, where nobody sits at a terminal.
+
+Runs in the kernel. Must not import what the user's code may want first.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+# What ipykernel sets so that programs print colours; outputs are shown without.
+_COLOURS = ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR")
+
+
+def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
+    """Once ipykernel is set up; `asked_for` is the environment before that."""
+    _ask_for_no_colours(environment, asked_for)
+
+    def forget_last_error() -> None:
+        """A reply tells the last traceback; where none was shown, it would be an earlier task's, or the attribute is
+        missing and there is no reply."""
+        shell._last_traceback = None
+
+    shell.events.register("pre_execute", forget_last_error)
+
+    def show_group(_shell: Any, kind: Any, value: BaseException, trace: Any, **_options: Any) -> None:
+        # Without IPython's own frame, as its tracebacks are.
+        lines = traceback.format_exception(kind, value, trace.tb_next or trace if trace is not None else None)
+        shell._showtraceback(kind, value, [line.rstrip("\n") for line in lines])
+
+    # IPython prints a group of exceptions and sends no error.
+    shell.set_custom_exc((BaseExceptionGroup,), show_group)
+
+
+def _ask_for_no_colours(environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
+    """Whatever the engine's own spec says of colours stays."""
+    for name in _COLOURS:
+        environment.pop(name, None)
+        if name in asked_for:
+            environment[name] = asked_for[name]
+    environment["TERM"] = asked_for.get("TERM") or "dumb"
+    if not any(asked_for.get(name) for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        environment.setdefault("NO_COLOR", "1")
