@@ -166,6 +166,8 @@ def _values(array: Any) -> Iterable[Any]:
     if kind == "Categorical":
         categories = [cell(value) for value in _values(array.categories.array)]
         return [None if code < 0 else categories[code] for code in array.codes.tolist()]
+    if getattr(array.dtype, "kind", "O") in "biuf" and kind == "NumpyExtensionArray":
+        return cast("Iterable[Any]", array.to_numpy().tolist())
     if kind == "ArrowExtensionArray":
         return _arrow_values(array)
     return cast("Iterable[Any]", array)
