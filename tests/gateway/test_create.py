@@ -207,7 +207,7 @@ def test_names_are_host_names_whatever_users_are_called() -> None:
             False,
             "x:y",
         ),
-        ({"reason": "Unschedulable"}, "Unschedulable", True, "No node has room"),
+        ({"reason": "Unschedulable"}, "Unschedulable", True, "No node takes"),
         ({"reason": "StartTimeout"}, "StartTimeout", True, "startTimeout"),
         ({"reason": "SomethingNew", "message": "words of it"}, "SomethingNew", False, "words of it"),
         ({}, "", False, "ended before"),
