@@ -73,7 +73,8 @@ def rendered(tmp_path: Path, found: dict[str, Any] | None = None, *arguments: st
     """What `helm install` or `upgrade` renders of the Secret's template in a cluster that has `found`."""
     chart = tmp_path / "chart"
     (chart / "templates").mkdir(parents=True, exist_ok=True)
-    for name in ("Chart.yaml", "values.yaml", "values.schema.json", "templates/_helpers.tpl", "templates/secrets.yaml"):
+    helpers = [f"templates/{path.name}" for path in (CHART / "templates").glob("_*.tpl")]
+    for name in ("Chart.yaml", "values.yaml", "values.schema.json", *helpers, "templates/secrets.yaml"):
         shutil.copy(CHART / name, chart / name)
     with api_server(OBJECTS | ({SECRET: found} if found is not None else {})) as address:
         config = {

@@ -117,7 +117,7 @@ def build_app(
         logs=Logs((AgentLogSource(link), *((ArchiveLogSource(archive, budget),) if archive is not None else ()))),
         results=results,
         archive=archive,
-        em=EcmStateStore(cluster, settings.own_namespace),
+        em=EcmStateStore(cluster, settings.own_namespace, settings.state_configmap),
         claims=Claims(cluster, engines, plugins, new_id=new_id, clock=clock, has_key=link.has_key),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,

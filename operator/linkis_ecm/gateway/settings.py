@@ -26,7 +26,7 @@ from linkis_ecm.process.environment import (
     variable,
     whole,
 )
-from linkis_ecm.process.forms import HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, USERS
+from linkis_ecm.process.forms import CONFIGMAP, HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, USERS
 
 __all__ = ["KIB", "MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
 
@@ -130,6 +130,14 @@ class Settings(KeySettings):
             default="as ECM_NAMESPACE",
         ),
     ] = Field(default_factory=lambda fields: str(fields.get("namespace", "")))
+    state_configmap: Annotated[
+        str,
+        CONFIGMAP,
+        variable(
+            "ECM_STATE_CONFIGMAP",
+            "The ConfigMap with what an admin has set of this ECM: two installations in one namespace need two.",
+        ),
+    ] = "linkis-ecm-em"
     watch_namespaces: Annotated[
         tuple[str, ...],
         NAMESPACES,

@@ -42,6 +42,12 @@ def _lease(text: str) -> str:
     return text
 
 
+def _configmap(text: str) -> str:
+    if not re.fullmatch(_LABEL, text):
+        raise ValueError(f"is {shown_value(text)}: write a ConfigMap's name of lower-case letters, digits and '-'")
+    return text
+
+
 def _host_port(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(_HOST, host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
@@ -90,6 +96,7 @@ NAMESPACES = names(_LABEL, "namespace")
 USERS = Form("names with commas between them", _users)
 SERVICE = Form("a Service's name", _service)
 LEASE = Form("a Lease's name", _lease)
+CONFIGMAP = Form("a ConfigMap's name", _configmap)
 HOST_PORT = Form("host:port", _host_port)
 HTTP_URL = Form("URL", _http_url)
 ORIGIN = Form("URL of scheme, host and port", _origin)

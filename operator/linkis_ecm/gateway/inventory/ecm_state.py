@@ -15,7 +15,6 @@ from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.kube.errors import ApiError, NotFound
 from linkis_ecm.kube.resources import CONFIGMAPS
 
-CONFIGMAP = "linkis-ecm-em"
 _KEY = "em.json"
 # How old what is known of the ConfigMap may be when an engine is created.
 FRESH_SECONDS = 5.0
@@ -35,8 +34,9 @@ class EcmState:
 class EcmStateStore:
     """The ConfigMap of this ECM, read at most every FRESH_SECONDS."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, configmap: str) -> None:
         self._cluster = cluster
+        self._configmap = configmap
         self._namespace = namespace
         self._state = EcmState()
         self._read = float("-inf")
@@ -45,7 +45,7 @@ class EcmStateStore:
         """What was set last; where the API server does not answer, what is known."""
         if time.monotonic() - self._read >= FRESH_SECONDS:
             try:
-                found = await self._cluster.get(CONFIGMAPS, CONFIGMAP, namespace=self._namespace)
+                found = await self._cluster.get(CONFIGMAPS, self._configmap, namespace=self._namespace)
                 self._state = _parse((found.get("data") or {}).get(_KEY, ""))
             except NotFound:
                 self._state = EcmState()
@@ -60,9 +60,9 @@ class EcmStateStore:
         data = {"data": {_KEY: text}}
         try:
             try:
-                await self._cluster.patch(CONFIGMAPS, CONFIGMAP, data, namespace=self._namespace)
+                await self._cluster.patch(CONFIGMAPS, self._configmap, data, namespace=self._namespace)
             except NotFound:
-                body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIGMAP}, **data}
+                body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._configmap}, **data}
                 await self._cluster.create(CONFIGMAPS, body, namespace=self._namespace)
         except ApiError as error:
             raise unavailable(f"The API server does not take the change now ({error.reason}): try again") from None
