@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from linkis_ecm.model import crd
-from linkis_ecm.model.engineconn import EngineConn
+from linkis_ecm.model.engineconn import EngineConn, EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPlugin
 from tools.testkit.corpus import cases
 
@@ -62,5 +62,39 @@ def test_every_string_and_list_of_a_spec_is_bounded(definition: dict[str, Any]) 
 def test_a_schema_is_structural(definition: dict[str, Any]) -> None:
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, node in _walk(schema, ""):
+        if node.get("x-kubernetes-int-or-string"):
+            assert "type" not in node, path
+            assert node["anyOf"] == [{"type": "integer"}, {"type": "string"}], path
+            assert {"pattern", "maxLength", "minimum"} <= set(node), path
+            continue
         assert "type" in node, path
         assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "additionalProperties"} & set(node), path
+
+
+@pytest.mark.parametrize("definition", [crd.engineconn(), crd.plugin()], ids=lambda d: d["spec"]["names"]["kind"])
+def test_no_entry_of_a_list_has_a_default(definition: dict[str, Any]) -> None:
+    """kubectl apply and Argo CD compare a list as a whole: what the server added to an entry would differ for ever."""
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    inside = [(path, node) for path, node in _walk(schema, "") if "[]" in path]
+    assert inside
+    assert [path for path, node in inside if "default" in node] == []
+    # Outside of lists a default stands where `kubectl get -o yaml` shows it.
+    assert [path for path, node in _walk(schema, "") if "default" in node]
+
+
+def test_what_an_entry_leaves_out_is_as_if_it_had_its_default() -> None:
+    body = {"engineType": "python", "user": "u", "env": [{"name": "EMPTY"}],
+            "volumes": [{"name": "v", "mountPath": "/v", "emptyDir": {}}]}  # fmt: skip
+    spec = EngineConnSpec.model_validate(body)
+    assert spec.env is not None
+    assert spec.volumes is not None
+    assert (spec.env[0].value, spec.volumes[0].read_only) == ("", False)
+
+
+@pytest.mark.parametrize(("written", "text"), [(1, "1"), ("1", "1"), ("500m", "500m"), (1073741824, "1073741824")])
+def test_an_amount_is_a_number_or_a_text(written: int | str, text: str) -> None:
+    spec = EngineConnSpec.model_validate(
+        {"engineType": "python", "user": "u", "resources": {"cpu": written, "memory": written}}
+    )
+    assert spec.resources is not None
+    assert (spec.resources.cpu, spec.resources.memory) == (text, text)

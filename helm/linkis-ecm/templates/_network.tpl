@@ -2,8 +2,10 @@
 {{- define "ecm.dnsEgress" -}}
 - to: {{ toYaml .Values.networkPolicy.dns | nindent 4 }}
   ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end }}
 
 {{- /* What operator and gateway reach: the API server, and by HTTPS an issuer or an object store; the database. */}}

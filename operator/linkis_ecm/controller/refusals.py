@@ -34,7 +34,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("cannot create resource", "Give the operator its Role in this namespace: watchNamespaces or clusterWide of the"
      " chart."),
     ("security context constraint", "Let the engines' service account use a SecurityContextConstraint that takes the"
-     " user and group 10001, such as nonroot-v2."),
+     " user and group 10001, such as nonroot-v2, or let the cluster choose them: securityContext: {} of the"
+     " EngineConnPlugin."),
     ("PriorityClass", "Create that PriorityClass, or correct priorityClassName in the podTemplate."),
     ("RuntimeClass", "Create that RuntimeClass, or correct runtimeClassName in the podTemplate."),
     ("looking up service account", "Kubernetes makes it soon after the namespace: it is tried again."),

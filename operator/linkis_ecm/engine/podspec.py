@@ -38,6 +38,9 @@ OVERLAY_SPEC = (
     "affinity", "dnsConfig", "imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName",
     "schedulerName", "tolerations", "topologySpreadConstraints",
 )  # fmt: skip
+# Of the plugin's overlay alone: whoever may use the account may use what a cloud lets it (IRSA, Workload Identity). The
+# pod has no token of it from us.
+OVERLAY_PLUGIN = (*OVERLAY_SPEC, "serviceAccountName")
 # Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
 # that runs before the user's.
 _SYSTEM_FOLDERS = (
@@ -199,13 +202,7 @@ def build_pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": launch.termination_grace(launched, grace),
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER_ID,
-                "runAsGroup": USER_ID,
-                "fsGroup": USER_ID,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": _security_context(plugin),
             "containers": [container],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage.tmp}},
@@ -213,6 +210,14 @@ def build_pod(
             ],
         },
     }
+
+
+def _security_context(plugin: EngineConnPluginSpec) -> dict[str, Any]:
+    """Whoever engines run as, they are never root, as an image's own user could be."""
+    users: dict[str, Any] = {"runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID}
+    if plugin.security_context is not None:
+        users = plugin.security_context.model_dump(by_alias=True, exclude_none=True)
+    return {"runAsNonRoot": True} | users | {"seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _owner(engine: EngineView) -> dict[str, Any]:
@@ -344,7 +349,7 @@ def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
     for part, value in (template or {}).items():
         if part not in ("metadata", "spec") or not isinstance(value, dict):
             raise InvalidSpecError(f"{field}.{part} is not taken: write metadata or spec")
-        allowed = OVERLAY_METADATA if part == "metadata" else OVERLAY_SPEC
+        allowed = OVERLAY_METADATA if part == "metadata" else OVERLAY_SPEC if whose == "engine" else OVERLAY_PLUGIN
         for name in value:
             if name not in allowed:
                 raise InvalidSpecError(f"{field}.{part}.{name} is not taken: {part} may hold {', '.join(allowed)}")

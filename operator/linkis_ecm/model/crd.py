@@ -21,6 +21,8 @@ _KEEP = (
     "description", "type", "enum", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems",
     "minimum", "maximum", "maxProperties",
 )  # fmt: skip
+_INT_OR_STRING = "x-kubernetes-int-or-string"
+_LABELS = {"app.kubernetes.io/name": "linkis-ecm", "app.kubernetes.io/part-of": "linkis"}
 
 
 def structural(model: type[BaseModel]) -> dict[str, Any]:
@@ -29,28 +31,33 @@ def structural(model: type[BaseModel]) -> dict[str, Any]:
     return _convert(schema, schema.get("$defs", {}))
 
 
-def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+def _convert(node: dict[str, Any], defs: dict[str, Any], *, in_list: bool = False) -> dict[str, Any]:
+    """`in_list`: the node is an entry of a list, or part of one. There is no default there: `kubectl apply` and Argo CD
+    compare a list as a whole, so a value that the server adds to an entry would be a difference for ever."""
     if "$ref" in node:
         target = defs[node["$ref"].rsplit("/", 1)[1]]
-        return _convert(target | {key: value for key, value in node.items() if key != "$ref"}, defs)
+        return _convert(target | {key: value for key, value in node.items() if key != "$ref"}, defs, in_list=in_list)
     if "anyOf" in node:
         arms = [arm for arm in node["anyOf"] if arm.get("type") != "null"]
         if len(arms) != 1:
             raise ValueError(f"a structural schema has no unions: {node}")
         merged = arms[0] | {key: value for key, value in node.items() if key not in ("anyOf", "default")}
-        return _convert(merged, defs)
+        return _convert(merged, defs, in_list=in_list)
     out: dict[str, Any] = {key: node[key] for key in _KEEP if key in node}
     if "const" in node:
         out |= {"type": "string", "enum": [node["const"]]}
-    if node.get("default") is not None:
+    if node.get("default") is not None and not in_list:
         out["default"] = node["default"]
     out |= {key: value for key, value in node.items() if key.startswith("x-kubernetes-")}
+    if out.get(_INT_OR_STRING):
+        # The one union that a structural schema has, in this order. The pattern is for texts, the minimum for numbers.
+        out |= {"anyOf": [{"type": "integer"}, {"type": out.pop("type")}], "minimum": 0}
     if out.get("type") == "integer":
         out["format"] = "int64"
     if "items" in node:
-        out["items"] = _convert(node["items"], defs)
+        out["items"] = _convert(node["items"], defs, in_list=True)
     if "properties" in node:
-        out["properties"] = {name: _convert(child, defs) for name, child in node["properties"].items()}
+        out["properties"] = {name: _convert(child, defs, in_list=in_list) for name, child in node["properties"].items()}
         if node.get("required"):
             out["required"] = sorted(node["required"])
     elif out.get("type") == "object":
@@ -115,7 +122,7 @@ def _definition(
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{GROUP}", "labels": dict(_LABELS)},
         "spec": {"group": GROUP, "names": names, "scope": scope, "versions": [version]},
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -46,6 +46,10 @@ def _whole(text: str) -> str:
     return text
 
 
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 WHOLE = AfterValidator(_whole)
 
 # As a company writes it; read as the user that it is in Linkis.
@@ -61,7 +65,13 @@ RunType = Annotated[str, Field(pattern=formats.RUN_TYPE_PATTERN, max_length=form
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63), WHOLE]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), WHOLE]
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
-Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=20), WHOLE]
+# As Kubernetes takes them: YAML reads `cpu: 1` as a number.
+Quantity = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=20, json_schema_extra={"x-kubernetes-int-or-string": True}),
+    WHOLE,
+    BeforeValidator(_number_as_text),
+]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The path of an HTTP request, with its query: printable ASCII without blanks.
@@ -304,9 +314,9 @@ IDENTITY_REQUIRED = ("user", "creator", "mode")
 POD_TEMPLATE_TEXT = (
     "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
     " imagePullSecrets, nodeSelector, priorityClassName, runtimeClassName, schedulerName, tolerations,"
-    " topologySpreadConstraints. Anything else is refused with the reason InvalidSpec. So is, of an engine, a value for"
-    " what its plugin set and does not name in overridable, and a label or annotation without the prefix"
-    " user.linkis.apache.org/."
+    " topologySpreadConstraints; of a plugin also serviceAccountName. Anything else is refused with the reason"
+    " InvalidSpec. So is, of an engine, a value for what its plugin set and does not name in overridable, and a label"
+    " or annotation without the prefix user.linkis.apache.org/."
 )
 
 
@@ -361,8 +371,18 @@ class EngineConnSpec(Camel):
     )
     ttl_after_finished: Duration | None = Field(None, description="Removes the ended engine's resource after this.")
     restart_policy: RestartPolicy | None = None
-    env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
-    volumes: list[Volume] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_NAME)
+    env: list[EnvVar] | None = Field(
+        None,
+        max_length=64,
+        description="Environment variables of the engine's kernel, or of its process.",
+        json_schema_extra=LIST_MAP_NAME,
+    )
+    volumes: list[Volume] | None = Field(
+        None,
+        max_length=16,
+        description="Claims, ConfigMaps, Secrets and scratch space that the engine finds at mountPath.",
+        json_schema_extra=LIST_MAP_NAME,
+    )
     pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
     desired_state: Literal["Running", "Stopped"] = Field("Running", description="Stopped ends the engine for good.")
 

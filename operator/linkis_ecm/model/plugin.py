@@ -36,6 +36,8 @@ _WHOLE_FIELDS = (
 )  # fmt: skip
 _KEYED_FIELDS = ("affinity", "annotations", "dnsConfig", "env", "labels", "nodeSelector")
 OVERRIDABLE_PATTERN = rf"^(({'|'.join(_WHOLE_FIELDS)})|({'|'.join(_KEYED_FIELDS)})/[A-Za-z0-9][A-Za-z0-9_./-]*)$"
+# A user or group that is not root.
+Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Overridable = Annotated[str, Field(pattern=OVERRIDABLE_PATTERN, max_length=320), WHOLE]
 
 
@@ -77,6 +79,17 @@ class WarmPool(Camel):
 
     size: int = Field(0, ge=0, le=100)
     cap: int = Field(10, ge=0, le=1000)
+
+
+class EngineSecurity(Camel):
+    """As which user and groups engines run; what is left out the cluster chooses, as OpenShift does for a namespace."""
+
+    run_as_user: Id | None = None
+    run_as_group: Id | None = None
+    fs_group: Id | None = Field(None, description="Owns the volumes; emptyDirs are writable by it.")
+    supplemental_groups: list[Id] | None = Field(
+        None, max_length=16, description="More groups, such as of an NFS share."
+    )
 
 
 class EngineConnPluginSpec(Camel):
@@ -127,6 +140,10 @@ class EngineConnPluginSpec(Camel):
         " runtime and a filesystem with idmapped mounts; elsewhere the engine's pod does not start.",
     )
     pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    security_context: EngineSecurity | None = Field(
+        None,
+        description="Replaces the user 10001, its group and fsGroup of engines; {} leaves all to the cluster.",
+    )
     overridable: list[Overridable] | None = Field(
         None,
         max_length=64,

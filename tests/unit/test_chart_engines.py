@@ -1,0 +1,193 @@
+"""The chart's catalogue and what it says of engines: types by value, amounts, pods' fields; other platforms; NOTES."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from linkis_ecm.model.plugin import EngineConnPlugin
+from tests.unit.test_chart import CHART, SECRET, refusal, template
+from tests.unit.test_chart_parts import pod_of, value
+from tests.unit.test_pod_bounds import built
+from tools.cluster.tools import helm
+
+
+def entries(*arguments: str) -> dict[str, dict[str, Any]]:
+    """The catalogue by name; each entry is one that the operator takes."""
+    found = {d["metadata"]["name"]: d["spec"] for d in template(*arguments) if d["kind"] == "EngineConnPlugin"}
+    for name, spec in found.items():
+        EngineConnPlugin.model_validate({"metadata": {"name": name}, "spec": spec})
+    return found
+
+
+def test_each_key_is_an_entry_with_every_field_that_the_catalogue_has() -> None:
+    redis = {
+        "image": "redis:8", "version": "8", "launch": {"kind": "process", "port": 6379}, "command": ["redis-server"],
+        "args": ["--save", ""], "resources": {"cpu": "100m", "memory": "128Mi"},
+        "env": [{"name": "TZ", "value": "UTC"}],
+        "maxLifetime": "8h", "stopGrace": "5s", "ttlAfterFinished": "1h", "imagePullPolicy": "Always",
+        "restartPolicy": {"type": "OnFailure", "maxAttempts": 2}, "maxProcesses": 0, "userNamespaces": False,
+        "overridable": ["labels"],
+    }  # fmt: skip
+    batch = {"engineType": "python", "version": "batch", "image": "e:1", "default": False, "runTypes": ["python"],
+             "resources": {"cpu": 1, "memory": "1Gi"}}  # fmt: skip
+    found = entries(*value("engines", {"redis_db": redis, "batch": batch}))
+    assert set(found) == {"python-3.11", "redis-db-8", "python-batch"}
+    made = found["redis-db-8"]
+    assert made["engineType"] == "redis_db"
+    assert {name: made[name] for name in redis if name not in ("version", "resources")} == {
+        name: content for name, content in redis.items() if name not in ("version", "resources")
+    }
+    assert made["defaultResources"] == redis["resources"]
+    assert (found["python-batch"]["default"], found["python-3.11"]["default"]) == (False, True)
+    assert entries("--set", "engines.python.enabled=false") == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("1", "1"),
+        ("500m", "500m"),
+        ("0.5", "0.5"),
+        ("1073741824", "1073741824"),
+        ("2Gi", "2Gi"),
+        ("1000000", "1000000"),
+    ],
+)
+def test_an_amount_may_be_a_number_by_set_by_json_and_by_file(written: str, text: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(f"engines: {{python: {{resources: {{cpu: {written}, memory: {written}}}}}}}")
+    forms = [
+        ("-f", str(values)),
+        ("--set", f"engines.python.resources.cpu={written},engines.python.resources.memory={written}"),
+    ]
+    for form in forms:
+        found = entries(*form)["python-3.11"]["defaultResources"]
+        assert found == {"cpu": text, "memory": text}, form
+
+
+FIELDS: dict[str, Any] = {
+    "nodeSelector": {"pool": "engines"},
+    "tolerations": [{"key": "dedicated", "value": "engines"}],
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "priorityClassName": "batch",
+    "runtimeClassName": "gvisor",
+    "serviceAccountName": "s3-reader",
+}
+
+
+def test_fields_of_engines_pods_reach_the_pod() -> None:
+    values = FIELDS | {
+        "imagePullSecrets": ["own"], "labels": {"team": "a"}, "annotations": {"b": "c"}, "doNotDisrupt": True,
+        "podTemplate": {"metadata": {"labels": {"d": "e"}}, "spec": {"schedulerName": "volcano"}},
+        "securityContext": {"fsGroup": 7},
+    }  # fmt: skip
+    arguments = (*value("engines.python", values), *value("global.imagePullSecrets", ["shared"]))
+    spec = entries(*arguments)["python-3.11"]
+    pod = built(base=spec)
+    assert {name: pod[name] for name in FIELDS} == FIELDS
+    assert pod["schedulerName"] == "volcano"
+    assert pod["imagePullSecrets"] == [{"name": "shared"}, {"name": "own"}]
+    assert pod["securityContext"]["fsGroup"] == 7
+    assert "runAsUser" not in pod["securityContext"]
+    metadata = spec["podTemplate"]["metadata"]
+    assert metadata["labels"] == {"team": "a", "d": "e"}
+    assert metadata["annotations"] == {
+        "b": "c", "karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }  # fmt: skip
+    assert "podTemplate" not in entries()["python-3.11"]
+    assert "securityContext" not in entries()["python-3.11"]
+
+
+def test_a_registry_for_all_images_is_that_of_engines_too() -> None:
+    found = entries("--set", "global.imageRegistry=mirror:5000")["python-3.11"]
+    assert found["image"] == "mirror:5000/linkis-ecm/engine-python:0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ("engines.r.version=v1", "engines.r has no image"),
+        ("engines.r.image=i", "engines.r has no version"),
+        ("engines.r.image=i,engines.r.version=v1", "engines.r has no resources"),
+        ("engines.serviceNam=x", "/engines"),
+        ("engines.Python.image=x", "/engines'"),
+        ("engines.python.resources.cpu=lots", "/engines/python/resources/cpu"),
+        ("engines.python.resources.cpu=-1", "/engines/python/resources/cpu"),
+        ("engines.python.tolerations.a=b", "/engines/python/tolerations"),
+        ("engines.python.podTemplate.status.a=b", "/engines/python/podTemplate"),
+    ],
+)
+def test_a_wrong_value_is_named(values: str, names: str) -> None:
+    assert names in refusal("--set", values)
+
+
+def test_two_keys_do_not_make_one_entry() -> None:
+    again = {"engineType": "python", "version": "3.11", "image": "i", "resources": {"cpu": 1, "memory": "1Gi"}}
+    assert "a second time" in refusal("--set-json", f"engines.again={json.dumps(again)}")
+
+
+def test_the_values_for_openshift_leave_every_user_and_group_to_the_cluster() -> None:
+    arguments = ("-f", str(Path(CHART) / "values-openshift.yaml"))
+    chosen = {"runAsUser", "runAsGroup", "fsGroup"}
+    pods = [
+        pod_of("operator", *arguments),
+        pod_of("gateway", *arguments),
+        built(base=entries(*arguments)["python-3.11"]),
+    ]
+    pods += [d["spec"] for d in template(*arguments) if d["kind"] == "Pod"]
+    for pod in pods:
+        assert not chosen & set(pod["securityContext"])
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert not chosen & set(container["securityContext"])
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    policies = [d["spec"] for d in template(*arguments) if d["kind"] == "NetworkPolicy" and "egress" in d["spec"]]
+    for policy in policies:
+        assert {port["port"] for port in policy["egress"][0]["ports"]} == {53, 5353}
+
+
+def notes(*arguments: str) -> str:
+    done = subprocess.run(
+        [str(helm()), "install", "x", CHART, "--namespace", "ns", "--dry-run=client", *SECRET, *arguments],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.partition("NOTES:\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "namespaces"),
+    [
+        ((), ["x-engines"]),
+        (("--set-json", 'engineNamespaces=[{"name": "a"}, {"name": "b", "create": false}]'), ["a", "b"]),
+        (("--set", "enginesInReleaseNamespace=true"), ["ns"]),
+        (("--set", "clusterWide=true"), ["x-engines"]),
+    ],
+)
+def test_notes_say_where_engines_are_served_and_that_an_uninstall_does_not_end_them(
+    arguments: tuple[str, ...], namespaces: list[str]
+) -> None:
+    text = notes(*arguments)
+    assert f"kubectl apply -n {namespaces[0]} -f -" in text, "what the notes show must be watched"
+    for namespace in namespaces:
+        assert f"kubectl delete ec --all -n {namespace}\n" in text
+    assert "`helm uninstall` does not end engines" in text
+    assert ("elsewhere an EngineConn stays without a state" in text) == ("clusterWide=true" not in arguments)
+    # What the notes tell to apply is an engine.
+    body = yaml.safe_load(text.partition("<<'EOF'\n")[2].partition("EOF\n")[0])
+    assert (body["kind"], body["spec"]["engineType"]) == ("EngineConn", "python")
+
+
+def test_rendering_is_the_same_each_time_in_every_form() -> None:
+    command = [str(helm()), "template", "x", CHART, "--namespace", "ns", "--include-crds", *SECRET,
+               *value("metrics", {"annotations": True, "serviceMonitor": {"enabled": True}}),
+               "--set", "tests.enabled=true,database.url=mysql+pymysql://u:p@db/l"]  # fmt: skip
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout for _ in "ab"
+    )
+    assert first == second
