@@ -29,9 +29,10 @@ test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
 lint: $(SETUP) ## ruff, mypy --strict, import-linter; pins, licence, secrets, file modes
 	$(PY) -m tools.checks lint
 
-generate: $(SETUP) ## CRDs, rendered manifests, the OpenAPI document and the reference pages from their sources
+generate: $(SETUP) ## CRDs, rendered manifests, the table of values, the OpenAPI document and the reference pages from their sources
 	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
-	$(PY) -m tools.render manifests/install.yaml
+	$(PY) -m tools.render manifests
+	$(PY) -m tools.values_table helm/linkis-ecm/README.md
 	$(PY) -m linkis_ecm.gateway.openapi docs/openapi.json
 	$(PY) -m tools.reference docs
 
