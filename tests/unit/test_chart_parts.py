@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -383,3 +384,22 @@ def test_more_objects_are_rendered_as_maps_and_as_texts() -> None:
 )
 def test_a_wrong_value_is_named(values: str, names: str) -> None:
     assert names in refusal("--set", values)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_label_and_every_selector_is_one_that_the_api_server_takes(mode: str) -> None:
+    label = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+
+    def values_of(node: Any, inside: bool = False) -> list[str]:
+        if isinstance(node, list):
+            return [text for child in node for text in values_of(child, inside)]
+        if not isinstance(node, dict):
+            return [str(node)] if inside else []
+        return [
+            text for name, child in node.items()
+            for text in values_of(child, inside or name in ("labels", "matchLabels", "values"))
+        ]  # fmt: skip
+
+    for document in template(*MODES[mode]):
+        wrong = [text for text in values_of(document) if not label.fullmatch(text)]
+        assert wrong == [], (document["kind"], document["metadata"]["name"])
