@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent.http import server as http_server
+from linkis_ecm.agent.http.sent import send_piece
 from linkis_ecm.agent.http.server import HttpError, Request, Response, Server, json_response
 from tools.testkit.agent_process import PATIENCE, TOKEN, AgentProcess
 from tools.testkit.big_files import write_zeros
@@ -297,6 +298,19 @@ async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatc
             except ConnectionResetError:
                 pass
         assert got < 64 << 20
+
+
+async def test_a_file_for_a_peer_that_has_left_is_a_broken_connection(tmp_path: Path) -> None:
+    """Found by the fuzzer: asyncio raises RuntimeError there, which was a traceback; and where logs are sent to the
+    archive, those behind the one that broke were not sent."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    async with served() as (port, _), peer(port) as (_, writer):
+        with path.open("rb") as file:
+            assert await send_piece(writer.transport, file, 0, 10) == 10
+            writer.close()
+            with pytest.raises(ConnectionResetError):
+                await send_piece(writer.transport, file, 10, 10)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
-"""Tells h11 of body bytes that went out by sendfile, past it. For the server and for the client."""
+"""Sends body bytes by sendfile, past h11, and tells it of them. For the server and for the client."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import BinaryIO
 
 import h11
 
@@ -13,6 +16,14 @@ class _SentBytes:
 
     def __len__(self) -> int:
         return self._size
+
+
+async def send_piece(transport: asyncio.WriteTransport, file: BinaryIO, offset: int, count: int) -> int:
+    """At most `count` bytes of the file by sendfile; how many. Raises OSError where the peer has left: asyncio raises
+    RuntimeError for a connection that closes, which nobody who sends takes for a broken one."""
+    if transport.is_closing():
+        raise ConnectionResetError("the peer left")
+    return await asyncio.get_running_loop().sendfile(transport, file, offset, count)
 
 
 def count_sent(http: h11.Connection, size: int) -> None:

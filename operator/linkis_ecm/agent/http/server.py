@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
-from linkis_ecm.agent.http.sent import count_sent
+from linkis_ecm.agent.http.sent import count_sent, send_piece
 
 MAX_HEADER_BYTES = 16 << 10
 MAX_BODY_BYTES = 8 << 20
@@ -353,13 +353,12 @@ class _Connection:
         self, descriptor: int, parts: Sequence[tuple[int, int]], intact: Callable[[int], bool] | None
     ) -> None:
         """Exactly these parts by sendfile, in pieces that a reader must take in time."""
-        loop = asyncio.get_running_loop()
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             for begin, length in parts:
                 offset, end = begin, begin + length
                 while offset < end:
                     async with asyncio.timeout(WRITE_TIMEOUT):
-                        piece = await loop.sendfile(self._writer.transport, file, offset, min(FILE_CHUNK, end - offset))
+                        piece = await send_piece(self._writer.transport, file, offset, min(FILE_CHUNK, end - offset))
                     if not piece:
                         raise ConnectionAbortedError("the log became shorter while it was sent")
                     if intact is not None and not intact(offset):

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import h11
 
-from linkis_ecm.agent.http.sent import count_sent
+from linkis_ecm.agent.http.sent import count_sent, send_piece
 from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import OpenLog
 from linkis_ecm.agent.settings import Settings
@@ -68,14 +68,13 @@ async def exchange(
 
 
 async def _send_file(writer: asyncio.StreamWriter, log: OpenLog, parts: list[tuple[int, int]]) -> None:
-    loop = asyncio.get_running_loop()
     writer.write(log.start.head)
     await writer.drain()
     with os.fdopen(os.dup(log.descriptor), "rb", buffering=0) as file:
         for begin, length in parts:
             offset, end = begin, begin + length
             while offset < end:
-                piece = await loop.sendfile(writer.transport, file, offset, min(_PIECE, end - offset))
+                piece = await send_piece(writer.transport, file, offset, min(_PIECE, end - offset))
                 if not piece or not log.intact(offset):
                     raise EOFError("the log became shorter while it was sent")
                 offset += piece
