@@ -122,6 +122,18 @@ async def test_head_is_answered_without_a_body_and_the_connection_goes_on(path: 
         assert json.loads((await answer(reader))[2])["path"] == "/two"
 
 
+async def test_what_is_no_http_behind_a_head_is_answered_with_its_sentence() -> None:
+    """Found by the fuzzer: the answer to what follows had no body either, and not the length that it named."""
+    async with served() as (port, errors), peer(port) as (reader, writer):
+        writer.write(b"HEAD /one HTTP/1.1\r\nHost: x\r\n\r\nno http at all\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await reader.readuntil(b"\r\n\r\n")
+        status, _, body = await answer(reader)
+        assert status == 400
+        assert "not a request of HTTP/1.1" in json.loads(body)["error"]
+    assert not errors
+
+
 async def test_silent_strangers_give_their_places_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding S10: 300 silent connections from another pod kept the gateway out of an engine."""
 

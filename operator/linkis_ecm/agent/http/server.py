@@ -226,6 +226,7 @@ class _Connection:
             if not open_for_more or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
                 return
             self._h11.start_next_cycle()
+            self._without_body = False
 
     async def _first_event(self) -> Any:
         """The next request: unhurried until its first byte, then quick."""
