@@ -54,7 +54,7 @@ class Oracle:
         for status, body in answers(got.raw):
             if status >= 500 and status not in ALLOWED[side]:
                 self.findings.add(route, f"HTTP {status}", got.raw[:2000].decode("latin-1"), sent)
-            elif status >= 500 and side == "gateway" and not is_message(body):
+            elif status >= 500 and side == "gateway" and b"HEAD " not in sent and not is_message(body):
                 self.findings.add(route, f"HTTP {status} without a Message", got.raw[:2000].decode("latin-1"), sent)
         secrets = [TOKEN, KEY.decode(), *(engine.key for engine in self.engines)]
         for word in self._leaked(secrets, sent, got.raw):
