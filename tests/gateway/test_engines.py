@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
-from linkis_ecm.gateway.routes import OURS
+from linkis_ecm.gateway.routes import METHODS, OURS
 from linkis_ecm.kube.errors import NotFound, Unreachable
 from tools.testkit.gateways import BOB_TOKEN, EM, Harness
 
@@ -153,6 +153,71 @@ async def test_what_is_anothers_answers_as_what_is_not_there(make: Make) -> None
             answers.append((answer.http, answer.message.replace(engine_id, "ID")))
         assert len(set(answers)) == 1, (method.name, answers)
         assert answers[0][0] == 403, method.name
+    assert not gw.cluster.writes
+
+
+# How each further method names an engine.
+OPERATION = {"__operator_name__": "engineConnLog", "logType": "stdout"}
+NAMES_ENGINE: dict[str, list[Callable[[str], Any]]] = {
+    "downloadEngineLog": [
+        lambda engine: {"emInstance": EM, "instance": engine, "logDirSuffix": "x/logs", "logType": "stdout"},
+    ],
+    "reportResourceUsage": [lambda engine: {"engineId": engine, "memoryBytes": 1, "cpuSeconds": 1}],
+    "getEngineConn": [lambda engine: {"instance": engine}, lambda engine: {"ticketId": engine}],
+    "killEngineConn": [lambda engine: {"instance": engine}],
+    "rm/enginekill": [lambda engine: [{"engineInstance": engine}]],
+    "rm/enginekillAsyn": [lambda engine: {"instances": [engine]}],
+    "openEngineLog": [
+        lambda engine: {"emInstance": EM, "instance": engine, "parameters": {"logType": "stdout"}},
+        lambda engine: {"emInstance": EM, "parameters": {"logType": "stdout", "ticketId": engine}},
+        lambda engine: {"emInstance": EM, "instance": engine, "parameters": {"logType": "stdout", "logDirSuffix": "x"}},
+    ],
+    "executeEngineConnOperation": [lambda engine: {"instance": engine, "parameters": OPERATION}],
+    "executeECMOperation": [lambda engine: {"instance": EM, "parameters": OPERATION | {"engineConnInstance": engine}}],
+    "executeECMOperationByEC": [lambda engine: {"instance": engine, "parameters": OPERATION}],
+}  # fmt: skip
+# They name no engine, or have tests of their own: a ticket that is taken cannot be given to a new engine, and records
+# answer in one sentence (tests/gateway/test_linkis.py).
+NAMES_NONE = {
+    "createEngineConnection", "listEngines", "previewCull", "askEngineConn", "createEngineConn", "listUserEngines",
+    "listEMEngines", "listAllEMs", "modifyEMInfo", "listAllNodeHealthyStatus", "listAllECMHealthyStatus",
+    "ecinfo/get", "ecinfo/delete", "ecinfo/ecrHistoryList", "ecinfo/ecList", "rm/engineType", "rm/userresources",
+}  # fmt: skip
+
+
+async def test_linkis_methods_too_answer_anothers_as_what_is_not_there(make: Make) -> None:
+    """Finding S41: a refusal told another user's name and ticket, or that there is such an engine."""
+    past = replace(PAST, user="bob", ticket_id="0000aaaa-0000-0000-0000-000000000000", service_instance="past:9105")
+    records = {past.ticket_id: past, past.service_instance: past}
+    gw = await make(find=records.get)
+    engine = gw.engine(name="python-bob-1", spec={"user": "bob"}, status={"logDirSuffix": "bob/x/logs"})
+    own = gw.engine(name="own")["status"]["serviceInstance"]
+    ids = [
+        "linkis/python-bob-1", engine["metadata"]["uid"], engine["status"]["serviceInstance"], past.ticket_id,
+        past.service_instance, "nobody:1", "linkis/nobody", "11110000-0000-0000-0000-000000000000",
+    ]  # fmt: skip
+    for method in METHODS:
+        if method.name in NAMES_NONE or (method.request and "engine_id" in method.request.model_fields):
+            assert method.name not in NAMES_ENGINE or method.by_engine, method.name
+            if not method.by_engine:
+                continue
+        for shape in NAMES_ENGINE[method.name]:
+            answers = set()
+            for engine_id in ids:
+                body = {"params": shape(engine_id)} if method.verb == "GET" else {"json": shape(engine_id)}
+                answer = await gw.call(method.verb, method.path, headers={"Authorization": "Bearer x"}, **body)
+                answers.add((answer.http, answer.raw.decode().replace(engine_id, "ID")))
+            ((http, text),) = answers
+            assert http in (400, 401, 403), (method.name, text)
+            assert "bob" not in text, method.name
+    # A ticket of another user beside an own instance is as one that is not there.
+    answers = set()
+    for ticket in (engine["metadata"]["uid"], past.ticket_id, ids[-1]):
+        answer = await gw.call(
+            "POST", "/api/rest_j/v1/linkisManager/getEngineConn", json={"instance": own, "ticketId": ticket}
+        )
+        answers.add((answer.http, answer.data["engine"]["serviceInstance"]["instance"]))
+    assert answers == {(200, own)}
     assert not gw.cluster.writes
 
 

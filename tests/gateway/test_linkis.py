@@ -15,10 +15,11 @@ from sqlalchemy import insert
 
 from linkis_ecm.gateway.main import finder
 from linkis_ecm.gateway.settings import Settings
+from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from tools.testkit.gateways import EM, Answer, Harness
+from tools.testkit.gateways import BOB_TOKEN, EM, Answer, Harness
 from tools.testkit.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
@@ -173,6 +174,72 @@ async def test_killing_another_users_engine_is_refused(gw: Harness, path: str) -
     assert (await send(gw, path, body("gone:1"), user="root")).http == 200
 
 
+async def test_an_own_engine_that_has_ended_is_killed_and_one_that_nobody_knows_is_no_strangers_to_ask_for(
+    gw: Harness,
+) -> None:
+    assert (await send(gw, "killEngineConn", {"instance": "t-1.engines:9105"})).message == "Kill engineConn succeed."
+    for instance in ("t-bob.engines:9105", "nobody:1"):
+        refused = await send(gw, "killEngineConn", {"instance": instance})
+        assert (refused.http, refused.message) == (403, f"You have no permission to kill EngineConn {instance}")
+    assert not gw.cluster.writes
+
+
+REFUSED = {"engineState": "Failed", "reason": "InvalidSpec", "message": "The ticket is taken.", "address": ""}
+
+
+@pytest.mark.parametrize("status", [REFUSED, {"engineState": None, "startup": None, "address": ""}])
+async def test_the_ticket_that_an_author_wrote_gives_no_metrics_of_another_and_takes_no_access(
+    gw: Harness, status: dict[str, Any]
+) -> None:
+    """Finding S42: alice's EngineConn names bob's ticket in its spec."""
+    status = status | {"serviceInstance": None, "logDirSuffix": None}
+    thief = gw.engine(name="thief", uid="uid-thief", spec={"ticketId": "t-bob"}, status=status)
+    for engine_id in ("linkis/thief", "t-bob"):
+        answer = await gw.get("getEngineMetrics", {"engineId": engine_id})
+        if engine_id == "t-bob":
+            assert answer.http == 403
+        else:
+            assert answer.data["kept"] == {}
+    node = await send(gw, "getEngineConn", {"instance": "linkis/thief"})
+    assert node.data["ecMetrics"] == "{}"
+    # The owner still has his record by its ticket and by its instance.
+    for engine_id in ("t-bob", "t-bob.engines:9105"):
+        told = (await gw.get("getEngineStatus", {"engineId": engine_id}, user="bob", token=BOB_TOKEN)).data
+        assert (told["user"], told["status"]) == ("bob", "Success")
+    kept = (await gw.get("getEngineMetrics", {"engineId": "t-bob"}, user="bob", token=BOB_TOKEN)).data["kept"]
+    assert kept == {"ticketId": "t"}
+    body = {"instance": "t-bob", "parameters": {"__operator_name__": "status"}}
+    refused = await gw.call("POST", f"{LINKIS}/killEngineConn", json=body | {"parameters": None})
+    assert refused.http in (400, 403)
+    made = await gw.post(
+        "createEngineConnection", {"engineType": "python", "ticketId": "t-bob"}, user="bob", token=BOB_TOKEN
+    )
+    assert thief["metadata"]["name"] not in made.message
+    # And may delete it, whatever engine of another user names its ticket.
+    assert (await gw.call("DELETE", f"{LINKIS}/ecinfo/delete/t-bob", user="bob", token=BOB_TOKEN)).http == 200
+
+
+async def test_a_refused_engine_is_still_found_by_a_ticket_that_is_nobody_elses(gw: Harness) -> None:
+    gw.engine(name="bad", uid="uid-bad", spec={"ticketId": "t-new"}, status=REFUSED)
+    told = (await gw.get("getEngineStatus", {"engineId": "t-new"})).data
+    assert (told["reason"], told["message"]) == ("InvalidSpec", "The ticket is taken.")
+
+
+async def test_metrics_are_of_the_uid_that_the_store_has_for_the_ticket(gw: Harness, queries: Queries) -> None:
+    """Of one user too: the store says whose row it is, and not the ticket."""
+    with queries._engine.begin() as connection:
+        connection.execute(
+            insert(schema.engine),
+            [{"ticket_id": "t-1", "uid": "uid-1", "namespace": "linkis", "name": "first", "as_of": 1, "written": 1,
+              "final": True, "reason": "", "message": ""}],
+        )  # fmt: skip
+    ended = {"engineState": "Success", "address": "", "reason": "StoppedByUser"}
+    for name, uid, expected in (("first", "uid-1", {"ticketId": "t"}), ("second", "uid-2", {})):
+        gw.engine(name=name, uid=uid, spec={"ticketId": "t-1"}, status=ended)
+        answer = await gw.get("getEngineMetrics", {"engineId": f"linkis/{name}"})
+        assert answer.data["kept"] == expected, name
+
+
 async def test_a_node_is_told_from_the_cluster_or_its_record(gw: Harness) -> None:
     ticket = gw.engine(name="x", status={"address": ""})["metadata"]["uid"]
     assert (await send(gw, "getEngineConn", {"instance": ticket})).data["engine"]["nodeStatus"] == "Idle"
@@ -180,8 +247,8 @@ async def test_a_node_is_told_from_the_cluster_or_its_record(gw: Harness) -> Non
     assert past.data["engine"]["nodeStatus"] == "Success"
     assert past.data["ecMetrics"] == '{"ticketId":"t"}'
     other = await send(gw, "getEngineConn", {"ticketId": "t-bob"})
-    assert other.message == "You have no permission to access EngineConn t-bob.engines:9105"
-    none = await send(gw, "getEngineConn", {"instance": "nobody:1"})
+    assert other.message == "You have no permission to access EngineConn t-bob"
+    none = await send(gw, "getEngineConn", {"instance": "nobody:1"}, user="root")
     assert none.message == "Instance does not exist nobody:1"
 
 
@@ -257,7 +324,7 @@ async def test_a_log_is_opened_from_its_end_for_its_owner(gw: Harness) -> None:
 async def test_operations_answer_in_data_and_run_no_shell(gw: Harness) -> None:
     _, engine = await gw.served(page)
     instance = engine["status"]["serviceInstance"]
-    unknown = await send(gw, "executeEngineConnOperation", {"instance": "no:1", "parameters": {}})
+    unknown = await send(gw, "executeEngineConnOperation", {"instance": "no:1", "parameters": {}}, user="root")
     assert unknown.data == {"result": {}, "errorMsg": "Ec : no:1 not found.", "isError": True}
     refused = await send(gw, "executeEngineConnOperation", {"instance": instance, "parameters": {}}, user="bob")
     assert refused.message == f"You have no permission to execute Engine Operation {instance}"

@@ -127,9 +127,13 @@ async def test_an_admin_downloads_anybodys_log(gw: Harness) -> None:
 
 async def test_an_unknown_instance_is_said_as_a_missing_folder(gw: Harness) -> None:
     engine = gw.engine()
-    answer = await gw.get("downloadEngineLog", gw.download_query(engine) | {"instance": "nobody:1"})
+    query = gw.download_query(engine) | {"instance": "nobody:1"}
+    answer = await gw.get("downloadEngineLog", query, user="root")
     assert answer.http == 400
     assert "does not exists" in answer.message
+    # Others are not told what there is.
+    refused = await gw.get("downloadEngineLog", query)
+    assert refused.message.startswith(f"You alice have no permission to download Log in ECM {EM}")
 
 
 async def test_a_log_that_was_never_written_is_said_so(gw: Harness) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +11,7 @@ from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.http.budget import ByteBudget, ByteShares
+from linkis_ecm.gateway.http.errors import Refused, denied
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.claims import Claims
@@ -114,6 +115,23 @@ class Call:
         self.audit_engine(found)
         require_use(self.caller, found, engine_id)
         return found
+
+    async def engine_or_refusal(self, engine_ids: Iterable[str | None], refusal: Refused) -> KnownEngine | None:
+        """The first engine of these ids that the caller may use, for Linkis's calls, which have their own sentences.
+        None where there is none, for admins alone, who may know that.
+
+        Raises `refusal` for all others, whether an id names another user's engine or nothing: names can be guessed. So
+        `refusal` may repeat only what the caller has sent.
+        """
+        for engine_id in engine_ids:
+            found = await self.gateway.lookup.find(engine_id) if engine_id else None
+            if found is not None:
+                self.audit_engine(found)
+                if self.may_use(found):
+                    return found
+        if self.caller.is_admin:
+            return None
+        raise denied(refusal)
 
 
 @asynccontextmanager

@@ -12,16 +12,10 @@ from typing import Literal
 
 from linkis_ecm.engine.admission.plugin_choice import choose_plugin
 from linkis_ecm.gateway.inventory.view import Key, KnownEngine, PluginView
-from linkis_ecm.model import reasons
-from linkis_ecm.model.states import EngineState
 
 Listener = Callable[[KnownEngine | None], None]
 Observer = Callable[[Key, KnownEngine | None], None]
 Kind = Literal["ADDED", "MODIFIED", "DELETED"]
-
-
-def _is_refused(view: KnownEngine) -> bool:
-    return view.state is EngineState.FAILED and view.reason == reasons.INVALID_SPEC.name
 
 
 class EngineCache:
@@ -49,9 +43,10 @@ class EngineCache:
         """The engine of a ticket id, a service instance (host:port) or `namespace/name`."""
         keys = self._ids.get(engine_id)
         if keys:
-            # The oldest engine wins, so nobody can take over an engine by reusing its ticket; creation times have whole
-            # seconds, and the operator refuses one of two.
-            return min((self._engines[key] for key in keys), key=lambda v: (_is_refused(v), v.created, v.uid))
+            # As the operator: the accepted engine wins, then the oldest, so nobody can take over an engine by reusing
+            # its ticket. Creation times have whole seconds, and the operator refuses one of two.
+            found = (self._engines[key] for key in keys)
+            return min(found, key=lambda v: (v.is_refused, v.is_ticket_unproven, v.created, v.uid))
         namespace, slash, name = engine_id.partition("/")
         return self._engines.get((namespace, name)) if slash else None
 

@@ -93,6 +93,9 @@ class EngineRecord(Protocol):
     @property
     def namespace(self) -> str: ...
 
+    @property
+    def uid(self) -> str: ...
+
 
 class Records(Protocol):
     """The store's other queries. Each blocks, so it is called through `History.query`."""
@@ -131,6 +134,23 @@ class History:
         """The engine's last record; None if there is none. Raises Refused if the database does not answer."""
         find = self._find
         return None if find is None else await self.query(lambda: find(engine_id))
+
+    async def record_of(self, records: Records, engine: KnownEngine) -> Record | None:
+        """The row of this very engine; None if there is none. Raises Refused if the database does not answer.
+
+        The author of an EngineConn chooses its ticket, so the ticket alone does not say whose row it is: the store must
+        have this engine's uid for it. A row that Linkis's own ECM made has no uid: it belongs to its user.
+        """
+
+        def find() -> Record | None:
+            row = records.record_by_ticket(engine.ticket_id)
+            if row is None:
+                return None
+            recorded = records.engine(row.ticket_id)
+            is_own = row.create_user == engine.user if recorded is None else recorded.uid == engine.uid
+            return row if is_own else None
+
+        return await self.query(find)
 
     async def query(self, call: Callable[[], Answer]) -> Answer:
         """Run `call`, which blocks, in a thread; its result. Raises Refused if the database does not answer."""

@@ -31,8 +31,23 @@ class EngineLookup:
 
     async def find(self, engine_id: str) -> KnownEngine | None:
         """The engine with this id, of any owner: from the watch, else from its record. Raises Refused if the database
-        does not answer."""
-        return self._engines.resolve(engine_id) or await self._history.find(engine_id)
+        does not answer and the watch has no such engine.
+
+        The author of an EngineConn chooses its ticket. Until the operator has accepted the engine, a ticket that the
+        database has for another engine is that other engine's.
+        """
+        found = self._engines.resolve(engine_id)
+        if found is None:
+            return await self._history.find(engine_id)
+        if not found.is_ticket_unproven or engine_id == found.uid or "/" in engine_id:
+            return found
+        try:
+            recorded = await self._history.find(engine_id)
+        except Refused:
+            return found  # its own user may use it, and nobody else
+        if recorded is None or recorded.uid == found.uid or (not recorded.uid and recorded.user == found.user):
+            return found
+        return recorded
 
     async def find_fresh(self, engine_id: str, *, caller: Caller | None = None) -> KnownEngine | None:
         """The same, but where the database has an open record and the watch no engine, the API server is asked: the

@@ -113,6 +113,19 @@ class KnownEngine:
         return self.usable and self.has_agent
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the operator has refused the spec, of which the ticket is a part."""
+        return self.state is EngineState.FAILED and self.reason == reasons.INVALID_SPEC.name
+
+    @property
+    def is_ticket_unproven(self) -> bool:
+        """Whether the ticket is only what the author of the resource wrote: the operator has refused the engine, or has
+        not looked at it yet. The ticket may then be another engine's."""
+        return self.in_cluster and (
+            self.is_refused or (self.state is EngineState.STARTING and not self.startup.get("accepted"))
+        )
+
+    @property
     def is_ending(self) -> bool:
         """Whether a stop is requested or in progress."""
         return self.stop_requested or self.deleting or self.state is EngineState.SHUTTING_DOWN

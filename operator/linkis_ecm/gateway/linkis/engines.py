@@ -13,9 +13,8 @@ from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngi
 from linkis_ecm.engine.matching import FREE, Claim, Requirements
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
-from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden
+from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden, shown
 from linkis_ecm.gateway.http.validate import validated
-from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine, milli, whole_bytes
 from linkis_ecm.gateway.linkis import shapes
@@ -200,12 +199,13 @@ def _requirements(call: Call, create_request: CreateEngineRequest) -> Requiremen
 
 async def get_engine_conn(call: Call, request: Instance) -> Answer:
     """A node, from the cluster or from its record: by ticket, then by instance."""
-    engine = await _engine(call, request)
+    asked = request.instance or request.ticket_id
+    if not asked:
+        raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
+    refusal = forbidden(f"You have no permission to access EngineConn {shown(asked)}")
+    engine = await call.engine_or_refusal((request.ticket_id, request.instance), refusal)
     if engine is None:
-        raise bad_request(f"Instance does not exist {request.instance or request.ticket_id}")
-    call.audit_engine(engine)
-    refusal = forbidden(f"You have no permission to access EngineConn {engine.service_instance}")
-    require_owner(call.caller, engine.user, engine.namespace, refusal)
+        raise bad_request(f"Instance does not exist {shown(asked)}")
     metrics = "{}"
     records = call.gateway.records
     if engine.in_cluster:
@@ -214,7 +214,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     else:
         node = shapes.past_node(engine)
         if records is not None:
-            row = await call.gateway.history.query(lambda: records.record_by_ticket(engine.ticket_id))
+            row = await call.gateway.history.record_of(records, engine)
             metrics = (row.metrics if row is not None else None) or "{}"
     return Answer({"engine": node, "ecMetrics": metrics})
 
@@ -231,20 +231,8 @@ async def _metrics(call: Call, engine: KnownEngine) -> str:
     return json.dumps({"ticketId": engine.ticket_id, **report["metrics"]})
 
 
-async def _engine(call: Call, request: Instance) -> KnownEngine | None:
-    for engine_id in (request.ticket_id, request.instance):
-        if not engine_id:
-            continue
-        found = await call.gateway.lookup.find(engine_id)
-        if found is not None:
-            return found
-    if not request.instance and not request.ticket_id:
-        raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
-    return None
-
-
 async def kill_engine_conn(call: Call, request: Instance) -> Answer:
-    """Stop an engine; one that nobody knows does not run, as was asked."""
+    """Stop an engine; an own one that has ended is stopped, as was asked. To admins so is one that nobody knows."""
     if not request.instance:
         raise bad_request("Parameter instance cannot be empty (参数 instance 不能为空)")
     await _kill(call, request.instance)
@@ -271,13 +259,10 @@ async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
 
 
 async def _kill(call: Call, instance: str) -> None:
-    view = call.gateway.engines.resolve(instance)
-    if view is None:
-        return
-    call.audit_engine(view)
-    refusal = forbidden(f"You have no permission to kill EngineConn {view.service_instance}")
-    require_owner(call.caller, view.user, view.namespace, refusal)
-    await stop(call, view)
+    refusal = forbidden(f"You have no permission to kill EngineConn {shown(instance)}")
+    view = await call.engine_or_refusal((instance,), refusal)
+    if view is not None and view.in_cluster:
+        await stop(call, view)
 
 
 async def list_user_engines(call: Call, _: Nothing) -> Answer:

@@ -13,7 +13,6 @@ from linkis_ecm.api.models import EngineCommandAnswer
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import OpenLog, Operation
@@ -45,17 +44,15 @@ async def _log_engine(
     call: Call, instance: str | None, parameters: dict[str, Any], em_instance: str | None
 ) -> KnownEngine:
     """The engine whose log it is: by ticket, else by instance; its folder must be the one named, if one is."""
-    found: KnownEngine | None = None
-    for engine_id in (parameters.get("ticketId"), instance):
-        if isinstance(engine_id, str) and engine_id and found is None:
-            found = await call.gateway.lookup.find(engine_id)
+    ticket = parameters.get("ticketId")
+    ticket = ticket if isinstance(ticket, str) else None
+    suffix = parameters.pop("logDirSuffix", None)
+    # Only what the caller has sent: the engine's own folder has its user's name and its ticket.
+    path = shown(str(suffix or ticket or instance or ""))
+    refusal = bad_request(f"You have no permission to get log with path:{path} in ECM:{shown(em_instance or '')}")
+    found = await call.engine_or_refusal((ticket, instance), refusal)
     if found is None:
         raise bad_request(f"EC instance: {shown(str(instance))} not exist ")
-    call.audit_engine(found)
-    suffix = parameters.pop("logDirSuffix", None)
-    folder = shown(str(suffix or found.log_dir_suffix))
-    refusal = bad_request(f"You have no permission to get log with path:{folder} in ECM:{shown(em_instance or '')}")
-    require_owner(call.caller, found.user, found.namespace, refusal)
     if suffix and str(suffix).rstrip("/") != found.log_dir_suffix:
         raise refusal
     return found
@@ -64,12 +61,10 @@ async def _log_engine(
 async def execute_engine_conn_operation(call: Call, request: Operation) -> Answer:
     """An operator of the engine."""
     instance = request.instance or ""
-    found = await call.gateway.lookup.find(instance)
+    refusal = bad_request(f"You have no permission to execute Engine Operation {shown(instance)}")
+    found = await call.engine_or_refusal((instance,), refusal)
     if found is None:
-        return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {instance} not found.", is_error=True))
-    call.audit_engine(found)
-    refusal = bad_request(f"You have no permission to execute Engine Operation {instance}")
-    require_owner(call.caller, found.user, found.namespace, refusal)
+        return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {shown(instance)} not found.", is_error=True))
     name = str(request.parameters.get(OPERATOR) or "")
     command = COMMANDS.get(name)
     if command is None:

@@ -183,14 +183,13 @@ async def _engine_of_ticket(
     """The engine that an earlier call with the same ticket created, if any."""
     if request.ticket_id is None:
         return None
-    view = gateway.engines.resolve(request.ticket_id)
-    if view is not None:
-        return _require_same_request(view, caller, request, user)
     try:
-        past = await gateway.history.find(request.ticket_id)
+        past = await gateway.lookup.find(request.ticket_id)
     except Refused:
         # The API server is the truth. Engines are created even if the database does not answer.
         return None
+    if past is not None and past.in_cluster:
+        return _require_same_request(past, caller, request, user)
     if past is not None and past.is_final:
         require_owner(caller, past.user, past.namespace, _foreign_ticket(past.ticket_id))
         raise bad_request(

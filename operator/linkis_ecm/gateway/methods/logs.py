@@ -17,7 +17,6 @@ from linkis_ecm.api.models import MAX_LINES, EngineLogsAnswer, EngineLogsRequest
 from linkis_ecm.gateway.answers import Answer, Download, OpenedFile, Stream
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.logs.source import LogMissing, LogQuery, missing
 
@@ -146,17 +145,11 @@ def _empty(name: str) -> Refused:
 
 async def _engine_of_log(call: Call, *, em_instance: str, instance: str, suffix: str) -> KnownEngine:
     """The engine whose log is asked for: known, the caller's, and with that very folder."""
-    caller = call.caller
-    engine = await call.gateway.lookup.find(instance)
-    if engine is not None:
-        call.audit_engine(engine)
-        # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
-        ecm = shown(em_instance)
-        refusal = (
-            f"You {caller.user} have no permission to download Log in ECM {ecm}"
-            f"(用户 {caller.user} 无权限下载  ECM {ecm} 日志)"
-        )
-        require_owner(caller, engine.user, engine.namespace, bad_request(refusal))
+    user = call.caller.user
+    # Linkis's MessageFormat of "You {0} have no permission to download Log in ECM {1}".
+    ecm = shown(em_instance)
+    refusal = f"You {user} have no permission to download Log in ECM {ecm}(用户 {user} 无权限下载  ECM {ecm} 日志)"
+    engine = await call.engine_or_refusal((instance,), bad_request(refusal))
     if engine is None or not engine.log_dir_suffix or suffix.rstrip("/") != engine.log_dir_suffix:
         folder = shown(suffix)
         raise bad_request(

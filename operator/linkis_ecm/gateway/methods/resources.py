@@ -69,7 +69,7 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
                 startup_millis=startup_millis(engine.startup),
             )
         )
-    kept = await _recorded_metrics(call.gateway, engine.ticket_id)
+    kept = await _recorded_metrics(call.gateway, engine)
     return Answer(
         EngineMetricsAnswer(
             engine_id=engine.ticket_id,
@@ -86,10 +86,10 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
 _TIME_METRICS = ("totalUnlockTimeMills", "totalIdleTimeMills", "totalBusyTimeMills", "totalLockTimeMills")
 
 
-async def _recorded_metrics(gateway: Gateway, ticket: str) -> dict[str, Any]:
+async def _recorded_metrics(gateway: Gateway, engine: KnownEngine) -> dict[str, Any]:
     """The metrics in the engine's record; {} if there are none. Raises Refused."""
     records = gateway.records
-    row = await gateway.history.query(lambda: records.record_by_ticket(ticket)) if records is not None else None
+    row = await gateway.history.record_of(records, engine) if records is not None else None
     try:
         kept = orjson.loads(row.metrics) if row is not None and row.metrics else {}
     except orjson.JSONDecodeError:
