@@ -297,7 +297,7 @@ class World:
 
         async def begin() -> None:
             await parts.fill_caches()
-            loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run()]
+            loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run(), parts.policies.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
             await parts.wait_pods_synced()
             loops = [parts.lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]

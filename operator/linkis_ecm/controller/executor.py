@@ -127,7 +127,8 @@ class Executor:
         """PATCH the status of exactly this engine. False if it was deleted or created again, or changed before it was
         ours: the first write is the acceptance, and of two installations one alone accepts an engine."""
         precondition = {"uid": engine.uid}
-        if not self._ownership.has_accepted(engine):
+        # What was checked is the spec of this version alone.
+        if not self._ownership.has_accepted(engine) or "admission" in patch:
             precondition["resourceVersion"] = str(engine.version)
         body = {"metadata": precondition, "status": patch}
         try:

@@ -147,6 +147,11 @@ class Metrics:
             "Watched namespaces that are gone, or in which the operator has no rights.",
             registry=self.registry,
         )
+        self.policies_missing = Gauge(
+            "ecm_admission_policies_missing",
+            "1 while an admission policy of the chart, or its binding, is not in force: no new engine is started.",
+            registry=self.registry,
+        )
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineView]]) -> None:

@@ -30,6 +30,7 @@ from linkis_ecm.controller.clock import SteadyClock
 from linkis_ecm.controller.evidence import BundleStore, EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.policies import Policies
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
@@ -140,10 +141,14 @@ class Operator:
             rng=rng, on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
         self.admission = Admission(cache=self.cache, limits=settings.limits)
+        self.policies = Policies(
+            client=client, names=settings.admission_policies, metrics=metrics,
+            on_change=lambda: self.reconciler.enqueue_all(),  # noqa: PLW0108 - it is made below
+        )  # fmt: skip
         self.reconciler = Reconciler(
-            cache=self.cache, executor=executor, admission=self.admission, sink=sink, evidence=self.keeper,
-            recorder=self.recorder, settings=decisions, leading=self.leading, may_write=lambda: self.lease.held,
-            clock=clock, rng=rng, metrics=metrics,
+            cache=self.cache, executor=executor, admission=self.admission, policies=self.policies, sink=sink,
+            evidence=self.keeper, recorder=self.recorder, settings=decisions, leading=self.leading,
+            may_write=lambda: self.lease.held, clock=clock, rng=rng, metrics=metrics,
         )  # fmt: skip
         self.pod_tokens = PodTokens(client, clock=lambda: wall().timestamp(), monotonic=time.monotonic)
         self.reports = Reports(
@@ -414,7 +419,8 @@ async def run(settings: OperatorSettings) -> None:
         await stack.enter_async_context(run_background(operator.heartbeat()))
         await operator.fill_caches()
         reflectors = [reflector.run() for reflector in operator.pods]
-        await stack.enter_async_context(run_background(*reflectors, operator.reconciler.run(), operator.resync.run()))
+        loops = [operator.reconciler.run(), operator.resync.run(), operator.policies.run()]
+        await stack.enter_async_context(run_background(*reflectors, *loops))
         await operator.wait_pods_synced()
         stack.push_async_callback(operator.lease.release)
         leading = operator.leading

@@ -20,6 +20,7 @@ from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.policies import Policies
 from linkis_ecm.controller.report_path import ReportPath
 from linkis_ecm.controller.workloop.call_pool import CallPool, Share
 from linkis_ecm.controller.workloop.worker import WORKERS, Result, Worker
@@ -80,6 +81,7 @@ class Reconciler:
         cache: Cache,
         executor: Executor,
         admission: Admission,
+        policies: Policies,
         sink: RecordSink,
         evidence: EvidenceKeeper,
         recorder: Recorder,
@@ -94,6 +96,7 @@ class Reconciler:
         self._cache = cache
         self._executor = executor
         self._admission = admission
+        self._policies = policies
         self._engine_refusals = metrics.engine_refusals
         self._sink = sink
         self._evidence = evidence
@@ -226,7 +229,7 @@ class Reconciler:
         If it refuses the status itself (422), the state is written without the details and with the reason PassFailed.
         The rest of the pass is done before the error is raised: an engine's end does not depend on its details.
         """
-        engine = self._cache.engines.get(key)
+        engine = await self._policies.read_for(lambda: self._cache.engines.get(key))
         if engine is None:
             return Result()
         if self.is_foreign(engine):
@@ -466,6 +469,7 @@ class Reconciler:
             ticket_taken=memory.ticket_taken or self._cache.is_ticket_taken(engine),
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
             limit=limit,
+            policies=self._policies.last,
             first_seen=dict(memory.first_seen),
         )
 

@@ -113,6 +113,16 @@ class OperatorSettings(KeySettings):
             default="false",
         ),
     ] = False
+    admission_policies: Annotated[
+        tuple[str, ...],
+        names(r"[a-z0-9][a-z0-9.-]{0,252}", "name of a policy"),
+        variable(
+            "ECM_ADMISSION_POLICIES",
+            "The ValidatingAdmissionPolicies that check EngineConns, whose bindings have the same names. No engine is"
+            " started whose spec was written while one of them was not there.",
+            default="none: it is not looked",
+        ),
+    ] = ()
     protected: Annotated[
         tuple[str, ...],
         names(r"(secret|persistentvolumeclaim)/[a-z0-9][a-z0-9.-]*", "secret/… or persistentvolumeclaim/…"),

@@ -31,6 +31,7 @@ NO_POD: tuple[Rule, ...] = (
     no_pod.confirm_absence,  # → as before, until the API server itself says that the pod is gone
     no_pod.pod_deleted,  #     → Failed PodDeleted, or as the pod ended when it was last seen
     no_pod.stopped,  #         → Success StoppedByUser, LifetimeOver, IdleTimeout
+    no_pod.not_admitted,  #    → Failed NotAdmitted
     no_pod.plugin_missing,  #  → Starting PluginMissing, Failed when the start's time is over
     no_pod.invalid_spec,  #    → Failed InvalidSpec
     no_pod.creation_refused,  # → Failed PodRefused, NameConflict
@@ -173,6 +174,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         and desired["ecmInstance"] == s.engine.owner
         and desired["attempt"] == (current.get("attempt") or 0)
         and desired.get("agentKey") == current.get("agentKey")
+        and (desired.get("admission") == current.get("admission") or "admission" not in current)
         and current.get("observedGeneration") == s.engine.generation
         and not has_pass_failed(current.get("conditions"))
     )

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import launch
+from linkis_ecm.engine.admission.in_force import InForce
 from linkis_ecm.engine.admission.limits import Refusal
 from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.verdicts import Verdict
@@ -146,6 +147,8 @@ class Snapshot:
     event_problem: EventProblem = field(default_factory=EventProblem)
     # Why the engine gets no place under the limits of people; None: it has one, or needs none.
     limit: Refusal | None = None
+    # The admission policies, for an engine without a pod as they are now; None: none are wanted.
+    policies: InForce | None = None
     # When this process first saw each phase of the start, in microseconds; the API has whole seconds only.
     first_seen: dict[str, datetime] = field(default_factory=dict)
 

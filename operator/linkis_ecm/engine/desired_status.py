@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine import facts, launch
-from linkis_ecm.engine.admission import given
+from linkis_ecm.engine.admission import given, in_force
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
@@ -21,7 +21,7 @@ MESSAGE_MAX = 16384
 # The fields that later passes decide by. None holds a value that an agent or a user chose.
 ESSENTIAL = (
     "engineState", "stateSince", "reason", "observedGeneration", "attempt", "nextAttemptAt", "podName", "ticketId",
-    "readyTime", "finishedTime", "ecmInstance",
+    "readyTime", "finishedTime", "ecmInstance", "admission",
 )  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def status_of(
             exhausted=outcome.exhausted,
         ),
     }
+    if (checked := in_force.checked(engine, s.policies)) is not None and state not in FINAL:
+        desired["admission"] = checked
     if kind:
         suffix = engine.text("logDirSuffix") or log_dir_suffix(_user(engine), engine.created, kind, ticket)
         desired |= {"engineType": kind, "engineVersion": version, "logDirSuffix": suffix}

@@ -67,7 +67,7 @@ def holds_place(engine: EngineView) -> bool:
 
 def stop_requested(engine: EngineView) -> bool:
     """Whether a user requested the engine's stop or deletion. Then no attempt follows."""
-    return engine.deleting or (engine.spec is not None and engine.spec.desired_state == "Stopped")
+    return engine.stop_requested
 
 
 def stop_grace(s: Snapshot) -> int:

@@ -175,6 +175,11 @@ class EngineView:
         except ValueError:
             return None
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a user requested the engine's stop or deletion. Then no attempt follows."""
+        return self.deleting or (self.spec is not None and self.spec.desired_state == "Stopped")
+
     def text(self, name: str) -> str:
         """A field of the status if it is a text, else an empty one."""
         value = self.status.get(name)

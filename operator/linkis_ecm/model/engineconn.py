@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from linkis_ecm.model import formats, users
+from linkis_ecm.model.admission import CheckedSpec
 from linkis_ecm.model.states import EngineState
 
 GROUP = "linkis.apache.org"
@@ -486,6 +487,7 @@ class EngineConnStatus(Camel):
     launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
     from_plugin: FromPlugin | None = Field(None, description="What the engine's plugin gave it; it stays so.")
     ecm_instance: str | None = None
+    admission: CheckedSpec | None = Field(None, description="For what the author's rights were asked.")
     engine_type: str | None = None
     engine_version: str | None = None
     log_dir_suffix: str | None = None

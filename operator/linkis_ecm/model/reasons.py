@@ -87,6 +87,11 @@ INVALID_SPEC = _reason(
     "The engine's spec cannot be turned into a pod.",
     "Mend the field that the message names and create the engine again.",
 )
+NOT_ADMITTED = _reason(
+    "NotAdmitted",
+    "The engine's spec was written while the admission policy was not there, so nobody asked for its author's rights.",
+    "Delete the engine and create it again some seconds after the policy is there (admission of the chart).",
+)
 NAME_CONFLICT = _reason(
     "NameConflict",
     "A pod of the engine's name exists and belongs to something else.",
@@ -246,4 +251,4 @@ INFRASTRUCTURE = frozenset(
     {EVICTED, PREEMPTED, NODE_LOST, NODE_SHUTDOWN, POD_DELETED, POD_NOT_STARTED, NODE_CANNOT_START, AGENT_LOST}
 )
 # Ends that would be the same for another pod.
-PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})
+PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NOT_ADMITTED, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})

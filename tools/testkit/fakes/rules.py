@@ -23,6 +23,8 @@ from linkis_ecm.kube.resources import (
     NODES,
     PLUGINS,
     PODS,
+    POLICIES,
+    POLICY_BINDINGS,
     Resource,
 )
 from linkis_ecm.model import crd
@@ -30,7 +32,19 @@ from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnS
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
 
 Object = dict[str, Any]
-RESOURCES = (PODS, NODES, CONFIGMAPS, NAMESPACES, LIMIT_RANGES, LEASES, EVENTS, ENGINECONNS, PLUGINS)
+RESOURCES = (
+    PODS,
+    NODES,
+    CONFIGMAPS,
+    NAMESPACES,
+    LIMIT_RANGES,
+    LEASES,
+    EVENTS,
+    ENGINECONNS,
+    PLUGINS,
+    POLICIES,
+    POLICY_BINDINGS,
+)
 # Whose status is a subresource of its own.
 WITH_STATUS = (PODS, NAMESPACES, ENGINECONNS, PLUGINS)
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from linkis_ecm.engine import facts, launch, podspec, verdicts
+from linkis_ecm.engine.admission import in_force
 from linkis_ecm.engine.decision import Action, ConfirmPodGone, CreatePod, Outcome
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.rules.ending import STOP_RETRY, delete_leftover, how_it_ended
@@ -42,6 +43,12 @@ def pod_deleted(case: Situation) -> Outcome | None:
 
 def stopped(case: Situation) -> Outcome | None:
     return case.stopped(case.stop) if case.stop is not None else None
+
+
+def not_admitted(case: Situation) -> Outcome | None:
+    """The spec came in while the admission policies were not there: nobody asked for its author's rights."""
+    why = in_force.refusal(case.s.engine, case.s.policies)
+    return case.failed(Verdict(reasons.NOT_ADMITTED, why)) if why else None
 
 
 def plugin_missing(case: Situation) -> Outcome | None:

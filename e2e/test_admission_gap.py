@@ -1,0 +1,96 @@
+"""An EngineConn that came in while the admission policies were not there, on a real API server."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tools.testkit import kubectl
+from tools.testkit.installation import RELEASE, Installation
+from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until_holds, until_state
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+POLICY = f"{RELEASE_NAMESPACE}-{RELEASE}-engineconns"
+# Both a policy and its binding have these names.
+OBJECTS = [
+    (kind, name)
+    for name in (POLICY, f"{POLICY}-env")
+    for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding")
+]
+
+
+def manifest(kind: str, name: str) -> str:
+    """The object as it is, to be made again."""
+    body = kubectl.get(kind, name)
+    meta = {key: body["metadata"][key] for key in ("name", "labels", "annotations") if key in body["metadata"]}
+    kept = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "spec": body["spec"]}
+    return json.dumps(kept)
+
+
+@pytest.fixture
+def gap(installation: Installation) -> Iterator[list[str]]:
+    """Takes all policies away. The test puts back what it pops; what is left is put back at the end."""
+    kept = [manifest(kind, name) for kind, name in OBJECTS]
+    for kind, name in OBJECTS:
+        kubectl.must("delete", kind, name)
+    try:
+        yield kept
+    finally:
+        while kept:
+            kubectl.must("apply", "-f", "-", stdin=kept.pop())
+
+
+@pytest.fixture
+def author(installation: Installation) -> Iterator[str]:
+    """Somebody who may create engines and read no Secret, with a Secret beside him."""
+    name = f"gap-{uuid.uuid4().hex[:6]}"
+    who = f"person-{name}"
+    kubectl.must(
+        "create", "role", name, "-n", NAMESPACE, "--verb=create,get", "--resource=engineconns.linkis.apache.org"
+    )
+    kubectl.must("create", "rolebinding", name, "-n", NAMESPACE, f"--role={name}", f"--user={who}")
+    kubectl.must("create", "secret", "generic", name, "-n", NAMESPACE, "--from-literal=password=theirs")
+    yield who
+    for kind in ("rolebinding", "role", "secret"):
+        kubectl.run("delete", kind, name, "-n", NAMESPACE, "--ignore-not-found")
+
+
+def create(who: str, name: str, *options: str, secret: str = "", user: str = "hadoop") -> kubectl.Answer:
+    source: dict[str, Any] = {"secretKeyRef": {"name": secret, "key": "password"}}
+    spec = {"engineType": "python", "user": user}
+    body = {
+        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec | ({"env": [{"name": "PASSWORD", "valueFrom": source}]} if secret else {}),
+    }  # fmt: skip
+    return kubectl.run("create", "--as", who, *options, "-f", "-", stdin=json.dumps(body))
+
+
+def test_an_engine_that_was_made_without_the_policies_is_not_run_when_they_are_back(
+    gap: list[str], author: str
+) -> None:
+    made = f"gap-{uuid.uuid4().hex[:6]}"
+    try:
+        until_holds(
+            "the API server asks no policy any more",
+            lambda: create(author, made, secret=author.removeprefix("person-")),
+            lambda answer: answer.code == 0 or "AlreadyExists" in answer.err,
+        )
+        until_state(made, "Failed")
+        assert status(made)["reason"] == "NotAdmitted"
+        assert pods(made) == []
+        while gap:
+            kubectl.must("apply", "-f", "-", stdin=gap.pop())
+        until_holds(
+            "the API server asks the policies again",
+            lambda: create(author, f"{made}-later", "--dry-run=server", user="somebody-else"),
+            lambda answer: answer.code != 0 and "spec.user" in answer.err,
+        )
+        assert status(made)["engineState"] == "Failed"
+        assert pods(made) == []
+    finally:
+        kubectl.run("delete", "ec", made, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")
