@@ -83,11 +83,11 @@ def _errors_as_sentences() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _NO_PORT:
             _fail(f"a port cannot be listened on ({error.strerror}): see the ECM_ variables of ports and hosts")
         from linkis_ecm.archive.bundles import ArchiveError
-        from linkis_ecm.kube.errors import KubeconfigError
+        from linkis_ecm.kube.errors import KubeconfigError, Unreachable
         from linkis_ecm.process.environment import SettingsError
         from linkis_ecm.store.database import DatabaseError
 
-        if isinstance(error, SettingsError | DatabaseError | ArchiveError | KubeconfigError):
+        if isinstance(error, SettingsError | DatabaseError | ArchiveError | KubeconfigError | Unreachable):
             _fail(error)
         raise
 

@@ -8,13 +8,18 @@ Of its handlers only `on.event` is used, which writes nothing: no finalizers, no
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import kopf
 
+from linkis_ecm.engine.names import host_port
+from linkis_ecm.kube.errors import Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, Resource
 
 log = logging.getLogger(__name__)
@@ -81,13 +86,24 @@ def settings() -> kopf.OperatorSettings:
     return made
 
 
+def by_address(found: Any) -> Any:
+    """kopf's login of a service account, at the address that Kubernetes gives each pod, as our own client has it.
+
+    kopf would dial kubernetes.default.svc: without DNS its watches fail, while all else works.
+    """
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT") or "443"
+    if found is None or not host:
+        return found
+    return dataclasses.replace(found, server=f"https://{host_port(host, int(port))}")
+
+
 def registry(listener: Listener) -> kopf.OperatorRegistry:
     """A registry whose handlers pass each event to `listener`."""
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made)
     def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return by_address(kopf.login_with_service_account(**kwargs)) or kopf.login_with_kubeconfig(**kwargs)
 
     for resource in (ENGINECONNS, PLUGINS):
         _listen(made, resource, listener)
@@ -106,7 +122,7 @@ def _listen(made: kopf.OperatorRegistry, resource: Resource, listener: Listener)
 
 
 async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Callable[[], Awaitable[None]]) -> None:
-    """Runs kopf until SIGTERM or SIGINT, or until this is cancelled.
+    """Runs kopf until SIGTERM or SIGINT, or until this is cancelled. Raises Unreachable if its watches get no answer.
 
     `stopping` is awaited before kopf ends: kopf takes seconds, and another replica waits for the Lease.
     """
@@ -141,7 +157,14 @@ async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Call
         # kopf has set handlers of its own by now; these replace them.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
-        await operator
+        try:
+            await operator
+        except (aiohttp.ClientError, TimeoutError) as error:
+            what = f"{type(error).__name__} {error}".strip()
+            raise Unreachable(
+                f"the API server gives no watch of EngineConns ({what}):"
+                " check that it runs, and that networkPolicy.apiServer of the chart names its address"
+            ) from error
     finally:
         operator.cancel()
         await asyncio.gather(operator, *ending, return_exceptions=True)

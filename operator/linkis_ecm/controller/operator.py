@@ -35,6 +35,7 @@ from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
+from linkis_ecm.controller.selfchecks.names import NameCheck
 from linkis_ecm.controller.selfchecks.namespaces import Namespaces
 from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
@@ -191,6 +192,9 @@ class Operator:
         sink.watch_foreign(self._ticket_taken)
         self._stalled_watches = 0
         self.synced = False
+        # Why the first list failed last.
+        self._list_problem = ""
+        self.names = NameCheck(settings.report_url)
         # The last heartbeat of the event loop, by the monotonic clock.
         self._last_heartbeat = time.monotonic()
 
@@ -243,7 +247,9 @@ class Operator:
 
     def ready(self) -> str:
         """Why the process is not ready, as a sentence; empty if it is."""
-        return self.canary.problem if self.synced else "the caches are not filled yet"
+        if self.names.problem:
+            return self.names.problem
+        return self.canary.problem if self.synced else f"the caches are not filled yet{self._list_problem}"
 
     async def _watch_stalled(self) -> None:
         """The watch of EngineConns delivers no events: first list instead, then end the process."""
@@ -278,6 +284,7 @@ class Operator:
                 break
             except ApiError as error:
                 log.warning("the first list failed, again in %.1f s: %s", delay, error)
+                self._list_problem = f": the API server gives no list ({error})"
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10.0)
 
@@ -416,7 +423,7 @@ async def run(settings: OperatorSettings) -> None:
             counts=metrics.connections.of("reports"),
         )  # fmt: skip
         await stack.enter_async_context(reports)
-        await stack.enter_async_context(run_background(operator.heartbeat()))
+        await stack.enter_async_context(run_background(operator.heartbeat(), operator.names.run()))
         await operator.fill_caches()
         reflectors = [reflector.run() for reflector in operator.pods]
         loops = [operator.reconciler.run(), operator.resync.run(), operator.policies.run()]

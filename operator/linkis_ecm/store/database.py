@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -70,9 +71,11 @@ def unreachable(url: URL, error: Exception) -> DatabaseError:
     port = f":{url.port}" if url.port else ""
     where = f"{url.drivername}://{url.host}{port}" if url.host else f"{url.drivername}:///{url.database or ''}"
     cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+    remedy = "check that it runs, its name, and the user's password and rights"
+    if isinstance(getattr(getattr(error, "orig", None), "original_exception", None), socket.gaierror):
+        remedy = "check its name, and that networkPolicy.dns of the chart names where the cluster's DNS answers"
     return DatabaseError(
-        f"the database {where} of ECM_DATABASE_URL (database.url of the chart) cannot be reached ({cause}):"
-        " check that it runs, its name, and the user's password and rights"
+        f"the database {where} of ECM_DATABASE_URL (database.url of the chart) cannot be reached ({cause}): {remedy}"
     )
 
 
