@@ -1,4 +1,4 @@
-"""The command `linkis-ecm operator|gateway|migrate|record`: each part of the system in its own process.
+"""The command `linkis-ecm operator|gateway|migrate|user|record`: each part of the system in its own process.
 
 Imports a part only when it is asked for. A wrong setting, a database that cannot be reached, a missing cluster or
 package is one sentence on standard error and exit code 2.
@@ -24,7 +24,7 @@ from linkis_ecm import __version__
 HELP = """The Engine Connection Manager of Apache Linkis: engines as pods of a Kubernetes cluster.
 
 operator and gateway are what the chart runs; each reads its settings from ECM_ variables (docs/settings.md).
-migrate and record need the database alone. From Python, use linkis_ecm.client.
+migrate and record need the database alone, user needs nothing. From Python, use linkis_ecm.client.
 """
 _MISSING = "pip install 'linkis-ecm[server]'"
 
@@ -142,6 +142,17 @@ def migrate() -> None:
         settings = DatabaseSettings.read(os.environ)
         _logging(settings.log_level)
         upgrade(settings.database_url.get_secret_value())
+
+
+@app.command()
+def user(name: Annotated[str, typer.Argument(help="A name as the identity provider has it.")]) -> None:
+    """Prints the user that a name is in Linkis: in rows, labels, log folders and resourceNames of roles."""
+    with _errors_as_sentences():
+        from linkis_ecm.model.users import is_login, linkis_user
+
+        if not is_login(name):
+            _fail("nobody can have that name: it is empty, too long, or has characters that cannot be printed")
+        typer.echo(linkis_user(name))
 
 
 @app.command()

@@ -7,7 +7,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from linkis_ecm.__main__ import app
 from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.model.formats import USER_MAX, USER_PATTERN, label_value
 from linkis_ecm.model.users import is_linkis_user, is_login, linkis_user, login_of, user_name
@@ -67,3 +69,17 @@ def test_settings_take_the_names_that_people_log_in_with() -> None:
         USERS.parse("jane\tdoe")
     limits = parse_limits('{"users": {"jane@corp.com": {"engines": 3}}}')
     assert limits.of_user("jane_x40corp.com").engines == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [("hadoop", "hadoop"), ("corp/jane-doe", "corp_x2fjane_x2ddoe"), ("system:serviceaccount:a:b-c", "a.b_c_3767a2")],
+)
+def test_the_command_shows_the_user_that_a_name_is_in_linkis(name: str, user: str) -> None:
+    answer = CliRunner().invoke(app, ["user", name])
+    assert (answer.exit_code, answer.stdout) == (0, f"{user}\n")
+
+
+def test_the_command_refuses_what_is_no_name() -> None:
+    answer = CliRunner().invoke(app, ["user", " "])
+    assert answer.exit_code == 2
