@@ -20,9 +20,13 @@ _READY = {EngineState.UNLOCK, EngineState.LOCKED, EngineState.IDLE, EngineState.
 _NOT_READY = {reasons.PROCESS_NOT_READY.name, reasons.KEY_MISMATCH.name}
 
 
+# The spec has changes that the engine's pod does not have.
+SPEC_PENDING = "SpecPending"
+
+
 def conditions(
     before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool | None,
-    now: datetime, generation: int, exhausted: bool = False,
+    now: datetime, generation: int, exhausted: bool = False, pending: str = "",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only if they are true.
 
@@ -47,6 +51,9 @@ def conditions(
         desired.append(("Stalled", True))
     if exhausted:
         desired.append(("DeadLettered", True))
+    if pending:
+        own[SPEC_PENDING, True] = ("NeedsNewPod", pending)
+        desired.append((SPEC_PENDING, True))
     out = []
     for kind, holds in desired:
         status = "True" if holds else "False"
@@ -74,6 +81,13 @@ def pass_failed_conditions(before: Any, error: str, *, now: datetime, generation
         "lastTransitionTime": format_second(now),
     }  # fmt: skip
     return [*(dict(c) for c in kept), stalled]
+
+
+def spec_pending(conditions: Any) -> bool:
+    """Whether the conditions say that the pod does not have all of the spec."""
+    if not isinstance(conditions, list):
+        return False
+    return any(isinstance(c, Mapping) and c.get("type") == SPEC_PENDING for c in conditions)
 
 
 def has_pass_failed(conditions: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from linkis_ecm.engine import facts, launch, restart
 from linkis_ecm.engine.admission import given
-from linkis_ecm.engine.conditions import has_pass_failed, merge_patch
+from linkis_ecm.engine.conditions import has_pass_failed, merge_patch, spec_pending
 from linkis_ecm.engine.decision import CollectEvidence, Decision, Outcome, Settings, Snapshot
 from linkis_ecm.engine.desired_status import message_of, status_of
 from linkis_ecm.engine.project import Projection, project
@@ -177,6 +177,7 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         and (desired.get("admission") == current.get("admission") or "admission" not in current)
         and current.get("observedGeneration") == s.engine.generation
         and not has_pass_failed(current.get("conditions"))
+        and spec_pending(current.get("conditions")) == spec_pending(desired.get("conditions"))
     )
     collecting = any(isinstance(action, CollectEvidence) for action in outcome.actions)
     if not same and not collecting:

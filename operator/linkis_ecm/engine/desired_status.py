@@ -10,6 +10,7 @@ from linkis_ecm.engine.admission import given, in_force
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
+from linkis_ecm.engine.pending import pending
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.engineconn import Launch
@@ -72,6 +73,7 @@ def status_of(
             now=now,
             generation=engine.generation,
             exhausted=outcome.exhausted,
+            pending=pending(engine, s.pod) if state not in FINAL and outcome.restart is None else "",
         ),
     }
     if (checked := in_force.checked(engine, s.policies)) is not None and state not in FINAL:

@@ -7,6 +7,7 @@ what depends on the kind of launch comes from `engine.launch`.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from linkis_ecm.engine import launch
 from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
 from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
-from linkis_ecm.engine.view import EngineView
+from linkis_ecm.engine.pending import digests
+from linkis_ecm.engine.view import SPEC_ANNOTATION, EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
@@ -189,7 +191,7 @@ def build_pod(
             "namespace": engine.namespace,
             "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt, settings.instance),
             "annotations": overlay.get("annotations", {})
-            | {TICKET_ANNOTATION: ticket}
+            | {TICKET_ANNOTATION: ticket, SPEC_ANNOTATION: json.dumps(digests(spec))}
             | launch.pod_annotations(launched),
             "ownerReferences": [_owner(engine)],
         },

@@ -7,6 +7,7 @@ cannot be parsed is kept as a sentence (`EngineView.invalid`). Only what is read
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ from linkis_ecm.model.states import EngineState
 
 # On a pod: JSON of the launch that it was created with.
 LAUNCH_ANNOTATION = "linkis.apache.org/launch"
+# On a pod: JSON of digests of the spec that it was made from (engine/pending.py).
+SPEC_ANNOTATION = "linkis.apache.org/spec"
 # The container that the operator puts into the pod. Admission policies may add others.
 ENGINE_CONTAINER = "engine"
 # Of a pod's other containers.
@@ -100,9 +103,12 @@ class PodView:
     # The pod's other containers, in their order.
     others: tuple[ContainerView, ...] = ()
     cpu_request: str = ""
+    cpu_limit: str = ""
     memory_limit: str = ""
     # What it was created to run; None if it does not say so.
     launch: Launch | None = None
+    # Digests of what it was made from, by the spec's fields; empty if it does not say so.
+    made_from: Mapping[str, str] = field(default_factory=dict)
     # The engine's ticket, as the operator wrote it.
     ticket: str = ""
     # The label with the installation that made it; "" where there is none.
@@ -328,6 +334,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         others=_other_containers(spec, status),
         launch=_launch(meta),
         cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
+        cpu_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("cpu") or ""),
+        made_from=_made_from(meta),
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
         instance=str(_mapping(meta.get("labels")).get(INSTANCE) or ""),
@@ -362,6 +370,15 @@ def _launch(meta: Mapping[str, Any]) -> Launch | None:
         return Launch.model_validate_json(text) if isinstance(text, str) else None
     except ValidationError:
         return None
+
+
+def _made_from(meta: Mapping[str, Any]) -> Mapping[str, str]:
+    text = _mapping(meta.get("annotations")).get(SPEC_ANNOTATION)
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return {str(name): str(value) for name, value in _mapping(found).items()}
 
 
 def _terminated(body: Mapping[str, Any]) -> Terminated:
