@@ -46,7 +46,7 @@ def test_no_two_names_are_one_user_and_linkis_can_bear_each(one: str, other: str
         who, _, what = label_value(user, "IDE", "python", "3.11").partition(",")
         assert (len(who.split("-")), len(what.split("-"))) == (2, 2)
         assert "/" not in user
-        if name.isprintable() and not re.search(r"_[0-9a-f]{6,16}$", user):
+        if name.isprintable() and not re.search(r"_[0-9a-f]{6,20}$", user):
             assert login_of(user) == name
 
 
@@ -83,3 +83,27 @@ def test_the_command_shows_the_user_that_a_name_is_in_linkis(name: str, user: st
 def test_the_command_refuses_what_is_no_name() -> None:
     answer = CliRunner().invoke(app, ["user", " "])
     assert answer.exit_code == 2
+
+
+DNS = st.text(alphabet="ab-", min_size=1, max_size=8)
+
+
+@given(DNS, st.text(alphabet="ab-.", min_size=1, max_size=8), DNS, st.text(alphabet="ab-.", min_size=1, max_size=8))
+def test_service_accounts_differ_without_their_short_hash(space: str, name: str, space_2: str, name_2: str) -> None:
+    first, second = (user_name(f"system:serviceaccount:{both}") for both in (f"{space}:{name}", f"{space_2}:{name_2}"))
+    assert re.fullmatch(r".+_[0-9a-f]{6}", first)
+    assert (first[:-7] == second[:-7]) == ((space, name) == (space_2, name_2))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "system:serviceaccount:team_a:x", "system:serviceaccount:a.b:c", "system:serviceaccount:Team:x", "a" * 41,
+        "system:serviceaccount:a:b c", "system:serviceaccount:ü:b", f"system:serviceaccount:{'n' * 30}:{'s' * 30}",
+    ],
+)  # fmt: skip
+def test_where_a_hash_decides_whose_name_it_is_it_has_80_bits(name: str) -> None:
+    """Finding S44: two names with the same 24 bits were found in 51 s."""
+    assert re.fullmatch(r".+_[0-9a-f]{20}", user_name(name))
+    assert len(user_name(name)) <= USER_MAX
+    assert user_name(user_name(name)) != user_name(name), "nobody logs in with it"

@@ -23,12 +23,16 @@ _USER = re.compile(USER_PATTERN)
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
 # What a mapped name has, and a name that is not mapped must not have, or it could be another user's.
 _LIKE_ESCAPED = re.compile(r"_(?=x[0-9a-f]{2})")
-_LIKE_HASHED = re.compile(r"_(?=(?:[0-9a-f]{6}|[0-9a-f]{16})$)")
+# 16 digits are those of names that were mapped before the hash had 20.
+_LIKE_HASHED = re.compile(r"_(?=(?:[0-9a-f]{6}|[0-9a-f]{16}|[0-9a-f]{20})$)")
 _ESCAPED = re.compile(r"_x([0-9a-f]{2})")
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]|^\.")
-# Characters of the hash: enough to tell service accounts apart; where much of a name is lost, enough that no second
-# name with the same hash can be found.
-_SHORT, _LONG = 6, 16
+# Characters of the hash. Where it decides whose name it is, 80 bits: a second name with the same 24 bits was found in a
+# minute. A service account of Kubernetes's own characters that fits keeps all of its name, so no other one has it: the
+# few digits only tell it from a name that is not mapped.
+_SHORT, _LONG = 6, 20
+# A DNS label has no "." and no "_", and a DNS name no "_": what replaces "-" cannot be mistaken, nor the first ".".
+_DNS_ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
 
 
 def is_login(name: str) -> bool:
@@ -78,6 +82,6 @@ def _hashed(wanted: str, name: str) -> str:
     if wanted.startswith("."):
         wanted = f"_{wanted[1:]}"
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    fits = len(wanted) + 1 + _SHORT <= USER_MAX and name.isascii()
+    fits = len(wanted) + 1 + _SHORT <= USER_MAX and _DNS_ACCOUNT.fullmatch(name) is not None
     suffix = digest[: _SHORT if fits else _LONG]
     return f"{wanted[: USER_MAX - 1 - len(suffix)]}_{suffix}"
