@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.gateway.auth import kubernetes as kubernetes_auth
+from linkis_ecm.gateway.auth import suspects
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.bearer import MAX_TOKEN
 from linkis_ecm.gateway.auth.kubernetes import (
@@ -344,8 +345,8 @@ def test_a_name_that_linkis_takes_stays_as_it_is(name: str) -> None:
     [
         (ROBOT, "team_a.note_book_", 6),
         ("system:serviceaccount:default:a.b", "default.a.b_", 6),
-        ("a" * 41, "a" * 23 + "_", 16),
-        (f"system:serviceaccount:{'n' * 63}:{'s' * 253}", "n" * 23 + "_", 16),
+        ("a" * 41, "a" * 19 + "_", 20),
+        (f"system:serviceaccount:{'n' * 63}:{'s' * 253}", "n" * 19 + "_", 20),
     ],
 )
 def test_another_name_gets_a_hash_of_the_whole(name: str, begins: str, digits: int) -> None:
@@ -376,18 +377,75 @@ async def test_one_peers_failed_logins_are_few_and_hurt_nobody_else() -> None:
     authenticator = new(client, clock, failed_per_second=5, failed_burst=50)
     assert await authenticator.authenticate(sent()) == Caller("alice")
     client.asked.clear()
-    refusals = [await refused(authenticator, stranger(number)) for number in range(500)]
-    assert [refusal.status for refusal in refusals[:50]] == [-1] * 50
-    assert {(refusal.http, refusal.limit) for refusal in refusals[50:]} == {(429, "logins")}
-    assert refusals[50].headers["Retry-After"] == "1"
-    assert len(client.asked) == 50
+    refusals = [await refused(authenticator, stranger(number)) for number in range(50)]
+    assert [refusal.status for refusal in refusals] == [-1] * 50
+    # The next ones wait for each other; so many wait, and the rest is refused without a question.
+    flood = [asyncio.create_task(refused(authenticator, stranger(number))) for number in range(50, 550)]
+    done, waiting = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+    assert len(client.asked) <= 50 + suspects.OF_A_PEER
+    for task in flood[suspects.PEER_CALLS :]:
+        refusal = await task
+        assert (refusal.http, refusal.limit, refusal.headers["Retry-After"]) == (429, "logins", "1")
     # Who is logged in stays so, at the same address too; others log in.
     same = Sent({"Authorization": f"Bearer {TOKEN}"}, remote="10.0.0.9")
     assert await authenticator.authenticate(same) == Caller("alice")
     assert (await refused(authenticator, stranger(1000, "10.0.0.8"))).status == -1
+    # The waiting ones are answered in their turn, 40 a second.
+    started = asyncio.get_running_loop().time()
+    for task in flood[: suspects.PEER_CALLS]:
+        assert (await task).status == -1
+    assert len(client.asked) == 50 + suspects.PEER_CALLS + 1
+    turns = suspects.PEER_CALLS / suspects.OF_A_PEER - 1
+    assert asyncio.get_running_loop().time() - started >= 0.8 * turns * suspects.PAUSE
     clock.now += 1.0
-    again = [await refused(authenticator, stranger(number)) for number in range(2000, 2010)]
-    assert [refusal.http for refusal in again] == [None] * 5 + [429] * 5
+    again = [await refused(authenticator, stranger(number)) for number in range(2000, 2005)]
+    assert [refusal.http for refusal in again] == [None] * 5
+    del done, waiting
+
+
+async def test_new_logins_get_in_behind_an_address_that_sends_25_wrong_tokens_a_second() -> None:
+    """Finding S43: behind a proxy a stranger's wrong tokens locked everybody out: 6 of 6 right tokens got 429."""
+    client = FakeReviews()
+    authenticator = new(client, Clock(1000.0), failed_per_second=5, failed_burst=50)
+    for number in range(60):  # the bucket is empty, and its clock stands still
+        await refused(authenticator, stranger(number))
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    wrong, right = [], []
+    for number in range(50):
+        # At most 25 a second, as the clock says, however late this task runs.
+        await asyncio.sleep(max(0.0, begin + number / 25 - loop.time()))
+        wrong.append(asyncio.create_task(refused(authenticator, stranger(1000 + number))))
+        if number % 5 == 0:
+            token = f"right-{number}"
+            client.users[token] = {"username": "alice", "groups": []}
+            mine = Sent({"Authorization": f"Bearer {token}"}, remote="10.0.0.9")
+            right.append(asyncio.create_task(authenticator.authenticate(mine)))
+    assert await asyncio.gather(*right) == [Caller("alice")] * 10
+    assert {refusal.status for refusal in await asyncio.gather(*wrong)} == {-1}
+
+
+async def test_a_peer_that_hangs_up_has_its_place_until_its_lookup_ends_and_others_log_in() -> None:
+    client = FakeReviews()
+    authenticator = new(client, Clock(1000.0), failed_per_second=1, failed_burst=1)
+    await refused(authenticator, stranger(0))
+    client.held = asyncio.Event()
+    calls = [asyncio.create_task(authenticator.authenticate(stranger(number))) for number in range(1, 30)]
+    await client.waiting.wait()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert client.at_once == suspects.OF_A_PEER
+    other = asyncio.create_task(authenticator.authenticate(sent()))
+    last = asyncio.create_task(refused(authenticator, stranger(99)))
+    await asyncio.sleep(0.01)
+    assert client.at_once == suspects.OF_A_PEER + 1
+    client.held.set()
+    assert await other == Caller("alice")
+    assert (await last).status == -1
+    assert authenticator._suspects._calls <= 1
 
 
 async def test_logins_that_succeed_do_not_count() -> None:

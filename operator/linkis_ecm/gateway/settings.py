@@ -182,7 +182,9 @@ class Settings(KeySettings):
         int,
         whole(0, 100_000),
         variable(
-            "ECM_AUTH_FAILED_RATE", "Bearer tokens of one address a second that Kubernetes may refuse; 0: no limit."
+            "ECM_AUTH_FAILED_RATE",
+            "Bearer tokens of one address a second that Kubernetes may refuse before its next ones wait for each other;"
+            " 0: no limit.",
         ),
     ] = 5
     oidc: OidcSettings | None = None

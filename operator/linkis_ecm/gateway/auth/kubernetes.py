@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
+from linkis_ecm.gateway.auth.suspects import FullError, Suspects
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
@@ -73,7 +74,8 @@ class KubernetesAuthenticator:
         """`namespaces`: those of engines, without duplicates; "" is every namespace. In ADMITTED_SECONDS a token costs
         one call, and one or two for each namespace. `audiences`: a token must be meant for one of them; none: for
         the API server. `seconds`: of one lookup.
-        `failed_per_second`, `failed_burst`: lookups of one peer that end without a user; 0: no limit."""
+        `failed_per_second`, `failed_burst`: lookups of one peer that end without a user, before its next ones wait for
+        each other (suspects.py); 0: no limit."""
         self._client = client
         self._namespaces = tuple(namespaces)
         self._audiences = list(audiences)
@@ -83,6 +85,7 @@ class KubernetesAuthenticator:
         self._admitted = _Cache()
         self._refused = _Cache()
         self._failures = TokenBuckets[str](per_second=failed_per_second, burst=failed_burst, keys=PEERS, clock=clock)
+        self._suspects = Suspects()
         self._under_way: dict[bytes, asyncio.Task[_Outcome]] = {}
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -100,20 +103,43 @@ class KubernetesAuthenticator:
         return answer
 
     async def _looked_up(self, digest: bytes, token: str, peer: str) -> Caller | Refused:
-        """The answer for a token that is not cached. Raises Refused where the peer has sent too many that failed."""
-        if seconds := self._failures.take(peer):
-            refusal = too_many(
-                f"Too many logins from {peer} have failed: send a token that Kubernetes accepts, or wait a moment",
-                limit="logins",
-            )
-            refusal.headers["Retry-After"] = str(max(1, round(seconds)))
-            raise refusal
+        """The answer for a token that is not cached. Raises Refused where too many of the peer wait already."""
+        if self._failures.take(peer):
+            return await self._looked_up_slowly(digest, token, peer)
         # Shielded: a call that is cancelled must not cancel the lookup for other calls that wait for it.
         answer = (await asyncio.shield(self._lookup(digest, token))).answer
-        if isinstance(answer, Caller) or answer.status not in (-1, 3):
+        if not _has_failed(answer):
             # A proxy's users share its address: only tokens that Kubernetes refuses count.
             self._failures.give_back(peer)
         return answer
+
+    async def _looked_up_slowly(self, digest: bytes, token: str, peer: str) -> Caller | Refused:
+        """The answer for a token of a peer whose logins fail often. A right token may be behind the same proxy, so it
+        waits for its turn. Raises Refused where too many wait already."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                leave = await self._suspects.enter(peer)
+        except (FullError, TimeoutError):
+            raise too_many(
+                f"Too many logins from {peer} have failed: send a token that Kubernetes accepts, or wait a moment",
+                limit="logins",
+            ) from None
+        now = self._clock()
+        if (known := self._admitted.get(digest, now) or self._refused.get(digest, now)) is not None:
+            leave(False)
+            return known
+
+        def done(task: asyncio.Task[_Outcome]) -> None:
+            leave(task.cancelled() or task.exception() is not None or _has_failed(task.result().answer))
+
+        try:
+            lookup = self._lookup(digest, token)
+        except Refused:
+            leave(True)
+            raise
+        # The place is left when the lookup ends, also where its caller has gone.
+        lookup.add_done_callback(done)
+        return (await asyncio.shield(lookup)).answer
 
     def _lookup(self, digest: bytes, token: str) -> asyncio.Task[_Outcome]:
         """The running lookup of this token; started if there is none. Raises Refused."""
@@ -228,6 +254,11 @@ class KubernetesAuthenticator:
         if not isinstance(status, dict):
             raise _UnusableReviewError(f"a {resource.kind} without a status")
         return status
+
+
+def _has_failed(answer: Caller | Refused) -> bool:
+    """Whether Kubernetes has refused the token, or RBAC its user."""
+    return isinstance(answer, Refused) and answer.status in (-1, 3)
 
 
 class _UnusableReviewError(Exception):
