@@ -195,7 +195,7 @@ async def test_explain_of_a_starting_engine_says_when_it_fails(make: Any) -> Non
     )
     told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data
     assert [deadline["name"] for deadline in told["deadlines"]] == ["startTimeout"]
-    assert "No node has room" in told["summary"]
+    assert "No node takes the engine" in told["summary"]
 
 
 async def test_a_preview_tells_who_would_be_culled_and_who_not(make: Any) -> None:
