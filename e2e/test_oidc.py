@@ -36,7 +36,7 @@ from tools.testkit.waiting import until
 # The release of the run brings the CRDs, the catalogue and the operator.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]
 NAMESPACE = "ecm-oidc"
-AUDIENCE = "linkis-ecm"
+AUDIENCE = "linkis-ecm-gateway"
 # The least that the API server issues a token for.
 TOKEN_SECONDS = 600
 
@@ -143,7 +143,7 @@ def test_a_token_for_our_audience_logs_in_and_no_other_does(port: int) -> None:
     other = token("ben").split(".")
     forged = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
     for what, bearer, says in (
-        ("another audience", token("ana", "somebody-else"), "audience linkis-ecm"),
+        ("another audience", token("ana", "somebody-else"), "audience linkis-ecm-gateway"),
         ("another's claims", f"{head}.{other[1]}.{signature}", "wrong signature"),
         ("half a signature", f"{head}.{claims}.{signature[:20]}", "signature"),
         ("no signature", f"{forged}.{claims}.", "algorithm"),

@@ -16,7 +16,7 @@ import pytest
 from linkis_ecm.agent import engine as engine_module
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
-from linkis_ecm.agent.process_bound import ProcessBound
+from linkis_ecm.agent.process_bound import ProcessBound, own_standing
 from linkis_ecm.agent.tasks import Task
 from linkis_ecm.agent.usage import Usage
 
@@ -324,3 +324,57 @@ async def test_a_kernel_that_exits_with_0_after_a_task_ends_the_engine_and_exit_
         run.engine.child_exited(1, 0)
         assert await run.engine.ended == 0
         assert run.engine.message == "the kernel ended by itself with exit code 0, after its last task"
+
+
+async def test_a_count_that_fails_ends_the_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+
+        def starved() -> int:
+            raise OSError(24, "Too many open files")
+
+        run.bound._count = starved
+        assert run.bound.check()
+        assert run.killed == [(-1, signal.SIGKILL)]
+        run.engine.child_exited(1, signal.SIGKILL)
+        assert await run.engine.ended == 137
+        assert run.engine.reason == "AgentTampered"
+        assert run.engine.message.startswith("the agent could not count the engine's processes (OSError)")
+
+
+@pytest.mark.parametrize("error", [OSError(24, "x"), ValueError("x"), MemoryError()])
+@pytest.mark.parametrize("where", ["count", "standing"])
+def test_no_failure_of_the_guard_counts_as_nothing_found(error: Exception, where: str) -> None:
+    killed: list[tuple[int, int]] = []
+    answers: list[dict[str, object]] = [{"nice": 0}]
+
+    def failing() -> Any:
+        raise error
+
+    def standing() -> dict[str, object]:
+        if not answers:
+            raise error
+        return answers.pop()
+
+    bound = ProcessBound(
+        100, failing if where == "count" else lambda: 1, kill=lambda *call: killed.append(call), pid=lambda: 1,
+        standing=standing, regain=lambda: None,
+    )  # fmt: skip
+    assert bound.check()
+    assert bound.tampered
+    assert killed == [(-1, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_NPROC", "nice", "scheduler"])
+def test_what_is_taken_from_the_agent_ends_the_engine_by_name(name: str) -> None:
+    killed: list[tuple[int, int]] = []
+    now = own_standing()
+    assert name in now
+    bound = ProcessBound(
+        100, lambda: 1, kill=lambda *call: killed.append(call), pid=lambda: 1, standing=lambda: dict(now),
+        regain=lambda: None,
+    )  # fmt: skip
+    assert not bound.check()
+    now[name] = "other"
+    assert bound.check()
+    assert (bound.tampered, killed) == (True, [(-1, signal.SIGKILL)])
+    assert f"changed {name} of its agent" in bound.exceeded

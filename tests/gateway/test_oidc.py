@@ -135,6 +135,25 @@ async def test_claims_in_the_form_of_other_issuers_are_accepted(
     assert await ask(setup.new(), issuer.token(**changes)) == Caller("alice")
 
 
+@pytest.mark.parametrize("audience", ["linkis-ecm", ["linkis-ecm"], ["people", "linkis-ecm"]])
+async def test_the_token_by_which_an_engine_proves_its_pod_is_no_login(
+    setup: Setup, issuer: Issuer, audience: str | list[str]
+) -> None:
+    authenticator = setup.new(audience="people" if "people" in audience else "linkis-ecm")
+
+    def token(bound: Any, aud: str | list[str] = audience) -> str:
+        claims: dict[str, Any] = {"aud": aud, "kubernetes.io": bound}
+        return issuer.token(**claims)
+
+    pod = {"namespace": "engines", "pod": {"name": "ec-1", "uid": "u"}, "serviceaccount": {"name": "default"}}
+    assert "is an engine's, which proves its pod and is no login" in await refusal(authenticator, token(pod))
+    # A pod of people's own, with a token for this gateway.
+    assert await ask(setup.new(audience="people"), token(pod, "people"))
+    others: list[Any] = [{"namespace": "a"}, "pod", ["pod"], None]
+    for unbound in others:
+        assert await ask(authenticator, token(unbound))
+
+
 async def test_a_token_stops_to_count_while_its_keys_are_kept(setup: Setup, issuer: Issuer) -> None:
     authenticator, token = setup.new(), issuer.token()
     await ask(authenticator, token)

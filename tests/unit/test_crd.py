@@ -14,6 +14,7 @@ from linkis_ecm.model.plugin import EngineConnPlugin
 from tools.testkit.corpus import cases
 
 ROOT = Path(__file__).parents[2]
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
 MODELS = {"EngineConn": EngineConn, "EngineConnPlugin": EngineConnPlugin}
 
 
@@ -44,6 +45,8 @@ def _walk(schema: dict[str, Any], path: str = "spec") -> list[tuple[str, dict[st
         found += _walk(child, f"{path}.{name}")
     if "items" in schema:
         found += _walk(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        found += _walk(schema["additionalProperties"], f"{path}{{}}")
     return found
 
 
@@ -54,8 +57,11 @@ def test_every_string_and_list_of_a_spec_is_bounded(definition: dict[str, Any]) 
     for path, schema in _walk(spec):
         if schema.get("type") == "array":
             assert "maxItems" in schema, path
-        if schema.get("type") == "string" and "enum" not in schema and "[]" not in path:
+        if schema.get("type") == "string" and "enum" not in schema:
             assert "maxLength" in schema, path
+        if "additionalProperties" in schema:
+            assert "maxProperties" in schema, path
+            assert "size(k)" in schema["x-kubernetes-validations"][0]["rule"], path
 
 
 @pytest.mark.parametrize("definition", [crd.engineconn(), crd.plugin()], ids=lambda d: d["spec"]["names"]["kind"])
@@ -68,7 +74,8 @@ def test_a_schema_is_structural(definition: dict[str, Any]) -> None:
             assert {"pattern", "maxLength", "minimum"} <= set(node), path
             continue
         assert "type" in node, path
-        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "additionalProperties"} & set(node), path
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", PRESERVE} & set(node), path
+        assert not ("properties" in node and "additionalProperties" in node), path
 
 
 @pytest.mark.parametrize("definition", [crd.engineconn(), crd.plugin()], ids=lambda d: d["spec"]["names"]["kind"])

@@ -66,6 +66,19 @@ def test_the_gateways_own_namespace_is_its_pods_else_that_of_engines(base: dict[
         ({"ECM_TLS_MIN_VERSION": "1.1"}, "ECM_TLS_MIN_VERSION is '1.1': write 1.2 or 1.3"),
         ({"ECM_OIDC_ISSUER": "issuer"}, "ECM_OIDC_ISSUER is 'issuer'"),
         ({"ECM_OIDC_ISSUER": "https://issuer"}, "ECM_OIDC_AUDIENCE is empty"),
+        (
+            {"ECM_OIDC_ISSUER": "https://issuer", "ECM_OIDC_AUDIENCE": "linkis-ecm"},
+            "ECM_OIDC_AUDIENCE has",
+        ),
+        (
+            {"ECM_OIDC_ISSUER": "https://issuer", "ECM_OIDC_AUDIENCE": " linkis-ecm "},
+            "ECM_OIDC_AUDIENCE has linkis-ecm",
+        ),
+        (
+            {"ECM_AUTH_AUDIENCES": "linkis-ecm"},
+            "ECM_AUTH_AUDIENCES has linkis-ecm, the audience",
+        ),
+        ({"ECM_AUTH_AUDIENCES": "https://api, linkis-ecm"}, "has linkis-ecm, .* take another"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(base: dict[str, str], changes: dict[str, str], names: str) -> None:

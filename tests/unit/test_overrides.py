@@ -109,7 +109,7 @@ def test_what_the_plugin_fixed_is_refused_by_name_unless_it_is_overridable(
 
 def test_what_the_plugin_leaves_open_is_merged_by_key() -> None:
     spec = pod_spec(
-        nodeSelector={"arch": "arm64", "pool": "untrusted"}, schedulerName="fair", affinity={"podAffinity": {"x": 1}},
+        nodeSelector={"arch": "arm64", "pool": "untrusted"}, schedulerName="fair",
         tolerations=[{"key": "gpu", "operator": "Exists"}], imagePullSecrets=[{"name": "own"}, {"name": "registry"}],
     ) | {"env": [{"name": "MINE", "value": "1"}, {"name": "LANG", "value": "C"}]}  # fmt: skip
     spec["podTemplate"]["metadata"] = {"labels": {"user.linkis.apache.org/team": "a"}}
@@ -117,7 +117,7 @@ def test_what_the_plugin_leaves_open_is_merged_by_key() -> None:
     found = pod["spec"]
     assert found["nodeSelector"] == {"pool": "untrusted", "arch": "arm64"}
     assert (found["schedulerName"], found["runtimeClassName"]) == ("fair", "gvisor")
-    assert set(found["affinity"]) == {"nodeAffinity", "podAffinity"}
+    assert set(found["affinity"]) == {"nodeAffinity"}
     assert [one["key"] for one in found["tolerations"]] == ["dedicated", "gpu"]
     assert [one["name"] for one in found["imagePullSecrets"]] == ["registry", "own"]
     env = {one["name"]: one.get("value") for one in found["containers"][0]["env"]}
@@ -164,6 +164,68 @@ def test_a_priority_class_is_taken_where_the_admission_policy_asked_for_it() -> 
         built(spec, settings=replace(SETTINGS, admission=True), podTemplate={"spec": {"priorityClassName": "low"}})
     same = {"podTemplate": {"spec": {"priorityClassName": "batch"}}}
     assert built(spec, podTemplate=same["podTemplate"])["spec"]["priorityClassName"] == "batch"
+
+
+TERM = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
+EVERYWHERE = TERM | {"namespaceSelector": {}}
+
+
+@pytest.mark.parametrize("field", ["podAntiAffinity", "podAffinity"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"requiredDuringSchedulingIgnoredDuringExecution": [EVERYWHERE]},
+        {"requiredDuringSchedulingIgnoredDuringExecution": [TERM | {"namespaces": ["linkis-ecm"]}]},
+        {"requiredDuringSchedulingIgnoredDuringExecution": [TERM]},
+        {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": EVERYWHERE}]},
+        {},
+        None,
+    ],
+)
+def test_an_author_says_nothing_of_where_other_pods_run(field: str, value: Any) -> None:
+    spec = pod_spec(affinity={field: value})
+    with pytest.raises(InvalidSpecError) as refused:
+        built(spec)
+    assert str(refused.value).startswith(f"spec.podTemplate.spec.affinity.{field} decides where other pods may run")
+    assert f"overridable: [affinity/{field}]" in str(refused.value)
+    with pytest.raises(InvalidSpecError):
+        built(spec, ["affinity/nodeAffinity"])
+    # The platform's own, or what it lets its engines set.
+    assert built(spec, [f"affinity/{field}"])["spec"]["affinity"][field] == value
+    same = {"spec": {"affinity": {field: value}}}
+    assert built(spec, podTemplate=same)["spec"]["affinity"] == {field: value}
+    assert built({}, podTemplate=same)["spec"]["affinity"] == {field: value}
+
+
+def test_an_author_chooses_nodes_and_spreads_what_is_its_own() -> None:
+    node: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    # The scheduler holds a spread constraint against the pod that has it, and against no other.
+    spread = [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]
+    found = built(pod_spec(affinity=node, topologySpreadConstraints=spread), podTemplate=None)["spec"]
+    assert (found["affinity"], found["topologySpreadConstraints"]) == (node, spread)
+
+
+# Fields of a pod that reach beyond it, and are in no overlay: ports of the node, the order of others' scheduling,
+# gates and graces that keep a pod where it is.
+REACHING = (
+    "containers", "hostIPC", "hostNetwork", "hostPID", "hostname", "initContainers", "nodeName", "overhead",
+    "preemptionPolicy", "priority", "readinessGates", "resourceClaims", "schedulingGates",
+    "subdomain", "terminationGracePeriodSeconds",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", REACHING)
+def test_a_field_that_reaches_beyond_the_pod_is_in_no_overlay(field: str) -> None:
+    with pytest.raises(InvalidSpecError, match=rf"spec\.podTemplate\.spec\.{field} is not taken"):
+        built(pod_spec(**{field: 1}))
+    with pytest.raises(InvalidSpecError, match=f"EngineConnPlugin.spec.{field} is not taken"):
+        built({}, podTemplate={"spec": {field: 1}})
+
+
+@pytest.mark.parametrize("field", ["finalizers", "ownerReferences", "name", "namespace", "generateName"])
+def test_a_pods_owners_and_finalizers_are_in_no_overlay(field: str) -> None:
+    with pytest.raises(InvalidSpecError, match=f"metadata.{field} is not taken"):
+        built({"podTemplate": {"metadata": {field: ["x"]}}})
 
 
 WRONG = [

@@ -13,7 +13,7 @@ _ROOT = "/sys/fs/cgroup"
 
 
 class Usage:
-    """Finds its files once; a reading that fails is 0, never an error."""
+    """Finds its files once; a reading that fails is 0, never an error, but for `processes`."""
 
     def __init__(self, root: str = _ROOT, membership: str = "/proc/self/cgroup") -> None:
         paths = _memberships(membership)
@@ -26,6 +26,8 @@ class Usage:
         self._pids = _first_dir(
             (self._v2 or root, f"{root}/pids{paths.get('pids', '/')}", f"{root}/pids"), "pids.current"
         )
+        # Open from the start: user code may take the agent's right to open files (prlimit on the same user id).
+        self._pids_fd = os.open(f"{self._pids}/pids.current", os.O_RDONLY | os.O_CLOEXEC) if self._pids else -1
         self._peak_seen = 0
         self._oom_kills_at_start = self._oom_kills()
 
@@ -52,8 +54,9 @@ class Usage:
         return self._oom_kills() > self._oom_kills_at_start
 
     def processes(self) -> int:
-        """How many processes and threads the container has; 0 where no cgroup says it."""
-        return _number(f"{self._pids}/pids.current")
+        """How many processes and threads the container has; 0 where no cgroup says it. Raises OSError or ValueError
+        where one did at the start and now does not: a bound must not take that for few."""
+        return int(os.pread(self._pids_fd, 64, 0)) if self._pids_fd >= 0 else 0
 
     def memory_limit(self) -> int:
         """The container's memory limit in bytes, 0 where there is none."""

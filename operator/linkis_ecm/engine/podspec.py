@@ -22,6 +22,7 @@ from linkis_ecm.engine.view import SPEC_ANNOTATION, EngineView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
+from linkis_ecm.model.pod_template import PLUGIN_FIELDS, SPEC_FIELDS, excess, not_taken
 
 # The images' user (Dockerfile).
 USER_ID = 10001
@@ -36,13 +37,6 @@ GRACE_SECONDS = 30
 GRACE_MAX = 3600
 
 OVERLAY_METADATA = ("labels", "annotations")
-OVERLAY_SPEC = (
-    "affinity", "dnsConfig", "imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName",
-    "schedulerName", "tolerations", "topologySpreadConstraints",
-)  # fmt: skip
-# Of the plugin's overlay alone: whoever may use the account may use what a cloud lets it (IRSA, Workload Identity). The
-# pod has no token of it from us.
-OVERLAY_PLUGIN = (*OVERLAY_SPEC, "serviceAccountName")
 # Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
 # that runs before the user's.
 _SYSTEM_FOLDERS = (
@@ -351,14 +345,17 @@ def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
     for part, value in (template or {}).items():
         if part not in ("metadata", "spec") or not isinstance(value, dict):
             raise InvalidSpecError(f"{field}.{part} is not taken: write metadata or spec")
-        allowed = OVERLAY_METADATA if part == "metadata" else OVERLAY_SPEC if whose == "engine" else OVERLAY_PLUGIN
+        allowed = OVERLAY_METADATA if part == "metadata" else SPEC_FIELDS if whose == "engine" else PLUGIN_FIELDS
         for name in value:
             if name not in allowed:
-                raise InvalidSpecError(f"{field}.{part}.{name} is not taken: {part} may hold {', '.join(allowed)}")
+                raise InvalidSpecError(not_taken(field, part, name, allowed))
         if part == "spec":
             out["spec"] = dict(value)
         else:
             out |= {name: _texts(value.get(name), f"{field}.metadata.{name}") for name in OVERLAY_METADATA}
+    # The API server holds these bounds; what was stored before it knew them is refused here.
+    if over := excess(template or {}):
+        raise InvalidSpecError(f"{field}{over.removeprefix('podTemplate')}: make it smaller")
     return out
 
 

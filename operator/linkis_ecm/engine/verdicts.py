@@ -152,7 +152,8 @@ def init_failed(init: ContainerView) -> Verdict:
 def reported_verdict(report: Report) -> Verdict:
     """The verdict of an agent's report of Failed."""
     named = reasons.by_name(report.reason)
-    reason = named if named in (reasons.JOB_FAILED, reasons.TOO_MANY_PROCESSES) else reasons.KERNEL_DIED
+    told = (reasons.JOB_FAILED, reasons.TOO_MANY_PROCESSES, reasons.AGENT_TAMPERED)
+    reason = named if named in told else reasons.KERNEL_DIED
     message = report.message.strip()
     return Verdict(reason, as_sentence(f"{message[:1].upper()}{message[1:]}"))
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretBytes, SecretStr
 
 from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
+from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
 from linkis_ecm.engine.names import AGENT_PORT
 from linkis_ecm.process.environment import (
     KEY_FILE,
@@ -18,6 +19,7 @@ from linkis_ecm.process.environment import (
     MIB,
     PORT,
     SWITCH,
+    Form,
     KeySettings,
     ProcessSettings,
     SettingsError,
@@ -29,6 +31,22 @@ from linkis_ecm.process.environment import (
 from linkis_ecm.process.forms import CONFIGMAP, HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, USERS
 
 __all__ = ["KIB", "MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
+
+
+def _people(text: str) -> str:
+    """An audience of people's tokens. Raises ValueError for that of engines' tokens: user code reads its engine's, so
+    with it each engine would have a login."""
+    if text.strip() == IDENTITY_AUDIENCE:
+        raise ValueError(
+            f"has {IDENTITY_AUDIENCE}, the audience of the tokens by which engines prove their pods: take another, such"
+            f" as {IDENTITY_AUDIENCE}-gateway, here and at the issuer"
+        )
+    return text
+
+
+def _peoples(text: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = names().parse(text)
+    return tuple(_people(name) for name in found)
 
 
 class OidcSettings(ProcessSettings):
@@ -45,6 +63,7 @@ class OidcSettings(ProcessSettings):
     ]
     audience: Annotated[
         str,
+        Form("text", _people),
         variable(
             "ECM_OIDC_AUDIENCE",
             "The audience of tokens for this gateway; needed with an issuer.",
@@ -170,7 +189,7 @@ class Settings(KeySettings):
     ] = False
     kubernetes_audiences: Annotated[
         tuple[str, ...],
-        names(),
+        Form(names().words, _peoples),
         variable(
             "ECM_AUTH_AUDIENCES",
             "The audiences of which a bearer token of Kubernetes must have one.",

@@ -60,9 +60,8 @@ def _convert(node: dict[str, Any], defs: dict[str, Any], *, in_list: bool = Fals
         out["properties"] = {name: _convert(child, defs, in_list=in_list) for name, child in node["properties"].items()}
         if node.get("required"):
             out["required"] = sorted(node["required"])
-    elif out.get("type") == "object":
-        # A free object: the one place where unknown fields are kept (the overlay of a pod).
-        out["x-kubernetes-preserve-unknown-fields"] = True
+    elif isinstance(node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _convert(node["additionalProperties"], defs)
     return out
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from linkis_ecm.model import formats, users
+from linkis_ecm.model import formats, pod_template, users
 from linkis_ecm.model.admission import CheckedSpec
 from linkis_ecm.model.states import EngineState
 
@@ -315,10 +315,16 @@ IDENTITY_REQUIRED = ("user", "creator", "mode")
 POD_TEMPLATE_TEXT = (
     "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
     " imagePullSecrets, nodeSelector, priorityClassName, runtimeClassName, schedulerName, tolerations,"
-    " topologySpreadConstraints; of a plugin also serviceAccountName. Anything else is refused with the reason"
-    " InvalidSpec. So is, of an engine, a value for what its plugin set and does not name in overridable, and a label"
-    " or annotation without the prefix user.linkis.apache.org/."
+    " topologySpreadConstraints; of a plugin also serviceAccountName. Each is bounded, and the API server takes"
+    " anything else out or refuses it. Refused with the reason InvalidSpec is, of an engine, a value for what its"
+    " plugin set and does not name in overridable, a podAffinity or podAntiAffinity, which reach other pods, and a"
+    " label or annotation without the prefix user.linkis.apache.org/."
 )
+
+# Any object here, so that one that was stored under an older schema is read: the API server holds the schema, and
+# whoever builds the pod asks again.
+PodTemplate = Annotated[dict[str, Any], WithJsonSchema(pod_template.SCHEMA)]
+PluginPodTemplate = Annotated[dict[str, Any], WithJsonSchema(pod_template.PLUGIN_SCHEMA)]
 
 
 class EngineConnSpec(Camel):
@@ -384,7 +390,7 @@ class EngineConnSpec(Camel):
         description="Claims, ConfigMaps, Secrets and scratch space that the engine finds at mountPath.",
         json_schema_extra=LIST_MAP_NAME,
     )
-    pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    pod_template: PodTemplate | None = Field(None, description=POD_TEMPLATE_TEXT)
     desired_state: Literal["Running", "Stopped"] = Field("Running", description="Stopped ends the engine for good.")
 
     @model_validator(mode="after")

@@ -22,11 +22,15 @@ from linkis_ecm.model.engineconn import (
     EngineVersion,
     EnvVar,
     Launch,
+    PluginPodTemplate,
     Quantity,
     RestartPolicy,
     RunType,
     rule,
 )
+
+# The longest that is in use is a few lines of shell; as long as a variable's value may be.
+Argument = Annotated[str, Field(max_length=4096)]
 
 # A field that engines may replace though the plugin sets it; of maps also one key.
 _WHOLE_FIELDS = (
@@ -121,8 +125,8 @@ class EngineConnPluginSpec(Camel):
         description="What executeCode accepts as runType; a process takes no code.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    command: list[str] | None = Field(None, max_length=64, description="Replaces the image's entry point.")
-    args: list[str] | None = Field(None, max_length=256)
+    command: list[Argument] | None = Field(None, max_length=64, description="Replaces the image's entry point.")
+    args: list[Argument] | None = Field(None, max_length=256)
     env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
     default_resources: FullResources
     max_resources: FullResources | None = None
@@ -139,7 +143,7 @@ class EngineConnPluginSpec(Camel):
         description="Runs engines with hostUsers: false, so that their user is nobody on the node. Needs a kernel, a"
         " runtime and a filesystem with idmapped mounts; elsewhere the engine's pod does not start.",
     )
-    pod_template: dict[str, Any] | None = Field(None, description=POD_TEMPLATE_TEXT)
+    pod_template: PluginPodTemplate | None = Field(None, description=POD_TEMPLATE_TEXT)
     security_context: EngineSecurity | None = Field(
         None,
         description="Replaces the user 10001, its group and fsGroup of engines; {} leaves all to the cluster.",

@@ -191,6 +191,11 @@ TOO_MANY_PROCESSES = _reason(
     "The engine's code started more processes and threads than an engine may have, and the engine was ended.",
     "Start fewer of them at a time, or have maxProcesses of the EngineConnPlugin raised.",
 )
+AGENT_TAMPERED = _reason(
+    "AgentTampered",
+    "The engine's code took limits or CPU time from the agent that bounds and reports it, and the engine was ended.",
+    "Leave process 1 of the container alone: prlimit, renice and chrt are for processes of your own.",
+)
 STORAGE_EXCEEDED = _reason(
     "StorageExceeded",
     "The engine wrote more to its local disk than its limit, and its pod was evicted.",

@@ -56,10 +56,13 @@ async def an_engine_is_defaulted_and_loses_its_unknown_fields(client: KubeClient
         assert patched["status"] == {"engineState": "Idle"}
 
 
-async def a_free_object_of_an_engine_keeps_all_its_fields(client: KubeClient, namespace: str) -> None:
+async def an_engines_pod_template_keeps_the_fields_that_it_may_have(client: KubeClient, namespace: str) -> None:
     async with making(client, namespace) as made:
-        template = {"metadata": {"labels": {"a": "b"}}, "spec": {"nodeSelector": {"pool": "x"}, "colour": "blue"}}
-        engine = await made.engine(podTemplate=template)
+        toleration = {"key": "a", "operator": "Exists"}
+        spec = {"nodeSelector": {"pool": "x"}, "tolerations": [toleration]}
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": spec}
+        junk = {"colour": "blue", "junk": [[], [{}]], "tolerations": [toleration | {"junk": [[]]}]}
+        engine = await made.engine(podTemplate=template | {"spec": spec | junk, "status": {"junk": [[]]}})
         assert engine["spec"]["podTemplate"] == template
 
 
@@ -113,7 +116,7 @@ BEHAVIOURS = (
     an_invalid_engine_is_refused_and_its_field_named,
     an_invalid_status_is_refused_and_its_field_named,
     an_engine_is_defaulted_and_loses_its_unknown_fields,
-    a_free_object_of_an_engine_keeps_all_its_fields,
+    an_engines_pod_template_keeps_the_fields_that_it_may_have,
     an_engines_identity_cannot_change,
     a_pods_spec_cannot_change,
     a_stopped_engine_cannot_be_wanted_running_again,

@@ -127,8 +127,11 @@ def by_schema(schema: Object, value: Any) -> Any:
     """Defaults filled in and unknown fields taken out, as a structural schema asks."""
     if isinstance(value, list):
         return [by_schema(schema.get("items", {}), item) for item in value]
-    if not isinstance(value, dict) or "properties" not in schema:
+    if not isinstance(value, dict):
         return value
+    if "properties" not in schema:
+        each = schema.get("additionalProperties")
+        return {key: by_schema(each, item) for key, item in value.items()} if each else {}
     known = schema["properties"]
     result = {key: by_schema(known[key], item) for key, item in value.items() if key in known}
     for key, child in known.items():

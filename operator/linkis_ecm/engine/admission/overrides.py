@@ -20,6 +20,10 @@ USER_PREFIX = "user.linkis.apache.org/"
 _NODE_ROLES = "node-role.kubernetes.io/"
 
 _MAPS = ("nodeSelector", "affinity", "dnsConfig")
+# Of `affinity`, what says something of this pod alone. The scheduler holds podAntiAffinity of a pod that runs against
+# each pod that comes after it, in the namespaces that it names, and podAffinity draws those pods near: both decide
+# where other people's pods go.
+_OWN_AFFINITY = "nodeAffinity"
 _LISTS: dict[str, Callable[[Any], Any]] = {
     "tolerations": lambda one: (one.get("key"), one.get("effect")),
     "imagePullSecrets": lambda one: one.get("name"),
@@ -73,6 +77,8 @@ def merged_pod_spec(
     for field, value in asked.items():
         where = f"spec.podTemplate.spec.{field}"
         own = fixed.get(field)
+        if field == "affinity":
+            _refuse_affinity_of_others(plugin, own or {}, value, where)
         if field in _MAPS:
             merged[field] = merged_map(
                 plugin, field, _mapping(own or {}, f"{field} of the plugin"), _mapping(value, where), where
@@ -156,6 +162,19 @@ def _merged_list(plugin: EngineConnPluginSpec, field: str, fixed: Any, asked: An
             )
         out[key] = one
     return list(out.values())
+
+
+def _refuse_affinity_of_others(plugin: EngineConnPluginSpec, fixed: Any, asked: Any, where: str) -> None:
+    """Raises FixedError for an affinity that reaches other pods, unless the plugin sets it so or lets its engines."""
+    below = _mapping(fixed, "affinity of the plugin")
+    for key, value in _mapping(asked, where).items():
+        same = key in below and below[key] == value
+        if key != _OWN_AFFINITY and not same and not may_override(plugin, "affinity", key):
+            raise FixedError(
+                f"{where}.{key} decides where other pods may run: leave it out and take {_OWN_AFFINITY} or"
+                f" topologySpreadConstraints, or ask the platform for overridable: [affinity/{key}] in the"
+                " EngineConnPlugin"
+            )
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, Jos
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
+from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
 from linkis_ecm.gateway.auth.base import Caller, Credentials
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_token
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
@@ -136,6 +137,8 @@ class OidcAuthenticator:
             raise no_login(
                 f"{_TOKEN_IS} cannot be read: send an access token of {self.issuer} as it was issued"
             ) from None
+        if _is_of_an_engine(claims):
+            raise no_login(f"{_TOKEN_IS} is an engine's, which proves its pod and is no login: get one for a user")
         return claims
 
     def _wrong(self, claim: str, *, missing: bool) -> Refused:
@@ -298,6 +301,14 @@ def unverified_issuer(token: str) -> str:
     """The issuer that a token claims, not verified; empty where it is no JWT."""
     issuer = (unverified_part(token, 1) or {}).get("iss")
     return issuer if isinstance(issuer, str) else ""
+
+
+def _is_of_an_engine(claims: dict[str, Any]) -> bool:
+    """Whether the kubelet made the token for an agent: bound to a pod, for the audience of agents, whatever others it
+    has. User code of the engine reads it."""
+    bound, audience = claims.get("kubernetes.io"), claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    return isinstance(bound, dict) and "pod" in bound and IDENTITY_AUDIENCE in audiences
 
 
 def _is_user(name: str) -> bool:
