@@ -60,9 +60,13 @@ def mutate() -> Iterator[Callable[[str], None]]:
                    "spec": {"policyName": name}}  # fmt: skip
         for body in (policy, binding):
             kubectl.must("create", "-f", "-", stdin=json.dumps(body))
+        # As restricted as an engine's pod: the namespace takes no other.
+        restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True,
+                      "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
         probe = {"apiVersion": "v1", "kind": "Pod",
                  "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
-                 "spec": {"containers": [{"name": "engine", "image": "none"}]}}  # fmt: skip
+                 "spec": {"containers": [{"name": "engine", "image": "none",
+                                          "securityContext": restricted}]}}  # fmt: skip
 
         def changed() -> bool:
             made = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(probe))
