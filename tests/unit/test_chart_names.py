@@ -43,3 +43,27 @@ def test_the_operator_knows_where_engines_have_host_names() -> None:
         d["metadata"]["namespace"] for d in documents if d["kind"] == "Service" and d["metadata"]["name"] == service
     }
     assert set(operator_env(*arguments)["ECM_ENGINE_SERVICE_NAMESPACES"].split(",")) == found
+
+
+@pytest.mark.parametrize("values", [(), ("--set", "clusterWide=true"), ("--set", "nameOverride=other")], ids=str)
+def test_the_operator_is_given_the_names_of_the_policies_and_may_read_them(values: tuple[str, ...]) -> None:
+    found = template(*values)
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    made = [{d["metadata"]["name"] for d in found if d["kind"] == kind} for kind in kinds]
+    named = set(operator_env(*values)["ECM_ADMISSION_POLICIES"].split(","))
+    assert made == [named, named]
+    (rule,) = [
+        rule
+        for d in found
+        if d["kind"] == "ClusterRole"
+        for rule in d["rules"] or ()
+        if "admissionregistration.k8s.io" in rule["apiGroups"]
+    ]
+    assert set(rule["resourceNames"]) == named
+    assert rule["verbs"] == ["get"]
+
+
+def test_without_the_policies_the_operator_looks_for_none() -> None:
+    off = ("--set", "admission.enabled=false")
+    assert "ECM_ADMISSION_POLICIES" not in operator_env(*off)
+    assert "admissionregistration" not in str([d for d in template(*off) if d["kind"] == "ClusterRole"])

@@ -78,6 +78,10 @@
 {{- end }}
 - name: ECM_ADMISSION_POLICY
   value: {{ .Values.admission.enabled | quote }}
+{{- if .Values.admission.enabled }}
+- name: ECM_ADMISSION_POLICIES
+  value: {{ include "ecm.admissionPolicies" . }}
+{{- end }}
 - name: ECM_PROTECTED_OBJECTS
   value: {{ include "ecm.protected" . }}
 - name: ECM_LEASE_NAME
