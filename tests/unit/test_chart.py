@@ -127,7 +127,8 @@ def test_operator_and_gateway_have_rights_of_their_own_in_the_engines_namespaces
     documents = template(*MODES[mode])
     operator, gateway = rules_of(documents, "x-operator"), rules_of(documents, "x-gateway")
     catalogue = {(verb, "engineconnplugins") for verb in ("get", "list", "watch")}
-    assert operator.pop("") == catalogue | {("get", "nodes")}
+    policies = {("get", f"validatingadmission{kind}") for kind in ("policies", "policybindings")}
+    assert operator.pop("") == catalogue | {("get", "nodes")} | policies
     assert gateway.pop("") == catalogue
     assert {resource for _, resource in operator.pop("ns")} == {"leases"}
     assert {resource for _, resource in gateway.pop("ns")} == {"configmaps"}
