@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from linkis_ecm.engine.admission.limits import parse_limits
 from tests.gateway.test_create import READY, TICKET, becomes
 from tests.gateway.test_linkis import LABELS, send
+from tests.gateway.test_tasks import sized_pod
 from tools.testkit.gateways import Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
@@ -98,3 +101,54 @@ async def test_ask_engine_conn_gives_a_free_engine_at_the_limit_and_refuses_a_ne
     assert answer.body["data"]["reason"] == "LimitReached"
     assert answer.body["data"]["canRetry"] is True
     assert gw.cluster.writes == []
+
+
+# --- updateResource: an engine that grows in place asks the same rule
+
+
+def update(gw: Harness, name: str, **resources: str) -> Awaitable[Any]:
+    uid = gw.cluster.items["linkis", name]["metadata"]["uid"]
+    return gw.post("updateResource", {"engineId": uid, "resources": resources}, user="root")
+
+
+def running(gw: Harness, name: str, pod: dict[str, Any]) -> None:
+    gw.cluster.put(engine_item(name=name, spec={"user": "bob"}, status={"podName": f"{name}-0"}))
+    gw.cluster.other_pods["pods", f"{name}-0"] = pod
+
+
+@pytest.mark.parametrize("figures", ['"cpu": "1500m"', '"memory": "3Gi"'])
+@pytest.mark.parametrize("scope", ["user", "namespace"])
+async def test_an_engine_may_not_grow_over_a_limit(make: Make, scope: str, figures: str) -> None:
+    gw = await make(limits=parse_limits(f'{{"{scope}": {{{figures}}}}}'))
+    for name in ("a", "b"):
+        running(gw, name, sized_pod("1Gi"))
+    answer = await update(gw, "a", cpu="1100m", memory="2100Mi")
+    assert answer.http == 400, answer.raw
+    assert answer.body["message"].startswith("The resources of ")
+    assert "stay as they are. A limit of engines, cpu or memory is reached. " in answer.body["message"]
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert answer.body["data"]["limit"].startswith(scope)
+    assert answer.body["data"]["canRetry"] is True
+    assert gw.cluster.writes == []
+    # More than all that there may be: no use to wait.
+    fatal = await update(gw, "a", cpu="2", memory="4Gi")
+    assert fatal.body["data"]["canRetry"] is False
+    assert gw.cluster.writes == []
+
+
+async def test_what_fits_may_grow_and_what_shrinks_is_not_asked_also_over_a_lowered_limit(make: Make) -> None:
+    gw = await make(limits=parse_limits('{"user": {"engines": 1, "cpu": "800m", "memory": "3Gi"}}'))
+    for name in ("a", "b"):
+        running(gw, name, sized_pod("2Gi"))
+    assert (await update(gw, "a", memory="2Gi")).http == 200
+    gw.cluster.other_pods["pods", "a-0"] = sized_pod("1Gi")
+    assert (await update(gw, "a", memory="1Gi")).http == 200
+
+
+async def test_of_two_engines_that_grow_at_a_time_the_second_counts_the_first(make: Make) -> None:
+    gw = await make(limits=parse_limits('{"user": {"memory": "3Gi"}}'))
+    for name in ("a", "b"):
+        running(gw, name, sized_pod("2Gi"))
+    answers = await asyncio.gather(update(gw, "a", memory="2Gi"), update(gw, "b", memory="2Gi"))
+    assert sorted(answer.http for answer in answers) == [200, 400]
+    assert [verb for verb, _, _ in gw.cluster.writes] == ["patch pods/resize", "patch"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 
 from linkis_ecm.engine.admission.limits import parse_limits
+from linkis_ecm.engine.view import pod_view
 from linkis_ecm.kube.resources import EVENTS
 from tools.testkit.world import NAMESPACE, Script, World
 
@@ -157,3 +159,21 @@ async def test_a_burst_and_operators_that_die_let_no_two_through(world: World, s
     world.edit(f"e{up}", desiredState="Stopped")
     await world.until(lambda: sum(world.state(f"e{n}") == "Idle" for n in waiting) == 1, 60)
     assert live_pods(world) == 3
+
+
+async def test_a_pod_that_was_resized_in_place_counts_as_it_is_now(world: World) -> None:
+    """As updateResource does; also where the pod's event comes last, and where the spec says less."""
+    for name in ("a", "b"):
+        world.create(name, user="alice" if name == "a" else "bob", resources={"cpu": "1"})
+        await world.until_state(name, "Idle")
+    world.create("c", user="carol", resources={"cpu": "2"})
+    await world.until(lambda: world.status("c").get("reason") == "LimitReached", 5)
+    # The fake API server does not resize: the event as the API server sends it.
+    pod = copy.deepcopy(world.pods("a")[0])
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
+    pod["metadata"]["resourceVersion"] = str(int(pod["metadata"]["resourceVersion"]) + 1)
+    assert world.operators[0].parts.cache.apply_pod(pod_view(pod))
+    world.create("d", user="dave", resources={"cpu": "500m"})
+    await world.until(lambda: world.status("d").get("reason") == "LimitReached", 5)
+    assert "Namespace engines has 3 of 3 cpu, and this engine asks for 0.5" in world.status("d")["message"]
+    assert world.pods("d") == []

@@ -133,7 +133,7 @@ class Cache:
             self._remove_from_owner(key, known)
         self._pods[key] = view
         self._owned.setdefault(view.owner_uid, set()).add(key)
-        if known is None or known.uid != view.uid:
+        if known is None or _pod_size(known) != _pod_size(view):
             self.place_changes += 1
         return True
 
@@ -200,6 +200,11 @@ def _precedence(engine: EngineView) -> tuple[int, datetime, str]:
     refused = engine.state is EngineState.FAILED and engine.text("reason") == reasons.INVALID_SPEC.name
     rank = 2 if refused else 1 if engine.state is None else 0
     return rank, engine.created, engine.uid
+
+
+def _pod_size(pod: PodView) -> tuple[str, str, str]:
+    """What a pod counts as: it can be resized in place."""
+    return pod.uid, pod.cpu_request, pod.memory_limit
 
 
 def _place(view: EngineView | None) -> tuple[object, ...]:

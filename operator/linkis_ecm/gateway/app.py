@@ -36,6 +36,7 @@ from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import Find, History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup
+from linkis_ecm.gateway.inventory.places import Growing
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.journal import ExecutionJournal, Settler, Store, Writer
 from linkis_ecm.gateway.logs.archived import ArchiveLogSource
@@ -119,6 +120,7 @@ def build_app(
         archive=archive,
         em=EcmStateStore(cluster, settings.own_namespace, settings.state_configmap),
         claims=Claims(cluster, engines, plugins, new_id=new_id, clock=clock, has_key=link.has_key),
+        growing=Growing(),
         limits=Limits(per_second=settings.user_per_second, burst=settings.user_burst, at_once=settings.user_at_once),
         metrics=metrics,
         budget=budget,

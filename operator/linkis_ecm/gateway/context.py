@@ -20,6 +20,7 @@ from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import History, Records
 from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, require_use, unknown_engine
+from linkis_ecm.gateway.inventory.places import Growing
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import ExecutionJournal
@@ -51,6 +52,8 @@ class Gateway:
     archive: Archive | None
     em: EcmStateStore
     claims: Claims
+    # Engines that grow in place now.
+    growing: Growing
     limits: Limits
     metrics: Metrics
     budget: ByteBudget

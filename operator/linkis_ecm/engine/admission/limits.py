@@ -96,8 +96,8 @@ def refusal(
         )
         for what, attribute in _COUNTED:
             most, asks, has = (getattr(amount, attribute) for amount in (limit, asked.amount, total))
-            if not most or has + asks <= most:
-                continue
+            if not most or not asks or has + asks <= most:
+                continue  # what asks for none of it is not refused for it, also where a limit was lowered
             shown = {"most": _shown(what, most), "asks": _shown(what, asks), "has": _shown(what, has)}
             if asks > most:
                 return Refusal(f"{scope}_{what}", _alone(scope, name, what, shown), fatal=True)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.api.models import CreateEngineRequest
-from linkis_ecm.engine.admission.limits import Amount, Holder
+from linkis_ecm.engine.admission.limits import Amount, Holder, Refusal
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.engine.names import INSTANCE
 from linkis_ecm.gateway.answers import Answer
@@ -163,13 +163,23 @@ def _require_place(gateway: Gateway, request: CreateEngineRequest, *, user: str,
     if plugin is not None:
         cpu, memory = cpu or plugin.cpu_milli, memory or plugin.memory_bytes
     asked = Holder(namespace, request.name or "", user, Amount(1, cpu, memory))
-    refused = refused_place(asked, engines=gateway.engines, plugins=gateway.plugins, limits=gateway.settings.limits)
-    if refused is None:
-        return
+    refused = refused_place(
+        asked,
+        engines=gateway.engines,
+        plugins=gateway.plugins,
+        growing=gateway.growing,
+        limits=gateway.settings.limits,
+    )
+    if refused is not None:
+        raise limit_reached(gateway, refused, FAILED)
+
+
+def limit_reached(gateway: Gateway, refused: Refusal, form: str) -> Refused:
+    """The refusal of what gets no place; `form` is the sentence with a place for the reason. It is counted."""
     gateway.metrics.engine_refusals.labels(refused.limit).inc()
     reason = reasons.LIMIT_REACHED
-    raise bad_request(
-        FAILED.format(f"{reason.sentence} {refused.sentence} {reason.remedy}"),
+    return bad_request(
+        form.format(f"{reason.sentence} {refused.sentence} {reason.remedy}"),
         reason=reason.name,
         remedy=reason.remedy,
         canRetry=not refused.fatal,

@@ -27,6 +27,7 @@ from linkis_ecm.api.models import (
     Usage,
 )
 from linkis_ecm.engine import podspec
+from linkis_ecm.engine.admission.limits import Amount, Holder, amount
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
 from linkis_ecm.gateway.agents.link import can_ask_agent
@@ -35,7 +36,9 @@ from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call, Gateway
 from linkis_ecm.gateway.http.errors import Refused, bad_request, forbidden, no_login, unavailable
 from linkis_ecm.gateway.http.validate import sentence
-from linkis_ecm.gateway.inventory.view import KnownEngine, startup_millis
+from linkis_ecm.gateway.inventory.places import refused_growth
+from linkis_ecm.gateway.inventory.view import KnownEngine, startup_millis, view_of
+from linkis_ecm.gateway.methods.create import limit_reached
 from linkis_ecm.gateway.methods.explain import snapshot_of
 from linkis_ecm.kube.errors import ApiError, Forbidden, Invalid, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
@@ -168,20 +171,39 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
         after = _sizes(snapshot, EngineConnSpec.model_validate(body))
     except ValidationError as error:
         raise sentence(EngineConnSpec, error) from None
-    await _resize(gateway, engine, after)
-    try:
-        change = {"spec": {"resources": body["resources"]}}
-        await gateway.cluster.patch(ENGINECONNS, engine.name, change, namespace=engine.namespace)
-    except ApiError as error:
-        raise unavailable(
-            f"The pod of {engine.title} is resized and its resource is not ({error.reason}): repeat the call, or its"
-            " next pod has the old size"
-        ) from None
+    to = amount(after.cpu, after.memory)
+    # No await between question and hold: of two calls at a time the second counts the first.
+    _require_place(gateway, engine, before=amount(before.cpu, before.memory), to=to)
+    with gateway.growing.hold((engine.namespace, engine.name), to):
+        await _resize(gateway, engine, after)
+        try:
+            change = {"spec": {"resources": body["resources"]}}
+            written = await gateway.cluster.patch(ENGINECONNS, engine.name, change, namespace=engine.namespace)
+            gateway.engines.update_if_newer(view_of(written))
+        except ApiError as error:
+            raise unavailable(
+                f"The pod of {engine.title} is resized and its resource is not ({error.reason}): repeat the call, or"
+                " its next pod has the old size"
+            ) from None
     log.info("%s was resized by %s", engine.title, call.caller.user)
     return Answer(
         UpdateResourceAnswer(engine_id=engine.ticket_id, before=_resources(before), after=_resources(after)),
         message="the engine's resources are updated",
     )
+
+
+def _require_place(gateway: Gateway, engine: KnownEngine, *, before: Amount, to: Amount) -> None:
+    """Raises Refused, with figure and remedy, if the limits of people leave no place for what the engine grows by."""
+    refused = refused_growth(
+        before,
+        Holder(engine.namespace, engine.name, engine.user, to),
+        engines=gateway.engines,
+        plugins=gateway.plugins,
+        growing=gateway.growing,
+        limits=gateway.settings.limits,
+    )
+    if refused is not None:
+        raise limit_reached(gateway, refused, f"The resources of {engine.title} stay as they are. {{}}")
 
 
 async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
