@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import random
 from typing import Any
 
 import pytest
@@ -73,12 +75,85 @@ def test_engines_reach_what_the_platform_lists_but_never_metadata_and_the_api_se
     "cidr",
     [
         "169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.1.2.0/24", "10.1.2.3/32", "168.63.129.16/32",
-        "fd00:ec2::254/128",
+        "fd00:ec2::254/128", "fd00:0ec2::254/128", "FD00:EC2::254/128", "fd00:ec2:0:0:0:0:0:254/128", "FEBF::/16",
     ],
 )  # fmt: skip
 def test_an_entry_inside_of_what_engines_never_reach_is_refused(cidr: str) -> None:
     says = refusal(*with_policy(egress=[{"cidr": cidr}], apiServer=["10.1.0.0/16"]))
     assert f"networkPolicy.egress has {cidr}" in says
+
+
+@pytest.mark.parametrize(
+    ("cidr", "left_out"),
+    [
+        ("::0/0", ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "2001:db8:0:1::5/128", "64:FF9B::1/128"]),
+        (
+            "0:0:0:0:0:0:0:0/0",
+            ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "2001:db8:0:1::5/128", "64:FF9B::1/128"],
+        ),
+        ("2000::/3", ["2001:db8:0:1::5/128"]),
+        ("8000::/1", ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"]),
+        ("FE00::/7", ["fe80::/10"]),
+        ("2001:db8::/32", ["2001:db8:0:1::5/128"]),
+        ("2001:0DB8:0000:0001::/64", ["2001:db8:0:1::5/128"]),
+        ("2001:db8:0:2::/64", []),
+        ("fd00:ec2::/32", ["fd00:ec2::254/128"]),
+        ("fd00:ec2:0:0::/64", ["fd00:ec2::254/128"]),
+        ("fd20::/16", ["fd20:ce::254/128"]),
+        ("64:ff9b::/127", ["64:FF9B::1/128"]),
+        ("64:ff9b::2/127", []),
+        ("128.0.0.0/1", ["169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32"]),
+    ],
+)  # fmt: skip
+def test_every_way_to_write_a_network_leaves_out_what_lies_in_it(cidr: str, left_out: list[str]) -> None:
+    servers = ["2001:db8:0:1::5/128", "64:FF9B::1/128"]
+    policy = policies(*with_policy(egress=[{"cidr": cidr}], apiServer=servers))["x-engines", "linkis-engines"]
+    assert policy["egress"][2]["to"][0]["ipBlock"].get("except", []) == left_out
+
+
+def test_networks_are_compared_as_pythons_ipaddress_does() -> None:
+    """200 pairs near the servers and the metadata services, in four ways to write an address."""
+    rng = random.Random(12)
+    near = [ipaddress.IPv6Address(text) for text in ("fd00:ec2::254", "fe80::1", "2001:db8:0:1::5", "fd20:ce::254")]
+    never = [
+        ipaddress.ip_network(text)
+        for text in ("fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "2001:db8:0:1::5/128")
+    ]
+    listed: dict[str, ipaddress.IPv6Network] = {}
+    while len(listed) < 50:
+        address = ipaddress.IPv6Address(int(rng.choice(near)) ^ (rng.getrandbits(1) << rng.randrange(128)))
+        network = ipaddress.IPv6Network((address, rng.randrange(129)), strict=False)
+        if any(network.subnet_of(one) for one in never):
+            continue
+        text = rng.choice([str, lambda a: a.exploded, lambda a: str(a).upper(), lambda a: a.exploded.upper()])(
+            network.network_address
+        )
+        listed[f"{text}/{network.prefixlen}"] = network
+    policy = policies(*with_policy(egress=[{"cidr": cidr} for cidr in listed], apiServer=["2001:db8:0:1::5/128"]))
+    blocks = [rule["to"][0]["ipBlock"] for rule in policy["x-engines", "linkis-engines"]["egress"][2:]]
+    for block, network in zip(blocks, listed.values(), strict=True):
+        assert block.get("except", []) == [str(one) for one in never if one.subnet_of(network)], block
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"egress": [{"cidr": "999.1.1.1/8"}]}, {"egress": [{"cidr": "10.1.1/8"}]}, {"egress": [{"cidr": "1.2.3.4"}]},
+        {"egress": [{"cidr": "010.1.2.3/8"}]}, {"egress": [{"cidr": "::/129"}]}, {"egress": [{"cidr": "1::2::3/64"}]},
+        {"egress": [{"cidr": ":::/0"}]}, {"egress": [{"cidr": "1:2:3/48"}]}, {"egress": [{"cidr": "12345::/16"}]},
+        {"egress": [{"cidr": "1:2:3:4:5:6:7:8:9/64"}]}, {"egress": [{"cidr": "::ffff:169.254.169.254/128"}]},
+        {"egress": [{"cidr": "1:2:3:4:5:6:7::8/64"}]}, {"egress": [{"cidr": "fe80::1%eth0/128"}]},
+        {"egress": [{"cidr": "::/0", "except": ["300.0.0.0/8"]}]}, {"apiServer": ["10.0.0.256/32"]},
+        {"egress": [{"cidr": "10.0.0.0/8", "ports": [{"proto": "TCP", "port": 443}]}]},
+        {"egress": [{"cidr": "10.0.0.0/8", "ports": [{"protocol": "tcp", "port": 443}]}]},
+        {"egress": [{"cidr": "10.0.0.0/8", "ports": [{"port": 70000}]}]},
+        {"operatorEgress": [{"port": [{"port": 443}]}]}, {"gatewayEgress": [{"ports": [{"proto": "TCP"}]}]},
+        {"gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}, {"metricsFrom": [{"ipBlock": {"cidrs": "::/0"}}]},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_what_is_no_network_or_no_port_is_refused(values: dict[str, Any]) -> None:
+    assert "networkPolicy" in refusal(*with_policy(**values))
 
 
 def test_operator_and_gateway_take_from_and_reach_what_they_need() -> None:

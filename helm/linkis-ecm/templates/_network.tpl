@@ -75,26 +75,40 @@
 {{- toJson $block }}
 {{- end }}
 
-{{- /* "true" where all of the CIDR `inner` is in `outer`. Of IPv6 it knows ::/0, equal texts, link-local addresses, and the
-       private addresses fc00::/7 and fd00::/8. */}}
+{{- /* "true" where all of the CIDR `inner` is in `outer`. Both are compared as text, one character a bit. */}}
 {{- define "ecm.within" -}}
 {{- $inner := splitList "/" .inner }}
 {{- $outer := splitList "/" .outer }}
-{{- if eq .inner .outer }}true
-{{- else if and (contains ":" .inner) (contains ":" .outer) }}
-  {{- $private := and (has .outer (list "fc00::/7" "fd00::/8")) (regexMatch "^[fF][dD]" .inner) }}
-  {{- if or (eq .outer "::/0") $private (and (eq .outer "fe80::/10") (regexMatch "^[fF][eE][89abAB]" .inner)) }}true{{ end }}
-{{- else if and (not (contains ":" .inner)) (not (contains ":" .outer)) }}
+{{- if eq (contains ":" .inner) (contains ":" .outer) }}
   {{- $bits := int (index $outer 1) }}
   {{- if le $bits (int (index $inner 1)) }}
-    {{- $size := 1 }}
-    {{- range untilStep $bits 32 1 }}{{ $size = mul $size 2 }}{{ end }}
-    {{- if eq (div (include "ecm.ipv4" (index $inner 0) | int64) $size) (div (include "ecm.ipv4" (index $outer 0) | int64) $size) }}true{{ end }}
+    {{- if hasPrefix (include "ecm.bits" (index $outer 0) | trunc $bits) (include "ecm.bits" (index $inner 0)) }}true{{ end }}
   {{- end }}
 {{- end }}
 {{- end }}
-{{- define "ecm.ipv4" -}}
-{{- $number := 0 }}
-{{- range splitList "." . }}{{ $number = add (mul $number 256) (atoi .) }}{{ end }}
-{{- $number }}
+
+{{- /* An address as text of 32 or 128 characters 0 and 1. It may be written in every form of RFC 4291, but for the one with
+       an IPv4 address at its end, which values.schema.json refuses. Fails for what is no address. */}}
+{{- define "ecm.bits" -}}
+{{- if contains ":" . }}
+  {{- $halves := splitList "::" (lower .) }}
+  {{- $left := compact (splitList ":" (first $halves)) }}
+  {{- $right := list }}
+  {{- if eq (len $halves) 2 }}{{ $right = compact (splitList ":" (last $halves)) }}{{ end }}
+  {{- $missing := int (sub 8 (add (len $left) (len $right))) }}
+  {{- if or (gt (len $halves) 2) (lt $missing (sub (len $halves) 1 | int)) (and (eq (len $halves) 1) (ne $missing 0)) (contains ":::" .) }}
+    {{- fail (printf "networkPolicy has %s, which is no IPv6 address: write eight groups of hexadecimal digits, or :: once for the groups of zeros" .) }}
+  {{- end }}
+  {{- $bits := dict "0" "0000" "1" "0001" "2" "0010" "3" "0011" "4" "0100" "5" "0101" "6" "0110" "7" "0111" "8" "1000" "9" "1001" "a" "1010" "b" "1011" "c" "1100" "d" "1101" "e" "1110" "f" "1111" }}
+  {{- $groups := $left }}
+  {{- range until $missing }}{{ $groups = append $groups "0" }}{{ end }}
+  {{- range concat $groups $right }}
+    {{- range $digit := splitList "" (printf "%04s" . | replace " " "0") }}{{ get $bits $digit }}{{ end }}
+  {{- end }}
+{{- else }}
+  {{- range splitList "." . }}
+    {{- $byte := atoi . }}
+    {{- range list 128 64 32 16 8 4 2 1 }}{{ mod (div $byte .) 2 }}{{ end }}
+  {{- end }}
+{{- end }}
 {{- end }}
