@@ -134,3 +134,54 @@ async def test_without_a_tokens_file_the_gateway_answers_401_and_says_why(make: 
 async def test_a_token_with_bytes_that_are_no_text_is_refused_not_a_crash(gw: Harness) -> None:
     answer = await gw.get("listEngines", token="\udcff\udcfe-not-text")
     assert answer.http == 401
+
+
+COOKIES = {"Token-Code": TOKEN, "Token-User": "alice"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "what"},
+        {"Origin": "https://evil.example", "Host": "ecm.example"}, {"Origin": "null", "Host": "ecm.example"},
+        {"Origin": "https://ecm.example:444", "Host": "ecm.example"}, {"Origin": "https://ecm.example", "Host": ""},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://ecm.example", "Host": "ecm.example"},
+        # One of the two by a cookie is a login by cookies.
+        {"Sec-Fetch-Site": "cross-site", "Token-User": "alice"}, {"Sec-Fetch-Site": "cross-site", "Token-Code": TOKEN},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_page_of_another_site_cannot_use_cookies(tmp_path: Path, headers: dict[str, str]) -> None:
+    authenticator = TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}}))
+    with pytest.raises(Refused, match="A page of another site makes this call") as refused:
+        await authenticator.authenticate(Sent(headers, COOKIES))
+    assert refused.value.status == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://ecm.example", "Host": "behind:9102"},
+        {"Sec-Fetch-Site": "none"}, {"Origin": "https://ecm.example:8443", "Host": "ECM.example:8443"},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_the_own_origin_and_no_browser_may_use_cookies(tmp_path: Path, headers: dict[str, str]) -> None:
+    assert await TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}})).authenticate(
+        Sent(headers, COOKIES)
+    ) == Caller("alice")
+
+
+async def test_headers_log_in_from_every_site(tmp_path: Path) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://console.example"} | COOKIES
+    assert await TokenFile(write(tmp_path / "t", {TOKEN: {"users": ["*"]}})).authenticate(Sent(headers, {})) == Caller(
+        "alice"
+    )
+
+
+@pytest.mark.parametrize("method", ["listEngines", "createEngineConnection"])
+async def test_the_gateway_refuses_another_sites_call_before_anything_else(gw: Harness, method: str) -> None:
+    headers = {"Cookie": f"Token-Code={TOKEN}; Token-User=alice", "Origin": "https://evil.example"}
+    send = gw.get if method == "listEngines" else gw.post
+    answer = await send(method, {"engineType": "python"}, token=None, user=None, headers=headers)
+    assert (answer.http, gw.cluster.writes) == (403, [])

@@ -1,5 +1,8 @@
 """Authenticates callers by Linkis's tokens: `Token-Code` and `Token-User` in headers or cookies.
 
+As Linkis's gateway does. A browser sends cookies also with calls that another site makes, so a login by a cookie is
+refused to those.
+
 The tokens are in a JSON file, {"<token>": {"users": ["*"] or names}}, mounted from a Secret and read again when it
 changes. Closed by default: without a readable file every call is refused. Must not log a token.
 """
@@ -16,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, single_header
-from linkis_ecm.gateway.http.errors import Refused, no_login
+from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login
 from linkis_ecm.model.users import LOGIN_MAX, is_login, linkis_user
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class TokenFile:
                 f"{missing} is missing: send the headers or cookies {TOKEN_HEADER} (a token of this gateway) and"
                 f" {USER_HEADER} (your user name)"
             )
+        if not (request.headers.get(TOKEN_HEADER) and request.headers.get(USER_HEADER)):
+            _require_same_origin(request)
         return self._admit(code, user)
 
     def _admit(self, code: str, user: str) -> Caller:
@@ -107,6 +112,20 @@ class TokenFile:
             if closed != self._closed:
                 log.error("%s: %s", self._path, closed)
             self._users, self._mark, self._closed = {}, None, closed
+
+
+def _require_same_origin(request: Credentials) -> None:
+    """Raises Refused where a browser says that another origin makes the call. No page of another origin can change
+    these headers. What sends neither is no browser of today, and sends its cookies for nobody else."""
+    site, origin = single_header(request, "Sec-Fetch-Site"), single_header(request, "Origin")
+    host = single_header(request, "Host")
+    # "none": the person has typed the address. "same-site" is another host of the same domain.
+    own = site in ("same-origin", "none") if site else not origin or origin.partition("://")[2] == host.lower()
+    if not own:
+        raise forbidden(
+            f"A page of another site makes this call, and cookies do not log in for it: send the headers {TOKEN_HEADER}"
+            f" and {USER_HEADER}, or call from the gateway's own origin"
+        )
 
 
 def _not_accepted() -> Refused:
