@@ -25,6 +25,8 @@ Right = tuple[str, str, str, str]
 ELSEWHERE = "kube-system"
 HERE = "In the engines' namespace"
 PEOPLE = ("view", "edit", "admin")
+# What a tenant gets who may be hostile.
+TENANT = "linkis-ecm-edit"
 HEAD = """\
 # What each account may do
 
@@ -61,7 +63,7 @@ def service_account(name: str, namespace: str) -> str:
 
 @contextmanager
 def person(role: str) -> Iterator[str]:
-    """Somebody who has one of Kubernetes's own roles in the engines' namespace."""
+    """Somebody who has that ClusterRole in the engines' namespace, and nothing else."""
     name = f"{role}-{uuid.uuid4().hex[:6]}"
     who = f"person-{name}"
     kubectl.must("create", "rolebinding", name, "-n", NAMESPACE, f"--clusterrole={role}", f"--user={who}")
@@ -86,6 +88,8 @@ def seen() -> dict[tuple[str, str], set[Right]]:
         with person(role) as who:
             ours = {right for right in may(who, NAMESPACE) if right[0] == GROUP or right[3] == "use"}
             found[f"a holder of Kubernetes's {role}: what the chart adds", HERE] = ours
+    with person(TENANT) as who:
+        found[f"a holder of {TENANT} alone: all there is", HERE] = may(who, NAMESPACE) - may("nobody", NAMESPACE)
     return found
 
 

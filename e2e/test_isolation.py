@@ -119,6 +119,7 @@ def test_what_the_author_may_not_use_is_refused_by_field_and_remedy(
     assert answer.code != 0
     assert f"{field}: you may not {verb} {resource}" in answer.err
     assert f"ask for a role with {verb} on {resource}" in answer.err
+    assert ("a ClusterRole and a ClusterRoleBinding" in answer.err) == (resource == "priorityclasses")
 
 
 def test_what_the_author_may_use_is_taken(author: str, grant: Grant) -> None:

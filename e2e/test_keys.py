@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import secrets
-import shlex
 import subprocess
 import time
 import uuid
@@ -110,13 +109,11 @@ def documented() -> tuple[str, str]:
     """The commands of the rotation before and after the wait for old engines, for this release."""
     section = HARDENING.read_text().partition("### Rotate the token key")[2].partition("\n## ")[0]
     block = section.split("```")[1]
-    upgrade = shlex.join(
-        [str(helm()), "upgrade", RELEASE, str(HARDENING.parents[2] / "helm/linkis-ecm"), "-n", RELEASE_NAMESPACE,
-         "--reuse-values", "--wait", "--timeout=120s"]
-    )  # fmt: skip
+    # Names alone: of the Secret, the release, its namespace.
     for written, meant in (
-        ("ecm-auth", f"{RELEASE}-auth"), ("RELEASE", RELEASE_NAMESPACE), ("helm upgrade …", upgrade),
-        ("kubectl ", f"{kubectl_binary()} "),
+        ("ecm-auth", f"{RELEASE}-auth"), ("upgrade linkis-ecm ", f"upgrade {RELEASE} "),
+        ("linkis-ecm-operator", f"{RELEASE}-operator"), ("linkis-ecm-gateway", f"{RELEASE}-gateway"),
+        ("RELEASE", RELEASE_NAMESPACE),
     ):  # fmt: skip
         assert written in block
         block = block.replace(written, meant)
@@ -126,8 +123,10 @@ def documented() -> tuple[str, str]:
 
 
 def shell(commands: str) -> str:
+    path = f"{helm().parent}:{kubectl_binary().parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], env=os.environ | {"KUBECONFIG": str(kubeconfig())},
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=HARDENING.parents[2],
+        env=os.environ | {"KUBECONFIG": str(kubeconfig()), "PATH": path},
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -140,6 +139,7 @@ def test_the_documented_rotation_cuts_no_engine_off(installation: Installation, 
     try:
         listed = shell(rotate)
         assert f"{enrolled['keyId']} Idle" in listed
+        assert f", the one before {enrolled['keyId']}" in listed
         assert secret_data()["previous-token-key"] == before["token-key"] != secret_data()["token-key"]
         assert secret_data()["tokens.json"] == before["tokens.json"]
         always("it lives on", lambda: status(engine).get("reason") == "KernelReady", LONG)

@@ -74,12 +74,17 @@ async def test_an_engine_is_idle_again_when_its_key_is_back(world: World) -> Non
     await world.until_state("e", "Busy")
 
 
-async def test_with_the_key_of_before_as_the_previous_one_nothing_happens_to_an_engine(world: World) -> None:
+async def test_with_the_key_of_before_as_the_previous_one_nothing_happens_to_an_engine(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "linkis_ecm")
     running = await world.start()
     world.create("old")
     await world.until_state("old", "Idle")
     await world.crash(running)
     await world.start("two", token_key=OTHER, previous_token_key=KEY)
+    of_before = world.status("old")["agentKey"]["keyId"]
+    assert f"the token key has the id {key_id(OTHER)}, the one before {of_before}" in caplog.messages
     world.create("new")
     await world.until_state("new", "Idle")
     await asyncio.sleep(300)

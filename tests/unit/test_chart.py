@@ -264,10 +264,35 @@ def test_the_roles_for_people_are_aggregated_and_view_lets_nobody_act() -> None:
     assert set(view["resources"]) == {"engineconns", "engineconnplugins"}
     (edit,) = roles["linkis-ecm-edit"]["rules"]
     assert edit["resources"] == ["engineconns"], "the status is the operator's"
+    # It may be bound alone: to apply, to wait, to see and to end.
+    assert {"get", "list", "watch", "create", "patch", "delete"} <= set(edit["verbs"])
+    apart = [d["metadata"]["labels"] for d in template("--set", "userRoles.aggregate=false")
+             if d["kind"] == "ClusterRole" and d["metadata"]["name"].startswith("linkis-ecm-")]  # fmt: skip
+    assert len(apart) == 4
+    assert not [label for labels in apart for label in labels if label.startswith(prefix)]
     (claims,) = roles["linkis-ecm-claims"]["rules"]
     assert (claims["resources"], claims["verbs"]) == (["persistentvolumeclaims"], ["use"])
     assert not [d for d in template("--set", "userRoles.create=false")
                 if d["kind"] == "ClusterRole" and d["metadata"]["name"].startswith("linkis-ecm-")]  # fmt: skip
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_the_notes_offer_an_engine_that_there_is(offered: bool) -> None:
+    python = f"engines.python.enabled={offered}".lower()
+    done = subprocess.run(
+        [str(helm()), "install", "x", CHART, "--dry-run=client", *SECRET, "--set", python],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert ("engineType: python" in done.stdout.partition("\nNOTES:")[2]) == offered
+    assert ("examples/03-plugin.yaml" in done.stdout) != offered
+
+
+@pytest.mark.parametrize("amount", ["lots", "64 Gi", "-1", -1, True])
+def test_a_wrong_amount_of_a_limit_is_refused_with_its_form(amount: Any) -> None:
+    says = refusal("--set-json", f"limits={json.dumps({'user': {'memory': amount}})}")
+    assert "/limits/user/memory" in says
+    assert "anyOf" not in says
+    assert any(words in says for words in ("does not match pattern", "minimum", "want number or string"))
 
 
 def test_the_admission_policy_is_there_for_the_engines_namespaces_unless_it_is_switched_off() -> None:

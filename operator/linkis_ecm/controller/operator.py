@@ -100,6 +100,8 @@ class Operator:
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
         master_keys = settings.master_keys
+        # In a rotation one looks for engines whose status.agentKey.keyId is the one before.
+        log.info("the token key has the id %s", ", the one before ".join(map(key_id, master_keys)))
         self.metrics = metrics
         self.settings = settings
         self.client = client

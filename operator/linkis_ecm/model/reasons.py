@@ -48,7 +48,8 @@ PROCESS_NOT_READY = _reason(
 KEY_MISMATCH = _reason(
     "KeyMismatch",
     "This operator does not have the key that the engine's agent was given.",
-    "Give the operator the key of before as its previous one (ECM_PREVIOUS_TOKEN_KEY_FILE), or delete the engine.",
+    "Give the operator the key of before as its previous one (ECM_PREVIOUS_TOKEN_KEY_FILE, auth.previousTokenKey of the"
+    " chart), or delete the engine.",
 )
 EXECUTING = _reason("Executing", "The engine runs a task.")
 RESTARTING = _reason("Restarting", "The engine's last pod ended and another one is made.")
