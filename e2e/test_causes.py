@@ -52,7 +52,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
         spec = {
             "matchConstraints": {"resourceRules": [rule], "objectSelector": selector},
             "failurePolicy": "Fail", "reinvocationPolicy": "Never",
-            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
         }  # fmt: skip
         group = "admissionregistration.k8s.io/v1"
         policy = {"apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name}, "spec": spec}
@@ -61,12 +61,12 @@ def mutate() -> Iterator[Callable[[str], None]]:
         for body in (policy, binding):
             kubectl.must("create", "-f", "-", stdin=json.dumps(body))
         # As restricted as an engine's pod: the namespace takes no other.
-        restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True,
-                      "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
+        of_pod = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+        of_container = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        container = {"name": "engine", "image": "none", "securityContext": of_container}
         probe = {"apiVersion": "v1", "kind": "Pod",
                  "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
-                 "spec": {"containers": [{"name": "engine", "image": "none",
-                                          "securityContext": restricted}]}}  # fmt: skip
+                 "spec": {"securityContext": of_pod, "containers": [container]}}  # fmt: skip
 
         def changed() -> bool:
             made = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(probe))
@@ -88,13 +88,16 @@ def image() -> str:
 
 
 def added(where: str, name: str, command: str) -> str:
-    """The CEL expression that adds a container."""
+    """The CEL expression that adds a container: a patch, as an apply configuration may hold no atomic list."""
     one = f"Object.spec.{where}"
-    return (
-        f"Object{{spec: Object.spec{{{where}: [{one}{{name: '{name}', image: '{image()}',"
-        f" command: ['sh', '-c', '{command}'], securityContext: {one}.securityContext{{allowPrivilegeEscalation: false,"
-        f" capabilities: {one}.securityContext.capabilities{{drop: ['ALL']}}}}}}]}}}}"
+    container = (
+        f"{one}{{name: '{name}', image: '{image()}', command: ['sh', '-c', '{command}'],"
+        f" securityContext: {one}.securityContext{{allowPrivilegeEscalation: false,"
+        f" capabilities: {one}.securityContext.capabilities{{drop: ['ALL']}}}}}}"
     )
+    if where == "containers":
+        return f"[JSONPatch{{op: 'add', path: '/spec/containers/-', value: {container}}}]"
+    return f"[JSONPatch{{op: 'add', path: '/spec/{where}', value: [{container}]}}]"
 
 
 def test_an_init_container_that_fails_is_named_with_its_code_and_its_log(
@@ -116,7 +119,7 @@ def test_a_pod_goes_with_its_engine_though_a_sidecar_runs_on(make: Make, mutate:
 
 def test_a_gated_engine_waits_as_long_as_its_gate(make: Make, mutate: Callable[[str], None]) -> None:
     gate = "Object.spec.schedulingGates{name: 'example.org/queue'}"
-    mutate(f"Object{{spec: Object.spec{{schedulingGates: [{gate}]}}}}")
+    mutate(f"[JSONPatch{{op: 'add', path: '/spec/schedulingGates', value: [{gate}]}}]")
     began = time.monotonic()
     name = make(startTimeout="20s")
     until_holds("it to wait", lambda: status(name), lambda s: s.get("reason") == "SchedulingGated")
