@@ -36,7 +36,7 @@ from tools.testkit.serving import serving
 PATIENCE = 60.0
 AGENT_PORT = 9105
 # The audience of tokens of the OpenID Connect issuer, whom an attacker may play.
-AUDIENCE = "linkis-ecm"
+AUDIENCE = "linkis-ecm-gateway"
 # More engines of one user are refused: what a fuzzer makes stays in bounds.
 LIMITS = {"user": {"engines": 20}}
 API = "/apis/linkis.apache.org/v1alpha1"

@@ -268,7 +268,7 @@ class World:
         """Starts an operator as `run` does, but for kopf: reflectors feed it the same events. `changes`: settings."""
         asyncio.get_running_loop().set_default_executor(InlineExecutor(1))
         values: dict[str, Any] = {
-            "database_url": "", "ecm_instance": "ecm:9102", "report_url": "http://op:9103", "token_key": KEY,
+            "database_url": "", "ecm_instance": "ecm:9102", "report_url": "http://10.0.0.9:9103", "token_key": KEY,
             "namespace": "default", "identity": identity, "archive_url": "memory://", "limits": self.limits,
         }  # fmt: skip
         settings = OperatorSettings(**values | changes)
