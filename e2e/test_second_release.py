@@ -14,7 +14,7 @@ import pytest
 from tools.cluster.tools import helm, images, kubeconfig
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import ROOT, Installation, PortForward, engines_of
+from tools.testkit.installation import ROOT, Installation, PortForward, dns, engines_of
 from tools.testkit.waiting import NAMESPACE, status, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
@@ -36,7 +36,7 @@ def install(*values: str) -> subprocess.CompletedProcess[str]:
     values = (
         f"image.repository={repository}", f"image.tag={tag}", f"engineNamespaces[0].name={ENGINES}",
         # The node has few volumes.
-        "persistence.enabled=false", "archive.persistence.enabled=false", *values,
+        "persistence.enabled=false", "archive.persistence.enabled=false", *dns(), *values,
     )  # fmt: skip
     settings = [word for value in values for word in ("--set", value)]
     chart = str(ROOT / "helm/linkis-ecm")

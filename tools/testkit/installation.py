@@ -48,6 +48,12 @@ def engines_of(namespace: str) -> str:
     return f"{namespace}-engines"
 
 
+def dns() -> list[str]:
+    """The value that names the node's DNS where that is no pod; empty where it is one."""
+    block = dns_block()
+    return [f"networkPolicy.dns[0].ipBlock.cidr={block}"] if block else []
+
+
 def install(namespace: str, *settings: str, seconds: float = 180) -> Installation:
     """`helm upgrade --install` with this checkout's images; returns when the release is ready."""
     tags = images()
@@ -65,11 +71,9 @@ def install(namespace: str, *settings: str, seconds: float = 180) -> Installatio
         f"engineNamespaces[0].name={engines_of(namespace)}",
         # The node's volumes hold 5 Gi.
         "archive.persistence.size=2Gi",
+        *dns(),
         *settings,
     ]
-    block = dns_block()
-    if block:
-        values.insert(0, f"networkPolicy.dns[0].ipBlock.cidr={block}")
     command = [str(helm()), "upgrade", "--install", RELEASE, str(ROOT / "helm/linkis-ecm")]
     command += ["--namespace", namespace, "--create-namespace", "--kubeconfig", str(kubeconfig())]
     command += ["--wait", "--timeout", f"{seconds:.0f}s"]
