@@ -14,8 +14,8 @@ import pytest
 from tools.cluster.tools import helm, images, kubeconfig
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import ROOT, Installation, PortForward, dns, engines_of
-from tools.testkit.waiting import NAMESPACE, status, until_state
+from tools.testkit.installation import RELEASE, ROOT, Installation, PortForward, dns, engines_of
+from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 NAME = "second"
@@ -99,11 +99,14 @@ def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
 def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installation: Installation) -> None:
     before = uids("clusterrole", *ROLES), uids("ecp")
     try:
-        for values, object_of_the_first in ((LEFT_OUT[:1], "python-3.11"), (LEFT_OUT[1:], "linkis-ecm-view")):
+        for values, shared, remedy in (
+            (LEFT_OUT[:1], "EngineConnPlugin python-3.11", LEFT_OUT[1]),
+            (LEFT_OUT[1:], "ClusterRole linkis-ecm-view", LEFT_OUT[0]),
+        ):
             done = install(*values)
             assert done.returncode != 0
-            assert object_of_the_first in done.stderr or "linkis-ecm-" in done.stderr
-            assert "invalid ownership metadata" in done.stderr
+            assert f"{shared} belongs to the release {RELEASE} in the namespace {RELEASE_NAMESPACE}: " in done.stderr
+            assert remedy in done.stderr
     finally:
         run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
         kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
