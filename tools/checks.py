@@ -85,7 +85,7 @@ def _on_the_cluster(steps: Steps) -> None:
     shipped = "e2e/test_images.py"
     steps.beside("what the images hold and who signed them", *_pytest(shipped))
     others = ("--ignore=e2e/database", f"--ignore={shipped}")
-    steps.run("e2e on the cluster", *_pytest("e2e", *others), seconds=2400)
+    steps.run("e2e on the cluster", *_pytest("e2e", *others), seconds=3000)
     steps.run("e2e with MariaDB", *_pytest("e2e/database"), seconds=1200)
 
 
