@@ -1,11 +1,13 @@
 """`python -m bench`: starts, calls, writes and downloads on the real cluster, against floors of the same run.
 
 Runs itself inside the node's network namespace, where Services and pods are reached by their addresses. Every loop is
-bounded. Prints numbers and ratios; judges by exit code only whether a goal was missed.
+bounded. It removes the release that the cluster has. Prints numbers and ratios; judges by exit code only whether a goal
+was missed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
@@ -252,7 +254,9 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["floods"]:
         sys.exit(floods.main(sys.argv[2:]))
-    if "--inside" in sys.argv:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--inside", action="store_true", help="it runs in the node's network namespace already")
+    if parser.parse_args().inside:
         sys.exit(main())
     tools.up()
     inside = tools.in_cluster_network([sys.executable, "-m", "bench", "--inside"])
