@@ -59,6 +59,17 @@ async def refused(world: World, name: str) -> str:
     return str(world.status(name)["message"])
 
 
+async def test_the_operator_is_ready_when_the_policies_count(world: World) -> None:
+    """Else the first engine after `helm install --wait` would be refused."""
+    install(world)
+    running = await lead(world)
+    await running.parts.policies.read()
+    assert "the admission policies are there since" in running.parts.ready()
+    await world.until(lambda: running.parts.ready() == "", 10)
+    world.create("first", env=SECRET)
+    await world.until_state("first", "Idle")
+
+
 async def test_an_engine_of_before_the_policies_is_not_started_and_one_of_after_is(world: World) -> None:
     for name, spec in {"env": {"env": SECRET}, "volume": {"volumes": VOLUME}, "plain": {}}.items():
         world.create(name, **spec)

@@ -41,6 +41,7 @@ from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.engine.admission.in_force import too_young
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.launch import PodSettings
 from linkis_ecm.engine.names import POD_SELECTOR
@@ -102,6 +103,7 @@ class Operator:
         master_keys = settings.master_keys
         # In a rotation one looks for engines whose status.agentKey.keyId is the one before.
         log.info("the token key has the id %s", ", the one before ".join(map(key_id, master_keys)))
+        self._wall = wall
         self.metrics = metrics
         self.settings = settings
         self.client = client
@@ -251,6 +253,9 @@ class Operator:
         """Why the process is not ready, as a sentence; empty if it is."""
         if self.names.problem:
             return self.names.problem
+        # `helm install --wait` ends when this process is ready, and the next command makes an engine.
+        if young := too_young(self.policies.last, self._wall()):
+            return young
         return self.canary.problem if self.synced else f"the caches are not filled yet{self._list_problem}"
 
     async def _watch_stalled(self) -> None:

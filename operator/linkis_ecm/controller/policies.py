@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two readings that no engine asks for. It is how late a metric and the log may say that one is gone.
 PERIOD = 30.0
+# Seconds while one is not there: Helm makes the operator first, and its readiness waits for them to count.
+PERIOD_MISSING = 1.0
 
 
 class Policies:
@@ -71,7 +73,7 @@ class Policies:
                 await self.read()
             except ApiError as error:
                 log.warning("the admission policies cannot be read, tried again: %s", error)
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(PERIOD_MISSING if self.last is None or self.last.missing else PERIOD)
 
     def _take(self, found: InForce) -> None:
         before, self.last = self.last, found

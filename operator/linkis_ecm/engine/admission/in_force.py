@@ -23,6 +23,8 @@ from linkis_ecm.model.states import FINAL
 # (policyRefreshInterval of k8s.io/apiserver), creation times are whole seconds, and each of several API servers learns
 # of an object by a watch of its own: 1 + 1 s, and 3 s for the watch.
 MARGIN = timedelta(seconds=5)
+# How far this process's clock may be before that of the API server.
+SKEW = timedelta(seconds=1)
 # What the chart's policies ask about (helm/linkis-ecm/templates/admission.yaml), by the spec's names in the API.
 ASKED = ("user", "env", "volumes", "podTemplate")
 
@@ -37,6 +39,13 @@ class InForce:
     missing: str = ""
     since: datetime | None = None
     identity: str = ""
+
+
+def too_young(policies: InForce | None, now: datetime) -> str:
+    """Why an engine that is made `now` would be refused though the policies are there; "" if it would not be."""
+    if policies is None or policies.missing or policies.since is None or now >= policies.since + MARGIN + SKEW:
+        return ""
+    return f"the admission policies are there since {policies.since:%H:%M:%S} (UTC) and count after {MARGIN.seconds} s"
 
 
 def digest(engine: EngineView) -> str:
