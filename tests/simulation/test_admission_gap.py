@@ -63,6 +63,7 @@ async def test_the_operator_is_ready_when_the_policies_count(world: World) -> No
     """Else the first engine after `helm install --wait` would be refused."""
     install(world)
     running = await lead(world)
+    assert running.parts.ready() == "the admission policies were not read yet"
     await running.parts.policies.read()
     assert "the admission policies are there since" in running.parts.ready()
     await world.until(lambda: running.parts.ready() == "", 10)

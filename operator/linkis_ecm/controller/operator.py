@@ -41,7 +41,6 @@ from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.settings import OperatorSettings
-from linkis_ecm.engine.admission.in_force import too_young
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.launch import PodSettings
 from linkis_ecm.engine.names import POD_SELECTOR
@@ -254,8 +253,8 @@ class Operator:
         if self.names.problem:
             return self.names.problem
         # `helm install --wait` ends when this process is ready, and the next command makes an engine.
-        if young := too_young(self.policies.last, self._wall()):
-            return young
+        if problem := self.policies.problem(self._wall()):
+            return problem
         return self.canary.problem if self.synced else f"the caches are not filled yet{self._list_problem}"
 
     async def _watch_stalled(self) -> None:

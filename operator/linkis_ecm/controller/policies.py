@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.engine.admission.in_force import InForce, must_be_read
+from linkis_ecm.engine.admission.in_force import InForce, must_be_read, too_young
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
@@ -40,6 +40,12 @@ class Policies:
         self._begun = 0
         self.last: InForce | None = None
         metrics.policies_missing.set_function(lambda: float(self.last is not None and bool(self.last.missing)))
+
+    def problem(self, now: datetime) -> str:
+        """Why an engine that is made `now` might be refused for them, as a sentence; empty if it would not be."""
+        if self._names and self.last is None:
+            return "the admission policies were not read yet"
+        return too_young(self.last, now)
 
     async def read(self) -> InForce | None:
         """The policies as they are now or later. Callers that wait share one reading that begins after they asked.
