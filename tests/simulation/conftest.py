@@ -16,10 +16,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    """A cluster with a plugin and an operator that runs."""
+async def bare_world() -> AsyncIterator[World]:
+    """A cluster with a plugin: the test starts its operators."""
     made = World()
     made.install_plugin()
-    await made.start()
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def world(bare_world: World) -> World:
+    """A cluster with a plugin and an operator that runs."""
+    await bare_world.start()
+    return bare_world

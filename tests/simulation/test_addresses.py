@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from linkis_ecm.agent_client.address import agent_host
@@ -15,11 +13,8 @@ pytestmark = pytest.mark.looptime
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    yield made
-    await made.close()
+def world(bare_world: World) -> World:
+    return bare_world
 
 
 @pytest.mark.parametrize("ip", ["10.0.0.7", "fd00:10:244::5", "2001:db8::1"])

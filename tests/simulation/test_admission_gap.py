@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,11 +18,8 @@ VOLUME = [{"name": "v", "secret": {"secretName": "theirs"}, "mountPath": "/their
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    yield made
-    await made.close()
+def world(bare_world: World) -> World:
+    return bare_world
 
 
 def objects() -> list[tuple[Resource, str]]:

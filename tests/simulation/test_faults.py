@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,11 +17,8 @@ pytestmark = pytest.mark.looptime
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    yield made
-    await made.close()
+def world(bare_world: World) -> World:
+    return bare_world
 
 
 FAULTS = {

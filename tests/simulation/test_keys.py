@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,11 +16,8 @@ OTHER = b"another key of thirty-two bytes!"
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    yield made
-    await made.close()
+def world(bare_world: World) -> World:
+    return bare_world
 
 
 def value(registry: Registry, name: str) -> float | None:

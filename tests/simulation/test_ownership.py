@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,11 +25,8 @@ NAMES = {"ecm:9102": A, "b:9102": B}
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin()
-    yield made
-    await made.close()
+def world(bare_world: World) -> World:
+    return bare_world
 
 
 def owner(world: World, name: str) -> str:
