@@ -12,7 +12,7 @@ import json
 import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,9 +119,7 @@ async def hold(context: Context, target: Target, count: int, data: bytes, *, at_
             context.count("cut")
             await asyncio.sleep(0.2)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(count):
-            group.create_task(one())
+    await together(count, one)
 
 
 async def deaf(context: Context, target: Target, data: bytes, count: int) -> None:
@@ -139,9 +137,14 @@ async def deaf(context: Context, target: Target, data: bytes, count: int) -> Non
                 context.count("no connection")
                 await asyncio.sleep(0.2)
 
+    await together(count, one)
+
+
+async def together(count: int, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """`count` of one task at a time, until they end or are cancelled."""
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
-            group.create_task(one())
+            group.create_task(task())
 
 
 async def _open(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -165,9 +168,7 @@ async def repeat(
                 context.count("no connection")
                 await asyncio.sleep(0.05)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(worker())
+    await together(at_once, worker)
 
 
 async def pipeline(context: Context, target: Target, at_once: int, data: bytes) -> None:
@@ -190,9 +191,7 @@ async def pipeline(context: Context, target: Target, at_once: int, data: bytes) 
                 context.count("cut")
                 await asyncio.sleep(0.05)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(worker())
+    await together(at_once, worker)
 
 
 async def _drain(context: Context, reader: asyncio.StreamReader) -> None:

@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 
-from bench.floods.attack import SOURCES, Context, Flood, hold, repeat
+from bench.floods.attack import SOURCES, Context, Flood, hold, repeat, together
 from bench.floods.strangers import made_up_token
 from linkis_ecm.agent_client import paths
 from tools.loopback.installation import Engine
@@ -69,9 +69,7 @@ async def kept_reports(context: Context) -> None:
                 context.count("cut")
                 await asyncio.sleep(0.05)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(8):
-            group.create_task(worker())
+    await together(8, worker)
 
 
 async def huge_numbers(context: Context) -> None:

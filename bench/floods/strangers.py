@@ -12,7 +12,7 @@ from base64 import urlsafe_b64encode
 
 from aiohttp import web
 
-from bench.floods.attack import JSON, Context, Flood, call, hold, pipeline, repeat
+from bench.floods.attack import JSON, Context, Flood, call, hold, pipeline, repeat, together
 from linkis_ecm.api.paths import BASE
 from tools.loopback.sockets import connection, request
 
@@ -139,9 +139,7 @@ async def open_pages(context: Context) -> None:
                 context.count("cut")
                 await asyncio.sleep(0.1)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(200):
-            group.create_task(deaf())
+    await together(200, deaf)
 
 
 async def pipelined(context: Context) -> None:

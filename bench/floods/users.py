@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.floods.attack import JSON, LOGIN, Context, Flood, call, deaf, engine_id, hold, repeat
+from bench.floods.attack import JSON, LOGIN, Context, Flood, call, deaf, engine_id, hold, repeat, together
 from linkis_ecm.api.paths import BASE
 from tools.loopback.sockets import connection, request, send
 
@@ -96,9 +96,7 @@ async def ten_thousand(context: Context) -> None:
                 context.count("cut")
                 await asyncio.sleep(0.05)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(100):
-            group.create_task(worker())
+    await together(100, worker)
 
 
 async def run_code(context: Context, code: str) -> str:
