@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.faulttable import TABLE
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import Installation, install, uninstall
+from tools.testkit.installation import Installation, install, installed, uninstall
 from tools.testkit.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
 
-SETTINGS = ("auth.admins={root}", "auth.kubernetes.enabled=true")
+SETTINGS = (
+    "auth.admins={root}",
+    "auth.kubernetes.enabled=true",
+    # Who reaches engines that are plain processes.
+    rf"engines.processClients[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name={RELEASE_NAMESPACE}",
+    "engines.processClients[0].podSelector.matchLabels.app=process-client",
+)
+
+
+@contextmanager
+def users(path: Path) -> Iterator[list[str]]:
+    """The processes of this run that use the release, one at a time; what is changed is kept."""
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        names = file.read().split()
+        yield names
+        file.truncate(0)
+        file.write(" ".join(names))
 
 
 @pytest.fixture(scope="session")
-def installation() -> Iterator[Installation]:
-    yield install(RELEASE_NAMESPACE, *SETTINGS)
-    uninstall(RELEASE_NAMESPACE)
+def installation(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Installation]:
+    """The first process that wants it installs it, and the last one removes it."""
+    folder = tmp_path_factory.getbasetemp()
+    path = (folder if worker_id == "master" else folder.parent) / "users-of-the-release"
+    with users(path) as names:
+        made = installed(RELEASE_NAMESPACE) if names else install(RELEASE_NAMESPACE, *SETTINGS)
+        names.append(worker_id)
+    yield made
+    with users(path) as names:
+        names.remove(worker_id)
+        if not names:
+            uninstall(RELEASE_NAMESPACE)
 
 
 # For each test its own: a forward leads to one pod, and tests kill pods; so one is waited for that stays.

@@ -17,7 +17,7 @@ from tools.testkit.installation import OURS, RELEASE
 OPERATOR = f"{RELEASE}-operator"
 
 # The first one's time has an operator's end and the CRDs' beginning in it.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300)]
 CRDS = Path(__file__).parents[1] / "crds"
 
 

@@ -16,7 +16,7 @@ from tools.testkit.behaviours import BEHAVIOURS, Row
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.waiting import NAMESPACE, Gate, pods, record
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(400)]
 ENGINE = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn"}
 NO_IMAGE = {
     "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin", "metadata": {"name": "e2e-no-image"},

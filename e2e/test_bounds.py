@@ -27,7 +27,7 @@ from tools.testkit.waiting import (
     until_state,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(500)]
 API = "linkis.apache.org/v1alpha1"
 # The kubelet looks at local disk every 10 s, and measures volumes once a minute.
 EVICTION_SECONDS = 180
@@ -118,7 +118,7 @@ def test_a_fork_bomb_ends_its_engine_with_the_reason_and_the_others_go_on(
     make: Make, plugin: Callable[..., str], gateway: Gateway
 ) -> None:
     _, other = ready(make, engineType="python", user="ana")
-    name, ticket = ready(make, plugin=plugin(maxProcesses=200), resources={"memory": "512Mi"})
+    name, ticket = ready(make, plugin=plugin(maxProcesses=200), resources={"memory": "1Gi"})
     before = parts()
     result = gateway.execute(ticket, FORK_BOMB).data
     ended = until_state(name, "Failed")

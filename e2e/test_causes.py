@@ -40,7 +40,7 @@ def make(installation: Any) -> Iterator[Make]:
 
 @pytest.fixture
 def mutate() -> Iterator[Callable[[str], None]]:
-    """Changes each new engine pod by a CEL expression, as a mesh's webhook does."""
+    """Changes each new pod of these tests by a CEL expression, as a mesh's webhook does."""
     found = kubectl.run("get", POLICIES)
     if found.code:
         pytest.skip("this API server has no MutatingAdmissionPolicy")
@@ -51,6 +51,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
         spec = {
             "matchConstraints": {"resourceRules": [rule], "objectSelector": selector},
+            "matchConditions": [{"name": "ours", "expression": "object.metadata.name.startsWith('cause-')"}],
             "failurePolicy": "Fail", "reinvocationPolicy": "Never",
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
         }  # fmt: skip
@@ -65,7 +66,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
         of_container = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         container = {"name": "engine", "image": "none", "securityContext": of_container}
         probe = {"apiVersion": "v1", "kind": "Pod",
-                 "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
+                 "metadata": {"name": "cause-probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
                  "spec": {"securityContext": of_pod, "containers": [container]}}  # fmt: skip
 
         def changed() -> bool:

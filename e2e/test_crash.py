@@ -15,7 +15,7 @@ from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway, texts
 from tools.testkit.waiting import NAMESPACE, Gate, pods, until_row, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)

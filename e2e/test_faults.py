@@ -40,6 +40,7 @@ from tools.testkit.waiting import (
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.alone,
     pytest.mark.timeout(600),
     pytest.mark.skipif(tools.backend() != "node", reason="processes of another's node are not ours to kill"),
 ]

@@ -180,6 +180,7 @@ def test_a_config_error_is_reported_before_the_start_timeout(engines: Engines) -
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
 
 
+@pytest.mark.alone
 def test_a_quota_is_told_and_waited_out(engines: Engines) -> None:
     quota = json.dumps({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
@@ -205,6 +206,7 @@ def every_namespace(installation: Installation) -> Iterator[None]:
     install(RELEASE_NAMESPACE, *SETTINGS)
 
 
+@pytest.mark.alone
 def test_a_deleted_namespace_leaves_final_rows(every_namespace: None) -> None:
     space = f"e2e-gone-{uuid.uuid4().hex[:6]}"
     kubectl.must("create", "namespace", space)

@@ -40,6 +40,7 @@ from tools.testkit.waiting import (
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.alone,
     pytest.mark.timeout(300),
     pytest.mark.skipif(tools.backend() != "node", reason="its targets are addresses of the node built from source"),
 ]

@@ -17,7 +17,7 @@ from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import RELEASE, ROOT, Installation, PortForward, dns, engines_of
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(500)]
 NAME = "second"
 SPACE = "ecm-e2e-second"
 ENGINES = engines_of(SPACE)

@@ -84,8 +84,11 @@ def _on_the_cluster(steps: Steps) -> None:
     # It reads files and asks no cluster; the tests on the cluster wait for most of their time.
     shipped = "e2e/test_images.py"
     steps.beside("what the images hold and who signed them", *_pytest(shipped))
-    others = ("--ignore=e2e/database", f"--ignore={shipped}")
-    steps.run("e2e on the cluster", *_pytest("e2e", *others), seconds=3000)
+    others = ("e2e", "--ignore=e2e/database", f"--ignore={shipped}")
+    # Most of their time is waiting: for kubelets, schedulers, grace. A file's tests stay together.
+    together = ("-n", "3", "--dist", "loadfile", "-m", "not alone")
+    steps.run("e2e on the cluster, side by side", *_pytest(*others, *together), seconds=1500)
+    steps.run("e2e on the cluster, each alone", *_pytest(*others, "-m", "alone"), seconds=2400)
     steps.run("e2e with MariaDB", *_pytest("e2e/database"), seconds=1200)
 
 
