@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from e2e.engines import Engines
 from e2e.faulttable import TABLE
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import Installation, install, installed, uninstall
@@ -68,6 +69,14 @@ def port(installation: Installation) -> Iterator[int]:
 def gateway(installation: Installation, port: int) -> Iterator[Gateway]:
     with Gateway("127.0.0.1", port, installation.token) as client:
         yield client
+
+
+@pytest.fixture
+def engines(installation: Installation, request: pytest.FixtureRequest) -> Iterator[Engines]:
+    """Engines by kubectl, named by the file of the test; not waited for when it takes them away."""
+    made = Engines(request.module.__name__.rpartition("test_")[2].replace("_", "-"))
+    yield made
+    made.delete()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import SETTINGS
+from e2e.engines import Engines
 from tools.cluster import tools
 from tools.cluster.layout import POD_PIDS
 from tools.testkit import kubectl
@@ -31,7 +32,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(500)]
 API = "linkis.apache.org/v1alpha1"
 # The kubelet looks at local disk every 10 s, and measures volumes once a minute.
 EVICTION_SECONDS = 180
-Make = Callable[..., str]
 
 # Each copy makes copies, as fast as it can and for ever.
 FORK_BOMB = """
@@ -79,29 +79,6 @@ def plugin(installation: Installation) -> Iterator[Callable[..., str]]:
     kubectl.run("delete", "ecp", *made, "--ignore-not-found", "--wait=false")
 
 
-@pytest.fixture
-def make(installation: Installation) -> Iterator[Make]:
-    """Makes EngineConns by kubectl and takes them away."""
-    names = []
-
-    def engine(**spec: Any) -> str:
-        name = f"bounds-{uuid.uuid4().hex[:6]}"
-        body = {"apiVersion": API, "kind": "EngineConn", "metadata": {"name": name}, "spec": {"user": "hadoop"} | spec}
-        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-        names.append(name)
-        return name
-
-    yield engine
-    if names:
-        kubectl.run("delete", "ec", *names, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")
-
-
-def ready(make: Make, **spec: Any) -> tuple[str, str]:
-    """An engine that is Idle: its name and ticket."""
-    name = make(**spec)
-    return name, until_state(name, "Idle")["ticketId"]
-
-
 def parts() -> set[tuple[str, int]]:
     """Pods of operator and gateway, each with how often it was started again."""
     return {
@@ -115,10 +92,10 @@ def works(gateway: Gateway, ticket: str) -> bool:
 
 
 def test_a_fork_bomb_ends_its_engine_with_the_reason_and_the_others_go_on(
-    make: Make, plugin: Callable[..., str], gateway: Gateway
+    engines: Engines, plugin: Callable[..., str], gateway: Gateway
 ) -> None:
-    _, other = ready(make, engineType="python", user="ana")
-    name, ticket = ready(make, plugin=plugin(maxProcesses=200), resources={"memory": "1Gi"})
+    _, other = engines.ready(engineType="python", user="ana")
+    name, ticket = engines.ready(plugin=plugin(maxProcesses=200), resources={"memory": "1Gi"})
     before = parts()
     result = gateway.execute(ticket, FORK_BOMB).data
     ended = until_state(name, "Failed")
@@ -133,9 +110,9 @@ def test_a_fork_bomb_ends_its_engine_with_the_reason_and_the_others_go_on(
 
 @pytest.mark.skipif(tools.backend() != "node", reason="the kubelets of another's cluster have bounds of their own")
 def test_the_kubelets_bound_refuses_one_more_and_the_engine_lives(
-    make: Make, plugin: Callable[..., str], gateway: Gateway
+    engines: Engines, plugin: Callable[..., str], gateway: Gateway
 ) -> None:
-    name, ticket = ready(make, plugin=plugin(maxProcesses=0), resources={"memory": "1Gi"})
+    name, ticket = engines.ready(plugin=plugin(maxProcesses=0), resources={"memory": "1Gi"})
     count, _, error = texts(gateway.execute(ticket, MANY).data).strip().partition(" ")
     assert error == "can't start new thread"
     # Without the agent's, the kernel's and the sandbox's own.
@@ -145,10 +122,10 @@ def test_the_kubelets_bound_refuses_one_more_and_the_engine_lives(
 
 
 def test_a_full_tmp_ends_its_engine_with_the_reason_and_the_others_go_on(
-    make: Make, plugin: Callable[..., str], gateway: Gateway
+    engines: Engines, plugin: Callable[..., str], gateway: Gateway
 ) -> None:
-    _, other = ready(make, engineType="python", user="ana")
-    name, ticket = ready(make, plugin=plugin(storage={"tmp": "64Mi"}))
+    _, other = engines.ready(engineType="python", user="ana")
+    name, ticket = engines.ready(plugin=plugin(storage={"tmp": "64Mi"}))
     before = parts()
     assert gateway.execute(ticket, FILL).ok
     ended = until_state(name, "Failed", seconds=EVICTION_SECONDS)
@@ -159,11 +136,11 @@ def test_a_full_tmp_ends_its_engine_with_the_reason_and_the_others_go_on(
     assert parts() == before
 
 
-def test_scratch_volumes_together_have_a_bound(make: Make, plugin: Callable[..., str], gateway: Gateway) -> None:
+def test_scratch_volumes_together_have_a_bound(engines: Engines, plugin: Callable[..., str], gateway: Gateway) -> None:
     """Each under its own limit, and over what the engine may have."""
     scratch = [{"name": name, "mountPath": f"/{name}", "emptyDir": {"sizeLimit": "150Mi"}} for name in "abc"]
     bounded = plugin(storage={"tmp": "1Mi", "volumes": "150Mi"})
-    name, ticket = ready(make, plugin=bounded, volumes=scratch)
+    name, ticket = engines.ready(plugin=bounded, volumes=scratch)
     (pod,) = pods(name)
     # 4 GiB of log, which is not written here, are more than the three: the kubelet is asked for the sum alone.
     assert pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] == f"{4096 + 64 + 1 + 150}Mi"
@@ -174,12 +151,12 @@ def test_scratch_volumes_together_have_a_bound(make: Make, plugin: Callable[...,
 # --- a user's credentials
 
 
-def test_a_variable_comes_from_a_secret_and_stands_nowhere_else(make: Make, gateway: Gateway) -> None:
+def test_a_variable_comes_from_a_secret_and_stands_nowhere_else(engines: Engines, gateway: Gateway) -> None:
     secret, value = f"db-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex
     kubectl.must("create", "secret", "generic", secret, "-n", NAMESPACE, f"--from-literal=password={value}")
     try:
         source = {"secretKeyRef": {"name": secret, "key": "password"}}
-        name, ticket = ready(make, engineType="python", env=[{"name": "PASSWORD", "valueFrom": source}])
+        name, ticket = engines.ready(engineType="python", env=[{"name": "PASSWORD", "valueFrom": source}])
         code = "import os; print(os.environ['PASSWORD'], [n for n in os.environ if n.startswith('ECM_')])"
         assert texts(gateway.execute(ticket, code).data).split() == [value, "[]"]
         shown = [kubectl.must("get", kind, "-n", NAMESPACE, "-o", "yaml") for kind in ("ec", "pods", "events")]
@@ -189,9 +166,9 @@ def test_a_variable_comes_from_a_secret_and_stands_nowhere_else(make: Make, gate
     assert status(name)["engineState"] == "Idle"
 
 
-def test_a_secret_that_is_missing_is_named(make: Make) -> None:
+def test_a_secret_that_is_missing_is_named(engines: Engines) -> None:
     source = {"secretKeyRef": {"name": "not-there", "key": "password"}}
-    name = make(engineType="python", startTimeout="20s", env=[{"name": "PASSWORD", "valueFrom": source}])
+    name = engines.create(engineType="python", startTimeout="20s", env=[{"name": "PASSWORD", "valueFrom": source}])
     ended = until_state(name, "Failed")
     assert ended["reason"] == "CreateContainerConfigError"
     assert 'secret "not-there" not found' in ended["message"]
@@ -211,15 +188,17 @@ def limited(installation: Installation) -> Iterator[Installation]:
     install(RELEASE_NAMESPACE, *SETTINGS)
 
 
-def test_limits_of_users_and_namespaces_are_told_with_figure_and_remedy(limited: Installation, make: Make) -> None:
+def test_limits_of_users_and_namespaces_are_told_with_figure_and_remedy(
+    limited: Installation, engines: Engines
+) -> None:
     until_holds("no engine is left", live, lambda names: not names, 120)
     with limited.forward() as port, Gateway("127.0.0.1", port, limited.token, "lia") as lia:
         small = {"engineType": "python", "resources": {"cpu": "100m", "memory": "256Mi"}}
-        first = ready(make, user="lia", **small)[0]
-        ready(make, user="lia", **small)
+        first = engines.ready(user="lia", **small)[0]
+        engines.ready(user="lia", **small)
         refused(lia.create(), "engines", "user lia", "2")
         # By kubectl nobody is there to be told at once: the engine waits, says so, and goes on when there is a place.
-        waiting = make(user="lia", **small)
+        waiting = engines.create(user="lia", **small)
         seen = until_holds(waiting, lambda: status(waiting), lambda found: found.get("reason") == "LimitReached")
         assert (seen["engineState"], pods(waiting)) == ("Starting", [])
         assert "User lia has 2 of 2 engines: stop one of" in seen["message"]
@@ -230,8 +209,8 @@ def test_limits_of_users_and_namespaces_are_told_with_figure_and_remedy(limited:
         refused(lia.as_user("cai").create(resources={"cpu": "1500m"}), "cpu", "user cai", "1")
         refused(lia.as_user("mia").create(resources={"memory": "2Gi"}), "memory", "user mia", "1Gi")
 
-        ready(make, user="ana", **small)
-        ready(make, user="ana", **small)
+        engines.ready(user="ana", **small)
+        engines.ready(user="ana", **small)
         refused(lia.as_user("ana").create(), "engines", f"namespace {NAMESPACE}", "4")
 
 

@@ -6,36 +6,16 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
+from e2e.engines import Engines
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.waiting import NAMESPACE, pods, status, until, until_holds, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
-Make = Callable[..., str]
 POLICIES = "mutatingadmissionpolicies.admissionregistration.k8s.io"
-
-
-@pytest.fixture
-def make(installation: Any) -> Iterator[Make]:
-    names: list[str] = []
-
-    def make(**spec: Any) -> str:
-        name = f"cause-{uuid.uuid4().hex[:6]}"
-        body = {
-            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
-            "spec": {"engineType": "python", "user": "hadoop"} | spec,
-        }  # fmt: skip
-        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-        names.append(name)
-        return name
-
-    yield make
-    if names:
-        kubectl.run("delete", "ec", *names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture
@@ -51,7 +31,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
         spec = {
             "matchConstraints": {"resourceRules": [rule], "objectSelector": selector},
-            "matchConditions": [{"name": "ours", "expression": "object.metadata.name.startsWith('cause-')"}],
+            "matchConditions": [{"name": "ours", "expression": "object.metadata.name.startsWith('causes-')"}],
             "failurePolicy": "Fail", "reinvocationPolicy": "Never",
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
         }  # fmt: skip
@@ -66,7 +46,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
         of_container = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         container = {"name": "engine", "image": "none", "securityContext": of_container}
         probe = {"apiVersion": "v1", "kind": "Pod",
-                 "metadata": {"name": "cause-probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
+                 "metadata": {"name": "causes-probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
                  "spec": {"securityContext": of_pod, "containers": [container]}}  # fmt: skip
 
         def changed() -> bool:
@@ -102,27 +82,27 @@ def added(where: str, name: str, command: str) -> str:
 
 
 def test_an_init_container_that_fails_is_named_with_its_code_and_its_log(
-    make: Make, mutate: Callable[[str], None]
+    engines: Engines, mutate: Callable[[str], None]
 ) -> None:
     mutate(added("initContainers", "mesh-init", "echo no route to the mesh; exit 3"))
-    found = until_state(make(), "Failed")
+    found = until_state(engines.create(), "Failed")
     assert found["reason"] == "InitContainerFailed"
     for words in ("mesh-init", "Its exit code was 3", "no route to the mesh"):
         assert words in found["message"]
 
 
-def test_a_pod_goes_with_its_engine_though_a_sidecar_runs_on(make: Make, mutate: Callable[[str], None]) -> None:
+def test_a_pod_goes_with_its_engine_though_a_sidecar_runs_on(engines: Engines, mutate: Callable[[str], None]) -> None:
     mutate(added("containers", "mesh-proxy", "sleep 1000"))
-    name = make(mode="once", code="print(1)")
+    name = engines.create(mode="once", code="print(1)")
     assert until_state(name, "Success")["reason"] == "Completed"
     until("its pod to go", lambda: not pods(name), seconds=60)
 
 
-def test_a_gated_engine_waits_as_long_as_its_gate(make: Make, mutate: Callable[[str], None]) -> None:
+def test_a_gated_engine_waits_as_long_as_its_gate(engines: Engines, mutate: Callable[[str], None]) -> None:
     gate = "Object.spec.schedulingGates{name: 'example.org/queue'}"
     mutate(f"[JSONPatch{{op: 'add', path: '/spec/schedulingGates', value: [{gate}]}}]")
     began = time.monotonic()
-    name = make(startTimeout="20s")
+    name = engines.create(startTimeout="20s")
     until_holds("it to wait", lambda: status(name), lambda s: s.get("reason") == "SchedulingGated")
     until("its startTimeout to be over", lambda: time.monotonic() > began + 25)
     assert (status(name)["engineState"], status(name)["reason"]) == ("Starting", "SchedulingGated")
@@ -132,16 +112,18 @@ def test_a_gated_engine_waits_as_long_as_its_gate(make: Make, mutate: Callable[[
     assert until_state(name, "Idle")["startup"]["admitted"]
 
 
-def test_a_missing_secret_is_told_while_the_engine_waits(make: Make) -> None:
-    name = make(volumes=[{"name": "s", "mountPath": "/s", "secret": {"secretName": "not-there"}}], startTimeout="5m")
+def test_a_missing_secret_is_told_while_the_engine_waits(engines: Engines) -> None:
+    name = engines.create(
+        volumes=[{"name": "s", "mountPath": "/s", "secret": {"secretName": "not-there"}}], startTimeout="5m"
+    )
     found = until_holds(
         "the kubelet's words", lambda: status(name), lambda s: s.get("reason") == "MountFailed", seconds=90
     )
     assert 'secret "not-there" not found' in found["message"]
 
 
-def test_an_idle_engine_that_the_node_evicts_is_evicted(make: Make, gateway: Gateway) -> None:
-    name = make(volumes=[{"name": "s", "mountPath": "/s", "emptyDir": {"sizeLimit": "2Mi"}}])
+def test_an_idle_engine_that_the_node_evicts_is_evicted(engines: Engines, gateway: Gateway) -> None:
+    name = engines.create(volumes=[{"name": "s", "mountPath": "/s", "emptyDir": {"sizeLimit": "2Mi"}}])
     ticket = until_state(name, "Idle")["ticketId"]
     gateway.execute(ticket, "open('/s/f', 'wb').write(b'x' * 9_000_000)").data  # noqa: B018
     found = until_state(name, "Failed", seconds=240)
@@ -155,8 +137,8 @@ def test_an_idle_engine_that_the_node_evicts_is_evicted(make: Make, gateway: Gat
     [("exit(1)", "Failed", "exit code 1"), ("import sys; sys.exit(0)", "Success", ""),
      ("import sys; sys.exit('no data')", "Failed", "no data")],
 )  # fmt: skip
-def test_a_job_ends_with_its_own_exit_code(make: Make, code: str, state: str, words: str) -> None:
-    name = make(mode="once", code=code)
+def test_a_job_ends_with_its_own_exit_code(engines: Engines, code: str, state: str, words: str) -> None:
+    name = engines.create(mode="once", code=code)
     found = until_state(name, state)
     assert words in found["message"]
     if state == "Failed":
@@ -165,8 +147,8 @@ def test_a_job_ends_with_its_own_exit_code(make: Make, code: str, state: str, wo
         assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 1
 
 
-def test_a_user_with_a_mail_address_has_engines(make: Make) -> None:
-    name = make(user="jane-doe@corp.com", creator="IDE")
+def test_a_user_with_a_mail_address_has_engines(engines: Engines) -> None:
+    name = engines.create(user="jane-doe@corp.com", creator="IDE")
     found = until_state(name, "Idle")
     assert found["logDirSuffix"].startswith("jane_x2ddoe_x40corp.com/")
     refused = kubectl.run("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps({

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from e2e.engines import Engines
 from e2e.operators import kill_operator, operator_pod, renew_operator, restarts, until_running_again
 from tools.cluster.tools import backend
 from tools.testkit import kubectl, processes
@@ -23,20 +23,9 @@ def fresh_operator(installation: Any) -> None:
     renew_operator()
 
 
-def created(user: str = "hadoop") -> str:
-    """An engine by kubectl, not waited for; its name."""
-    name = f"crash-{uuid.uuid4().hex[:6]}"
-    body = (
-        '{"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": "%s"},'
-        ' "spec": {"engineType": "python", "user": "%s"}}'
-    )
-    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=body % (name, user))
-    return name
-
-
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
-def test_the_operator_killed_while_an_engine_starts_loses_nothing(installation: Any, delay: float) -> None:
-    name = created()
+def test_the_operator_killed_while_an_engine_starts_loses_nothing(engines: Engines, delay: float) -> None:
+    name = engines.create()
     time.sleep(delay)
     kill_operator()
     found = until_state(name, "Idle", seconds=120)
@@ -46,8 +35,10 @@ def test_the_operator_killed_while_an_engine_starts_loses_nothing(installation: 
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
 
 
-def test_the_operator_killed_while_an_engine_works_loses_nothing(installation: Any, port: int) -> None:
-    name, gate = created(), Gate()
+def test_the_operator_killed_while_an_engine_works_loses_nothing(
+    installation: Any, engines: Engines, port: int
+) -> None:
+    name, gate = engines.create(), Gate()
     ticket = until_state(name, "Idle")["ticketId"]
     uid = pods(name)[0]["metadata"]["uid"]
     with ThreadPoolExecutor(1) as background, Gateway("127.0.0.1", port, installation.token) as gateway:
@@ -65,8 +56,8 @@ def test_the_operator_killed_while_an_engine_works_loses_nothing(installation: A
     until_row(ticket, "ShuttingDown", final=True)
 
 
-def test_an_engine_deleted_while_the_operator_is_dead_gets_its_last_row(installation: Any) -> None:
-    name = created()
+def test_an_engine_deleted_while_the_operator_is_dead_gets_its_last_row(engines: Engines) -> None:
+    name = engines.create()
     ticket = until_state(name, "Idle")["ticketId"]
     until_row(ticket, "Idle")
     before = restarts()

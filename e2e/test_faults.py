@@ -13,14 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.engines import Engines
 from e2e.faulttable import TABLE
 from e2e.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
@@ -55,22 +54,9 @@ def fresh_operator(installation: Any) -> None:
 
 
 @pytest.fixture
-def engine(installation: Any) -> Iterator[str]:
+def engine(engines: Engines) -> str:
     """A ready engine by kubectl."""
-    name = create()
-    until_state(name, "Idle")
-    yield name
-    kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-
-
-def create(**spec: Any) -> str:
-    name = f"fault-{uuid.uuid4().hex[:6]}"
-    body = {
-        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
-        "spec": {"engineType": "python", "user": "hadoop"} | spec,
-    }  # fmt: skip
-    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-    return name
+    return engines.ready()[0]
 
 
 def ready_again(what: str, name: str, uid: str, since: float) -> None:
@@ -161,11 +147,11 @@ def test_a_killed_kubelet_loses_nothing(engine: str, installation: Any) -> None:
     ready_again("kubelet killed -9", engine, uid, began)
 
 
-def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(installation: Any) -> None:
+def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(engines: Engines) -> None:
     began = time.monotonic()
     for name in ("kube-scheduler", "kube-controller-manager"):
         kill_component(name)
-    late = create()
+    late = engines.create()
     until_state(late, "Starting")
     (pod,) = until_holds("its pod is made", lambda: pods(late), bool)
     assert "nodeName" not in pod["spec"], "and waits for a scheduler"
@@ -293,8 +279,8 @@ STATUS_EDITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", STATUS_EDITS)
-def test_a_status_edited_by_hand_is_contained(installation: Any, what: str) -> None:
-    victim, other = create(), create()
+def test_a_status_edited_by_hand_is_contained(engines: Engines, what: str) -> None:
+    victim, other = engines.create(), engines.create()
     for name in (victim, other):
         until_state(name, "Idle", seconds=120)
     began = time.monotonic()
@@ -333,13 +319,13 @@ def test_an_immutable_field_is_refused_and_nothing_changes(engine: str) -> None:
     TABLE.add("immutable field changed", "nothing (refused)", 0.0)
 
 
-def test_an_operator_that_gets_sigterm_hands_over_at_once(engine: str) -> None:
+def test_an_operator_that_gets_sigterm_hands_over_at_once(engine: str, engines: Engines) -> None:
     """Released, not run out: the next one leads as soon as it is there, and a pod made meanwhile starts."""
     uid = pod_uid(engine)
     began = time.monotonic()
     old = operator_pod()["metadata"]["name"]
     kubectl.must("delete", "pod", old, "-n", RELEASE_NAMESPACE, "--wait=false")
-    late = create()
+    late = engines.create()
     until_state(late, "Idle", seconds=120)
     ready_again("operator ended by SIGTERM (pod replaced), with a new engine meanwhile", engine, uid, began)
     kubectl.must("delete", "ec", late, "-n", NAMESPACE, "--wait=false")

@@ -8,20 +8,19 @@ import os
 import secrets
 import subprocess
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.conftest import SETTINGS
+from e2e.engines import Engines
 from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import RELEASE, Installation, install
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_holds, until_state
+from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 # Over the 70 s after which a silent engine is lost.
@@ -29,16 +28,8 @@ LONG = 90.0
 
 
 @pytest.fixture
-def engine(installation: Installation) -> Iterator[str]:
-    name = f"key-{uuid.uuid4().hex[:6]}"
-    body = {
-        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
-        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"engineType": "python", "user": "hadoop"},
-    }  # fmt: skip
-    kubectl.must("apply", "-f", "-", stdin=json.dumps(body))
-    until_state(name, "Idle")
-    yield name
-    kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+def engine(engines: Engines) -> str:
+    return engines.ready()[0]
 
 
 def secret_data() -> dict[str, str]:

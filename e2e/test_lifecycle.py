@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import SETTINGS
+from e2e.engines import Engines
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
 from tools.testkit.installation import Installation, install
@@ -19,42 +20,12 @@ from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, un
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 
 
-class Engines:
-    """Makes engines by kubectl and takes them away."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, **spec: Any) -> str:
-        name = f"life-{uuid.uuid4().hex[:6]}"
-        body = {
-            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
-            "spec": {"engineType": "python", "user": "hadoop"} | spec,
-        }  # fmt: skip
-        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-        self.names.append(name)
-        return name
-
-    def ready(self, **spec: Any) -> str:
-        name = self(**spec)
-        until_state(name, "Idle")
-        return name
-
-
-@pytest.fixture
-def engines(installation: Any) -> Iterator[Engines]:
-    made = Engines()
-    yield made
-    if made.names:
-        kubectl.run("delete", "ec", *made.names, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-
-
 def post_mortem(gateway: Gateway, ticket: str) -> dict[str, Any]:
     return gateway.request("GET", f"{BASE}/getPostMortem?engineId={ticket}").data
 
 
 def test_an_out_of_memory_engine_leaves_a_post_mortem_that_says_so(engines: Engines, gateway: Gateway) -> None:
-    name = engines.ready(resources={"memory": "256Mi"})
+    name, _ = engines.ready(resources={"memory": "256Mi"})
     ticket = status(name)["ticketId"]
     gateway.execute(ticket, "print('about to grow')").data  # noqa: B018 - it raises where the call failed
     gateway.execute(ticket, "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])")
@@ -74,7 +45,7 @@ def test_an_out_of_memory_engine_leaves_a_post_mortem_that_says_so(engines: Engi
 def test_logs_are_downloaded_after_the_engine_was_stopped_and_its_resource_deleted(
     engines: Engines, gateway: Gateway
 ) -> None:
-    name = engines.ready()
+    name, _ = engines.ready()
     found = status(name)
     gateway.execute(found["ticketId"], "for n in range(5000): print('kept', n)").data  # noqa: B018 - as above
     assert gateway.terminate(found["ticketId"]).ok
@@ -95,7 +66,7 @@ def test_logs_are_downloaded_after_the_engine_was_stopped_and_its_resource_delet
 
 
 def test_the_logs_of_a_deleted_engine_come_with_its_sigterm(engines: Engines, gateway: Gateway) -> None:
-    name = engines.ready()
+    name, _ = engines.ready()
     ticket = status(name)["ticketId"]
     gateway.execute(ticket, "print('before the deletion')").data  # noqa: B018 - as above
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
@@ -110,7 +81,7 @@ def test_the_logs_of_a_deleted_engine_come_with_its_sigterm(engines: Engines, ga
 def test_a_dead_kernel_is_reported_with_its_signal_task_and_last_stderr_lines(
     engines: Engines, gateway: Gateway
 ) -> None:
-    name = engines.ready()
+    name, _ = engines.ready()
     ticket = status(name)["ticketId"]
     # As a crashing library does: straight to the descriptor. What Python itself still buffers dies with it.
     code = "import os; os.write(2, b'last words\\n'); os.kill(os.getpid(), 11)"
@@ -126,7 +97,7 @@ def test_a_dead_kernel_is_reported_with_its_signal_task_and_last_stderr_lines(
 
 
 def test_a_crashing_engine_is_restarted_and_then_a_dead_letter(engines: Engines, gateway: Gateway) -> None:
-    name = engines.ready(restartPolicy={"type": "OnFailure", "maxAttempts": 2})
+    name, _ = engines.ready(restartPolicy={"type": "OnFailure", "maxAttempts": 2})
     ticket = status(name)["ticketId"]
     gateway.execute(ticket, "import os; os.kill(os.getpid(), 9)")
     again = until_holds("attempt 1", lambda: status(name), lambda s: s.get("attempt") == 1)
@@ -142,7 +113,7 @@ def test_a_crashing_engine_is_restarted_and_then_a_dead_letter(engines: Engines,
 
 
 def test_a_once_engine_runs_its_job_and_its_result_is_kept(engines: Engines, gateway: Gateway) -> None:
-    name = engines(mode="once", code="print('working'); sum(range(10))")
+    name = engines.create(mode="once", code="print('working'); sum(range(10))")
     found = until_state(name, "Success")
     assert found["reason"] == "Completed"
     told = post_mortem(gateway, found["ticketId"])
@@ -152,14 +123,14 @@ def test_a_once_engine_runs_its_job_and_its_result_is_kept(engines: Engines, gat
 
 
 def test_a_once_engine_that_fails_says_why(engines: Engines, gateway: Gateway) -> None:
-    name = engines(mode="once", code="import nothing_of_that_name")
+    name = engines.create(mode="once", code="import nothing_of_that_name")
     found = until_state(name, "Failed")
     assert found["reason"] == "JobFailed"
     assert "nothing_of_that_name" in found["message"]
 
 
 def test_events_on_the_engine_tell_its_life(engines: Engines) -> None:
-    name = engines.ready()
+    name, _ = engines.ready()
 
     def reasons() -> set[str]:
         items = kubectl.get("events.v1.events.k8s.io", "-n", NAMESPACE)["items"]
@@ -169,7 +140,7 @@ def test_events_on_the_engine_tell_its_life(engines: Engines) -> None:
 
 
 def test_a_config_error_is_reported_before_the_start_timeout(engines: Engines) -> None:
-    name = engines(
+    name = engines.create(
         startTimeout="60s",
         volumes=[{"name": "x", "mountPath": "/x", "secret": {"secretName": "no-such-secret"}}],
     )
@@ -189,7 +160,7 @@ def test_a_quota_is_told_and_waited_out(engines: Engines) -> None:
     kubectl.must("apply", "-n", NAMESPACE, "-f", "-", stdin=quota)
     try:
         until("the quota counts", lambda: kubectl.get("quota", "tight", "-n", NAMESPACE).get("status", {}).get("used"))
-        name = engines()
+        name = engines.create()
         found = until_holds("QuotaExceeded", lambda: status(name), lambda s: s.get("reason") == "QuotaExceeded")
         assert "tight" in found["message"]
     finally:
@@ -225,7 +196,7 @@ def test_a_deleted_namespace_leaves_final_rows(every_namespace: None) -> None:
 
 
 def test_explain_and_preview_answer_for_a_real_engine(engines: Engines, gateway: Gateway) -> None:
-    name = engines.ready(idleTimeout="10m")
+    name, _ = engines.ready(idleTimeout="10m")
     ticket = status(name)["ticketId"]
     told = gateway.request("GET", f"{BASE}/explainEngine?engineId={ticket}").data
     assert told["agentAnswered"] is True
