@@ -134,7 +134,8 @@ def operator_env(tmp_path: Any) -> Callable[..., Any]:
 
 def test_the_limits_of_the_metric_are_those_of_the_rule() -> None:
     assert LIMITS == (
-        "user_engines", "user_cpu", "user_memory", "namespace_engines", "namespace_cpu", "namespace_memory",
+        "user_engines", "user_cpu", "user_memory", "user_extended", "namespace_engines", "namespace_cpu",
+        "namespace_memory", "namespace_extended",
     )  # fmt: skip
 
 

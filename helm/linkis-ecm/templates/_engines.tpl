@@ -1,8 +1,12 @@
-{{- /* Quantities as texts: YAML reads `cpu: 1` as a number, and a big one in a values file as a float. */}}
+{{- /* Quantities as texts, and extended resources as whole numbers: YAML reads `cpu: 1` as a number, and a big one in a values file as a float. */}}
 {{- define "ecm.amounts" -}}
 {{- $found := dict }}
 {{- range $name, $amount := . }}
-  {{- if kindIs "map" $amount }}{{ $amount = include "ecm.amounts" $amount | fromYaml }}
+  {{- if eq $name "extended" }}
+    {{- $devices := dict }}
+    {{- range $device, $number := $amount }}{{ $devices = set $devices $device (int64 $number) }}{{ end }}
+    {{- $amount = $devices }}
+  {{- else if kindIs "map" $amount }}{{ $amount = include "ecm.amounts" $amount | fromYaml }}
   {{- else if kindIs "float64" $amount }}{{ $amount = ternary ($amount | int64 | toString) ($amount | toString) (eq $amount (floor $amount)) }}
   {{- else }}{{ $amount = toString $amount }}{{ end }}
   {{- $found = set $found $name $amount }}

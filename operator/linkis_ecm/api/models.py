@@ -25,6 +25,7 @@ from linkis_ecm.model.engineconn import (
     TicketId,
     UserName,
 )
+from linkis_ecm.model.extended import Extended
 
 # Linkis's own limit: "Cannot fetch more than 5000 lines of logs".
 MAX_LINES = 5000
@@ -92,6 +93,9 @@ class ResourceRequest(Request):
     cpu: Quantity | None = None
     cpu_limit: Quantity | None = None
     memory: Quantity | None = None
+    extended: Extended | None = Field(
+        None, description="GPUs and other extended resources that the catalogue offers, such as {nvidia.com/gpu: 1}."
+    )
 
 
 class CreateEngineRequest(Request):
@@ -433,6 +437,7 @@ class Resources(Response):
     cpu: str | None = None
     cpu_limit: str | None = None
     memory: str | None = None
+    extended: dict[str, int] | None = None
 
 
 class Usage(Response):

@@ -96,9 +96,9 @@ class Admission:
         """What its pod has: the spec may be edited once that is made. Without one, the most that the next may have."""
         pod = self._cache.pod_of(engine)
         if pod is not None and (pod.cpu_request or pod.memory_limit):
-            return amount(pod.cpu_request, pod.memory_limit)
+            return amount(pod.cpu_request, pod.memory_limit, pod.extended)
         given, wanted = self._given.get(engine.uid, NOTHING), self._wanted(engine) or NOTHING
-        return Amount(1, max(given.cpu_milli, wanted.cpu_milli), max(given.memory_bytes, wanted.memory_bytes))
+        return Amount(1).at_least(given).at_least(wanted)
 
     def _wanted(self, engine: EngineView) -> Amount | None:
         """What its next pod will have; None where there can be none now."""
@@ -110,7 +110,7 @@ class Admission:
             return known[2]
         try:
             size = sizes(engine.spec, plugin.spec)
-            found = amount(size.cpu, size.memory)
+            found = amount(size.cpu, size.memory, size.extended)
         except InvalidSpecError:
             found = None
         self._sizes[engine.uid] = engine.spec, plugin, found

@@ -20,6 +20,7 @@ _FIELDS = {
     "limits.memory": "spec.resources.memory", "requests.memory": "spec.resources.memory",
     "memory": "spec.resources.memory",
 }  # fmt: skip
+_EXTENDED = "spec.resources.extended"
 _UNSPECIFIED = re.compile(r"must specify (.*)", re.DOTALL)
 # The LimitRanger's sentences, such as "maximum cpu usage per Container is 200m, but limit is 500m".
 _LIMIT_RANGE = re.compile(
@@ -51,7 +52,10 @@ def of_forbidden(error: Forbidden, limit_ranges: Iterable[Mapping[str, Any]]) ->
         return Verdict(reasons.QUOTA_EXCEEDED, words, remedy=_specify(unspecified[1]))
     found = {one or other for one, other in _LIMIT_RANGE.findall(words)}
     if found:
-        fields = " and ".join(sorted({_FIELDS.get(name, name) for name in found} | _cpu_limit(found, words)))
+        fields = " and ".join(sorted({_field(name) for name in found} | _cpu_limit(found, words)))
+        if "memory" in found and "max limit to request ratio" in words:
+            # An engine says one figure; how much of it is requested its plugin says.
+            fields = f"{fields.replace(_FIELDS['memory'], 'memoryRequestPercent of the EngineConnPlugin')}"
         return _by_limit_range(words, found, limit_ranges, f"Set {fields} within the LimitRange")
     remedy = next((remedy for part, remedy in _REMEDIES if part in words), "")
     return Verdict(reasons.POD_REFUSED, words, fatal="violates PodSecurity" in words, remedy=remedy)
@@ -83,11 +87,16 @@ def concerns_limit_range(error: ApiError) -> bool:
     return bool(_LIMIT_RANGE.search(error.message) or _UNDER_LIMIT.search(error.message))
 
 
+def _field(name: str) -> str:
+    """The engine's field of a resource as a quota or a LimitRange names it; the name itself where there is none."""
+    return _FIELDS.get(name, _EXTENDED if "/" in name else name)
+
+
 def _specify(words: str) -> str:
     """The remedy for a quota on something that the pod does not say."""
     named = re.findall(r"(?:limits|requests)\.[\w./-]+|(?<![\w.])(?:cpu|memory)(?![\w.])", words)
-    fields = sorted({_FIELDS[name] for name in named if name in _FIELDS})
-    unknown = sorted({name for name in named if name not in _FIELDS})
+    fields = sorted({_field(name) for name in named if _field(name) != name})
+    unknown = sorted({name for name in named if _field(name) == name})
     parts = []
     if fields:
         parts.append(f"Set {' and '.join(fields)} of the engine, or defaultResources of the EngineConnPlugin")

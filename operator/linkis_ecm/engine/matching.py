@@ -127,12 +127,16 @@ class Candidate(Claimed, Protocol):
     @property
     def memory_bytes(self) -> int: ...
 
+    @property
+    def extended(self) -> tuple[tuple[str, int], ...]: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
     """What is asked for. Without a version, any; each of `labels` must be on the engine.
 
-    The engine must have both sizes, or more; 0 asks for none.
+    The engine must have each size, or more; 0 asks for none. `extended`: by name. An engine that has such resources
+    which nobody asked for is given out all the same: a new one of its plugin would have them too.
     """
 
     user: str
@@ -142,6 +146,7 @@ class Requirements:
     labels: Mapping[str, str] = field(default_factory=dict)
     cpu_milli: int = 0
     memory_bytes: int = 0
+    extended: tuple[tuple[str, int], ...] = ()
 
 
 class Mismatch(StrEnum):
@@ -251,6 +256,10 @@ def _too_small(engine: Candidate, required: Requirements) -> str:
         if has < asked:
             known = f"its {name} is {text(has)}" if has else f"its {name} is not known"
             return f"{known}, asked is {text(asked)}"
+    own = dict(engine.extended)
+    for name, number in required.extended:
+        if own.get(name, 0) < number:
+            return f"it has {own.get(name, 0)} of {name}, asked is {number}"
     return ""
 
 

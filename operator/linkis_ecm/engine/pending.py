@@ -49,4 +49,7 @@ def _is_resized(spec: EngineConnSpec, pod: PodView) -> bool:
     if wish is None:
         return False
     pairs = ((wish.cpu, pod.cpu_request), (wish.cpu_limit, pod.cpu_limit), (wish.memory, pod.memory_limit))
+    extended = dict(pod.extended)
+    if any(extended.get(name, 0) != number for name, number in (wish.extended or {}).items()):
+        return False
     return all(asked is None or (had != "" and parse_quantity(asked) == parse_quantity(had)) for asked, had in pairs)

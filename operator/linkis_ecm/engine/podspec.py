@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,12 @@ _WHOLE_FOLDERS = ("/", "/tmp", "/var", "/var/log", "/var/lib")  # noqa: S108 - a
 _LIB = re.compile(r"/lib(32|64|x32|exec)?(/|$)")
 # Before the names of an engine's own volumes in its pod.
 _USER_VOLUME = "user-"
+# What runtimes of devices read in a container's environment: where one is a node's default, a variable alone gives a
+# container all GPUs of the node, uncounted. An agent's container has the user's variables under other names.
+_DEVICE_ENV = frozenset(
+    {f"{maker}_VISIBLE_DEVICES" for maker in ("NVIDIA", "AMD", "ASCEND", "CAMBRICON", "HABANA", "MTHREADS", "METAX")}
+    | {"NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS"}
+)
 _RESERVED_LABELS = ("app.kubernetes.io/", "linkis.apache.org/")
 
 
@@ -61,12 +68,28 @@ class Sizes:
     cpu: str
     cpu_limit: str | None
     memory: str
+    memory_percent: int = 100
+    # Extended resources by name, sorted.
+    extended: tuple[tuple[str, int], ...] = ()
 
     @property
     def as_container(self) -> dict[str, dict[str, str]]:
-        """As a container of a pod has them."""
+        """Cpu and memory as a container of a pod has them: what can be changed while it runs."""
         limits = {"memory": self.memory} | ({"cpu": self.cpu_limit} if self.cpu_limit else {})
-        return {"requests": {"cpu": self.cpu, "memory": self.memory}, "limits": limits}
+        return {"requests": {"cpu": self.cpu, "memory": self._memory_request}, "limits": limits}
+
+    @property
+    def whole_container(self) -> dict[str, dict[str, str]]:
+        """The same with the extended resources, which a pod gets once."""
+        extended = {name: str(number) for name, number in self.extended}
+        return {kind: amounts | extended for kind, amounts in self.as_container.items()}
+
+    @property
+    def _memory_request(self) -> str:
+        if self.memory_percent == 100:
+            return self.memory
+        mebi = -(-self.memory_bytes * self.memory_percent // (100 << 20))
+        return f"{mebi}Mi" if mebi << 20 <= self.memory_bytes else self.memory
 
     @property
     def cpu_milli(self) -> int:
@@ -96,9 +119,12 @@ def _grace(text: str | None) -> int:
 
 def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
     """What the engine asks for, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
-    wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None)
+    wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None, extended=None)
     default, bound = plugin.default_resources, plugin.max_resources
-    chosen = Sizes(wish.cpu or default.cpu, wish.cpu_limit or default.cpu_limit, wish.memory or default.memory)
+    chosen = Sizes(
+        wish.cpu or default.cpu, wish.cpu_limit or default.cpu_limit, wish.memory or default.memory,
+        plugin.memory_request_percent or 100, _extended(wish.extended or {}, plugin),
+    )  # fmt: skip
     if bound is not None:
         for field, asked, most in (("cpu", chosen.cpu, bound.cpu), ("memory", chosen.memory, bound.memory)):
             if parse_quantity(asked) > parse_quantity(most):
@@ -114,6 +140,24 @@ def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
             f"spec.resources.cpuLimit {chosen.cpu_limit} is under cpu {chosen.cpu}: raise it or leave it out"
         )
     return chosen
+
+
+def _extended(wish: Mapping[str, int], plugin: EngineConnPluginSpec) -> tuple[tuple[str, int], ...]:
+    """The plugin's default with what the engine asks for; raises InvalidSpecError for what the plugin does not offer.
+
+    A device may be the node's own, such as /dev/kvm, and GPUs are few: an engine gets none unasked for by the platform.
+    """
+    default = plugin.default_resources.extended or {}
+    bound = (plugin.max_resources.extended or {}) if plugin.max_resources is not None else {}
+    for name, asked in wish.items():
+        most = bound.get(name, default.get(name, 0))
+        if asked > most:
+            offered = ", ".join(sorted(key for key, number in (default | bound).items() if number)) or "none"
+            raise InvalidSpecError(
+                f"spec.resources.extended {name} {asked} is over the plugin's {most}: ask for {most} at most, or ask"
+                f" the platform for maxResources.extended in the EngineConnPlugin (it offers {offered})"
+            )
+    return tuple(sorted((name, number) for name, number in (default | dict(wish)).items() if number))
 
 
 def build_pod(
@@ -159,7 +203,7 @@ def build_pod(
         "image": plugin.image,
         "ports": launch.container_ports(launched),
         "env": env,
-        "resources": _with_disk(size.as_container, storage, volumes),
+        "resources": _with_disk(size.whole_container, storage, volumes),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -251,6 +295,12 @@ def _user_env(plugin: EngineConnPluginSpec, spec: EngineConnSpec, *, for_kernel:
     """
     wished = spec.env or []
     overrides.check_env(plugin, wished)
+    for variable in wished if not for_kernel else ():
+        if variable.name in _DEVICE_ENV and not overrides.may_override(plugin, "env", variable.name):
+            raise overrides.FixedError(
+                f"spec.env {variable.name} gives a container devices of its node: ask for them in"
+                " spec.resources.extended"
+            )
     merged = {variable.name: variable for variable in plugin.env or []}
     merged |= {launch.kernel_name(one.name) if for_kernel else one.name: one for one in wished}
     return [{"name": name} | _env_value(variable) for name, variable in merged.items()]

@@ -6,6 +6,7 @@ a longer startTimeout or less cpu helps only where time or room is what lacks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,9 @@ _SCHEDULER: tuple[tuple[str, str], ...] = (
     ("affinity/selector", "Correct nodeSelector and affinity in the podTemplate, or label a node so that it fits."),
     ("nodes are available", ""),
 )
+
+# Of an extended resource, which has a domain.
+_NO_DEVICE = re.compile(r"Insufficient ([\w.-]+\.[\w.-]+/[\w.-]*\w)")
 
 
 def start_problem(pod: PodView) -> Verdict | None:
@@ -92,6 +96,11 @@ def _waiting_init(init: ContainerView) -> Verdict | None:
 
 
 def _unschedulable(words: str) -> Verdict:
+    if (device := _NO_DEVICE.search(words)) is not None:
+        fewer = f"Ask for fewer {device[1]} in spec.resources.extended, wait for other engines to end, or add a node"
+        return Verdict(
+            reasons.UNSCHEDULABLE, words, remedy=f"{fewer} that offers it (its device plugin must run there)."
+        )
     remedy = next((remedy for part, remedy in _SCHEDULER if part in words), "")
     return Verdict(reasons.UNSCHEDULABLE, words, remedy=remedy)
 

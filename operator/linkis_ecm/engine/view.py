@@ -105,6 +105,8 @@ class PodView:
     cpu_request: str = ""
     cpu_limit: str = ""
     memory_limit: str = ""
+    # Its extended resources by name, sorted; what is no whole number counts as none.
+    extended: tuple[tuple[str, int], ...] = ()
     # What it was created to run; None if it does not say so.
     launch: Launch | None = None
     # Digests of what it was made from, by the spec's fields; empty if it does not say so.
@@ -339,7 +341,13 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
         instance=str(_mapping(meta.get("labels")).get(INSTANCE) or ""),
+        extended=_extended(_mapping(_mapping(first.get("resources")).get("limits"))),
     )
+
+
+def _extended(limits: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    numbers = ((str(name), str(number)) for name, number in limits.items() if "/" in str(name))
+    return tuple(sorted((name, int(number)) for name, number in numbers if number.isdecimal()))
 
 
 def _other_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[ContainerView, ...]:

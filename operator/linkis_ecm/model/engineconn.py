@@ -16,6 +16,7 @@ from pydantic.config import JsonDict
 
 from linkis_ecm.model import formats, pod_template, users
 from linkis_ecm.model.admission import CheckedSpec
+from linkis_ecm.model.extended import Extended
 from linkis_ecm.model.states import EngineState
 
 GROUP = "linkis.apache.org"
@@ -117,15 +118,21 @@ class Camel(BaseModel):
 
 
 class Resources(Camel):
-    """What the engine's container gets: memory as request and limit alike, cpu as request.
+    """What the engine's container gets: memory as its limit, cpu as its request.
 
-    A cpu limit throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
+    memoryRequestPercent of the plugin says how much of the memory is its request; all of it by default. A cpu limit
+    throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
     """
 
     cpu: Quantity | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
     cpu_limit: Quantity | None = Field(None, description="No limit where absent here and in the plugin.")
     memory: Quantity | None = Field(
         None, description="Memory, such as 512Mi or 2Gi; the plugin's default where absent."
+    )
+    extended: Extended | None = Field(
+        None,
+        description="GPUs and what else a device plugin offers, such as {nvidia.com/gpu: 1}, as requests and limits"
+        " alike; of those that the plugin has in maxResources or defaultResources. 0: none of the plugin's default.",
     )
 
 
@@ -465,6 +472,7 @@ class FromPlugin(Camel):
     ttl_after_finished: str | None = None
     restart_policy: RestartPolicy | None = None
     default_resources: Resources | None = None
+    memory_request_percent: int | None = None
 
 
 class PostMortem(Camel):

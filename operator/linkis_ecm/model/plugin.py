@@ -28,6 +28,7 @@ from linkis_ecm.model.engineconn import (
     RunType,
     rule,
 )
+from linkis_ecm.model.extended import Extended
 
 # The longest that is in use is a few lines of shell; as long as a variable's value may be.
 Argument = Annotated[str, Field(max_length=4096)]
@@ -51,6 +52,11 @@ class FullResources(Camel):
     cpu: Quantity = Field(description="CPU, such as 500m or 2.")
     cpu_limit: Quantity | None = Field(None, description="No limit where absent.")
     memory: Quantity = Field(description="Memory, such as 512Mi or 2Gi.")
+    extended: Extended | None = Field(
+        None,
+        description="GPUs and what else a device plugin offers, such as {nvidia.com/gpu: 1}. An engine may ask for"
+        " those that maxResources names, else defaultResources, and for so many at most.",
+    )
 
 
 class Storage(Camel):
@@ -130,6 +136,14 @@ class EngineConnPluginSpec(Camel):
     env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
     default_resources: FullResources
     max_resources: FullResources | None = None
+    memory_request_percent: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="How much of an engine's memory the scheduler sets aside for it; all where absent. With less, a"
+        " node takes more engines than it has memory for, and where they use it, it evicts some (reason Evicted)."
+        " Limits of people count the whole memory.",
+    )
     storage: Storage | None = None
     max_processes: int = Field(
         2048,

@@ -1,4 +1,4 @@
-"""Limits of people: how many engines, and how much CPU and memory, one user and one namespace may have at a time.
+"""Limits of people: how many engines, how much CPU, memory and GPUs one user and one namespace may have at a time.
 
 Pure. The operator admits engines by `refusal`; the gateway asks the same rule about its own cache, to answer before
 anything is made. Must not know where engines come from.
@@ -7,6 +7,7 @@ anything is made. Must not know where engines come from.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -23,11 +24,32 @@ NAMES_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Engines, CPU in thousandths of a core, and bytes of memory. As a limit, 0 is no limit."""
+    """Engines, CPU in thousandths of a core, bytes of memory, and extended resources by name, sorted.
+
+    Memory is what an engine may use, whatever its plugin requests of it. As a limit, 0 is no limit.
+    """
 
     engines: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
+    extended: tuple[tuple[str, int], ...] = ()
+
+    def figures(self) -> dict[str, int]:
+        """Each thing that is counted, by its name in a sentence; 0 is left out."""
+        own = {"engines": self.engines, "cpu": self.cpu_milli, "memory": self.memory_bytes}
+        return {name: number for name, number in (own | dict(self.extended)).items() if number}
+
+    def at_least(self, other: Amount) -> Amount:
+        """The greater of each figure."""
+        extended = dict(other.extended)
+        for name, number in self.extended:
+            extended[name] = max(number, extended.get(name, 0))
+        return Amount(
+            max(self.engines, other.engines),
+            max(self.cpu_milli, other.cpu_milli),
+            max(self.memory_bytes, other.memory_bytes),
+            tuple(sorted(extended.items())),
+        )
 
 
 NOTHING = Amount()
@@ -71,9 +93,8 @@ class Refusal:
     fatal: bool = False
 
 
-LIMITS = tuple(f"{scope}_{what}" for scope in ("user", "namespace") for what in ("engines", "cpu", "memory"))
-# What a limit counts, and the field of an Amount.
-_COUNTED = (("engines", "engines"), ("cpu", "cpu_milli"), ("memory", "memory_bytes"))
+_COUNTED = ("engines", "cpu", "memory", "extended")
+LIMITS = tuple(f"{scope}_{what}" for scope in ("user", "namespace") for what in _COUNTED)
 
 
 def refusal(
@@ -89,19 +110,19 @@ def refusal(
         if limit == NOTHING:
             continue
         held = list(holders)
-        total = Amount(
-            sum(holder.amount.engines for holder in held),
-            sum(holder.amount.cpu_milli for holder in held),
-            sum(holder.amount.memory_bytes for holder in held),
-        )
-        for what, attribute in _COUNTED:
-            most, asks, has = (getattr(amount, attribute) for amount in (limit, asked.amount, total))
-            if not most or not asks or has + asks <= most:
+        total: Counter[str] = Counter()
+        for holder in held:
+            total.update(holder.amount.figures())
+        asked_for = asked.amount.figures()
+        for what, most in limit.figures().items():
+            asks, has = asked_for.get(what, 0), total[what]
+            if not asks or has + asks <= most:
                 continue  # what asks for none of it is not refused for it, also where a limit was lowered
+            label = f"{scope}_{'extended' if '/' in what else what}"
             shown = {"most": _shown(what, most), "asks": _shown(what, asks), "has": _shown(what, has)}
             if asks > most:
-                return Refusal(f"{scope}_{what}", _alone(scope, name, what, shown), fatal=True)
-            found = found or Refusal(f"{scope}_{what}", _sentence(scope, name, what, shown) + _choice(asked, held))
+                return Refusal(label, _alone(scope, name, what, shown), fatal=True)
+            found = found or Refusal(label, _sentence(scope, name, what, shown) + _choice(asked, held))
     return found
 
 
@@ -133,9 +154,9 @@ def _shown(what: str, number: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def amount(cpu: str, memory: str) -> Amount:
+def amount(cpu: str, memory: str, extended: tuple[tuple[str, int], ...] = ()) -> Amount:
     """One engine of that size; texts are Kubernetes quantities, "" is none. Never raises: what is no quantity is 0."""
-    return Amount(1, int(_quantity(cpu) * 1000), int(_quantity(memory)))
+    return Amount(1, int(_quantity(cpu) * 1000), int(_quantity(memory)), extended)
 
 
 def _quantity(text: str) -> Decimal:
@@ -149,7 +170,8 @@ def _quantity(text: str) -> Decimal:
 
 
 _WRITE = (
-    'write JSON such as {"user": {"engines": 10, "cpu": "20", "memory": "64Gi"}, "users": {"root": {"engines": 0}},'
+    'write JSON such as {"user": {"engines": 10, "cpu": "20", "memory": "64Gi", "extended": {"nvidia.com/gpu": 2}},'
+    ' "users": {"root": {"engines": 0}},'
     ' "namespace": {"memory": "500Gi"}, "namespaces": {"lab": {"engines": 50}}}'
 )
 
@@ -181,7 +203,8 @@ LimitsSetting = Annotated[
     Form("JSON", parse_limits),
     variable(
         "ECM_LIMITS",
-        "How many engines, and how much cpu and memory, a user and a namespace may have at a time, as JSON: user"
+        "How many engines, how much cpu and memory, and how many GPUs or other extended resources a user and a"
+        " namespace may have at a time, as JSON: user"
         " and namespace for all, users and namespaces for those named; 0: no limit.",
         default="no limit",
     ),
@@ -193,12 +216,18 @@ def _by_name(found: Any, where: str, default: Amount) -> dict[str, Amount]:
 
 
 def _amount(found: Any, where: str, default: Amount) -> Amount:
-    figures = _object(found, where, {"engines", "cpu", "memory"})
+    figures = _object(found, where, {"engines", "cpu", "memory", "extended"})
+    extended = dict(default.extended)
+    for name, number in _object(figures.get("extended") or {}, f"{where}.extended").items():
+        if "/" not in name:
+            raise ValueError(f"has {name[:50]!r} in {where}.extended, which is no extended resource: {_WRITE}")
+        extended[name] = _figure(number, f"{where}.extended.{name}", 1, whole=True)
     engines, cpu, memory = (figures.get(name) for name in ("engines", "cpu", "memory"))
     return Amount(
         default.engines if engines is None else _figure(engines, f"{where}.engines", 1, whole=True),
         default.cpu_milli if cpu is None else _figure(cpu, f"{where}.cpu", 1000),
         default.memory_bytes if memory is None else _figure(memory, f"{where}.memory", 1),
+        tuple(sorted(extended.items())),
     )
 
 

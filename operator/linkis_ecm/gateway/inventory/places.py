@@ -36,7 +36,7 @@ class Growing:
     def at_least(self, engine: tuple[str, str], now: Amount) -> Amount:
         """The most that the engine has or is growing to."""
         for to in self._to.get(engine, ()):
-            now = Amount(1, max(now.cpu_milli, to.cpu_milli), max(now.memory_bytes, to.memory_bytes))
+            now = now.at_least(to)
         return now
 
 
@@ -81,7 +81,7 @@ def _holders(asked: Holder, *, engines: EngineCache, plugins: PluginCache, growi
             view.namespace,
             view.name,
             view.user,
-            growing.at_least((view.namespace, view.name), Amount(1, view.cpu_milli, view.memory_bytes)),
+            growing.at_least((view.namespace, view.name), Amount(1, view.cpu_milli, view.memory_bytes, view.extended)),
         )
         for engine in engines
         if (engine.user == asked.user or engine.namespace == asked.namespace)

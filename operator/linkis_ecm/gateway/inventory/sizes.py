@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from linkis_ecm.gateway.inventory.cache import PluginCache
-from linkis_ecm.gateway.inventory.view import KnownEngine
+from linkis_ecm.gateway.inventory.view import KnownEngine, extended
 
 
 def with_sizes(plugins: PluginCache, view: KnownEngine) -> KnownEngine:
-    """The view with both of its figures."""
-    if view.cpu_milli and view.memory_bytes:
+    """The view with all its figures."""
+    if view.cpu_milli and view.memory_bytes and view.pod_name:
         return view
     plugin = plugins.of(view)
     if plugin is None:
@@ -19,4 +19,5 @@ def with_sizes(plugins: PluginCache, view: KnownEngine) -> KnownEngine:
         view,
         cpu_milli=view.cpu_milli or plugin.cpu_milli,
         memory_bytes=view.memory_bytes or plugin.memory_bytes,
+        extended=extended(dict(plugin.extended), dict(view.extended)),
     )

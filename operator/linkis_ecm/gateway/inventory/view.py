@@ -74,6 +74,8 @@ class KnownEngine:
     # The requested size; 0 means the plugin's default.
     cpu_milli: int = 0
     memory_bytes: int = 0
+    # Extended resources by name, sorted; 0 stands against a default of the plugin.
+    extended: tuple[tuple[str, int], ...] = ()
     tenant: str = ""
 
     @property
@@ -193,6 +195,7 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         cull_blocked_by=status.get("cullBlockedBy"),
         cpu_milli=milli(own.get("cpu") or default.get("cpu")),
         memory_bytes=whole_bytes(own.get("memory") or default.get("memory")),
+        extended=extended(default.get("extended"), own.get("extended")),
         tenant=str(spec.get("tenant") or ""),
     )
 
@@ -260,6 +263,15 @@ def whole_bytes(text: Any) -> int:
     return int(_quantity(text))
 
 
+def extended(*amounts: Any) -> tuple[tuple[str, int], ...]:
+    """Extended resources by name, sorted; of several the last one counts. What is no whole number is left out."""
+    found: dict[str, int] = {}
+    for one in amounts:
+        if isinstance(one, Mapping):
+            found |= {str(name): number for name, number in one.items() if type(number) is int}
+    return tuple(sorted(found.items()))
+
+
 def _quantity(text: Any) -> Decimal:
     try:
         return formats.parse_quantity(str(text)) if text else Decimal(0)
@@ -292,6 +304,7 @@ class PluginView:
     default: bool = False
     cpu_milli: int = 0
     memory_bytes: int = 0
+    extended: tuple[tuple[str, int], ...] = ()
 
 
 def plugin_of(item: Mapping[str, Any]) -> PluginView:
@@ -305,6 +318,7 @@ def plugin_of(item: Mapping[str, Any]) -> PluginView:
         default=bool(spec.get("default")),
         cpu_milli=milli((spec.get("defaultResources") or {}).get("cpu")),
         memory_bytes=whole_bytes((spec.get("defaultResources") or {}).get("memory")),
+        extended=extended((spec.get("defaultResources") or {}).get("extended")),
     )
 
 

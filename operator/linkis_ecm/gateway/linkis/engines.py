@@ -16,7 +16,7 @@ from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden, shown
 from linkis_ecm.gateway.http.validate import validated
 from linkis_ecm.gateway.inventory.sizes import with_sizes
-from linkis_ecm.gateway.inventory.view import KnownEngine, milli, whole_bytes
+from linkis_ecm.gateway.inventory.view import KnownEngine, extended, milli, whole_bytes
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
 from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
@@ -194,6 +194,7 @@ def _requirements(call: Call, create_request: CreateEngineRequest) -> Requiremen
         labels=create_request.labels or {},
         cpu_milli=milli(size.cpu) if size else 0,
         memory_bytes=whole_bytes(size.memory) if size else 0,
+        extended=extended(size.extended) if size else (),
     )
 
 

@@ -31,7 +31,7 @@ from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
 from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.places import refused_place
-from linkis_ecm.gateway.inventory.view import KnownEngine, milli, view_of, whole_bytes
+from linkis_ecm.gateway.inventory.view import KnownEngine, extended, milli, view_of, whole_bytes
 from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import ENGINECONNS
@@ -162,7 +162,8 @@ def _require_place(gateway: Gateway, request: CreateEngineRequest, *, user: str,
     cpu, memory = (milli(size.cpu), whole_bytes(size.memory)) if size is not None else (0, 0)
     if plugin is not None:
         cpu, memory = cpu or plugin.cpu_milli, memory or plugin.memory_bytes
-    asked = Holder(namespace, request.name or "", user, Amount(1, cpu, memory))
+    devices = extended(dict(plugin.extended) if plugin else None, size.extended if size else None)
+    asked = Holder(namespace, request.name or "", user, Amount(1, cpu, memory, devices))
     refused = refused_place(
         asked,
         engines=gateway.engines,

@@ -137,7 +137,9 @@ def _requested(snapshot: Snapshot) -> Resources:
 
 
 def _resources(size: Sizes) -> Resources:
-    return Resources(cpu=size.cpu, cpu_limit=size.cpu_limit, memory=size.memory)
+    return Resources(
+        cpu=size.cpu, cpu_limit=size.cpu_limit, memory=size.memory, extended=dict(size.extended) or None
+    )  # fmt: skip
 
 
 def _sizes(snapshot: Snapshot, spec: EngineConnSpec | None) -> Sizes:
@@ -165,6 +167,11 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     requested = request.resources.model_dump(by_alias=True, exclude_none=True)
     if not requested:
         raise bad_request("Parameter resources cannot be empty: give cpu, cpuLimit or memory")
+    if request.resources.extended is not None:
+        raise bad_request(
+            "resources.extended cannot be changed while the engine runs, as Kubernetes never changes it in a pod:"
+            " create another engine with it"
+        )
     body = spec.model_dump(by_alias=True, exclude_none=True) if spec is not None else {}
     body["resources"] = {**(body.get("resources") or {}), **requested}
     try:
