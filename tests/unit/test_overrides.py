@@ -208,7 +208,7 @@ def test_an_author_chooses_nodes_and_spreads_what_is_its_own() -> None:
 # Fields of a pod that reach beyond it, and are in no overlay: ports of the node, the order of others' scheduling,
 # gates and graces that keep a pod where it is.
 REACHING = (
-    "containers", "hostIPC", "hostNetwork", "hostPID", "hostname", "initContainers", "nodeName", "overhead",
+    "hostIPC", "hostNetwork", "hostPID", "hostname", "nodeName", "overhead",
     "preemptionPolicy", "priority", "readinessGates", "resourceClaims", "schedulingGates",
     "subdomain", "terminationGracePeriodSeconds",
 )  # fmt: skip

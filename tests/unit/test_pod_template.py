@@ -101,7 +101,9 @@ def test_a_field_that_no_overlay_has_is_refused_by_the_api_server_with_the_opera
     assert rules["!has(self.hostNetwork)"].startswith(words)
     assert len(rules) == len(pod_template.NEVER)
     plugin = pod_template.PLUGIN_SCHEMA["properties"]["spec"]["x-kubernetes-validations"]
-    assert set(rules) - {rule["rule"] for rule in plugin} == {"!has(self.serviceAccountName)"}
+    assert set(rules) - {rule["rule"] for rule in plugin} == {
+        f"!has(self.{name})" for name in set(pod_template.PLUGIN_FIELDS) - set(pod_template.SPEC_FIELDS)
+    }
 
 
 def test_an_engine_that_was_stored_before_is_read() -> None:

@@ -8,8 +8,6 @@ what depends on the kind of launch comes from `engine.launch`.
 from __future__ import annotations
 
 import json
-import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +17,22 @@ from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
 from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
 from linkis_ecm.engine.pending import digests
+from linkis_ecm.engine.pod_volumes import (
+    PLUGIN_VOLUME,
+    RESTRICTED,
+    USER_VOLUME,
+    containers_beside,
+    engine_volumes,
+    plugin_volumes,
+    refuse_hidden,
+    refuse_protected_env,
+)
+from linkis_ecm.engine.pod_volumes import InvalidSpecError as InvalidSpecError  # noqa: PLC0414 - known by this module's name
 from linkis_ecm.engine.view import SPEC_ANNOTATION, EngineView
-from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources, Volume
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
-from linkis_ecm.model.pod_template import PLUGIN_FIELDS, SPEC_FIELDS, excess, not_taken
+from linkis_ecm.model.pod_template import PLUGIN_FIELDS, PLUGIN_SCHEMA, SCHEMA, SPEC_FIELDS, excess, not_taken
 
 # The images' user (Dockerfile).
 USER_ID = 10001
@@ -38,16 +47,6 @@ GRACE_SECONDS = 30
 GRACE_MAX = 3600
 
 OVERLAY_METADATA = ("labels", "annotations")
-# Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
-# that runs before the user's.
-_SYSTEM_FOLDERS = (
-    "/bin/", "/boot/", "/dev/", "/etc/", "/opt/", "/proc/", "/root/", "/run/", "/sbin/", "/sys/", "/usr/", "/var/run/",
-    "/var/lock/", f"{LOG_DIR}/", f"{launch.IDENTITY_DIR}/",
-)  # fmt: skip
-_WHOLE_FOLDERS = ("/", "/tmp", "/var", "/var/log", "/var/lib")  # noqa: S108 - as a name
-_LIB = re.compile(r"/lib(32|64|x32|exec)?(/|$)")
-# Before the names of an engine's own volumes in its pod.
-_USER_VOLUME = "user-"
 # What runtimes of devices read in a container's environment: where one is a node's default, a variable alone gives a
 # container all GPUs of the node, uncounted. An agent's container has the user's variables under other names.
 _DEVICE_ENV = frozenset(
@@ -55,10 +54,6 @@ _DEVICE_ENV = frozenset(
     | {"NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS"}
 )
 _RESERVED_LABELS = ("app.kubernetes.io/", "linkis.apache.org/")
-
-
-class InvalidSpecError(ValueError):
-    """The engine's spec cannot be turned into a pod; the text names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +177,13 @@ def build_pod(
     grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
     storage = plugin.storage or Storage.model_validate({})
     protected = settings.protected_in(engine.namespace)
-    _refuse_protected_env(spec.env or [], protected)
-    mounts, volumes = _volumes(spec.volumes or [], storage, protected=protected)
+    refuse_protected_env(spec.env or [], protected)
+    given_mounts, given = plugin_volumes(plugin.volumes or [], storage, protected=protected)
+    mounts, volumes = engine_volumes(spec.volumes or [], storage, protected=protected)
+    refuse_hidden(spec.volumes or [], plugin.volumes or [])
+    mounts, volumes = [*given_mounts, *mounts], [*given, *volumes]
+    pod_spec = dict(overlay.get("spec", {}))
+    beside = containers_beside(pod_spec, plugin.volumes or [], protected=protected)
     if launch.has_agent(launched):
         identity = {"name": "identity", "mountPath": launch.IDENTITY_DIR, "readOnly": True}
         mounts = [{"name": "log", "mountPath": LOG_DIR}, identity, *mounts]
@@ -204,11 +204,7 @@ def build_pod(
         "ports": launch.container_ports(launched),
         "env": env,
         "resources": _with_disk(size.whole_container, storage, volumes),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
         # The last lines of the log say why an engine died even after its files are gone.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -233,7 +229,8 @@ def build_pod(
             | launch.pod_annotations(launched),
             "ownerReferences": [_owner(engine)],
         },
-        "spec": overlay.get("spec", {})
+        "spec": pod_spec
+        | ({"initContainers": beside["initContainers"]} if beside["initContainers"] else {})
         | ({"hostUsers": False} if plugin.user_namespaces else {})
         | {
             "hostname": name,
@@ -243,7 +240,7 @@ def build_pod(
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": launch.termination_grace(launched, grace),
             "securityContext": _security_context(plugin),
-            "containers": [container],
+            "containers": [container, *beside["containers"]],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage.tmp}},
                 *volumes,
@@ -321,71 +318,15 @@ def _with_disk(
     The request is written too: without one, Kubernetes takes the limit for it, and a node has room for a few engines.
     """
     own = [CONTAINER_LOG, storage.tmp, *(LOG_VOLUME for volume in volumes if volume["name"] == "log")]
-    users = any("emptyDir" in volume for volume in volumes if volume["name"].startswith(_USER_VOLUME))
+    own += [
+        one["emptyDir"]["sizeLimit"] for one in volumes if one["name"].startswith(PLUGIN_VOLUME) and "emptyDir" in one
+    ]
+    users = any("emptyDir" in volume for volume in volumes if volume["name"].startswith(USER_VOLUME))
     most = sum(parse_quantity(size) for size in (*own, *((storage.volumes,) if users else ())))
     return {
         "requests": resources["requests"] | {"ephemeral-storage": storage.request},
         "limits": resources["limits"] | {"ephemeral-storage": f"{int(most) >> 20}Mi"},
     }
-
-
-def _volumes(
-    volumes: list[Volume], storage: Storage, *, protected: frozenset[str]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    mounts, sources = [], []
-    for volume in volumes:
-        name = f"{_USER_VOLUME}{volume.name}"
-        path = _mount_path(volume)
-        _refuse_protected_volume(volume, protected)
-        mounts.append({"name": name, "mountPath": path, "readOnly": volume.read_only})
-        body = volume.model_dump(by_alias=True, exclude_none=True, exclude={"name", "mount_path", "read_only"})
-        if volume.empty_dir is not None:
-            body = {"emptyDir": {"sizeLimit": _scratch_size(volume.name, volume.empty_dir.size_limit, storage)}}
-        sources.append({"name": name} | body)
-    return mounts, sources
-
-
-def _scratch_size(name: str, asked: str | None, storage: Storage) -> str:
-    """The size of an emptyDir of the engine; raises InvalidSpecError over the plugin's bound."""
-    if asked is not None and parse_quantity(asked) > parse_quantity(storage.volumes):
-        raise InvalidSpecError(
-            f"spec.volumes {name}: sizeLimit {asked} is over the plugin's {storage.volumes} for scratch space: ask for"
-            f" {storage.volumes} at most, or ask the platform for a greater storage.volumes in the EngineConnPlugin"
-        )
-    return asked or storage.volumes
-
-
-def _mount_path(volume: Volume) -> str:
-    """The path as the kubelet would find it; raises InvalidSpecError for a folder of the system or of the agent."""
-    # normpath keeps two leading slashes, which POSIX leaves open and Linux does not.
-    path = "/" + posixpath.normpath(volume.mount_path).lstrip("/")
-    if path in _WHOLE_FOLDERS or f"{path}/".startswith(_SYSTEM_FOLDERS) or _LIB.match(path):
-        raise InvalidSpecError(
-            f"spec.volumes {volume.name}: mountPath {volume.mount_path} is the engine's own: take another"
-        )
-    return path
-
-
-def _refuse_protected_volume(volume: Volume, protected: frozenset[str]) -> None:
-    """Raises InvalidSpecError for an object that holds this ECM's keys or records."""
-    if volume.secret is not None:
-        _refuse_protected(f"spec.volumes {volume.name}", "secret", volume.secret.secret_name, protected)
-    elif volume.persistent_volume_claim is not None:
-        claim = volume.persistent_volume_claim.claim_name
-        _refuse_protected(f"spec.volumes {volume.name}", "persistentvolumeclaim", claim, protected)
-
-
-def _refuse_protected_env(variables: list[EnvVar], protected: frozenset[str]) -> None:
-    for variable in variables:
-        if variable.value_from is not None:
-            secret = variable.value_from.secret_key_ref.name
-            _refuse_protected(f"spec.env {variable.name}", "secret", secret, protected)
-
-
-def _refuse_protected(field: str, kind: str, named: str, protected: frozenset[str]) -> None:
-    # Helm keeps a release's values there, passwords among them.
-    if f"{kind}/{named}" in protected or (kind == "secret" and named.startswith("sh.helm.release.")):
-        raise InvalidSpecError(f"{field}: {kind} {named} is the ECM's own: take another")
 
 
 def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
@@ -404,7 +345,7 @@ def _overlay(template: dict[str, Any] | None, whose: str) -> dict[str, Any]:
         else:
             out |= {name: _texts(value.get(name), f"{field}.metadata.{name}") for name in OVERLAY_METADATA}
     # The API server holds these bounds; what was stored before it knew them is refused here.
-    if over := excess(template or {}):
+    if over := excess(template or {}, SCHEMA if whose == "engine" else PLUGIN_SCHEMA):
         raise InvalidSpecError(f"{field}{over.removeprefix('podTemplate')}: make it smaller")
     return out
 

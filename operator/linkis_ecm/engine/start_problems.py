@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from linkis_ecm.engine.verdicts import Verdict, evicted, init_failed, says
@@ -31,6 +32,9 @@ _EVICTION_EVENTS = {"Evicted": reasons.EVICTED, "Preempting": reasons.PREEMPTED,
                     "NodeShutdown": reasons.NODE_SHUTDOWN}  # fmt: skip
 # Characters of an event's text that are kept.
 NOTE_MAX = 1000
+_WHO_ADDS_IT = (
+    "Whoever adds this container can mend it: the EngineConnPlugin's podTemplate, or an admission policy or webhook."
+)
 # What the scheduler's sentence names, and what helps then. The first one that it names counts.
 _SCHEDULER: tuple[tuple[str, str], ...] = (
     ("persistentvolumeclaim", "Create the claim that the message names, or correct its name in spec.volumes."),
@@ -59,7 +63,10 @@ def start_problem(pod: PodView) -> Verdict | None:
         return Verdict(reasons.SCHEDULING_GATED, f"Its scheduling gates: {', '.join(pod.gates)}.")
     if pod.unschedulable:
         return _unschedulable(pod.unschedulable)
-    return None
+    # A container beside the engine's: the pod is not ready without it, which is what a process is judged by.
+    waiting = (_waiting_init(other) for other in pod.others if not other.init and other.running_since is None)
+    found = next(filter(None, waiting), None)
+    return replace(found, fatal=False) if found is not None else None
 
 
 def init_runs(pod: PodView) -> Verdict | None:
@@ -91,7 +98,7 @@ def _waiting_init(init: ContainerView) -> Verdict | None:
         return None
     return Verdict(
         problem.reason, sentences(where, problem.details), fatal=problem.fatal, container=init.name,
-        remedy="Whoever runs the admission policy or webhook that adds this container can mend it.",
+        remedy=_WHO_ADDS_IT,
     )  # fmt: skip
 
 

@@ -322,10 +322,11 @@ IDENTITY_REQUIRED = ("user", "creator", "mode")
 POD_TEMPLATE_TEXT = (
     "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
     " imagePullSecrets, nodeSelector, priorityClassName, runtimeClassName, schedulerName, tolerations,"
-    " topologySpreadConstraints; of a plugin also serviceAccountName. Each is bounded, and the API server takes"
-    " anything else out or refuses it. Refused with the reason InvalidSpec is, of an engine, a value for what its"
-    " plugin set and does not name in overridable, a podAffinity or podAntiAffinity, which reach other pods, and a"
-    " label or annotation without the prefix user.linkis.apache.org/."
+    " topologySpreadConstraints; of a plugin also serviceAccountName, hostAliases, initContainers and containers, which"
+    " mount the plugin's volumes by their names and are as restricted as the engine's container. Each is bounded, and"
+    " the API server takes anything else out or refuses it. Refused with the reason InvalidSpec is, of an engine, a"
+    " value for what its plugin set and does not name in overridable, a podAffinity or podAntiAffinity, which reach"
+    " other pods, and a label or annotation without the prefix user.linkis.apache.org/."
 )
 
 # Any object here, so that one that was stored under an older schema is read: the API server holds the schema, and

@@ -26,6 +26,7 @@ from linkis_ecm.model.engineconn import (
     Quantity,
     RestartPolicy,
     RunType,
+    Volume,
     rule,
 )
 from linkis_ecm.model.extended import Extended
@@ -158,6 +159,13 @@ class EngineConnPluginSpec(Camel):
         " runtime and a filesystem with idmapped mounts; elsewhere the engine's pod does not start.",
     )
     pod_template: PluginPodTemplate | None = Field(None, description=POD_TEMPLATE_TEXT)
+    volumes: list[Volume] | None = Field(
+        None,
+        max_length=16,
+        description="Volumes that each engine of this entry has at mountPath, from objects of the engine's namespace;"
+        " nobody's rights are asked for them. Containers of podTemplate mount them by name.",
+        json_schema_extra=LIST_MAP_NAME,
+    )
     security_context: EngineSecurity | None = Field(
         None,
         description="Replaces the user 10001, its group and fsGroup of engines; {} leaves all to the cluster.",

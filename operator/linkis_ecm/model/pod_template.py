@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from linkis_ecm.model import pod_containers
+
 Schema = dict[str, Any]
 
 SPEC_FIELDS = (
@@ -17,8 +19,9 @@ SPEC_FIELDS = (
     "schedulerName", "tolerations", "topologySpreadConstraints",
 )  # fmt: skip
 # Of the plugin's overlay alone: whoever may use the account may use what a cloud lets it (IRSA, Workload Identity). The
-# pod has no token of it from us.
-PLUGIN_FIELDS = (*SPEC_FIELDS, "serviceAccountName")
+# pod has no token of it from us. Containers and names of hosts reach what an engine's user must not: the agent's way
+# to the operator.
+PLUGIN_FIELDS = (*SPEC_FIELDS, *pod_containers.FIELDS, "serviceAccountName")
 # Lengths of Kubernetes's own forms: a DNS subdomain, a label's value, a label's key (a subdomain, "/", a name).
 SUBDOMAIN = 253
 LABEL_VALUE = 63
@@ -139,8 +142,8 @@ assert tuple(_SPEC) == SPEC_FIELDS  # noqa: S101 - two lists of one thing
 _FLAG: Schema = {"type": "boolean"}
 _ENTRIES = _list({"type": "object"}, KEYS)
 NEVER: dict[str, Schema] = {
-    "automountServiceAccountToken": _FLAG, "containers": _ENTRIES, "hostIPC": _FLAG, "hostNetwork": _FLAG,
-    "hostPID": _FLAG, "initContainers": _ENTRIES, "nodeName": _text(), "priority": _whole(),
+    "automountServiceAccountToken": _FLAG, "containers": _ENTRIES, "hostAliases": _ENTRIES, "hostIPC": _FLAG,
+    "hostNetwork": _FLAG, "hostPID": _FLAG, "initContainers": _ENTRIES, "nodeName": _text(), "priority": _whole(),
     "securityContext": {"type": "object"}, "serviceAccountName": _text(), "terminationGracePeriodSeconds": _whole(),
     "volumes": _ENTRIES,
 }  # fmt: skip
@@ -163,7 +166,10 @@ def _schema(taken: tuple[str, ...]) -> Schema:
     ]
     return _object(
         metadata=_object(labels=_map(_text(LABEL_VALUE)), annotations=_map(_text(ANNOTATION_MAX))),
-        spec=_object(**_SPEC, **NEVER) | {"x-kubernetes-validations": refusals},
+        spec=_object(
+            **(_SPEC | NEVER | {name: pod_containers.SCHEMAS[name] for name in pod_containers.FIELDS if name in taken})
+        )
+        | {"x-kubernetes-validations": refusals},
     )
 
 

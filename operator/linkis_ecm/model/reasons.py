@@ -150,13 +150,14 @@ NODE_CANNOT_START = _reason(
 )
 INIT_RUNS = _reason(
     "InitContainerRuns",
-    "The engine's pod waits for an init container, which an admission policy or webhook has put there.",
+    "The engine's pod waits for an init container, which its plugin, an admission policy or a webhook put there.",
     "See that container's log with `kubectl logs`.",
 )
 INIT_FAILED = _reason(
     "InitContainerFailed",
     "An init container of the engine's pod ended with an error, so the engine was not started.",
-    "Whoever runs the admission policy or webhook that adds this container can mend it; its log is in the post-mortem.",
+    "Whoever adds this container can mend it: the EngineConnPlugin's podTemplate, an admission policy or a webhook. Its"
+    " log is in the post-mortem.",
 )
 POD_NOT_MADE = _reason(
     "PodNotMade",
