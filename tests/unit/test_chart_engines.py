@@ -97,11 +97,19 @@ def test_fields_of_engines_pods_reach_the_pod() -> None:
     assert "runAsUser" not in pod["securityContext"]
     metadata = spec["podTemplate"]["metadata"]
     assert metadata["labels"] == {"team": "a", "d": "e"}
-    assert metadata["annotations"] == {
-        "b": "c", "karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-    }  # fmt: skip
+    assert metadata["annotations"] == {"b": "c"}
+    assert spec["doNotDisrupt"] == "always"
     assert "podTemplate" not in entries()["python-3.11"]
     assert "securityContext" not in entries()["python-3.11"]
+
+
+@pytest.mark.parametrize(
+    ("written", "mode"),
+    [("true", "always"), ("always", "always"), ("busy", "busy"), ("never", "never"), ("false", None), ("", "never")],
+)
+def test_a_node_is_held_by_word_or_as_before_by_true_and_false(written: str, mode: str | None) -> None:
+    arguments = ("--set", f"engines.python.doNotDisrupt={written}") if written else ()
+    assert entries(*arguments)["python-3.11"].get("doNotDisrupt") == mode
 
 
 def test_a_registry_for_all_images_is_that_of_engines_too() -> None:

@@ -28,9 +28,6 @@
 {{- $metadata := $template.metadata | default dict }}
 {{- with $values.labels }}{{ $metadata = set $metadata "labels" (merge (deepCopy .) ($metadata.labels | default dict)) }}{{ end }}
 {{- $annotations := merge ($values.annotations | default dict | deepCopy) ($metadata.annotations | default dict) }}
-{{- if $values.doNotDisrupt }}
-  {{- $annotations = merge $annotations (dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true") }}
-{{- end }}
 {{- with $annotations }}{{ $metadata = set $metadata "annotations" . }}{{ end }}
 {{- with $spec }}{{ $template = set $template "spec" . }}{{ end }}
 {{- with $metadata }}{{ $template = set $template "metadata" . }}{{ end }}

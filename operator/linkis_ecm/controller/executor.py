@@ -26,9 +26,10 @@ from linkis_ecm.engine.decision import (
     GetNodeCondition,
     GetPodEvents,
     KeyRefused,
+    MarkPod,
     StopAgent,
 )
-from linkis_ecm.engine.names import AGENT_PORT, pod_name
+from linkis_ecm.engine.names import AGENT_PORT, UNDISRUPTED, pod_name
 from linkis_ecm.engine.start_problems import problem_of_events
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView, pod_view
@@ -166,6 +167,17 @@ class Executor:
         # For a pod that is deleted at once the answer is a Status, or the pod as it was before.
         ending = answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp") is not None
         return ending and action.grace > 0 and self._cache.apply_pod(pod_view(answer))
+
+    async def mark_pod(self, engine: EngineView, action: MarkPod) -> None:
+        """PATCH the annotations of exactly this pod. What fails is tried again in a later pass."""
+        wanted = {name: value if action.undisrupted else None for name, value in UNDISRUPTED.items()}
+        body = {"metadata": {"uid": action.uid, "annotations": wanted}}
+        try:
+            answer = await self._client.patch(PODS, action.name, body, namespace=engine.namespace)
+        except ApiError as error:
+            log.warning("%s: its pod's annotations for autoscalers are not written: %s", engine.key, error)
+            return
+        self._cache.apply_pod(pod_view(answer))
 
     async def confirm_pod(self, engine: EngineView, action: ConfirmPodGone) -> bool:
         """Whether the API server has the engine's pod. If so, the pod goes into the cache."""

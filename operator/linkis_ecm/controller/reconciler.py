@@ -42,6 +42,7 @@ from linkis_ecm.engine.decision import (
     GetNodeCondition,
     GetPodEvents,
     KeyRefused,
+    MarkPod,
     Settings,
     Snapshot,
     StopAgent,
@@ -332,6 +333,8 @@ class Reconciler:
             case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
+            case MarkPod():
+                await self._executor.mark_pod(engine, action)
             case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True

@@ -20,7 +20,7 @@ from linkis_ecm.engine.conditions import has_pass_failed, merge_patch, spec_pend
 from linkis_ecm.engine.decision import CollectEvidence, Decision, Outcome, Settings, Snapshot
 from linkis_ecm.engine.desired_status import message_of, status_of
 from linkis_ecm.engine.project import Projection, project
-from linkis_ecm.engine.rules import ending, live_pod, no_pod
+from linkis_ecm.engine.rules import disruption, ending, live_pod, no_pod
 from linkis_ecm.engine.rules.situation import Amendment, Rule, Situation
 from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.model import reasons
@@ -156,7 +156,13 @@ def _evidence_first(case: Situation, outcome: Outcome) -> Outcome:
     return case.unchanged(state, stop=outcome.stop, actions=(CollectEvidence(attempt, name, verdict),))
 
 
-AMENDMENTS: tuple[Amendment, ...] = (_never_back, _deleted_with_namespace, _another_attempt, _evidence_first)
+AMENDMENTS: tuple[Amendment, ...] = (
+    _never_back,
+    _deleted_with_namespace,
+    _another_attempt,
+    _evidence_first,
+    disruption.follow_work,
+)
 
 
 # --- status and record

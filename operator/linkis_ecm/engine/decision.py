@@ -171,6 +171,15 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkPod:
+    """PATCH this pod's annotations that keep autoscalers from it (names.UNDISRUPTED): set them or take them away."""
+
+    name: str
+    uid: str
+    undisrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ConfirmPodGone:
     """GET a pod that is not in the cache, to confirm that it does not exist."""
 
@@ -230,6 +239,7 @@ class CollectEvidence:
 Action = (
     CreatePod
     | DeletePod
+    | MarkPod
     | ConfirmPodGone
     | StopAgent
     | DeleteEngine

@@ -89,16 +89,23 @@ def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
     An engine that was given to an asker is not culled for idleness before its claim is over.
     """
     timeout = duration_setting(s, "idle_timeout")
+    idle = idle_since(s, now)
+    if not timeout or idle is None:
+        return None
+    deadline = idle + timedelta(seconds=timeout)
+    claim = s.engine.claim
+    return max(deadline, claim.until) if claim is not None and claim.holds(now) else deadline
+
+
+def idle_since(s: Snapshot, now: datetime) -> datetime | None:
+    """Since when nothing uses the engine, by its agent; None while something does, or no agent says it."""
     report = None if refuses(s) else s.report
-    if not timeout or report is None or _in_use(s) or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
+    if report is None or _in_use(s) or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
     # The agent's clock may be ahead of ours, but no task can have ended later than now.
     background = report.last_background if counts_background(s) else 0.0
     ended = max(report.last_task_ended, report.last_activity, background)
-    last = min(now, from_unix(ended) or report.changed)
-    deadline = max(report.changed, last) + timedelta(seconds=timeout)
-    claim = s.engine.claim
-    return max(deadline, claim.until) if claim is not None and claim.holds(now) else deadline
+    return max(report.changed, min(now, from_unix(ended) or report.changed))
 
 
 def lifetime_deadline(s: Snapshot) -> datetime | None:

@@ -15,7 +15,7 @@ from typing import Any
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
-from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, label_hash, pod_name
+from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, UNDISRUPTED, label_hash, pod_name
 from linkis_ecm.engine.pending import digests
 from linkis_ecm.engine.pod_volumes import (
     PLUGIN_VOLUME,
@@ -226,7 +226,9 @@ def build_pod(
             "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt, settings.instance),
             "annotations": overlay.get("annotations", {})
             | {TICKET_ANNOTATION: ticket, SPEC_ANNOTATION: json.dumps(digests(spec))}
-            | launch.pod_annotations(launched),
+            | launch.pod_annotations(launched)
+            # Of a plugin that holds busy engines, the operator takes them away once the engine is idle.
+            | (UNDISRUPTED if plugin.do_not_disrupt in ("always", "busy") else {}),
             "ownerReferences": [_owner(engine)],
         },
         "spec": pod_spec

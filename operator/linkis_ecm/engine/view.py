@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
-from linkis_ecm.engine.names import INSTANCE, TICKET_ANNOTATION
+from linkis_ecm.engine.names import INSTANCE, TICKET_ANNOTATION, UNDISRUPTED
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.engineconn import EngineConnSpec, Launch
@@ -111,6 +111,8 @@ class PodView:
     launch: Launch | None = None
     # Digests of what it was made from, by the spec's fields; empty if it does not say so.
     made_from: Mapping[str, str] = field(default_factory=dict)
+    # Its annotations keep autoscalers from it.
+    undisrupted: bool = False
     # The engine's ticket, as the operator wrote it.
     ticket: str = ""
     # The label with the installation that made it; "" where there is none.
@@ -338,6 +340,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         cpu_request=str(_mapping(_mapping(first.get("resources")).get("requests")).get("cpu") or ""),
         cpu_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("cpu") or ""),
         made_from=_made_from(meta),
+        undisrupted=UNDISRUPTED.items() <= _mapping(meta.get("annotations")).items(),
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
         memory_limit=str(_mapping(_mapping(first.get("resources")).get("limits")).get("memory") or ""),
         instance=str(_mapping(meta.get("labels")).get(INSTANCE) or ""),

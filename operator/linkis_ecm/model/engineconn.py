@@ -474,6 +474,7 @@ class FromPlugin(Camel):
     restart_policy: RestartPolicy | None = None
     default_resources: Resources | None = None
     memory_request_percent: int | None = None
+    do_not_disrupt: Literal["always", "busy", "never"] | None = None
 
 
 class PostMortem(Camel):

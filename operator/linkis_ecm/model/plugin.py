@@ -158,6 +158,11 @@ class EngineConnPluginSpec(Camel):
         description="Runs engines with hostUsers: false, so that their user is nobody on the node. Needs a kernel, a"
         " runtime and a filesystem with idmapped mounts; elsewhere the engine's pod does not start.",
     )
+    do_not_disrupt: Literal["always", "busy", "never"] | None = Field(
+        None,
+        description="Whether the cluster autoscaler and Karpenter must leave the node of an engine alone: for its life,"
+        " or while it starts, works and a minute after (busy), or never, as where absent. A process counts as busy.",
+    )
     pod_template: PluginPodTemplate | None = Field(None, description=POD_TEMPLATE_TEXT)
     volumes: list[Volume] | None = Field(
         None,

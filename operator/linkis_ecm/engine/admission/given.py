@@ -18,7 +18,7 @@ from linkis_ecm.model.plugin import EngineConnPluginSpec
 # Fields of the plugin's spec by their names in the API.
 _FIELDS = (
     "idleTimeout", "maxLifetime", "startTimeout", "stopGrace", "ttlAfterFinished", "restartPolicy", "defaultResources",
-    "memoryRequestPercent",
+    "memoryRequestPercent", "doNotDisrupt",
 )  # fmt: skip
 # Which of the kept fields an engine may replace.
 _OVERRIDABLE = ("idleTimeout", "maxLifetime")
