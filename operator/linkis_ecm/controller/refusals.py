@@ -32,15 +32,17 @@ _WEBHOOK = re.compile(r"failed calling webhook|failed to call webhook")
 # A part of a refusal's words, and what helps then.
 _REMEDIES: tuple[tuple[str, str], ...] = (
     ("being terminated", "The namespace is being deleted: create the engine in another one."),
-    ("cannot create resource", "Give the operator its Role in this namespace: watchNamespaces or clusterWide of the"
+    ("cannot create resource", "Give the operator its Role in this namespace: engineNamespaces or clusterWide of the"
      " chart."),
     ("security context constraint", "Let the engines' service account use a SecurityContextConstraint that takes the"
      " user and group 10001, such as nonroot-v2, or let the cluster choose them: securityContext: {} of the"
      " EngineConnPlugin."),
-    ("PriorityClass", "Create that PriorityClass, or correct priorityClassName in the podTemplate."),
-    ("RuntimeClass", "Create that RuntimeClass, or correct runtimeClassName in the podTemplate."),
-    ("looking up service account", "Kubernetes makes it soon after the namespace: it is tried again."),
+    ("PriorityClass", "Have a cluster admin create that PriorityClass, or correct priorityClassName in the podTemplate"
+     " that names it: the engine's, or the EngineConnPlugin's, which is the platform's."),
+    ("RuntimeClass", "Have a cluster admin create that RuntimeClass, or correct runtimeClassName in the podTemplate"
+     " that names it: the engine's, or the EngineConnPlugin's, which is the platform's."),
 )  # fmt: skip
+_NO_ACCOUNT = re.compile(r"looking up service account ([\w.-]+)/([\w.-]*\w)")
 
 
 def of_forbidden(error: Forbidden, limit_ranges: Iterable[Mapping[str, Any]]) -> Verdict:
@@ -57,8 +59,22 @@ def of_forbidden(error: Forbidden, limit_ranges: Iterable[Mapping[str, Any]]) ->
             # An engine says one figure; how much of it is requested its plugin says.
             fields = f"{fields.replace(_FIELDS['memory'], 'memoryRequestPercent of the EngineConnPlugin')}"
         return _by_limit_range(words, found, limit_ranges, f"Set {fields} within the LimitRange")
-    remedy = next((remedy for part, remedy in _REMEDIES if part in words), "")
+    remedy = _no_account(words) or next((remedy for part, remedy in _REMEDIES if part in words), "")
     return Verdict(reasons.POD_REFUSED, words, fatal="violates PodSecurity" in words, remedy=remedy)
+
+
+def _no_account(words: str) -> str:
+    """The remedy for a service account that is not there; "" where none is missing."""
+    found = _NO_ACCOUNT.search(words)
+    if found is None:
+        return ""
+    namespace, name = found.groups()
+    if name == "default":
+        return "Kubernetes makes it soon after the namespace: it is tried again."
+    return (
+        f"The engine's EngineConnPlugin names it, so ask the platform to create the ServiceAccount {name} in the"
+        f" namespace {namespace}, or to correct serviceAccountName there: it is tried again."
+    )
 
 
 def of_malformed(error: ApiError, limit_ranges: Iterable[Mapping[str, Any]]) -> Verdict:

@@ -12,6 +12,8 @@ TICKET_ANNOTATION = "linkis.apache.org/ticket-id"
 # Of a pod: which installation made it (hashed). The same name is the annotation by which the author of an EngineConn
 # names the installation that is to accept it (as it is).
 INSTANCE = "linkis.apache.org/ecm-instance"
+# Before the names of a plugin's volumes in its engines' pods.
+PLUGIN_VOLUME = "plugin-"
 # Of a pod: the node's autoscaler leaves it where it is (cluster autoscaler, Karpenter).
 UNDISRUPTED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 # One selector for the pod reflector, the headless Service and the network policy.

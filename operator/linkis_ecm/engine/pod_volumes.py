@@ -12,6 +12,7 @@ from typing import Any
 
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.launch import LOG_DIR
+from linkis_ecm.engine.names import PLUGIN_VOLUME
 from linkis_ecm.model.engineconn import EnvVar, Volume
 from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.plugin import Storage
@@ -26,8 +27,6 @@ _WHOLE_FOLDERS = ("/", "/tmp", "/var", "/var/log", "/var/lib")  # noqa: S108 - a
 _LIB = re.compile(r"/lib(32|64|x32|exec)?(/|$)")
 # Before the names of an engine's own volumes in its pod.
 USER_VOLUME = "user-"
-# Before those of its plugin's.
-PLUGIN_VOLUME = "plugin-"
 # Of each container, whoever wrote it: what the pod security standard `restricted` asks, and no writes to the image.
 RESTRICTED = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},

@@ -15,10 +15,17 @@ from typing import Any
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.launch import LOG_DIR, PodSettings
-from linkis_ecm.engine.names import INSTANCE, MANAGED_BY, TICKET_ANNOTATION, UNDISRUPTED, label_hash, pod_name
+from linkis_ecm.engine.names import (
+    INSTANCE,
+    MANAGED_BY,
+    PLUGIN_VOLUME,
+    TICKET_ANNOTATION,
+    UNDISRUPTED,
+    label_hash,
+    pod_name,
+)
 from linkis_ecm.engine.pending import digests
 from linkis_ecm.engine.pod_volumes import (
-    PLUGIN_VOLUME,
     RESTRICTED,
     USER_VOLUME,
     containers_beside,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from linkis_ecm.engine.names import PLUGIN_VOLUME
 from linkis_ecm.engine.verdicts import Verdict, evicted, init_failed, says
 from linkis_ecm.engine.view import ContainerView, PodView
 from linkis_ecm.model import reasons
@@ -32,12 +33,21 @@ _EVICTION_EVENTS = {"Evicted": reasons.EVICTED, "Preempting": reasons.PREEMPTED,
                     "NodeShutdown": reasons.NODE_SHUTDOWN}  # fmt: skip
 # Characters of an event's text that are kept.
 NOTE_MAX = 1000
+# The kubelet's words for a volume that the engine's plugin gives (engine.names).
+_GIVEN_VOLUME = re.compile(rf'volume "{PLUGIN_VOLUME}([a-z0-9-]+)"')
+_GIVEN = (
+    "The EngineConnPlugin's volumes give it ({}), so ask the platform to create what the message names in this"
+    " namespace, or to correct the plugin."
+)
 _WHO_ADDS_IT = (
     "Whoever adds this container can mend it: the EngineConnPlugin's podTemplate, or an admission policy or webhook."
 )
 # What the scheduler's sentence names, and what helps then. The first one that it names counts.
 _SCHEDULER: tuple[tuple[str, str], ...] = (
-    ("persistentvolumeclaim", "Create the claim that the message names, or correct its name in spec.volumes."),
+    (
+        "persistentvolumeclaim",
+        "Create the claim that the message names, or correct its name in spec.volumes or the plugin's volumes.",
+    ),
     ("unbound immediate", "See why the claim is not bound: kubectl describe pvc."),
     ("volume node affinity", "Use a volume that the nodes with room can reach."),
     ("Insufficient", ""),
@@ -125,7 +135,9 @@ def problem_of_events(events: Iterable[Mapping[str, Any]]) -> Verdict | None:
         reason = reasons.MOUNT_FAILED if why in _MOUNT_EVENTS else reasons.NODE_CANNOT_START
         # A volume that cannot be mounted says more than what follows from it.
         if found is None or found.reason is not reasons.MOUNT_FAILED or reason is reasons.MOUNT_FAILED:
-            found = Verdict(reason, f"Kubernetes says: {note}" if note else f"Kubernetes says {why}.")
+            given = reason is reasons.MOUNT_FAILED and (volume := _GIVEN_VOLUME.search(note))
+            remedy = _GIVEN.format(volume[1]) if given and volume else ""
+            found = Verdict(reason, f"Kubernetes says: {note}" if note else f"Kubernetes says {why}.", remedy=remedy)
     return found
 
 

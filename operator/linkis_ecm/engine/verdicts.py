@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from linkis_ecm.engine.view import ContainerView, PodView, Report, Terminated
+from linkis_ecm.engine.view import ENGINE_CONTAINER, ContainerView, PodView, Report, Terminated
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, parse_quantity, sentences
 from linkis_ecm.model.reasons import Reason
@@ -28,7 +28,7 @@ _NODE_SHUTDOWN = {"NodeShutdown", "Terminated", "Shutdown"}
 _EVICTED = {"Evicted", "EvictionByEvictionAPI"}
 # The kubelet's words where a pod is over a limit of its own, and not where the node lacks room (eviction/helpers.go).
 _OWN_DISK = re.compile(
-    r"Usage of EmptyDir volume|Container \S+ exceeded its local ephemeral storage limit"
+    r"Usage of EmptyDir volume|Container (\S+) exceeded its local ephemeral storage limit"
     r"|Pod ephemeral local storage usage exceeds the total limit"
 )
 _PREEMPTED = {"PreemptionByScheduler", "Preempting"}
@@ -136,8 +136,17 @@ def _by_infrastructure(pod: PodView) -> Verdict | None:
 
 
 def evicted(words: str) -> Verdict:
-    """An eviction by what Kubernetes says of it: the engine's own use of its disk, or another's need of the node."""
-    return Verdict(reasons.STORAGE_EXCEEDED if _OWN_DISK.match(words) else reasons.EVICTED, words)
+    """An eviction by what Kubernetes says of it: the pod's own use of its disk, or another's need of the node.
+
+    The same in another pod on another node, so OnInfrastructureFailure does not repeat the first, as OOMKilled.
+    """
+    own = _OWN_DISK.match(words)
+    if own is None:
+        return Verdict(reasons.EVICTED, words)
+    if own[1] not in (None, ENGINE_CONTAINER):
+        who = f"It is the container {own[1]}, which the EngineConnPlugin or an admission policy puts beside the engine"
+        return Verdict(reasons.STORAGE_EXCEEDED, words, remedy=f"{who}: have its limit raised there.")
+    return Verdict(reasons.STORAGE_EXCEEDED, words)
 
 
 def init_failed(init: ContainerView) -> Verdict:
