@@ -58,3 +58,10 @@ async def test_an_engine_without_the_service_in_its_namespace_is_named_by_its_ad
     assert row is not None
     assert row.service_instance == (instance or f"{pod}.linkis-engines.{NAMESPACE}:9105")
     assert world.cluster.peek(PODS, (NAMESPACE, pod)) is not None
+    # clusterWide serves namespaces that the chart has not prepared: the engine says what it lacks, and who adds it.
+    told = world.condition("e", "NamespacePrepared")
+    assert (told == {}) is (instance is None)
+    if told:
+        assert (told["status"], told["reason"]) == ("False", "NotInEngineNamespaces")
+        assert f"{{name: {NAMESPACE}, create: false}} to engineNamespaces" in told["message"]
+        assert world.condition("e", "Ready")["status"] == "True"

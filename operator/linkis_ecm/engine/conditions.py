@@ -22,15 +22,18 @@ _NOT_READY = {reasons.PROCESS_NOT_READY.name, reasons.KEY_MISMATCH.name}
 
 # The spec has changes that the engine's pod does not have.
 SPEC_PENDING = "SpecPending"
+# The installation has made its Service and NetworkPolicies in the engine's namespace; only said where it has not.
+NAMESPACE_PREPARED = "NamespacePrepared"
 
 
 def conditions(
     before: Any, *, state: EngineState, reason: str, message: str, scheduled: bool, registered: bool | None,
-    now: datetime, generation: int, exhausted: bool = False, pending: str = "",
+    now: datetime, generation: int, exhausted: bool = False, pending: str = "", unprepared: str = "",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Ready, PodScheduled, Registered and Draining; kstatus's Reconciling and Stalled only if they are true.
 
-    A condition keeps its time if its status did not change. `registered` is None for an engine without an agent.
+    `pending` and `unprepared` are sentences, "" for none. A condition keeps its time if its status did not change.
+    `registered` is None for an engine without an agent.
     """
     old = {c.get("type"): c for c in before if isinstance(c, Mapping)} if isinstance(before, list) else {}
     # Each condition's own reason and message; the engine's, where the condition is about the engine as a whole.
@@ -51,6 +54,9 @@ def conditions(
         desired.append(("Stalled", True))
     if exhausted:
         desired.append(("DeadLettered", True))
+    if unprepared:
+        own[NAMESPACE_PREPARED, False] = ("NotInEngineNamespaces", unprepared)
+        desired.append((NAMESPACE_PREPARED, False))
     if pending:
         own[SPEC_PENDING, True] = ("NeedsNewPod", pending)
         desired.append((SPEC_PENDING, True))

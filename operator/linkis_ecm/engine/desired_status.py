@@ -73,6 +73,7 @@ def status_of(
             now=now,
             generation=engine.generation,
             exhausted=outcome.exhausted,
+            unprepared="" if settings.pod.has_service(engine.namespace) else _unprepared(engine.namespace),
             pending=pending(engine, s.pod) if state not in FINAL and outcome.restart is None else "",
         ),
     }
@@ -108,6 +109,16 @@ def status_of(
         if s.report is not None and s.report.usage:
             desired["usage"] = _usage(s.report)
     return desired
+
+
+def _unprepared(namespace: str) -> str:
+    """A sentence for an engine of a namespace that is served (`clusterWide`) and not prepared by the installation."""
+    return (
+        f"Namespace {namespace} is not in engineNamespaces of the chart, so it has none of its objects: without its"
+        " NetworkPolicies any pod reaches the engine, and its code reaches what the cluster lets it; without the"
+        " headless Service the engine has an address and no name. Have the platform add"
+        f" {{name: {namespace}, create: false}} to engineNamespaces."
+    )
 
 
 def _ready_fields(
