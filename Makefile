@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs bench-floods fuzz sbom signing-key sign verify clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs bench-floods fuzz wheels images sbom signing-key sign verify clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ MINUTES ?= 60
 SEED ?= 0
 fuzz: $(SETUP) ## Fuzzes every port of real processes on loopback for MINUTES, from SEED
 	$(PY) -m tools.fuzz --minutes $(MINUTES) --seed $(SEED)
+
+PLATFORM ?= linux/arm64
+wheels: $(SETUP) ## Whether each pinned package of the images has a wheel for PLATFORM (linux/arm64)
+	$(PY) -m tools.platforms wheels --platform $(PLATFORM)
+
+images: $(SETUP) ## Both images for PLATFORM (linux/arm64) on BASE_IMAGE=…@sha256:…, with Docker or buildah
+	$(PY) -m tools.platforms build --platform $(PLATFORM) --base $(BASE_IMAGE)
 
 sbom: $(SETUP) ## Both images in out/images, with lists of their contents (SPDX, CycloneDX) and provenance
 	$(PY) -m tools.supply sbom

@@ -86,6 +86,10 @@ def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
         assert [one["ticketId"] for one in other.engines().data["engines"]] == [ticket]
         assert not other.as_user("hadoop", installation.token).engines().ok
     assert not gateway.execute(ticket, "1+1").ok
+    tested = run_helm("test", NAME, "--logs", "--timeout=120s")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "Phase:          Succeeded" in tested.stdout
+    assert "/readyz 200" in tested.stdout, "the log of its pod"
 
     kubectl.must("delete", "ec", name, "-n", ENGINES, "--timeout=60s")
     done = run_helm("uninstall", NAME, "--wait")
