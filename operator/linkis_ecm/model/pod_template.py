@@ -164,12 +164,15 @@ def _schema(taken: tuple[str, ...]) -> Schema:
         for name in NEVER
         if name not in taken
     ]
+    own = {name: pod_containers.SCHEMAS[name] for name in pod_containers.FIELDS if name in taken}
+    spec = {
+        name: schema
+        | {"description": f"As pod.spec.{name}, bounded." if name in taken else "Refused: see podTemplate."}
+        for name, schema in (_SPEC | NEVER | own).items()
+    }
     return _object(
         metadata=_object(labels=_map(_text(LABEL_VALUE)), annotations=_map(_text(ANNOTATION_MAX))),
-        spec=_object(
-            **(_SPEC | NEVER | {name: pod_containers.SCHEMAS[name] for name in pod_containers.FIELDS if name in taken})
-        )
-        | {"x-kubernetes-validations": refusals},
+        spec=_object(**spec) | {"x-kubernetes-validations": refusals},
     )
 
 
