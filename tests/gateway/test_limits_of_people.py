@@ -55,6 +55,21 @@ async def test_ended_and_waiting_engines_and_those_of_another_spelling_do_not_co
     assert (await gw.post("createEngineConnection", ASKED)).http == 200
 
 
+async def test_devices_are_counted_as_asked_for_or_as_the_plugins(make: Make) -> None:
+    gw = await make(limits=parse_limits('{"user": {"extended": {"nvidia.com/gpu": 2}}}'))
+    one = {"resources": {"extended": {"nvidia.com/gpu": 1}}}
+    gw.cluster.put(engine_item(name="a", spec=one))
+    gw.cluster.put(engine_item(name="b"))
+    becomes(gw, READY)
+    assert (await gw.post("createEngineConnection", ASKED | one)).http == 200
+    gw.cluster.put(engine_item(name="d", spec=one))
+    answer = await gw.post("createEngineConnection", ASKED | one)
+    assert "User alice has " in answer.message
+    assert "of 2 nvidia.com/gpu, and this engine asks for 1" in answer.message
+    assert answer.body["data"]["limit"] == "user_extended"
+    assert (await gw.post("createEngineConnection", ASKED)).http == 200, "it asks for none"
+
+
 async def test_sizes_are_those_asked_for_or_the_plugins(gw: Harness) -> None:
     gw.cluster.put(engine_item(name="a", spec={"user": "bob"}))
     becomes(gw, READY)

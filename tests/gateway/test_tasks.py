@@ -300,11 +300,11 @@ async def test_a_resize_that_the_node_refuses_is_taken_back(gw: Harness, agent: 
     assert [verb for verb, _, _ in gw.cluster.writes] == ["patch pods/resize"] * 2, "the resource is as it was"
 
 
-async def test_a_resize_leaves_the_bound_of_local_disk_as_it_is(gw: Harness, agent: AgentProcess) -> None:
-    """A pod's local disk cannot be resized: the API server refuses a change of it, and its loss would be one."""
+async def test_a_resize_leaves_local_disk_and_devices_as_they_are(gw: Harness, agent: AgentProcess) -> None:
+    """They cannot be resized: the API server refuses a change of them, and their loss would be one."""
     engine = engine_at(gw, agent, podName=f"{NAME}-0")
     pod = gw.cluster.other_pods["pods", f"{NAME}-0"] = sized_pod("2Gi")
-    before, disk = sized_pod("1Gi")["spec"], {"ephemeral-storage": "8Gi"}
+    before, disk = sized_pod("1Gi")["spec"], {"ephemeral-storage": "8Gi", "nvidia.com/gpu": "1"}
     for amounts in before["containers"][0]["resources"].values():
         amounts.update(disk)
     pod["spec"] = before
@@ -319,6 +319,8 @@ async def test_a_resize_of_an_engine_without_a_pod_or_a_wish_is_refused(gw: Harn
     body = {"engineId": engine["metadata"]["uid"], "resources": {"memory": "2Gi"}}
     assert "has no running pod" in (await gw.post("updateResource", body)).message
     gw.engine(name=NAME, status={"podName": f"{NAME}-0"})
+    device = await gw.post("updateResource", body | {"resources": {"extended": {"nvidia.com/gpu": 1}}})
+    assert "resources.extended cannot be changed while the engine runs" in device.message
     empty = await gw.post("updateResource", body | {"resources": {}})
     assert "Parameter resources cannot be empty" in empty.message
     gone = await gw.post("updateResource", body)

@@ -29,6 +29,7 @@ async def world() -> AsyncIterator[World]:
     [
         ({"resources": {"cpu": "1"}}, {"resources": {"cpu": "500m"}}),
         ({"resources": {"memory": "2Gi"}}, {"resources": {"memory": "1Gi"}}),
+        ({"resources": {"extended": {"nvidia.com/gpu": 1}}}, {"resources": {"extended": None}}),
         ({"volumes": [{"name": "s", "emptyDir": {"sizeLimit": "1Mi"}, "mountPath": "/s"}]}, {"volumes": None}),
         ({"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}}, {"podTemplate": None}),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,8 @@ CASES: list[tuple[str, dict[str, Any], Mismatch | None, str]] = [
     ("no labels", {"metadata": {"labels": None}}, Mismatch.OTHER_LABELS, "it does not have the labels asked for: team"),
     ("another label", {"metadata": {"labels": {"team": "red"}}}, Mismatch.OTHER_LABELS, "it does not have the labels"),
     ("more labels", {"metadata": {"labels": {"team": "blue", "app": "x"}}}, None, "it is free"),
+    ("a device that nobody asked for", {"spec": {"resources": SIZE | {"extended": {"nvidia.com/gpu": 1}}}}, None,
+     "it is free"),
     ("more of both", {"spec": {"resources": {"cpu": "4", "memory": "8Gi"}}}, None, "it is free"),
     ("less cpu", {"spec": {"resources": SIZE | {"cpu": "0.25"}}}, Mismatch.TOO_SMALL, "its cpu is 250m, asked is 500m"),
     ("less memory", {"spec": {"resources": SIZE | {"memory": "1000M"}}}, Mismatch.TOO_SMALL,
@@ -140,3 +143,14 @@ BAD = [
 @pytest.mark.parametrize("text", BAD)
 def test_a_malformed_claim_does_not_count(text: object) -> None:
     assert parse_claim(text) is None
+
+
+def test_an_engine_without_the_devices_asked_for_is_too_small() -> None:
+    wanted = replace(WANTED, extended=(("nvidia.com/gpu", 2),))
+    for has, fits in ((None, False), (1, False), (2, True), (3, True)):
+        resources = SIZE | ({} if has is None else {"extended": {"nvidia.com/gpu": has}})
+        found = verdict(engine(spec={"resources": resources}), wanted, NOW)
+        assert found.fits is fits
+        if not fits:
+            assert found.mismatch is Mismatch.TOO_SMALL
+            assert found.sentence == f"it has {has or 0} of nvidia.com/gpu, asked is 2"
