@@ -267,6 +267,12 @@ async def test_an_admin_reads_the_ecm_with_the_resources_of_its_engines(gw: Harn
     assert em["usedResource"] == {"memory": 2 << 30, "cores": 2, "instance": 2, "instances": 2}
     assert em["leftResource"] == {"memory": 14 << 30, "cores": 6, "instance": 8, "instances": 8}
     assert (await get(gw, "listAllEMs", {"instance": "other"}, user="root")).data["EMs"] == []
+    gw.cluster.other_pods["resourcequotas", "r"] = {
+        "metadata": {"name": "r"},
+        "spec": {"hard": {"limits.memory": "9Gi"}},
+    }
+    (em,) = (await get(gw, "listAllEMs", user="root")).data["EMs"]
+    assert em["leftResource"]["memory"] == 7 << 30
     body = {"em": {"serviceInstance": {"applicationName": ECM, "instance": EM}}, "engineType": "python"}
     engines = (await send(gw, "listEMEngines", body, user="root")).data["engines"]
     assert {vo["usedResource"]["memory"] for vo in engines} == {1 << 30}

@@ -169,7 +169,7 @@ def engine_refusals(registry: CollectorRegistry) -> Counter:
     return Counter(
         "ecm_engine_refusals",
         "Engines that were refused, or wait, for a limit of people: user_engines, user_cpu, user_memory,"
-        " namespace_engines, namespace_cpu, namespace_memory.",
+        " user_extended, namespace_engines, namespace_cpu, namespace_memory, namespace_extended.",
         ["limit"],
         registry=registry,
     )

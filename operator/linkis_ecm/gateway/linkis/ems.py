@@ -88,6 +88,8 @@ async def _room(call: Call) -> tuple[int, int, int]:
         hard = (quota.get("spec") or {}).get("hard") or {}
         cpu = _smaller_quota(cpu, hard.get("requests.cpu") or hard.get("cpu"))
         memory = _smaller_quota(memory, hard.get("requests.memory") or hard.get("memory"))
+        # What engines may use, which is what is counted as used.
+        memory = _smaller_quota(memory, hard.get("limits.memory"))
         pods = _smaller_quota(pods, hard.get("pods") or hard.get("count/pods"))
     return int(cpu * 1000), int(memory), int(pods)
 
