@@ -27,14 +27,12 @@ from linkis_ecm.model.engineconn import (
 )
 from linkis_ecm.model.extended import Extended
 
-# Linkis's own limit: "Cannot fetch more than 5000 lines of logs".
-MAX_LINES = 5000
-MAX_PAGE_SIZE = 500
+# Linkis's own limit: "Cannot fetch more than 5000 lines of logs"; and entries of a page.
+MAX_LINES, MAX_PAGE_SIZE = 5000, 500
 # Rows of a table in one page of JSON: the default and the most.
 RESULT_ROWS, RESULT_ROWS_MAX = 1000, 5000
 # Seconds that createEngineConnection waits: the default, which is Linkis's and what its clients wait for, and the most.
-CREATE_SECONDS = 40
-CREATE_SECONDS_MAX = 600
+CREATE_SECONDS, CREATE_SECONDS_MAX = 40, 600
 
 # An engine by ticket id, service instance (host:port) or namespace/name.
 EngineId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -93,9 +91,7 @@ class ResourceRequest(Request):
     cpu: Quantity | None = None
     cpu_limit: Quantity | None = None
     memory: Quantity | None = None
-    extended: Extended | None = Field(
-        None, description="GPUs and other extended resources that the catalogue offers, such as {nvidia.com/gpu: 1}."
-    )
+    extended: Extended | None = Field(None, description="GPUs and the like, as the catalogue offers them.")
 
 
 class CreateEngineRequest(Request):
