@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.engine.names import UNDISRUPTED
-from linkis_ecm.kube.resources import PODS
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import World
+from tools.testkit.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 
@@ -101,3 +104,13 @@ async def test_a_write_that_fails_changes_no_state_and_comes_later(world: World,
     assert world.state("e") == "Idle"
     assert world.condition("e", "Stalled").get("status") != "True"
     await world.until(lambda: not held(world), 900)
+
+
+async def test_an_engine_that_was_given_to_an_asker_is_held_until_its_claim_is_over(world: World) -> None:
+    await begin(world, doNotDisrupt="busy")
+    text = Claim("call-1", loop_now() + timedelta(seconds=120)).text()
+    claim = {"metadata": {"annotations": {CLAIM_ANNOTATION: text}}}
+    world.cluster.patch(ENGINECONNS, "e", claim, namespace=NAMESPACE)
+    await asyncio.sleep(100)
+    assert held(world)
+    await world.until(lambda: not held(world), 30)

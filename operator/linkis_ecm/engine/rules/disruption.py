@@ -51,5 +51,7 @@ def _wanted(case: Situation, outcome: Outcome) -> tuple[bool, datetime]:
     """Whether the pod is to be held, and from when on."""
     idle = facts.idle_since(case.s, case.now)
     if idle is not None:
-        return False, idle + RELEASE_AFTER
+        claim = case.s.engine.claim  # whoever has just been given the engine is about to use it
+        at = idle + RELEASE_AFTER
+        return False, max(at, claim.until) if claim is not None and claim.holds(case.now) else at
     return True, outcome.since + HOLD_AFTER if outcome.state is EngineState.BUSY else case.now
