@@ -50,7 +50,7 @@ def test_a_plugin_names_an_account_whose_token_no_engine_gets() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["hostNetwork", "hostPID", "securityContext", "volumes", "containers", "automountServiceAccountToken"]
+    "field", ["hostNetwork", "hostPID", "securityContext", "volumes", "hostIPC", "automountServiceAccountToken"]
 )
 def test_a_plugins_overlay_takes_no_more_than_an_account(field: str) -> None:
     with pytest.raises(InvalidSpecError, match="is not taken"):
