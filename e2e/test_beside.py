@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
+from e2e.engines import Engines
 from tools.cluster.tools import images
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
@@ -60,28 +60,16 @@ def plugin(gateway: Gateway) -> Iterator[str]:
         kubectl.must("create", "-f", "-", stdin=json.dumps(body | {"spec": spec}))
         yield PLUGIN
     finally:
-        kubectl.run("delete", "ec", "-n", NAMESPACE, "-l", "e2e=beside", "--timeout=60s")
         kubectl.run("delete", "ecp", PLUGIN)
         node_has(None)
-
-
-def engine(plugin: str, **spec: Any) -> str:
-    name = f"beside-{uuid.uuid4().hex[:6]}"
-    body = {
-        "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn",
-        "metadata": {"name": name, "labels": {"e2e": "beside"}}, "spec": {"plugin": plugin, "user": "hadoop"} | spec,
-    }  # fmt: skip
-    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-    return name
 
 
 def is_held(name: str) -> bool:
     return any(HELD in (pod["metadata"].get("annotations") or {}) for pod in pods(name))
 
 
-def test_an_engine_has_what_its_plugin_puts_beside_it(plugin: str, gateway: Gateway) -> None:
-    name = engine(plugin, resources={"extended": {DEVICE: 1}})
-    ticket = until_state(name, "Idle")["ticketId"]
+def test_an_engine_has_what_its_plugin_puts_beside_it(plugin: str, engines: Engines, gateway: Gateway) -> None:
+    name, ticket = engines.ready(plugin=plugin, resources={"extended": {DEVICE: 1}})
     assert is_held(name), "somebody waits for its start"
     (pod,) = pods(name)
     own = next(one for one in pod["spec"]["containers"] if one["name"] == "engine")["resources"]
@@ -89,7 +77,7 @@ def test_an_engine_has_what_its_plugin_puts_beside_it(plugin: str, gateway: Gate
     assert (own["requests"]["memory"], own["limits"]["memory"]) == ("256Mi", "512Mi")
     code = "import socket; print(open('/models/model').read(), socket.gethostbyname('warehouse.e2e'))"
     assert gateway.execute(ticket, code).data["outputs"][0]["text"].strip() == "weights 127.0.0.9"
-    refused = engine(plugin, resources={"extended": {DEVICE: 2}})
+    refused = engines.create(plugin=plugin, resources={"extended": {DEVICE: 2}})
     assert "spec.resources.extended" in until_state(refused, "Failed")["message"]
     # A minute after its task. An autoscaler may have its node then, and the engine is as it was.
     until_holds("the idle engine is released", lambda: is_held(name), lambda held: not held, 100)
