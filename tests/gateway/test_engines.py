@@ -272,7 +272,7 @@ async def test_usage_is_measured_now_where_the_agent_answers(gw: Harness) -> Non
 
     _, engine = await gw.served(agent, spec={"resources": {"cpu": "250m", "memory": "2Gi"}})
     told = (await gw.get("getResourceUsage", {"engineId": engine["metadata"]["uid"]})).data
-    assert told["requested"] == {"cpu": "250m", "cpuLimit": None, "memory": "2Gi"}
+    assert told["requested"] == {"cpu": "250m", "cpuLimit": None, "memory": "2Gi", "extended": None}
     assert told["used"]["source"] == "agent"
     assert (told["used"]["memoryBytes"], told["used"]["cpuSeconds"]) == (100, 1.5)
 
@@ -281,4 +281,4 @@ async def test_usage_of_a_silent_agent_is_the_operators_last_word(gw: Harness) -
     engine = gw.engine(status={"usage": {"memoryBytes": 7, "memoryPeakBytes": 9}, "address": ""})
     told = (await gw.get("getResourceUsage", {"engineId": engine["metadata"]["uid"]})).data
     assert (told["used"]["source"], told["used"]["memoryPeakBytes"]) == ("operator", 9)
-    assert told["requested"] == {"cpu": "500m", "cpuLimit": None, "memory": "1Gi"}, "the catalogue's"
+    assert told["requested"] == {"cpu": "500m", "cpuLimit": None, "memory": "1Gi", "extended": None}, "the catalogue's"
