@@ -42,7 +42,7 @@ def no_operator() -> Iterator[None]:
 def namespace(no_operator: None) -> Iterator[str]:
     # Those that a release has installed are helm's, and are left as they are.
     if kubectl.run("get", "-f", str(CRDS)).code:
-        kubectl.must("apply", "--server-side", "-f", str(CRDS))
+        kubectl.must("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
     kubectl.must("wait", "--for=condition=Established", "-f", str(CRDS), "--timeout=60s")
     name = f"ecm-contract-{uuid.uuid4().hex[:6]}"
     kubectl.must("create", "namespace", name)

@@ -21,7 +21,7 @@ NAMESPACE = f"ecm-crd-test-{uuid.uuid4().hex[:6]}"
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace() -> Iterator[None]:
-    kubectl.must("apply", "--server-side", "-f", str(CRDS))
+    kubectl.must("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
     kubectl.must("wait", "--for=condition=Established", "-f", str(CRDS), "--timeout=60s")
     kubectl.must("create", "namespace", NAMESPACE)
     yield
