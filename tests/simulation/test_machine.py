@@ -53,9 +53,13 @@ class SqlRows(Rows):
         with self.engine.begin() as connection:
             rows.write(connection, [record], loop_now(), on_foreign=self.on_foreign)
 
-    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
+    def resync(self, live_uids: set[str], now: datetime, namespaces: Any = None) -> list[str]:
         with self.engine.begin() as connection:
-            return rows.end_absent(connection, live_uids, now, started=now)
+            return rows.end_absent(connection, live_uids, now, started=now, namespaces=namespaces)
+
+    def open_elsewhere(self, namespaces: Any) -> dict[str, int]:
+        with self.engine.connect() as connection:
+            return rows.open_elsewhere(connection, namespaces)
 
     def differing(self, expected: list[EngineRecord]) -> dict[str, str]:
         with self.engine.connect() as connection:

@@ -186,6 +186,9 @@ def test_rows_of_engines_that_the_api_has_not_are_ended_once(engine: Engine, sin
     assert sink.flush(PATIENCE)
     assert sink.resync({lives}, at(100)) == [], "a row that was just written may be of an engine younger than the list"
     later = at(100) + rows.ABSENT_GRACE + timedelta(seconds=1)
+    assert sink.resync(set(), later, {"elsewhere"}) == [], "its namespace was not listed: the engine may live"
+    assert sink.resync(set(), later, ()) == []
+    assert sum(sink.open_elsewhere({"elsewhere"}).values()) >= 2
     assert sink.resync({lives}, later) == [gone]
     assert sink.resync({lives}, later) == []
     row = Queries(engine).record_by_ticket(gone)

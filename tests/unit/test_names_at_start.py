@@ -80,9 +80,10 @@ def test_kopf_dials_the_address_that_the_pod_was_given(
     assert handlers.by_address(None) is None
 
 
+@pytest.mark.parametrize(("engines", "kinds"), [(True, "EngineConns"), (False, "EngineConnPlugins")])
 @pytest.mark.parametrize("error", [aiohttp.ClientConnectionError("refused"), TimeoutError()])
 async def test_a_watch_that_gets_no_answer_ends_in_a_sentence(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, engines: bool, kinds: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def operator(**_: object) -> None:
         raise error
@@ -92,8 +93,8 @@ async def test_a_watch_that_gets_no_answer_ends_in_a_sentence(
     async def stopping() -> None:
         """Nothing is held."""
 
-    with pytest.raises(Unreachable, match=r"gives no watch of EngineConns \(.*networkPolicy\.apiServer"):
-        await handlers.run(lambda *_: None, namespaces=("a",), stopping=stopping)
+    with pytest.raises(Unreachable, match=rf"gives no watch of {kinds} \(.*networkPolicy\.apiServer"):
+        await handlers.run(lambda *_: None, engines=engines, stopping=stopping)
 
 
 def test_a_database_host_without_an_address_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,13 +291,14 @@ class World:
                 client, resource, transform=dict, rng=random.Random(1),
                 on_event=_taker(parts, resource),
             )
-            for resource in (ENGINECONNS, PLUGINS)
+            for resource in ((PLUGINS,) if parts.engines else (ENGINECONNS, PLUGINS))
         ]  # fmt: skip
         running = Running(parts, [])
 
         async def begin() -> None:
             await parts.fill_caches()
-            loops = [parts.reconciler.run(), *(r.run() for r in parts.pods), parts.resync.run(), parts.policies.run()]
+            loops = [*(one.run() for one in parts.engines), *(one.run() for one in parts.pods)]
+            loops += [parts.reconciler.run(), parts.resync.run(), parts.policies.run()]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
             await parts.wait_pods_synced()
             loops = [parts.lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]

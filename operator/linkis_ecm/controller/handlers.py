@@ -1,6 +1,7 @@
 """The adapter to kopf: the only module here that imports it (besides the entry point).
 
-kopf brings the watches of EngineConn and EngineConnPlugin, their logins and re-connections, and the process's life.
+kopf brings the watches of EngineConnPlugin, and of EngineConn where all namespaces are watched, their logins and
+re-connections, and the process's life.
 Of its handlers only `on.event` is used, which writes nothing: no finalizers, no annotations, no timers
 (docs/design/operator.md says why). Must not hold state or decide.
 """
@@ -97,15 +98,15 @@ def by_address(found: Any) -> Any:
     return dataclasses.replace(found, server=f"https://{host_port(host, int(port))}")
 
 
-def registry(listener: Listener) -> kopf.OperatorRegistry:
-    """A registry whose handlers pass each event to `listener`."""
+def registry(listener: Listener, *resources: Resource) -> kopf.OperatorRegistry:
+    """A registry whose handlers pass each event of these resources to `listener`."""
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made)
     def login(**kwargs: Any) -> Any:
         return by_address(kopf.login_with_service_account(**kwargs)) or kopf.login_with_kubeconfig(**kwargs)
 
-    for resource in (ENGINECONNS, PLUGINS):
+    for resource in resources:
         _listen(made, resource, listener)
     return made
 
@@ -121,19 +122,21 @@ def _listen(made: kopf.OperatorRegistry, resource: Resource, listener: Listener)
             log.exception("%s %s: the event cannot be taken", resource.plural, body.get("metadata", {}).get("name"))
 
 
-async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Callable[[], Awaitable[None]]) -> None:
-    """Runs kopf until SIGTERM or SIGINT, or until this is cancelled. Raises Unreachable if its watches get no answer.
+async def run(listener: Listener, *, engines: bool, stopping: Callable[[], Awaitable[None]]) -> None:
+    """Runs kopf until SIGTERM or SIGINT, or until this is cancelled. Raises kopf's error where a watch is refused.
 
+    `engines`: whether kopf watches the EngineConns of all namespaces. It never watches single namespaces: where one of
+    them is refused, kopf ends all of its watches, and every task of this process that began after it did.
     `stopping` is awaited before kopf ends: kopf takes seconds, and another replica waits for the Lease.
     """
+    watched = (ENGINECONNS, PLUGINS) if engines else (PLUGINS,)
     stop, ready = asyncio.Event(), asyncio.Event()
     operator = asyncio.create_task(
         kopf.operator(
-            registry=registry(listener),
+            registry=registry(listener, *watched),
             settings=settings(),
             standalone=True,
-            clusterwide=not namespaces,
-            namespaces=list(namespaces),
+            clusterwide=True,
             stop_flag=stop,
             ready_flag=ready,
         )
@@ -162,7 +165,7 @@ async def run(listener: Listener, *, namespaces: tuple[str, ...], stopping: Call
         except (aiohttp.ClientError, TimeoutError) as error:
             what = f"{type(error).__name__} {error}".strip()
             raise Unreachable(
-                f"the API server gives no watch of EngineConns ({what}):"
+                f"the API server gives no watch of {watched[0].kind}s ({what}):"
                 " check that it runs, and that networkPolicy.apiServer of the chart names its address"
             ) from error
     finally:

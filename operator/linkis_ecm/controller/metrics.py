@@ -152,6 +152,11 @@ class Metrics:
             "1 while an admission policy of the chart, or its binding, is not in force: no new engine is started.",
             registry=self.registry,
         )
+        self.rows_unwatched = Gauge(
+            "ecm_rows_unwatched",
+            "Open rows of namespaces that are not watched or not served: nobody ends them.",
+            registry=self.registry,
+        )
         self.leading = Gauge("ecm_leading", "1 while this replica holds the Lease.", registry=self.registry)
 
     def watch_engines(self, engines: Callable[[], Iterable[EngineView]]) -> None:

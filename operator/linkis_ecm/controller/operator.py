@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -36,7 +37,7 @@ from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
 from linkis_ecm.controller.selfchecks.names import NameCheck
-from linkis_ecm.controller.selfchecks.namespaces import Namespaces
+from linkis_ecm.controller.selfchecks.namespaces import LIST, POD_WATCH, WATCH, Namespaces, Request
 from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
@@ -159,25 +160,34 @@ class Operator:
             cache=self.cache, reconciler=self.reconciler, master_keys=master_keys, pods=self.pod_tokens, clock=clock,
             metrics=metrics, per_second=settings.reports_per_second,
         )  # fmt: skip
-        self.namespaces = Namespaces(metrics=metrics, on_first_denied=self._follow)
-        self._feeds: list[asyncio.Task[None]] = []
+        self.namespaces = Namespaces(metrics=metrics)
+        # Of each listed namespace its own, which goes on while that namespace is gone or refused. Where none is listed,
+        # kopf watches all of the cluster.
+        self.engines: list[Reflector[dict[str, Any]]] = [
+            Reflector(
+                client, ENGINECONNS, namespace=namespace, transform=dict, on_event=self._engine,
+                **self._watches(namespace, WATCH, LIST),
+            )
+            for namespace in settings.watch_namespaces
+        ]  # fmt: skip
         self.pods = [
             Reflector(
                 client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod,
-                **self._watches(namespace),
+                **self._watches(namespace, POD_WATCH),
             )
             for namespace in (settings.watch_namespaces or (None,))
         ]  # fmt: skip
         self.audit = Audit(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
             clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
-            is_foreign=decisions.ownership.is_foreign_pod,
+            is_foreign=decisions.ownership.is_foreign_pod, unserved=lambda: self.namespaces.unserved,
         )  # fmt: skip
         self.resync = Resync(
             client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
             namespaces=settings.watch_namespaces, clock=clock, rng=rng,
-            audit=self._check_and_audit, on_denied=self.namespaces.denied,
-            unserved=lambda: self.namespaces.unserved,
+            audit=self._check_and_audit, on_denied=partial(self.namespaces.denied, LIST),
+            on_served=partial(self.namespaces.served, (LIST,)),
+            unserved=lambda: self.namespaces.unserved, metrics=metrics,
         )  # fmt: skip
         self.overlap = Overlap(
             client=client, own=settings.ecm_instance, foreign=self.reconciler.foreign_engines, recorder=self.recorder,
@@ -189,7 +199,7 @@ class Operator:
         self.canary = Canary(
             client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
             namespaces=_canary_namespaces(settings),
-            instance=settings.ecm_instance,
+            unserved=lambda: self.namespaces.unserved, instance=settings.ecm_instance,
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()
         sink.watch_foreign(self._ticket_taken)
@@ -315,28 +325,21 @@ class Operator:
             await reflector.settled.wait()
         self.synced = True
 
-    def _watches(self, namespace: str | None) -> dict[str, Any]:
+    def _watches(self, namespace: str | None, refused: Request, *also_served: Request) -> dict[str, Any]:
         """What a reflector of one namespace says of it. Of all namespaces together nothing is known: it waits."""
         if namespace is None:
             return {}
         return {
-            "on_denied": lambda error: self.namespaces.denied(namespace, error),
-            "on_served": lambda: self.namespaces.served(namespace),
+            "on_denied": partial(self.namespaces.denied, refused, namespace),
+            "on_served": partial(self.namespaces.served, (refused, *also_served), namespace),
         }
 
-    def _follow(self, namespace: str) -> None:
-        """Follow the EngineConns of a namespace that was refused: kopf's watch of it has ended and does not return."""
-        feed = Reflector(
-            self.client, ENGINECONNS, namespace=namespace, transform=dict, **self._watches(namespace),
-            on_event=lambda kind, body: self.on_event(ENGINECONNS, kind == "DELETED", body),
-        )  # fmt: skip
-        self._feeds.append(asyncio.create_task(feed.run()))
-
-    async def stop_feeds(self) -> None:
-        """End what `_follow` has started."""
-        for task in self._feeds:
-            task.cancel()
-        await asyncio.gather(*self._feeds, return_exceptions=True)
+    def _engine(self, kind: str, body: dict[str, Any]) -> None:
+        """An event of an EngineConn. The reflector keeps `body`, so all but its names is taken out of it."""
+        self.on_event(ENGINECONNS, kind == "DELETED", dict(body))
+        metadata = body["metadata"]
+        body.clear()
+        body["metadata"] = {name: metadata[name] for name in ("namespace", "name", "uid")}
 
     def _pod(self, kind: str, pod: PodView) -> None:
         if kind == "DELETED":
@@ -414,7 +417,6 @@ async def run(settings: OperatorSettings) -> None:
             client=client, sink=sink, settings=settings, archive=archive, metrics=metrics, clock=clock
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
-        stack.push_async_callback(operator.stop_feeds)
         health = health_app(
             alive=operator.alive, ready=operator.ready, registry=metrics.registry, note=lambda: operator.namespaces.note
         )  # fmt: skip
@@ -431,7 +433,7 @@ async def run(settings: OperatorSettings) -> None:
         await stack.enter_async_context(reports)
         await stack.enter_async_context(run_background(operator.heartbeat(), operator.names.run()))
         await operator.fill_caches()
-        reflectors = [reflector.run() for reflector in operator.pods]
+        reflectors = [*(one.run() for one in operator.engines), *(one.run() for one in operator.pods)]
         loops = [operator.reconciler.run(), operator.resync.run(), operator.policies.run()]
         await stack.enter_async_context(run_background(*reflectors, *loops))
         await operator.wait_pods_synced()
@@ -448,8 +450,6 @@ async def run(settings: OperatorSettings) -> None:
             await asyncio.gather(contending, return_exceptions=True)
             await operator.lease.release()
 
-        # At least one, or kopf would watch all.
-        served = tuple(name for name in settings.watch_namespaces if name not in operator.namespaces.unserved)
         await handlers.run(
-            operator.on_event, namespaces=served or settings.watch_namespaces, stopping=release_leadership
+            operator.on_event, engines=not settings.watch_namespaces, stopping=release_leadership
         )  # fmt: skip

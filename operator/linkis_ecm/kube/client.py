@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -184,8 +184,11 @@ class KubeClient:
         label_selector: str | None = None,
         field_selector: str | None = None,
         timeout_seconds: int = 300,
+        on_accepted: Callable[[], None] | None = None,
     ) -> AsyncGenerator[WatchEvent]:
         """Changes after `resource_version`, until the server ends the watch (after `timeout_seconds`).
+
+        `on_accepted` is called when the server has taken the watch. The first event may come a minute later.
 
         Raises Gone where that version is too old (said either by the status or by an ERROR event), Unreachable where
         the stream breaks. Never tries again: its caller has to know.
@@ -202,6 +205,8 @@ class KubeClient:
                 self.metrics.requests.labels("watch", resource.plural, str(stream.reply.status)).inc()
                 if stream.reply.status != 200:
                     raise _error_of(stream.reply)
+                if on_accepted is not None:
+                    on_accepted()
                 async for line in _lines(stream.chunks):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":

@@ -44,8 +44,8 @@ class Reflector(Generic[T]):
 
     `on_event(kind, object)` gets the transformed object; for DELETED the last one known, or the deleted one where the
     watch showed it. `on_synced` is called once, after the first list. `on_denied` is called where the API server
-    refuses list or watch (403, 404: such as of a namespace that is gone), and `on_served` when it takes them again.
-    All are plain functions. `clock` is a monotonic clock, the event loop's where none is given.
+    refuses list or watch (403, 404: such as of a namespace that is gone), and `on_served` each time that it takes a
+    watch. All are plain functions. `clock` is a monotonic clock, the event loop's where none is given.
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class Reflector(Generic[T]):
         self._on_synced = on_synced
         self._on_denied = on_denied
         self._on_served = on_served
-        self._is_denied = False
         self._where: dict[str, Any] = {
             "namespace": namespace, "label_selector": label_selector, "field_selector": field_selector,
         }  # fmt: skip
@@ -145,7 +144,6 @@ class Reflector(Generic[T]):
         self.last_error = str(error) or type(error).__name__
         self._metrics.reflector_watch_ends.labels(self._resource.plural, type(error).__name__).inc()
         if isinstance(error, (Forbidden, NotFound)):
-            self._is_denied = True
             self.settled.set()
             if self._on_denied is not None:
                 self._on_denied(error)
@@ -185,8 +183,9 @@ class Reflector(Generic[T]):
         """Follow one watch to its end. Returns the cause of the end, if it is not an error."""
         seconds = round(self._watch_seconds * (1 + 0.25 * self._rng.random()))
         watch = self._client.watch(
-            self._resource, resource_version=str(self._resume_version), timeout_seconds=seconds, **self._where
-        )
+            self._resource, resource_version=str(self._resume_version), timeout_seconds=seconds,
+            on_accepted=self._accepted, **self._where,
+        )  # fmt: skip
         loop = asyncio.get_running_loop()
         started, any_event = loop.time(), False
         try:
@@ -211,13 +210,15 @@ class Reflector(Generic[T]):
         self._failures = 0
         return "ended"
 
+    def _accepted(self) -> None:
+        # Not the first event: where nothing changes it is a bookmark, after about a minute.
+        self.last_error = None
+        if self._on_served is not None:
+            self._on_served()
+
     def _record_contact(self) -> None:
         self.last_error = None
         self._last_contact = self._clock()
-        if self._is_denied:
-            self._is_denied = False
-            if self._on_served is not None:
-                self._on_served()
 
     def _apply_event(self, event: WatchEvent) -> None:
         version = int(event.object["metadata"]["resourceVersion"])

@@ -8,7 +8,7 @@ update does not (label, user, log folder, creation). Must not queue or retry.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -372,15 +372,31 @@ def repair(connection: Connection, r: EngineRecord, now: datetime) -> None:
     write(connection, [r], now)
 
 
-def end_absent(connection: Connection, live: set[str], now: datetime, *, started: datetime) -> list[str]:
+def open_elsewhere(connection: Connection, namespaces: Collection[str]) -> dict[str, int]:
+    """The number of rows that are not final, by namespace, of all namespaces but these."""
+    namespace = schema.engine.c.namespace
+    found = connection.execute(
+        select(namespace, func.count())
+        .where(schema.engine.c.final.is_(False), namespace.not_in(list(namespaces)))
+        .group_by(namespace)
+    )
+    return {str(name): int(count) for name, count in found}
+
+
+def end_absent(
+    connection: Connection, live: set[str], now: datetime, *, started: datetime,
+    namespaces: Collection[str] | None = None,
+) -> list[str]:  # fmt: skip
     """Ends the rows of engines that the API does not have; returns their tickets. See ABSENT_GRACE.
 
     `live` has the engines' uids: another engine that names the ticket does not keep the row alive. `started`: when this
-    process began; rows that were not written since then are not of its own new engines.
+    process began; rows that were not written since then are not of its own new engines. `namespaces`: those that were
+    listed, None for all; rows of others are left alone, since their engines may live.
     """
     old = or_(schema.engine.c.written < micros(started), schema.engine.c.written < micros(now - ABSENT_GRACE))
     columns = (schema.engine.c.ticket_id, schema.engine.c.uid)
-    open_rows = connection.execute(select(*columns).where(schema.engine.c.final.is_(False), old))
+    listed = [] if namespaces is None else [schema.engine.c.namespace.in_(list(namespaces))]
+    open_rows = connection.execute(select(*columns).where(schema.engine.c.final.is_(False), old, *listed))
     tickets = sorted(ticket for ticket, uid in open_rows if uid not in live)
     for ticket in tickets:
         row = connection.execute(select(record).where(record.c.ticket_id == ticket)).one_or_none()

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -139,10 +139,16 @@ class Sink:
             self._thread.join(timeout)
         self._engine.dispose()
 
-    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
-        """Ends the rows of engines that the API does not have; blocking. Raises SQLAlchemyError."""
+    def resync(self, live_uids: set[str], now: datetime, namespaces: Collection[str] | None = None) -> list[str]:
+        """Ends the rows of engines that the API does not have, in the namespaces listed (None: all); blocking. Raises
+        SQLAlchemyError."""
         with self._engine.begin() as connection:
-            return rows.end_absent(connection, live_uids, now, started=self._started)
+            return rows.end_absent(connection, live_uids, now, started=self._started, namespaces=namespaces)
+
+    def open_elsewhere(self, namespaces: Collection[str]) -> dict[str, int]:
+        """The number of open rows by namespace, of all namespaces but these; blocking. Raises SQLAlchemyError."""
+        with self._engine.connect() as connection:
+            return rows.open_elsewhere(connection, namespaces)
 
     def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]:
         """uids of engines whose bundles are too old, or beyond `total` bytes of all or `per_user` of one; blocking.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from linkis_ecm.model.record import EngineRecord, Material, PostMortemRecord
@@ -72,5 +73,9 @@ class Rows:
     def repair(self, record: EngineRecord) -> None:
         self.rows[record.ticket_id] = record
 
-    def resync(self, live_uids: set[str], now: datetime) -> list[str]:
+    def resync(self, live_uids: set[str], now: datetime, namespaces: Collection[str] | None = None) -> list[str]:
         return []
+
+    def open_elsewhere(self, namespaces: Collection[str]) -> dict[str, int]:
+        rows = self.rows.values()
+        return dict(Counter(row.namespace for row in rows if not row.final and row.namespace not in namespaces))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
@@ -16,7 +16,7 @@ from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.engine.view import PodView
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
-from linkis_ecm.kube.resources import PODS
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.record import EngineRecord
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Audit:
         rows: AuditedRows,
         clock: Callable[[], float],
         is_foreign: Callable[[PodView], bool],
+        unserved: Callable[[], Collection[str]],
         metrics: Metrics,
     ) -> None:
         self._client = client
@@ -55,6 +56,7 @@ class Audit:
         self._rows = rows
         self._clock = clock
         self._is_foreign = is_foreign
+        self._unserved = unserved
         self._drift = metrics.drift
         self._orphans: set[str] = set()
         self._rows_off: dict[str, str] = {}
@@ -79,13 +81,20 @@ class Audit:
 
     async def _pods(self) -> int:
         """Delete pods whose engine does not exist. The garbage collector takes seconds, so only the second audit
-        acts."""
-        orphans = {pod.uid: pod for pod in self._cache.orphans() if not (pod.deleting or self._is_foreign(pod))}
+        acts. Of a namespace that is not served nothing is known."""
+        unserved = self._unserved()
+        orphans = {
+            pod.uid: pod
+            for pod in self._cache.orphans()
+            if not (pod.deleting or pod.namespace in unserved or self._is_foreign(pod))
+        }
         removed = 0
         for uid, pod in orphans.items():
             if uid not in self._orphans:
                 continue
             try:
+                if await self._has_engine(pod):
+                    continue
                 await self._client.delete(PODS, pod.name, namespace=pod.namespace, uid=uid)
             except NotFound:
                 continue
@@ -97,6 +106,17 @@ class Audit:
             removed += 1
         self._orphans = set(orphans)
         return removed
+
+    async def _has_engine(self, pod: PodView) -> bool:
+        """Ask for the pod's engine. The cache may lack it where the API server refuses lists: that is no deletion."""
+        if not pod.owner_name:
+            return False
+        try:
+            found = await self._client.get(ENGINECONNS, pod.owner_name, namespace=pod.namespace)
+        except NotFound as error:
+            # Without Kubernetes's own reason nobody serves the path: a CRD that the API server has not read yet.
+            return error.reason != "NotFound"
+        return bool(found["metadata"]["uid"] == pod.owner_uid)
 
     async def _tables(self) -> dict[str, int]:
         """Repair rows that differ from their last offered record. Does nothing while records wait to be written."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache, Key
@@ -60,7 +60,12 @@ class CanaryRefusedError(CanaryError):
 
 
 class Canary:
-    """`run` while leading. `on_watch_stalled` is awaited if the watch missed MAX_MISSES rounds in a row."""
+    """`run` while leading. `on_watch_stalled` is awaited if the watch missed MAX_MISSES rounds in a row.
+
+    No engine is made in an `unserved` namespace: a watch that is refused does not see it, and is not stalled. After a
+    round that failed comes the next namespace: what one tenant's roles refuse, or one tenant deletes, says nothing of
+    the operator.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Canary:
         cache: Cache,
         rows: CanaryRows,
         namespaces: Sequence[str],
+        unserved: Callable[[], Collection[str]] = tuple,
         instance: str,
         on_watch_stalled: Callable[[], Awaitable[None]],
         rng: random.Random,
@@ -79,7 +85,8 @@ class Canary:
         self._client = client
         self._cache = cache
         self._rows = rows
-        self._namespaces = namespaces
+        self._namespaces = tuple(namespaces)
+        self._unserved = unserved
         self._instance = instance
         self._on_watch_stalled = on_watch_stalled
         self._rng = rng
@@ -111,6 +118,7 @@ class Canary:
                 self._metrics.canary_ok.set(0)
                 log.warning("%s", error)
             except CanaryError as error:
+                self._namespaces = (*self._namespaces[1:], *self._namespaces[:1])
                 self.misses = {error.phase: self.misses.get(error.phase, 0) + 1}
                 self._metrics.canary_failures.labels(error.phase).inc()
                 self._metrics.canary_ok.set(0)
@@ -154,16 +162,19 @@ class Canary:
         return engine is None or engine.state in FINAL
 
     async def _create(self) -> tuple[Key, str]:
-        """An engine in the first namespace that takes it. Raises CanaryError."""
+        """An engine in the first served namespace that takes it. Raises CanaryError."""
         refused: ApiError | None = None
+        unserved = self._unserved()
         for namespace in self._namespaces:
+            if namespace in unserved:
+                continue
             try:
                 return await self._create_in(namespace)
             except (Forbidden, NotFound) as error:
                 refused = refused or error
             except ApiError as error:
                 raise CanaryError("create", str(error)) from error
-        raise CanaryRefusedError(str(refused)) from refused
+        raise CanaryRefusedError(str(refused or "no namespace is served")) from refused
 
     async def _create_in(self, namespace: str) -> tuple[Key, str]:
         name = f"{NAME}-{self._rng.getrandbits(40):010x}"

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from linkis_ecm.controller.cache import Cache
+from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
@@ -25,9 +26,11 @@ PERIOD_MIN, PERIOD_MAX = 300.0, 600.0
 
 
 class LiveRows(Protocol):
-    """The store's part of a resync. The call blocks and runs in a thread."""
+    """The store's part of a resync. The calls block and run in threads."""
 
-    def resync(self, live_uids: set[str], now: datetime) -> list[str]: ...
+    def resync(self, live_uids: set[str], now: datetime, namespaces: Collection[str] | None) -> list[str]: ...
+
+    def open_elsewhere(self, namespaces: Collection[str]) -> dict[str, int]: ...
 
 
 class Resync:
@@ -46,7 +49,9 @@ class Resync:
         rng: random.Random,
         audit: Callable[[], Awaitable[object]],
         on_denied: Callable[[str, ApiError], None],
+        on_served: Callable[[str], None],
         unserved: Callable[[], Collection[str]],
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -58,7 +63,11 @@ class Resync:
         self._rng = rng
         self._audit = audit
         self._on_denied = on_denied
+        self._on_served = on_served
         self._unserved = unserved
+        self._metrics = metrics
+        # Namespaces whose open rows were logged as left alone.
+        self._left: frozenset[str] = frozenset()
 
     async def run_once(self) -> None:
         """List plugins, then engines, into the cache. Raises ApiError if a list fails.
@@ -74,6 +83,9 @@ class Resync:
                 if namespace is None:
                     raise
                 self._on_denied(namespace, error)
+            else:
+                if namespace is not None:
+                    self._on_served(namespace)
 
     async def _list_engines(self, namespace: str | None) -> None:
         present: set[str] = set()
@@ -92,14 +104,23 @@ class Resync:
     async def end_absent_rows(self) -> None:
         """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`.
 
-        Not while a namespace is not served: its engines may live.
+        Rows of namespaces that are not watched, or not served now, are left alone: their engines may live.
         """
-        if self._unserved():
-            log.warning("rows of engines that are gone are not ended now: a namespace is not served")
-            return
         live = {engine.uid for engine in self._cache.engines.values()}
-        for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock()):
+        listed: frozenset[str] | None = None
+        if None not in self._namespaces:
+            listed = frozenset(name for name in self._namespaces if name is not None) - frozenset(self._unserved())
+        for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock(), listed):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
+        if listed is not None:
+            left = await asyncio.to_thread(self._rows.open_elsewhere, listed)
+            self._metrics.rows_unwatched.set(sum(left.values()))
+            for namespace in sorted(left.keys() - self._left):
+                log.warning(
+                    "the namespace %s is not watched, or not served: %d rows of its engines are left as they are",
+                    namespace, left[namespace],
+                )  # fmt: skip
+            self._left = frozenset(left)
 
     async def run(self) -> None:
         """Run every few minutes until cancelled. After an outage of API or database the next run tries again."""
