@@ -202,3 +202,16 @@ def test_the_databases_pods_take_from_operator_gateway_and_whom_the_platform_nam
             "podSelector": pods,
         }
     assert ("ns", "x-database") in policies(*with_policy(database={"podSelector": pods}))
+
+
+def test_the_engines_policies_outlive_the_release_and_the_parts_own_do_not() -> None:
+    """Engines outlive both a `helm uninstall` and their namespace's place in engineNamespaces."""
+    found = {
+        (d["metadata"]["namespace"], d["metadata"]["name"]): d["metadata"].get("annotations", {})
+        for d in template("--set-json", 'engineNamespaces=[{"name": "a"}, {"name": "b", "create": false}]')
+        if d["kind"] == "NetworkPolicy"
+    }
+    kept = {where for where, notes in found.items() if notes.get("helm.sh/resource-policy") == "keep"}
+    assert kept == {where for where in found if where[0] in ("a", "b")}
+    assert {name for space, name in kept if space == "a"} >= {"x-default-deny"}
+    assert {space for space, _ in kept} == {"a", "b"}

@@ -35,10 +35,10 @@
 {{- end }}
 
 {{- /* Fails where another release has the object: Helm would say no more than that it cannot be imported. The argument:
-       {root, apiVersion, kind, name, remedy}. Without a cluster nothing is found. */}}
+       {root, apiVersion, kind, name, remedy}, and the namespace of what is in one. Without a cluster nothing is found. */}}
 {{- define "ecm.refuseForeign" -}}
 {{- if .root.Capabilities.APIVersions.Has (printf "%s/%s" .apiVersion .kind) }}
-  {{- $found := (lookup .apiVersion .kind "" .name).metadata | default dict }}
+  {{- $found := (lookup .apiVersion .kind (.namespace | default "") .name).metadata | default dict }}
   {{- $owner := dig "annotations" "meta.helm.sh/release-name" "" $found }}
   {{- $space := dig "annotations" "meta.helm.sh/release-namespace" "" $found }}
   {{- if and $owner (ne (printf "%s/%s" $space $owner) (printf "%s/%s" .root.Release.Namespace .root.Release.Name)) }}
