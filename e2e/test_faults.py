@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from e2e.components import kill_component
 from e2e.engines import Engines
 from e2e.faulttable import TABLE
 from e2e.operators import gateway_pod, operator_pod, renew_operator
@@ -75,14 +75,6 @@ def ended_as(what: str, name: str, reason: str, since: float, *, seconds: float 
     assert told["reason"] == reason
     TABLE.add(what, f"the engine, as it must: {reason}", time.monotonic() - since)
     return found
-
-
-def kill_component(name: str) -> None:
-    """kill -9 of a part of the cluster, by the note that the cluster tool made of it; returns when it is dead."""
-    note = node.ledger().find(name)
-    assert note is not None
-    os.kill(note.pid, signal.SIGKILL)
-    until(f"{name} is dead", lambda: not note.alive(), 30)
 
 
 INSIDE = """

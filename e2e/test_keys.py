@@ -19,7 +19,7 @@ from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, Installation, install
+from tools.testkit.installation import RELEASE, Installation, guards, install
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
@@ -69,15 +69,17 @@ def works_and_reports(gateway: Gateway, name: str) -> None:
 
 
 def test_a_reinstall_reaches_the_engines_that_ran_on(installation: Installation, engine: str) -> None:
-    before = secret_data()
+    before, guarded = secret_data(), guards(NAMESPACE)
+    assert guarded
     subprocess.run(
         [str(helm()), "uninstall", RELEASE, "-n", RELEASE_NAMESPACE, "--kubeconfig", str(kubeconfig()), "--wait"],
         capture_output=True, text=True, check=True, timeout=180,
     )  # fmt: skip
-    kept = secret_data()
+    kept, guard = secret_data(), guards(NAMESPACE)
     # Before anything is judged: the tests that follow want the release.
     again = install(RELEASE_NAMESPACE, *SETTINGS)
     assert kept == secret_data() == before
+    assert guard == guards(NAMESPACE) == guarded, "what guards the engine stays, and the new release takes it over"
     manifest = subprocess.run(
         [str(helm()), "get", "manifest", RELEASE, "-n", RELEASE_NAMESPACE, "--kubeconfig", str(kubeconfig())],
         capture_output=True, text=True, check=True, timeout=60,

@@ -23,6 +23,8 @@ SPACE = "ecm-e2e-second"
 ENGINES = engines_of(SPACE)
 # What the documentation says (docs/security/hardening.md, "Two installations on one cluster").
 LEFT_OUT = ("userRoles.create=false", "engines.python.enabled=false")
+# The engines' namespace of the first, whose policies outlive it.
+LEFT_BEHIND = (f"engineNamespaces[0].name={NAMESPACE}", "engineNamespaces[0].create=false")
 ROLES = [f"linkis-ecm-{role}" for role in ("view", "edit", "admin", "claims")]
 
 
@@ -106,6 +108,7 @@ def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installa
         for values, shared, remedy in (
             (LEFT_OUT[:1], "EngineConnPlugin python-3.11", LEFT_OUT[1]),
             (LEFT_OUT[1:], "ClusterRole linkis-ecm-view", LEFT_OUT[0]),
+            ((*LEFT_OUT, *LEFT_BEHIND), "NetworkPolicy linkis-engines", "install under its name"),
         ):
             done = install(*values)
             assert done.returncode != 0

@@ -125,6 +125,12 @@ def uninstall(namespace: str) -> None:
     kubectl.run("delete", "namespace", engines_of(namespace), namespace, "--timeout=90s")
 
 
+def guards(namespace: str) -> dict[str, str]:
+    """The uids of the release's NetworkPolicies in that namespace, by name."""
+    items = kubectl.get("networkpolicy", "-n", namespace, "-l", f"app.kubernetes.io/instance={RELEASE}")["items"]
+    return {one["metadata"]["name"]: one["metadata"]["uid"] for one in items}
+
+
 class PortForward:
     """`kubectl port-forward` as a context manager; yields the local port."""
 
