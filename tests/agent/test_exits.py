@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ import pytest
 
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agent_process import AgentProcess, until
 
 Start = Callable[..., AgentProcess]
 # Each ends a script; what comes after it in the same code must not run.
@@ -64,6 +65,89 @@ async def test_a_job_ends_as_the_script_ends(start: Start, operator: Operator, c
         assert ("SystemExit" in str(result["outputs"])) == bool(script.returncode)
         assert "To exit" not in str(result["outputs"])
     assert "after\n" not in agent.log("stdout")
+
+
+# What Python does behind a script's last line, also where that fails. Each writes `kept`, or the words into stdout.
+BEHIND = {
+    "an open file": "f = open('kept', 'w'); f.write('words')",
+    "an exit handler": "import atexit; atexit.register(lambda: open('kept', 'w').write('words'))",
+    "a thread": (
+        "import threading, time\ndef work():\n    time.sleep(0.5)\n    open('kept', 'w').write('words')\n"
+        "threading.Thread(target=work).start()"
+    ),
+    "a pool": (
+        "import concurrent.futures as c, time\ndef work():\n    time.sleep(0.5)\n    open('kept', 'w').write('words')\n"
+        "c.ThreadPoolExecutor().submit(work)"
+    ),
+    "a buffer of logging": (
+        "import logging.handlers as h\nlog = h.logging.getLogger(); log.addHandler(h.MemoryHandler(99,"
+        " target=h.logging.FileHandler('kept')))\nlog.warning('words')"
+    ),
+    "a finalizer": (
+        "import weakref\nclass C: pass\nc = C(); weakref.finalize(c, lambda: open('kept', 'w').write('words'))"
+    ),
+    "a destructor": "class C:\n    def __del__(self): print('said at the end')\nc = C()",
+    "a print": "import atexit; atexit.register(print, 'said at the end')",
+    "an exit code": "import atexit, os; atexit.register(os._exit, 5)",
+}
+
+
+@pytest.mark.parametrize("last", ["", "raise ValueError('no data')", "exit(3)", "import sys; sys.exit(0)"])
+@pytest.mark.parametrize("behind", BEHIND)
+async def test_what_a_script_does_behind_its_last_line_a_job_does(
+    start: Start, operator: Operator, tmp_path: Path, behind: str, last: str
+) -> None:
+    code = f"{BEHIND[behind]}\n{last}"
+    (tmp_path / "script").mkdir()
+    script = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "script"
+    )
+    agent = await job(start, operator, code)
+    assert await asyncio.to_thread(agent.exit_code) == script.returncode
+    of_script, of_job = tmp_path / "script/kept", agent.log_dir.parent / "kept"
+    assert of_script.exists() == of_job.exists()
+    if of_script.exists():
+        assert of_job.read_text() == of_script.read_text()
+    assert script.stdout in agent.log("stdout")
+
+
+async def test_a_stop_ends_what_a_job_does_behind_its_last_line_and_the_job_has_not_succeeded(
+    start: Start, operator: Operator
+) -> None:
+    agent = await job(
+        start, operator, "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()"
+    )
+    await asyncio.to_thread(until, lambda: "threads and exit handlers go on" in agent.log("stdout"))
+    assert operator.reports[-1]["state"] == "Running"
+    agent.process.terminate()
+    assert await asyncio.to_thread(agent.exit_code) == 143
+    assert operator.reports[-1]["state"] != "Success"
+
+
+async def test_a_thread_that_dies_behind_a_jobs_last_line_fails_the_job(start: Start, operator: Operator) -> None:
+    code = (
+        "import ctypes, threading, time\ndef work():\n    time.sleep(0.5)\n    ctypes.string_at(0)\n"
+        "threading.Thread(target=work).start()"
+    )
+    agent = await job(start, operator, code)
+    assert await asyncio.to_thread(agent.exit_code) == 128 + signal.SIGSEGV
+    assert (operator.reports[-1]["state"], operator.reports[-1]["reason"]) == ("Failed", "KernelDied")
+
+
+@pytest.mark.parametrize("how", ["exit()", "terminate", "restart"])
+def test_the_open_files_and_exit_handlers_of_a_session_have_their_turn(start: Start, how: str) -> None:
+    agent = start(ECM_STOP_GRACE="30")
+    agent.execute("f = open('kept', 'w'); f.write('words')\nimport atexit; atexit.register(print, 'said at the end')")
+    if how == "terminate":
+        agent.process.terminate()
+    elif how == "restart":
+        assert agent.json("POST", "/v1/restart") == (200, {})
+    else:
+        agent.execute(how)
+    if how != "restart":
+        agent.exit_code()
+    assert (agent.log_dir.parent / "kept").read_text() == "words"
+    assert "said at the end\n" in agent.log("stdout")
 
 
 async def test_exit_in_a_module_of_the_jobs_own_ends_the_job(start: Start, operator: Operator, tmp_path: Path) -> None:

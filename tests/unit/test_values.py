@@ -358,6 +358,7 @@ DUCKDB = [
     ("'5000000-01-10'::date", "5000000-01-10"), ("'nan'::double", None), ("1.5::decimal(38,10)", "1.5000000000"),
     ("[1::hugeint]", "[1]"), ("[1.50::decimal(9,2)]", "[1.50]"), ("{'a': interval 1 day}", "{'a': 1 day}"),
     ("[timestamp_ns '2024-01-01 00:00:00.123456789']", "['2024-01-01 00:00:00.123456789']"),
+    ("time '24:00:00'", "24:00:00"), ("timetz '24:00:00+08'", "24:00:00+08"), ("[time '24:00:00']", "['24:00:00']"),
 ]  # fmt: skip
 
 
@@ -372,6 +373,7 @@ def test_a_relations_values_are_the_same_everywhere(query: str, wanted: Any, tmp
     )
     assert (large["resultRows"], large["totalRows"]) == (30, 30)
     file = ipc.open_file(tmp_path / file_name(large["resultId"]))
+    file.get_batch(0).validate(full=True)
     read = {"small": small["rows"], "large": large["rows"]}
     read |= dict(encoded(small["columns"], small["rows"]))
     read |= {f"file as {name}": rows for name, rows in of_batches(file.schema, [file.get_batch(0)])}
@@ -392,6 +394,18 @@ def test_a_number_that_needs_one_digit_more_may_come_late(tmp_path: Any, monkeyp
     told = cells(table.column(0).combine_chunks(), "HUGEINT")
     assert told == [*range(5000), str(2**127 - 1)]
     assert [path.name for path in tmp_path.iterdir()] == [file_name(shown["resultId"])]
+
+
+def test_the_last_moment_of_a_day_may_come_late(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    monkeypatch.setattr(tables, "_FETCH_ROWS", 8)
+    query = "select case when range = 5000 then time '24:00:00' else time '01:02:03.5' end as x from range(5001)"
+    shown = answered(tables.relation_table(duckdb.connect().sql(query), str(tmp_path)))
+    assert (shown["resultRows"], shown["totalRows"], shown["rows"][7]) == (5001, 5001, ["01:02:03.500000"])
+    table = ipc.open_file(tmp_path / file_name(shown["resultId"])).read_all()
+    table.validate(full=True)
+    assert cells(table.column(0).combine_chunks()) == ["01:02:03.500000"] * 5000 + ["24:00:00"]
 
 
 def test_two_columns_of_a_relation_may_have_one_name() -> None:

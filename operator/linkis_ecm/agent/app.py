@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from linkis_ecm.agent.engine import IDLE, STOPPED_BY_SIGNAL, Engine
+from linkis_ecm.agent.engine import STOPPED_BY_SIGNAL, Engine
 from linkis_ecm.agent.executors.registry import connect
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.formats.names import JOB_RESULT
@@ -30,6 +30,7 @@ from linkis_ecm.agent.operator_client.reporter import Reporter
 from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
+from linkis_ecm.agent.states import IDLE
 from linkis_ecm.agent.usage import Usage
 
 ANSWERS_TIMEOUT = 2.0

@@ -19,12 +19,13 @@ from linkis_ecm.agent.background import AFTER_TASK_SECONDS, Background
 from linkis_ecm.agent.executors.base import Capabilities, Executor, ExecutorGoneError, Exit, exit_of
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
-from linkis_ecm.agent.failures import FailureSink, in_one_line
+from linkis_ecm.agent.failures import FailureSink, in_one_line, of_a_job
 from linkis_ecm.agent.formats.names import JOB_TASK
 from linkis_ecm.agent.kernel_end import how_it_ended
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.agent.process_bound import ProcessBound
+from linkis_ecm.agent.states import BUSY, FAILED, IDLE, RUNNING, SHUTTING_DOWN, STARTING, SUCCESS, refusal
 from linkis_ecm.agent.tasks import (
     CANCELLED,
     TIMEOUT,
@@ -38,9 +39,6 @@ from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
 from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
 from linkis_ecm.agent.usage import Usage
 
-STARTING, IDLE, BUSY, SHUTTING_DOWN, FAILED = "Starting", "Idle", "Busy", "ShuttingDown", "Failed"
-# A `once` engine at its one job, and after it.
-RUNNING, SUCCESS = "Running", "Success"
 # Tasks that may wait behind the running one.
 MAX_WAITING = 16
 # A kernel that has not answered its first, empty execution by then may never: some answer no silent one. The tasks that
@@ -103,6 +101,7 @@ class Engine(Activity):
         self._stderr_before = 0  # bytes of stderr before the running task, or since the last one
         self._no_task_running = asyncio.Event()
         self._no_task_running.set()
+        self._job_is_over = not executor.capabilities.ends_as_a_script  # also what its last line left behind
         self._stop_code = 0
         self._stop_deadline = float("inf")  # on the loop's clock
         self._stop_deadline_changed = asyncio.Event()
@@ -119,12 +118,10 @@ class Engine(Activity):
         if (known := self.tasks.find_same(task_id, code)) is not None:
             return known
         if self.state not in (IDLE, BUSY):
-            raise NotReadyError(_REFUSALS.get(self.state, f"the engine is {self.state} and takes no code"))
+            raise NotReadyError(refusal(self.state))
         if len(self._waiting) >= MAX_WAITING:
             raise QueueFullError(f"{MAX_WAITING} tasks wait already: send this one again when one of them has ended")
-        task = Task(
-            id=task_id, code=code, timeout=timeout, accepted=self._clock(), done=self._loop.create_future()
-        )  # fmt: skip
+        task = Task(id=task_id, code=code, timeout=timeout, accepted=self._clock(), done=self._loop.create_future())
         self.tasks.add(task)
         if self._running is not None:
             self._logs.event("INFO", f"task {task_id} waits behind {len(self._waiting)} others and the running one")
@@ -143,17 +140,20 @@ class Engine(Activity):
     async def restart_kernel(self) -> None:
         """A new kernel in the place of the old one, with nothing of its memory. Raises NotReadyError."""
         if self.state not in (IDLE, BUSY):
-            raise NotReadyError(_REFUSALS.get(self.state, f"the engine is {self.state}: its kernel stays"))
+            raise NotReadyError(refusal(self.state, "and its kernel stays"))
         if self._restarting is None:
             self._logs.event("INFO", "the kernel is restarted on request")
             self._restarting = self._loop.create_future()
             if self.state == IDLE:
                 self._enter(BUSY)
             self._cancel_waiting("the kernel was restarted before this task could start")
-            if self._running is not None:
-                self._running.interrupted = True
             self._replaced = self._executor
-            self._executor.kill()
+            if self._running is None:
+                self._executor.stop()  # its open files are written, its exit handlers run
+                self._loop.call_later(KERNEL_EXIT_TIMEOUT, self._executor.kill)
+            else:
+                self._running.interrupted = True
+                self._executor.kill()
         await asyncio.shield(self._restarting)
 
     def interrupt(self) -> None:
@@ -290,11 +290,22 @@ class Engine(Activity):
             self.tasks.add(task)
             await self._run_task(task)
             await task.done
+            await self._finish_as_a_script()
             return task.result()
         except ExecutorGoneError:
             # child_exited() says the rest, unless the job ended its own process as a success.
             job = self.tasks.find(JOB_TASK)
             return job.result() if job is not None and job.status == TASK_SUCCEED else None
+
+    async def _finish_as_a_script(self) -> None:
+        """Python waits for threads, runs exit handlers and writes open files, if need be for ever; a stop ends it."""
+        if self._job_is_over:
+            return
+        self._executor.stop()
+        if not await self._executor.gone(KERNEL_EXIT_TIMEOUT):
+            self._logs.event("INFO", "the job's last line has run, and its threads and exit handlers go on")
+            await self._executor.gone(None)
+        self._job_is_over |= self._stopping is None
 
     def end_job(self, result: dict[str, Any]) -> None:
         """The job's result is kept: the engine ends as the job did."""
@@ -305,13 +316,9 @@ class Engine(Activity):
             self._enter(SUCCESS, "Completed")
             self.ended.set_result(0)
             return
-        error: dict[str, Any] = next((part for part in reversed(result["outputs"]) if part.get("type") == "error"), {})
         job = self.tasks.find(JOB_TASK)
         code = job.exit_code if job is not None else None
-        how = f" (exit code {code})" if code else ""
-        self._fail(
-            "JobFailed", f"{error.get('name', result['status'])}: {error.get('value', '')}"[:2000] + how, code or 1
-        )
+        self._fail("JobFailed", of_a_job(result, code), code or 1)
 
     def fail(self, reason: str, message: str, code: int) -> None:
         """The engine has failed, for a reason that only its caller knows."""
@@ -327,10 +334,9 @@ class Engine(Activity):
                 "KernelStartTimeout", f"the kernel did not answer within {self._start_timeout:g} s of its start", 1
             )
             return False
-        if not state:
-            return True
-        self.timings["kernelReady"] = self._clock()
-        if self.state == STARTING:
+        if state:
+            self.timings["kernelReady"] = self._clock()
+        if state and self.state == STARTING:
             self._logs.event("INFO", "the kernel has answered, the engine is ready")
             self._enter(state)
         return True
@@ -371,8 +377,9 @@ class Engine(Activity):
         if running is not None:
             add_error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES, before))
             self._end_task(running, TASK_FAILED)
-        last = "\n".join(self._logs.last_stderr_lines(REPORTED_LINES, before))[-REPORTED_CHARACTERS:]
-        self._fail(reason, f"{how}. Its last lines: {last}" if last else how, code)
+        if last := "\n".join(self._logs.last_stderr_lines(REPORTED_LINES, before))[-REPORTED_CHARACTERS:]:
+            how += f". Its last lines: {last}"
+        self._fail(reason, how, code)
 
     def _fail(self, reason: str, message: str, code: int) -> None:
         self._logs.event("ERROR", f"the engine failed, {reason}: {message}")
@@ -470,13 +477,15 @@ class Engine(Activity):
                 await asyncio.wait_for(self._no_task_running.wait(), KERNEL_EXIT_TIMEOUT)
         self._executor.stop()
         patience = max(KERNEL_EXIT_TIMEOUT, min(KERNEL_EXIT_LONGEST, self._stop_deadline - self._loop.time()))
-        if not await self._executor.gone(patience if self._running is None else 0.0):
+        ended = await self._executor.gone(patience if self._running is None else 0.0)
+        self._job_is_over |= ended
+        if not ended:
             self._executor.kill()
             await self._executor.gone(KERNEL_EXIT_TIMEOUT)
         self._logs.event("INFO", "the engine has stopped")
         if not self.ended.done():
             # 0 says of a `once` engine that its job succeeded (engine.ends), which a stop may have kept it from.
-            done = self.counters["tasksSucceeded"] > 0
+            done = self.counters["tasksSucceeded"] > 0 and self._job_is_over
             self.ended.set_result((0 if done else STOPPED_BY_SIGNAL) if self._once else self._stop_code)
 
     def _enter(self, state: str, reason: str = "", message: str = "") -> None:
@@ -489,10 +498,3 @@ class Engine(Activity):
             restarting.set_exception(NotReadyError(f"the engine is {state}: its kernel was not restarted"))
             restarting.exception()  # whoever asked may have gone
         self._on_change()
-
-
-_REFUSALS = {
-    STARTING: "the engine is Starting: send the code again when its state is Idle",
-    SHUTTING_DOWN: "the engine is ShuttingDown and takes no more code: create another engine",
-    FAILED: "the engine has Failed and takes no more code: create another engine",
-}

@@ -13,6 +13,8 @@ from linkis_ecm.agent.tasks import Task, TaskBook, TaskSink
 
 # Of a failure's value in a line of the log.
 _LINE_CHARS = 300
+# Of a failure in the engine's message.
+_JOB_CHARS = 2000
 # Characters of a traceback in the log.
 _TRACEBACK_CHARS = 256 << 10
 
@@ -59,6 +61,13 @@ def in_one_line(task: Task) -> str:
         return ""
     words = " ".join(task.message.split())[:_LINE_CHARS]
     return f": {task.reason}: {words}" if words else f": {task.reason}"
+
+
+def of_a_job(result: dict[str, Any], code: int | None) -> str:
+    """Why the job with this result has failed; `code` is what its code said its exit code is."""
+    error: dict[str, Any] = next((part for part in reversed(result["outputs"]) if part.get("type") == "error"), {})
+    name, value = error.get("name", result["status"]), error.get("value", "")
+    return (f"{name}: {value}" if value else str(name))[:_JOB_CHARS] + (f" (exit code {code})" if code else "")
 
 
 def _text_of(content: dict[str, Any]) -> str:

@@ -24,6 +24,8 @@ class Capabilities(NamedTuple):
     # Whether frames and relations come as tables, and whether a task tells its progress.
     tables: bool
     progress: bool
+    # Whether its process, asked to end, ends as Python does behind a script's last line: it waits for threads.
+    ends_as_a_script: bool = False
 
 
 class Exit(NamedTuple):
@@ -92,8 +94,8 @@ class Executor(Protocol):
     def restart(self) -> Executor:
         """Another one of its kind, started in the place of this one, which has ended and is closed by it."""
 
-    async def gone(self, timeout: float) -> bool:
-        """Whether it has ended and was abandoned, within `timeout` seconds."""
+    async def gone(self, timeout: float | None) -> bool:
+        """Whether it has ended and was abandoned, within `timeout` seconds; None: as long as that takes."""
 
     def child_exited(self, pid: int, status: int) -> bool:
         """A child of the agent was reaped, with waitpid's status: whether it was this executor's process."""

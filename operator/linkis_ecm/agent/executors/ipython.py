@@ -13,7 +13,7 @@ from linkis_ecm.agent.formats.marks import secret_of
 from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
 
 CAPABILITIES = Capabilities(
-    language="python", run_types=("python", "py", "python3", "py3"), tables=True, progress=True
+    language="python", run_types=("python", "py", "python3", "py3"), tables=True, progress=True, ends_as_a_script=True
 )  # fmt: skip
 
 

@@ -229,8 +229,8 @@ class JupyterKernel:
         """End the kernel and what its code started."""
         self._signal(signal.SIGKILL)
 
-    async def gone(self, timeout: float) -> bool:
-        """Whether the process has ended, within `timeout` seconds."""
+    async def gone(self, timeout: float | None) -> bool:
+        """Whether the process has ended, within `timeout` seconds; None: as long as that takes."""
         await asyncio.wait((self._gone,), timeout=timeout)
         return self._gone.done()
 

@@ -8,6 +8,7 @@ matplotlib.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import os
@@ -107,6 +108,8 @@ def main() -> None:
     replace_system()
     write_lines_at_once()
     flush_before_children(app.iopub_thread.linkis_buffer)
+    # Behind the user's own exit handlers, and before ipykernel's, which ends the thread that sends.
+    atexit.register(app.iopub_thread.linkis_buffer.end)
     # A crash in C names the line that it came from: into the descriptor, which the agent reads when the kernel is gone.
     faulthandler.enable(file=2, all_threads=False)
     # What was loaded stays: later collections need not look at it.

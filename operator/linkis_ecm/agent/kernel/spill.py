@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from linkis_ecm.agent.formats.cells import TYPE_KEY, cell_text, is_plain, whole_cell
+from linkis_ecm.agent.formats.cells import TYPE_KEY, cell_text, cells, is_plain, whole_cell
 from linkis_ecm.agent.formats.result_files import file_name, make_room, new_id
 
 # A bound for one result, and for all of an engine: a quarter of the volume that the logs are on (podspec.LOG_VOLUME).
@@ -101,10 +101,11 @@ def relation(columns: list[Column], batches: Iterable[Any], folder: str) -> dict
 
 
 def _has_room(array: Any) -> bool:
-    """False for whole numbers of duckdb's that have a digit more than their type of Arrow: readers refuse them."""
+    """False for values of duckdb's that are none of their type of Arrow, so that readers refuse them: whole numbers of
+    one digit more, and 24:00:00."""
     import pyarrow as pa  # noqa: PLC0415 - see above
 
-    if not pa.types.is_decimal(array.type):
+    if not (pa.types.is_decimal(array.type) or pa.types.is_time(array.type)):
         return True
     try:
         array.validate(full=True)
@@ -114,20 +115,27 @@ def _has_room(array: Any) -> bool:
 
 
 def _with_room(folder: str, kept: dict[str, Any], schema: Any, columns: set[int], rows: int) -> dict[str, Any]:
-    """The file written again, with these columns as longer decimals. A query cannot be run again."""
+    """The file written again, with these columns as longer decimals, or as text. A query cannot be run again."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     from pyarrow import ipc  # noqa: PLC0415
 
     path = f"{folder}/{file_name(kept['resultId'])}"
     for n in columns:
-        field = schema.field(n)
-        schema = schema.set(n, field.with_type(pa.decimal256(_HUGEINT_DIGITS, field.type.scale)))
+        field, decimal = schema.field(n), pa.types.is_decimal(schema.field(n).type)
+        more = pa.decimal256(_HUGEINT_DIGITS, field.type.scale) if decimal else pa.large_string()
+        schema = schema.set(n, field.with_type(more))
     try:
         with pa.OSFile(path) as source:
             file = ipc.open_file(source)
             batches = (file.get_batch(n) for n in range(file.num_record_batches))
             chunks = (
-                [array.cast(field.type) for array, field in zip(batch.columns, schema, strict=True)]
+                [
+                    # Arrow's own text of a time is another one.
+                    pa.array(cells(array), field.type)
+                    if pa.types.is_time(array.type) and array.type != field.type
+                    else array.cast(field.type)
+                    for array, field in zip(batch.columns, schema, strict=True)
+                ]
                 for batch in batches
             )
             again = write(folder, schema, chunks, rows=rows, deadline=math.inf)

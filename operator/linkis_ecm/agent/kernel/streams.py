@@ -66,6 +66,7 @@ class Buffer:
         self._clock = clock
         self.pipes = pipes
         self.children = False  # whether there may be some that print
+        self.ended = False  # nothing is sent any more: the interpreter ends
         self._started = 0.0  # when the last one was
         self._lock = threading.RLock()
         self._thread = pub_thread
@@ -136,6 +137,11 @@ class Buffer:
         """What is in the pipes by now comes before what is sent from now on."""
         self.send(MARK_MESSAGE, {"number": self.pipes.mark()}, {})
 
+    def end(self, timeout: float = 10.0) -> None:
+        """Send everything for the last time. What is printed from now on goes by the pipes."""
+        self.flush(timeout, before_child=True)
+        self.ended = True
+
     def forget(self) -> None:
         """In a forked child: what its parent had not sent is its parent's."""
         self._lock = threading.RLock()
@@ -159,7 +165,7 @@ class EngineOutStream(OutStream):  # type: ignore[misc]
             pub_thread.linkis_buffer.send = self._send
         self.shared: Buffer = pub_thread.linkis_buffer
         self.buffer = _Bytes(self)
-        self._unwritten = ""  # in a forked child: the line that has not ended
+        self._unwritten = ""  # of what goes by the pipe: the line that has not ended
 
     def fileno(self) -> int:
         """Of the process's own stream, which the agent reads too."""
@@ -176,8 +182,8 @@ class EngineOutStream(OutStream):  # type: ignore[misc]
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
         if self.pub_thread is None:
             raise ValueError("I/O operation on closed file")
-        if string and os.getpid() != self._master_pid:
-            self._write_in_child(string)
+        if string and self._by_pipe():
+            self._write_by_pipe(string)
         elif string:
             soon = self.write_through or (self.shared.children and "\n" in string)
             self.shared.add(self.name, self.parent_header, string, 0.0 if soon else self.flush_interval)
@@ -187,8 +193,8 @@ class EngineOutStream(OutStream):  # type: ignore[misc]
         """Hand everything of both streams to the thread that sends, in the order in which it was written."""
         if self.pub_thread is None:
             return
-        if os.getpid() != self._master_pid:
-            self._write_in_child("", whole=True)
+        if self._by_pipe():
+            self._write_by_pipe("", whole=True)
         else:
             self.shared.flush(self.flush_timeout)
 
@@ -201,8 +207,12 @@ class EngineOutStream(OutStream):  # type: ignore[misc]
         self.session.pid = os.getpid()
         self.session.send(self.pub_thread, self.session.msg(kind, content, parent=parent), ident=self.topic)
 
-    def _write_in_child(self, string: str, *, whole: bool = False) -> None:
-        """A forked child writes its lines to the pipe, as any other child: in order with them, and at once."""
+    def _by_pipe(self) -> bool:
+        """In a forked child, and where the interpreter ends and sends nothing any more."""
+        return bool(os.getpid() != self._master_pid) or self.shared.ended
+
+    def _write_by_pipe(self, string: str, *, whole: bool = False) -> None:
+        """Write lines to the pipe, as any other process does: in order with those, and at once."""
         text = self._unwritten + string
         end = len(text) if whole or len(text) > 4096 else text.rfind("\n") + 1
         self._unwritten = text[end:]
