@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
+from linkis_ecm.agent.executors.ipython import CAPABILITIES
 from tools.testkit.agent_process import TOKEN, AgentProcess, until
 
 
@@ -288,3 +291,8 @@ def test_packages_that_boot_lean_are_whole_for_the_user(agent: AgentProcess) -> 
         "print(jupyter_client.KernelManager.__name__, dateutil.parser.parse('24 Nov 2026').day)"
     )
     assert outputs[-1]["text"] == "KernelManager 24\n"
+
+
+def test_the_catalogue_names_each_run_type_that_the_agent_takes() -> None:
+    (plugin,) = yaml.safe_load_all((Path(__file__).parents[2] / "manifests/catalogue.yaml").read_text())
+    assert tuple(plugin["spec"]["runTypes"]) == CAPABILITIES.run_types

@@ -53,6 +53,13 @@ async def test_the_code_reaches_the_agent_once_with_the_engines_own_token(gw: Ha
     assert sent == {"code": "print('zwölf')", "runType": "python", "timeoutSeconds": 7}
 
 
+@pytest.mark.parametrize("written", ["Python", "PY", "py"])
+async def test_a_run_type_may_be_written_in_any_case(gw: Harness, written: str) -> None:
+    agent, engine = await gw.served(succeed)
+    assert (await gw.execute(engine, "1", runType=written)).data == RESULT
+    assert json.loads(agent.requests[0][3])["runType"] == written.lower()
+
+
 @pytest.mark.parametrize("identity", ["uid", "serviceInstance", "namespace/name"])
 async def test_an_engine_is_found_by_each_of_its_ids(gw: Harness, identity: str) -> None:
     _, engine = await gw.served(succeed)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from pydantic.alias_generators import to_camel
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
+from linkis_ecm.model import formats
 from linkis_ecm.model.engineconn import (
     CreatorName,
     Duration,
@@ -21,7 +22,6 @@ from linkis_ecm.model.engineconn import (
     EnvName,
     ObjectName,
     Quantity,
-    RunType,
     TicketId,
     UserName,
 )
@@ -36,6 +36,7 @@ CREATE_SECONDS, CREATE_SECONDS_MAX = 40, 600
 
 # An engine by ticket id, service instance (host:port) or namespace/name.
 EngineId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+RunType = Annotated[str, StringConstraints(pattern=formats.WRITTEN_RUN_TYPE_PATTERN, max_length=30, to_lower=True)]
 # Kubernetes's own form of a label, without a prefix: prefixes are reserved for Kubernetes and linkis-ecm.
 LABEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"

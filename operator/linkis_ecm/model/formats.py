@@ -20,6 +20,8 @@ ENGINE_TYPE_PATTERN = r"^[a-z][a-z0-9_]*$"
 # Linkis's own run types (sql, py, hql, …) and the languages of kernels, such as c#, c++17 and .net-csharp; the same
 # characters as agent.formats.names.run_type_of leaves.
 RUN_TYPE_PATTERN = r"^[a-z0-9_.][a-z0-9_.+#-]*$"
+# As people write it in a request: `Python` means python.
+WRITTEN_RUN_TYPE_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.+#-]*$"
 RUN_TYPE_MAX = 30
 VERSION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.]*$"
 # log_dir_suffix is varchar(128): user/8 digits/type/36 of a UUID/logs, so 40 + 30 + 52 fit.
