@@ -9,6 +9,7 @@ from typing import Any
 from openapi_spec_validator import validate
 
 from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.http.validate import REMEDIES
 from linkis_ecm.gateway.routes import METHODS
 from tools.testkit.gateways import Harness
 
@@ -41,3 +42,17 @@ async def test_it_is_served_without_a_login(gw: Harness) -> None:
     answer = await gw.call("GET", "/openapi.json", token=None, user=None)
     body: dict[str, Any] = answer.body
     assert (answer.http, body["openapi"]) == (200, "3.1.0")
+
+
+def test_what_matches_no_pattern_of_a_request_is_refused_with_words_and_not_with_the_pattern() -> None:
+    found: set[str] = set()
+
+    def look(part: Any) -> None:
+        if isinstance(part, dict):
+            found.update(value for name, value in part.items() if name == "pattern" and isinstance(value, str))
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            look(inner)
+
+    look(openapi.document())
+    assert found
+    assert found <= set(REMEDIES)

@@ -43,7 +43,7 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
 # The gateway generates task ids (UUIDs), or derives them from a key; `job` is the task of a `once` engine.
-TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
+TaskId = Annotated[str, StringConstraints(pattern=formats.TASK_ID_PATTERN)]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 MAX_KEYWORDS = 1000
 Keywords = Annotated[str, StringConstraints(max_length=MAX_KEYWORDS)]
@@ -204,7 +204,7 @@ class TaskRequest(Request):
 class TaskEventsRequest(TaskRequest):
     """taskEvents; `lastEventId`, or the header Last-Event-ID, is where an earlier stream ended."""
 
-    last_event_id: Annotated[str, StringConstraints(pattern=r"^[0-9.]{0,64}$")] | None = None
+    last_event_id: Annotated[str, StringConstraints(pattern=formats.EVENT_ID_PATTERN)] | None = None
 
 
 class ResultSetRequest(TaskRequest):

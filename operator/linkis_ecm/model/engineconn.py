@@ -64,8 +64,8 @@ EngineTypeName = Annotated[str, Field(pattern=formats.ENGINE_TYPE_PATTERN, max_l
 EngineVersion = Annotated[str, Field(pattern=formats.VERSION_PATTERN, max_length=40), WHOLE]
 RunType = Annotated[str, Field(pattern=formats.RUN_TYPE_PATTERN, max_length=formats.RUN_TYPE_MAX), WHOLE]
 # An object's name as Kubernetes has it (RFC 1123), short enough for a label's value.
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63), WHOLE]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), WHOLE]
+ObjectName = Annotated[str, Field(pattern=formats.OBJECT_NAME_PATTERN, max_length=63), WHOLE]
+EnvName = Annotated[str, Field(pattern=formats.ENV_NAME_PATTERN, max_length=128), WHOLE]
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
 # As Kubernetes takes them: YAML reads `cpu: 1` as a number.
 Quantity = Annotated[

@@ -23,6 +23,11 @@ RUN_TYPE_PATTERN = r"^[a-z0-9_.][a-z0-9_.+#-]*$"
 # As people write it in a request: `Python` means python.
 WRITTEN_RUN_TYPE_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.+#-]*$"
 RUN_TYPE_MAX = 30
+# An object's name as Kubernetes has it (RFC 1123), a variable's, and the ids of a task and of an event of its.
+OBJECT_NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+TASK_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
+EVENT_ID_PATTERN = r"^[0-9.]{0,64}$"
 VERSION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.]*$"
 # log_dir_suffix is varchar(128): user/8 digits/type/36 of a UUID/logs, so 40 + 30 + 52 fit.
 USER_MAX = 40

@@ -22,7 +22,8 @@ from linkis_ecm.model import engineconn, formats, users
 Model = TypeVar("Model", bound=BaseModel)
 
 _NAMES = "letters, digits, '_' and '.', and begin with one of the first three"
-_REMEDIES = {
+# What to write instead, of each pattern of a request.
+REMEDIES = {
     engineconn.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
     engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
     engineconn.UUID_PATTERN: "give a UUID in lower case",
@@ -30,6 +31,12 @@ _REMEDIES = {
     formats.VERSION_PATTERN: f"use {_NAMES}: {formats.LABEL_RULE}",
     users.LOGIN_PATTERN: "use printable characters, without '/', a first '.' and blanks at the ends",
     formats.ENGINE_TYPE_PATTERN: "use lower-case letters, digits and '_', and begin with a letter",
+    formats.WRITTEN_RUN_TYPE_PATTERN: "name a language of the engine, such as python",
+    formats.OBJECT_NAME_PATTERN: "use lower-case letters, digits, '-' and '.', and begin and end with one of the first"
+    " two",
+    formats.ENV_NAME_PATTERN: "use letters, digits and '_', and do not begin with a digit",
+    formats.TASK_ID_PATTERN: "use up to 64 letters, digits and '-', and begin with one of the first two",
+    formats.EVENT_ID_PATTERN: "give the id of an event as taskEvents has sent it",
     models.LABEL_NAME_PATTERN: "use up to 63 letters, digits, '-', '_' and '.', without a prefix",
     models.LABEL_VALUE_PATTERN: "use up to 63 letters, digits, '-', '_' and '.'",
 }
@@ -108,14 +115,17 @@ def sentence(model: type[BaseModel], error: ValidationError) -> Refused:
     value = fault.get("input")
     if value == "" or value is None:
         return bad_request(f"Parameter {field} cannot be empty: {_remedy(fault)}")
+    if fault["type"] == "value_error" and not isinstance(value, str | int | float):
+        # A rule over several fields: its words name them.
+        return bad_request(f"Parameter {field}: {_remedy(fault)}")
     return bad_request(f"Parameter {field} is {_shown(value)}: {_remedy(fault)}")
 
 
 def _remedy(fault: Mapping[str, Any]) -> str:
     context = fault.get("ctx") or {}
     pattern = context.get("pattern")
-    if pattern in _REMEDIES:
-        return _REMEDIES[pattern]
+    if pattern in REMEDIES:
+        return REMEDIES[pattern]
     match fault["type"]:
         case "string_too_long":
             return f"use {_counted(context['max_length'], 'character')} at most"
