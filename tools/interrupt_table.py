@@ -1,20 +1,40 @@
-"""What an interrupt takes, by kind of code: `python -m tools.interrupt_table`.
+"""What an interrupt takes, by kind of code: `python -m tools.interrupt_table` writes docs/cases/interrupts.md.
 
-Starts one agent of its own, runs each member of `tools.testkit.interrupt_cases`, interrupts it, and prints a Markdown
-table: how long its end took, how it ended, and whether a line behind the interrupted one ran. Each wait is bounded by
-the test kit's patience.
+Starts one agent of its own, runs each member of `tools.testkit.interrupt_cases`, interrupts it, and measures how long
+its end took, how it ended, and whether a line behind the interrupted one ran. Members or kinds that are named as
+arguments alone are printed and not written (`python -m tools.interrupt_table duckdb '!!'`); `--times 30` repeats each.
+Each wait is bounded by the test kit's patience.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.testkit.agent_process import AgentProcess, until
 from tools.testkit.interrupt_cases import BEGUN, LATER, cases
+
+PAGE = Path(__file__).parents[1] / "docs/cases/interrupts.md"
+# What an interrupt should take where Python can (issue 13).
+SOON = 1.0
+
+
+class Row(NamedTuple):
+    """One member: the longest of its ends, how they ended, and the load average of a minute then."""
+
+    kind: str
+    name: str
+    seconds: float
+    status: str
+    went_on: bool
+    load: float
 
 
 def interrupted(agent: AgentProcess, code: str) -> tuple[float, dict[str, Any]]:
@@ -35,26 +55,70 @@ def went_on(result: dict[str, Any]) -> bool:
     return any(LATER in output.get("text", "") for output in result["outputs"])
 
 
-def main(wanted: list[str]) -> int:
-    agent = AgentProcess(Path(tempfile.mkdtemp()))
-    worst: dict[str, float] = {}
-    bad = 0
-    print("| kind | code | seconds | status | went on |\n| --- | --- | --- | --- | --- |")
-    try:
-        for kind, name, code in cases():
-            if wanted and kind not in wanted and name not in wanted:
-                continue
+def measured(agent: AgentProcess, wanted: Iterable[str], times: int, seen: Callable[[Row], None]) -> list[Row]:
+    """Each wanted member, or all of them; `seen` is told of each as it comes."""
+    rows = []
+    for kind, name, code in cases():
+        if wanted and kind not in wanted and name not in wanted:
+            continue
+        for _ in range(times):
             seconds, result = interrupted(agent, code)
             agent.outputs("1")
-            wrong = result["status"] != "Cancelled" or went_on(result)
-            bad += wrong
-            worst[kind] = max(worst.get(kind, 0.0), seconds)
-            print(f"| {kind} | `{name}` | {seconds:.2f} | {result['status']} | {'yes' if went_on(result) else 'no'} |")
-            sys.stdout.flush()
+            rows.append(Row(kind, name, seconds, result["status"], went_on(result), os.getloadavg()[0]))
+            seen(rows[-1])
+    return rows
+
+
+def line(row: Row) -> str:
+    """The row of the table."""
+    on = "yes" if row.went_on else "no"
+    return f"| {row.kind} | `{row.name}` | {row.seconds:.2f} | {row.status} | {on} | {row.load:.0f} |"
+
+
+def page(rows: list[Row], now: datetime, processors: int) -> str:
+    """The whole page."""
+    loads = [row.load for row in rows]
+    slow = [row for row in rows if row.seconds > SOON]
+    wrong = [row for row in rows if row.status != "Cancelled" or row.went_on]
+    kinds = dict.fromkeys(row.kind for row in rows)
+    worst = {kind: max(row.seconds for row in rows if row.kind == kind) for kind in kinds}
+    words = [
+        f"Measured at {now:%Y-%m-%d %H:%M} UTC on {processors} processors. Load average of a minute while it ran:"
+        f" {min(loads):.0f} to {max(loads):.0f} (more than {processors} means that processes waited for a processor,"
+        " and the seconds are upper bounds).",
+        f"{len(rows)} members: {len(rows) - len(wrong)} ended as Cancelled without a further line,"
+        f" {len(rows) - len(slow)} within {SOON:g} s. At most, by kind: "
+        + "; ".join(f"{kind} {seconds:.2f} s" for kind, seconds in worst.items())
+        + ".",
+    ]
+    if slow:
+        words.append("Over " + f"{SOON:g} s: " + ", ".join(f"`{row.name}` {row.seconds:.2f} s" for row in slow) + ".")
+    head = "| kind | code | seconds | status | went on | load |\n| --- | --- | --- | --- | --- | --- |"
+    return "\n\n".join((_HEAD, *words, "\n".join((head, *map(line, rows))))) + "\n"
+
+
+_HEAD = """# What an interrupt takes
+
+Written by `python -m tools.interrupt_table`; the code of each member is in `tools/testkit/interrupt_cases.py`. Seconds
+count from the request to the task's answer. A second stage begins 0.5 s after the first signal: it repeats it, and
+reaches children that have left the kernel's group and code that has put something else in SIGINT's place
+([the agent](../design/agent.md#interrupts-and-ends)). `tests/agent/test_interrupts.py` tries every third member."""
+
+
+def main(arguments: list[str]) -> int:
+    """0 where each was Cancelled and none went on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wanted", nargs="*", help="members or kinds; all of them, and the page is written, without")
+    parser.add_argument("--times", type=int, default=1)
+    options = parser.parse_args(arguments)
+    agent = AgentProcess(Path(tempfile.mkdtemp()))
+    try:
+        rows = measured(agent, options.wanted, options.times, lambda row: print(line(row), flush=True))
     finally:
         agent.close()
-    print("\n" + "; ".join(f"{kind}: {seconds:.2f} s at most" for kind, seconds in worst.items()))
-    return min(bad, 1)
+    if not options.wanted and options.times == 1:
+        PAGE.write_text(page(rows, datetime.now(UTC), os.cpu_count() or 1))
+    return int(any(row.status != "Cancelled" or row.went_on for row in rows))
 
 
 if __name__ == "__main__":
