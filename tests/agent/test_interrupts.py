@@ -16,7 +16,7 @@ import pytest
 from linkis_ecm.agent.executors.processes import descendants, interrupt_outside
 from tools.interrupt_table import interrupted, went_on
 from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.interrupt_cases import BEGUN, KINDS, cases
+from tools.testkit.interrupt_cases import BEGUN, KINDS, LATER, cases
 
 # Every third of each kind: the same general cause.
 _TRIED = [case for kind in KINDS for case in [case for case in cases() if case[0] == kind][::3]]
@@ -28,6 +28,31 @@ def test_an_interrupt_ends_the_code_and_none_of_its_further_lines_runs(agent: Ag
     assert result["status"] == "Cancelled"
     assert not went_on(result), result
     assert agent.outputs("'next'")[0]["text"] == "'next'"
+
+
+_RELATION = next(code for kind, name, code in cases() if (kind, name) == ("duckdb", "shown"))
+_REPR = (
+    "import duckdb, time\nclass Shown:\n    def _repr_html_(self):\n        %s\n        return 'x'\n"
+    f"print({BEGUN!r}, flush=True)\ndisplay(Shown())\nprint({LATER!r})"
+)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(_RELATION, id="relation"),
+        pytest.param(_REPR % "time.sleep(600)", id="a form that waits"),
+        pytest.param(
+            _REPR % "duckdb.sql('select sum(a.range) from range(1000000) a, range(1000000) b').fetchall()",
+            id="a form that asks a database",
+        ),
+    ],
+)
+def test_an_interrupted_display_runs_no_further_line_however_often(agent: AgentProcess, code: str) -> None:
+    # Of a relation the first ones were right, and then the query's own error came in the interrupt's place.
+    for _ in range(8):
+        _, result = interrupted(agent, code)
+        assert (result["status"], went_on(result)) == ("Cancelled", False), result
 
 
 def test_code_that_catches_its_interrupt_and_goes_on_is_cancelled(agent: AgentProcess) -> None:

@@ -118,13 +118,16 @@ class Interrupts:
         self.raised += 1
 
     def reraising(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, with the interrupt raised again that it has swallowed."""
+        """`function`, with the interrupt raised again that it has swallowed.
+
+        Also where it has come as another error: a query's, which duckdb puts in the place of KeyboardInterrupt.
+        """
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            before = self.raised
+            before = self.raised, self.interrupted
             result = function(*args, **kwargs)
-            if self.raised != before:
+            if (self.raised, self.interrupted) != before:
                 raise KeyboardInterrupt
             return result
 

@@ -103,7 +103,10 @@ def main() -> None:
     # IPython drops the oldest of 1000 results then, as it should; said within a user's task, it looks like the task's.
     warnings.filterwarnings("ignore", message="Output cache limit", category=UserWarning)
     app.session.pack = bounded(app.session.pack)
-    register(app.shell.display_formatter, folder)
+    formatter = app.shell.display_formatter
+    register(formatter, folder)
+    # A display prints what goes wrong in it, an interrupted query too, and the next line would run.
+    formatter.format = app.kernel.interrupts.reraising(formatter.format)
     exits.install(app.shell)
     replace_system()
     write_lines_at_once()
