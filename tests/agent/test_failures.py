@@ -139,3 +139,19 @@ async def test_a_reply_that_says_error_is_an_error(
     assert in_one_line(task).startswith(f": {name}: {value}")
     assert f"{name}: {value}" in (tmp_path / "stderr").read_text()
     logs.close(1.0)
+
+
+def test_an_error_without_a_text_is_told_once(agent: AgentProcess) -> None:
+    code = "class Mute(Exception):\n    def __str__(self): raise RuntimeError('no text')\nraise Mute()"
+    result = agent.execute(code)
+    assert (result["status"], [output["type"] for output in result["outputs"]]) == ("Failed", ["error"])
+    assert "raise RuntimeError('no text')" in "\n".join(result["outputs"][0]["traceback"])
+
+
+def test_a_traceback_is_made_once(agent: AgentProcess) -> None:
+    agent.outputs(
+        "made, make = [], get_ipython().InteractiveTB.structured_traceback\n"
+        "get_ipython().InteractiveTB.structured_traceback = lambda *a, **o: made.append(1) or make(*a, **o)"
+    )
+    assert agent.execute("1 / 0")["outputs"][0]["name"] == "ZeroDivisionError"
+    assert agent.outputs("get_ipython().InteractiveTB.structured_traceback = make\nlen(made)")[0]["text"] == "1"

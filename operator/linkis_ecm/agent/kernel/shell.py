@@ -24,6 +24,14 @@ def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mappin
 
     shell.events.register("pre_execute", forget_last_error)
 
+    def format_for_storage(error: BaseException, *_: Any, **_options: Any) -> dict[str, Any]:
+        """IPython makes each traceback a second time, for %notebook, in 0.1 to 1 s, and fails where the error has no
+        text: it gets the traceback that was shown."""
+        name = type(error).__name__
+        return {"ename": name, "evalue": "", "traceback": shell._last_traceback or []}
+
+    shell._format_exception_for_storage = format_for_storage
+
     def show_group(_shell: Any, kind: Any, value: BaseException, trace: Any, **_options: Any) -> None:
         # Without IPython's own frame, as its tracebacks are.
         lines = traceback.format_exception(kind, value, trace.tb_next or trace if trace is not None else None)
