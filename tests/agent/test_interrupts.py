@@ -14,6 +14,8 @@ import time
 import pytest
 
 from linkis_ecm.agent.executors.processes import descendants, interrupt_outside
+from linkis_ecm.agent.kernel import interrupts as interrupts_module
+from linkis_ecm.agent.kernel.interrupts import Interrupts
 from tools.interrupt_table import interrupted, went_on
 from tools.testkit.agent_process import AgentProcess, until
 from tools.testkit.interrupt_cases import BEGUN, KINDS, LATER, cases
@@ -128,6 +130,28 @@ def test_an_interrupt_for_code_that_has_ended_meanwhile_does_nothing_to_the_next
         agent.call("POST", "/v1/interrupt")
         pending.answer()
         assert agent.outputs("'next'")[0]["text"] == "'next'"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_query_of_another_task_is_not_interrupted(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    interrupts, called = Interrupts(), list[str]()
+
+    class Connection:
+        def interrupt(self) -> None:
+            called.append(interrupts._request)
+
+    def find() -> list[Connection]:
+        """Takes so long that the task ends and the next one begins."""
+        if ended:
+            first.__exit__(None, None, None)
+            interrupts.running("second").__enter__()
+        return [Connection()]
+
+    monkeypatch.setattr(interrupts_module, "_connections", find)
+    first = interrupts.running("first")
+    first.__enter__()
+    interrupts.help_along(1, "first")
+    assert (called, interrupts.interrupted) == (([], False) if ended else (["first"], True))
 
 
 async def test_nothing_below_a_process_that_has_ended() -> None:

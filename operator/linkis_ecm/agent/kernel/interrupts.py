@@ -59,6 +59,7 @@ class Interrupts:
         self._began = self._raised_at = clock()
         self._request = ""  # the message id of the one that runs
         self._meant = ""  # the one that OWN_SIGNAL was sent for
+        self._helping = threading.Lock()  # while it is held, the request that runs does not end
         # What a signal does to the code that runs: of plain code, or of code that awaits.
         self._react: Callable[[FrameType | None], None] = self._raise
 
@@ -75,7 +76,8 @@ class Interrupts:
         try:
             yield
         finally:
-            self._request = ""
+            with self._helping:
+                self._request = ""
 
     def runs(self, request: str) -> bool:
         """Whether the code of `request` runs."""
@@ -138,15 +140,22 @@ class Interrupts:
         in a C function. Such a message may come late, when other code runs."""
         if not self.runs(request):
             return
-        self.interrupted = True
-        _interrupt_queries()
-        ident = threading.main_thread().ident
-        if stage > 1 and ident is not None:
-            self._meant = request
-            signal.pthread_kill(ident, OWN_SIGNAL)
+        connections = _connections()
+        # To find them takes a while, in which that code may have ended: a query that runs now is another task's.
+        with self._helping:
+            if not self.runs(request):
+                return
+            self.interrupted = True
+            for connection in connections:
+                with contextlib.suppress(Exception):  # closed, or of another thread's making
+                    connection.interrupt()
+            ident = threading.main_thread().ident
+            if stage > 1 and ident is not None:
+                self._meant = request
+                signal.pthread_kill(ident, OWN_SIGNAL)
 
 
-def _interrupt_queries() -> None:
+def _connections() -> list[Any]:
     """Databases that run inside the process do not look at signals; their connections have an `interrupt`."""
     duckdb, sqlite = sys.modules.get("duckdb"), sys.modules.get("sqlite3")
     kinds = tuple(
@@ -155,13 +164,11 @@ def _interrupt_queries() -> None:
         if isinstance(kind, type)
     )
     if not kinds:
-        return
+        return []
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
     with contextlib.suppress(Exception):
         found.append(duckdb.default_connection())  # type: ignore[union-attr]
-    for connection in found:
-        with contextlib.suppress(Exception):  # closed, or of another thread's making
-            connection.interrupt()
+    return found
 
 
 class EngineKernel(IPythonKernel):  # type: ignore[misc]
