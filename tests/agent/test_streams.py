@@ -319,3 +319,11 @@ async def test_what_only_looks_like_a_mark_comes_whole_and_torn_ones_are_joined(
     raw.pipes.drain()
     assert raw.came[-1][1] == SECRET[:5].decode(errors="replace"), "the pipe has ended: it was no mark"
     raw.out = os.open(os.devnull, os.O_WRONLY)
+
+
+def test_what_was_flushed_is_sent_before_the_next_line_runs(agent: AgentProcess) -> None:
+    code = (
+        "import sys\nleft = 0\nfor n in range(2000):\n"
+        "    print(n, flush=True)\n    left = max(left, len(sys.stdout.pub_thread._events))\nleft"
+    )
+    assert agent.outputs(code)[-1]["text"] == "0"

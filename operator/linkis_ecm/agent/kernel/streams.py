@@ -102,7 +102,8 @@ class Buffer:
         self._thread.schedule(self.flush_now)
         if before_child:
             self._thread.schedule(self.send_mark)
-        self._thread.schedule(done.set)
+        # Only then has it sent what flush_now() gave it: code that never lets go of the interpreter may follow.
+        self._thread.schedule(lambda: self._thread.schedule(done.set))
         if not done.wait(timeout):
             print("a flush took too long", file=sys.__stderr__)
 
