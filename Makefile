@@ -86,7 +86,7 @@ LOCK := uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url 
 lock: ## The pins in requirements/, from pyproject.toml (needs uv)
 	$(LOCK) pyproject.toml --extra server --group dev --group agent --group python-engine -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/runtime.txt
-	$(LOCK) --group agent --group python-engine -c requirements/dev.txt -o requirements/engine-python.txt
+	$(LOCK) --group agent --group python-engine --group installers -c requirements/dev.txt -o requirements/engine-python.txt
 	echo jupyter_enterprise_gateway==3.3.0 | $(LOCK) - -o bench/jeg-requirements.txt
 
 clean: ## The virtual environment and caches of the checkout

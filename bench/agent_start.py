@@ -83,7 +83,7 @@ def agent(round_trips: int) -> tuple[float, list[float], dict[str, float]]:
     """Seconds from starting the agent to the result of 1+1 over HTTP, of later ones, and its phases."""
     with tempfile.TemporaryDirectory() as folder:
         environment = dict(os.environ, ECM_AGENT_KEY=TOKEN, ECM_LOG_DIR=folder, ECM_AGENT_PORT="0",
-                           ECM_AGENT_HOST="127.0.0.1", ECM_REPORT_URL="")  # fmt: skip
+                           ECM_AGENT_HOST="127.0.0.1", ECM_REPORT_URL="", HOME=f"{folder}/home")  # fmt: skip
         started, wall = time.perf_counter(), time.time()
         process = subprocess.Popen(
             [sys.executable, "-m", "linkis_ecm.agent"], env=environment, stdout=subprocess.DEVNULL

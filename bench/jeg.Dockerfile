@@ -27,6 +27,8 @@ ENTRYPOINT ["jupyter", "enterprisegateway"]
 
 # The same interpreter, ipykernel and packages as an engine of ours; Cryptodome is what the launcher needs besides.
 FROM ${ENGINE_IMAGE} AS kernel
+# As it was: nobody makes the engine's own home here.
+ENV HOME=/tmp
 USER 0:0
 COPY --from=gateway /opt/venv/lib/python3.11/site-packages/Cryptodome /opt/venv/lib/python3.11/site-packages/Cryptodome
 COPY --from=source /source/etc/kernel-launchers/python /usr/local/bin/kernel-launchers/python

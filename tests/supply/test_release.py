@@ -64,6 +64,7 @@ def test_what_a_checkout_says_of_a_build(tmp_path: Path) -> None:
     assert found.materials == {
         "Dockerfile": release.sha256(release.ROOT / "Dockerfile"),
         "tools/image/prune.py": release.sha256(release.ROOT / "tools/image/prune.py"),
+        "tools/image/fonts.py": release.sha256(release.ROOT / "tools/image/fonts.py"),
         "requirements/runtime.txt": release.sha256(pins),
         "base image of Debian packages, localhost/base:1": hashlib.sha256(b"base").hexdigest(),
     }

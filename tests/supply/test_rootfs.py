@@ -136,6 +136,17 @@ def test_what_must_not_ship_is_named(image: Make, one: tarfile.TarInfo, fault: s
     assert found[0].endswith(fault)
 
 
+def test_where_users_install_packages_pips_modules_may_be_and_its_command_not(image: Make) -> None:
+    site = "opt/venv/lib/python3.11/site-packages"
+    users = [member(f"{site}/pip/__init__.py"), member(f"{site}/setuptools-84.2.1.dist-info/METADATA")]
+    others = [
+        member("opt/venv/bin/pip3", 0o755), member(f"{site}/wheel/__init__.py"), member("usr/site-packages/pip/x.py"),
+    ]  # fmt: skip
+    files = rootfs.entries(image(FINE, [*users, *others]))
+    assert [one.split(":")[0] for one in rootfs.faults(files, installs=True)] == [f"/{one.name}" for one in others]
+    assert len(rootfs.faults(files)) == 5
+
+
 def test_the_other_name_of_a_setuid_file_is_named_too(image: Make) -> None:
     found = rootfs.faults(
         rootfs.entries(

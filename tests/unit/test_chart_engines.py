@@ -199,3 +199,28 @@ def test_rendering_is_the_same_each_time_in_every_form() -> None:
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout for _ in "ab"
     )
     assert first == second
+
+
+PIP = value("engines.python.pip", {"indexUrl": "https://mirror.example/simple", "proxy": "http://proxy:3128"})
+
+
+def test_where_pip_looks_is_a_value_and_env_says_it_better() -> None:
+    (made,) = entries().values()
+    assert "env" not in made
+    assert "workingDir" not in made
+    (made,) = entries(*PIP, "--set", "engines.python.workingDir=/tmp/work").values()
+    assert made["env"] == [
+        {"name": "PIP_INDEX_URL", "value": "https://mirror.example/simple"},
+        {"name": "PIP_PROXY", "value": "http://proxy:3128"},
+    ]
+    assert made["workingDir"] == "/tmp/work"
+    own = {"name": "PIP_INDEX_URL", "valueFrom": {"secretKeyRef": {"name": "pip", "key": "url"}}}
+    (made,) = entries(*PIP, *value("engines.python.env", [own])).values()
+    assert made["env"] == [own, {"name": "PIP_PROXY", "value": "http://proxy:3128"}]
+
+
+@pytest.mark.parametrize(
+    "pip", [{"indexUrl": "ftp://a"}, {"indexUrl": "https://me:secret@mirror/simple"}, {"index": "https://mirror"}]
+)
+def test_an_index_that_is_none_or_holds_a_password_is_refused(pip: dict[str, str]) -> None:
+    assert "pip" in refusal(*value("engines.python.pip", pip))

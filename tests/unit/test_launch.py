@@ -246,7 +246,7 @@ def test_a_processs_pod_has_nothing_of_an_agent() -> None:
     assert "ECM_" not in text
     assert "9105" not in text
     assert made["spec"]["terminationGracePeriodSeconds"] == 30
-    assert [volume["name"] for volume in made["spec"]["volumes"]] == ["tmp"]
+    assert [volume["name"] for volume in made["spec"]["volumes"]] == ["tmp", "shm"]
     assert made["spec"]["restartPolicy"] == "Never"
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
 

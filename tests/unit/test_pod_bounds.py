@@ -43,7 +43,9 @@ def scratch(name: str, size: str | None = None) -> dict[str, Any]:
 
 
 def sizes(pod: dict[str, Any]) -> dict[str, str]:
-    return {one["name"]: one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if "emptyDir" in one}
+    """Of what is on disk."""
+    emptied = {one["name"]: one["emptyDir"] for one in pod["volumes"] if "emptyDir" in one}
+    return {name: source["sizeLimit"] for name, source in emptied.items() if "medium" not in source}
 
 
 def disk(pod: dict[str, Any]) -> tuple[str, str]:
@@ -78,6 +80,57 @@ def test_scratch_space_over_the_plugins_is_refused_with_figure_and_remedy() -> N
     assert "spec.volumes a: sizeLimit 9Gi is over the plugin's 8Gi" in str(refused.value)
     assert "storage.volumes" in str(refused.value)
     assert sizes(built({"storage": {"volumes": "9Gi"}}, {"volumes": [scratch("a", "9Gi")]}))["user-a"] == "9Gi"
+
+
+@pytest.mark.parametrize(("memory", "size"), [("1Gi", 512 << 20), ("64Mi", 32 << 20), ("1500M", 750_000_000), ("1", 0)])
+@pytest.mark.parametrize("base", [PLUGIN, PROCESS])
+def test_shared_memory_has_half_of_the_memory_and_no_room_on_disk(memory: str, size: int, base: dict[str, Any]) -> None:
+    pod = built(spec={"resources": {"memory": memory}}, base=base)
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "shm"]
+    assert volume == {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(size)}}
+    assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+    assert disk(pod) == disk(built(base=base))
+
+
+# --- where the code starts
+
+DATA = {"volumes": [{"name": "d", "mountPath": "/data/", "emptyDir": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "folder"),
+    [
+        ("/data", "/data"),
+        ("/data/a/b/", "/data/a/b"),
+        ("//data/./a", "/data/a"),
+        ("/tmp", "/tmp"),
+        ("/tmp/x", "/tmp/x"),
+    ],
+)
+def test_code_starts_in_a_folder_of_a_volume(asked: str, folder: str) -> None:
+    pod = built(spec=DATA | {"workingDir": asked})
+    assert env(pod)["ECM_WORK_DIR"] == {"value": folder}
+    # The runtime would make the folder as root.
+    assert "workingDir" not in pod["containers"][0]
+    process = built(spec=DATA | {"workingDir": asked}, base=PROCESS)
+    assert process["containers"][0]["workingDir"] == folder
+    assert "ECM_WORK_DIR" not in env(process)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["/", "/database", "/data/../etc", "/etc", "/var/log/engine", "/opt/venv", "/dev/shm", "/var/run/linkis-ecm"],
+)
+def test_a_working_dir_that_is_in_no_volume_is_refused_with_the_remedy(asked: str) -> None:
+    with pytest.raises(InvalidSpecError, match=r"spec\.workingDir \S+ is in none of spec\.volumes: take the mountPath"):
+        built(spec=DATA | {"workingDir": asked})
+
+
+def test_the_plugins_working_dir_is_for_engines_that_name_none() -> None:
+    assert "ECM_WORK_DIR" not in env(built())
+    offered = {"workingDir": "/srv/app/"}
+    assert env(built(offered))["ECM_WORK_DIR"] == {"value": "/srv/app"}
+    assert env(built(offered, DATA | {"workingDir": "/data"}))["ECM_WORK_DIR"] == {"value": "/data"}
 
 
 def env(pod: dict[str, Any]) -> dict[str, Any]:

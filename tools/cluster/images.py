@@ -20,11 +20,11 @@ TARGETS = ("ecm", "engine-python")
 # Where a registry answers; built on by its digest, which the daemon knows once it has pulled it.
 PUBLIC_BASE = "python:3.11-slim-bookworm"
 # What the base is made of where no registry answers; a change makes a new one.
-BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates,fonts-wqy-microhei"
 SUITE = "bookworm"
 _SOURCES = {
     "ecm": ["operator/linkis_ecm"],
-    "engine-python": ["operator/linkis_ecm/__init__.py", "operator/linkis_ecm/agent"],
+    "engine-python": ["operator/linkis_ecm/__init__.py", "operator/linkis_ecm/agent", "tools/image/fonts.py"],
 }
 PINS = {"ecm": "requirements/runtime.txt", "engine-python": "requirements/engine-python.txt"}
 # What pip needs of the machine to reach its registry; mounted for the build, never in an image.

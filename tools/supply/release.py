@@ -225,7 +225,7 @@ def source(target: str, tag: str, base: str, base_archive: Path, pins: Path) -> 
         )
         return done.stdout.strip()
 
-    files = [ROOT / "Dockerfile", ROOT / "tools/image/prune.py", pins]
+    files = [ROOT / "Dockerfile", ROOT / "tools/image/prune.py", ROOT / "tools/image/fonts.py", pins]
     materials = {str(path.relative_to(ROOT)): sha256(path) for path in files}
     if base_archive.exists():
         materials[f"base image of Debian packages, {base}"] = sha256(base_archive)

@@ -33,6 +33,9 @@ _MODULES = re.compile(
     r"(site|dist)-packages/(pip|setuptools|pkg_resources|wheel)(-[^/]*\.dist-info)?/|/ensurepip/.*\.whl$"
 )
 
+# Of an image whose users may install packages.
+_SESSION_MODULES = re.compile(r"opt/venv/lib/python3\.\d+/site-packages/(pip|setuptools)(-[^/]*\.dist-info)?/")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -147,12 +150,13 @@ def read(path: Path, wanted: re.Pattern[str], most: int = 16 << 20) -> dict[str,
     return found
 
 
-def faults(files: Mapping[str, Entry]) -> list[str]:
-    """One sentence for each file that must not ship."""
-    return [f"/{path}: {fault}" for path, entry in sorted(files.items()) for fault in _faults(entry)]
+def faults(files: Mapping[str, Entry], *, installs: bool = False) -> list[str]:
+    """One sentence for each file that must not ship. `installs`: the modules of pip and setuptools may, for what users
+    install into a session; their commands may not."""
+    return [f"/{path}: {fault}" for path, entry in sorted(files.items()) for fault in _faults(entry, installs)]
 
 
-def _faults(entry: Entry) -> Iterator[str]:
+def _faults(entry: Entry, installs: bool) -> Iterator[str]:
     if entry.kind == "file" and entry.mode & (stat.S_ISUID | stat.S_ISGID):
         yield f"its mode {entry.mode:o} raises the rights of whoever runs it"
     if entry.capabilities:
@@ -166,7 +170,7 @@ def _faults(entry: Entry) -> Iterator[str]:
         yield from (
             f"it is {what}" for what, names in _COMMANDS.items() if any(fnmatchcase(name, one) for one in names.split())
         )
-    if _MODULES.search(entry.path):
+    if _MODULES.search(entry.path) and not (installs and _SESSION_MODULES.match(entry.path)):
         yield "it installs packages"
     # The build mounts the machine's settings over an empty file.
     if entry.path in ("etc/pip.conf", "root/.pip/pip.conf", "root/.netrc") and entry.size:

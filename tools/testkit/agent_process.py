@@ -37,19 +37,22 @@ def drop_capabilities() -> None:
 class AgentProcess:
     """One agent on a free port of the loopback."""
 
+    # What Python is started with.
+    arguments: tuple[str, ...] = ("-m", "linkis_ecm.agent")
+
     def __init__(self, folder: Path, *, wait: bool = True, **environment: str) -> None:
         self.log_dir = folder / "logs"
         self.log_dir.mkdir()
         settings = {
             "ECM_NAMESPACE": "lab", "ECM_NAME": "first", "ECM_UID": "uid-1", "ECM_ATTEMPT": "0", "ECM_TICKET_ID": "t-1",
             "ECM_AGENT_KEY": TOKEN, "ECM_ENROLMENT": NONCE, "ECM_LOG_DIR": str(self.log_dir), "ECM_AGENT_PORT": "0",
-            "ECM_AGENT_HOST": "127.0.0.1", "HOME": "/nonexistent",
+            "ECM_AGENT_HOST": "127.0.0.1", "HOME": str(folder / "home"),
         }  # fmt: skip
         uid = environment.get("ECM_UID", settings["ECM_UID"])
         settings["ECM_POD_UID"] = enrolment_of(uid).pod_uid
         with open(folder / "container.out", "wb") as out, open(folder / "container.err", "wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "linkis_ecm.agent"],
+                [sys.executable, *self.arguments],
                 env={**os.environ, **settings, **environment},
                 stdout=out,
                 stderr=err,

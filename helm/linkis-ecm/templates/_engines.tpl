@@ -14,6 +14,20 @@
 {{- toYaml $found }}
 {{- end }}
 
+{{- /* Variables of a type's engines: its env, and pip's settings where env has none of that name. */}}
+{{- define "ecm.engineEnv" -}}
+{{- $env := .env | default list }}
+{{- $names := list }}
+{{- range $env }}{{ $names = append $names .name }}{{ end }}
+{{- $pip := .pip | default dict }}
+{{- range $field, $name := dict "indexUrl" "PIP_INDEX_URL" "trustedHost" "PIP_TRUSTED_HOST" "proxy" "PIP_PROXY" }}
+  {{- with index $pip $field }}
+    {{- if not (has $name $names) }}{{ $env = append $env (dict "name" $name "value" .) }}{{ end }}
+  {{- end }}
+{{- end }}
+{{- if $env }}{{ toJson $env }}{{ end }}
+{{- end }}
+
 {{- /* podTemplate of a type's engines: what it says in `podTemplate`, and the shorter ways of saying it. */}}
 {{- define "ecm.engineTemplate" -}}
 {{- $values := .values }}

@@ -12,6 +12,7 @@ import sys
 
 from linkis_ecm.agent.executors.registry import ExecutorError, spawn
 from linkis_ecm.agent.executors.spawn import process_started
+from linkis_ecm.agent.executors.workplace import enter
 from linkis_ecm.agent.guard import guard_process
 
 
@@ -26,6 +27,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _frame: early.append(number))
     guard_process()
     try:
+        enter(os.environ)
         kernel = spawn(os.environ)
     except ExecutorError as error:
         sys.stderr.write(f"the agent cannot start: {error}\n")

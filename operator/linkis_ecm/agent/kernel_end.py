@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import suppress
 
 from linkis_ecm.agent.executors.base import Exit
 from linkis_ecm.agent.process_bound import ProcessBound
@@ -12,6 +14,8 @@ KERNEL_DIED = "KernelDied"
 # As model.reasons names it; the agent's image holds no other package of ours.
 TOO_MANY_PROCESSES = "TooManyProcesses"
 AGENT_TAMPERED = "AgentTampered"
+# engine.podspec makes it.
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at alone
 
 
 def how_it_ended(end: Exit, usage: Usage, bound: ProcessBound) -> tuple[str, str, int]:
@@ -25,4 +29,18 @@ def how_it_ended(end: Exit, usage: Usage, bound: ProcessBound) -> tuple[str, str
     if end.signal == signal.SIGKILL and usage.oom_killed():
         limit, peak = usage.memory_limit(), int(usage.read()["memoryPeakBytes"])
         how += f": out of memory (limit {limit} bytes, peak {peak} bytes)"
+    if end.signal == signal.SIGBUS:
+        how += _full_memory_file()
     return KERNEL_DIED, how, code
+
+
+def _full_memory_file() -> str:
+    """What a SIGBUS comes from where programs are sound: memory of a file that has no room, or is shorter now."""
+    size = 0
+    with suppress(OSError):
+        found = os.statvfs(SHARED_MEMORY)
+        size = found.f_blocks * found.f_frsize
+    return (
+        f": most often the shared memory is full ({SHARED_MEMORY} has {size >> 20} MiB, half of the engine's memory"
+        " limit): ask for more memory or share less. A mapped file that was cut short ends so, too"
+    )

@@ -124,6 +124,7 @@ def agent_env(
     grace: int,
     start_timeout: float,
     max_processes: int,
+    working_dir: str | None,
     settings: PodSettings,
 ) -> list[dict[str, Any]]:
     """The agent's environment (docs/design/interfaces.md). `grace` and `start_timeout` are in seconds.
@@ -149,6 +150,8 @@ def agent_env(
         # Within the agent's bounds.
         "ECM_START_TIMEOUT": f"{min(max(start_timeout, 0.05), 86400.0):g}",
     }
+    if working_dir is not None:
+        values["ECM_WORK_DIR"] = working_dir
     pod_uid = {"name": "ECM_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [*({"name": name, "value": value} for name, value in values.items()), pod_uid]
 

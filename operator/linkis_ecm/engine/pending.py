@@ -14,7 +14,7 @@ from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
 
 # On a pod: JSON of a digest for each of FIELDS, of the spec that it was made from.
-FIELDS = ("resources", "volumes", "podTemplate")
+FIELDS = ("resources", "volumes", "workingDir", "podTemplate")
 
 
 def digests(spec: EngineConnSpec) -> dict[str, str]:

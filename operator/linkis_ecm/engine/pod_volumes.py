@@ -13,9 +13,9 @@ from typing import Any
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.launch import LOG_DIR
 from linkis_ecm.engine.names import PLUGIN_VOLUME
-from linkis_ecm.model.engineconn import EnvVar, Volume
+from linkis_ecm.model.engineconn import EngineConnSpec, EnvVar, Volume
 from linkis_ecm.model.formats import parse_quantity
-from linkis_ecm.model.plugin import Storage
+from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
 
 # Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
 # that runs before the user's.
@@ -140,9 +140,29 @@ def _scratch_size(name: str, asked: str | None, storage: Storage) -> str:
     return asked or storage.volumes
 
 
+def working_dir_of(spec: EngineConnSpec, plugin: EngineConnPluginSpec, mounts: list[str]) -> str | None:
+    """Where the engine's code starts; None: in its home. Raises InvalidSpecError for a folder that is not the author's.
+
+    The plugin's may be any folder of its image.
+    """
+    if spec.working_dir is None:
+        return _normal_path(plugin.working_dir) if plugin.working_dir is not None else None
+    path = _normal_path(spec.working_dir)
+    if not any(f"{path}/".startswith(f"{own}/") for own in ("/tmp", *mounts)):  # noqa: S108 - as a name
+        raise InvalidSpecError(
+            f"spec.workingDir {spec.working_dir} is in none of spec.volumes: take the mountPath of one, /tmp, or a"
+            " folder below"
+        )
+    return path
+
+
 def _normal(volume: Volume) -> str:
+    return _normal_path(volume.mount_path)
+
+
+def _normal_path(path: str) -> str:
     # normpath keeps two leading slashes, which POSIX leaves open and Linux does not.
-    return "/" + posixpath.normpath(volume.mount_path).lstrip("/")
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _mount_path(volume: Volume, whose: str = "spec.volumes") -> str:

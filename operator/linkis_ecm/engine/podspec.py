@@ -33,6 +33,7 @@ from linkis_ecm.engine.pod_volumes import (
     plugin_volumes,
     refuse_hidden,
     refuse_protected_env,
+    working_dir_of,
 )
 from linkis_ecm.engine.pod_volumes import InvalidSpecError as InvalidSpecError  # noqa: PLC0414 - known by this module's name
 from linkis_ecm.engine.view import SPEC_ANNOTATION, EngineView
@@ -49,6 +50,10 @@ USER_ID = 10001
 LOG_VOLUME = "4Gi"
 # What the kubelet keeps of a container's own output: five files of 10 MiB by default, one of them while it is rotated.
 CONTAINER_LOG = "64Mi"
+# A memory filesystem in place of the runtime's 64 MiB, on which pytorch's loaders, Chrome and databases die by SIGBUS.
+# Its size is half of the memory limit, as Linux gives it half of a machine's memory: its pages count to that limit, so
+# one that is full ends with an error of its own before the container is out of memory.
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a volume of the engine's own
 # A running task, or a process, may go on for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
 GRACE_MAX = 3600
@@ -191,6 +196,7 @@ def build_pod(
     mounts, volumes = [*given_mounts, *mounts], [*given, *volumes]
     pod_spec = dict(overlay.get("spec", {}))
     beside = containers_beside(pod_spec, plugin.volumes or [], protected=protected)
+    working_dir = working_dir_of(spec, plugin, [mount["mountPath"] for mount in mounts])
     if launch.has_agent(launched):
         identity = {"name": "identity", "mountPath": launch.IDENTITY_DIR, "readOnly": True}
         mounts = [{"name": "log", "mountPath": LOG_DIR}, identity, *mounts]
@@ -198,7 +204,7 @@ def build_pod(
         env += launch.agent_env(
             engine, engine_type=plugin.engine_type, mode=spec.mode, ticket=ticket, attempt=attempt, grace=grace,
             start_timeout=parse_duration(spec.start_timeout or plugin.start_timeout),
-            max_processes=plugin.max_processes, settings=settings,
+            max_processes=plugin.max_processes, working_dir=working_dir, settings=settings,
         )  # fmt: skip
     elif spec.mode == "once":
         raise InvalidSpecError(
@@ -212,7 +218,11 @@ def build_pod(
         "env": env,
         "resources": _with_disk(size.whole_container, storage, volumes),
         "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "shm", "mountPath": SHARED_MEMORY},
+            *mounts,
+        ],
         # The last lines of the log say why an engine died even after its files are gone.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -221,6 +231,8 @@ def build_pod(
         ("command", plugin.command),
         ("args", plugin.args),
         ("readinessProbe", launch.readiness_probe(launched)),
+        # An agent makes the folder and goes there itself: a runtime would make it as root.
+        ("workingDir", None if launch.has_agent(launched) else working_dir),
     ):
         if value is not None:
             container[field] = value
@@ -252,6 +264,7 @@ def build_pod(
             "containers": [container, *beside["containers"]],
             "volumes": [
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage.tmp}},
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(size.memory_bytes // 2)}},
                 *volumes,
             ],
         },

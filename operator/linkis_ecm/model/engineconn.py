@@ -398,6 +398,11 @@ class EngineConnSpec(Camel):
         description="Claims, ConfigMaps, Secrets and scratch space that the engine finds at mountPath.",
         json_schema_extra=LIST_MAP_NAME,
     )
+    working_dir: MountPath | None = Field(
+        None,
+        description="Where the engine's code starts: /tmp, the mountPath of one of volumes, or a folder below these,"
+        " which is made where it is missing. The plugin's where absent, else the home, /tmp/home.",
+    )
     pod_template: PodTemplate | None = Field(None, description=POD_TEMPLATE_TEXT)
     desired_state: Literal["Running", "Stopped"] = Field("Running", description="Stopped ends the engine for good.")
 

@@ -22,6 +22,7 @@ from linkis_ecm.model.engineconn import (
     EngineVersion,
     EnvVar,
     Launch,
+    MountPath,
     PluginPodTemplate,
     Quantity,
     RestartPolicy,
@@ -135,6 +136,10 @@ class EngineConnPluginSpec(Camel):
     command: list[Argument] | None = Field(None, max_length=64, description="Replaces the image's entry point.")
     args: list[Argument] | None = Field(None, max_length=256)
     env: list[EnvVar] | None = Field(None, max_length=64, json_schema_extra=LIST_MAP_NAME)
+    working_dir: MountPath | None = Field(
+        None,
+        description="Where engines start that name none: any folder that their user may enter; the home where absent.",
+    )
     default_resources: FullResources
     max_resources: FullResources | None = None
     memory_request_percent: int | None = Field(

@@ -9,6 +9,7 @@ from typing import Any
 from linkis_ecm.agent.executors.base import Capabilities
 from linkis_ecm.agent.executors.jupyter import JupyterKernel, zmq
 from linkis_ecm.agent.executors.spawn import SpawnedKernel, spawn_kernel
+from linkis_ecm.agent.executors.workplace import enter
 from linkis_ecm.agent.formats.marks import secret_of
 from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
 
@@ -29,6 +30,7 @@ class IPythonKernel(JupyterKernel):
     def restart(self) -> IPythonKernel:
         """The process's own environment is what the first one was made of."""
         self.close()
+        enter(os.environ)  # the code may have removed the folder
         return IPythonKernel(spawn_kernel(os.environ), self._on_output)
 
     def _secret(self, spawned: SpawnedKernel) -> bytes:

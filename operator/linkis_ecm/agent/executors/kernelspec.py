@@ -9,6 +9,7 @@ from typing import Any
 from linkis_ecm.agent.executors.base import Capabilities
 from linkis_ecm.agent.executors.jupyter import JupyterKernel, zmq
 from linkis_ecm.agent.executors.kernelspec_spawn import SpecifiedKernel, spawn_kernel
+from linkis_ecm.agent.executors.workplace import enter
 from linkis_ecm.agent.formats.names import run_type_of
 
 _NO_INPUT = "the code asks for input, which nobody can give here: it gets empty lines"
@@ -33,6 +34,7 @@ class KernelspecKernel(JupyterKernel):
 
     def restart(self) -> KernelspecKernel:
         self.close()
+        enter(os.environ)  # the code may have removed the folder
         return KernelspecKernel(spawn_kernel(os.environ), self._on_output)
 
     def stop(self) -> None:

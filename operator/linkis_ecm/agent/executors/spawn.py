@@ -61,10 +61,9 @@ def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[s
     # As Linkis gives them to its engines: where code puts logs such as gc, and what need not last.
     kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR
     kept["TEMP_DIRS"] = kept.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
-    # Pictures come inline without importing matplotlib at start; its cache and IPython's folder must be writable
-    # where the root filesystem is not.
+    # Pictures come inline without importing matplotlib at start.
     kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    kept.setdefault("MPLCONFIGDIR", f"{directory}/matplotlib")
+    # Not in the home: what is there configures the user's own IPython, never the engine's.
     kept["IPYTHONDIR"] = f"{directory}/ipython"
     # Whom the kernel watches: it never outlives its agent (agent.parent_death, and ipykernel's own watch).
     kept["JPY_PARENT_PID"] = str(os.getpid())
@@ -89,8 +88,8 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     os.write(descriptor, connection.encode())
     os.close(descriptor)
 
-    # -P: the working directory must not shadow the standard library while the kernel boots. ipykernel adds it to
-    # sys.path afterwards, as users expect. -c and not -m: runpy costs 3 ms more.
+    # -P: the working directory must not shadow the standard library while the kernel boots. The kernel adds it to
+    # sys.path afterwards (kernel.packages), as users expect. -c and not -m: runpy costs 3 ms more.
     code = "from linkis_ecm.agent.kernel.main import main; main()"
     # The folder by the command line: no ECM_ variable reaches the kernel.
     results = f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS_FOLDER}"

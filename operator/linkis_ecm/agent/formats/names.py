@@ -10,6 +10,8 @@ DOWNLOAD_LOGS = (*STREAM_LOGS, "gc", "yarnApp")
 # Those that Linkis's openEngineLog knows: all of an engine's logs (udfLog belongs to engines on the JVM).
 LOG_NAMES = (*DOWNLOAD_LOGS, "udfLog")
 DEFAULT_LOG_DIR = "/var/log/engine"
+# Where an engine's code starts: HOME of the image (Dockerfile), and of images whose own home cannot be written.
+DEFAULT_HOME = "/tmp/home"  # noqa: S108 - in the engine's own volume
 # A `once` engine's only task, and its result.
 JOB_TASK = "job"
 JOB_RESULT = "result.json"

@@ -45,7 +45,7 @@ def main() -> None:
     from traitlets import Type  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
-    from linkis_ecm.agent.kernel import exits  # noqa: PLC0415
+    from linkis_ecm.agent.kernel import exits, packages  # noqa: PLC0415
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
     from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
@@ -113,6 +113,10 @@ def main() -> None:
     flush_before_children(app.iopub_thread.linkis_buffer)
     # Behind the user's own exit handlers, and before ipykernel's, which ends the thread that sends.
     atexit.register(app.iopub_thread.linkis_buffer.end)
+    packages.see_working_directory(os.environ)
+    packages.give_font_list(os.environ, sys.prefix)
+    packages.enter(os.environ)
+    packages.register_pip(app.shell)
     # A crash in C names the line that it came from: into the descriptor, which the agent reads when the kernel is gone.
     faulthandler.enable(file=2, all_threads=False)
     # What was loaded stays: later collections need not look at it.

@@ -1,0 +1,52 @@
+"""The folder in which the executor's process starts: the home, which is made writable, or the one that was asked for.
+
+The agent enters it before it starts that process, which inherits it. Whatever is in the folder is the user's: it must
+not be read or written here. Runs before anything else of the agent, so it imports nothing but what is loaded anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, MutableMapping
+
+from linkis_ecm.agent.executors.registry import ExecutorError
+from linkis_ecm.agent.formats.names import DEFAULT_HOME, KERNEL_ENV_PREFIX
+
+# The workingDir of the engine, or of its plugin (engine.launch).
+SETTING = "ECM_WORK_DIR"
+
+
+def enter(environment: MutableMapping[str, str], change: Callable[[str], None] = os.chdir) -> None:
+    """Make HOME a folder that can be written, and go to the working directory.
+
+    That is the one asked for, else the user's own HOME, else HOME. DEFAULT_HOME replaces an image's HOME that cannot be
+    written. Raises ExecutorError for a working directory that cannot be entered.
+    """
+    home = environment.get("HOME", "")
+    if not _writable(home):
+        home = environment["HOME"] = DEFAULT_HOME
+        _writable(home)  # or the working directory says why not
+    asked = environment.get(SETTING)
+    own = environment.get(f"{KERNEL_ENV_PREFIX}HOME", "")
+    folder = asked or (own if _writable(own) else home)
+    try:
+        if asked:
+            os.makedirs(asked, exist_ok=True)
+        change(folder)
+    except OSError as error:
+        if asked:
+            raise ExecutorError(
+                f"workingDir {asked}: {error.strerror}: take a folder of a volume that the engine may enter, or /tmp"
+            ) from None
+        change("/tmp")  # noqa: S108 - the container's own
+
+
+def _writable(folder: str) -> bool:
+    """Whether there is such a folder, made here if need be, and files can be made in it."""
+    if not folder.startswith("/") or folder == "/":
+        return False
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,167 @@
+"""Where `pip install` of a session puts packages: a virtual environment in the home, on top of the image's.
+
+The image's packages are read-only. The kernel has loaded those that it needs when it enters the environment, so nothing
+that a session installs keeps a kernel from starting. Runs in the kernel; must not import what the user's code may want
+first, and must not fail: a home that cannot be written leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import shutil
+import site
+import sys
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from linkis_ecm.agent.kernel.children import run_in_terminal
+
+# Below the home. It stays when the kernel is restarted, and longer where the home is a claim.
+FOLDER = ".linkis/venv"
+# In the image: what matplotlib would spend a second on at its first import (tools/image/fonts.py makes it).
+FONT_LIST = "share/linkis-ecm/matplotlib"
+# pip's own variables, where neither image, plugin nor engine says otherwise. No cache: it would be on the same volume
+# and end with it. Two tries instead of six: an index outside of the engines' egress is told within a minute.
+PIP = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_CACHE_DIR": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_RETRIES": "1",
+}
+_PYTHON = "python{}.{}".format(*sys.version_info)
+# The hint names no address: one may hold a password.
+_COMMAND = """\
+#!/bin/sh
+{python} -m pip "$@"
+code=$?
+case "$code $* " in
+  0\\ *|*\\ --no-index*) ;;
+  *\\ install\\ *|*\\ download\\ *) cat >&2 <<END
+pip ended with exit code $code. If this engine cannot reach pip's index: set PIP_INDEX_URL or PIP_PROXY in the engine's
+env, or ask the platform for a mirror (engines.python.pip of the chart) and for egress to it.
+END
+  ;;
+esac
+exit $code
+"""
+
+
+class PipError(Exception):
+    """pip ended with an error, which it has printed itself."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of frames that say nothing."""
+        return [f"PipError: {self}"]
+
+
+def enter(environment: MutableMapping[str, str]) -> None:
+    """Make the environment in HOME and go into it: what is imported from now on may come from there."""
+    for name, value in PIP.items():
+        environment.setdefault(name, value)
+    home = environment.get("HOME", "")
+    if not home.startswith("/"):
+        return
+    with suppress(OSError):
+        folder = f"{home}/{FOLDER}"
+        packages = f"{folder}/lib/{_PYTHON}/site-packages"
+        image = [path for path in sys.path if path.startswith(f"{sys.prefix}/") and path.endswith("-packages")]
+        _make(folder, packages, image)
+        _put_before(packages, image)
+        sys.prefix = sys.exec_prefix = environment["VIRTUAL_ENV"] = folder
+        sys.executable = f"{folder}/bin/python"
+        environment["PATH"] = f"{folder}/bin:{environment.get('PATH') or os.defpath}"
+
+
+def see_working_directory(environment: Mapping[str, str]) -> None:
+    """Let the code import what it has written beside itself: after Python's own modules, as IPython does.
+
+    IPython leaves it out here, because the kernel was started with -P.
+    """
+    if "" in sys.path or environment.get("PYTHONSAFEPATH"):
+        return
+    places = (at for at, path in enumerate(sys.path) if path.endswith("-packages"))
+    sys.path.insert(next(places, 0), "")
+
+
+def give_font_list(environment: Mapping[str, str], prefix: str) -> None:
+    """Put the image's list of fonts where matplotlib looks for its own; what is there stays."""
+    source = f"{prefix}/{FONT_LIST}"
+    cache = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '')}/.cache"
+    target = environment.get("MPLCONFIGDIR") or f"{cache}/matplotlib"
+    with suppress(OSError):
+        for name in os.listdir(source):
+            if not os.path.exists(f"{target}/{name}"):
+                os.makedirs(target, exist_ok=True)
+                # Whole or not at all: a home may be shared.
+                partial = f"{target}/.{name}.{os.getpid()}"
+                shutil.copyfile(f"{source}/{name}", partial)
+                os.replace(partial, f"{target}/{name}")
+
+
+def register_pip(shell: Any) -> None:
+    """`%pip`, which fails where pip does."""
+
+    def pip(line: str) -> None:
+        """Run pip for this session: %pip install PACKAGE"""
+        script = f"{sys.prefix}/bin/pip"
+        command = shlex.quote(script) if os.path.exists(script) else f"{shlex.quote(sys.executable)} -m pip"
+        code = shell.user_ns["_exit_code"] = run_in_terminal(f"{command} {line}")
+        if code:
+            raise PipError(f"pip ended with exit code {code}: what it said stands above")
+        importlib.invalidate_caches()
+        if line.split()[:1] in (["install"], ["uninstall"]):
+            print("A package that is imported already stays as it is until restartKernel.")  # noqa: T201 - its output
+
+    shell.register_magic_function(pip, magic_kind="line", magic_name="pip")
+
+
+def _make(folder: str, packages: str, image: list[str]) -> None:
+    """As `python -m venv` would, without pip's copy: the image's is found by the .pth file."""
+    os.makedirs(packages, exist_ok=True)
+    os.makedirs(f"{folder}/bin", exist_ok=True)
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    # include-system-site-packages: without it pip refuses --user.
+    version = ".".join(map(str, sys.version_info[:3]))
+    _write(
+        f"{folder}/pyvenv.cfg",
+        f"home = {os.path.dirname(base)}\ninclude-system-site-packages = true\nversion = {version}\n",
+    )
+    # A line of a .pth file that begins with import is run: the user's own packages, then the image's.
+    added = "".join(f"; site.addsitedir({path!r})" for path in ("", *image) if path)
+    _write(f"{packages}/_image.pth", f"import site; site.addsitedir(site.getusersitepackages()){added}\n")
+    for name in ("python", "python3", _PYTHON):
+        path = f"{folder}/bin/{name}"
+        if not os.path.lexists(path) or os.readlink(path) != base:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            os.symlink(base, path)
+    command = _COMMAND.format(python=shlex.quote(f"{folder}/bin/python"))
+    for name in ("pip", "pip3"):
+        _write(f"{folder}/bin/{name}", command, 0o755)
+
+
+def _write(path: str, text: str, mode: int = 0o644) -> None:
+    """Only where it is not there yet: a home may be shared, and its engines start at the same time."""
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        if file.read(len(text) + 1) == text:
+            return
+    partial = f"{path}.{os.getpid()}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(partial, path)
+
+
+def _put_before(packages: str, image: list[str]) -> None:
+    """Session, user and what their .pth files name, before the image's packages, so that an upgrade wins."""
+    with suppress(OSError):
+        os.makedirs(site.getusersitepackages(), exist_ok=True)
+    known = len(sys.path)
+    site.addsitedir(packages)
+    added = sys.path[known:]
+    del sys.path[known:]
+    where = min((sys.path.index(path) for path in image), default=len(sys.path))
+    sys.path[where:where] = added
