@@ -26,9 +26,7 @@ def test_a_file_of_another_form_stops_the_build(text: str) -> None:
         fonts.with_family(text)
 
 
-def test_the_list_has_the_font_by_the_names_that_code_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_has_the_font_by_the_names_that_code_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, cache = tmp_path / "data", tmp_path / "cache/a"
     data.mkdir()
     (data / "matplotlibrc").write_text("#font.family:  sans-serif\n")
