@@ -22,7 +22,7 @@ def test_the_default_of_this_matplotlib_is_changed_in_one_line() -> None:
 
 @pytest.mark.parametrize("text", ["", "font.family: serif\n", "#font.family: a\n#font.family: b\n"])
 def test_a_file_of_another_form_stops_the_build(text: str) -> None:
-    with pytest.raises(ValueError, match="lines #font.family"):
+    with pytest.raises(ValueError, match=r"lines #font\.family"):
         fonts.with_family(text)
 
 
