@@ -60,6 +60,13 @@ def test_an_image_has_no_installer_no_compiler_and_nothing_that_raises_rights(sh
     assert rootfs.faults(files, installs=shipped.target == "engine-python") == []
 
 
+def test_openssl_finds_certificates(shipped: Shipped) -> None:
+    files = rootfs.entries(shipped.archive)
+    for name in ("usr/lib/ssl/certs", "usr/lib/ssl/cert.pem"):
+        assert files[name].kind == "link"
+    assert "etc/ssl/certs/ca-certificates.crt" in files
+
+
 def test_its_contents_are_all_listed(shipped: Shipped) -> None:
     """Each Debian package of the image and each pin of its requirements, with their versions, in both lists."""
     # One file, and one for each package that was added to it.

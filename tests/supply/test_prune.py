@@ -120,3 +120,14 @@ def test_this_machines_own_root_is_refused() -> None:
     assert "PRUNE_ROOT" not in os.environ
     with pytest.raises(SystemExit, match="own root folder"):
         prune.main(Path("/"))
+
+
+def test_openssl_finds_the_certificates_though_its_package_is_cut(root: Path) -> None:
+    prune.main(root)
+    assert not (root / "usr/lib/ssl").exists()
+    (root / "etc/ssl/certs").mkdir(parents=True)
+    (root / "etc/ssl/certs/ca-certificates.crt").write_text("x")
+    for _ in range(2):
+        prune.link_certificates(root)
+    assert os.readlink(root / "usr/lib/ssl/certs") == "/etc/ssl/certs"
+    assert os.readlink(root / "usr/lib/ssl/cert.pem") == "/etc/ssl/certs/ca-certificates.crt"

@@ -50,6 +50,10 @@ INSTALLERS = re.compile(
 )
 COMMANDS = re.compile(r"(pip|wheel|idle|2to3)-?[0-9.]*|python[0-9.]*-config")
 
+# Where OpenSSL looks for certificates. The links are the package openssl's, which is cut for its program; without them
+# Python trusts nobody.
+CERTIFICATES = {"certs": "etc/ssl/certs", "cert.pem": "etc/ssl/certs/ca-certificates.crt"}
+
 Stanza = dict[str, str]
 
 
@@ -157,6 +161,15 @@ def remove_rest(root: Path) -> None:
                 path.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
+def link_certificates(root: Path) -> None:
+    """Gives OpenSSL its links to the certificates that are there."""
+    for name, target in CERTIFICATES.items():
+        path = root / "usr/lib/ssl" / name
+        if (root / target).exists() and not os.path.lexists(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(f"/{target}")
+
+
 def main(root: Path) -> None:
     """Prunes the folder. `/` is taken only where PRUNE_ROOT=yes says that it is an image's."""
     if root.resolve() == Path("/") and os.environ.get("PRUNE_ROOT") != "yes":
@@ -165,6 +178,7 @@ def main(root: Path) -> None:
     kept = closure(packages, ROOTS)
     remove_packages(root, packages, kept)
     remove_rest(root)
+    link_certificates(root)
     print(f"kept {len(kept)} of {len(packages)} packages")
 
 
