@@ -183,7 +183,7 @@ def test_shared_memory_has_half_of_the_memory_and_counts_to_it(box: Box) -> None
 
 DRAW = """
 import logging, time, warnings
-warnings.simplefilter("error")
+warnings.simplefilter("error"); warnings.simplefilter("ignore", ResourceWarning)
 logging.getLogger("matplotlib").setLevel(logging.DEBUG)
 heard = []
 class Heard(logging.Handler):
@@ -193,7 +193,7 @@ begun = time.perf_counter()
 import matplotlib.pyplot as plt
 {first}
 plt.title("中文标题 繁體 日本語 한국어 ￥100 ℃"); plt.plot([-1, 1], label="数据"); plt.legend(); plt.xlabel("时间")
-plt.savefig("zh.png"); plt.close("all")
+plt.savefig("zh.png"); plt.close("all"); warnings.resetwarnings()
 from matplotlib import font_manager
 print(heard, "WenQuanYi Micro Hei" in {{one.name for one in font_manager.fontManager.ttflist}})
 print(f"{{time.perf_counter() - begun:.1f}}")
@@ -232,7 +232,7 @@ assert duckdb.sql("select timestamptz '2026-11-27 12:00:00+00' at time zone 'Asi
 duckdb.sql("copy (select range a, 'x' || range b from range(10)) to 'd.parquet' (format parquet)")
 duckdb.sql("copy (select * from 'd.parquet') to 'd.csv'")
 duckdb.sql("copy (select * from 'd.csv') to 'd.json'")
-assert duckdb.sql("select sum(a) from read_json('d.json')").fetchone() == (45,)
+assert duckdb.sql("select sum(a) from read_json('d.json')").fetchall() == [(45,)]
 assert duckdb.sql("from 'd.csv'").arrow() is not None and len(duckdb.sql("from 'd.csv'").df()) == 10
 loaded = {name for name, in duckdb.sql("select extension_name from duckdb_extensions() where loaded").fetchall()}
 assert {"icu", "json", "parquet"} <= loaded, loaded
@@ -240,7 +240,7 @@ assert {"icu", "json", "parquet"} <= loaded, loaded
     "pandas": """
 import io, sqlite3, warnings
 import pandas as pd
-warnings.simplefilter("error")
+warnings.simplefilter("error"); warnings.simplefilter("ignore", ResourceWarning)
 frame = pd.DataFrame({"a": [1, 2], "名": ["x", "张三"], "t": pd.to_datetime(["2026-01-01", "2026-02-01"])})
 for kind in ("csv", "parquet", "json", "pickle", "feather", "orc"):
     getattr(frame, f"to_{kind}")(f"f.{kind}", **({"date_format": "iso"} if kind == "json" else {}))
@@ -254,6 +254,7 @@ frame.to_csv("f.csv.gz"); frame.to_csv("f.csv.zip"); frame.to_csv("f.csv.xz"); f
 assert frame["t"].dt.tz_localize("Asia/Shanghai").dt.tz_convert("America/New_York").dt.hour[0] == 11
 assert frame["a"].plot() is not None and frame.groupby("名")["a"].sum()["x"] == 1
 assert frame.query("a > 1")["a"].rolling(1).mean().iloc[0] == 2
+warnings.resetwarnings()
 """,
     "pyarrow": """
 import pyarrow as pa, pyarrow.compute as pc

@@ -167,10 +167,14 @@ def test_the_users_exit_ends_the_engine_cleanly(start: Start) -> None:
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, "the kernel was killed by SIGKILL"),
         ("import ctypes; ctypes.string_at(0)", 139, "the kernel was killed by SIGSEGV"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGBUS)", 135,
+            "the kernel was killed by SIGBUS: most often the shared memory is full (/dev/shm has ",
+        ),
         ("import os; os._exit(3)", 3, "the kernel exited with code 3"),
         ("import os; os._exit(0)", 1, "the kernel exited with code 0"),
     ],
-)
+)  # fmt: skip
 def test_a_kernel_that_dies_fails_its_task_and_the_engine(start: Start, code: str, exit_code: int, how: str) -> None:
     agent = start()
     last_words = "import os; os.write(2, b'last words\\n')\n"

@@ -167,7 +167,7 @@ def test_files_named_like_modules_reach_neither_the_agent_nor_a_kernels_start(tm
         place.mkdir(parents=True, exist_ok=True)
         for name in SHADOWS:
             (place / f"{name}.py").write_text(SPY.format(path=str(seen), name=f"{place.name}/{name}"))
-    (home / f".local/lib/{version}/site-packages/spy.pth").write_text(
+    (home / f".linkis/venv/lib/{version}/site-packages/spy.pth").write_text(
         f"import os; open({str(seen)!r}, 'a').write(f'{{os.getpid()}} pth\\n')\n"
     )
     (tmp_path / "agent").mkdir()

@@ -72,6 +72,8 @@ def enter(environment: MutableMapping[str, str]) -> None:
         _put_before(packages, image)
         sys.prefix = sys.exec_prefix = environment["VIRTUAL_ENV"] = folder
         sys.executable = f"{folder}/bin/python"
+        # --user means the same folder: elsewhere, pip in a virtual environment installs and does not uninstall.
+        environment.setdefault("PYTHONUSERBASE", folder)
         environment["PATH"] = f"{folder}/bin:{environment.get('PATH') or os.defpath}"
 
 
@@ -129,9 +131,8 @@ def _make(folder: str, packages: str, image: list[str]) -> None:
         f"{folder}/pyvenv.cfg",
         f"home = {os.path.dirname(base)}\ninclude-system-site-packages = true\nversion = {version}\n",
     )
-    # A line of a .pth file that begins with import is run: the user's own packages, then the image's.
-    added = "".join(f"; site.addsitedir({path!r})" for path in ("", *image) if path)
-    _write(f"{packages}/_image.pth", f"import site; site.addsitedir(site.getusersitepackages()){added}\n")
+    # A line of a .pth file that begins with import is run. So the .pth files of the image's folder are read, too.
+    _write(f"{packages}/_image.pth", f"import site{''.join(f'; site.addsitedir({path!r})' for path in image)}\n")
     for name in ("python", "python3", _PYTHON):
         path = f"{folder}/bin/{name}"
         if not os.path.lexists(path) or os.readlink(path) != base:
@@ -156,9 +157,7 @@ def _write(path: str, text: str, mode: int = 0o644) -> None:
 
 
 def _put_before(packages: str, image: list[str]) -> None:
-    """Session, user and what their .pth files name, before the image's packages, so that an upgrade wins."""
-    with suppress(OSError):
-        os.makedirs(site.getusersitepackages(), exist_ok=True)
+    """The session's packages, and what their .pth files name, before the image's, so that an upgrade wins."""
     known = len(sys.path)
     site.addsitedir(packages)
     added = sys.path[known:]
