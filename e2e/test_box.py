@@ -183,6 +183,7 @@ def test_shared_memory_has_half_of_the_memory_and_counts_to_it(box: Box) -> None
 
 DRAW = """
 import logging, time, warnings
+caught = warnings.catch_warnings(); caught.__enter__()
 warnings.simplefilter("error"); warnings.simplefilter("ignore", ResourceWarning)
 logging.getLogger("matplotlib").setLevel(logging.DEBUG)
 heard = []
@@ -193,7 +194,7 @@ begun = time.perf_counter()
 import matplotlib.pyplot as plt
 {first}
 plt.title("中文标题 繁體 日本語 한국어 ￥100 ℃"); plt.plot([-1, 1], label="数据"); plt.legend(); plt.xlabel("时间")
-plt.savefig("zh.png"); plt.close("all"); warnings.resetwarnings()
+plt.savefig("zh.png"); plt.close("all"); caught.__exit__()
 from matplotlib import font_manager
 print(heard, "WenQuanYi Micro Hei" in {{one.name for one in font_manager.fontManager.ttflist}})
 print(f"{{time.perf_counter() - begun:.1f}}")
@@ -240,6 +241,7 @@ assert {"icu", "json", "parquet"} <= loaded, loaded
     "pandas": """
 import io, sqlite3, warnings
 import pandas as pd
+caught = warnings.catch_warnings(); caught.__enter__()
 warnings.simplefilter("error"); warnings.simplefilter("ignore", ResourceWarning)
 frame = pd.DataFrame({"a": [1, 2], "名": ["x", "张三"], "t": pd.to_datetime(["2026-01-01", "2026-02-01"])})
 for kind in ("csv", "parquet", "json", "pickle", "feather", "orc"):
@@ -254,7 +256,7 @@ frame.to_csv("f.csv.gz"); frame.to_csv("f.csv.zip"); frame.to_csv("f.csv.xz"); f
 assert frame["t"].dt.tz_localize("Asia/Shanghai").dt.tz_convert("America/New_York").dt.hour[0] == 11
 assert frame["a"].plot() is not None and frame.groupby("名")["a"].sum()["x"] == 1
 assert frame.query("a > 1")["a"].rolling(1).mean().iloc[0] == 2
-warnings.resetwarnings()
+caught.__exit__()
 """,
     "pyarrow": """
 import pyarrow as pa, pyarrow.compute as pc
@@ -372,6 +374,6 @@ def test_shared_memory_that_is_full_ends_the_engine_with_the_remedy(gateway: Gat
         "for at in range(0, 700 << 20, 1 << 20): block.buf[at:at + (1 << 20)] = bytes(1 << 20)"
     )
     assert result["status"] == "Failed"
-    message = gateway.status(box.ticket).data["message"]
+    message = until_state(gateway.status(box.ticket).data["name"], "Failed")["message"]
     assert "the kernel was killed by SIGBUS: most often the shared memory is full (/dev/shm has 512 MiB" in message
     assert "ask for more memory" in message
