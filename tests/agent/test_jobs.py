@@ -23,7 +23,7 @@ async def test_a_once_engine_fetches_runs_and_keeps_its_job(start: Start, operat
     operator.engine(mode="once", code=code)
     agent = await started(start, operator, ECM_MODE="once")
     await asyncio.to_thread(until, lambda: any(report["state"] == "Running" for report in operator.reports))
-    (agent.log_dir.parent / "told").touch()
+    (agent.home / "told").touch()
     assert await ended(agent) == 0
     states = [report["state"] for report in operator.reports]
     assert "Running" in states
@@ -105,7 +105,7 @@ async def test_a_job_that_ends_within_the_grace_of_a_stop_or_by_exit_is_a_succes
     await asyncio.to_thread(until, lambda: "begun" in agent.log("stdout"))
     agent.process.terminate()
     await asyncio.to_thread(until, lambda: operator.reports[-1]["state"] == "ShuttingDown")
-    (agent.log_dir.parent / "told").touch()
+    (agent.home / "told").touch()
     assert await ended(agent) == 0
     operator.engine(mode="once", code="exit()")
     agent = await started(start, operator, ECM_MODE="once")

@@ -152,7 +152,7 @@ def test_the_kernels_exit_handlers_run_at_a_stop(start: Start) -> None:
     agent.execute("import atexit\natexit.register(lambda: open('left-behind', 'w').write('bye'))")
     agent.call("POST", "/v1/stop", {"graceSeconds": 60})
     assert agent.exit_code() == 0
-    assert (agent.log_dir.parent / "left-behind").read_text() == "bye"
+    assert (agent.home / "left-behind").read_text() == "bye"
 
 
 def test_the_users_exit_ends_the_engine_cleanly(start: Start) -> None:

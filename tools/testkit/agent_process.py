@@ -42,11 +42,13 @@ class AgentProcess:
 
     def __init__(self, folder: Path, *, wait: bool = True, **environment: str) -> None:
         self.log_dir = folder / "logs"
+        # Where its code starts.
+        self.home = folder / "home"
         self.log_dir.mkdir()
         settings = {
             "ECM_NAMESPACE": "lab", "ECM_NAME": "first", "ECM_UID": "uid-1", "ECM_ATTEMPT": "0", "ECM_TICKET_ID": "t-1",
             "ECM_AGENT_KEY": TOKEN, "ECM_ENROLMENT": NONCE, "ECM_LOG_DIR": str(self.log_dir), "ECM_AGENT_PORT": "0",
-            "ECM_AGENT_HOST": "127.0.0.1", "HOME": str(folder / "home"),
+            "ECM_AGENT_HOST": "127.0.0.1", "HOME": str(self.home),
         }  # fmt: skip
         uid = environment.get("ECM_UID", settings["ECM_UID"])
         settings["ECM_POD_UID"] = enrolment_of(uid).pod_uid
