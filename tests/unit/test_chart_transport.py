@@ -152,3 +152,20 @@ def test_a_controller_on_the_nodes_network_is_let_in_beside_the_default_or_the_l
 )
 def test_a_wrong_value_is_named(value: str, names: str) -> None:
     assert names in refusal("--set", value)
+
+
+def test_proxies_are_named_to_the_gateway_and_by_default_there_are_none() -> None:
+    names = {"ECM_TRUSTED_PROXIES", "ECM_FORWARDED_HEADER", "ECM_AUTH_SERVICE_ACCOUNTS_ONLY"}
+    assert not names & {one["name"] for one in gateway_of(template())[1]["env"]}
+    asked = "gateway.trustedProxies={10.244.0.0/16,fd00::/8},gateway.forwardedHeader=Forwarded"
+    kubernetes = "auth.kubernetes.enabled=true,auth.kubernetes.serviceAccountsOnly=true"
+    _, container, _ = gateway_of(template("--set", asked, "--set", kubernetes))
+    given = {one["name"]: one["value"] for one in container["env"] if one["name"] in names}
+    found = Settings.read(NOWHERE | given)
+    assert [str(network) for network in found.trusted_proxies] == ["10.244.0.0/16", "fd00::/8"]
+    assert (found.forwarded_header, found.kubernetes_service_accounts_only) == ("FORWARDED", True)
+
+
+@pytest.mark.parametrize("value", ["{ingress}", "{10.0.0.0/33}", "10.0.0.0/8"])
+def test_what_is_no_network_is_no_proxy(value: str) -> None:
+    assert "trustedProxies" in refusal("--set", f"gateway.trustedProxies={value}")

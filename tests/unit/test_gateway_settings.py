@@ -56,6 +56,9 @@ def test_the_gateways_own_namespace_is_its_pods_else_that_of_engines(base: dict[
     ("changes", "names"),
     [
         ({"ECM_NAMESPACE": ""}, "ECM_NAMESPACE is empty"),
+        ({"ECM_TRUSTED_PROXIES": "10.0.0.1/8"}, "ECM_TRUSTED_PROXIES holds '10.0.0.1/8', which is no network"),
+        ({"ECM_TRUSTED_PROXIES": "ingress"}, "ECM_TRUSTED_PROXIES holds 'ingress', which is no network"),
+        ({"ECM_FORWARDED_HEADER": "X-Real-IP"}, "ECM_FORWARDED_HEADER is 'X-Real-IP'"),
         ({"ECM_TOKEN_KEY_FILE": ""}, "ECM_TOKEN_KEY_FILE is empty"),
         ({"ECM_TOKEN_KEY_FILE": "/no/such/file"}, "ECM_TOKEN_KEY_FILE /no/such/file cannot be read"),
         ({"ECM_GATEWAY_PORT": "0"}, "ECM_GATEWAY_PORT is '0'"),

@@ -11,14 +11,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from linkis_ecm.controller.agents.pod_tokens import (
-    REFETCH_SECONDS,
-    KeysUnavailableError,
-    PodClaims,
-    PodTokens,
-    TokenError,
-)
+from linkis_ecm.controller.agents.pod_tokens import PodClaims, PodTokens, TokenError
 from linkis_ecm.kube.client import Unreachable
+from linkis_ecm.process.signing_keys import REFETCH_SECONDS, KeysUnavailableError
 
 NOW = 1_800_000_000
 RSA = RSAKey.generate_key(2048, {"kid": "rsa"})

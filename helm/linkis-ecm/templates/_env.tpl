@@ -109,11 +109,21 @@
 - name: ECM_LIMITS
   value: {{ toJson . | quote }}
 {{- end }}
+{{- with .Values.gateway.trustedProxies }}
+- name: ECM_TRUSTED_PROXIES
+  value: {{ join "," . | quote }}
+- name: ECM_FORWARDED_HEADER
+  value: {{ $.Values.gateway.forwardedHeader | quote }}
+{{- end }}
 {{- if .Values.auth.kubernetes.enabled }}
 - name: ECM_AUTH_KUBERNETES
   value: "true"
 - name: ECM_AUTH_AUDIENCES
   value: {{ join "," .Values.auth.kubernetes.audiences | quote }}
+{{- if .Values.auth.kubernetes.serviceAccountsOnly }}
+- name: ECM_AUTH_SERVICE_ACCOUNTS_ONLY
+  value: "true"
+{{- end }}
 {{- end }}
 {{- with .Values.auth.oidc }}
 {{- if .issuer }}

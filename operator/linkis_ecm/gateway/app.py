@@ -26,6 +26,7 @@ from linkis_ecm.gateway.context import Audit, Gateway, call_as
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.budget import ByteBudget, ByteShares
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, no_such_path, timed_out, unavailable
+from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.responses import Responder
 from linkis_ecm.gateway.http.sender import HEAD_SENT
@@ -62,6 +63,7 @@ audit = logging.getLogger("linkis_ecm.audit")
 KEEPALIVE_SECONDS = 75.0
 BY_ENGINE = frozenset(method.path for method in METHODS if method.by_engine)
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 AUDIT: web.RequestKey[Audit] = web.RequestKey("audit", Audit)
 DENIED: web.RequestKey[bool] = web.RequestKey("denied", bool)
@@ -103,6 +105,7 @@ def build_app(
     executions = ExecutionJournal(history, writer=journal, store=store)
     agents = Agents(link, engines)
     results = ResultSource(link, archive, budget)
+    app[PEERS] = Peers(settings.trusted_proxies, settings.forwarded_header)
     app[GATEWAY] = Gateway(
         settings=settings,
         authenticator=authenticator,
@@ -301,7 +304,7 @@ def _audit(request: web.Request, method: str, http: int, took: float) -> None:
         "denied": denied,
         "http": http,
         "millis": round(took * 1000),
-        "from": request.remote,
+        "from": request.app[PEERS].client(request.remote, request.headers),
     }
     audit.info("%s", orjson.dumps(line).decode())
 

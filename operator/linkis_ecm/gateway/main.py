@@ -18,7 +18,9 @@ from linkis_ecm.gateway.app import build_app, new_runner, new_site
 from linkis_ecm.gateway.auth.chain import Chain
 from linkis_ecm.gateway.auth.kubernetes import KubernetesAuthenticator
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
+from linkis_ecm.gateway.auth.signed import SignedTokens
 from linkis_ecm.gateway.auth.tokens import TokenFile
+from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.feeds import Feeds
 from linkis_ecm.gateway.inventory.history import Find
@@ -113,6 +115,8 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
                 namespaces=settings.engine_namespaces if settings.watch_namespaces else (settings.namespace, ""),
                 audiences=settings.kubernetes_audiences,
                 failed_per_second=settings.failed_logins_per_second,
+                peers=Peers(settings.trusted_proxies, settings.forwarded_header),
+                signed=SignedTokens(client, service_accounts_only=settings.kubernetes_service_accounts_only),
             )
             if settings.kubernetes_auth
             else None,

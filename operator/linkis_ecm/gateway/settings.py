@@ -6,6 +6,7 @@ A value that cannot be used is refused at start with one sentence that names the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any
 
 from pydantic import Field, SecretBytes, SecretStr
@@ -28,7 +29,7 @@ from linkis_ecm.process.environment import (
     variable,
     whole,
 )
-from linkis_ecm.process.forms import CONFIGMAP, HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, USERS
+from linkis_ecm.process.forms import CONFIGMAP, HOST_PORT, HTTP_URL, NAMESPACE, NAMESPACES, NETWORKS, USERS
 
 __all__ = ["KIB", "MIB", "OidcSettings", "Settings", "SettingsError", "read_settings"]
 
@@ -206,6 +207,35 @@ class Settings(KeySettings):
             " 0: no limit.",
         ),
     ] = 5
+    kubernetes_service_accounts_only: Annotated[
+        bool,
+        SWITCH,
+        variable(
+            "ECM_AUTH_SERVICE_ACCOUNTS_ONLY",
+            "Whether of Kubernetes's bearer tokens those of service accounts alone are taken: they are checked by the"
+            " API server's public keys first, so no wrong token costs a call to it.",
+            default="false",
+        ),
+    ] = False
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NETWORKS,
+        variable(
+            "ECM_TRUSTED_PROXIES",
+            "The networks of the proxies in front of the gateway: from them alone the client's address is taken from"
+            " ECM_FORWARDED_HEADER.",
+            default="none: the client is whoever connects",
+        ),
+    ] = ()
+    forwarded_header: Annotated[
+        str,
+        choice("X-FORWARDED-FOR", "FORWARDED"),
+        variable(
+            "ECM_FORWARDED_HEADER",
+            "The header to which these proxies append the address of whoever connects to them; the other one is not"
+            " read.",
+        ),
+    ] = "X-FORWARDED-FOR"
     oidc: OidcSettings | None = None
     token_key: Annotated[
         SecretBytes,

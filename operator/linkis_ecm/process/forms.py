@@ -7,6 +7,7 @@ know what a setting is for.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -73,6 +74,19 @@ def _users(text: str) -> tuple[str, ...]:
     return tuple(map(linkis_user, found))
 
 
+def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    found = []
+    for name in names(what="network").parse(text):
+        try:
+            found.append(ipaddress.ip_network(name))
+        except ValueError:
+            raise ValueError(
+                f"holds {shown_value(name)}, which is no network: write CIDRs with commas between them, such as"
+                " 10.244.0.0/16 or 192.0.2.7"
+            ) from None
+    return tuple(found)
+
+
 def _origin(text: str) -> str:
     # The agent's client speaks no TLS: it starts in each pod, and its requests stay in the cluster.
     if _parts(text, ("http",)) is None or not re.fullmatch(r"http://[^/?#\s@]+", text):
@@ -94,6 +108,7 @@ def _parts(text: str, schemes: Iterable[str]) -> str | None:
 NAMESPACE = Form("a namespace", _namespace)
 NAMESPACES = names(_LABEL, "namespace")
 USERS = Form("names with commas between them", _users)
+NETWORKS = Form("CIDRs with commas between them", _networks)
 SERVICE = Form("a Service's name", _service)
 LEASE = Form("a Lease's name", _lease)
 CONFIGMAP = Form("a ConfigMap's name", _configmap)

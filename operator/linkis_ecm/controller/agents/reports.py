@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from linkis_ecm.controller.agents.pod_tokens import KeysUnavailableError, PodClaims, PodTokens, TokenError
+from linkis_ecm.controller.agents.pod_tokens import PodClaims, PodTokens, TokenError
 from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
@@ -30,6 +30,7 @@ from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, key_id, key_of, m
 from linkis_ecm.process.encoding import is_packed
 from linkis_ecm.process.listener import prove
 from linkis_ecm.process.ratelimit import TokenBuckets
+from linkis_ecm.process.signing_keys import KeysUnavailableError
 
 log = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ class Credentials(Protocol):
 
     @property
     def remote(self) -> str | None:
-        """The address of the peer: of the proxy, where there is one."""
+        """The address of the peer: of the proxy, where there is one (http/peers.py knows the client's)."""
 
 
 def single_header(request: Credentials, name: str) -> str:

@@ -18,8 +18,10 @@ from typing import Any, Protocol
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
+from linkis_ecm.gateway.auth.signed import SignedTokens
 from linkis_ecm.gateway.auth.suspects import FullError, Suspects
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
+from linkis_ecm.gateway.http.peers import Peers, counted_as
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
 from linkis_ecm.model.users import user_name
@@ -57,6 +59,14 @@ class _Outcome:
     keep_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Whose failed lookups count together: a client's address, or the account of a signed token."""
+
+    shown: str
+    key: str
+
+
 class KubernetesAuthenticator:
     """The Authenticator of Kubernetes's users and service accounts."""
 
@@ -69,13 +79,16 @@ class KubernetesAuthenticator:
         seconds: float = 10.0,
         failed_per_second: float = 0.0,
         failed_burst: int = 50,
+        peers: Peers | None = None,
+        signed: SignedTokens | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`namespaces`: those of engines, without duplicates; "" is every namespace. In ADMITTED_SECONDS a token costs
         one call, and one or two for each namespace. `audiences`: a token must be meant for one of them; none: for
         the API server. `seconds`: of one lookup.
         `failed_per_second`, `failed_burst`: lookups of one peer that end without a user, before its next ones wait for
-        each other (suspects.py); 0: no limit."""
+        each other (suspects.py); 0: no limit. `peers` says from which client a call comes. `signed` sorts tokens by
+        their signature: one that the API server has signed counts for its account, not for its address."""
         self._client = client
         self._namespaces = tuple(namespaces)
         self._audiences = list(audiences)
@@ -86,6 +99,8 @@ class KubernetesAuthenticator:
         self._refused = _Cache()
         self._failures = TokenBuckets[str](per_second=failed_per_second, burst=failed_burst, keys=PEERS, clock=clock)
         self._suspects = Suspects()
+        self._peers = peers or Peers()
+        self._signed = signed
         self._under_way: dict[bytes, asyncio.Task[_Outcome]] = {}
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -96,32 +111,37 @@ class KubernetesAuthenticator:
         now = self._clock()
         answer = self._admitted.get(digest, now) or self._refused.get(digest, now)
         if answer is None:
-            answer = await self._looked_up(digest, token, request.remote or "")
+            holder = await self._signed.holder(token) if self._signed is not None else None
+            client = self._peers.client(request.remote, request.headers)
+            # No account's name is an address: it has other characters.
+            peer = _Peer(client, counted_as(client)) if holder is None else _Peer(holder.name, f"of {holder.name}")
+            answer = await self._looked_up(digest, token, peer)
         if isinstance(answer, Refused):
             # A new exception each time: a raised one keeps its traceback, which would grow.
             raise Refused(answer.sentence, status=answer.status, http=answer.http, headers=answer.headers)
         return answer
 
-    async def _looked_up(self, digest: bytes, token: str, peer: str) -> Caller | Refused:
+    async def _looked_up(self, digest: bytes, token: str, peer: _Peer) -> Caller | Refused:
         """The answer for a token that is not cached. Raises Refused where too many of the peer wait already."""
-        if self._failures.take(peer):
+        if self._failures.take(peer.key):
             return await self._looked_up_slowly(digest, token, peer)
         # Shielded: a call that is cancelled must not cancel the lookup for other calls that wait for it.
         answer = (await asyncio.shield(self._lookup(digest, token))).answer
         if not _has_failed(answer):
             # A proxy's users share its address: only tokens that Kubernetes refuses count.
-            self._failures.give_back(peer)
+            self._failures.give_back(peer.key)
         return answer
 
-    async def _looked_up_slowly(self, digest: bytes, token: str, peer: str) -> Caller | Refused:
+    async def _looked_up_slowly(self, digest: bytes, token: str, peer: _Peer) -> Caller | Refused:
         """The answer for a token of a peer whose logins fail often. A right token may be behind the same proxy, so it
         waits for its turn. Raises Refused where too many wait already."""
         try:
             async with asyncio.timeout(self._seconds):
-                leave = await self._suspects.enter(peer)
+                leave = await self._suspects.enter(peer.key)
         except (FullError, TimeoutError):
             raise too_many(
-                f"Too many logins from {peer} have failed: send a token that Kubernetes accepts, or wait a moment",
+                f"Too many logins from {peer.shown} have failed: send a token that Kubernetes accepts, or wait a"
+                " moment",
                 limit="logins",
             ) from None
         now = self._clock()
