@@ -213,3 +213,18 @@ async def test_a_status_edited_by_hand_into_nonsense_is_mended_or_contained(
     assert len(world.pods("e")) == 1
     world.edit("e", desiredState="Stopped")
     await world.until_state("e", "Success", 120)
+
+
+async def test_status_patches_that_take_30_s_do_not_lose_the_lease(world: World) -> None:
+    """The operator's half of finding S32; tests/unit/test_kube_pools.py has it over real connections."""
+    running = await world.start()
+    await world.until(lambda: running.parts.lease.held)
+    assert running.parts.lease._client is not running.parts.client, "a renewal waits for no connection of others"
+    world.server.faults.add(Fault(verb="patch", resource=ENGINECONNS, subresource="status", times=None, latency=30.0))
+    for number in range(50):
+        world.create(f"e{number}")
+    for _ in range(120):
+        await asyncio.sleep(1)
+        assert running.parts.lease.held
+    world.server.faults.clear()
+    await world.until(lambda: all(world.state(f"e{number}") == "Idle" for number in range(50)), 300)

@@ -285,6 +285,7 @@ class World:
             wall=loop_now,
             rng=rng,
             agents=_Agents(self),
+            lease_client=self.server.client(),
         )
         feeds = [
             Reflector(

@@ -83,7 +83,8 @@ class StalledWatchError(Exception):
 class Operator:
     """All parts of one operator, over a client and a sink. kopf or a test calls `on_event`.
 
-    `clock` is for decisions. `wall` is for times that others read, such as the Lease's.
+    `lease_client` has connections of its own, so that a renewal does not wait for one behind slow calls. `clock` is for
+    decisions. `wall` is for times that others read, such as the Lease's.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Operator:
         wall: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         agents: Any = None,
+        lease_client: KubeClient | None = None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
         master_keys = settings.master_keys
@@ -142,8 +144,9 @@ class Operator:
         )
         self.leading = asyncio.Event()
         self.lease = Lease(
-            client, namespace=settings.namespace, name=settings.lease_name, identity=settings.identity, now=wall,
-            rng=rng, on_started=self.start_leading, on_stopped=self.stop_leading, metrics=metrics.lease,
+            lease_client or client, namespace=settings.namespace, name=settings.lease_name,
+            identity=settings.identity, now=wall, rng=rng, on_started=self.start_leading,
+            on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
         self.admission = Admission(cache=self.cache, limits=settings.limits)
         self.policies = Policies(
@@ -410,11 +413,13 @@ async def run(settings: OperatorSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(archive.close)
         client = await stack.enter_async_context(await KubeClient.connect(metrics=metrics.kube))
+        lease_client = await stack.enter_async_context(await KubeClient.connect(metrics=metrics.kube))
         sink = Sink(open_engine(database_url), metrics=metrics.sink)
         sink.start()
         stack.callback(sink.close, FLUSH_SECONDS)
         operator = Operator(
-            client=client, sink=sink, settings=settings, archive=archive, metrics=metrics, clock=clock
+            client=client, sink=sink, settings=settings, archive=archive, metrics=metrics, clock=clock,
+            lease_client=lease_client,
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
         health = health_app(

@@ -131,11 +131,15 @@ class RestTransport:
         self._configuration = configuration
         self._kubeconfig = kubeconfig
         self._rest = RESTClientObject(configuration)
+        # A watch holds its connection. In the pool of the calls some hundred of them, a few for each namespace, would
+        # leave none for a call.
+        self._watches = RESTClientObject(configuration)
+        self._watches.maxsize = 0  # no limit: each reflector has one
 
     async def request(self, request: Request, *, timeout: float) -> Reply:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout))
         try:
-            answer = await self._send(request, limits)
+            answer = await self._send(self._rest, request, limits)
             data = await _read(answer, request)
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
@@ -146,7 +150,7 @@ class RestTransport:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT, timeout))
         try:
             async with asyncio.timeout(timeout):
-                answer = await self._send(request, limits)
+                answer = await self._send(self._watches, request, limits)
                 data = b"" if answer.status == 200 else await _read(answer, request)
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
@@ -164,7 +168,7 @@ class RestTransport:
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
 
-    async def _send(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
+    async def _send(self, rest: RESTClientObject, request: Request, limits: aiohttp.ClientTimeout) -> Any:
         url = self._configuration.host + quote(request.path)
         if request.query:
             url += "?" + urlencode(request.query)
@@ -178,9 +182,7 @@ class RestTransport:
         for setting in (await self._configuration.auth_settings()).values():
             if setting["value"]:
                 headers[setting["key"]] = setting["value"]
-        return await self._rest.request(
-            request.method, url, headers=headers, body=request.body, _request_timeout=limits
-        )
+        return await rest.request(request.method, url, headers=headers, body=request.body, _request_timeout=limits)
 
     async def refresh(self) -> None:
         try:
@@ -191,7 +193,10 @@ class RestTransport:
         self._configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
     async def close(self) -> None:
-        await self._rest.close()
+        try:
+            await self._rest.close()
+        finally:
+            await self._watches.close()
 
 
 async def _read(answer: Any, request: Request) -> bytes:
