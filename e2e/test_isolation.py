@@ -186,6 +186,57 @@ def test_who_changes_something_else_is_not_asked_for_the_volumes(author: str, gr
         kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--wait=false")
 
 
+JUNK: list[tuple[str, Any]] = [
+    ("labels", {f"l{n}": "" for n in range(65)}),
+    ("annotations", {f"a{n}": "" for n in range(65)}),
+    ("finalizers", [f"example.org/f{n}" for n in range(17)]),
+    ("ownerReferences", [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": f"c{n}", "uid": str(uuid.uuid4())} for n in range(17)
+    ]),
+    ("ownerReferences", [{"apiVersion": "v1", "kind": "ConfigMap", "name": "c" * 9000, "uid": str(uuid.uuid4())}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), JUNK)
+def test_metadata_without_bound_is_refused_by_field(author: str, grant: Grant, field: str, value: Any) -> None:
+    grant(acts_as("ana"), {"apiGroups": [GROUP], "resources": ["engineconns"], "verbs": ["create"]})
+    body = {
+        "apiVersion": f"{GROUP}/v1alpha1", "kind": "EngineConn", "metadata": {"name": "asked", field: value},
+        "spec": {"engineType": "python", "user": "ana"},
+    }  # fmt: skip
+    command = ("create", "--validate=false", "--as", account(author), "-n", NAMESPACE, "--dry-run=server", "-f", "-")
+    refused = kubectl.run(*command, stdin=json.dumps(body))
+    assert refused.code != 0
+    assert f"metadata.{field} has" in refused.err
+    less = dict(list(value.items())[:64]) if isinstance(value, dict) else value[: 16 if len(value) > 1 else 0]
+    body["metadata"] = {"name": "asked", field: less}
+    assert kubectl.run(*command, stdin=json.dumps(body)).code == 0
+
+
+def test_managers_of_fields_are_bounded(author: str, grant: Grant) -> None:
+    """Each server-side apply by another name leaves an entry."""
+    name = f"managed-{uuid.uuid4().hex[:6]}"
+    body = {
+        "apiVersion": f"{GROUP}/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
+        "spec": {"engineType": "python", "user": "ana", "desiredState": "Stopped"},
+    }  # fmt: skip
+    kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
+    grant(acts_as("ana"), {"apiGroups": [GROUP], "resources": ["engineconns"], "verbs": ["patch"]})
+
+    def apply(manager: int) -> kubectl.Answer:
+        labels = {"apiVersion": body["apiVersion"], "kind": "EngineConn",
+                  "metadata": {"name": name, "labels": {f"l{manager}": ""}}}  # fmt: skip
+        command = ("apply", "--server-side", f"--field-manager=m{manager}", "--as", account(author), "-n", NAMESPACE)
+        return kubectl.run(*command, "-f", "-", stdin=json.dumps(labels))
+
+    try:
+        answers = [apply(manager) for manager in range(36)]
+        assert answers[0].code == 0, answers[0].err
+        assert "metadata.managedFields has more than 32 entries" in answers[-1].err
+    finally:
+        kubectl.run("delete", "ec", name, "-n", NAMESPACE, "--wait=false")
+
+
 def rights(who: str, namespace: str) -> set[tuple[str, str, str]]:
     """(verb, group, resource) of all that an account may do in a namespace, as `kubectl auth can-i --list` shows it."""
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}}

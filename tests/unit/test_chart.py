@@ -301,7 +301,7 @@ def test_the_admission_policy_is_there_for_the_engines_namespaces_unless_it_is_s
     def found(*arguments: str) -> dict[str, dict[str, Any]]:
         return {
             d["kind"]: d["spec"] for d in template(*arguments)
-            if d["kind"] in kinds and not d["metadata"]["name"].endswith("-env")
+            if d["kind"] in kinds and not d["metadata"]["name"].endswith(("-env", "-metadata"))
         }  # fmt: skip
 
     policy, binding = (found(*MODES["some namespaces"])[kind] for kind in kinds)
@@ -316,6 +316,22 @@ def test_the_admission_policy_is_there_for_the_engines_namespaces_unless_it_is_s
     assert "matchResources" not in found(*MODES["every namespace"])[kinds[1]]
     assert len(found(*MODES["every namespace"])[kinds[0]]["validations"]) == len(policy["validations"]) + 1
     assert found("--set", "admission.enabled=false") == {}
+
+
+def test_each_list_and_map_of_metadata_is_bounded_for_all_but_our_own_accounts() -> None:
+    (policy,) = [
+        d["spec"] for d in template()
+        if d["kind"] == "ValidatingAdmissionPolicy" and d["metadata"]["name"].endswith("-metadata")
+    ]  # fmt: skip
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert rule["operations"] == ["CREATE", "UPDATE"]
+    assert rule["resources"] == ["engineconns", "engineconns/status"]
+    bounded = {one["message"].split()[0] for one in policy["validations"]}
+    # All of ObjectMeta that an author writes and that has no bound of the API server's own.
+    assert bounded == {f"metadata.{name}" for name in
+                       ("labels", "annotations", "finalizers", "ownerReferences", "managedFields")}  # fmt: skip
+    (condition,) = policy["matchConditions"]
+    assert all(f":x-{part}'" in condition["expression"] for part in ("operator", "gateway"))
 
 
 def test_volumes_are_no_more_than_the_policy_asks_for() -> None:

@@ -35,6 +35,11 @@ CONTAINERS_MAX = 32
 GRACE_MAX = 365 * 86400
 
 
+# Of the annotation that names an installation, host:port: an author may write 256 KiB there. A longer one is no
+# installation's, and is shown by its beginning.
+OWNER_MAX = 300
+
+
 @dataclass(frozen=True, slots=True)
 class Terminated:
     """How a container ended."""
@@ -275,7 +280,7 @@ def engine_view(body: Mapping[str, Any], *, epoch: datetime) -> EngineView:
         invalid=invalid,
         status=_mapping(body.get("status")),
         claim=parse_claim(_mapping(meta.get("annotations")).get(CLAIM_ANNOTATION)),
-        wanted_owner=str(_mapping(meta.get("annotations")).get(INSTANCE) or ""),
+        wanted_owner=str(_mapping(meta.get("annotations")).get(INSTANCE) or "")[:OWNER_MAX],
     )
 
 
