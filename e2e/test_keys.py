@@ -155,10 +155,15 @@ def test_the_documented_rotation_cuts_no_engine_off(installation: Installation, 
             kubectl.must("delete", "ec", engine, "-n", NAMESPACE, "--timeout=60s")
         shell(finish)
         assert set(secret_data()) == set(before)
+        rotated = secret_data()
+        first = json.loads(shell(f"helm history {RELEASE} -n {RELEASE_NAMESPACE} -o json"))[0]["revision"]
+        shell(f"helm rollback {RELEASE} {first} -n {RELEASE_NAMESPACE} --wait")
+        assert secret_data() == rotated
         with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as gateway:
             works_and_reports(gateway, made["name"])
             assert gateway.terminate(made["ticketId"]).ok
     finally:
-        # Of a step that failed: the tests that follow want one key.
+        # Of a step that failed: the tests that follow want one key, and the values of the release.
+        install(RELEASE_NAMESPACE, *SETTINGS)
         if "previous-token-key" in secret_data():
             shell(finish)

@@ -101,11 +101,22 @@ def in_cluster(made: dict[str, Any], **data: str) -> dict[str, Any]:
 
 def test_an_install_makes_a_secret_that_an_uninstall_keeps(tmp_path: Path) -> None:
     (made,) = rendered(tmp_path)
-    assert made["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert made["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert set(made["data"]) == {"token-key", "tokens.json"}
     assert master_key(base64.b64decode(made["data"]["token-key"]))
     (another,) = rendered(tmp_path)
     assert made["data"]["token-key"] != another["data"]["token-key"]
+
+
+def test_no_revision_has_the_secret_so_a_rollback_leaves_a_rotated_key(tmp_path: Path) -> None:
+    """A rollback to the revision that made it conflicted with the rotation (Helm 4), or undid it (Helm 3)."""
+    (made,) = rendered(tmp_path)
+    # A hook stands in no manifest; a rollback runs those of its own alone.
+    assert made["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    # before-hook-creation, which counts without a policy, would delete a Secret that the chart has not seen.
+    assert made["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "hook-failed"
+    # All that an upgrade or a reinstall finds, rotated or not, is left alone.
+    assert rendered(tmp_path, in_cluster(made, **{"token-key": "n" * 48, "previous-token-key": "k" * 48})) == []
 
 
 def test_an_upgrade_and_a_reinstall_find_it_and_do_not_render_its_key(tmp_path: Path) -> None:
