@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import subprocess
 
-from tests.unit.test_chart import refusal, template
+import pytest
+import yaml
+
+from tests.unit.test_chart import CHART, refusal, template
+from tools.cluster.tools import helm
 
 
 def operator_env(*arguments: str) -> dict[str, str]:
@@ -70,3 +74,35 @@ def test_without_the_policies_the_operator_looks_for_none() -> None:
     off = ("--set", "admission.enabled=false")
     assert "ECM_ADMISSION_POLICIES" not in operator_env(*off)
     assert "admissionregistration" not in str([d for d in template(*off) if d["kind"] == "ClusterRole"])
+
+
+def cluster_names(namespace: str, release: str) -> set[tuple[str, str]]:
+    """The objects of no namespace that a release makes for itself alone."""
+    command = [str(helm()), "template", release, str(CHART), "--namespace", namespace]
+    engines = "engineNamespaces[0].name=e,engineNamespaces[0].create=false"
+    more = ["--set", f"auth.existingSecret=mine,clusterWide=true,{engines}"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True, timeout=60)
+    kinds = ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    return {
+        (one["kind"], one["metadata"]["name"])
+        for one in yaml.safe_load_all(done.stdout)
+        if one and one["kind"] in kinds and not one["metadata"]["name"].startswith("linkis-ecm-")
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("a", "b-c"), ("a-b", "c")), (("a-b", "c-d"), ("a-b-c", "d")), (("a", "a-a"), ("a-a", "a"))],
+)
+def test_no_two_releases_have_one_name_for_an_object_of_no_namespace(
+    first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    """One would take the other's rights and admission policies, where nobody asks whose they are (GitOps)."""
+    names = [cluster_names(*one) for one in (first, second)]
+    assert len(names[0]) >= 8
+    assert not names[0] & names[1]
+
+
+def test_a_namespace_of_one_word_keeps_the_names_of_before() -> None:
+    assert ("ClusterRole", "ns-x-operator") in cluster_names("ns", "x")
+    assert ("ValidatingAdmissionPolicy", "ns-x-engineconns") in cluster_names("ns", "x")

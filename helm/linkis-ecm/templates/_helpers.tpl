@@ -4,6 +4,11 @@
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (or (not $name) (contains (toString $name) .Release.Name)) }}
 {{- .Values.fullnameOverride | default $full | trunc 40 | trimSuffix "-" }}
 {{- end }}
+{{- /* What the names of objects of no namespace begin with, another for each release. Release c in the namespace a-b and
+       release b-c in a would have one name with "-" between both; neither a namespace nor our name has a dot. */}}
+{{- define "ecm.clusterName" -}}
+{{ .Release.Namespace }}{{ ternary "." "-" (contains "-" .Release.Namespace) }}{{ include "ecm.name" . }}
+{{- end }}
 {{- /* The label app.kubernetes.io/name. */}}
 {{- define "ecm.app" -}}{{ .Values.nameOverride | default .Chart.Name }}{{- end }}
 
@@ -117,5 +122,5 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{- /* The policies, whose bindings have the same names. */}}
 {{- define "ecm.admissionPolicies" -}}
-{{- $name := printf "%s-%s-engineconns" .Release.Namespace (include "ecm.name" .) }}{{ $name }},{{ $name }}-env
+{{- $name := printf "%s-engineconns" (include "ecm.clusterName" .) }}{{ $name }},{{ $name }}-env
 {{- end }}
