@@ -50,7 +50,7 @@ def attempt(kind, host, port, seconds={SECONDS}):
     except OSError as error:
         reason = getattr(error, "reason", error)
         # No answer of a neighbour, and none of a name server.
-        unanswered = getattr(reason, "errno", None) in (errno.EHOSTUNREACH, socket.EAI_AGAIN)
+        unanswered = getattr(reason, "errno", None) in (errno.EHOSTUNREACH, socket.EAI_AGAIN, socket.EAI_NONAME)
         return "silent" if isinstance(reason, TimeoutError) or unanswered else repr(reason)
 
 def attempts(targets):

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import yaml
 
+from linkis_ecm.engine import launch
+from linkis_ecm.model.engineconn import Launch
 from tests.unit.test_chart import CHART, refusal, template
 from tools.cluster.tools import helm
 
@@ -106,3 +108,14 @@ def test_no_two_releases_have_one_name_for_an_object_of_no_namespace(
 def test_a_namespace_of_one_word_keeps_the_names_of_before() -> None:
     assert ("ClusterRole", "ns-x-operator") in cluster_names("ns", "x")
     assert ("ValidatingAdmissionPolicy", "ns-x-engineconns") in cluster_names("ns", "x")
+
+
+def test_dns_has_the_names_of_processes_alone() -> None:
+    """A headless Service tells all names and addresses of its pods to whoever asks, and a pod's name has its user."""
+    (service,) = [d for d in template() if d["kind"] == "Service" and d["metadata"]["name"] == "linkis-engines"]
+    process = launch.pod_labels(Launch(kind="process"))
+    assert process
+    assert process.items() <= service["spec"]["selector"].items()
+    assert launch.pod_labels(launch.AGENT) == {}
+    # SRV records are made of ports; a process is called at the port of its own plugin.
+    assert "ports" not in service["spec"]

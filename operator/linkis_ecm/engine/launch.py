@@ -22,6 +22,8 @@ from linkis_ecm.model.engineconn import Launch, ReadyCheck
 from linkis_ecm.model.reasons import Reason
 
 AGENT = Launch(kind="agent")
+# On pods without an agent; the chart's headless Service selects by it.
+LAUNCH_LABEL = "linkis.apache.org/launch"
 # Whom the token that proves an agent's pod is for: no other service takes it, the API server neither.
 IDENTITY_AUDIENCE = "linkis-ecm"
 # The kubelet renews it in time. An agent needs it once, at its start; ten minutes is the API server's least.
@@ -106,6 +108,12 @@ def written(launch: Launch) -> dict[str, Any] | None:
 def pod_annotations(launch: Launch) -> dict[str, str]:
     """What the pod says of its launch."""
     return {LAUNCH_ANNOTATION: launch.model_dump_json(by_alias=True, exclude_none=True)}
+
+
+def pod_labels(launch: Launch) -> dict[str, str]:
+    """What the headless Service selects: a process is called by its host name. Agents are not: they are called by their
+    addresses, and a name that is listed tells every pod whose engine it is."""
+    return {} if has_agent(launch) else {LAUNCH_LABEL: launch.kind}
 
 
 def container_ports(launch: Launch) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ INSTANCE = "linkis.apache.org/ecm-instance"
 PLUGIN_VOLUME = "plugin-"
 # Of a pod: the node's autoscaler leaves it where it is (cluster autoscaler, Karpenter).
 UNDISRUPTED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
-# One selector for the pod reflector, the headless Service and the network policy.
+# One selector for the pod reflector and the network policy.
 POD_SELECTOR = "app.kubernetes.io/managed-by=linkis-ecm,app.kubernetes.io/component=engine"
 
 

@@ -242,7 +242,9 @@ def build_pod(
         "metadata": {
             "name": name,
             "namespace": engine.namespace,
-            "labels": overlay.get("labels", {}) | _labels(engine, spec, plugin, attempt, settings.instance),
+            "labels": overlay.get("labels", {})
+            | _labels(engine, spec, plugin, attempt, settings.instance)
+            | launch.pod_labels(launched),
             "annotations": overlay.get("annotations", {})
             | {TICKET_ANNOTATION: ticket, SPEC_ANNOTATION: json.dumps(digests(spec))}
             | launch.pod_annotations(launched)
