@@ -167,3 +167,31 @@ async def test_of_two_engines_that_grow_at_a_time_the_second_counts_the_first(ma
     answers = await asyncio.gather(update(gw, "a", memory="2Gi"), update(gw, "b", memory="2Gi"))
     assert sorted(answer.http for answer in answers) == [200, 400]
     assert [verb for verb, _, _ in gw.cluster.writes] == ["patch pods/resize", "patch"]
+
+
+async def test_a_spec_that_was_edited_below_its_pod_hides_nothing(make: Make) -> None:
+    """Whoever may update EngineConns wrote a small size into one and let another grow: specs were counted."""
+    gw = await make(limits=parse_limits('{"user": {"memory": "5Gi"}}'))
+    running(gw, "a", sized_pod("2Gi"))
+    small = {"resources": {"memory": "256Mi"}}
+    gw.cluster.put(
+        engine_item(name="b", spec={"user": "bob"} | small, status={"podName": "b-0", "resources": {"memory": "4Gi"}})
+    )
+    answer = await update(gw, "a", memory="2Gi")
+    assert answer.http == 400
+    assert "User bob has 4Gi of 5Gi memory, and this engine asks for 2Gi" in answer.body["message"]
+    assert gw.cluster.writes == []
+
+
+async def test_a_spec_that_was_edited_first_is_no_size_that_the_pod_has(make: Make) -> None:
+    """What the spec had already was no growth, so nobody was asked."""
+    gw = await make(limits=parse_limits('{"user": {"memory": "3Gi"}}'))
+    running(gw, "b", sized_pod("2Gi"))
+    gw.cluster.put(
+        engine_item(name="a", spec={"user": "bob", "resources": {"memory": "4Gi"}}, status={"podName": "a-0"})
+    )
+    gw.cluster.other_pods["pods", "a-0"] = sized_pod("1Gi")
+    answer = await update(gw, "a", memory="4Gi")
+    assert answer.http == 400
+    assert answer.body["data"]["reason"] == "LimitReached"
+    assert gw.cluster.writes == []

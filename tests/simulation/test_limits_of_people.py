@@ -177,3 +177,17 @@ async def test_a_pod_that_was_resized_in_place_counts_as_it_is_now(world: World)
     await world.until(lambda: world.status("d").get("reason") == "LimitReached", 5)
     assert "Namespace engines has 3 of 3 cpu, and this engine asks for 0.5" in world.status("d")["message"]
     assert world.pods("d") == []
+
+
+async def test_the_status_has_the_pods_size_where_the_spec_was_edited_and_then_alone(world: World) -> None:
+    """The gateway counts it: a spec may be edited below its pod."""
+    world.create("a", user="alice", resources={"cpu": "2", "memory": "1Gi"})
+    await world.until_state("a", "Idle")
+    assert "resources" not in world.status("a")
+    world.edit("a", resources={"cpu": "100m", "memory": "256Mi"})
+    await world.until(lambda: world.status("a").get("resources") == {"cpu": "2", "memory": "1Gi"}, 5)
+    writes = world.writes()
+    await asyncio.sleep(120)
+    assert world.writes() == writes
+    world.edit("a", resources={"cpu": "2", "memory": "1Gi"})
+    await world.until(lambda: not world.status("a").get("resources"), 5)

@@ -10,7 +10,7 @@ from linkis_ecm.engine.admission import given, in_force
 from linkis_ecm.engine.conditions import conditions
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
-from linkis_ecm.engine.pending import pending
+from linkis_ecm.engine.pending import own_size, pending
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model.engineconn import Launch
@@ -88,6 +88,7 @@ def status_of(
             desired["launch"] = description
         if s.plugin is not None and "fromPlugin" not in current:
             desired["fromPlugin"] = given.written(s.plugin)
+    desired |= _size_fields(s)
     desired.setdefault("serviceInstance", ticket)
     startup = dict(current.get("startup") or {})
     startup.setdefault("accepted", format_time(s.first_seen.get("accepted", now)))
@@ -119,6 +120,12 @@ def _unprepared(namespace: str) -> str:
         " headless Service the engine has an address and no name. Have the platform add"
         f" {{name: {namespace}, create: false}} to engineNamespaces."
     )
+
+
+def _size_fields(s: Snapshot) -> dict[str, Any]:
+    """What the pod has, where the spec does not say it. None removes an old value; without a pod it stays."""
+    size = own_size(s.engine, s.pod)
+    return {"resources": size} if size is not None or (s.pod is not None and "resources" in s.engine.status) else {}
 
 
 def _ready_fields(
@@ -200,7 +207,7 @@ def _cull_fields(s: Snapshot, state: EngineState, now: datetime) -> dict[str, An
 def _restart_fields(s: Snapshot, desired: dict[str, Any], restart: Restart, now: datetime) -> dict[str, Any]:
     """The status of an engine between two attempts: without what belongs to the old pod, with why it ended."""
     for name in (
-        "podName", "launch", "fromPlugin", "address", "agentKey", "nodeName", "readyTime", "nextCullAt",
+        "podName", "launch", "fromPlugin", "resources", "address", "agentKey", "nodeName", "readyTime", "nextCullAt",
         "cullBlockedBy", "startup",
     ):  # fmt: skip
         desired.pop(name, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from linkis_ecm.engine.view import EngineView, PodView
 from linkis_ecm.model.engineconn import EngineConnSpec
@@ -41,6 +42,20 @@ def pending(engine: EngineView, pod: PodView | None) -> str:
         f"{fields} changed after the engine's pod was made: only a next pod of it has the change. Undo it, or create"
         f" another engine.{resize}"
     )
+
+
+def own_size(engine: EngineView, pod: PodView | None) -> dict[str, Any] | None:
+    """What the pod has of cpu and memory, where the spec need not say it any more; None where it does, or without a
+    pod. Limits of people count it: a spec may be edited to any size while its pod stays as it is."""
+    if pod is None or engine.spec is None or not (pod.cpu_request or pod.memory_limit):
+        return None
+    wish = engine.spec.resources
+    edited = pod.made_from.get("resources", "") not in ("", digests(engine.spec)["resources"])
+    if not edited and (wish is None or _is_resized(engine.spec, pod)):
+        return None
+    sizes = {"cpu": pod.cpu_request, "cpuLimit": pod.cpu_limit, "memory": pod.memory_limit}
+    found: dict[str, Any] = {name: size for name, size in sizes.items() if size}
+    return found | ({"extended": dict(pod.extended)} if pod.extended else {})
 
 
 def _is_resized(spec: EngineConnSpec, pod: PodView) -> bool:

@@ -507,6 +507,9 @@ class EngineConnStatus(Camel):
     )
     launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
     from_plugin: FromPlugin | None = Field(None, description="What the engine's plugin gave it; it stays so.")
+    resources: Resources | None = Field(
+        None, description="What the engine's pod has, where spec.resources was changed after it was made."
+    )
     ecm_instance: str | None = None
     admission: CheckedSpec | None = Field(None, description="For what the author's rights were asked.")
     engine_type: str | None = None

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from linkis_ecm.engine.admission.limits import NO_LIMITS, Amount, Holder, Limits, Refusal, refusal
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.sizes import with_sizes
+from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.model import reasons
 
 
@@ -74,6 +75,14 @@ def refused_growth(
     )
 
 
+def _amount(view: KnownEngine) -> Amount:
+    """The more of what its spec asks for and its pod has: the spec may be edited below the pod, and a pod that was
+    resized a moment ago is in the spec first."""
+    return Amount(
+        1, max(view.cpu_milli, view.pod_cpu_milli), max(view.memory_bytes, view.pod_memory_bytes), view.extended
+    )
+
+
 def _holders(asked: Holder, *, engines: EngineCache, plugins: PluginCache, growing: Growing) -> list[Holder]:
     """The engines of the same user or namespace that have a place, without `asked` itself."""
     return [
@@ -81,7 +90,7 @@ def _holders(asked: Holder, *, engines: EngineCache, plugins: PluginCache, growi
             view.namespace,
             view.name,
             view.user,
-            growing.at_least((view.namespace, view.name), Amount(1, view.cpu_milli, view.memory_bytes, view.extended)),
+            growing.at_least((view.namespace, view.name), _amount(view)),
         )
         for engine in engines
         if (engine.user == asked.user or engine.namespace == asked.namespace)

@@ -76,6 +76,9 @@ class KnownEngine:
     memory_bytes: int = 0
     # Extended resources by name, sorted; 0 stands against a default of the plugin.
     extended: tuple[tuple[str, int], ...] = ()
+    # What its pod has, where the spec was changed after it was made; else 0.
+    pod_cpu_milli: int = 0
+    pod_memory_bytes: int = 0
     tenant: str = ""
 
     @property
@@ -152,6 +155,7 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
     own = spec.get("resources") or {}
     # What the engine was given at its start stays with it, also where its plugin is gone.
     default = (status.get("fromPlugin") or {}).get("defaultResources") or {}
+    of_pod = status.get("resources") or {}
     uid = str(metadata.get("uid") or "")
     ticket_id = str(spec.get("ticketId") or uid)
     user, creator = linkis_user(str(spec.get("user") or "")), str(spec.get("creator") or "")
@@ -196,6 +200,8 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         cpu_milli=milli(own.get("cpu") or default.get("cpu")),
         memory_bytes=whole_bytes(own.get("memory") or default.get("memory")),
         extended=extended(default.get("extended"), own.get("extended")),
+        pod_cpu_milli=milli(of_pod.get("cpu")),
+        pod_memory_bytes=whole_bytes(of_pod.get("memory")),
         tenant=str(spec.get("tenant") or ""),
     )
 

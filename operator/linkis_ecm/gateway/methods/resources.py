@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,10 +181,13 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     except ValidationError as error:
         raise sentence(EngineConnSpec, error) from None
     to = amount(after.cpu, after.memory)
+    with _refusals_of(engine):
+        pod = await gateway.cluster.get(PODS, engine.pod_name, namespace=engine.namespace)
     # No await between question and hold: of two calls at a time the second counts the first.
-    _require_place(gateway, engine, before=amount(before.cpu, before.memory), to=to)
+    _require_place(gateway, engine, before=_less(amount(before.cpu, before.memory), _size_of(pod)), to=to)
     with gateway.growing.hold((engine.namespace, engine.name), to):
-        await _resize(gateway, engine, after)
+        with _refusals_of(engine):
+            await _resize(gateway, engine, pod, after)
         try:
             change = {"spec": {"resources": body["resources"]}}
             written = await gateway.cluster.patch(ENGINECONNS, engine.name, change, namespace=engine.namespace)
@@ -213,26 +218,43 @@ def _require_place(gateway: Gateway, engine: KnownEngine, *, before: Amount, to:
         raise limit_reached(gateway, refused, f"The resources of {engine.title} stay as they are. {{}}")
 
 
-async def _resize(gateway: Gateway, engine: KnownEngine, size: Sizes) -> None:
-    """Resize the pod and wait for its kubelet. Raises Refused; the pod then has its old size."""
+def _less(of_spec: Amount, of_pod: Amount) -> Amount:
+    """What an engine has for certain: a spec that was edited to a bigger size has given its pod nothing."""
+    return Amount(1, min(of_spec.cpu_milli, of_pod.cpu_milli), min(of_spec.memory_bytes, of_pod.memory_bytes))
+
+
+def _size_of(pod: dict[str, Any]) -> Amount:
+    """What the engine's container has."""
+    for container in pod["spec"]["containers"]:
+        if container.get("name") == "engine":
+            given = container.get("resources") or {}
+            cpu, memory = (given.get("requests") or {}).get("cpu"), (given.get("limits") or {}).get("memory")
+            return amount(str(cpu or ""), str(memory or ""))
+    return amount("", "")
+
+
+async def _resize(gateway: Gateway, engine: KnownEngine, pod: dict[str, Any], size: Sizes) -> None:
+    """Resize the pod and wait for its kubelet. Raises Refused and ApiError; the pod then has its old size."""
     resources = size.as_container
-    name = engine.pod_name or ""
+    before = pod["spec"]["containers"]
+    # A merge patch replaces a whole list, so all containers are sent, with the one change.
+    after = [one | {"resources": _resized(one, resources)} if one.get("name") == "engine" else one for one in before]
+    pod = await _patch(gateway, engine, after)
+    deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
+    while not _is_resized(pod, resources):
+        why = _resize_refusal(pod)
+        if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
+            await _patch(gateway, engine, before)  # a refusal changes nothing
+            raise bad_request(f"The node does not give {engine.title} the new resources: {why}", canRetry=True)
+        await asyncio.sleep(RESIZE_POLL)
+        pod = await gateway.cluster.get(PODS, engine.pod_name or "", namespace=engine.namespace)
+
+
+@contextmanager
+def _refusals_of(engine: KnownEngine) -> Iterator[None]:
+    """The API server's errors about the engine's pod, as Refused."""
     try:
-        pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
-        before = pod["spec"]["containers"]
-        # A merge patch replaces a whole list, so all containers are sent, with the one change.
-        after = [
-            one | {"resources": _resized(one, resources)} if one.get("name") == "engine" else one for one in before
-        ]
-        pod = await _patch(gateway, engine, after)
-        deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
-        while not _is_resized(pod, resources):
-            why = _resize_refusal(pod)
-            if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
-                await _patch(gateway, engine, before)  # a refusal changes nothing
-                raise bad_request(f"The node does not give {engine.title} the new resources: {why}", canRetry=True)
-            await asyncio.sleep(RESIZE_POLL)
-            pod = await gateway.cluster.get(PODS, name, namespace=engine.namespace)
+        yield
     except NotFound:
         raise bad_request(
             f"The pod of {engine.title} cannot be resized: it is gone, or this cluster's version does not resize pods"
