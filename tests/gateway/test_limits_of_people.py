@@ -195,3 +195,15 @@ async def test_a_spec_that_was_edited_first_is_no_size_that_the_pod_has(make: Ma
     assert answer.http == 400
     assert answer.body["data"]["reason"] == "LimitReached"
     assert gw.cluster.writes == []
+
+
+async def test_a_spec_that_was_edited_above_its_pod_takes_nobodys_place(make: Make) -> None:
+    """One user's engine with a spec of 100Gi kept all others of the namespace from starting, at the gateway."""
+    gw = await make(limits=parse_limits('{"namespace": {"memory": "8Gi"}}'))
+    edited = {"user": "bob", "resources": {"memory": "100Gi"}}
+    status = {"podName": "b-0", "resources": {"memory": "1Gi"}, "observedGeneration": 2}
+    item = engine_item(name="b", spec=edited, status=status)
+    item["metadata"]["generation"] = 2
+    gw.cluster.put(item)
+    becomes(gw, READY)
+    assert (await gw.post("createEngineConnection", ASKED)).http == 200

@@ -76,11 +76,13 @@ def refused_growth(
 
 
 def _amount(view: KnownEngine) -> Amount:
-    """The more of what its spec asks for and its pod has: the spec may be edited below the pod, and a pod that was
-    resized a moment ago is in the spec first."""
-    return Amount(
-        1, max(view.cpu_milli, view.pod_cpu_milli), max(view.memory_bytes, view.pod_memory_bytes), view.extended
-    )
+    """What its pod has: its spec may be edited below it, and above it too, where it would take others' places. While
+    the operator has not seen the newest spec, as after a resize of a moment ago, the more of both."""
+    spec = Amount(1, view.cpu_milli, view.memory_bytes, view.extended)
+    if not view.pod_memory_bytes and not view.pod_cpu_milli:
+        return spec
+    pod = Amount(1, view.pod_cpu_milli, view.pod_memory_bytes, view.pod_extended)
+    return pod if view.is_observed else pod.at_least(spec)
 
 
 def _holders(asked: Holder, *, engines: EngineCache, plugins: PluginCache, growing: Growing) -> list[Holder]:

@@ -79,6 +79,9 @@ class KnownEngine:
     # What its pod has, where the spec was changed after it was made; else 0.
     pod_cpu_milli: int = 0
     pod_memory_bytes: int = 0
+    pod_extended: tuple[tuple[str, int], ...] = ()
+    # Whether the status is of the spec as it is now.
+    is_observed: bool = True
     tenant: str = ""
 
     @property
@@ -202,6 +205,8 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         extended=extended(default.get("extended"), own.get("extended")),
         pod_cpu_milli=milli(of_pod.get("cpu")),
         pod_memory_bytes=whole_bytes(of_pod.get("memory")),
+        pod_extended=extended(None, of_pod.get("extended")),
+        is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         tenant=str(spec.get("tenant") or ""),
     )
 
