@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from linkis_ecm.gateway.http.peers import FORWARDED, HOPS, Peers, counted_as
+from linkis_ecm.gateway.http.peers import FORWARDED, HOPS, Peers
+from linkis_ecm.process.addresses import counted_as
 
 PROXIES = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
 BEHIND = Peers(PROXIES)
@@ -100,3 +101,5 @@ def test_a_client_with_a_network_of_ipv6_is_counted_once() -> None:
     assert counted_as("2001:db8:0:1::1") != counted_as("2001:db8::1")
     assert counted_as("192.0.2.7") == "192.0.2.7"
     assert counted_as("unix") == "unix"
+    assert counted_as("::1") == "::1"
+    assert counted_as("::ffff:192.0.2.7") == "::ffff:192.0.2.7"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import statistics
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.process import listener
 from linkis_ecm.process.listener import HEAD_SECONDS
 from tests.gateway.raw import Raw, head_of
 from tests.gateway.test_tls import Secret
@@ -128,3 +130,44 @@ async def test_all_are_let_go(make: Make) -> None:
         raw.vanish()
     await asyncio.to_thread(until, lambda: gw.site.connections.strangers == 0)
     assert not gw.site.connections._peers
+
+
+async def test_handshakes_of_one_address_begin_in_turn_and_anothers_at_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs the gateway a millisecond before any login; here two a second, so that the order shows."""
+    monkeypatch.setattr(listener, "HANDSHAKES_PER_SECOND", 2.0)
+    monkeypatch.setattr(listener, "HANDSHAKES_AT_ONCE", 3)
+    gw = await make(**Secret(tmp_path).settings())
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    loop = asyncio.get_running_loop()
+
+    async def shake(address: str) -> float:
+        _, writer = await asyncio.open_connection("127.0.0.1", gw.port, ssl=context, local_addr=(address, 0))
+        writer.transport.abort()
+        return loop.time() - begun
+
+    begun = loop.time()
+    flood = [asyncio.create_task(shake("127.0.0.7")) for _ in range(6)]
+    # Before the flood's fourth, whose turn is half a second later, has its own.
+    assert await shake("127.0.0.8") < min(await asyncio.gather(*flood[3:]))
+    took = sorted(await asyncio.gather(*flood))
+    assert all(later >= 0.5 * number for number, later in enumerate(took[3:], start=1))
+    assert (await gw.call("GET", "/healthz", token=None, user=None)).http == 200
+
+
+async def test_who_hangs_up_before_its_turn_leaves_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKES_PER_SECOND", 20.0)
+    monkeypatch.setattr(listener, "HANDSHAKES_AT_ONCE", 1)
+    gw = await make(max_strangers=8, **Secret(tmp_path).settings())
+    for _ in range(100):
+        _, writer = await asyncio.open_connection("127.0.0.1", gw.port, local_addr=("127.0.0.7", 0))
+        writer.transport.abort()
+    # Eight places of strangers: the others were cut, and gave their turns back.
+    async with asyncio.timeout(5):
+        while gw.site.connections.strangers:  # noqa: ASYNC110 - of the server's own timers
+            await asyncio.sleep(0.01)
+    assert not gw.site._handshakes

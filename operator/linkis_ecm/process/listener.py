@@ -14,7 +14,9 @@ from typing import cast
 
 from aiohttp import web
 
+from linkis_ecm.process.addresses import counted_as
 from linkis_ecm.process.connections import ConnectionLimits, Connections, Counts
+from linkis_ecm.process.turns import Turns
 from linkis_ecm.process.web_runner import Handler, Runner
 
 # Seconds for a whole handshake. asyncio's own default is 60: that long a stranger would hold a connection for nothing.
@@ -28,6 +30,10 @@ STRANGER_SECONDS = 30.0
 # asyncio gives each TLS connection a buffer of 256 KiB before it has sent a byte: 1000 strangers would hold 256 MiB. A
 # TLS record has 16 KiB at most.
 BUFFER_BYTES = 32 << 10
+# Handshakes of one address a second, and at once; further ones wait for their turn. Each is 1 ms of CPU (measured), so
+# one address has a fifth of a core. As many as strangers have places wait 2.5 s at most.
+HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE = 200.0, 400
+HANDSHAKE_PEERS = 10_000
 # Connections that the kernel completes and nobody has accepted yet.
 BACKLOG = 1024
 
@@ -35,7 +41,7 @@ BACKLOG = 1024
 class Site(web.TCPSite):
     """The listening socket of `runner`, HTTPS with a context. `connections` are its connections."""
 
-    __slots__ = ("_handshakes", "_head_seconds", "connections")
+    __slots__ = ("_handshakes", "_head_seconds", "_turns", "connections")
 
     def __init__(
         self,
@@ -52,12 +58,25 @@ class Site(web.TCPSite):
         self._head_seconds = head_seconds
         self.connections = Connections(limits, counts=counts, clock=asyncio.get_running_loop().time)
         self._handshakes: set[Accepted] = set()
+        self._turns = Turns(
+            per_second=HANDSHAKES_PER_SECOND,
+            burst=HANDSHAKES_AT_ONCE,
+            keys=HANDSHAKE_PEERS,
+            clock=asyncio.get_running_loop().time,
+        )
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
         make = cast("Callable[[], Handler]", self._runner.server)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Accepted(make, self.connections, self._ssl_context, self._head_seconds, self._handshakes),
+            lambda: Accepted(
+                make,
+                self.connections,
+                self._ssl_context,
+                self._head_seconds,
+                handshakes=self._handshakes,
+                turns=self._turns,
+            ),
             self._host,
             self._port,
             backlog=self._backlog,
@@ -79,7 +98,9 @@ class Accepted(asyncio.Protocol):
         connections: Connections,
         context: ssl.SSLContext | None,
         head_seconds: float,
+        *,
         handshakes: set[Accepted],
+        turns: Turns,
     ) -> None:
         self.peer = ""
         self.is_busy = False
@@ -88,6 +109,9 @@ class Accepted(asyncio.Protocol):
         self._context = context
         self._head_seconds = head_seconds
         self._handshakes = handshakes
+        self._turns = turns
+        # Until its handshake's turn comes.
+        self._waits: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -96,19 +120,33 @@ class Accepted(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         # None where the other side is gone already.
-        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self.peer = counted_as(str((transport.get_extra_info("peername") or ("",))[0]))
         if not self._connections.admit(self):
             self.abort()
             return
+        if self._context is not None:
+            self._handshakes.add(self)
+            if (seconds := self._turns.take(self.peer)) > 0:
+                # Nothing is read meanwhile, so its hanging up is not seen either.
+                self._transport.pause_reading()
+                self._waits = self._loop.call_later(seconds, self._begin, self._transport)
+                return
+        self._begin(self._transport)
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        self._waits = None
         handler = self._make()
         handler.accepted = self
-        if self._context is None:
-            inner: asyncio.BaseProtocol = handler
-        else:
-            self._handshakes.add(self)
+        inner: asyncio.BaseProtocol = handler
+        if self._context is not None:
             inner = _Tls(self, self._loop, handler, self._context)
-        self._transport.set_protocol(inner)
+        transport.set_protocol(inner)
         inner.connection_made(transport)
+        transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cut before its handshake's turn came."""
+        self.lost()
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -118,6 +156,10 @@ class Accepted(asyncio.Protocol):
     def lost(self) -> None:
         """The connection is gone. May be called again."""
         self._handshakes.discard(self)
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
+            self._turns.give_back(self.peer)
         self._set_timer(None, "")
         self._connections.lost(self)
 

@@ -21,10 +21,11 @@ from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
 from linkis_ecm.gateway.auth.signed import SignedTokens
 from linkis_ecm.gateway.auth.suspects import FullError, Suspects
 from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_many, unavailable
-from linkis_ecm.gateway.http.peers import Peers, counted_as
+from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
 from linkis_ecm.model.users import user_name
+from linkis_ecm.process.addresses import counted_as
 from linkis_ecm.process.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 
 from multidict import MultiMapping
 
+from linkis_ecm.process.addresses import Address, address
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 X_FORWARDED_FOR, FORWARDED = "X-FORWARDED-FOR", "FORWARDED"
 # Proxies behind each other that are looked through. A client can put as many entries before them as a header takes.
 HOPS = 16
 # RFC 7239: `for=192.0.2.60`, `for="[2001:db8::1]:4711"`.
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;"\s]*))\s*(?=;|$)', re.IGNORECASE)
-# A host of providers has a /64 of IPv6 at least: its addresses are one client.
-IPV6_PREFIX = 64
 
 
 class Peers:
@@ -35,13 +34,13 @@ class Peers:
     def client(self, remote: str | None, headers: Mapping[str, str]) -> str:
         """The address of the client as text; of the nearest proxy where it does not say whom it serves. The text of
         `remote` where that is no address."""
-        last = _address(remote or "")
+        last = address(remote or "")
         if last is None:
             return remote or ""
         if not self._is_proxy(last):
             return str(last)
         for entry in self._entries(headers):
-            found = _address(_host(entry))
+            found = address(_host(entry))
             if found is None:  # "unknown", an obfuscated name, or not what a proxy writes
                 break
             last = found
@@ -60,26 +59,8 @@ class Peers:
             entries = [_forwarded_for(entry) for entry in entries]
         return entries[::-1]
 
-    def _is_proxy(self, address: Address) -> bool:
-        return any(address in network for network in self._proxies if network.version == address.version)
-
-
-def counted_as(address: str) -> str:
-    """Under which name an address is counted by limits: IPv6 by its network, of which one client has all addresses."""
-    found = _address(address)
-    if not isinstance(found, ipaddress.IPv6Address):
-        return address
-    return str(ipaddress.IPv6Network((found, IPV6_PREFIX), strict=False))
-
-
-def _address(text: str) -> Address | None:
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    # A socket that listens for both families shows IPv4 as ::ffff:192.0.2.1.
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return mapped or found
+    def _is_proxy(self, found: Address) -> bool:
+        return any(found in network for network in self._proxies if network.version == found.version)
 
 
 def _host(entry: str) -> str:
