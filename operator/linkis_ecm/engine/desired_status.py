@@ -117,7 +117,7 @@ def _unprepared(namespace: str) -> str:
     return (
         f"Namespace {namespace} is not in engineNamespaces of the chart, so it has none of its objects: without its"
         " NetworkPolicies any pod reaches the engine, and its code reaches what the cluster lets it; without the"
-        " headless Service the engine has an address and no name. Have the platform add"
+        " headless Service a plain process has an address and no name. Have the platform add"
         f" {{name: {namespace}, create: false}} to engineNamespaces."
     )
 
