@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
-from linkis_ecm.model.engineconn import EngineConnStatus
+from linkis_ecm.model.engine_status import EngineConnStatus
 from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PODS
-from linkis_ecm.model.engineconn import PostMortem
+from linkis_ecm.model.engine_status import PostMortem
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.world import NAMESPACE, NODE, Script, World

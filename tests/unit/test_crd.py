@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from linkis_ecm.model import crd
-from linkis_ecm.model.engineconn import EngineConn, EngineConnSpec
+from linkis_ecm.model.engine_status import EngineConn
+from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPlugin
 from tools.testkit.corpus import cases
 

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from linkis_ecm.model.engineconn import GROUP, VERSION, EngineConnSpec, EngineConnStatus, rule
+from linkis_ecm.model.engine_status import EngineConnStatus
+from linkis_ecm.model.engineconn import GROUP, VERSION, EngineConnSpec, rule
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
 
 # Keys of JSON Schema that a structural schema takes over as they are.

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from linkis_ecm.model.engine_status import LIST_MAP_TYPE, Condition
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
-    LIST_MAP_TYPE,
     POD_TEMPLATE_TEXT,
     WHOLE,
     Camel,
-    Condition,
     Duration,
     EngineTypeName,
     EngineVersion,

@@ -28,7 +28,8 @@ from linkis_ecm.kube.resources import (
     Resource,
 )
 from linkis_ecm.model import crd
-from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnSpec, EngineConnStatus
+from linkis_ecm.model.engine_status import EngineConnStatus
+from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
 
 Object = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.view import EngineView, PluginView
-from linkis_ecm.model.engineconn import FromPlugin
+from linkis_ecm.model.engine_status import FromPlugin
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
 # Fields of the plugin's spec by their names in the API.
