@@ -375,5 +375,5 @@ def test_shared_memory_that_is_full_ends_the_engine_with_the_remedy(gateway: Gat
     )
     assert result["status"] == "Failed"
     message = until_state(gateway.status(box.ticket).data["name"], "Failed")["message"]
-    assert "the kernel was killed by SIGBUS: most often the shared memory is full (/dev/shm has 512 MiB" in message
+    assert "kernel was killed by SIGBUS: most often the shared memory is full (/dev/shm has 512 MiB" in message
     assert "ask for more memory" in message
