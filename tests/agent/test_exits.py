@@ -104,7 +104,7 @@ async def test_what_a_script_does_behind_its_last_line_a_job_does(
     )
     agent = await job(start, operator, code)
     assert await asyncio.to_thread(agent.exit_code) == script.returncode
-    of_script, of_job = tmp_path / "script/kept", agent.log_dir.parent / "kept"
+    of_script, of_job = tmp_path / "script/kept", agent.home / "kept"
     assert of_script.exists() == of_job.exists()
     if of_script.exists():
         assert of_job.read_text() == of_script.read_text()
@@ -146,7 +146,7 @@ def test_the_open_files_and_exit_handlers_of_a_session_have_their_turn(start: St
         agent.execute(how)
     if how != "restart":
         agent.exit_code()
-    assert (agent.log_dir.parent / "kept").read_text() == "words"
+    assert (agent.home / "kept").read_text() == "words"
     assert "said at the end\n" in agent.log("stdout")
 
 
