@@ -221,12 +221,12 @@ class Installation:
             connection.close()
 
     def agent_pid(self, engine: Engine) -> int:
-        """The process of a real agent: the one that has the pod's folder; 0 where there is none."""
-        wanted = str(self.folder / f"pod-{engine.pod_uid}")
+        """The process of a real agent: the one that works in the pod's folder; 0 where there is none."""
+        wanted = self.folder / f"pod-{engine.pod_uid}"
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 is_agent = folder.name.isdecimal() and b"linkis_ecm.agent\0" in (folder / "cmdline").read_bytes()
-                if is_agent and os.readlink(folder / "cwd") == wanted:
+                if is_agent and Path(os.readlink(folder / "cwd")).is_relative_to(wanted):
                     return int(folder.name)
         return 0
 
