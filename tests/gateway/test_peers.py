@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from linkis_ecm.gateway.http.peers import FORWARDED, HOPS, Peers
+from linkis_ecm.gateway.http.peers import FORWARDED, HOPS, MAX_READ, X_FORWARDED_FOR, Peers
 from linkis_ecm.process.addresses import counted_as
 
 PROXIES = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
@@ -60,6 +60,40 @@ def test_a_header_counts_from_a_trusted_proxy_alone_and_from_its_right(remote: s
         ("xfor=192.0.2.7", "10.0.0.1"),
         ('for="192.0.2.7', "10.0.0.1"),
         ("for=unknown", "10.0.0.1"),
+        # The examples of RFC 7239, 4, 6.3 and 7.1.
+        ('for="_gazonk"', "10.0.0.1"),
+        ('For="[2001:db8:cafe::17]:4711"', "2001:db8:cafe::17"),
+        ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+        ("for=192.0.2.43, for=198.51.100.17", "198.51.100.17"),
+        ('for=192.0.2.43, for="[2001:db8:cafe::17]", for=unknown', "10.0.0.1"),
+        ('for=_hidden, for=_SEVKISEK;host="a"', "10.0.0.1"),
+        ('for="192.0.2.43:47011",for="10.0.0.2:80"', "192.0.2.43"),
+        # A quoted string is no list and no parameter, whatever the client has put into it.
+        ('proto=http;host="x;for=203.0.113.6;y";for=192.0.2.7', "192.0.2.7"),
+        ('for=192.0.2.7;host="x,for=203.0.113.6;y"', "192.0.2.7"),
+        ('for=192.0.2.7;host="x,for=203.0.113.6"', "192.0.2.7"),
+        (r'for=192.0.2.7;host="\",for=203.0.113.6;a=\""', "192.0.2.7"),
+        (r'for=192.0.2.7;host="\\"', "192.0.2.7"),
+        (r'host="\\";for=192.0.2.7', "192.0.2.7"),
+        (r'for="192.0.2\.7"', "192.0.2.7"),
+        # A quote that the client has left open hides nothing of what the proxy has written.
+        ('for=203.0.113.6;host=", for=192.0.2.7', "192.0.2.7"),
+        ('for=203.0.113.6;host=", for=192.0.2.7;host="a"', "192.0.2.7"),
+        ('for=203.0.113.6;host="\\, for="192.0.2.7"', "192.0.2.7"),
+        # What is not well formed names nobody.
+        ('for=192.0.2.7;host="a', "10.0.0.1"),
+        ('for=192.0.2.7;host=a"', "10.0.0.1"),
+        ('for=192.0.2.7;host="a"b', "10.0.0.1"),
+        (r'for=192.0.2.7;host="a\"', "10.0.0.1"),
+        ("for=192.0.2.7 for=203.0.113.6", "10.0.0.1"),
+        ("for=192.0.2.7;for=203.0.113.6", "10.0.0.1"),
+        ("for=192.0.2.7;FOR=192.0.2.7", "10.0.0.1"),
+        ("for=192.0.2.7;for", "10.0.0.1"),
+        ("for==192.0.2.7", "10.0.0.1"),
+        ("for=192.0.2.7,", "10.0.0.1"),
+        ("for=", "10.0.0.1"),
+        ("", "10.0.0.1"),
+        ("for=192.0.2.7;", "192.0.2.7"),
     ],
 )
 def test_forwarded_is_read_as_rfc_7239_has_it(value: str, client: str) -> None:
@@ -80,6 +114,45 @@ def test_lines_of_one_header_are_one_list() -> None:
 def test_no_more_proxies_than_a_bound_are_looked_through() -> None:
     chain = ", ".join(["192.0.2.7"] + ["10.0.0.2"] * HOPS)
     assert BEHIND.client("10.0.0.1", {"X-FORWARDED-FOR": chain}) == "10.0.0.2"
+
+
+@pytest.mark.parametrize("piece", [" ", '"', "\\", ",", "=", ";", '\\"', 'for="', "for=203.0.113.6,"])
+def test_what_a_stranger_writes_before_the_proxy_is_not_read(piece: str) -> None:
+    written = [piece * (7900 // len(piece))] * 6
+    headers = CIMultiDict([*(("Forwarded", line) for line in written), ("Forwarded", "for=192.0.2.7")])
+    assert Peers(PROXIES, FORWARDED).client("10.0.0.1", headers) == "192.0.2.7"
+    assert Peers(PROXIES, FORWARDED).client("10.0.0.1", {"FORWARDED": f"for={written[0]}x y, for=192.0.2.7"}) == (
+        "192.0.2.7"
+    )
+
+
+@pytest.mark.parametrize(("header", "entry"), [(FORWARDED, "for=192.0.2.7"), (X_FORWARDED_FOR, "192.0.2.7")])
+def test_an_entry_that_is_not_read_to_its_beginning_names_nobody(header: str, entry: str) -> None:
+    peers = Peers(PROXIES, header)
+    # The last entry is a proxy's; of the one before it `cut` characters are within what is read.
+    last = entry.replace("192.0.2.7", "10.0.0.2")
+    for cut in range(len(entry) + 1):
+        blanks = " " * (MAX_READ - len(last) - 1 - cut)
+        value = f"203.0.113.6,{entry},{blanks}{last}"
+        found = peers.client("10.0.0.1", {header: value})
+        assert found == "10.0.0.2", cut
+    assert peers.client("10.0.0.1", {header: f"{entry},{' ' * 100}{last}"}) == "192.0.2.7"
+
+
+@given(
+    st.text(alphabet='for=;," \\[]:_a1.', max_size=60),
+    st.ip_addresses().filter(lambda a: not any(a in n for n in PROXIES if n.version == a.version)),
+    st.text(alphabet='for=;," \\[]:_a1.', max_size=20),
+)
+def test_forwarded_is_the_proxys_own_word_whatever_stands_before_it_and_in_its_quotes(
+    written: str, seen: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str
+) -> None:
+    peers = Peers(PROXIES, FORWARDED)
+    node = str(seen) if seen.version == 4 else f"[{seen}]"
+    quoted = host.replace("\\", "\\\\").replace('"', '\\"')
+    honest = peers.client("10.0.0.1", {"FORWARDED": f'for="{node}"'})
+    for own in (f'for="{node}";host="{quoted}"', f'host="{quoted}" ; for="{node}:4711"'):
+        assert peers.client("10.0.0.1", {"FORWARDED": f"{written}, {own}"}) == honest
 
 
 @given(

@@ -24,7 +24,9 @@ _EXTENDED = "spec.resources.extended"
 _UNSPECIFIED = re.compile(r"must specify (.*)", re.DOTALL)
 # The LimitRanger's sentences, such as "maximum cpu usage per Container is 200m, but limit is 500m".
 _LIMIT_RANGE = re.compile(
-    r"(?:maximum|minimum) ([\w./-]+) usage per (?:Container|Pod)|([\w./-]+) max limit to request ratio per"
+    r"(?:maximum|minimum) ([\w./-]+) usage per (?:Container|Pod)"
+    # From the name's first character alone: a search from each of them would be quadratic.
+    r"|(?<![\w./-])([\w./-]++) max limit to request ratio per"
 )
 # What the API server says of a request that a LimitRange's default limit has made impossible.
 _UNDER_LIMIT = re.compile(r"must be less than or equal to ([\w./-]+) limit")

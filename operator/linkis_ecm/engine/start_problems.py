@@ -57,8 +57,8 @@ _SCHEDULER: tuple[tuple[str, str], ...] = (
     ("nodes are available", ""),
 )
 
-# Of an extended resource, which has a domain.
-_NO_DEVICE = re.compile(r"Insufficient ([\w.-]+\.[\w.-]+/[\w.-]*\w)")
+# Of an extended resource, which has a domain. One way to read each name: two parts that both take a dot are quadratic.
+_NO_DEVICE = re.compile(r"Insufficient ([\w-]++\.[\w.-]++/[\w.-]*\w)")
 
 
 def start_problem(pod: PodView) -> Verdict | None:

@@ -12,8 +12,9 @@ import orjson
 
 # What any whole number beyond 64 bits has in it. Most answers have none, also within their texts.
 _LONG = re.compile(rb"[0-9]{20}|-9[2-9][0-9]{17}")
-# A text, or a whole number of so many digits. The text is matched so that digits within it are left alone.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?<![\w.+-])-?[0-9]{19,}+(?![.eE])', re.DOTALL)
+# A text, or a whole number of so many digits. The text is matched so that digits within it are left alone. One without
+# an end goes to the last byte: it would else be looked for from each quote in it, which is quadratic.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|(?<![\w.+-])-?[0-9]{19,}+(?![.eE])', re.DOTALL)
 # Of a number of 64 bits, at most, with a sign.
 _MAX_DIGITS = 20
 
