@@ -135,6 +135,26 @@ def test_a_wrong_value_is_named(values: str, names: str) -> None:
     assert names in refusal("--set", values)
 
 
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("engines.python.storage.tmp=lots", "an amount: digits and perhaps a unit, such as 512Mi"),
+        ("engines.python.resources.cpu=-1", "an amount: digits and perhaps a unit, such as 512Mi"),
+        ("limits.user.memory=lots", "an amount: digits and perhaps a unit, such as 512Mi"),
+        ("engines.python.workingDir=proj", "an absolute path, which begins with /, of letters"),
+        ("engines.python.workingDir=/a b", "an absolute path, which begins with /, of letters"),
+    ],
+)
+def test_a_value_of_a_wrong_form_is_refused_with_the_form_in_words(value: str, form: str) -> None:
+    says = refusal("--set", value)
+    assert form in says
+    # The words themselves are no value.
+    name = value.partition("=")[0]
+    words = says.partition("value must be '")[2].partition("'")[0]
+    assert words
+    assert form in refusal("--set-json", f"{name}={json.dumps(words)}")
+
+
 def test_two_keys_do_not_make_one_entry() -> None:
     again = {"engineType": "python", "version": "3.11", "image": "i", "resources": {"cpu": 1, "memory": "1Gi"}}
     assert "a second time" in refusal("--set-json", f"engines.again={json.dumps(again)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from linkis_ecm.model import crd
@@ -38,6 +39,26 @@ def test_pydantic_judges_the_corpus(case: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as refusal:
         model.model_validate(body)
     assert case["names"] in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["engineconns", "engineconnplugins"])
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("engineVersion", "use letters, digits, '_' and '.'"),
+        ("workingDir", "write an absolute path, which begins with '/'"),
+    ],
+)
+def test_a_pattern_that_people_meet_has_a_rule_in_words(kind: str, field: str, words: str) -> None:
+    (version,) = yaml.safe_load(crd.files()[f"{kind}.yaml"])["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    (found,) = (
+        one
+        for one in spec["x-kubernetes-validations"]
+        if one.get("fieldPath") == f".{field}" and words in one["message"]
+    )
+    # The same form: who reads the words and follows them is not refused by the pattern.
+    assert found["rule"] == f"!has(self.{field}) || self.{field}.matches('{spec['properties'][field]['pattern']}')"
 
 
 def _walk(schema: dict[str, Any], path: str = "spec") -> list[tuple[str, dict[str, Any]]]:

@@ -76,7 +76,8 @@ Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_leng
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The path of an HTTP request, with its query: printable ASCII without blanks.
 HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=256), WHOLE]
-MountPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$", max_length=256), WHOLE]
+PATH_PATTERN = r"^/[A-Za-z0-9_./-]*$"
+MountPath = Annotated[str, Field(pattern=PATH_PATTERN, max_length=256), WHOLE]
 
 LIST_MAP_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -105,6 +106,13 @@ def linkis_name(name: str) -> JsonDict:
         f"spec.{name}: use letters, digits, '_' and '.', and begin with one of the first three: {formats.LABEL_RULE}",
         field_path=f".{name}",
     )
+
+
+WORKING_DIR_RULE = rule(
+    f"!has(self.workingDir) || self.workingDir.matches('{PATH_PATTERN}')",
+    "spec.workingDir: write an absolute path, which begins with '/', of letters, digits, '_', '.', '-' and '/'",
+    field_path=".workingDir",
+)
 
 
 class Camel(BaseModel):
@@ -353,6 +361,7 @@ class EngineConnSpec(Camel):
                     field_path=".env",
                 ),
                 *[linkis_name(name) for name in ("creator", "tenant", "engineVersion")],
+                WORKING_DIR_RULE,
                 *[immutable(name) for name in (*IDENTITY, *IDENTITY_REQUIRED)],
             ]
         }

@@ -15,6 +15,7 @@ from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
     POD_TEMPLATE_TEXT,
     WHOLE,
+    WORKING_DIR_RULE,
     Camel,
     Duration,
     EngineTypeName,
@@ -27,6 +28,7 @@ from linkis_ecm.model.engineconn import (
     RestartPolicy,
     RunType,
     Volume,
+    linkis_name,
     rule,
 )
 from linkis_ecm.model.extended import Extended
@@ -112,7 +114,9 @@ class EngineConnPluginSpec(Camel):
                 rule(
                     "has(self.runTypes) || (has(self.launch) && self.launch.kind == 'process')",
                     "spec.runTypes must be given where spec.launch.kind is agent",
-                )
+                ),
+                linkis_name("engineVersion"),
+                WORKING_DIR_RULE,
             ]
         }
     )
