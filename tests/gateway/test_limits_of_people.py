@@ -151,6 +151,30 @@ async def test_an_engine_may_not_grow_over_a_limit(make: Make, scope: str, figur
     assert gw.cluster.writes == []
 
 
+@pytest.mark.parametrize(
+    "resources",
+    [{"memory": "0"}, {"memory": "0.1m"}, {"memory": "1"}, {"cpu": "0"}, {"cpu": "0.1m"}, {"cpuLimit": "0"}],
+)
+async def test_an_engine_cannot_shrink_to_nothing_which_is_no_limit(gw: Harness, resources: dict[str, str]) -> None:
+    running(gw, "a", sized_pod("1Gi"))
+    answer = await update(gw, "a", **resources)
+    assert answer.http == 400
+    assert f"Parameter resources.{next(iter(resources))} is " in answer.body["message"]
+    assert "canRetry" not in (answer.body["data"] or {})
+    assert gw.cluster.writes == []
+
+
+async def test_an_engine_that_was_stored_with_0_is_mended_and_counted_as_all_that_it_grows_to(make: Make) -> None:
+    gw = await make(limits=parse_limits('{"user": {"memory": "3Gi"}}'))
+    running(gw, "b", sized_pod("1Gi"))
+    gw.cluster.put(engine_item(name="a", spec={"user": "bob", "resources": {"memory": "0"}}, status={"podName": "a-0"}))
+    gw.cluster.other_pods["pods", "a-0"] = sized_pod("0")
+    refused = await update(gw, "a", memory="2100Mi")
+    assert (refused.http, refused.body["data"].get("limit")) == (400, "user_memory"), refused.body
+    gw.cluster.other_pods["pods", "a-0"] = sized_pod("1Gi")
+    assert (await update(gw, "a", memory="1Gi")).http == 200
+
+
 async def test_what_fits_may_grow_and_what_shrinks_is_not_asked_also_over_a_lowered_limit(make: Make) -> None:
     gw = await make(limits=parse_limits('{"user": {"engines": 1, "cpu": "800m", "memory": "3Gi"}}'))
     for name in ("a", "b"):

@@ -67,7 +67,7 @@ def test_names_that_are_no_devices_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("percent", "memory", "requested"),
-    [(None, "1Gi", "1Gi"), (100, "1Gi", "1Gi"), (50, "1Gi", "512Mi"), (1, "1Gi", "11Mi"), (1, "1000", "1000")],
+    [(None, "1Gi", "1Gi"), (100, "1Gi", "1Gi"), (50, "1Gi", "512Mi"), (1, "1Gi", "11Mi"), (1, "33554433", "1Mi")],
 )
 def test_memory_is_requested_in_part(percent: int | None, memory: str, requested: str) -> None:
     plugin = {} if percent is None else {"memoryRequestPercent": percent}

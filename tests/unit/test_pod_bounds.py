@@ -82,7 +82,9 @@ def test_scratch_space_over_the_plugins_is_refused_with_figure_and_remedy() -> N
     assert sizes(built({"storage": {"volumes": "9Gi"}}, {"volumes": [scratch("a", "9Gi")]}))["user-a"] == "9Gi"
 
 
-@pytest.mark.parametrize(("memory", "size"), [("1Gi", 512 << 20), ("64Mi", 32 << 20), ("1500M", 750_000_000), ("1", 0)])
+@pytest.mark.parametrize(
+    ("memory", "size"), [("1Gi", 512 << 20), ("64Mi", 32 << 20), ("1500M", 750_000_000), ("33554433", 16 << 20)]
+)
 @pytest.mark.parametrize("base", [PLUGIN, PROCESS])
 def test_shared_memory_has_half_of_the_memory_and_no_room_on_disk(memory: str, size: int, base: dict[str, Any]) -> None:
     pod = built(spec={"resources": {"memory": memory}}, base=base)

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from linkis_ecm.agent.formats.names import LOG_NAMES
 from linkis_ecm.model import formats
+from linkis_ecm.model.amounts import CpuAmount, MemoryAmount
 from linkis_ecm.model.engineconn import (
     CreatorName,
     Duration,
@@ -21,7 +22,6 @@ from linkis_ecm.model.engineconn import (
     EngineVersion,
     EnvName,
     ObjectName,
-    Quantity,
     TicketId,
     UserName,
 )
@@ -89,9 +89,9 @@ class Response(BaseModel):
 class ResourceRequest(Request):
     """What the engine gets; the catalogue's default where absent."""
 
-    cpu: Quantity | None = None
-    cpu_limit: Quantity | None = None
-    memory: Quantity | None = None
+    cpu: CpuAmount | None = None
+    cpu_limit: CpuAmount | None = None
+    memory: MemoryAmount | None = None
     extended: Extended | None = Field(None, description="GPUs and the like, as the catalogue offers them.")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from linkis_ecm.engine import launch
 from linkis_ecm.engine.launch import LOG_DIR
 from linkis_ecm.engine.names import PLUGIN_VOLUME
+from linkis_ecm.model import amounts
 from linkis_ecm.model.engineconn import EngineConnSpec, EnvVar, Volume
 from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
@@ -37,6 +38,13 @@ class InvalidSpecError(ValueError):
     """The engine's spec cannot be turned into a pod; the text names the field and the remedy."""
 
 
+def require_amount(kind: amounts.Kind, text: str, where: str, *, of_plugin: bool) -> None:
+    """Raises InvalidSpecError for an amount under the least of its kind; `where` is its field."""
+    if fault := amounts.too_small(kind, text):
+        whose, remedy = (" of the EngineConnPlugin", "have the platform give") if of_plugin else ("", "ask for")
+        raise InvalidSpecError(f"{where} {text}{whose} {fault}: {remedy} {amounts.LEAST[kind]} or more")
+
+
 def plugin_volumes(
     volumes: list[Volume], storage: Storage, *, protected: frozenset[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -49,7 +57,9 @@ def plugin_volumes(
                        "readOnly": volume.read_only})  # fmt: skip
         body = volume.model_dump(by_alias=True, exclude_none=True, exclude={"name", "mount_path", "read_only"})
         if volume.empty_dir is not None:
-            body = {"emptyDir": {"sizeLimit": volume.empty_dir.size_limit or storage.volumes}}
+            size = volume.empty_dir.size_limit or storage.volumes
+            require_amount("disk", size, f"volumes {volume.name}: sizeLimit", of_plugin=True)
+            body = {"emptyDir": {"sizeLimit": size}}
         sources.append({"name": name} | body)
     return mounts, sources
 
@@ -131,7 +141,9 @@ def engine_volumes(
 
 
 def _scratch_size(name: str, asked: str | None, storage: Storage) -> str:
-    """The size of an emptyDir of the engine; raises InvalidSpecError over the plugin's bound."""
+    """The size of an emptyDir of the engine; raises InvalidSpecError over the plugin's bound and for one of 0."""
+    if asked is not None:
+        require_amount("disk", asked, f"spec.volumes {name}: sizeLimit", of_plugin=False)
     if asked is not None and parse_quantity(asked) > parse_quantity(storage.volumes):
         raise InvalidSpecError(
             f"spec.volumes {name}: sizeLimit {asked} is over the plugin's {storage.volumes} for scratch space: ask for"

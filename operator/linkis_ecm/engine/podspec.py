@@ -33,13 +33,15 @@ from linkis_ecm.engine.pod_volumes import (
     plugin_volumes,
     refuse_hidden,
     refuse_protected_env,
+    require_amount,
     working_dir_of,
 )
 from linkis_ecm.engine.pod_volumes import InvalidSpecError as InvalidSpecError  # noqa: PLC0414 - known by this module's name
 from linkis_ecm.engine.view import SPEC_ANNOTATION, EngineView
+from linkis_ecm.model.amounts import Kind
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources
 from linkis_ecm.model.formats import parse_duration, parse_quantity
-from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
+from linkis_ecm.model.plugin import EngineConnPluginSpec, FullResources, Storage
 from linkis_ecm.model.pod_template import PLUGIN_FIELDS, PLUGIN_SCHEMA, SCHEMA, SPEC_FIELDS, excess, not_taken
 
 # The images' user (Dockerfile).
@@ -124,15 +126,22 @@ def _grace(text: str | None) -> int:
     return int(parse_duration(text)) if text else GRACE_SECONDS
 
 
-def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
-    """What the engine asks for, else the plugin's defaults; raises InvalidSpecError over the plugin's bounds."""
-    wish = spec.resources or Resources(cpu=None, cpu_limit=None, memory=None, extended=None)
-    default, bound = plugin.default_resources, plugin.max_resources
-    chosen = Sizes(
+def chosen_sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
+    """What the engine asks for, else the plugin's defaults; raises InvalidSpecError for devices alone."""
+    wish, default = spec.resources or _NO_WISH, plugin.default_resources
+    return Sizes(
         wish.cpu or default.cpu, wish.cpu_limit or default.cpu_limit, wish.memory or default.memory,
         plugin.memory_request_percent or 100, _extended(wish.extended or {}, plugin),
     )  # fmt: skip
+
+
+def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
+    """The same; raises InvalidSpecError under the least amounts and over the plugin's bounds."""
+    chosen, wish, bound = chosen_sizes(spec, plugin), spec.resources or _NO_WISH, plugin.max_resources
+    _refuse_too_small("spec.resources", wish)
+    _refuse_too_small("defaultResources", plugin.default_resources, wish)
     if bound is not None:
+        _refuse_too_small("maxResources", bound)
         for field, asked, most in (("cpu", chosen.cpu, bound.cpu), ("memory", chosen.memory, bound.memory)):
             if parse_quantity(asked) > parse_quantity(most):
                 raise InvalidSpecError(
@@ -147,6 +156,24 @@ def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
             f"spec.resources.cpuLimit {chosen.cpu_limit} is under cpu {chosen.cpu}: raise it or leave it out"
         )
     return chosen
+
+
+_NO_WISH = Resources(cpu=None, cpu_limit=None, memory=None, extended=None)
+
+
+def _refuse_too_small(where: str, given: Resources | FullResources, instead: Resources = _NO_WISH) -> None:
+    """Raises InvalidSpecError for an amount of `given` under the least; one that `instead` replaces is not looked at.
+
+    The API server refuses most of them. Objects that it had stored before it did still have them.
+    """
+    amounts: tuple[tuple[str, Kind, str | None, str | None], ...] = (
+        ("cpu", "cpu", given.cpu, instead.cpu),
+        ("cpuLimit", "cpu", given.cpu_limit, instead.cpu_limit),
+        ("memory", "memory", given.memory, instead.memory),
+    )
+    for field, kind, amount, replaced in amounts:
+        if amount is not None and replaced is None:
+            require_amount(kind, amount, f"{where}.{field}", of_plugin=isinstance(given, FullResources))
 
 
 def _extended(wish: Mapping[str, int], plugin: EngineConnPluginSpec) -> tuple[tuple[str, int], ...]:
@@ -190,6 +217,8 @@ def build_pod(
     storage = plugin.storage or Storage.model_validate({})
     protected = settings.protected_in(engine.namespace)
     refuse_protected_env(spec.env or [], protected)
+    for field, room in (("tmp", storage.tmp), ("volumes", storage.volumes)):
+        require_amount("disk", room, f"storage.{field}", of_plugin=True)
     given_mounts, given = plugin_volumes(plugin.volumes or [], storage, protected=protected)
     mounts, volumes = engine_volumes(spec.volumes or [], storage, protected=protected)
     refuse_hidden(spec.volumes or [], plugin.volumes or [])

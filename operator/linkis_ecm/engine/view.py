@@ -19,6 +19,7 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
 from linkis_ecm.engine.names import INSTANCE, TICKET_ANNOTATION, UNDISRUPTED
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.model.agent_key import AgentKeyRef
+from linkis_ecm.model.amounts import STORED
 from linkis_ecm.model.engineconn import EngineConnSpec, Launch
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from linkis_ecm.model.states import EngineState
@@ -265,7 +266,7 @@ def engine_view(body: Mapping[str, Any], *, epoch: datetime) -> EngineView:
     meta = _mapping(body.get("metadata"))
     spec, invalid = None, ""
     try:
-        spec = EngineConnSpec.model_validate(body.get("spec") or {})
+        spec = EngineConnSpec.model_validate(body.get("spec") or {}, context=STORED)
     except ValidationError as error:
         invalid = _sentence(error)
     return EngineView(
@@ -288,7 +289,7 @@ def plugin_view(body: Mapping[str, Any]) -> PluginView | None:
     """An EngineConnPlugin of the API, or None for one that cannot be read: it is not offered."""
     meta = _mapping(body.get("metadata"))
     try:
-        spec = EngineConnPluginSpec.model_validate(body.get("spec") or {})
+        spec = EngineConnPluginSpec.model_validate(body.get("spec") or {}, context=STORED)
     except ValidationError:
         return None
     return PluginView(str(meta.get("name", "")), int(meta.get("resourceVersion") or 0), spec)

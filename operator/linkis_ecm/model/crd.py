@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from linkis_ecm.model.amounts import AMOUNT_PATTERN
 from linkis_ecm.model.engine_status import EngineConnStatus
 from linkis_ecm.model.engineconn import GROUP, VERSION, EngineConnSpec, rule
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
@@ -52,7 +53,8 @@ def _convert(node: dict[str, Any], defs: dict[str, Any], *, in_list: bool = Fals
     out |= {key: value for key, value in node.items() if key.startswith("x-kubernetes-")}
     if out.get(_INT_OR_STRING):
         # The one union that a structural schema has, in this order. The pattern is for texts, the minimum for numbers.
-        out |= {"anyOf": [{"type": "integer"}, {"type": out.pop("type")}], "minimum": 0}
+        least = 1 if out["pattern"] == AMOUNT_PATTERN else 0
+        out |= {"anyOf": [{"type": "integer"}, {"type": out.pop("type")}], "minimum": least}
     if out.get("type") == "integer":
         out["format"] = "int64"
     if "items" in node:

@@ -11,7 +11,8 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from linkis_ecm.model.admission import CheckedSpec
-from linkis_ecm.model.engineconn import WHOLE, Camel, EngineConnSpec, Launch, Resources, RestartPolicy
+from linkis_ecm.model.amounts import WHOLE, Quantity
+from linkis_ecm.model.engineconn import Camel, EngineConnSpec, Launch, Resources, RestartPolicy
 from linkis_ecm.model.states import EngineState
 
 ConditionReason = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=1024), WHOLE]
@@ -67,6 +68,14 @@ class LastEnd(Camel):
     at: str = ""
 
 
+class Given(Resources):
+    """What an engine has. May be 0: a pod from before amounts of 0 were refused still has its status written."""
+
+    cpu: Quantity | None = None
+    cpu_limit: Quantity | None = None
+    memory: Quantity | None = None
+
+
 class FromPlugin(Camel):
     """What the EngineConnPlugin gave the engine when its pod was made; a later change of the plugin changes it not."""
 
@@ -78,7 +87,7 @@ class FromPlugin(Camel):
     stop_grace: str | None = None
     ttl_after_finished: str | None = None
     restart_policy: RestartPolicy | None = None
-    default_resources: Resources | None = None
+    default_resources: Given | None = None
     memory_request_percent: int | None = None
     do_not_disrupt: Literal["always", "busy", "never"] | None = None
 
@@ -108,7 +117,7 @@ class EngineConnStatus(Camel):
     )
     launch: Launch | None = Field(None, description="What the engine's pod was made to run; absent: an agent.")
     from_plugin: FromPlugin | None = Field(None, description="What the engine's plugin gave it; it stays so.")
-    resources: Resources | None = Field(
+    resources: Given | None = Field(
         None, description="What the engine's pod has, where spec.resources was changed after it was made."
     )
     ecm_instance: str | None = None

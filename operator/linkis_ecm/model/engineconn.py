@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from linkis_ecm.model import formats, pod_template, users
+from linkis_ecm.model.amounts import WHOLE, Amount
 from linkis_ecm.model.extended import Extended
 
 GROUP = "linkis.apache.org"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-# Kubernetes's own form of a quantity and a duration, as far as engines need them.
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+# Kubernetes's own form of a duration, as far as engines need it.
 DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 # Names that the agent's own settings use: an engine's environment must not replace them.
@@ -39,19 +39,6 @@ SECRET_ENV_MAX = 16
 SECRET_ENV_TEXT = f"{SECRET_ENV_MAX} variables at most may have a valueFrom: mount the Secret as a volume instead"
 
 
-def _whole(text: str) -> str:
-    # Python's `$` also matches before a last newline; the API server's regular expressions do not.
-    if text.endswith("\n"):
-        raise ValueError("must not end with a line break")
-    return text
-
-
-def _number_as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-WHOLE = AfterValidator(_whole)
-
 # As a company writes it; read as the user that it is in Linkis.
 UserName = Annotated[
     str, Field(pattern=users.LOGIN_PATTERN, max_length=users.LOGIN_MAX), WHOLE, AfterValidator(users.linkis_user)
@@ -65,13 +52,6 @@ RunType = Annotated[str, Field(pattern=formats.RUN_TYPE_PATTERN, max_length=form
 ObjectName = Annotated[str, Field(pattern=formats.OBJECT_NAME_PATTERN, max_length=63), WHOLE]
 EnvName = Annotated[str, Field(pattern=formats.ENV_NAME_PATTERN, max_length=128), WHOLE]
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
-# As Kubernetes takes them: YAML reads `cpu: 1` as a number.
-Quantity = Annotated[
-    str,
-    Field(pattern=QUANTITY_PATTERN, max_length=20, json_schema_extra={"x-kubernetes-int-or-string": True}),
-    WHOLE,
-    BeforeValidator(_number_as_text),
-]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The path of an HTTP request, with its query: printable ASCII without blanks.
@@ -128,11 +108,9 @@ class Resources(Camel):
     throttles the start, when agent and kernel boot side by side; there is one only where it is asked for.
     """
 
-    cpu: Quantity | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
-    cpu_limit: Quantity | None = Field(None, description="No limit where absent here and in the plugin.")
-    memory: Quantity | None = Field(
-        None, description="Memory, such as 512Mi or 2Gi; the plugin's default where absent."
-    )
+    cpu: Amount | None = Field(None, description="CPU, such as 500m or 2; the plugin's default where absent.")
+    cpu_limit: Amount | None = Field(None, description="No limit where absent here and in the plugin.")
+    memory: Amount | None = Field(None, description="Memory, such as 512Mi or 2Gi; the plugin's default where absent.")
     extended: Extended | None = Field(
         None,
         description="GPUs and what else a device plugin offers, such as {nvidia.com/gpu: 1}, as requests and limits"
@@ -205,7 +183,7 @@ class SecretSource(Camel):
 class EmptyDirSource(Camel):
     """Scratch space that ends with the engine."""
 
-    size_limit: Quantity | None = None
+    size_limit: Amount | None = None
 
 
 class Volume(Camel):

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from linkis_ecm.model.amounts import WHOLE, Amount, Quantity
 from linkis_ecm.model.engine_status import LIST_MAP_TYPE, Condition
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
     POD_TEMPLATE_TEXT,
-    WHOLE,
     WORKING_DIR_RULE,
     Camel,
     Duration,
@@ -24,7 +24,6 @@ from linkis_ecm.model.engineconn import (
     Launch,
     MountPath,
     PluginPodTemplate,
-    Quantity,
     RestartPolicy,
     RunType,
     Volume,
@@ -52,9 +51,9 @@ Overridable = Annotated[str, Field(pattern=OVERRIDABLE_PATTERN, max_length=320),
 class FullResources(Camel):
     """Both figures, given; see Resources of an EngineConn."""
 
-    cpu: Quantity = Field(description="CPU, such as 500m or 2.")
-    cpu_limit: Quantity | None = Field(None, description="No limit where absent.")
-    memory: Quantity = Field(description="Memory, such as 512Mi or 2Gi.")
+    cpu: Amount = Field(description="CPU, such as 500m or 2.")
+    cpu_limit: Amount | None = Field(None, description="No limit where absent.")
+    memory: Amount = Field(description="Memory, such as 512Mi or 2Gi.")
     extended: Extended | None = Field(
         None,
         description="GPUs and what else a device plugin offers, such as {nvidia.com/gpu: 1}. An engine may ask for"
@@ -65,8 +64,8 @@ class FullResources(Camel):
 class Storage(Camel):
     """Local disk of one engine. Beyond it the kubelet evicts the pod (reason StorageExceeded)."""
 
-    tmp: Quantity = Field("4Gi", description="Room in /tmp.")
-    volumes: Quantity = Field(
+    tmp: Amount = Field("4Gi", description="Room in /tmp.")
+    volumes: Amount = Field(
         "8Gi",
         description="Room in the engine's emptyDir volumes together. A sizeLimit over it is refused; a volume without"
         " sizeLimit gets all of it.",

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linkis_ecm.engine.view import EngineView, PluginView
+from linkis_ecm.model.amounts import STORED
 from linkis_ecm.model.engine_status import FromPlugin
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 
@@ -49,7 +50,7 @@ def kept(engine: EngineView, plugin: PluginView | None) -> PluginView | None:
         # Bounds of later do not count for what was given before.
         now = {key: value for key, value in base.items() if key not in (*_FIELDS, "maxResources")}
         name = parsed.pop("name", "")
-        spec = EngineConnPluginSpec.model_validate(now | parsed)
+        spec = EngineConnPluginSpec.model_validate(now | parsed, context=STORED)
     except ValidationError:
         return plugin  # edited by hand
     return PluginView(name, plugin.version if plugin is not None else 0, spec)

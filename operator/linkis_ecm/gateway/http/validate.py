@@ -17,14 +17,14 @@ from pydantic.fields import FieldInfo
 
 from linkis_ecm.api import models
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
-from linkis_ecm.model import engineconn, formats, users
+from linkis_ecm.model import amounts, engineconn, formats, users
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _NAMES = "letters, digits, '_' and '.', and begin with one of the first three"
 # What to write instead, of each pattern of a request.
 REMEDIES = {
-    engineconn.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
+    amounts.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
     engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
     engineconn.UUID_PATTERN: "give a UUID in lower case",
     # Of creators, tenants and versions.

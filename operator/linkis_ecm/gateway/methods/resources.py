@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +47,7 @@ from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.agent_key import key_of
 from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.plugin import EngineConnPluginSpec
 
 log = logging.getLogger(__name__)
 
@@ -144,12 +145,16 @@ def _resources(size: Sizes) -> Resources:
     )  # fmt: skip
 
 
-def _sizes(snapshot: Snapshot, spec: EngineConnSpec | None) -> Sizes:
-    """The resolved sizes. Raises Refused if they exceed the plugin's limits."""
+def _sizes(
+    snapshot: Snapshot,
+    spec: EngineConnSpec | None,
+    resolve: Callable[[EngineConnSpec, EngineConnPluginSpec], Sizes] = podspec.sizes,
+) -> Sizes:
+    """The resolved sizes. Raises Refused for what `resolve` refuses."""
     if spec is None or snapshot.plugin is None:
         raise unavailable("The engine's plugin cannot be read now: try again")
     try:
-        return podspec.sizes(spec, snapshot.plugin.spec)
+        return resolve(spec, snapshot.plugin.spec)
     except InvalidSpecError as error:
         raise bad_request(str(error)) from None
 
@@ -165,7 +170,8 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
         raise bad_request(f"{engine.title} has no running pod: its resources are those that it was created with")
     snapshot = await snapshot_of(gateway, engine)
     spec = snapshot.engine.spec
-    before = _sizes(snapshot, spec)
+    # Not bounded: an amount of 0 that was stored before it was refused is mended by this call.
+    before = _sizes(snapshot, spec, resolve=podspec.chosen_sizes)
     requested = request.resources.model_dump(by_alias=True, exclude_none=True)
     if not requested:
         raise bad_request("Parameter resources cannot be empty: give cpu, cpuLimit or memory")

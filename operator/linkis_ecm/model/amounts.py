@@ -1,0 +1,89 @@
+"""Amounts of cpu, memory and disk: which texts are amounts, and the least that is one. One rule for CRD, REST and pods.
+
+Kubernetes takes a limit of 0 for no limit at all: the container may use the whole node, an emptyDir has no size, and
+limits of people count nothing. So an amount is a positive number. Must not know whose amount it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic.config import JsonDict
+
+from linkis_ecm.model.formats import parse_quantity
+
+# Kubernetes's own form of a quantity, as far as engines need it.
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+# The same without 0 and without what is under a thousandth: the part before the point has a figure that is not 0, or
+# the part behind it has one and the unit is not m.
+AMOUNT_PATTERN = r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?|0+\.[0-9]*[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?)$"
+_AMOUNT = re.compile(AMOUNT_PATTERN)
+# The context of a validation of what the API server has stored. Objects from before the rule are parsed, so that a live
+# engine goes on and its plugin stays in the catalogue; `engine.podspec` makes no new pod with such an amount.
+STORED = {"stored": True}
+
+Kind = Literal["cpu", "memory", "disk"]
+# memory: measured, an ipykernel alone has 37 MiB and an agent 10 MiB before its first import; a process that is no
+# Python, such as a web server, does with less. A container with less than some MiB is not even started by its runtime.
+# cpu: the least that Kubernetes counts. disk: one byte.
+LEAST: dict[Kind, str] = {"cpu": "1m", "memory": "32Mi", "disk": "1"}
+ZERO_TEXT = "0 is no limit for Kubernetes, so it is no amount: give a positive one or leave it out"
+
+
+def too_small(kind: Kind, text: str) -> str:
+    """What is wrong with an amount under the least, without the remedy; "" where it is enough. Raises ValueError for
+    what is no quantity."""
+    if parse_quantity(text) >= parse_quantity(LEAST[kind]):
+        return ""
+    return f"is under {LEAST[kind]}, the least amount (0 is no limit for Kubernetes)"
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _whole(text: str) -> str:
+    # Python's `$` also matches before a last newline; the API server's regular expressions do not.
+    if text.endswith("\n"):
+        raise ValueError("must not end with a line break")
+    return text
+
+
+def _positive(text: str, info: ValidationInfo) -> str:
+    if info.context != STORED and _AMOUNT.fullmatch(text) is None:
+        raise ValueError(ZERO_TEXT)
+    return text
+
+
+def _at_least(kind: Kind) -> AfterValidator:
+    def check(text: str) -> str:
+        if too_small(kind, text):
+            raise ValueError(f"ask for {LEAST[kind]} or more")
+        return text
+
+    return AfterValidator(check)
+
+
+WHOLE = AfterValidator(_whole)
+# As Kubernetes takes them: YAML reads `cpu: 1` as a number.
+_INT_OR_STRING: JsonDict = {"x-kubernetes-int-or-string": True}
+# May be 0.
+Quantity = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=20, json_schema_extra=_INT_OR_STRING),
+    WHOLE,
+    BeforeValidator(_number_as_text),
+]
+# May not. The schema has the narrower pattern, which also holds for objects that are written anew.
+Amount = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=20, json_schema_extra=_INT_OR_STRING | {"pattern": AMOUNT_PATTERN}),
+    WHOLE,
+    BeforeValidator(_number_as_text),
+    AfterValidator(_positive),
+]
+# Of requests, which are answered at once; a resource with less is refused by the operator (InvalidSpec).
+CpuAmount = Annotated[Amount, _at_least("cpu")]
+MemoryAmount = Annotated[Amount, _at_least("memory")]
