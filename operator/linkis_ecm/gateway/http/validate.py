@@ -25,6 +25,7 @@ _NAMES = "letters, digits, '_' and '.', and begin with one of the first three"
 # What to write instead, of each pattern of a request.
 REMEDIES = {
     amounts.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
+    amounts.AMOUNT_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
     engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
     engineconn.UUID_PATTERN: "give a UUID in lower case",
     # Of creators, tenants and versions.
