@@ -44,11 +44,18 @@ def exit_code(error: SystemExit) -> int:
 def install(shell: Any) -> None:
     """Let this IPython shell end its code by Python's rule, and say in the reply's payload how it ended."""
     run_code, show = shell.run_code, shell.showtraceback
+    depth = 0
 
     async def run_code_to_exit(code_obj: Any, result: Any = None, **options: Any) -> bool:
-        failed = bool(await run_code(code_obj, result, **options))
+        nonlocal depth
+        depth += 1
+        try:
+            failed = bool(await run_code(code_obj, result, **options))
+        finally:
+            depth -= 1
         error = getattr(result, "error_in_exec", None)
-        if not isinstance(error, SystemExit):
+        # Of code that code runs, `nested` raises it: the outermost says how the task ends.
+        if not isinstance(error, SystemExit) or depth:
             return failed
         code = exit_code(error)
         if code == 0:

@@ -45,7 +45,7 @@ def main() -> None:
     from traitlets import Type  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
-    from linkis_ecm.agent.kernel import exits, packages  # noqa: PLC0415
+    from linkis_ecm.agent.kernel import exits, nested, packages  # noqa: PLC0415
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
     from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
@@ -107,6 +107,7 @@ def main() -> None:
     register(formatter, folder)
     # A display prints what goes wrong in it, an interrupted query too, and the next line would run.
     formatter.format = app.kernel.interrupts.reraising(formatter.format)
+    nested.install(app.shell)
     exits.install(app.shell)
     replace_system()
     write_lines_at_once()
