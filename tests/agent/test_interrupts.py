@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,29 @@ def test_a_clean_up_of_a_second_is_not_interrupted_again(agent: AgentProcess) ->
 def test_a_timeout_ends_it_as_well(agent: AgentProcess, code: str) -> None:
     result = agent.execute(code.replace("%s", "") + "\nprint('later')", timeoutSeconds=0.5)
     assert (result["status"], went_on(result)) == ("Timeout", False)
+
+
+@pytest.mark.parametrize("options", ["", "--no-raise-error"])
+@pytest.mark.parametrize("magic", ["%%bash", "%%script bash"])
+def test_an_interrupted_script_that_traps_its_signals_is_ended(agent: AgentProcess, magic: str, options: str) -> None:
+    code = (
+        f"{magic} {options}\ntrap 'echo trapped' INT TERM\necho $$ > pid\necho {BEGUN}\n"
+        "for i in 1 2 3 4 5; do sleep 1; done\ntouch went_on"
+    )
+    _, result = interrupted(agent, code)
+    pid = int((agent.home / "pid").read_text())
+    error = result["outputs"][-1]
+    assert (result["status"], error["name"]) == ("Cancelled", "KeyboardInterrupt"), result
+    assert [part["type"] for part in result["outputs"]].count("error") == 1
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    assert agent.execute("import os; os.path.exists('went_on')")["outputs"][0]["text"] == "False"
+
+
+def test_a_script_in_the_background_outlives_an_interrupt_of_another(agent: AgentProcess) -> None:
+    agent.execute("%%bash --bg --proc other\ntrap '' INT\nexec sleep 600")
+    interrupted(agent, f"%%bash\ntrap 'echo trapped' INT\necho {BEGUN}\nwhile :; do sleep 0.1; done")
+    assert agent.execute("import os; os.path.exists(f'/proc/{other.pid}')")["outputs"][-1]["text"] == "True"
+    agent.execute("%killbgscripts")
 
 
 def test_the_traceback_of_an_interrupt_names_the_line_and_nothing_of_the_kernel(agent: AgentProcess) -> None:

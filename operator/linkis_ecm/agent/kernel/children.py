@@ -1,11 +1,13 @@
-"""Commands of the user's code: `os.system` and `!command`, which an interrupt ends. Runs in the kernel.
+"""Commands of the user's code: `os.system`, `!command` and `%%script`, which an interrupt ends. Runs in the kernel.
 
 Must not change what a command does, or what its caller gets back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import codecs
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -18,12 +20,15 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from typing import Any
 
 # How long an interrupted command may take to end by the SIGINT that it got itself, before it is killed. The same that
 # subprocess gives its own.
 INTERRUPTED_SECONDS = 0.25
 # Rows and columns, as pexpect has them, which IPython uses.
 _WINDOW = (24, 80)
+# IPython's coroutine that waits for the program of a `%%script`.
+_WAITS_FOR_SCRIPT = "_stream_communicate"
 
 
 def replace_system() -> None:
@@ -105,3 +110,51 @@ def _end(pid: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[
         sleep(INTERRUPTED_SECONDS / 25)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def ending_script(function: Callable[..., Any], shell: Any, interrupts: Callable[[], int]) -> Callable[..., Any]:
+    """`function`, a magic that runs a program (`%%bash`), whose program ends where it is interrupted.
+
+    IPython's own waits for 0.1 s after SIGINT, leaves the program running and fails in an error of its own.
+    `interrupts` says how many there were.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before = interrupts()
+        try:
+            return function(*args, **kwargs)
+        except subprocess.CalledProcessError:
+            if interrupts() == before:
+                raise
+            raise KeyboardInterrupt from None
+        finally:
+            if interrupts() != before:
+                loop = shell.magics_manager.registry["ScriptMagics"].event_loop
+                for process in _running_scripts(loop):
+                    _end_script(process, loop)
+
+    return call
+
+
+def _running_scripts(loop: Any) -> list[Any]:
+    """The programs that IPython waits for: those of --bg are not among them."""
+    frames = [getattr(task.get_coro(), "cr_frame", None) for task in (asyncio.all_tasks(loop) if loop else ())]
+    found = [frame.f_locals.get("process") for frame in frames if frame and frame.f_code.co_name == _WAITS_FOR_SCRIPT]
+    return [process for process in found if process is not None and process.returncode is None]
+
+
+def _end_script(process: Any, loop: Any) -> None:
+    """It has had SIGINT: SIGTERM follows, then SIGKILL, whatever interrupts that."""
+    try:
+        for number in (None, signal.SIGTERM):
+            if number is not None:
+                process.send_signal(number)
+            with contextlib.suppress(TimeoutError, concurrent.futures.TimeoutError):
+                ended = asyncio.run_coroutine_threadsafe(process.wait(), loop)
+                ended.result(INTERRUPTED_SECONDS)
+                return
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()

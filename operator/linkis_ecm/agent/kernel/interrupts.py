@@ -29,7 +29,7 @@ from IPython.core import interactiveshell
 
 from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
 from linkis_ecm.agent.kernel import streams
-from linkis_ecm.agent.kernel.children import run_in_terminal
+from linkis_ecm.agent.kernel.children import ending_script, run_in_terminal
 from linkis_ecm.agent.kernel.loops import allow_others
 
 # Code that handles its interrupt (`except KeyboardInterrupt`, `finally`) is left alone for so long by the interrupts
@@ -46,6 +46,7 @@ _WAITS = (
 # Waits in which they do not: each flush is one.
 _STREAMS = (iostream.__file__, streams.__file__)
 _SHELL = (interactiveshell.__file__, zmqshell.__file__, os.path.dirname(__file__) + os.sep)
+_SCRIPTS = "IPython.core.magics.script"
 _RUN_CODE = interactiveshell.InteractiveShell.run_code.__code__
 
 
@@ -187,6 +188,8 @@ class EngineKernel(IPythonKernel):  # type: ignore[misc]
 
         def find_magic(kind: str, name: str) -> Any:
             function = find(kind, name)
+            if function and getattr(function, "__module__", "") == _SCRIPTS:
+                function = ending_script(function, self.shell, lambda: self.interrupts.raised)
             return function and guard(function)
 
         self.shell._find_with_lazy_load = find_magic
