@@ -67,6 +67,20 @@ def test_a_magic_whose_code_fails_has_done_its_work(agent: AgentProcess) -> None
     assert "bad.py" in "".join(shown)
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["%run bad.py", "%cd /nonexistent", "%pip nonsense", "%%bash\nexit 3", "get_ipython().run_cell('1/0')",
+     "get_ipython().run_cell_magic('script', 'nosuchprog', 'words')", "exit(3)", "import os; os.system(b'a\\0')",
+     "get_ipython().run_cell_magic('timeit', '-n1 -r1', 'raise ExceptionGroup(\"several\", [ValueError()])')"],
+)  # fmt: skip
+def test_a_traceback_shows_no_line_of_the_product(start: Start, code: str) -> None:
+    agent = start()
+    agent.execute(WRITE)
+    done = agent.execute(code)
+    assert done["status"] == "Failed"
+    assert "linkis_ecm" not in "".join(done["outputs"][-1]["traceback"])
+
+
 def test_a_file_that_is_interrupted_shows_one_error_with_its_line(agent: AgentProcess) -> None:
     agent.execute("print('import time\\nprint(1, flush=True)\\ntime.sleep(60)', file=open('long.py', 'w'), end='')")
     done = agent.execute("%run long.py\nprint('went on')", timeoutSeconds=1)
@@ -97,3 +111,19 @@ async def test_a_job_ends_with_the_exit_code_of_what_its_code_ran(
     assert operator.reports[-1]["state"] == ("Failed" if exit_code else "Success")
     result = orjson.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
     assert "went on\n" not in {part.get("text") for part in result["outputs"]}
+
+
+async def test_an_uncaught_interrupt_of_the_jobs_own_is_130(start: Start, operator: Operator) -> None:
+    operator.engine(mode="once", code="raise KeyboardInterrupt")
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 130
+    assert operator.reports[-1]["state"] == "Failed"
+
+
+async def test_a_job_that_makes_errors_of_warnings_ends_without_one_of_ours(start: Start, operator: Operator) -> None:
+    operator.engine(mode="once", code="import warnings; warnings.simplefilter('error')")
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == 0
+    logs = agent.log("stdout") + agent.log("stderr")
+    assert "Exception in message handler" not in logs
+    assert "DeprecationWarning" not in logs

@@ -317,7 +317,7 @@ class Engine(Activity):
             self.ended.set_result(0)
             return
         job = self.tasks.find(JOB_TASK)
-        code = job.exit_code if job is not None else None
+        code = job.failure_code if job is not None else None
         self._fail("JobFailed", of_a_job(result, code), code or 1)
 
     def fail(self, reason: str, message: str, code: int) -> None:

@@ -28,6 +28,8 @@ MAX_KEPT_BYTES = 64 << 20
 MAX_REASON, MAX_MESSAGE = 100, 500
 # Linkis's floor for a task that runs and says nothing of itself.
 RUNNING_PROGRESS = 0.1
+# 128 + SIGINT.
+INTERRUPTED_CODE = 130
 JOURNAL = "journal.jsonl"
 # Some 100,000 tasks.
 JOURNAL_BYTES = 64 << 20
@@ -74,6 +76,12 @@ class Task:
     def is_ended(self) -> bool:
         """Whether the task has ended and its caller has an answer."""
         return self.done.done()
+
+    @property
+    def failure_code(self) -> int | None:
+        """The exit code of the script that it was, where that is known: a shell has 130 of an uncaught interrupt."""
+        uncaught = self.status == FAILED and self.reason == "KeyboardInterrupt"
+        return INTERRUPTED_CODE if uncaught else self.exit_code
 
     def notify_changed(self) -> None:
         """Wake the followers of the task."""

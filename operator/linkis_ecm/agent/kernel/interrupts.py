@@ -31,6 +31,7 @@ from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
 from linkis_ecm.agent.kernel import streams
 from linkis_ecm.agent.kernel.children import ending_script, run_in_terminal
 from linkis_ecm.agent.kernel.loops import allow_others
+from linkis_ecm.agent.kernel.shell import is_own
 
 # Code that handles its interrupt (`except KeyboardInterrupt`, `finally`) is left alone for so long by the interrupts
 # that repeat the first one: it may be saving its work.
@@ -236,6 +237,10 @@ class EngineKernel(IPythonKernel):  # type: ignore[misc]
                 "execution_count": self.shell.execution_count - 1, "user_expressions": {}, "payload": [],
             }  # fmt: skip
 
+    async def do_shutdown(self, restart: bool) -> Any:
+        """As ipykernel's, whose lack of async is a warning: an error at the end of code that makes errors of them."""
+        return super().do_shutdown(restart)
+
     @contextlib.contextmanager
     def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
         """Around a cell that awaits: an interrupt cancels the await, or ends what runs between two of them."""
@@ -300,7 +305,8 @@ def _plain_traceback(error: BaseException) -> list[str]:
     """
     frames = traceback.extract_tb(error.__traceback__)
     codes = [number for number, frame in enumerate(frames) if frame.name == _RUN_CODE.co_name]
-    shown = [frame for frame in frames[max(codes, default=-1) + 1 :] if frame.filename != __file__]
+    behind = frames[max(codes, default=-1) + 1 :]
+    shown = [frame for frame in behind if not is_own(frame.filename)] or behind
     return [
         "Traceback (most recent call last):", *(line.rstrip() for line in traceback.format_list(shown)),
         *(line.rstrip() for line in traceback.format_exception_only(type(error), error)),

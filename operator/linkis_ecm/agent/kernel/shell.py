@@ -5,12 +5,36 @@ Runs in the kernel. Must not import what the user's code may want first.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Any
 
 # What ipykernel sets so that programs print colours; outputs are shown without.
 _COLOURS = ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR")
+
+# The folder linkis_ecm/agent, whose lines are none of the user's.
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def is_own(filename: str) -> bool:
+    """Whether a traceback's frame is of the product, in which users see nothing of use."""
+    return filename.startswith(_OWN)
+
+
+def without_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` without the frames of the product; as it is where there are no others."""
+    kept = []
+    at = trace
+    while at is not None:
+        if not is_own(at.tb_frame.f_code.co_filename):
+            kept.append(at)
+        at = at.tb_next
+    made = None
+    for at in reversed(kept):
+        made = TracebackType(made, at.tb_frame, at.tb_lasti, at.tb_lineno)
+    return made or trace
 
 
 def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
@@ -32,7 +56,16 @@ def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mappin
 
     shell._format_exception_for_storage = format_for_storage
 
+    get_exc_info = shell._get_exc_info
+
+    def exc_info_to_show(exc_tuple: Any = None) -> tuple[Any, Any, Any]:
+        kind, value, trace = get_exc_info(exc_tuple)
+        return kind, value, without_own_frames(trace)
+
+    shell._get_exc_info = exc_info_to_show
+
     def show_group(_shell: Any, kind: Any, value: BaseException, trace: Any, **_options: Any) -> None:
+        trace = without_own_frames(trace)
         # Without IPython's own frame, as its tracebacks are.
         lines = traceback.format_exception(kind, value, trace.tb_next or trace if trace is not None else None)
         shell._showtraceback(kind, value, [line.rstrip("\n") for line in lines])
