@@ -300,6 +300,64 @@ def test_a_home_that_cannot_be_written_costs_the_packages_alone(start: Start) ->
     assert text(agent, "import sys, os; print(os.environ['HOME'], 'VIRTUAL_ENV' in os.environ)") == "/proc/none False\n"
 
 
+PTH = "lib/python{}.{}/site-packages/odd.pth".format(*sys.version_info)
+# What is put at that place of ~/.linkis/venv, and what stderr says of it; None where the next kernel repairs it.
+ODD: dict[str, tuple[str, bytes | None, str | None]] = {
+    "a .pth that is no UTF-8": (PTH, b"\xff\xfe\n", "UnicodeDecodeError"),
+    "a pyvenv.cfg that is no UTF-8": ("pyvenv.cfg", b"\xff\xfe", None),
+    "a .pth that exits": (PTH, b"import sys; sys.exit(3)\n", "SystemExit: 3"),
+    "a .pth that interrupts": (PTH, b"import signal; raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+    "a .pth that raises what no Exception is": (PTH, b"import sys; raise GeneratorExit('odd')\n", "GeneratorExit: odd"),
+    "a .pth that sleeps": (PTH, b"import time; time.sleep(600)\n", "it ran for more than 5 s"),
+    "a .pth that computes": (PTH, b"import sys; exec('while True: pass')\n", "it ran for more than 5 s"),
+    "a .pth that is long": (PTH, b"#" * (2 << 20), "it has more than 1048576 bytes"),
+    "a FIFO as a .pth": (PTH, None, "it is no file"),
+    "a FIFO as bin/pip": ("bin/pip", None, None),
+    "a FIFO as pyvenv.cfg": ("pyvenv.cfg", None, None),
+    "a file as bin/python": ("bin/python", b"\x7fELF", None),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_no_file_of_the_environment_keeps_a_kernel_from_starting(start: Start, kind: str) -> None:
+    where, data, told = ODD[kind]
+    agent = start()
+    odd = agent.log_dir.parent / "home/.linkis/venv" / where
+    odd.unlink(missing_ok=True)
+    if data is None:
+        os.mkfifo(odd)
+    else:
+        odd.write_bytes(data)
+    assert agent.json("POST", "/v1/restart")[0] == 200
+    assert text(agent, "import sys; print(6 * 7, sys.prefix.endswith('/.linkis/venv'))") == "42 True\n"
+    # Nothing rings later, in a user's code.
+    assert text(agent, "import signal; print(signal.getitimer(signal.ITIMER_REAL)[0])") == "0.0\n"
+    assert text(agent, "print(signal.getsignal(signal.SIGALRM) is signal.SIG_DFL)") == "True\n"
+    stderr = agent.log("stderr")
+    if told is None:
+        assert "is left out" not in stderr
+        assert "pip" in text(agent, "!pip --version")
+    else:
+        assert stderr.count("is left out") == 1
+        assert f"{odd} is left out" in stderr
+        assert told in stderr
+        assert "remove it, or ~/.linkis/venv as a whole, and then restartKernel" in stderr
+    agent.execute(f"!rm -rf {str(odd)!r}")
+    assert agent.json("POST", "/v1/restart")[0] == 200
+    assert agent.log("stderr") == stderr
+
+
+def test_a_folder_that_has_a_files_name_costs_that_file_alone(start: Start) -> None:
+    agent = start()
+    venv = agent.log_dir.parent / "home/.linkis/venv"
+    for name in ("bin/pip", "bin/python3"):
+        (venv / name).unlink()
+        (venv / name).mkdir()
+    assert agent.json("POST", "/v1/restart")[0] == 200
+    assert text(agent, "import sys; print(sys.prefix)") == f"{venv}\n"
+    assert [name in agent.log("stderr") for name in (f"{venv}/bin/pip is", f"{venv}/bin/python3 is")] == [True, True]
+
+
 def test_two_engines_may_share_a_home(tmp_path: Path, start: Start) -> None:
     home = str(tmp_path / "shared")
     first, second = start(HOME=home), start(HOME=home)

@@ -2,7 +2,7 @@
 
 The image's packages are read-only. The kernel has loaded those that it needs when it enters the environment, so nothing
 that a session installs keeps a kernel from starting. Runs in the kernel; must not import what the user's code may want
-first, and must not fail: a home that cannot be written leaves everything as it was.
+first, and must not fail or wait: what cannot be used there is left out, and a line in stderr names it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import importlib
 import os
 import shlex
 import shutil
+import signal
 import site
+import stat
 import sys
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from linkis_ecm.agent.kernel.children import run_in_terminal
@@ -31,6 +34,10 @@ PIP = {
     "PIP_NO_INPUT": "1",
     "PIP_RETRIES": "1",
 }
+# A .pth file has a few lines, and a line of code in it takes milliseconds. Seconds for one, and for all of them: the
+# shortest startTimeout that anyone sets is longer.
+PTH_BYTES = 1 << 20
+PTH_SECONDS, ALL_PTH_SECONDS = 5.0, 15.0
 _PYTHON = "python{}.{}".format(*sys.version_info)
 # The hint names no address: one may hold a password.
 _COMMAND = """\
@@ -49,6 +56,10 @@ exit $code
 """
 
 
+class _OverTimeError(BaseException):
+    """Code of a .pth file goes on for too long. No Exception: `site` prints those and says nothing of the remedy."""
+
+
 class PipError(Exception):
     """pip ended with an error, which it has printed itself."""
 
@@ -64,8 +75,8 @@ def enter(environment: MutableMapping[str, str]) -> None:
     home = environment.get("HOME", "")
     if not home.startswith("/"):
         return
-    with suppress(OSError):
-        folder = f"{home}/{FOLDER}"
+    folder = f"{home}/{FOLDER}"
+    with _left_out(folder):
         packages = f"{folder}/lib/{_PYTHON}/site-packages"
         image = [path for path in sys.path if path.startswith(f"{sys.prefix}/") and path.endswith("-packages")]
         _make(folder, packages, image)
@@ -135,10 +146,11 @@ def _make(folder: str, packages: str, image: list[str]) -> None:
     _write(f"{packages}/_image.pth", f"import site{''.join(f'; site.addsitedir({path!r})' for path in image)}\n")
     for name in ("python", "python3", _PYTHON):
         path = f"{folder}/bin/{name}"
-        if not os.path.lexists(path) or os.readlink(path) != base:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            os.symlink(base, path)
+        with _left_out(path):
+            if not os.path.islink(path) or os.readlink(path) != base:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                os.symlink(base, path)
     command = _COMMAND.format(python=shlex.quote(f"{folder}/bin/python"))
     for name in ("pip", "pip3"):
         _write(f"{folder}/bin/{name}", command, 0o755)
@@ -146,21 +158,82 @@ def _make(folder: str, packages: str, image: list[str]) -> None:
 
 def _write(path: str, text: str, mode: int = 0o644) -> None:
     """Only where it is not there yet: a home may be shared, and its engines start at the same time."""
-    with suppress(OSError), open(path, encoding="utf-8") as file:
-        if file.read(len(text) + 1) == text:
+    data = text.encode()
+    with _left_out(path):
+        if _holds(path, data):
             return
-    partial = f"{path}.{os.getpid()}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+        partial = f"{path}.{os.getpid()}"
+        with suppress(FileNotFoundError):  # of a kernel that was ended here, in a home that was kept
+            os.unlink(partial)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+
+
+def _holds(path: str, data: bytes) -> bool:
+    """Whether this is a file with these bytes. Never waits, whatever else has the name."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(len(data) + 1) == data
+    except OSError:
+        return False
 
 
 def _put_before(packages: str, image: list[str]) -> None:
     """The session's packages, and what their .pth files name, before the image's, so that an upgrade wins."""
     known = len(sys.path)
-    site.addsitedir(packages)
+    _add(packages)
     added = sys.path[known:]
     del sys.path[known:]
-    where = min((sys.path.index(path) for path in image), default=len(sys.path))
+    where = min((sys.path.index(path) for path in image if path in sys.path), default=len(sys.path))
     sys.path[where:where] = added
+
+
+def _add(packages: str) -> None:
+    """As site.addsitedir, but that one .pth file which cannot be used costs itself alone."""
+    if packages not in sys.path:
+        sys.path.append(packages)
+    deadline = time.monotonic() + ALL_PTH_SECONDS
+    for name in sorted(os.listdir(packages)):
+        if not name.endswith(".pth"):
+            continue
+        path = f"{packages}/{name}"
+        with _left_out(path):
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError("it is no file")
+            if found.st_size > PTH_BYTES:
+                raise OSError(f"it has more than {PTH_BYTES} bytes")
+            with _at_most(min(PTH_SECONDS, deadline - time.monotonic())):
+                site.addpackage(packages, name, None)
+
+
+@contextmanager
+def _left_out(path: str) -> Iterator[None]:
+    """Whatever happens with this file or folder is told in a line of stderr, with the remedy, and goes no further."""
+    try:
+        yield
+    except BaseException as error:  # a SystemExit or KeyboardInterrupt of a .pth file, too
+        why = " ".join(f"{type(error).__name__.strip('_')}: {error}".split())[:300]
+        remedy = f"remove it, or ~/{FOLDER} as a whole, and then restartKernel"
+        with suppress(OSError):
+            os.write(2, f"[{path} is left out ({why}): {remedy}]\n".encode(errors="replace"))
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End what runs in the main thread with an _OverTimeError after so many seconds, once; not inside of C code."""
+
+    def ring(*_: object) -> None:
+        raise _OverTimeError(f"it ran for more than {seconds:.0f} s")
+
+    if seconds <= 0:
+        raise _OverTimeError(f"the .pth files before it took {ALL_PTH_SECONDS:.0f} s")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if signal.getsignal(signal.SIGALRM) is ring:  # not where the code has set its own
+            signal.signal(signal.SIGALRM, before)
