@@ -87,6 +87,19 @@ def test_characters_are_whole_whoever_wrote_them(agent: AgentProcess, code: str)
     assert "汉" in texts[0]
 
 
+@pytest.mark.parametrize("half", [b"\xe4\xb8", b"\xf0\x9f\x98", b"\xff", b"a\xc3"])
+@pytest.mark.parametrize(("descriptor", "letter"), [(1, ""), (2, "E:")])
+def test_half_a_character_is_the_output_of_the_task_that_wrote_it(
+    agent: AgentProcess, descriptor: int, letter: str, half: bytes
+) -> None:
+    shown = letter + half.decode(errors="replace")
+    assert said(agent, f"os.write({descriptor}, {half!r}); None") == [shown]
+    assert said(agent, f"os.write({descriptor}, b'second task'); None") == [f"{letter}second task"]
+    # And it takes nothing of what follows by another way.
+    assert said(agent, f"os.write({descriptor}, {half!r}); None") == [shown]
+    assert said(agent, "print('汉')") == ["汉\n"]
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

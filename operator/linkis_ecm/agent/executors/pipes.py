@@ -57,11 +57,16 @@ class RawPipes:
         self._pass_on()
 
     def drain(self) -> None:
-        """Hand on all that the pipes hold by now."""
+        """Hand on all that the pipes hold by now, at the end of a task: what comes later is another one's.
+
+        So half a character is shown as U+FFFD, and what could be a mark's beginning is none.
+        """
         for name in tuple(self._pipes):
             while self._read(name):
                 pass
         self._release()
+        for name in tuple(self._pipes):
+            self._end_text(name)
 
     def close(self) -> None:
         if self._held is not None:
@@ -150,9 +155,15 @@ class RawPipes:
         self._pass_on()
 
     def _close(self, name: str) -> None:
+        self._end_text(name)
         pipe = self._pipes.pop(name)
-        text = pipe.decoder.decode(pipe.rest, True)
-        if pipe.rest or text:
-            self._on_bytes(name, pipe.rest, text)
         self._loop.remove_reader(pipe.descriptor)
         os.close(pipe.descriptor)
+
+    def _end_text(self, name: str) -> None:
+        """Hand on what waits for its other half."""
+        pipe = self._pipes[name]
+        rest, pipe.rest = pipe.rest, b""
+        text = pipe.decoder.decode(rest, True)
+        if rest or text:
+            self._on_bytes(name, rest, text)
