@@ -171,13 +171,29 @@ def test_a_restarted_kernel_forgets_and_goes_on(start: Callable[..., AgentProces
     submit(agent, "queued", "1")
     status, _ = agent.json("POST", "/v1/restart")
     assert status == 200
-    assert over(agent, "busy")["status"] == "Cancelled"
-    assert over(agent, "queued")["status"] == "Cancelled"
+    busy, queued = over(agent, "busy"), over(agent, "queued")
+    assert (busy["status"], busy["reason"], busy["message"]) == (
+        "Cancelled", "Cancelled", "the kernel was restarted on request",
+    )  # fmt: skip
+    assert queued["status"] == "Cancelled"
     assert agent.status()["state"] == "Idle"
     assert agent.outputs("'x' in globals()")[0]["text"] == "False"
     assert agent.outputs("import os; os.getpid()")[0]["text"] != before
     assert agent.json("POST", "/v1/restart")[0] == 200, "idle, too"
     assert agent.outputs("1+1")[0]["text"] == "2"
+
+
+def test_a_task_that_goes_on_after_its_interrupt_says_so_until_it_is_ended(start: Callable[..., AgentProcess]) -> None:
+    agent = start()
+    # C code that looks at no signal.
+    submit(agent, "deaf", "any(iter(int, 1))")
+    until(lambda: agent.json("GET", "/v1/tasks/deaf")[1]["status"] == "Running")
+    assert agent.json("POST", "/v1/tasks/deaf/cancel")[0] == 202
+    status = until(lambda: (one := agent.json("GET", "/v1/tasks/deaf")[1])["message"] and one)
+    assert status["status"] == "Running"
+    assert "goes on after 3 s: restartKernel ends it, with the kernel's memory" in status["message"]
+    assert agent.json("POST", "/v1/restart")[0] == 200
+    assert over(agent, "deaf")["message"] == "the kernel was restarted on request"
 
 
 def test_each_task_is_in_the_journal_with_its_end(start: Callable[..., AgentProcess]) -> None:

@@ -167,8 +167,9 @@ class Engine(Activity):
 
     def _warn_of_unheeded(self, task: Task) -> None:
         if task is self._running:
-            said = f"task {task.id} catches its interrupt or does not see it, and goes on after {INTERRUPT_TIMEOUT:g} s"
-            self._logs.event("WARN", f"{said}: restartKernel ends it, with the kernel's memory")
+            said = f"catches its interrupt or does not see it, and goes on after {INTERRUPT_TIMEOUT:g} s"
+            task.message = f"the code {said}: restartKernel ends it, with the kernel's memory"
+            self._logs.event("WARN", f"task {task.id}: {task.message}")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -269,9 +270,8 @@ class Engine(Activity):
             async with asyncio.timeout(WARM_UP_TIMEOUT):
                 await self._executor.execute("", Outputs(), silent=True)
         except TimeoutError:
-            self._logs.event(
-                "WARN", f"the kernel did not answer an empty execution within {WARM_UP_TIMEOUT:g} s: tasks start anyway"
-            )
+            said = f"the kernel did not answer an empty execution within {WARM_UP_TIMEOUT:g} s"
+            self._logs.event("WARN", f"{said}: tasks start anyway")
 
     def _end_restart(self) -> None:
         restarting, self._restarting = self._restarting, None
@@ -330,9 +330,8 @@ class Engine(Activity):
             async with asyncio.timeout(self._start_timeout):
                 await self._executor.ready()
         except TimeoutError:
-            self._fail(
-                "KernelStartTimeout", f"the kernel did not answer within {self._start_timeout:g} s of its start", 1
-            )
+            said = f"the kernel did not answer within {self._start_timeout:g} s of its start"
+            self._fail("KernelStartTimeout", said, 1)
             return False
         if state:
             self.timings["kernelReady"] = self._clock()
@@ -405,6 +404,8 @@ class Engine(Activity):
         try:
             reply = await self._executor.execute(task.code, sink := FailureSink(task, self.tasks, self._logs))
         except ExecutorGoneError:
+            if self._restarting is not None:
+                add_error(task, CANCELLED, "the kernel was restarted on request")
             meant = self._stopping is not None or self._restarting is not None
             self._end_task(task, CANCELLED if meant else TASK_FAILED)
             raise
@@ -463,9 +464,8 @@ class Engine(Activity):
         self._cancel_waiting()
         while not self._no_task_running.is_set() and (left := self._stop_deadline - self._loop.time()) > 0:
             self._stop_deadline_changed.clear()
-            waits = [
-                self._loop.create_task(event.wait()) for event in (self._no_task_running, self._stop_deadline_changed)
-            ]
+            events = (self._no_task_running, self._stop_deadline_changed)
+            waits = [self._loop.create_task(event.wait()) for event in events]
             await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
