@@ -47,6 +47,27 @@ async def test_a_once_engine_whose_job_fails_ends_as_failed_with_its_error(start
 
 
 @pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("import atexit, os; atexit.register(os._exit, 5); print('kept')", 5),
+        ("import os; print('kept', flush=True); os._exit(5)", 5),
+        ("import os; print('kept', flush=True); os.kill(os.getpid(), 9)", 137),
+        ("import atexit, os; atexit.register(os.kill, os.getpid(), 9); print('kept')", 137),
+    ],
+)
+async def test_a_job_whose_engine_fails_keeps_its_outputs_with_the_engines_verdict(
+    start: Start, operator: Operator, code: str, exit_code: int
+) -> None:
+    operator.engine(mode="once", code=code)
+    agent = await started(start, operator, ECM_MODE="once")
+    assert await ended(agent) == exit_code
+    assert operator.reports[-1]["state"] == "Failed"
+    result = json.loads(await operator.archive.get(UID, 0, "result.json") or b"{}")
+    assert (result["status"], result["reason"]) == ("Failed", "KernelDied")
+    assert result["outputs"][0]["text"] == "kept\n"
+
+
+@pytest.mark.parametrize(
     ("code", "exit_code", "shown"),
     [
         (r"print('\ud800')", 0, "?\n"),

@@ -21,7 +21,8 @@ from typing import Any
 from linkis_ecm.agent.engine import STOPPED_BY_SIGNAL, Engine
 from linkis_ecm.agent.executors.registry import connect
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
-from linkis_ecm.agent.formats.names import JOB_RESULT
+from linkis_ecm.agent.failures import failed
+from linkis_ecm.agent.formats.names import JOB_RESULT, JOB_TASK
 from linkis_ecm.agent.http.routes import Api
 from linkis_ecm.agent.http.server import Server
 from linkis_ecm.agent.identity import Identity
@@ -30,11 +31,12 @@ from linkis_ecm.agent.operator_client.reporter import Reporter
 from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
-from linkis_ecm.agent.states import IDLE
+from linkis_ecm.agent.states import FAILED, IDLE
 from linkis_ecm.agent.usage import Usage
 
 ANSWERS_TIMEOUT = 2.0
 REPORT_TIMEOUT = 3.0
+RESULT_TIMEOUT = 1.0
 STREAMS_TIMEOUT = 1.0
 # For the log files on their way to the archive: with the 5 s that a kernel may take to end, within the 15 s that the
 # pod's grace has over the engine's (launch.AFTER_GRACE).
@@ -149,6 +151,11 @@ class _Agent:
             terminate("SIGTERM")
 
         code = await engine.ended
+        if settings.mode == "once" and engine.state == FAILED:
+            # It may be on its way to keep what the job's last line left: the engine's end has the last word.
+            await asyncio.wait((living,), timeout=RESULT_TIMEOUT)
+            if (job := engine.tasks.find(JOB_TASK)) is not None and job.is_ended:
+                await self._keep_result(failed(job.result(), engine.reason, engine.message))
         # The tasks' callers first, then the operator: both want what only this process knows.
         await asyncio.gather(
             server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(identity, results, sending)
@@ -184,12 +191,15 @@ class _Agent:
         result = await engine.run_job(str(job.get("code") or ""))
         if result is None:
             return
+        await self._keep_result(result)
+        engine.end_job(result)
+
+    async def _keep_result(self, result: dict[str, Any]) -> None:
         try:
             text = json.dumps(result, ensure_ascii=False)
             await asyncio.to_thread(_write, f"{self._settings.log_dir}/{JOB_RESULT}", text)
         except Exception as error:  # whatever keeps it from being kept, the job is over
             self._logs.event("WARN", f"the job's result could not be kept: {type(error).__name__}: {error}")
-        engine.end_job(result)
 
     def _refused(self, sentence: str) -> None:
         """Somebody else is this engine's agent to the operator: code of the engine was quicker. It must not go on."""

@@ -21,7 +21,7 @@ from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.failures import FailureSink, in_one_line, of_a_job
 from linkis_ecm.agent.formats.names import JOB_TASK
-from linkis_ecm.agent.kernel_end import how_it_ended
+from linkis_ecm.agent.kernel_end import BEFORE_ANY_CODE, how_it_ended
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.agent.process_bound import ProcessBound
@@ -369,10 +369,7 @@ class Engine(Activity):
         reason, how, code = how_it_ended(end, self._usage, self._bound)
         before = self._stderr_before
         if end == (0, 0) and running is None:
-            how += (
-                " before any code ran: what starts it must stay with it, as a program does that neither forks nor"
-                " leaves the kernel in the background"
-            )
+            how += BEFORE_ANY_CODE
         if running is not None:
             add_error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES, before))
             self._end_task(running, TASK_FAILED)

@@ -70,6 +70,13 @@ def of_a_job(result: dict[str, Any], code: int | None) -> str:
     return (f"{name}: {value}" if value else str(name))[:_JOB_CHARS] + (f" (exit code {code})" if code else "")
 
 
+def failed(result: dict[str, Any], reason: str, message: str) -> dict[str, Any]:
+    """The result of a job whose engine has failed for this reason: its outputs stay, and it has not succeeded."""
+    if result["status"] != "Succeed":
+        return result
+    return result | {"status": "Failed", "reason": reason, "message": message}
+
+
 def _text_of(content: dict[str, Any]) -> str:
     """A traceback as a console shows it; its last line names the error."""
     name, value = str(content.get("ename", "")), plain(str(content.get("evalue", "")))

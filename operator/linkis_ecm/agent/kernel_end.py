@@ -16,6 +16,11 @@ TOO_MANY_PROCESSES = "TooManyProcesses"
 AGENT_TAMPERED = "AgentTampered"
 # engine.podspec makes it.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at alone
+# What follows the words of such an end.
+BEFORE_ANY_CODE = (
+    " before any code ran: what starts it must stay with it, as a program does that neither forks nor leaves the kernel"
+    " in the background"
+)
 
 
 def how_it_ended(end: Exit, usage: Usage, bound: ProcessBound) -> tuple[str, str, int]:
