@@ -53,13 +53,18 @@ def run_in_terminal(command: str) -> int:
     """What IPython does for `!command`: run it in a terminal and print what it prints; its exit code, or minus the
     signal's number that ended it.
 
+    It has no input: nobody writes into the terminal, and a command that reads would wait for ever.
     IPython's own decodes each piece by itself, which tears characters, and prints on where it was interrupted.
     """
     ours, its = os.openpty()
     try:
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", *_WINDOW, 0, 0))
         process = subprocess.Popen(  # noqa: S603 - the user's own command
-            [os.environ.get("SHELL") or "sh", "-c", command], stdin=its, stdout=its, stderr=its, start_new_session=True
+            [os.environ.get("SHELL") or "sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
         )
     except BaseException:
         os.close(ours)
