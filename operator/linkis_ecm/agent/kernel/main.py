@@ -48,6 +48,7 @@ def main() -> None:
     from linkis_ecm.agent.kernel import exits, nested, packages  # noqa: PLC0415
     from linkis_ecm.agent.kernel.bounds import XPUB_NODROP, bounded  # noqa: PLC0415
     from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.forks import end_children_with_code  # noqa: PLC0415
     from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
     from linkis_ecm.agent.kernel.shell import prepare  # noqa: PLC0415
     from linkis_ecm.agent.kernel.streams import flush_before_children, write_lines_at_once  # noqa: PLC0415
@@ -109,6 +110,7 @@ def main() -> None:
     formatter.format = app.kernel.interrupts.reraising(formatter.format)
     nested.install(app.shell)
     exits.install(app.shell)
+    end_children_with_code(app.shell, app.session)
     replace_system()
     write_lines_at_once()
     flush_before_children(app.iopub_thread.linkis_buffer)

@@ -218,7 +218,10 @@ class EngineOutStream(OutStream):  # type: ignore[misc]
         end = len(text) if whole or len(text) > 4096 else text.rfind("\n") + 1
         self._unwritten = text[end:]
         data = memoryview(text[:end].encode(errors="replace"))
-        descriptor = self.shared.pipes.descriptors[self.fileno() - 1]
+        # A child's own may be a terminal or a file by now: pty.fork(), a daemon.
+        descriptor = (
+            self.fileno() if os.getpid() != self._master_pid else self.shared.pipes.descriptors[self.fileno() - 1]
+        )
         while data:
             data = data[os.write(descriptor, data) :]
 
