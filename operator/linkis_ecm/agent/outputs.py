@@ -14,14 +14,15 @@ from linkis_ecm.agent.formats.cells import cell_chars, whole_cell
 from linkis_ecm.agent.formats.escapes import Stripper, plain
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.formats.rewriting import last_states
+from linkis_ecm.agent.formats.tracebacks import shortened
 
 # Code tells how far it is by displaying {"progress": 0.5, "message": "…"} as this type.
 PROGRESS_MIME = "application/vnd.linkis.progress+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif", "image/webp")
 # Shown as text, with what an object is in its own words before the text of its class.
 _TEXTS = ("text/markdown", "text/latex")
-# What Python says of an object that has no words: its class.
-_BARE = r"<[\w.]+( object)?( at 0x[0-9a-f]+)?>"
+# What Python and libraries say of an object beside its picture: its class, or the call that makes it.
+_BARE = r"(?s)<[\w.]+( [^<>\n]{0,200})?>|[A-Za-z_][\w.]*\(.*\)"
 # Types that a note names.
 _NAMED_TYPES = 5
 # All outputs of one task together; beyond it the task runs on and its output goes to the log files only.
@@ -171,7 +172,7 @@ class Outputs:
         """An error ends a task, so the last one is kept even where the outputs are full; it has a bound of its own."""
         self._clear_if_due()
         self._end_text()
-        lines = [plain(line)[:_ERROR_CHARS] for line in traceback][-_ERROR_LINES:]
+        lines = [plain(line)[:_ERROR_CHARS] for line in shortened(traceback, _ERROR_LINES)]
         item = {
             "type": "error",
             "name": plain(name)[:_NAME_CHARS],

@@ -13,9 +13,11 @@ from typing import Any
 
 import zmq as _zmq
 
+from linkis_ecm.agent.formats.tracebacks import shortened
+
 # The same as outputs.MAX_BYTES: what all outputs of a task may hold together.
 MAX_MESSAGE_BYTES = 16 << 20
-_ERROR_CHARS = 64 << 10
+_ERROR_CHARS, _ERROR_LINES = 64 << 10, 20
 
 # pyproject.toml tells mypy to skip the modules that zmq's names come from.
 XPUB_NODROP: Any = getattr(_zmq, "XPUB_NODROP")  # noqa: B009
@@ -41,7 +43,7 @@ def substitute(content: dict[str, Any], size: int) -> dict[str, Any]:
     short = {key: value for key, value in content.items() if key in ("status", "execution_count", "name", "ename")}
     if "traceback" in content:
         short["evalue"] = str(content.get("evalue", ""))[:_ERROR_CHARS]
-        short["traceback"] = [str(line)[:_ERROR_CHARS] for line in content["traceback"][-20:]]
+        short["traceback"] = [line[:_ERROR_CHARS] for line in shortened(content["traceback"], _ERROR_LINES)]
     elif "data" in content:
         short |= {"data": {"text/plain": note}, "metadata": {}, "transient": content.get("transient", {})}
     return short

@@ -53,6 +53,7 @@ def main() -> None:
     from linkis_ecm.agent.kernel.shell import prepare  # noqa: PLC0415
     from linkis_ecm.agent.kernel.streams import flush_before_children, write_lines_at_once  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.tracebacks import bound_frames  # noqa: PLC0415
 
     class EngineKernelApp(base):  # type: ignore[misc, valid-type]
         """IPKernelApp without files, options and clients of its own."""
@@ -110,6 +111,7 @@ def main() -> None:
     formatter.format = app.kernel.interrupts.reraising(formatter.format)
     nested.install(app.shell)
     exits.install(app.shell)
+    bound_frames(app.shell.InteractiveTB)
     end_children_with_code(app.shell, app.session)
     replace_system()
     write_lines_at_once()
