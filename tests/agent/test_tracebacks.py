@@ -63,3 +63,20 @@ def test_a_short_traceback_is_as_it_was(agent: AgentProcess) -> None:
     told = "\n".join(agent.execute(code)["outputs"][-1]["traceback"])
     assert "left out" not in told
     assert "ZeroDivisionError: division by zero" in told
+
+
+_SILENT = "class E(Exception):\n    def __str__(self): raise KeyError('in str')\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "name"), [("raise E('x')", "E"), ("import sys; sys.exit(E())", "SystemExit"), ("raise E from E()", "E")]
+)
+def test_an_error_whose_text_fails_is_told_as_python_tells_it(agent: AgentProcess, end: str, name: str) -> None:
+    result = agent.execute(_SILENT + end)
+    error = result["outputs"][-1]
+    assert (result["status"], result["reason"], error["name"]) == ("Failed", name, name)
+    assert error["value"] == result["message"] == "<exception str() failed>"
+    assert error["traceback"][-1] == f"{name}: <exception str() failed>"
+    told = "\n".join(error["traceback"])
+    assert end in told or name == "SystemExit"
+    assert "linkis_ecm" not in told

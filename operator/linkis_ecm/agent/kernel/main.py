@@ -50,7 +50,7 @@ def main() -> None:
     from linkis_ecm.agent.kernel.children import replace_system  # noqa: PLC0415
     from linkis_ecm.agent.kernel.forks import end_children_with_code  # noqa: PLC0415
     from linkis_ecm.agent.kernel.interrupts import EngineKernel  # noqa: PLC0415
-    from linkis_ecm.agent.kernel.shell import prepare  # noqa: PLC0415
+    from linkis_ecm.agent.kernel.shell import prepare, tell_errors_without_text  # noqa: PLC0415
     from linkis_ecm.agent.kernel.streams import flush_before_children, write_lines_at_once  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tables import register  # noqa: PLC0415
     from linkis_ecm.agent.kernel.tracebacks import bound_frames  # noqa: PLC0415
@@ -111,6 +111,7 @@ def main() -> None:
     formatter.format = app.kernel.interrupts.reraising(formatter.format)
     nested.install(app.shell)
     exits.install(app.shell)
+    tell_errors_without_text(app.shell)
     bound_frames(app.shell.InteractiveTB)
     end_children_with_code(app.shell, app.session)
     replace_system()

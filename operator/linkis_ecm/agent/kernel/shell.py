@@ -13,6 +13,8 @@ from typing import Any
 
 # What ipykernel sets so that programs print colours; outputs are shown without.
 _COLOURS = ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR")
+# Python's own words.
+_NO_TEXT = "<exception str() failed>"
 
 # The folder linkis_ecm/agent, whose lines are none of the user's.
 _OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -72,6 +74,35 @@ def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mappin
 
     # IPython prints a group of exceptions and sends no error.
     shell.set_custom_exc((BaseExceptionGroup,), show_group)
+
+
+def tell_errors_without_text(shell: Any) -> None:
+    """Of an error whose __str__ fails, tell what Python tells, and not the error of that; outside of exits.install,
+    which looks at the error itself."""
+    run_code, show = shell.run_code, shell._showtraceback
+
+    async def run_code_to_text(code_obj: Any, result: Any = None, **options: Any) -> bool:
+        failed = bool(await run_code(code_obj, result, **options))
+        error = getattr(result, "error_in_exec", None)
+        if error is not None and _fails_to_text(error):
+            # The reply has this one's class and text.
+            result.error_in_exec = type(type(error).__name__, (Exception,), {})(_NO_TEXT)
+        return failed
+
+    def show_with_text(kind: Any, value: Any, lines: list[str]) -> None:
+        if _fails_to_text(value):
+            value, lines = _NO_TEXT, [*lines[:-1], f"{kind.__name__}: {_NO_TEXT}"]
+        show(kind, value, lines)
+
+    shell.run_code, shell._showtraceback = run_code_to_text, show_with_text
+
+
+def _fails_to_text(error: object) -> bool:
+    try:
+        str(error)
+    except Exception:
+        return True
+    return False
 
 
 def _ask_for_no_colours(environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
