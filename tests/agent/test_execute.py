@@ -58,10 +58,10 @@ def test_printed_text_is_once_in_the_log_file_and_once_in_the_containers_output(
     assert agent.log("stdout").count("marked-by-print") == 1
     assert agent.log("stderr").count("marked-by-child") == 1
     # The container's streams are fed by threads.
-    until(lambda: "marked-by-print" in agent.container_out.read_text())
-    until(lambda: "marked-by-child" in agent.container_err.read_text())
-    assert agent.container_out.read_text().count("marked-by-print") == 1
-    assert agent.container_err.read_text().count("marked-by-child") == 1
+    until(lambda: b"marked-by-print" in agent.container_out.read_bytes())
+    until(lambda: b"marked-by-child" in agent.container_err.read_bytes())
+    assert agent.container_out.read_bytes().count(b"marked-by-print") == 1
+    assert agent.container_err.read_bytes().count(b"marked-by-child") == 1
 
 
 def test_an_error_comes_with_its_traceback_in_plain_text(agent: AgentProcess) -> None:

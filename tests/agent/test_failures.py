@@ -35,7 +35,7 @@ FAILURES = {
     "coloured": ("raise ValueError('\\x1b[31mred\\x1b[0m')", "ValueError", "red", "ValueError: red"),
     "no text": (
         "class E(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise E",
-        "RuntimeError", "no", "RuntimeError: no"
+        "E", "<exception str() failed>", "E: <exception str() failed>",
     ),
 }  # fmt: skip
 

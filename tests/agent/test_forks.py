@@ -120,7 +120,7 @@ def test_the_child_of_a_session_ends_with_its_task(
 def test_a_cell_within_a_cell_ends_no_child(agent: AgentProcess) -> None:
     code = (
         "import os\npid = os.fork()\nif not pid:\n    get_ipython().run_cell('1')\n"
-        "    get_ipython().run_cell('1/0')\n    import sys; sys.exit(7)" + _WAIT
+        "    get_ipython().run_cell('2')\n    import sys; sys.exit(7)" + _WAIT
     )
     result = agent.execute(code)
     assert "child ended with 7\n" in "".join(part.get("text", "") for part in result["outputs"])

@@ -186,8 +186,8 @@ def test_a_restarted_kernel_forgets_and_goes_on(start: Callable[..., AgentProces
 def test_a_task_that_goes_on_after_its_interrupt_says_so_until_it_is_ended(start: Callable[..., AgentProcess]) -> None:
     agent = start()
     # C code that looks at no signal.
-    submit(agent, "deaf", "any(iter(int, 1))")
-    until(lambda: agent.json("GET", "/v1/tasks/deaf")[1]["status"] == "Running")
+    submit(agent, "deaf", "print('begun', flush=True); any(iter(int, 1))")
+    until(lambda: "begun\n" in agent.log("stdout"))
     assert agent.json("POST", "/v1/tasks/deaf/cancel")[0] == 202
     status = until(lambda: (one := agent.json("GET", "/v1/tasks/deaf")[1])["message"] and one)
     assert status["status"] == "Running"
