@@ -18,6 +18,31 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 POLICIES = "mutatingadmissionpolicies.admissionregistration.k8s.io"
 
 
+LABELS = {"app.kubernetes.io/managed-by": "linkis-ecm"}
+# As restricted as an engine's pod: the namespace takes no other.
+PROBE = {
+    "apiVersion": "v1", "kind": "Pod",
+    "metadata": {"name": "causes-probe", "namespace": NAMESPACE, "labels": LABELS},
+    "spec": {
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "engine", "image": "none",
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }],
+    },
+}  # fmt: skip
+
+
+def new_pod() -> str:
+    """What the API server does with a new pod of these tests: "changed", "kept", or "refused" in between."""
+    made = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(PROBE))
+    if made.code:
+        return "refused"
+    seen = json.loads(made.out)["spec"]
+    changed = len(seen["containers"]) + len(seen.get("initContainers", [])) > 1 or "schedulingGates" in seen
+    return "changed" if changed else "kept"
+
+
 @pytest.fixture
 def mutate() -> Iterator[Callable[[str], None]]:
     """Changes each new pod of these tests by a CEL expression, as a mesh's webhook does."""
@@ -27,7 +52,7 @@ def mutate() -> Iterator[Callable[[str], None]]:
     name = f"cause-{uuid.uuid4().hex[:6]}"
 
     def mutate(expression: str) -> None:
-        selector = {"matchLabels": {"app.kubernetes.io/managed-by": "linkis-ecm"}}
+        selector = {"matchLabels": LABELS}
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
         spec = {
             "matchConstraints": {"resourceRules": [rule], "objectSelector": selector},
@@ -41,26 +66,13 @@ def mutate() -> Iterator[Callable[[str], None]]:
                    "spec": {"policyName": name}}  # fmt: skip
         for body in (policy, binding):
             kubectl.must("create", "-f", "-", stdin=json.dumps(body))
-        # As restricted as an engine's pod: the namespace takes no other.
-        of_pod = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
-        of_container = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-        container = {"name": "engine", "image": "none", "securityContext": of_container}
-        probe = {"apiVersion": "v1", "kind": "Pod",
-                 "metadata": {"name": "causes-probe", "namespace": NAMESPACE, "labels": selector["matchLabels"]},
-                 "spec": {"securityContext": of_pod, "containers": [container]}}  # fmt: skip
-
-        def changed() -> bool:
-            made = kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(probe))
-            seen = json.loads(made.out)["spec"] if made.code == 0 else {}
-            return (
-                len(seen.get("containers", [])) + len(seen.get("initContainers", [])) > 1 or "schedulingGates" in seen
-            )
-
-        until("the policy to be in force", changed, seconds=60)
+        until("the policy to be in force", lambda: new_pod() == "changed", seconds=60)
 
     yield mutate
     for kind in (POLICIES, POLICIES.replace("policies", "policybindings")):
         kubectl.run("delete", kind, name, "--ignore-not-found")
+    # The API server asks a policy for a moment after its end.
+    until("the policy to be out of force", lambda: new_pod() == "kept", seconds=60)
 
 
 def image() -> str:
