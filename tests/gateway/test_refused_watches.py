@@ -79,8 +79,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     url = f"sqlite:///{tmp_path}/ecm.sqlite3"
     upgrade(url)
     api, log = FakeApiServer(FakeCluster(namespaces=("one", "two", "own"))), tmp_path / "log"
-    # For all addresses, as the process listens: another's connection may have the port of one.
-    with reserved("0.0.0.0") as first, reserved("0.0.0.0") as second, log.open("wb") as out:
+    with reserved() as first, reserved() as second, log.open("wb") as out:
         port, other = first.getsockname()[1], second.getsockname()[1]
         async with api.serve() as server:
             settings = {
