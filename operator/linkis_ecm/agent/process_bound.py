@@ -16,8 +16,8 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-# Seconds. A loop of fork() makes some hundred processes in this time, and each takes memory of its own: looked at every
-# second, a quiet machine's engine reached its memory limit first and was told as OOMKilled. A look costs 20 µs.
+# Seconds. A loop of fork() makes some hundred processes in this time, and each takes memory of its own: with a look
+# each second the memory limit may come first, and the end be told as OOMKilled. A look costs 20 µs.
 PERIOD = 0.2
 # RLIMIT_OFILE is another name of RLIMIT_NOFILE.
 _LIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
