@@ -21,9 +21,6 @@ from linkis_ecm.process.signing_keys import KeysUnavailableError, NotSignedError
 log = logging.getLogger(__name__)
 
 LEEWAY_SECONDS = 60
-FETCH_SECONDS = 10.0
-# Keys are asked for again after this, so that one that was withdrawn is not taken for long.
-FRESH_SECONDS = 3600.0
 FETCH_SECONDS = 5.0
 
 
