@@ -31,7 +31,7 @@ from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
 from linkis_ecm.agent.kernel import streams
 from linkis_ecm.agent.kernel.children import ending_script, run_in_terminal
 from linkis_ecm.agent.kernel.loops import allow_others
-from linkis_ecm.agent.kernel.shell import is_own
+from linkis_ecm.agent.kernel.tracebacks import is_own
 
 # Code that handles its interrupt (`except KeyboardInterrupt`, `finally`) is left alone for so long by the interrupts
 # that repeat the first one: it may be saving its work.

@@ -5,38 +5,16 @@ Runs in the kernel. Must not import what the user's code may want first.
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Mapping, MutableMapping
-from types import TracebackType
 from typing import Any
+
+from linkis_ecm.agent.kernel.tracebacks import without_own_frames
 
 # What ipykernel sets so that programs print colours; outputs are shown without.
 _COLOURS = ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR")
 # Python's own words.
 _NO_TEXT = "<exception str() failed>"
-
-# The folder linkis_ecm/agent, whose lines are none of the user's.
-_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
-
-
-def is_own(filename: str) -> bool:
-    """Whether a traceback's frame is of the product, in which users see nothing of use."""
-    return filename.startswith(_OWN)
-
-
-def without_own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """`trace` without the frames of the product; as it is where there are no others."""
-    kept = []
-    at = trace
-    while at is not None:
-        if not is_own(at.tb_frame.f_code.co_filename):
-            kept.append(at)
-        at = at.tb_next
-    made = None
-    for at in reversed(kept):
-        made = TracebackType(made, at.tb_frame, at.tb_lasti, at.tb_lineno)
-    return made or trace
 
 
 def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:

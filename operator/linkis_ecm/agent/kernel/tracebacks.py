@@ -1,4 +1,5 @@
-"""Long tracebacks, such as of a RecursionError, are cut before IPython makes their text. Runs in the kernel.
+"""Which frames of a traceback IPython makes text of: none of the product, and of long ones (a RecursionError's)
+the first and the last. Runs in the kernel.
 
 IPython reads and parses the source around each frame: 1,000 of them take seconds, in which an interrupt waits. Must
 not lose the frame that began it, nor the one that failed.
@@ -6,12 +7,25 @@ not lose the frame that began it, nor the one that failed.
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any
 
 # Frames that are shown of one error. The first ones hold IPython's own, which it leaves out itself.
 FIRST, LAST = 25, 25
 _MARK = "linkis_left_out"
+# The folder linkis_ecm/agent, whose lines are none of the user's.
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def is_own(filename: str) -> bool:
+    """Whether a traceback's frame is of the product, in which users see nothing of use."""
+    return filename.startswith(_OWN)
+
+
+def without_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` without the frames of the product; as it is where there are no others."""
+    return _chain([at for at in _frames(trace) if not is_own(at.tb_frame.f_code.co_filename)]) or trace
 
 
 def bound_frames(tracebacks: Any) -> None:
