@@ -15,11 +15,11 @@ from linkis_ecm.gateway.auth import suspects
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.kubernetes import KubernetesAuthenticator
 from linkis_ecm.gateway.auth.signed import SignedTokens
-from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.kube.errors import Forbidden
 from linkis_ecm.model.users import user_name
 from linkis_ecm.process.signing_keys import REFETCH_SECONDS
+from tests.gateway.test_kubeauth import refused
 from tools.testkit.callers import Clock, Sent
 
 NOW = 1_800_000_000
@@ -72,12 +72,6 @@ def new(
 
 def sent(token: str, remote: str = PROXY, **headers: str) -> Sent:
     return Sent({"Authorization": f"Bearer {token}"} | headers, remote=remote)
-
-
-async def refused(authenticator: KubernetesAuthenticator, request: Sent) -> Refused:
-    with pytest.raises(Refused) as caught:
-        await authenticator.authenticate(request)
-    return caught.value
 
 
 async def test_a_signature_alone_lets_nobody_in() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.supply.named_tests import ROOT, missing, named
+
 PAGES = ("docs/cases/sessions.md", "docs/cases/platform.md")
 # Ids of the rows that the two lists of cases have.
 WANTED = {
@@ -34,16 +34,12 @@ def test_each_case_has_a_row() -> None:
 
 
 def test_each_row_names_tests_that_exist() -> None:
-    missing = list[str]()
+    faults = list[str]()
     for page in PAGES:
         for row in rows(page):
             if row[4].startswith(UNHELD):
                 continue
-            tests = re.findall(r"`([\w/.]+)::(\w+)`", row[5])
-            if not tests:
-                missing.append(f"{row[0]}: no test")
-            for path, name in tests:
-                file = ROOT / path
-                if not file.exists() or not re.search(rf"^ *(async )?def {name}\(", file.read_text(), re.MULTILINE):
-                    missing.append(f"{row[0]}: {path}::{name}")
-    assert missing == []
+            if not named(row[5]):
+                faults.append(f"{row[0]}: no test")
+            faults += [f"{row[0]}: {test}" for test in missing(row[5])]
+    assert faults == []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.supply.named_tests import ROOT, missing, named
+
 TEXT = (ROOT / "docs/security/findings.md").read_text()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")]
 FINDINGS = [row for row in ROWS if re.fullmatch(r"[SL]\d+", row[0])]
@@ -24,15 +24,11 @@ def test_each_finding_of_the_review_has_a_row_and_a_state() -> None:
 
 
 def test_each_fixed_finding_names_tests_that_exist() -> None:
-    missing = list[str]()
+    faults = list[str]()
     for row in ROWS:
         if not state(row).startswith("fixed"):
             continue
-        tests = re.findall(r"`([\w/.]+)::(\w+)`", row[-1])
-        if not tests and re.fullmatch(r"[SL]\d+", row[0]):
-            missing.append(f"{row[0]}: no test")
-        for path, name in tests:
-            file = ROOT / path
-            if not file.exists() or not re.search(rf"^ *(async )?def {name}\(", file.read_text(), re.MULTILINE):
-                missing.append(f"{row[0]}: {path}::{name}")
-    assert missing == []
+        if not named(row[-1]) and re.fullmatch(r"[SL]\d+", row[0]):
+            faults.append(f"{row[0]}: no test")
+        faults += [f"{row[0]}: {test}" for test in missing(row[-1])]
+    assert faults == []
