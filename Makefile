@@ -4,16 +4,18 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench bench-jeg bench-logs bench-floods fuzz wheels images sbom signing-key sign verify clean
+.PHONY: help setup demo test test-fast lint generate lock cluster cluster-down test-elsewhere bench trace bench-hot bench-jeg bench-warm bench-races bench-logs bench-scale bench-all bench-clean bench-floods fuzz wheels images sbom signing-key sign verify clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(SETUP) ## The virtual environment with the pinned packages
 
+# pip compiles what it installs with one core, compileall with all of them; what cannot be compiled does no harm.
 $(SETUP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+	-$(PY) -m compileall -qq -j 0 $(VENV)/lib
 	$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
@@ -29,12 +31,16 @@ test-fast: $(SETUP) ## Everything but the cluster, the browser and Java
 lint: $(SETUP) ## ruff, mypy --strict, import-linter; pins, licence, secrets, file modes
 	$(PY) -m tools.checks lint
 
-generate: $(SETUP) ## CRDs, rendered manifests, the table of values, the OpenAPI document and the reference pages from their sources
+generate: $(SETUP) ## CRDs, rendered manifests, the table of values, the OpenAPI document and the reference pages, alerts and dashboards from their sources
 	$(PY) -m linkis_ecm.model.crd crds helm/linkis-ecm/crds
 	$(PY) -m tools.render manifests
 	$(PY) -m tools.values_table helm/linkis-ecm/README.md
 	$(PY) -m linkis_ecm.gateway.openapi docs/openapi.json
 	$(PY) -m tools.reference docs
+	$(PY) -m tools.observability.rules
+	$(PY) -m tools.dashboards
+	$(PY) -m bench.chart
+	$(PY) -m bench.page
 
 cluster: $(SETUP) ## A real cluster: the current one (CLUSTER=current), kind, or a node built from source
 	$(PY) -m tools.cluster up
@@ -48,11 +54,34 @@ test-elsewhere: $(SETUP) ## Node, chart and an engine in a virtual machine with 
 bench: $(SETUP) ## The benchmarks on the cluster, as ratios of one run
 	$(PY) -m bench
 
+TRACE_CALLS ?= 200
+trace: $(SETUP) ## Where the time of a warm call goes, and of an engine's life in the operator, hop by hop, on loopback
+	$(PY) -m bench.trace --calls $(TRACE_CALLS)
+
+bench-hot: $(SETUP) ## Events, results, a crowd and bad neighbours on loopback, beside their floors (no cluster, 4 minutes)
+	$(PY) -m bench.hot
+
 bench-jeg: $(SETUP) ## Jupyter Enterprise Gateway beside ours: first result, cold, and round trip
 	$(PY) -m bench.jeg
 
+bench-warm: $(SETUP) ## Engines that a warm pool has ready: one at a time, at a rate, many at once
+	$(PY) -m bench.warm
+
+bench-races: $(SETUP) ## 200 engines race for a warm pool's pods while operators are killed (6 minutes)
+	$(PY) -m bench.races
+
 bench-logs: $(SETUP) ## The benchmark of logs on loopback: no cluster, 4 GiB of disk for a minute
 	$(PY) -m bench.logs
+
+bench-scale: $(SETUP) ## 10,000 engines on a control plane of their own: no cluster, Go for its binaries (15 minutes)
+	$(PY) -m bench.scale
+
+KEPT ?=
+bench-all: $(SETUP) ## All ratios of the hot paths in one run of at most 25 minutes, as JSON in out/bench; KEPT="files": worse than these?
+	$(PY) -m bench.all $(if $(KEPT),--compare $(KEPT))
+
+bench-clean: $(SETUP) ## Removes what a killed benchmark left in the cluster and on the disk
+	$(PY) -m bench.clean
 
 bench-floods: $(SETUP) ## Attacks on real processes on loopback: memory, stalls, and what a user sees (15 minutes)
 	$(PY) -m bench floods

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
 import sys
 import time
 import uuid
@@ -20,14 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench import jeg_setup
+from bench import clean, jeg_setup
 from bench.jeg_client import Channels, Kernels
 from tools.cluster import tools
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, Installation, install, installed, uninstall
+from tools.testkit.installation import RELEASE, Installation, installed
 
-NAMESPACE = "ecm-bench"
 PLUGIN = "python-3.11"
 ROUNDS = 10
 CALLS = 200
@@ -279,13 +277,16 @@ def run(release: Installation, engine: dict[str, Any], made: jeg_setup.Images, r
 
 def main(arguments: argparse.Namespace) -> int:
     """In the node's network. Builds nothing: the registries cannot be reached from there."""
-    release = installed(arguments.release) if arguments.release else install(NAMESPACE, "canary=false")
-    try:
-        engine = kubectl.get("engineconnplugin", PLUGIN)["spec"]
-        return 0 if run(release, engine, jeg_setup.build(engine["image"]), arguments.rounds) else 1
-    finally:
-        if not arguments.release:
-            uninstall(NAMESPACE)
+    if arguments.release:
+        clean.end_on_signals()
+        return 0 if _measured(installed(arguments.release), arguments.rounds) else 1
+    with clean.release("canary=false") as release:
+        return 0 if _measured(release, arguments.rounds) else 1
+
+
+def _measured(release: Installation, rounds: int) -> bool:
+    engine = kubectl.get("engineconnplugin", PLUGIN)["spec"]
+    return run(release, engine, jeg_setup.build(engine["image"]), rounds)
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -312,5 +313,4 @@ if __name__ == "__main__":
     if tools.backend() != "node":
         parser.error("the images are built for the node built from source: set CLUSTER=node")
     prepare(asked)
-    command = [sys.executable, "-m", "bench.jeg", "--inside", *sys.argv[1:]]
-    sys.exit(subprocess.run(tools.in_cluster_network(command), check=False, timeout=LIMIT_SECONDS).returncode)
+    sys.exit(clean.run_inside("bench.jeg", ["--inside", *sys.argv[1:]], seconds=LIMIT_SECONDS))

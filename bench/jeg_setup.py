@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import clean
 from tools.cluster import images
 from tools.testkit import kubectl
 
@@ -101,7 +102,7 @@ def _rights() -> list[dict[str, Any]]:
     verbs = ["get", "list", "watch", "create", "delete"]
     return [
         {"apiVersion": "v1", "kind": "Namespace",
-         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}}},
+         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "baseline", **clean.LABELS}}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(ACCOUNT)},
         {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": _meta(ACCOUNT),
          "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from linkis_ecm.gateway.settings import Settings
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import EM, KEY, TOKEN, Harness, engine_item
 from tools.testkit.keys import agent_key_of
-from tools.testkit.serving import Server, serving, until_let_go
+from tools.testkit.serving import Server, serving_by, until_let_go
 from tools.testkit.stores import store_in
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
@@ -35,7 +35,7 @@ def engine_id(number: int) -> str:
 
 
 @contextmanager
-def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
+def agents(count: int, folder: Path, kind: type[AgentProcess] = AgentProcess) -> Iterator[list[AgentProcess]]:
     """So many agents with their kernels, each ready."""
     with ExitStack() as stack:
         started = []
@@ -43,7 +43,7 @@ def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
             place = folder / f"agent-{number}"
             place.mkdir()
             uid = engine_item(name=name_of(number))["metadata"]["uid"]
-            agent = AgentProcess(place, wait=False, ECM_AGENT_KEY=agent_key_of(KEY, uid, 0))
+            agent = kind(place, wait=False, ECM_AGENT_KEY=agent_key_of(KEY, uid, 0))
             stack.callback(agent.close)
             started.append(agent)
         for agent in started:
@@ -52,12 +52,15 @@ def agents(count: int, folder: Path) -> Iterator[list[AgentProcess]]:
         yield started
 
 
-def gateway(addresses: list[str], folder: Path) -> AbstractContextManager[Server]:
+def gateway(
+    addresses: list[str], folder: Path, command: Sequence[str] = ("-m", "bench.loopback")
+) -> AbstractContextManager[Server]:
     """A gateway whose engines have these addresses."""
-    return serving("bench.loopback", json.dumps({"addresses": addresses, "folder": str(folder)}))
+    return serving_by(command, json.dumps({"addresses": addresses, "folder": str(folder)}))
 
 
-async def _serve(told: dict[str, Any]) -> None:
+async def serve(told: dict[str, Any]) -> None:
+    """The gateway's process, until it is let go."""
     folder = Path(told["folder"])
     tokens = folder / "tokens.json"
     tokens.write_text(json.dumps({TOKEN: {"users": ["*"]}}))
@@ -68,6 +71,7 @@ async def _serve(told: dict[str, Any]) -> None:
         token_key=KEY,
         user_per_second=0,
         user_at_once=0,
+        user_streams=1000,
         agent_port=0,
     )
     with store_in(folder) as store:
@@ -80,4 +84,4 @@ async def _serve(told: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(json.loads(sys.argv[1])))
+    asyncio.run(serve(json.loads(sys.argv[1])))

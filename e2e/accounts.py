@@ -37,9 +37,10 @@ shows it, on the release of the e2e tests: the chart's defaults with `auth.kuber
 asks again and fails where a right is more or less than here. Left out is what every account of a cluster may do (ask
 for its own rights, read the API's discovery).
 
-Not one account reads Secrets, makes tokens of service accounts, executes in pods, or changes roles. An engine's pod
-has no token of its account (`automountServiceAccountToken: false`); the one that proves it to the operator is for
-another audience.
+Not one account makes tokens of service accounts, executes in pods, or changes roles. One reads Secrets: the operator,
+each by its name and where engines are, for engines that take a pod of a warm pool (`warmPools.secrets`; it makes pods
+there, which mount any). An engine's pod has no token of its account (`automountServiceAccountToken: false`); the one
+that proves it to the operator is for another audience.
 """
 
 

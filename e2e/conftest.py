@@ -1,8 +1,9 @@
-"""What the e2e tests share: one installation of the chart and its gateway, for the whole run."""
+"""What the e2e tests share: one installation of the chart and its gateway for the whole run, or for each process."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +13,31 @@ import pytest
 
 from e2e.engines import Engines
 from e2e.faulttable import TABLE
+from e2e.release import settings_of, upgrade
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import Installation, install, installed, uninstall
-from tools.testkit.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
+from tools.testkit.waiting import FIRST, RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
 
-SETTINGS = (
-    "auth.admins={root}",
-    "auth.kubernetes.enabled=true",
-    # Who reaches engines that are plain processes.
-    rf"engines.processClients[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name={RELEASE_NAMESPACE}",
-    "engines.processClients[0].podSelector.matchLabels.app=process-client",
-)
+# A folder that several runs of pytest share, so that they share the first release, too. It stays after them.
+SHARED = "ECM_E2E_SHARED"
+STAYS = "stays"
+# Seconds on two cores: the longest are begun first, or the run ends with one process that works off the last.
+SECONDS = {
+    "test_keys": 230, "test_mariadb": 230, "test_bounds": 160, "test_network": 150, "test_engine_faults": 150,
+    "test_observability": 130, "test_beside": 100, "test_process_engine": 100, "test_causes": 100, "test_crash": 90,
+    "test_lifecycle": 80, "test_second_release": 80, "test_behaviours": 60, "test_admission_gap": 50,
+    "test_warm": 60,
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file the tests keep their order."""
+    items.sort(key=lambda item: -SECONDS.get(item.path.stem, 0))
 
 
 @contextmanager
 def users(path: Path) -> Iterator[list[str]]:
-    """The processes of this run that use the release, one at a time; what is changed is kept."""
+    """The processes that use the release, one at a time; what is changed is kept."""
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -38,18 +48,33 @@ def users(path: Path) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Installation]:
-    """The first process that wants it installs it, and the last one removes it."""
+def first_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Installation]:
+    """The release that has what is of the whole cluster: the first process that wants it installs it, and the last one
+    removes it, where no run follows that wants it, too."""
     folder = tmp_path_factory.getbasetemp()
-    path = (folder if worker_id == "master" else folder.parent) / "users-of-the-release"
+    shared = os.environ.get(SHARED)
+    path = (Path(shared) if shared else folder if worker_id == "master" else folder.parent) / "users-of-the-release"
+    me = str(os.getpid())
     with users(path) as names:
-        made = installed(RELEASE_NAMESPACE) if names else install(RELEASE_NAMESPACE, *SETTINGS)
-        names.append(worker_id)
+        made = installed(FIRST) if names else install(FIRST, *settings_of(FIRST))
+        if shared and STAYS not in names:
+            names.append(STAYS)
+        names.append(me)
     yield made
     with users(path) as names:
-        names.remove(worker_id)
+        names.remove(me)
         if not names:
-            uninstall(RELEASE_NAMESPACE)
+            uninstall(FIRST)
+
+
+@pytest.fixture(scope="session")
+def installation(first_release: Installation) -> Iterator[Installation]:
+    """The release of this process: the first one, or one of its own beside it."""
+    if RELEASE_NAMESPACE == FIRST:
+        yield first_release
+        return
+    yield upgrade()
+    uninstall(RELEASE_NAMESPACE)
 
 
 # For each test its own: a forward leads to one pod, and tests kill pods; so one is waited for that stays.
@@ -77,6 +102,18 @@ def engines(installation: Installation, request: pytest.FixtureRequest) -> Itera
     made = Engines(request.module.__name__.rpartition("test_")[2].replace("_", "-"))
     yield made
     made.delete()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of a run side by side (pytest-xdist) hands its rows of the fault table over."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = TABLE.rows
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    TABLE.rows += [tuple(row) for row in getattr(node, "workeroutput", {}).get("faults", ())]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

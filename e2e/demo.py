@@ -97,6 +97,8 @@ def run_code(gateway: Gateway, ticket: str) -> None:
 def main() -> None:
     took: dict[str, float] = {}
     title("1. A real Kubernetes cluster")
+    with stopwatch(took, "builds"):
+        tools.prepare()
     with stopwatch(took, "cluster"):
         tools.up()
     title("2. The images")

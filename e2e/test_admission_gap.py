@@ -13,7 +13,7 @@ from tools.testkit import kubectl
 from tools.testkit.installation import RELEASE, Installation
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until_holds, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(300)]
 POLICY = f"{RELEASE_NAMESPACE}.{RELEASE}-engineconns"
 # Both a policy and its binding have these names.
 OBJECTS = [

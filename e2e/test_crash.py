@@ -15,7 +15,7 @@ from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway, texts
 from tools.testkit.waiting import NAMESPACE, Gate, pods, until_row, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,6 @@ def test_a_killed_kernel_and_spent_memory_are_told(installation: Any, gateway: G
     gateway.execute(small["ticketId"], "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])")
     found = until_state(small["name"], "Failed")
     assert found["reason"] == "OOMKilled", found["message"]
-    assert "256Mi" in found["message"]
+    assert "256 MiB" in found["message"]
     row = until_row(small["ticketId"], "Failed")
     assert row["reason"] == "OOMKilled"

@@ -54,6 +54,34 @@ def test_the_api_server_judges_the_corpus_as_pydantic_does(case: dict[str, Any])
         assert case["names"] in answer.err
 
 
+WINDOW = {"from": "08:00", "to": "19:00", "size": 2}
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        ({"size": 11}, "cap must be at least size: raise cap or lower size"),
+        ({"schedule": [WINDOW, WINDOW | {"size": 11}]}, "cap must be at least each size of schedule"),
+        ({"schedule": [WINDOW | {"to": "08:00"}]}, "for a whole day write from 00:00 and to 24:00"),
+        ({"scaling": {"max": 11}}, "cap must be at least scaling.max"),
+        ({"size": 3, "scaling": {"max": 2}}, "scaling.max must be at least size"),
+        ({"scaling": {"max": 2, "window": "30s"}}, "window must be between 1m and 1h"),
+        ({"scaling": {"max": 2, "window": "61m"}}, "window must be between 1m and 1h"),
+        ({"maxAge": "3s"}, "maxAge must be 10m or more, or 0s for never"),
+        ({"maxAge": "0s"}, ""),
+        ({"size": 2, "schedule": [WINDOW], "scaling": {"max": 10, "window": "1h"}}, ""),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused_with_what_to_write(pool: dict[str, Any], words: str) -> None:
+    spec = {"engineType": "python", "engineVersion": "3", "image": "i", "runTypes": ["python"],
+            "defaultResources": {"cpu": "1", "memory": "1Gi"}, "warmPool": {"cap": 10} | pool}  # fmt: skip
+    answer = kubectl.run(
+        "create", "--dry-run=server", "-f", "-", stdin=manifest("EngineConnPlugin", "corpus", spec)
+    )  # fmt: skip
+    assert (answer.code == 0) == (words == ""), answer.err
+    assert words in answer.err
+
+
 @pytest.fixture(scope="module")
 def engine() -> str:
     # Stopped, so that no operator makes a pod of it.

@@ -1,7 +1,8 @@
-"""Whatever dies on the real node: what was done, that nothing was lost, and how long it took until all was right again.
+"""Whatever dies of the real node and of a release: nothing was lost, and how long it took until all was right again.
 
-Each test tells its row of the fault table, which the run prints at its end. Only on the node built from source, where
-processes can be seen and killed; elsewhere the simulation holds these.
+What dies of one engine is in test_engine_faults.py. Each test adds its row to the fault table, which the run prints at
+its end. Only on the node built from source, where processes can be seen and killed; elsewhere the simulation holds
+these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pytest
 
 from e2e.components import kill_component
 from e2e.engines import Engines
-from e2e.faulttable import TABLE
+from e2e.faulttable import TABLE, pod_uid, ready_again
 from e2e.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
 from tools.testkit import kubectl, processes
@@ -39,7 +40,6 @@ from tools.testkit.waiting import (
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.alone,
     pytest.mark.timeout(600),
     pytest.mark.skipif(tools.backend() != "node", reason="processes of another's node are not ours to kill"),
 ]
@@ -57,24 +57,6 @@ def fresh_operator(installation: Any) -> None:
 def engine(engines: Engines) -> str:
     """A ready engine by kubectl."""
     return engines.ready()[0]
-
-
-def ready_again(what: str, name: str, uid: str, since: float) -> None:
-    """The engine still is what it was: Idle, with its only pod and its row; tells the fault table."""
-    ticket = until_state(name, "Idle", seconds=120)["ticketId"]
-    assert [pod["metadata"]["uid"] for pod in pods(name)] == [uid], "the same pod, and no other"
-    until_row(ticket, "Idle")
-    TABLE.add(what, "nothing", time.monotonic() - since)
-
-
-def ended_as(what: str, name: str, reason: str, since: float, *, seconds: float = 120) -> dict[str, Any]:
-    """The engine has Failed for that reason, with its row; tells the fault table."""
-    found = until_state(name, "Failed", seconds=seconds)
-    assert found["reason"] == reason, found["message"]
-    told = until_row(found["ticketId"], "Failed", final=True)
-    assert told["reason"] == reason
-    TABLE.add(what, f"the engine, as it must: {reason}", time.monotonic() - since)
-    return found
 
 
 INSIDE = """
@@ -101,11 +83,7 @@ class Execution:
         return texts(json.loads(out))
 
 
-def pod_uid(name: str) -> str:
-    (pod,) = pods(name)
-    return str(pod["metadata"]["uid"])
-
-
+@pytest.mark.alone
 def test_a_killed_api_server_loses_nothing(engine: str, installation: Any) -> None:
     uid = pod_uid(engine)
     task = Execution(installation, status(engine)["ticketId"], "import time; time.sleep(12); print('worked on')")
@@ -119,6 +97,7 @@ def test_a_killed_api_server_loses_nothing(engine: str, installation: Any) -> No
     ready_again("kube-apiserver killed -9 for 5 s while a task runs", engine, uid, began)
 
 
+@pytest.mark.alone
 def test_a_killed_etcd_loses_nothing(engine: str) -> None:
     uid = pod_uid(engine)
     began = time.monotonic()
@@ -128,6 +107,7 @@ def test_a_killed_etcd_loses_nothing(engine: str) -> None:
     ready_again("etcd killed -9", engine, uid, began)
 
 
+@pytest.mark.alone
 def test_a_killed_kubelet_loses_nothing(engine: str, installation: Any) -> None:
     uid, ticket = pod_uid(engine), status(engine)["ticketId"]
     began = time.monotonic()
@@ -139,6 +119,7 @@ def test_a_killed_kubelet_loses_nothing(engine: str, installation: Any) -> None:
     ready_again("kubelet killed -9", engine, uid, began)
 
 
+@pytest.mark.alone
 def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(engines: Engines) -> None:
     began = time.monotonic()
     for name in ("kube-scheduler", "kube-controller-manager"):
@@ -153,6 +134,7 @@ def test_a_killed_controller_manager_and_scheduler_delay_only_new_engines(engine
     kubectl.must("delete", "ec", late, "-n", NAMESPACE, "--wait=false")
 
 
+@pytest.mark.release
 def test_a_killed_gateway_loses_no_code_and_no_engine(engine: str, installation: Any) -> None:
     uid, ticket, gate = pod_uid(engine), status(engine)["ticketId"], Gate()
 
@@ -189,38 +171,7 @@ def _answers(installation: Any) -> bool:
         return False  # the last two are kubectl's: it had nobody to lead to, or ended slowly
 
 
-def test_a_killed_agent_ends_the_engine_with_the_kubelets_log(engine: str, gateway: Gateway) -> None:
-    ticket = status(engine)["ticketId"]
-    gateway.execute(ticket, "print('said before')").data  # noqa: B018 - it raises where the call failed
-    began = time.monotonic()
-    assert processes.kill(pod_uid(engine), b"linkis_ecm.agent") >= 1
-    found = ended_as("agent killed -9", engine, "AgentExited", began)
-    assert any("container.log" in line for line in found["postMortem"]["missing"])
-    # The gateway's own watch tells it, and from then on it reads what is in the archive.
-    until_holds("the gateway knows", lambda: gateway.status(ticket).data["status"], "Failed".__eq__)
-    lines = gateway.logs(ticket, logType="stdout", fromLine=1, lines=500).data["logs"]
-    assert any("said before" in line for line in lines)
-
-
-def test_a_killed_kernel_ends_the_engine_with_its_logs(engine: str) -> None:
-    began = time.monotonic()
-    assert processes.kill(pod_uid(engine), b"agent.kernel.main") >= 1
-    found = ended_as("kernel killed -9", engine, "KernelDied", began)
-    assert "SIGKILL" in found["message"]
-    assert {"stdout", "stderr"} <= set(found["postMortem"]["files"])
-
-
-def test_a_frozen_agent_is_lost_within_a_minute_and_a_half(engine: str) -> None:
-    uid = pod_uid(engine)
-    began = time.monotonic()
-    assert processes.send(uid, b"linkis_ecm", signal.SIGSTOP) >= 1
-    try:
-        ended_as("agent frozen (SIGSTOP)", engine, "AgentLost", began, seconds=150)
-    finally:
-        processes.send(uid, b"linkis_ecm", signal.SIGCONT)
-    until_holds("no pod", lambda: pods(engine), lambda left: not left)
-
-
+@pytest.mark.alone
 def test_an_engine_whose_node_vanished_is_told_as_node_lost(engine: str) -> None:
     """The node's kubelet dies and the engine is frozen: what a vanished node looks like from outside."""
     uid, ticket = pod_uid(engine), status(engine)["ticketId"]
@@ -241,76 +192,7 @@ def test_an_engine_whose_node_vanished_is_told_as_node_lost(engine: str) -> None
     TABLE.add("node vanished (kubelet dead, engine frozen)", "the engine, as it must: NodeLost", took)
 
 
-def test_an_evicted_engine_is_told_as_evicted(engine: str) -> None:
-    (pod,) = pods(engine)
-    name = pod["metadata"]["name"]
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
-    began = time.monotonic()
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
-    kubectl.must("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
-    ended_as("pod evicted by the Eviction API", engine, "Evicted", began)
-
-
-@pytest.mark.parametrize("grace", [0, 30])
-def test_a_pod_deleted_by_hand_ends_the_engine(engine: str, grace: int) -> None:
-    (pod,) = pods(engine)
-    force = ["--grace-period=0", "--force"] if grace == 0 else []
-    began = time.monotonic()
-    kubectl.must("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false", *force)
-    ended_as(f"pod deleted by hand, grace {grace} s", engine, "PodDeleted", began)
-
-
-STATUS_EDITS: dict[str, dict[str, Any]] = {
-    "state Success": {"engineState": "Success"},
-    "state Starting": {"engineState": "Starting"},
-    "reason Nonsense": {"reason": "Nonsense"},
-    "no conditions": {"conditions": []},
-    "no podName": {"podName": None},
-    "another attempt": {"attempt": 7},
-}
-
-
-@pytest.mark.parametrize("what", STATUS_EDITS)
-def test_a_status_edited_by_hand_is_contained(engines: Engines, what: str) -> None:
-    victim, other = engines.create(), engines.create()
-    for name in (victim, other):
-        until_state(name, "Idle", seconds=120)
-    began = time.monotonic()
-    edit = json.dumps({"status": STATUS_EDITS[what]})
-    kubectl.must("patch", "ec", victim, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", edit)
-    time.sleep(3)
-    assert status(other)["engineState"] == "Idle"
-    live = [p for p in pods(victim) if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]]
-    assert len(live) <= 1
-    kubectl.must("patch", "ec", victim, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"desiredState": "Stopped"}}')
-    until_state(victim, "Success", "Failed", seconds=150)
-    until_holds("no live pod", lambda: [p for p in pods(victim) if p["status"]["phase"] == "Running"], lambda p: not p)
-    TABLE.add(f"status edited by hand: {what}", "nothing of others", time.monotonic() - began)
-    kubectl.must("delete", "ec", victim, other, "-n", NAMESPACE, "--wait=false")
-
-
-def test_an_engine_edited_while_it_stops_ends(engine: str) -> None:
-    began = time.monotonic()
-    stop = '{"spec": {"desiredState": "Stopped"}}'
-    kubectl.must("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", stop)
-    kubectl.must("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"idleTimeout": "1h"}}')
-    back = kubectl.run(
-        "patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"desiredState": "Running"}}'
-    )
-    assert back.code
-    assert "a stopped engine stays stopped" in back.err
-    until_state(engine, "Success")
-    TABLE.add("resource edited while it stops", "nothing", time.monotonic() - began)
-
-
-def test_an_immutable_field_is_refused_and_nothing_changes(engine: str) -> None:
-    answer = kubectl.run("patch", "ec", engine, "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"user": "eve"}}')
-    assert answer.code
-    assert "spec.user is part of the engine's identity" in answer.err
-    assert status(engine)["engineState"] == "Idle"
-    TABLE.add("immutable field changed", "nothing (refused)", 0.0)
-
-
+@pytest.mark.release
 def test_an_operator_that_gets_sigterm_hands_over_at_once(engine: str, engines: Engines) -> None:
     """Released, not run out: the next one leads as soon as it is there, and a pod made meanwhile starts."""
     uid = pod_uid(engine)

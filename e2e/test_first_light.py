@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
+from linkis_ecm.engine.pod.launch import IDENTITY_AUDIENCE
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
 from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import vendor
 from tools.cluster import images, tools
 from tools.cluster.progress import ClusterError
 from tools.image import prune
@@ -21,6 +23,8 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(tools.backend() != "node", reason="the images of another's registry are not at hand as files"),
 ]
+# Where the console's libraries are in an image.
+VENDORED = "opt/venv/lib/python3.11/site-packages/linkis_ecm/gateway/pages/console/vendor/"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     (folder / release.ARCHIVE).unlink()
 
 
+@pytest.fixture(scope="module")
+def held(shipped: Shipped) -> dict[str, bytes]:
+    """dpkg's lists and the console's libraries, by path: read once, because reading takes 15 s."""
+    # One list, and one for each package that was added to it.
+    return rootfs.read(shipped.archive, re.compile(rf"var/lib/dpkg/status(\.d/[\w.+-]+)?|{VENDORED}.+"))
+
+
 def test_an_image_has_no_installer_no_compiler_and_nothing_that_raises_rights(shipped: Shipped) -> None:
     files = rootfs.entries(shipped.archive)
     assert "opt/venv/bin/python" in files
@@ -67,11 +78,10 @@ def test_openssl_finds_certificates(shipped: Shipped) -> None:
     assert "etc/ssl/certs/ca-certificates.crt" in files
 
 
-def test_its_contents_are_all_listed(shipped: Shipped) -> None:
+def test_its_contents_are_all_listed(shipped: Shipped, held: dict[str, bytes]) -> None:
     """Each Debian package of the image and each pin of its requirements, with their versions, in both lists."""
-    # One file, and one for each package that was added to it.
-    written = rootfs.read(shipped.archive, re.compile(r"var/lib/dpkg/status(\.d/[\w.+-]+)?"))
-    stanzas = {name: one for text in written.values() for name, one in prune.stanzas(text.decode()).items()}
+    written = [text for path, text in held.items() if path.startswith("var/lib/dpkg/")]
+    stanzas = {name: one for text in written for name, one in prune.stanzas(text.decode()).items()}
     assert ("fonts-wqy-microhei" in stanzas) == (shipped.target == "engine-python")
     debian = {(name, one["Version"]) for name, one in stanzas.items()}
     pins = re.findall(r"^([\w.-]+)==(\S+)", (release.ROOT / images.PINS[shipped.target]).read_text(), re.MULTILINE)
@@ -88,6 +98,34 @@ def test_its_contents_are_all_listed(shipped: Shipped) -> None:
             for one in found
         }  # fmt: skip
         assert wanted - versions == set()
+
+
+def test_the_consoles_libraries_and_their_licences_are_there_and_listed(
+    shipped: Shipped, held: dict[str, bytes]
+) -> None:
+    """What was copied into the source is no package of Debian's or pip's: its own package.json says what it is."""
+    found = {
+        path.removeprefix(VENDORED): hashlib.sha256(data).hexdigest()
+        for path, data in held.items()
+        if path.startswith(VENDORED)
+    }
+    packages = vendor.CONSOLE if shipped.target == "ecm" else ()
+    assert found == {file.name: file.sha256 for package in packages for file in package.files}
+    spdx = json.loads((shipped.folder / release.SPDX).read_text())
+    by_name = {
+        (one["name"], one["versionInfo"]): one["licenseDeclared"]
+        for one in spdx["packages"]
+        if any(ref["referenceLocator"].startswith("pkg:npm/") for ref in one.get("externalRefs", ()))
+    }
+    cyclonedx = json.loads((shipped.folder / release.CYCLONEDX).read_text())
+    by_purl = {
+        one["purl"]: [each["license"]["id"] for each in one["licenses"]]
+        for one in cyclonedx["components"]
+        if one.get("purl", "").startswith("pkg:npm/")
+    }
+    licences = {"preact": "MIT", "htm": "Apache-2.0", "uplot": "MIT"}
+    assert by_name == {(package.name, package.version): licences[package.name] for package in packages}
+    assert by_purl == {f"pkg:npm/{package.name}@{package.version}": [licences[package.name]] for package in packages}
 
 
 def test_its_signatures_hold_and_name_its_digest(shipped: Shipped) -> None:

@@ -73,9 +73,9 @@ def grant(author: str) -> Iterator[Grant]:
     _grant(author, base)
 
 
-def create(author: str, user: str, *, volumes: Any = (), pod: Any = None, env: Any = ()) -> kubectl.Answer:
+def create(author: str, user: str, *, volumes: Any = (), pod: Any = None, env: Any = (), **more: Any) -> kubectl.Answer:
     """Asks the API server for an EngineConn in the author's name, without making it."""
-    spec: dict[str, Any] = {"engineType": "python", "user": user, "volumes": list(volumes), "env": list(env)}
+    spec: dict[str, Any] = {"engineType": "python", "user": user, "volumes": list(volumes), "env": list(env)} | more
     body = {
         "apiVersion": f"{GROUP}/v1alpha1", "kind": "EngineConn", "metadata": {"name": "asked"},
         "spec": spec | ({"podTemplate": {"spec": pod}} if pod else {}),
@@ -84,8 +84,8 @@ def create(author: str, user: str, *, volumes: Any = (), pod: Any = None, env: A
     return kubectl.run(*command, stdin=json.dumps(body))
 
 
-def acts_as(user: str) -> dict[str, Any]:
-    return {"apiGroups": [GROUP], "resources": ["users"], "resourceNames": [user], "verbs": ["impersonate"]}
+def acts_as(user: str, resource: str = "users") -> dict[str, Any]:
+    return {"apiGroups": [GROUP], "resources": [resource], "resourceNames": [user], "verbs": ["impersonate"]}
 
 
 def volume(**source: Any) -> dict[str, Any]:
@@ -146,6 +146,20 @@ def test_another_users_engine_needs_the_right_to_act_as_that_user(author: str, g
     grant(acts_as("hadoop"))
     assert create(author, "hadoop").code == 0
     assert create(author, "ana").code != 0
+
+
+def test_an_engine_that_is_lent_in_a_group_needs_the_right_to_that_group(author: str, grant: Grant) -> None:
+    """Else whoever may act as the owner chooses a foreign group, whose members' code then runs in the engine."""
+    share = {"level": "group", "group": "analysts"}
+    grant(acts_as("pool"))
+    refused = create(author, "pool", share=share)
+    assert refused.code != 0
+    assert "spec.share.group analysts: leave spec.share out" in refused.err
+    assert create(author, "pool", share={"level": "server"}).code == 0
+    grant(acts_as("pool"), acts_as("analysts", "groups"))
+    assert create(author, "pool", share=share).code == 0
+    assert create(author, "pool", share=share | {"group": "science"}).code != 0
+    assert "groups that begin with system:" in create(author, "pool", share=share | {"group": "system:masters"}).err
 
 
 def test_the_most_references_are_within_the_api_servers_budget(author: str, grant: Grant) -> None:
@@ -264,13 +278,16 @@ def test_operator_and_gateway_have_nothing_outside_of_the_engines_namespace(inst
     reviews = {("create", "authentication.k8s.io", "tokenreviews"),
                ("create", "authorization.k8s.io", "subjectaccessreviews")}  # fmt: skip
     # Of this release alone, by name: docs/security/accounts.md has the names.
-    policies = {("get", "admissionregistration.k8s.io", f"validatingadmission{kind}")
-                for kind in ("policies", "policybindings")}  # fmt: skip
-    everywhere = {operator: CATALOGUE | policies | {("get", "", "nodes")}, gateway: CATALOGUE | reviews}
+    policies = {(verb, "admissionregistration.k8s.io", f"validatingadmission{kind}")
+                for verb in ("get", "list", "watch") for kind in ("policies", "policybindings")}  # fmt: skip
+    own = {("get", "", "nodes"), ("patch", GROUP, "engineconnplugins/status")}
+    everywhere = {operator: CATALOGUE | policies | own, gateway: CATALOGUE | reviews}
+    # A warm engine's variables (warmPools.secrets): each by its name, as its author has it.
+    named = {operator: {("get", "", "secrets")}, gateway: set[tuple[str, str, str]]()}
     for who, base in everywhere.items():
         assert own_rights(who, "kube-system") == base
         assert {resource for _, _, resource in own_rights(who, RELEASE_NAMESPACE) - base} <= {"leases", "configmaps"}
-        here = own_rights(who, NAMESPACE) - base
+        here = own_rights(who, NAMESPACE) - base - named[who]
         assert not [right for right in here if right[2] in ("secrets", "pods/exec", "serviceaccounts/token")]
         assert ("create", "", "pods") in here or who == gateway
         assert ("create", "", "pods") not in here or who == operator

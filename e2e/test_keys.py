@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import SETTINGS
 from e2e.engines import Engines
+from e2e.release import upgrade
 from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import RELEASE, Installation, guards, install
+from tools.testkit.installation import RELEASE, Installation, guards
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, status, until_holds, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]
 # Over the 70 s after which a silent engine is lost.
 LONG = 90.0
 
@@ -78,7 +78,7 @@ def test_a_reinstall_reaches_the_engines_that_ran_on(installation: Installation,
     )  # fmt: skip
     kept, guard = secret_data(), guards(NAMESPACE)
     # Before anything is judged: the tests that follow want the release.
-    again = install(RELEASE_NAMESPACE, *SETTINGS)
+    again = upgrade()
     assert kept == secret_data() == before
     assert guard == guards(NAMESPACE) == guarded, "what guards the engine stays, and the new release takes it over"
     manifest = subprocess.run(
@@ -165,6 +165,6 @@ def test_the_documented_rotation_cuts_no_engine_off(installation: Installation, 
             assert gateway.terminate(made["ticketId"]).ok
     finally:
         # Of a step that failed: the tests that follow want one key, and the values of the release.
-        install(RELEASE_NAMESPACE, *SETTINGS)
+        upgrade()
         if "previous-token-key" in secret_data():
             shell(finish)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import SETTINGS
 from e2e.engines import Engines
+from e2e.release import upgrade
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.installation import Installation, install
+from tools.testkit.installation import Installation
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until, until_holds, until_row, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
@@ -31,7 +31,7 @@ def test_an_out_of_memory_engine_leaves_a_post_mortem_that_says_so(engines: Engi
     gateway.execute(ticket, "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])")
     found = until_state(name, "Failed")
     assert found["reason"] == "OOMKilled"
-    assert "256Mi" in found["message"]
+    assert "256 MiB" in found["message"]
     assert found["postMortem"]["files"]
     told = post_mortem(gateway, ticket)
     assert told["bundle"]["reason"] == "OOMKilled"
@@ -151,7 +151,7 @@ def test_a_config_error_is_reported_before_the_start_timeout(engines: Engines) -
     kubectl.must("delete", "ec", name, "-n", NAMESPACE)
 
 
-@pytest.mark.alone
+@pytest.mark.release
 def test_a_quota_is_told_and_waited_out(engines: Engines) -> None:
     quota = json.dumps({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
@@ -172,9 +172,9 @@ def test_a_quota_is_told_and_waited_out(engines: Engines) -> None:
 @pytest.fixture
 def every_namespace(installation: Installation) -> Iterator[None]:
     """The release serves all namespaces for as long as the test runs."""
-    install(RELEASE_NAMESPACE, *SETTINGS, "clusterWide=true")
+    upgrade("clusterWide=true")
     yield
-    install(RELEASE_NAMESPACE, *SETTINGS)
+    upgrade()
 
 
 @pytest.mark.alone

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from e2e.components import kill_component
-from e2e.conftest import SETTINGS
 from e2e.engines import Engines
 from e2e.operators import gateway_pod, operator_pod
+from e2e.release import upgrade
 from tools.cluster import tools
 from tools.testkit import kubectl
-from tools.testkit.installation import RELEASE, guards, install
+from tools.testkit.installation import RELEASE, guards
 from tools.testkit.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
@@ -60,13 +60,13 @@ def processes() -> list[tuple[str, list[int]]]:
 def three(installation: Any) -> Iterator[dict[str, Engines]]:
     """The release with two more namespaces, which the test takes out of its values; the engines of each."""
     engines = {space: Engines("gone", space) for space in (NAMESPACE, BOUND, GONE)}
-    install(RELEASE_NAMESPACE, *SETTINGS, *LISTED)
+    upgrade(*LISTED)
     try:
         yield engines
     finally:
         for of_space in engines.values():
             of_space.delete()
-        install(RELEASE_NAMESPACE, *SETTINGS)
+        upgrade()
         kubectl.run("delete", "namespace", BOUND, GONE, "--ignore-not-found", "--wait=false")
 
 
@@ -92,7 +92,7 @@ def test_namespaces_that_are_gone_refused_or_not_listed_harm_no_engine_elsewhere
 
     # Both come back without a new process.
     kubectl.must("apply", "-f", "-", stdin=bindings)
-    install(RELEASE_NAMESPACE, *SETTINGS, *LISTED)
+    upgrade(*LISTED)
     until_operator_says(*(f"the namespace {space} is served again" for space in (BOUND, GONE)))
     three[GONE].ready(resources=SMALL)
     _, again = three[BOUND].ready(resources=SMALL)
@@ -102,7 +102,7 @@ def test_namespaces_that_are_gone_refused_or_not_listed_harm_no_engine_elsewhere
     # Out of engineNamespaces, with a live engine.
     guarded = guards(BOUND)
     assert guarded
-    install(RELEASE_NAMESPACE, *SETTINGS)
+    upgrade()
     until_operator_says(f"the namespace {BOUND} is not watched, or not served: 2 rows of its engines are left")
     assert guards(BOUND) == guarded
     assert {one["status"]["phase"] for one in kubectl.get("pods", "-n", BOUND)["items"]} == {"Running"}

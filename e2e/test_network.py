@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 
 from e2e import netprobe
-from e2e.conftest import SETTINGS
 from e2e.netprobe import Target, from_engine, from_pod, idle, server
+from e2e.release import DATABASE_LABELS, FREE, LISTED, LISTED_PORT, SCRAPER, upgrade
 from linkis_ecm.engine.names import AGENT_PORT
 from tools.cluster import tools
 from tools.cluster.layout import API_PORT, DNS_ADDRESS, NODE_ADDRESS, SERVICE_ADDRESS
 from tools.cluster.paths import namespace as node_namespace
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, Installation, install
+from tools.testkit.installation import RELEASE, Installation
 from tools.testkit.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
@@ -40,33 +40,19 @@ from tools.testkit.waiting import (
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.alone,
     pytest.mark.timeout(300),
     pytest.mark.skipif(tools.backend() != "node", reason="its targets are addresses of the node built from source"),
 ]
-FREE = "ecm-e2e-free"  # a namespace without policies
-METADATA, LISTED = "169.254.169.254", "198.51.100.7"  # a cloud's metadata service, and somewhere outside (RFC 5737)
-LISTED_PORT, OTHER_PORT, ECHO_PORT = 8080, 8081, 8082
+METADATA = "169.254.169.254"  # a cloud's metadata service
+OTHER_PORT, ECHO_PORT = 8081, 8082
 KUBELET_PORT, REPORTS, OPERATOR_METRICS, API, GATEWAY_METRICS, DATABASE = 10250, 9103, 9104, 9102, 9106, 3306
 ENGINE_LABELS = {"app.kubernetes.io/managed-by": "linkis-ecm", "app.kubernetes.io/component": "engine"}
 OPERATOR_LABELS = {
     "app.kubernetes.io/name": "linkis-ecm", "app.kubernetes.io/instance": RELEASE,
     "app.kubernetes.io/component": "operator",
 }  # fmt: skip
-SCRAPER, DATABASE_LABELS = {"app": "prometheus"}, {"app": "database"}
-NAMED = r"namespaceSelector.matchLabels.kubernetes\.io/metadata\.name"
-NETWORK = (
-    *SETTINGS,
-    f"networkPolicy.metricsFrom[0].{NAMED}={FREE}",
-    "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus",
-    "networkPolicy.database.podSelector.matchLabels.app=database",
-)
-ONE = (
-    f"networkPolicy.egress[0].cidr={LISTED}/32",
-    f"networkPolicy.egress[0].ports[0].port={LISTED_PORT}",
-    "networkPolicy.egress[0].ports[0].protocol=TCP",
-)
-EVERYWHERE = ("networkPolicy.egress[0].cidr=0.0.0.0/0",)
+# Beside the place that the release lists.
+EVERYWHERE = ("networkPolicy.egress[1].cidr=0.0.0.0/0",)
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,6 @@ def outside(installation: Installation) -> Iterator[None]:
 def scene(installation: Installation, outside: None) -> Iterator[Scene]:
     kubectl.run("delete", "namespace", FREE, "--ignore-not-found", "--timeout=90s")
     kubectl.must("create", "namespace", FREE)
-    install(RELEASE_NAMESPACE, *NETWORK, *ONE)
     everybody = (NAMESPACE, FREE, RELEASE_NAMESPACE)
     made = [
         *(idle(namespace, "stranger") for namespace in everybody),
@@ -121,11 +106,13 @@ def scene(installation: Installation, outside: None) -> Iterator[Scene]:
         server(FREE, "heir", AGENT_PORT, labels=ENGINE_LABELS),
         server(RELEASE_NAMESPACE, "database", DATABASE, labels=DATABASE_LABELS),
     ]
+    names: list[str] = []
     try:
         with installation.forward() as port, Gateway("127.0.0.1", port, installation.token) as gateway:
-            tickets = [gateway.create().data["ticketId"] for _ in range(2)]
+            engines = [gateway.create().data for _ in range(2)]
+            tickets = [engine["ticketId"] for engine in engines]
+            names += [engine["name"] for engine in engines]
             strangers = netprobe.start(*made)
-            names = [gateway.status(ticket).data["name"] for ticket in tickets]
             found = [pods(name)[0] for name in names]
             victim = found[1]["metadata"]["name"]
             links = kubectl.must("exec", "-n", NAMESPACE, victim, "--", "cat", "/proc/net/if_inet6").splitlines()
@@ -142,12 +129,11 @@ def scene(installation: Installation, outside: None) -> Iterator[Scene]:
                 strangers=strangers,
             )
     finally:
-        kubectl.run("delete", "ec", "--all", "-n", NAMESPACE, "--timeout=60s")
+        kubectl.run("delete", "ec", *names, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")
         for pod in made:
             meta = pod["metadata"]
             kubectl.run("delete", "pod", meta["name"], "-n", meta["namespace"], "--ignore-not-found", "--wait=false")
         kubectl.run("delete", "namespace", FREE, "--wait=false")
-        install(RELEASE_NAMESPACE, *SETTINGS)
 
 
 def all_of(targets: list[Target], result: str) -> dict[Target, str]:
@@ -366,10 +352,13 @@ def test_policies_are_older_than_the_pods_that_they_are_for(scene: Scene) -> Non
 def test_an_egress_to_everywhere_still_leaves_out_api_server_metadata_and_engines(
     scene: Scene, gateway: Gateway
 ) -> None:
-    install(RELEASE_NAMESPACE, *NETWORK, *EVERYWHERE)
-    # Applied already: the kernel asks for each connection, and the watch of policies is behind by moments.
-    assert netprobe.settled(
-        lambda: from_engine(gateway, scene.tickets[0], elsewhere()), all_of(elsewhere(), "open")
-    ) == all_of(elsewhere(), "open")
-    forbidden = services() + neighbours(scene) + parts(scene)
-    assert from_engine(gateway, scene.tickets[0], forbidden) == all_of(forbidden, "silent")
+    try:
+        upgrade(*EVERYWHERE)
+        # Applied already: the kernel asks for each connection, and the watch of policies is behind by moments.
+        assert netprobe.settled(
+            lambda: from_engine(gateway, scene.tickets[0], elsewhere()), all_of(elsewhere(), "open")
+        ) == all_of(elsewhere(), "open")
+        forbidden = services() + neighbours(scene) + parts(scene)
+        assert from_engine(gateway, scene.tickets[0], forbidden) == all_of(forbidden, "silent")
+    finally:
+        upgrade()

@@ -34,7 +34,7 @@ from tools.testkit.gateway_client import BASE
 from tools.testkit.waiting import until
 
 # The release of the run brings the CRDs, the catalogue and the operator.
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]
 NAMESPACE = "ecm-oidc"
 AUDIENCE = "linkis-ecm-gateway"
 # The least that the API server issues a token for.

@@ -103,6 +103,11 @@ def processes(installation: Any) -> Iterator[Processes]:
         kubectl.run("delete", "ecp", *made.plugins, "--ignore-not-found", "--wait=false")
 
 
+def go(name: str, what: str) -> None:
+    """Tell the server what to do. The file comes with its content: the server may read it at any moment."""
+    inside(name, f"printf {what} > /tmp/new && mv /tmp/new /tmp/go")
+
+
 def inside(engine: str, script: str) -> str:
     """What a line of shell prints in the engine's container."""
     (pod,) = [pod for pod in pods(engine) if pod["status"]["phase"] == "Running"]
@@ -193,7 +198,7 @@ def test_an_exit_code_tells_the_end_and_the_log_is_kept(
 ) -> None:
     name = processes.ready(launch)
     ticket = status(name)["ticketId"]
-    inside(name, f"printf {code} > /tmp/go")
+    go(name, code)
     found = until_state(name, state)
     assert found["reason"] == reason
     if code != "0":
@@ -207,10 +212,10 @@ def test_an_exit_code_tells_the_end_and_the_log_is_kept(
 
 def test_a_process_over_its_memory_is_told_as_such(processes: Processes) -> None:
     name = processes.ready(HTTP)
-    inside(name, "printf grow > /tmp/go")
+    go(name, "grow")
     found = until_state(name, "Failed")
     assert found["reason"] == "OOMKilled"
-    assert "64Mi" in found["message"]
+    assert "64 MiB" in found["message"]
 
 
 def test_a_process_that_never_answers_times_out_and_its_pod_goes(processes: Processes) -> None:
@@ -224,11 +229,11 @@ def test_a_process_that_never_answers_times_out_and_its_pod_goes(processes: Proc
 
 def test_a_crashed_process_is_restarted_by_its_policy(processes: Processes) -> None:
     name = processes.ready(HTTP, restartPolicy={"type": "OnFailure", "maxAttempts": 2})
-    inside(name, "printf 7 > /tmp/go")
+    go(name, "7")
     again = until_holds("attempt 1", lambda: status(name), lambda found: found.get("attempt") == 1)
     assert again["lastEnd"]["reason"] == "ProcessExited"
     until_state(name, "Idle", seconds=120)
-    inside(name, "printf 7 > /tmp/go")
+    go(name, "7")
     until_state(name, "Failed")
     assert conditions(name)["DeadLettered"] == "True"
 

@@ -14,15 +14,15 @@ import pytest
 from tools.cluster.tools import helm, images, kubeconfig
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, ROOT, Installation, PortForward, dns, engines_of
+from tools.testkit.installation import OF_THE_CLUSTER, RELEASE, ROOT, Installation, PortForward, dns, engines_of
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_state
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 NAME = "second"
 SPACE = "ecm-e2e-second"
 ENGINES = engines_of(SPACE)
 # What the documentation says (docs/security/hardening.md, "Two installations on one cluster").
-LEFT_OUT = ("userRoles.create=false", "engines.python.enabled=false")
+LEFT_OUT = OF_THE_CLUSTER
 # The engines' namespace of the first, whose policies outlive it.
 LEFT_BEHIND = (f"engineNamespaces[0].name={NAMESPACE}", "engineNamespaces[0].create=false")
 ROLES = [f"linkis-ecm-{role}" for role in ("view", "edit", "admin", "claims")]
@@ -67,14 +67,18 @@ def first_engine(gateway: Gateway) -> Iterator[dict[str, Any]]:
     gateway.terminate(made["ticketId"])
 
 
-def uids(kind: str, *names: str) -> list[str]:
-    return kubectl.must("get", kind, *names, "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}").split()
+def of_the_cluster() -> tuple[list[str], list[str]]:
+    """The uids of the users' roles and of the first release's plugins: other tests make plugins of their own."""
+    show = ("-o", "jsonpath={range .items[*]}{.metadata.uid} {end}")
+    plugins = kubectl.must("get", "ecp", "-l", f"app.kubernetes.io/instance={RELEASE}", *show).split()
+    assert plugins
+    return kubectl.must("get", "clusterrole", *ROLES, *show).split(), plugins
 
 
 def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
     installation: Installation, first_engine: dict[str, Any], gateway: Gateway, second: str
 ) -> None:
-    shared = uids("clusterrole", *ROLES), uids("ecp")
+    shared = of_the_cluster()
     name = f"two-{uuid.uuid4().hex[:6]}"
     body = {
         "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
@@ -96,14 +100,14 @@ def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
     kubectl.must("delete", "ec", name, "-n", ENGINES, "--timeout=60s")
     done = run_helm("uninstall", NAME, "--wait")
     assert done.returncode == 0, done.stderr
-    assert (uids("clusterrole", *ROLES), uids("ecp")) == shared
+    assert of_the_cluster() == shared
     gateway.close()  # the gateway ends a connection that was silent for so long
     assert gateway.execute(first_engine["ticketId"], "1+1").data["outputs"][0]["text"] == "2"
     assert status(first_engine["name"], NAMESPACE)["engineState"] == "Idle"
 
 
 def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installation: Installation) -> None:
-    before = uids("clusterrole", *ROLES), uids("ecp")
+    before = of_the_cluster()
     try:
         for values, shared, remedy in (
             (LEFT_OUT[:1], "EngineConnPlugin python-3.11", LEFT_OUT[1]),
@@ -117,4 +121,4 @@ def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installa
     finally:
         run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
         kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
-    assert (uids("clusterrole", *ROLES), uids("ecp")) == before
+    assert of_the_cluster() == before

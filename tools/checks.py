@@ -8,25 +8,29 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import typer
 
-from tools.steps import ROOT, Steps
+from tools.steps import ROOT, Step, Steps
+from tools.testkit.installation import uninstall
+from tools.testkit.waiting import FIRST
 
 BIN = Path(sys.executable).parent
 CLUSTER = (sys.executable, "-m", "tools.cluster")
 # The folders of tests/: without a cluster, and those of foreign programs.
-FAST_FOLDERS = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "supply")
+FAST_FOLDERS = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "observability", "supply")
 FOREIGN_FOLDERS = ("judge", "browser")
 LINKIS_CLIENT = "Linkis's client, built"
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
-def _lint(steps: Steps) -> None:
+def _lint(steps: Steps, *meanwhile: Step) -> None:
     steps.run("ruff check", str(BIN / "ruff"), "check", ".")
     steps.run("ruff format", str(BIN / "ruff"), "format", "--check", ".")
-    steps.run("mypy --strict", str(BIN / "mypy"))
+    # It keeps one core busy.
+    steps.together(Step("mypy --strict", (str(BIN / "mypy"),)), *meanwhile)
     steps.run("import-linter", str(BIN / "lint-imports"))
     steps.run("pins, licence, secrets, modes", sys.executable, "-m", "tools.supply", "repository")
 
@@ -35,10 +39,17 @@ def _pytest(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments)
 
 
+def _importable() -> Step:
+    """Imports each test once, so that its bytecode is there for all processes that run tests: in a clean clone each of
+    them would else rewrite all tests for itself, 15 s of a core's time."""
+    return Step("each test is importable", (sys.executable, "-m", "pytest", "-qq", "--collect-only", "tests", "e2e"))
+
+
 def _prepare_fast(steps: Steps) -> None:
     if shutil.which("mariadbd") is None:
         steps.run("MariaDB from Debian", *CLUSTER, "packages", "mariadb-server")
     steps.run("helm", *CLUSTER, "binaries", "helm")
+    steps.run("promtool and prometheus", sys.executable, "-m", "tools.observability.prometheus")
 
 
 def _fast(steps: Steps) -> None:
@@ -54,17 +65,17 @@ def _fast(steps: Steps) -> None:
 def _prepare_foreign(steps: Steps) -> None:
     if shutil.which("chromium") is None:
         steps.beside("chromium from Debian", *CLUSTER, "packages", "chromium")
+    steps.run("axe-core", sys.executable, "-m", "tools.vendor", "axe")
     if shutil.which("mvn") is None or shutil.which("javac") is None:
         packages = ("default-jdk-headless", "maven")
         steps.beside("Java and Maven from Debian", *CLUSTER, "packages", *packages)
     steps.beside(LINKIS_CLIENT, sys.executable, "-m", "tests.judge.build")
 
 
-def _foreign_clients(steps: Steps) -> None:
+def _foreign_clients() -> Step:
     """Programs of others use ours: a browser the page, Linkis's own client the gateway."""
-    steps.wait(LINKIS_CLIENT)
     folders = [f"tests/{name}" for name in FOREIGN_FOLDERS]
-    steps.run("Linkis's own client, the page in a browser", *_pytest("-n", "2", "--dist", "loadfile", *folders))
+    return Step("Linkis's own client, a browser", _pytest("-n", "2", "--dist", "loadfile", *folders))
 
 
 def _prepare_cluster(steps: Steps) -> None:
@@ -79,17 +90,39 @@ def _on_the_cluster(steps: Steps) -> None:
     was_up = subprocess.run([*CLUSTER, "status", "--quiet"], cwd=ROOT, check=False).returncode == 0
     if not was_up:
         steps.undo.append(_down)
+    else:
+        steps.undo.append(_leave)
     steps.run("cluster", *CLUSTER, "up", seconds=5400)
     steps.run("images", *CLUSTER, "images")
+    # Before it in the queue is chromium: the tests on the cluster look at the console in a browser.
+    steps.wait(LINKIS_CLIENT)
     # It reads files and asks no cluster; the tests on the cluster wait for most of their time.
     shipped = "e2e/test_images.py"
     steps.beside("what the images hold and who signed them", *_pytest(shipped))
-    others = ("e2e", "--ignore=e2e/database", f"--ignore={shipped}")
-    # Most of their time is waiting: for kubelets, schedulers, grace. A file's tests stay together.
-    together = ("-n", "3", "--dist", "loadfile", "-m", "not alone")
-    steps.run("e2e on the cluster, side by side", *_pytest(*others, *together), seconds=1500)
-    steps.run("e2e on the cluster, each alone", *_pytest(*others, "-m", "alone"), seconds=2400)
-    steps.run("e2e with MariaDB", *_pytest("e2e/database"), seconds=1200)
+    others = ("e2e", f"--ignore={shipped}")
+    # Most of their time is waiting: for kubelets, schedulers, grace. A file's tests stay together, the longest files
+    # begin (e2e/conftest.py).
+    parallel = ("--dist", "loadfile", "--no-loadscope-reorder")
+    with tempfile.TemporaryDirectory() as folder:
+        shared = {"ECM_E2E_SHARED": folder}
+        steps.together(
+            Step(
+                "e2e, one release for all",
+                _pytest(*others, "-n", "4", *parallel, "-m", "not release and not alone"), 1500, shared,
+            ),
+            Step(
+                "e2e, each with its release",
+                _pytest(*others, "-n", "2", *parallel, "-m", "release"), 1500, shared | {"ECM_E2E_OWN_RELEASE": "1"},
+            ),
+        )  # fmt: skip
+    # Alone on the cluster, which rests for minutes while it waits for the operator's limits of time; the programs of
+    # others use loopback and no cluster.
+    steps.together(Step("e2e, alone on the cluster", _pytest(*others, "-m", "alone"), 1500), _foreign_clients())
+
+
+def _leave() -> None:
+    """The first release, which the tests side by side leave to those that are alone; harmless where it is gone."""
+    uninstall(FIRST)
 
 
 def _down() -> None:
@@ -107,7 +140,7 @@ def lint() -> None:
 def fast() -> None:
     """What needs no cluster, no browser and no Java."""
     with Steps() as steps:
-        _lint(steps)
+        _lint(steps, _importable())
         _prepare_fast(steps)
         _fast(steps)
 
@@ -116,13 +149,12 @@ def fast() -> None:
 def everything() -> None:
     """The above, then the tests on the real cluster; a cluster that this run started is stopped at its end."""
     with Steps() as steps:
-        _lint(steps)
+        _lint(steps, _importable())
         # Before what runs beside it: one installation of Debian packages at a time.
         _prepare_fast(steps)
         _prepare_foreign(steps)
         _prepare_cluster(steps)
         _fast(steps)
-        _foreign_clients(steps)
         _on_the_cluster(steps)
         steps.wait()
 

@@ -102,7 +102,8 @@ _HEAD = """# What an interrupt takes
 Written by `python -m tools.interrupt_table`; the code of each member is in `tools/testkit/interrupt_cases.py`. Seconds
 count from the request to the task's answer. A second stage begins 0.5 s after the first signal: it repeats it, and
 reaches children that have left the kernel's group and code that has put something else in SIGINT's place
-([the agent](../design/agent.md#interrupts-and-ends)). `tests/agent/test_interrupts.py` tries every third member."""
+([the agent](../design/agent.md#interrupts-and-ends)). `tests/agent/kernel/test_interrupts.py` tries every third
+member."""
 
 
 def main(arguments: list[str]) -> int:

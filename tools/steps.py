@@ -1,4 +1,4 @@
-"""Runs steps, each a process of its own: one after another, and some beside them at the lowest priority.
+"""Runs steps, each a process of its own: one after another, some at a time, and some beside at the lowest priority.
 
 The first step that fails ends the run. At the end, or at the failure, a table says how long each step took. Must not
 know what a step does: `tools.checks` names them.
@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import typer
 
@@ -38,6 +38,16 @@ class Ended:
     code: int
     seconds: float
     output: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with a bound on its time."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float = 1800
+    env: dict[str, str] = field(default_factory=dict)
 
 
 class Steps:
@@ -85,6 +95,25 @@ class Steps:
         self._note(Ended(name, code, time.monotonic() - begun), "")
         self._show([name for name, step in self._queued.items() if step.done()])
 
+    def together(self, *steps: Step) -> None:
+        """Runs commands at the same time and waits for all; each line that they print begins with the step's name.
+
+        Raises typer.Exit with the code of the first in that order that has failed.
+        """
+        processes = [_piped(step) for step in steps]
+        with ThreadPoolExecutor(len(steps)) as pool:
+            try:
+                ended = list(pool.map(_line_by_line, steps, processes))
+            except BaseException:
+                for process in processes:
+                    _end(process)
+                raise
+        for one in ended:
+            self._row(one, ", together")
+        for one in ended:
+            self._end_if_failed(one)
+        self._show([name for name, step in self._queued.items() if step.done()])
+
     def beside(self, name: str, *command: str, seconds: float = BESIDE_SECONDS) -> None:
         """Runs a command after those that are beside already, with what the other steps leave of the cores."""
         self._queued[name] = self._lane.submit(self._work, name, command, seconds)
@@ -104,8 +133,14 @@ class Steps:
             self._note(ended, ", beside the others")
 
     def _note(self, ended: Ended, where: str) -> None:
+        self._row(ended, where)
+        self._end_if_failed(ended)
+
+    def _row(self, ended: Ended, where: str) -> None:
         result = f"failed ({ended.code})" if ended.code else "ok"
         self._rows.append((ended.name, ended.seconds, result + where))
+
+    def _end_if_failed(self, ended: Ended) -> None:
         if ended.code:
             raise typer.Exit(ended.code)
 
@@ -138,7 +173,38 @@ class Steps:
         self._lane.shutdown(cancel_futures=True)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _piped(step: Step) -> subprocess.Popen[str]:
+    print(f"\n=== {step.name}: {' '.join(step.command)}", flush=True)
+    return subprocess.Popen(
+        step.command, cwd=ROOT, env=os.environ | step.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", process_group=0,
+    )  # fmt: skip
+
+
+def _line_by_line(step: Step, process: subprocess.Popen[str]) -> Ended:
+    """Prints the lines of a step that has just begun, each with its name, until its end."""
+    begun = time.monotonic()
+    late = threading.Event()
+
+    def end_late() -> None:
+        late.set()
+        _end(process)
+
+    bound = threading.Timer(step.seconds, end_late)
+    bound.start()
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"[{step.name}] {line}", end="", flush=True)
+        code = process.wait()
+    bound.cancel()
+    if late.is_set():
+        code = TIMED_OUT
+        print(f"[{step.name}] {step.name} did not end within {step.seconds:.0f} s", flush=True)
+    return Ended(step.name, code, time.monotonic() - begun)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
     """Ends a process and its group; the group may outlive it for a moment, the process does not."""
     if process.poll() is not None:
         return

@@ -1,6 +1,6 @@
 """Operator and gateway apart, two replicas of each, over a real MariaDB: rows, an outage of it, and who leads.
 
-A run of its own: a cluster carries one release at a time.
+A release of its own, beside the first one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tools.cluster import node, tools
 from tools.cluster.layout import NODE_ADDRESS
 from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import Installation, engines_of, install, uninstall
+from tools.testkit.installation import OF_THE_CLUSTER, Installation, engines_of, install, uninstall
 from tools.testkit.mariadb import MariaDB
 from tools.testkit.waiting import is_ready, operator_pods, status, until_holds, until_row, until_state
 
@@ -35,6 +35,7 @@ OUTAGE_SECONDS = int(os.environ.get("ECM_E2E_OUTAGE_SECONDS", "60"))
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.mariadb,
+    pytest.mark.release,
     pytest.mark.timeout(600 + OUTAGE_SECONDS),
     pytest.mark.skipif(tools.backend() != "node", reason="the database runs in the node's own network"),
 ]
@@ -69,10 +70,11 @@ def database(url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def release(url: str) -> Iterator[Installation]:
+def release(url: str, first_release: Installation) -> Iterator[Installation]:
     made = install(
         NAMESPACE, f"database.url={url}", "operator.replicas=2", "gateway.replicas=2",
-        "auth.admins={root}",
+        "auth.admins={root}", *(f"{part}.resources.requests.cpu=50m" for part in ("operator", "gateway")),
+        *OF_THE_CLUSTER, beside=True,
     )  # fmt: skip
     yield made
     uninstall(NAMESPACE)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.agent.operator import FILE_MAX, Operator
 from tools.testkit.agent_process import AgentProcess
+from tools.testkit.member_process import MemberProcess
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +19,22 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     process = AgentProcess(tmp_path_factory.mktemp("agent"))
     yield process
     process.close()
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[Callable[..., MemberProcess]]:
+    """Starts members that the test may end in any way."""
+    started: list[MemberProcess] = []
+
+    def start(**options: Any) -> MemberProcess:
+        folder = tmp_path / f"member-{len(started)}"
+        folder.mkdir()
+        started.append(MemberProcess(folder, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
 
 
 @pytest.fixture

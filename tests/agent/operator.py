@@ -13,10 +13,10 @@ from aiohttp import web
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.controller.agents.uploads import Uploads
-from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.evidence import EvidenceKeeper
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.engine.view import pod_view
+from linkis_ecm.controller.pods.evidence import EvidenceKeeper
+from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.engine.pod_view import pod_view
 from linkis_ecm.model.record import PostMortemRecord
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.keys import NONCE, agent_key_of, enrolment_of
@@ -52,6 +52,9 @@ class Index:
 
     def archived_bytes(self) -> int:
         return self.held
+
+    def first_expiry(self) -> datetime | None:
+        return None
 
     def delete_post_mortems(self, uid: str) -> None: ...
 

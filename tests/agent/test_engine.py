@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent import engine as engine_module
+from linkis_ecm.agent import kernel_start
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
-from linkis_ecm.agent.process_bound import ProcessBound, own_standing
+from linkis_ecm.agent.host.process_bound import ProcessBound, own_standing
+from linkis_ecm.agent.host.usage import Usage
 from linkis_ecm.agent.tasks import Task
-from linkis_ecm.agent.usage import Usage
 
 pytestmark = pytest.mark.looptime
 
@@ -283,7 +284,7 @@ async def test_a_kernel_that_never_answers_its_warm_up_runs_tasks_and_their_time
         task = run.engine.submit(task_id="t", code="code", timeout=3)
         await task.done
         assert task.status == "Timeout"
-        assert run.now() == pytest.approx(engine_module.WARM_UP_TIMEOUT + 3)
+        assert run.now() == pytest.approx(kernel_start.WARM_UP_TIMEOUT + 3)
     finally:
         living.cancel()
         await asyncio.wait((living,))

@@ -28,7 +28,7 @@ FAILURES = {
     ),
     "group": ("raise ExceptionGroup('many', [ValueError('within')])", "ExceptionGroup", "many", "ValueError: within"),
     "group as context": (
-        "try:\n    raise ExceptionGroup('many', [ValueError('w')])\nexcept* ValueError: 1 / 0",
+        "try:\n    raise ExceptionGroup('many', [ValueError('w')])\nexcept BaseException: 1 / 0",
         "ZeroDivisionError", "division by zero", "ZeroDivisionError: division by zero",
     ),
     "system": ("%%bash\nexit 3", "CalledProcessError", "exit status 3", "CalledProcessError"),

@@ -10,8 +10,8 @@ import pytest
 
 AGENT = """
 import os, sys
-from linkis_ecm.agent.process_bound import ProcessBound
-from linkis_ecm.agent.usage import Usage
+from linkis_ecm.agent.host.process_bound import ProcessBound
+from linkis_ecm.agent.host.usage import Usage
 killed = []
 usage = Usage(sys.argv[1], "/nowhere")
 bound = ProcessBound(100, usage.processes, kill=lambda *call: killed.append(call), pid=lambda: 1)

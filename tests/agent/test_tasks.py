@@ -207,6 +207,23 @@ def test_each_task_is_in_the_journal_with_its_end(start: Callable[..., AgentProc
     assert "1/0" not in json.dumps(lines), "the code itself is not told"
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("1/0", "1/0"),
+        ("\n \n   a = 1  \nb", "a = 1"),
+        ("", ""),
+        (" \n" * 100_000, ""),
+        ("é" * 1000, "é" * 120),
+        ("a\ud800b", "a?b"),
+    ],
+)
+async def test_a_task_has_the_first_line_of_its_code(code: str, expected: str) -> None:
+    done = asyncio.get_running_loop().create_future()
+    task = tasks.Task(id="t", code=code, timeout=None, accepted=0.0, done=done)
+    assert task.as_json()["firstLine"] == expected
+
+
 async def test_outputs_that_grow_after_the_answer_do_not_shift_what_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,3 +246,28 @@ async def test_outputs_that_grow_after_the_answer_do_not_shift_what_is_counted(
         late.stream("stdout", "y" * 4000)  # code that ignores its interrupt
     kept = [task_id for task_id in map(str, range(20)) if (task := book.find(task_id)) and task.outputs is not None]
     assert kept == ["18", "19"]
+
+
+async def test_as_many_ended_tasks_are_remembered_as_are_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_ENDED", 3)
+    book = tasks.TaskBook(str(tmp_path), lambda: 0.0)
+    loop = asyncio.get_running_loop()
+    made = [
+        tasks.Task(id=str(number), code="", timeout=None, accepted=0.0, done=loop.create_future())
+        for number in range(8)
+    ]
+    for task in made:
+        book.add(task)
+    for number in (
+        1,
+        0,
+        3,
+        4,
+        5,
+        6,
+    ):  # the third one runs on, and a waiting one is cancelled before the first has ended
+        made[number].finish(tasks.SUCCEED, 0.0)
+        book.task_ended(made[number])
+    assert [task["taskId"] for task in book.list_status()] == ["7", "6", "5", "4", "2"]

@@ -231,6 +231,27 @@ async def test_a_long_table_comes_in_pages_and_as_a_file(client: Both, engine_id
     assert content.startswith(b"dolphin0000000002")
 
 
+async def test_an_engine_is_asked_for_used_with_its_lock_and_given_back(client: Both, engine_id: str) -> None:
+    asked = await client("ask_engine_conn", "python", engine_version="3.11", creator="IDE", explain=True)
+    ticket, lock = asked.engine.ticket_id, asked.engine.lock
+    assert (ticket, asked.engine.node_status) == (engine_id, "Idle")
+    assert asked.engine.service_instance.application_name == "linkis-cg-engineconn"
+    assert [(one.engine, one.verdict) for one in asked.verdicts] == [(engine_id, "Fits")]
+    assert text_of(await client("execute_code", ticket, "6*7", lock=lock)) == "42"
+    with pytest.raises(BadRequest):
+        await client("execute_code", ticket, "1", lock="another")
+    await client("send_engine_command", ticket, "unlock", parameters={"lock": lock})
+    with pytest.raises(BadRequest, match="engineType"):
+        await client("ask_engine_conn", "-")
+
+
+async def test_what_the_console_reads_is_there_for_programs_too(client: Both, engine_id: str) -> None:
+    assert (await client("who_am_i")).user == "alice"
+    (plugin,) = (await client("list_engine_plugins")).plugins
+    assert (plugin.engine_type, plugin.engine_version) == ("python", "3.11")
+    assert (await client("get_overview")).scope == "own"
+
+
 async def test_the_readmes_example_runs_as_it_stands(
     gw: Harness,
     agent: AgentProcess,

@@ -12,7 +12,7 @@ import pytest
 from linkis_ecm.api import models, paths
 from linkis_ecm.client import AsyncEcmClient, AsyncEngine, EcmClient, Engine, methods
 from linkis_ecm.client.request_plan import RequestPlan
-from linkis_ecm.gateway.routes import OURS, Method
+from linkis_ecm.gateway.routes import CONSOLE, METHODS, OURS, Method
 
 ELEVEN = (
     "createEngineConnection", "executeCode", "getEngineStatus", "terminateEngine", "listEngines", "getEngineMetrics",
@@ -29,7 +29,13 @@ PLANS = {
     "update_resource": ("e", {"memory": "2Gi"}),
     "report_resource_usage": ("e", 1, 1.0),
     "send_engine_command": ("e", "status"),
+    "who_am_i": (),
+    "list_engine_plugins": (),
+    "get_overview": (),
+    "list_transitions": ("e",),
 }
+# Of the console's methods all but its stream.
+CALLED = (*OURS, *(method for method in CONSOLE if not method.is_stream))
 
 
 def python_name(wire: str) -> str:
@@ -42,7 +48,7 @@ def plan_of(method: Method) -> RequestPlan[models.EngineInfo] | None:
 
 
 @pytest.mark.parametrize("client", [EcmClient, AsyncEcmClient])
-@pytest.mark.parametrize("method", OURS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", CALLED, ids=lambda method: method.name)
 def test_every_method_of_the_gateway_has_one_with_all_its_parameters(method: Method, client: type) -> None:
     function = getattr(client, python_name(method.name))
     assert method.name in function.__doc__
@@ -51,7 +57,7 @@ def test_every_method_of_the_gateway_has_one_with_all_its_parameters(method: Met
         assert wanted - set(inspect.signature(function).parameters) == set()
 
 
-@pytest.mark.parametrize("method", OURS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", CALLED, ids=lambda method: method.name)
 def test_a_plan_goes_where_the_gateway_has_it_and_waits_longer_than_it(method: Method) -> None:
     plan = plan_of(method)
     if plan is None:
@@ -60,6 +66,23 @@ def test_a_plan_goes_where_the_gateway_has_it_and_waits_longer_than_it(method: M
     assert (plan.verb, plan.path) == (method.verb, method.path)
     assert plan.answer is method.response
     assert plan.seconds > (method.seconds or 0) or method.name == "createEngineConnection"
+
+
+def test_askengineconn_goes_to_linkiss_path_with_its_labels() -> None:
+    plan = methods.ask_engine_conn(
+        "python", engine_version="3.11", user="jane-doe", creator="IDE", labels={"codeType": "py"}, timeout_seconds=120,
+        properties={"linkis.engineconn.memory": "2g"}, explain=True,
+    )  # fmt: skip
+    (route,) = [method for method in METHODS if method.name == "askEngineConn"]
+    assert (plan.verb, plan.path) == (route.verb, route.path)
+    assert plan.fields == {
+        "labels": {"engineType": "python-3.11", "userCreator": "jane-doe-IDE", "codeType": "py"},
+        "properties": {"linkis.engineconn.memory": "2g"}, "timeOut": 120_000, "explain": True,
+    }  # fmt: skip
+    assert not plan.repeatable
+    assert plan.seconds > 150
+    assert methods.ask_engine_conn("python", creator="IDE").fields["labels"]["userCreator"] == "-IDE"
+    assert methods.ask_engine_conn("python").fields == {"labels": {"engineType": "python"}}
 
 
 def test_a_creation_is_waited_for_longer_than_the_gateway_waits() -> None:

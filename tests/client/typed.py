@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import assert_type
 
-from linkis_ecm.api.models import EngineInfo, ExecuteAnswer, TaskInfo
+from linkis_ecm.api.models import AskEngineAnswer, EngineInfo, ExecuteAnswer, PluginsAnswer, TaskInfo
 from linkis_ecm.client import AsyncEcmClient, EcmClient, TaskEvent
 
 
 def blocking(client: EcmClient) -> None:
     assert_type(client.create_engine_connection("python", env={"A": "b"}), EngineInfo)
+    assert_type(client.ask_engine_conn("python", creator="IDE", explain=True), AskEngineAnswer)
+    assert_type(client.list_engine_plugins(), PluginsAnswer)
     assert_type(client.executeCode("e", "1+1", "python", timeout_seconds=3), ExecuteAnswer)
     assert_type(client.task_events("e", "t"), Generator[TaskEvent, None, None])
     assert_type(client.follow_engine_log("e"), Generator[str, None, None])
@@ -26,6 +28,7 @@ def blocking(client: EcmClient) -> None:
 
 async def asynchronous(client: AsyncEcmClient) -> None:
     assert_type(await client.create_engine_connection("python"), EngineInfo)
+    assert_type(await client.ask_engine_conn("python"), AskEngineAnswer)
     assert_type(client.task_events("e", "t"), AsyncGenerator[TaskEvent, None])
     async with client.engine("python") as engine:
         assert_type(await engine.execute("1+1"), ExecuteAnswer)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from linkis_ecm.gateway.auth.base import Authenticator
+from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.settings import Settings
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.clocks import LoopClock
@@ -20,7 +21,7 @@ from tools.testkit.gateways import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
 from tools.testkit.real_agents import engine_at, start_agent
 
 if TYPE_CHECKING:
-    from tests.gateway.issuer import Issuer, Setup
+    from tests.gateway.auth.issuer import Issuer, Setup
 
 
 @pytest.fixture
@@ -61,12 +62,14 @@ async def make(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[Harn
         now: datetime | None = None,
         trust: ssl.SSLContext | bool = True,
         authenticator: Authenticator | None = None,
+        code_flow: CodeFlow | None = None,
         **changes: Any,
     ) -> Harness:
         harness = Harness(settings.model_copy(update=changes), find, database)
         harness.trust = trust
         harness.archive = archive or harness.archive
         harness.authenticator = authenticator or harness.authenticator
+        harness.code_flow = code_flow
         if now is not None:
             harness.clock = lambda: now
         await harness.start()
@@ -106,7 +109,7 @@ def issuer_tls() -> ssl.SSLContext | None:
 @pytest.fixture
 async def issuer(issuer_tls: ssl.SSLContext | None) -> AsyncIterator[Issuer]:
     """An OpenID Connect issuer that runs."""
-    from tests.gateway.issuer import Issuer  # it makes RSA keys, 0.2 s: for those alone who ask
+    from tests.gateway.auth.issuer import Issuer  # it makes RSA keys, 0.2 s: for those alone who ask
 
     issuer = Issuer(issuer_tls)
     await issuer.start()
@@ -117,7 +120,7 @@ async def issuer(issuer_tls: ssl.SSLContext | None) -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def setup(issuer: Issuer) -> AsyncIterator[Setup]:
     """Makes authenticators that trust it."""
-    from tests.gateway.issuer import Setup
+    from tests.gateway.auth.issuer import Setup
 
     async with aiohttp.ClientSession() as session:
         yield Setup(session, issuer)

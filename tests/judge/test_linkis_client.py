@@ -72,6 +72,10 @@ class Operator:
         elif creator == "IDE":
             item["metadata"]["uid"] = UID
             asyncio.get_running_loop().call_later(0.3, self.ready, item, f"127.0.0.1:{self.agent.port}")
+        else:
+            # The operator has looked at it, so its ticket is its own.
+            status = {"engineState": "Starting", "reason": "Accepted", "startup": {"accepted": ENDED}}
+            self.gateway.cluster.put(item | {"status": status})
 
     def ready(self, item: dict[str, Any], address: str) -> None:
         spec = item["spec"]
@@ -174,7 +178,7 @@ def test_a_once_job_is_submitted_and_waited_for(steps: Steps) -> None:
     application, instance = job["serviceInstance"]
     assert application == ENGINECONN
     assert instance.endswith("-0.linkis-engines.linkis:9105"), "the address, not the ticket that stood there first"
-    assert (job["status"], job["completed"]) == ("Idle", False)
+    assert (job["status"], job["completed"]) == ("Unlock", False)
     assert job["ecmServiceInstance"] == [ECM, EM]
     ticket = job["ticketId"]
     assert job["id"] == f"{len(ticket)}_{len(ENGINECONN)}_{ticket}{ENGINECONN}{instance}"
@@ -185,7 +189,8 @@ def test_a_once_job_is_submitted_and_waited_for(steps: Steps) -> None:
 def test_an_engine_is_created_and_asked_for_again(steps: Steps) -> None:
     made, asked = result(steps, "create"), result(steps, "ask")
     assert (made["message"], asked["message"]) == ("create engineConn succeed.", "reuse engineConn ended.")
-    assert (made["nodeStatus"], made["nodeInfo"]["ecAsyncStartResult"]) == ("Idle", "success")
+    assert (made["nodeStatus"], made["nodeInfo"]["ecAsyncStartResult"]) == ("Unlock", "success")
+    assert asked["nodeStatus"] == "Idle", "it is locked for whoever asked"
     assert made["ecmServiceInstance"] == [ECM, EM]
     assert made["managerServiceInstance"] == [MANAGER, EM]
     assert asked["ticketId"] == result(steps, "submit")["ticketId"] != made["ticketId"]
@@ -194,7 +199,7 @@ def test_an_engine_is_created_and_asked_for_again(steps: Steps) -> None:
 def test_an_engine_for_a_once_job_is_told_of_at_once_and_another_when_it_is_ready(steps: Steps) -> None:
     once = result(steps, "createOnce")
     assert (once["nodeStatus"], once["serviceInstance"]) == ("Starting", [ENGINECONN, once["ticketId"]])
-    assert result(steps, "create")["nodeStatus"] == "Idle"
+    assert result(steps, "create")["nodeStatus"] == "Unlock"
 
 
 def test_a_node_holds_what_its_client_reads(steps: Steps) -> None:
@@ -213,7 +218,7 @@ def test_a_node_holds_what_its_client_reads(steps: Steps) -> None:
 
 def test_a_node_is_told_also_where_its_agent_does_not_answer(steps: Steps) -> None:
     got = result(steps, "getWithoutAgent")
-    assert (got["nodeStatus"], got["ecMetrics"]) == ("Idle", "{}")
+    assert (got["nodeStatus"], got["ecMetrics"]) == ("Unlock", "{}")
 
 
 def test_operators_answer_as_their_classes_cast(steps: Steps) -> None:

@@ -163,7 +163,7 @@ async def test_out_of_memory_is_reported_with_limit_and_peak(world: World) -> No
     await world.until_state("e", "Failed")
     status = world.status("e")
     assert status["reason"] == "OOMKilled"
-    assert "1Gi" in status["message"]
+    assert "1024 MiB" in status["message"]
     assert "5 MiB" in status["message"]
 
 

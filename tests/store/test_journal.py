@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from linkis_ecm.model.record import ExecutionRecord
 from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import Journal
+from linkis_ecm.store.journal import BATCH, Journal
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from tests.store.records import PATIENCE
@@ -198,3 +198,13 @@ def test_an_outage_of_the_database_delays_lines_and_loses_none(new_url: Callable
     assert len(Queries(engine).executions("engine", 100, **OWNER)) == 50
     journal.close()
     engine.dispose()
+
+
+def test_a_full_batch_is_written_without_a_wait(
+    journal: Journal, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linkis_ecm.store.journal.LINGER", 1000 * PATIENCE)
+    for number in range(BATCH):
+        journal.offer(replace(LINE, task_id=f"t{number}"))
+    assert journal.flush(PATIENCE)
+    assert len(Queries(engine).executions("engine", 2 * BATCH, **OWNER)) == BATCH

@@ -92,3 +92,11 @@ def test_the_canarys_rows_are_taken_away_and_no_others(engine: Engine, sink: Sin
     with engine.connect() as connection:
         assert list(connection.scalars(select(linkis.record.c.ticket_id))) == [other.ticket_id]
         assert set(connection.scalars(select(schema.transition.c.ticket_id))) == {other.ticket_id}
+
+
+def test_the_first_expiry_says_how_old_the_archive_is(sink: Sink) -> None:
+    assert sink.first_expiry() is None
+    for uid, days in (("young", 5), ("old", 1.5)):
+        sink.offer_post_mortem(entry(uid, days=days))
+    assert sink.flush(PATIENCE)
+    assert sink.first_expiry() == T0 + timedelta(days=1.5)

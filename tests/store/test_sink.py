@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select, text
+from sqlalchemy import Engine, delete, event, select, text, update
 
 from linkis_ecm.model.record import EngineRecord, Material, Transition
 from linkis_ecm.model.states import EngineState
@@ -310,6 +311,37 @@ def test_a_guard_that_was_lost_is_made_again(engine: Engine) -> None:
     row = Queries(engine).record_by_ticket(name)
     assert row is not None
     assert row.status == "Busy"
+
+
+def test_what_is_written_already_is_not_written_again(engine: Engine) -> None:
+    """A new operator offers all that its predecessor has written; a row that differs is written."""
+    starting, idle, *_ = life(ticket())
+    sent: list[str] = []
+
+    def note(_c: Any, _k: Any, statement: str, *_: Any) -> None:
+        sent.append(statement.split(maxsplit=1)[0].upper())
+
+    def write(record: EngineRecord) -> list[str]:
+        sent.clear()
+        with engine.begin() as connection:
+            rows.write(connection, [record], at(9))
+        return [word for word in sent if word != "SELECT"]
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert "INSERT" in write(starting)
+        assert "UPDATE" in write(idle)
+        assert write(idle) == []
+        assert write(starting) == []
+        assert write(replace(idle, request_resource=None, message="other words")) == ["UPDATE"]
+        with engine.begin() as connection:
+            connection.execute(update(linkis.record).values(status="Busy"))
+        assert write(replace(idle, message="other words")) == ["UPDATE"]
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    row = Queries(engine).record_by_ticket(idle.ticket_id)
+    assert row is not None
+    assert (row.status, row.request_resource) == ("Idle", RESOURCE)
 
 
 def test_transitions_repeat_harmlessly(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -13,7 +14,7 @@ from linkis_ecm.model.states import EngineState
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
-from linkis_ecm.store.sink import Sink
+from linkis_ecm.store.sink import LINGER_MAX, Sink, _linger_after
 from tests.store.records import PATIENCE, life, step, ticket
 from tools.testkit.agent_process import until
 from tools.testkit.mariadb import MariaDB
@@ -119,3 +120,40 @@ def test_the_lag_counts_while_a_write_hangs(sink: Sink, monkeypatch: pytest.Monk
     held.write.set()
     assert sink.flush(PATIENCE)
     assert sink.lag_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("records", "seconds", "linger"),
+    [
+        (0, 0.001, 0.05),
+        (1, 0.002, 0.05),
+        (4, 0.01, 0.05),
+        (5, 0.003, 0.25),
+        (200, 0.03, 0.25),
+        (200, 0.1, 0.4),
+        (1, 9, 0.5),
+    ],
+)
+def test_a_batch_waits_for_more_where_many_come_or_writing_is_slow(records: int, seconds: float, linger: float) -> None:
+    assert _linger_after(records, seconds) == pytest.approx(linger)
+
+
+def test_after_a_slow_write_more_records_are_written_at_once(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many engines start, writing must not take all the time; a lone engine's row does not wait."""
+    batches: list[int] = []
+    write = sink._write
+
+    def slow(batch: list[Any], *more: Any) -> int:
+        batches.append(len(batch))
+        time.sleep(0.2)  # what a database takes that many share
+        return write(batch, *more)
+
+    monkeypatch.setattr(sink, "_write", slow)
+    sink.offer(step(ticket(), EngineState.IDLE, 1))
+    assert sink.flush(PATIENCE)
+    assert sink._linger == LINGER_MAX
+    with sink._lock:  # the thread takes none of them before all are there
+        for _ in range(20):
+            sink.offer(step(ticket(), EngineState.IDLE, 1))
+    assert sink.flush(PATIENCE)
+    assert batches == [1, 20]

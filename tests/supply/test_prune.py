@@ -62,6 +62,11 @@ def test_what_is_named_and_what_it_needs_stays(root: Path) -> None:
     assert (root / "bin").is_symlink()
 
 
+def test_the_zone_database_stays() -> None:
+    """Warm pools' schedules need it in the operator, and users' code in an engine."""
+    assert "tzdata" in prune.ROOTS
+
+
 def test_the_status_file_lists_what_is_there(root: Path) -> None:
     prune.main(root)
     left = prune.stanzas((root / "var/lib/dpkg/status").read_text())

@@ -94,6 +94,8 @@ BAD = [
     ("a.js", "/* GNU Lesser General Public License */\n", "a.js:1: another owner or licence"),
     ("a.txt", "ELF\0", "a.txt: a binary, or something that was built"),
     ("a.pyc", "x", "a.pyc: a binary"),
+    ("docs/a.png", "x", "docs/a.png: no PNG"),
+    ("a.png", "\x89PNG\0", "a.png: a binary"),
     ("a.md", "x" * ((1 << 20) + 1), "a.md: 1048577 bytes, more than 1048576"),
     ("a.pem", "-----BEGIN EC PRIVATE KEY-----\n", "a.pem:1: a private key"),
     ("a.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "a.pem:1: a private key"),

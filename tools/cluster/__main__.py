@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from tools.cluster import binaries as builds
+from tools.cluster import node, tools
 from tools.cluster import packages as debian
-from tools.cluster import tools
 from tools.cluster.progress import ClusterError, console
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -53,6 +53,8 @@ def status(
     there = tools.is_up()
     if not quiet:
         console.print(f"{tools.backend()}: {'up' if there else 'down'}")
+        if not there and tools.backend() == "node":
+            console.print(f"not running: {', '.join(node.not_running()) or 'no part, but the node is not Ready'}")
     raise typer.Exit(0 if there else 1)
 
 

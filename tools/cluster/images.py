@@ -128,7 +128,8 @@ def base_image() -> tuple[str, Path]:
 
 
 def _build(target: str, name: str, *arguments: str) -> None:
-    _make(target, name, *arguments)
+    if not _known(name):
+        _make(target, name, *arguments)
     # Named by its tag: two runs may build two versions of one target at the same time.
     archive = cache() / f"{name.rpartition('/')[2].replace(':', '-')}.oci.tar"
     _push(name, archive)

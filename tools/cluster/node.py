@@ -7,6 +7,7 @@ left, what died is started again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -42,12 +43,17 @@ from tools.cluster.progress import ClusterError, run, step
 
 # A component that is not up within this will not come up: on two busy cores each takes seconds.
 PART_SECONDS = 120.0
-VOLUMES = 8
+# Two for a release with its own database: the first one's, and those that stand beside it (tools/checks.py).
+VOLUMES = 12
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 # kubelet first, so that nothing is started again; the API server's data last.
 STOP_ORDER = (
     "kubelet", "kube-proxy", "coredns", "netpol", "kube-scheduler", "kube-controller-manager", "kube-apiserver",
 )  # fmt: skip
+
+
+# What `up` starts once the API server answers; the node's Ready condition says nothing of most of them.
+NODE_PARTS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
 
 
 def layout() -> Layout:
@@ -64,13 +70,18 @@ def inside(command: list[str]) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{namespace()}", *command]
 
 
-def prepare() -> dict[str, Path]:
-    """Installs and builds what the node is made of, and starts nothing; the binaries by name."""
+def require_root() -> None:
+    """Raises ClusterError for any other user: nobody else may start the node."""
     if os.geteuid() != 0:
         raise ClusterError(
             "the node built from source needs root (namespaces, mounts, cgroups)",
             remedy="run as root, start a Docker daemon (then kind is used), or use your own: CLUSTER=current",
         )
+
+
+def prepare() -> dict[str, Path]:
+    """Installs and builds what the node is made of, and starts nothing; the binaries by name."""
+    require_root()
     packages.install(packages.NODE)
     return binaries.build_all(binaries.NODE)
 
@@ -110,7 +121,7 @@ def up() -> None:
         # Before the kubelet: a pod whose policies nobody can ask for gets no network.
         _start(place, "netpol", lines["netpol"], lambda: _listens(place.policy_socket))
     with step("controllers, scheduler, kubelet, proxy, DNS"):
-        for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
+        for name in NODE_PARTS:
             ledger().start(name, inside(lines[name]), log=place.logs / f"{name}.log", env=_with_sbin())
         _wait("the node's Ready condition", lambda: _node_ready(place), place.logs / "kubelet.log")
         _wait("cluster DNS", lambda: _answers("http://127.0.0.1:8181/ready"), place.logs / "coredns.log")
@@ -121,9 +132,15 @@ def up() -> None:
 
 
 def is_up() -> bool:
-    """The API server answers and the node is Ready."""
+    """Each part runs, the API server answers and the node is Ready."""
     place = layout()
-    return place.kubeconfig.exists() and ledger().find("kubelet") is not None and _node_ready(place)
+    return place.kubeconfig.exists() and not not_running() and _node_ready(place)
+
+
+def not_running() -> list[str]:
+    """The parts that `up` starts and that do not run now, by name. Without kube-proxy a Ready node has no Services."""
+    parts = ("forwarder", "etcd", "containerd", "kube-apiserver", "netpol", *NODE_PARTS)
+    return [name for name in parts if ledger().find(name) is None]
 
 
 def down() -> None:
@@ -154,6 +171,13 @@ def down() -> None:
 def refresh_volumes() -> None:
     """Persistent volumes for claims without a class: released ones are emptied and offered again."""
     place = layout()
+    # Releases may be installed side by side; each comes here first.
+    with (place.root / "volumes.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _refresh_volumes(place)
+
+
+def _refresh_volumes(place: Layout) -> None:
     kubectl = _kubectl(place)
     found = json.loads(run([*kubectl, "get", "pv", "-o", "json"], what="listing volumes", remedy=_LOGS, seconds=30))
     phases = {item["metadata"]["name"]: item["status"].get("phase") for item in found["items"]}

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from tools.cluster import binaries, node
+from tools.cluster import binaries, node, packages
 from tools.cluster import images as product
 from tools.cluster.layout import INSIDE, NODE_ADDRESS
 from tools.cluster.paths import run_folder
@@ -78,12 +79,20 @@ def up() -> None:
 
 
 def prepare() -> None:
-    """Builds what `up` and `images` need; neither needs a running cluster for that."""
+    """Builds what `up`, `images` and an installation of the chart need; none needs a running cluster for that."""
     if backend() == "node":
-        node.prepare()
-        product.build()
+        node.require_root()
+        # All at once: an installation of Debian packages holds a lock.
+        packages.install([*packages.NODE, *packages.IMAGES])
+        # Side by side: images wait for packages and keep one core busy, Go waits for modules and for its linker. Where
+        # the binaries fail, the images are built to their end before this says so.
+        with ThreadPoolExecutor(1) as pool:
+            images = pool.submit(product.build)
+            binaries.build_all([*binaries.NODE, *([] if shutil.which("helm") else ["helm"])])
+            images.result()
     elif backend() == "kind":
         _kind()
+        helm()
 
 
 def down() -> None:

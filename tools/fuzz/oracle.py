@@ -32,6 +32,17 @@ AGENT_ERROR = re.compile(r"ERROR.* (?:GET|POST|PUT|[A-Z]+) \S+: \w+(?:Error|Exce
 ALLOWED = {"gateway": {502, 503, 504}, "operator": {503, 507}, "health": {503}, "agent": {501, 503}}
 
 
+# What is served there names engines' owners, and tickets as labels and exemplars: "of whom" is what it is asked for. It
+# has a port of its own, which the network policy opens to networkPolicy.metricsFrom alone (threat-model.md, B7).
+METRICS = "/metrics"
+
+
+def _names(engine: Engine, route: str) -> tuple[str, ...]:
+    """What an answer of that route to somebody without a login may not have of an engine."""
+    never = (engine.name, engine.pod_uid, engine.address)
+    return never if route.endswith(METRICS) else (*never, engine.uid, engine.user)
+
+
 class ProcessEndedError(Exception):
     """A process of the installation is gone: nothing more can be fuzzed."""
 
@@ -60,7 +71,7 @@ class Oracle:
         for word in self._leaked(secrets, sent, got.raw):
             self.findings.add(route, f"an answer has the secret {word[:4]}…", got.raw[:2000].decode("latin-1"), sent)
         if not login:
-            names = [text for e in self.engines for text in (e.name, e.uid, e.pod_uid, e.user, e.address)]
+            names = [text for e in self.engines for text in _names(e, route)]
             for word in self._leaked(names, sent, got.raw):
                 self.findings.add(route, f"a stranger's answer has {word}", got.raw[:2000].decode("latin-1"), sent)
 

@@ -2,7 +2,8 @@
 
 `python -m tools.loopback.cluster SETTINGS` is its process; SETTINGS is JSON, {"folder": …, "network": "127.x.y"}. The
 name of an engine says what is in its pod: `real-N` a real agent at <network>.N, `hostile-N` nothing of ours at
-<network>.(100 + N), where the caller may listen, any other name nothing at all. Must not decide about engines.
+<network>.(100 + N), where the caller may listen, any other name nothing at all. A pod of a warm pool has a real agent,
+at one of <network>.200 to 249. Must not decide about engines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from linkis_ecm.engine.names import MEMBER_UID, POOL_LABEL
 from linkis_ecm.kube.resources import NODES, PODS
 from linkis_ecm.kube.transport import Reply, Request
 from linkis_ecm.model.agent_key import Enrolment, agent_key
@@ -33,7 +35,7 @@ NODE = "node"
 # Seconds between two looks at which agents have ended.
 LOOK = 0.2
 # Host numbers of the network: real agents, hostile ones from there on, and where nobody listens.
-HOSTILE, NOBODY = 100, 250
+HOSTILE, MEMBERS, NOBODY = 100, 200, 250
 _NAME = re.compile(r"(real|hostile)-([1-9][0-9]?)")
 
 
@@ -69,6 +71,8 @@ class Kubelet:
         self._folder = folder
         self._network = network
         self._agents: dict[tuple[str, str], AgentProcess] = {}
+        # Pods of warm pools so far: of so many, no two have one address.
+        self._members = 0
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         cluster.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": ready})
         cluster.listen(PODS, self._changed)
@@ -81,9 +85,9 @@ class Kubelet:
             loop.call_soon(self._stop, change.new)
 
     def _run(self, pod: dict[str, Any]) -> None:
-        owners = pod["metadata"].get("ownerReferences") or [{}]
-        address = f"{self._network}.{host_of(owners[0].get('name', ''))}"
-        if not address.endswith(f".{NOBODY}") and int(address.rpartition(".")[2]) <= HOSTILE:
+        host = self._host(pod)
+        address = f"{self._network}.{host}"
+        if host <= HOSTILE or MEMBERS <= host < NOBODY:
             self._agents[_key(pod)] = self._start(pod, address)
 
         def running(item: dict[str, Any]) -> None:
@@ -98,13 +102,20 @@ class Kubelet:
 
         self._cluster.change(PODS, _key(pod), running)
 
+    def _host(self, pod: dict[str, Any]) -> int:
+        if POOL_LABEL in pod["metadata"].get("labels", {}):
+            self._members += 1
+            return MEMBERS + (self._members - 1) % (NOBODY - MEMBERS)
+        owners = pod["metadata"].get("ownerReferences") or [{}]
+        return host_of(owners[0].get("name", ""))
+
     def _start(self, pod: dict[str, Any], address: str) -> AgentProcess:
         env = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"] if "value" in one}
         del env["ECM_LOG_DIR"]
         uid = pod["metadata"]["uid"]
         place = self._folder / f"pod-{uid}"
         place.mkdir()
-        enrolment = Enrolment(uid, env["ECM_UID"], int(env["ECM_ATTEMPT"]), NONCE)
+        enrolment = Enrolment(uid, env.get("ECM_UID", MEMBER_UID), int(env.get("ECM_ATTEMPT", "0")), NONCE)
         given = {
             "ECM_AGENT_HOST": address, "ECM_POD_UID": uid, "ECM_AGENT_KEY": agent_key(KEY, enrolment),
         }  # fmt: skip

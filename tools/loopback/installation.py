@@ -18,7 +18,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +34,7 @@ from tools.testkit.keys import NONCE
 from tools.testkit.serving import serving
 
 PATIENCE = 60.0
+PART = ("-m", "tools.loopback.part")
 AGENT_PORT = 9105
 # The audience of tokens of the OpenID Connect issuer, whom an attacker may play.
 AUDIENCE = "linkis-ecm-gateway"
@@ -265,9 +266,16 @@ def _answers(part: Part, port: int, trust: ssl.SSLContext | None) -> bool:
 
 @contextmanager
 def installation(
-    folder: Path, *, tls: bool = False, gateway: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    tls: bool = False,
+    gateway: Mapping[str, str] | None = None,
+    plugin: Mapping[str, Any] | None = None,
+    operator_command: Sequence[str] = PART,
 ) -> Iterator[Installation]:
-    """A whole one in `folder`; with a second gateway that speaks TLS if `tls`. `gateway`: more of its environment."""
+    """A whole one in `folder`; with a second gateway that speaks TLS if `tls`. `gateway`: more of its environment;
+    `plugin`: more of its EngineConnPlugin's spec. `operator_command`: what Python is started with to be the
+    operator."""
     # Nobody else's on this machine: addresses of agents are fixed, and so is their port.
     network = f"127.{random.SystemRandom().randint(16, 250)}.{random.SystemRandom().randint(1, 250)}"
     (folder / "key").write_bytes(KEY)
@@ -282,7 +290,7 @@ def installation(
         told = json.dumps({"folder": str(folder), "network": network})
         cluster = stack.enter_context(serving("tools.loopback.cluster", told))
         made = Installation(folder, network, cluster.port, ports["issuer"], ports["health"])
-        made.kube("POST", f"{API}/engineconnplugins", _plugin())
+        made.kube("POST", f"{API}/engineconnplugins", _plugin(plugin or {}))
         common = {
             "KUBECONFIG": str(write_kubeconfig(folder / "kubeconfig", f"http://127.0.0.1:{cluster.port}")),
             "ECM_DATABASE_URL": f"sqlite:///{folder}/ecm.sqlite3", "ECM_TOKEN_KEY_FILE": str(folder / "key"),
@@ -293,7 +301,7 @@ def installation(
             "ECM_REPORT_URL": f"http://127.0.0.1:{ports['report']}", "ECM_REPORT_PORT": str(ports["report"]),
             "ECM_HEALTH_PORT": str(ports["health"]), "ECM_POD_NAME": "one",
         }  # fmt: skip
-        _start(made, stack, "operator", "operator", ports["report"], common | operator)
+        _start(made, stack, "operator", "operator", ports["report"], common | operator, operator_command)
         until("the operator is ready", partial(_answers, made.operator, ports["health"], None))
         issuer = f"http://127.0.0.1:{ports['issuer']}"
         serves = {
@@ -302,7 +310,7 @@ def installation(
             "ECM_OIDC_ISSUER": issuer, "ECM_OIDC_AUDIENCE": AUDIENCE, "ECM_OIDC_JWKS_URL": f"{issuer}/jwks",
         }  # fmt: skip
         plain = {"ECM_GATEWAY_PORT": str(ports["gateway"])}
-        _start(made, stack, "gateway", "gateway", ports["gateway"], common | serves | plain)
+        _start(made, stack, "gateway", "gateway", ports["gateway"], common | serves | plain | dict(gateway or {}))
         if tls:
             authority = Authority(folder / "pki")
             pair = authority.issue("gateway", common_name="gateway", addresses=["127.0.0.1"])
@@ -333,12 +341,18 @@ def _reserved() -> socket.socket:
 
 
 def _start(
-    made: Installation, stack: ExitStack, name: str, part: str, port: int, environment: Mapping[str, str]
+    made: Installation,
+    stack: ExitStack,
+    name: str,
+    part: str,
+    port: int,
+    environment: Mapping[str, str],
+    command: Sequence[str] = PART,
 ) -> None:
     path = made.folder / f"{name}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tools.loopback.part", part],
+            [sys.executable, *command, part],
             env={**os.environ, **environment},
             stdout=log,
             stderr=log,
@@ -357,9 +371,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(10)
 
 
-def _plugin() -> dict[str, Any]:
+def _plugin(more: Mapping[str, Any]) -> dict[str, Any]:
     # What a fuzzer makes and nobody runs ends soon; the installation's own engines live on.
-    spec = PLUGIN["spec"] | {"idleTimeout": "0s", "startTimeout": "30s", "ttlAfterFinished": "30s"}
+    spec = PLUGIN["spec"] | {"idleTimeout": "0s", "startTimeout": "30s", "ttlAfterFinished": "30s", **more}
     body = {"metadata": {"name": PLUGIN["metadata"]["name"]}, "spec": spec}
     return {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin"} | body
 

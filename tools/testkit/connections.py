@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from linkis_ecm.process.connections import ConnectionLimits, Connections
+from linkis_ecm.process.ports.connections import ConnectionLimits, Connections
 
 ROOMY = ConnectionLimits(total=1000, strangers=1000)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Reply:
         assert self.ok, f"HTTP {self.http}: {self.message or self.raw[:500]!r}"
         data: dict[str, Any] = self.body["data"]
         return data
+
+
+def _is_dropped(connection: http.client.HTTPConnection) -> bool:
+    """Whether the gateway has closed a connection that nobody used: there is something to read, its end."""
+    return connection.sock is not None and bool(select.select([connection.sock], [], [], 0)[0])
 
 
 @dataclass
@@ -74,7 +80,8 @@ class Gateway:
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        if self._connection is None:
+        if self._connection is None or _is_dropped(self._connection):
+            self.close()
             self._connection = http.client.HTTPConnection(self.host, self.port, timeout=self.seconds)
         try:
             self._connection.request(method, path, data, headers)

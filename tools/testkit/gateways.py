@@ -18,6 +18,7 @@ from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner, new_site
 from linkis_ecm.gateway.auth.base import Authenticator
+from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.view import plugin_of, view_of
@@ -272,6 +273,7 @@ class Harness:
         self._find = find
         self.agents: list[ScriptedAgent] = []
         self.authenticator: Authenticator = TokenFile(settings.tokens_file, admins=settings.admins)
+        self.code_flow: CodeFlow | None = None
 
     async def start(self) -> None:
         self.app = build_app(
@@ -283,6 +285,7 @@ class Harness:
             find=self._find,
             archive=self.archive,
             clock=self.clock,
+            code_flow=self.code_flow,
             **self.database,
         )
         self.gateway = self.app[GATEWAY]

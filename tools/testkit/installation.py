@@ -21,9 +21,13 @@ from tools.testkit import kubectl
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "linkis-ecm"
-# Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped, so a cluster carries one
-# release at a time: each of these takes the others' place.
+# Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped, so each of these takes the
+# others' place; what stands beside another release leaves out what is of the cluster.
 OURS = ("linkis", "ecm-e2e", "ecm-bench", "ecm-db")
+# Releases beside the first one of the e2e tests: one for each process of a run (pytest-xdist).
+BESIDE = re.compile(r"ecm-e2e-(gw\d+|own)")
+# What the first release has for the whole cluster: the engine plugins and the roles of users.
+OF_THE_CLUSTER = ("userRoles.create=false", "engines.python.enabled=false")
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Installation:
         """The namespace of its engines."""
         return engines_of(self.namespace)
 
-    def forward(self, service: str = "gateway", port: int = 9102) -> PortForward:
-        """A port of this machine's loopback that leads to a service of the release."""
-        return PortForward(self.namespace, f"service/{RELEASE}-{service}", port)
+    def forward(self, service: str = "gateway", port: int = 9102, *, local: int = 0) -> PortForward:
+        """A port of this machine's loopback that leads to a service of the release: `local`, or any that is free."""
+        return PortForward(self.namespace, f"service/{RELEASE}-{service}", port, local=local)
 
 
 def engines_of(namespace: str) -> str:
@@ -54,11 +58,15 @@ def dns() -> list[str]:
     return [f"networkPolicy.dns[0].ipBlock.cidr={block}"] if block else []
 
 
-def install(namespace: str, *settings: str, seconds: float = 180) -> Installation:
-    """`helm upgrade --install` with this checkout's images; returns when the release is ready."""
+def install(namespace: str, *settings: str, seconds: float = 180, beside: bool = False) -> Installation:
+    """`helm upgrade --install` with this checkout's images; returns when the release is ready.
+
+    The other releases of our own runs are removed first; with `beside` they stay.
+    """
     tags = images()
     refresh_volumes()
-    make_room(namespace)
+    if not beside:
+        make_room(namespace)
     # Helm installs a chart's CRDs, and never changes them after that.
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     # It waits for those that it has installed, and not for ours: it would know no such kind.
@@ -106,7 +114,8 @@ def make_room(namespace: str) -> None:
     for release in json.loads(done.stdout):
         if not release["chart"].startswith("linkis-ecm-") or release["namespace"] == namespace:
             continue
-        if release["namespace"] not in OURS or release["name"] != RELEASE:
+        ours = release["namespace"] in OURS or BESIDE.fullmatch(release["namespace"])
+        if not ours or release["name"] != RELEASE:
             raise RuntimeError(
                 f"release {release['name']} of linkis-ecm is in namespace {release['namespace']} of this cluster, and"
                 " a cluster carries one: use another cluster, or `helm uninstall` it"
@@ -134,8 +143,9 @@ def guards(namespace: str) -> dict[str, str]:
 class PortForward:
     """`kubectl port-forward` as a context manager; yields the local port."""
 
-    def __init__(self, namespace: str, target: str, port: int) -> None:
-        self._arguments = ["port-forward", "-n", namespace, target, f":{port}", "--address", "127.0.0.1"]
+    def __init__(self, namespace: str, target: str, port: int, *, local: int = 0) -> None:
+        ports = f"{local or ''}:{port}"
+        self._arguments = ["port-forward", "-n", namespace, target, ports, "--address", "127.0.0.1"]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> int:

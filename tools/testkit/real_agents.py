@@ -15,8 +15,11 @@ AGENT_TOKEN = agent_key_of(KEY, UID, 0)
 
 
 def start_agent(folder: Path, **environment: str) -> AgentProcess:
-    """An agent that takes this engine's token, once its kernel has answered."""
-    return AgentProcess(folder, wait=True, ECM_AGENT_KEY=AGENT_TOKEN, **environment)
+    """An agent that takes this engine's token, once its kernel has answered.
+
+    Coverage does not measure it: the agent's own tests do, and the tracer doubles the time of its start.
+    """
+    return AgentProcess(folder, wait=True, ECM_AGENT_KEY=AGENT_TOKEN, COVERAGE_PROCESS_CONFIG="", **environment)
 
 
 def engine_at(gw: Harness, agent: AgentProcess, **status: Any) -> dict[str, Any]:

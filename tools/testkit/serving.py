@@ -10,8 +10,8 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,19 +31,24 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def serving(module: str, *arguments: str) -> Iterator[Server]:
+def serving(module: str, *arguments: str) -> AbstractContextManager[Server]:
     """`python -m module arguments…`, which serves until it is let go (`until_let_go`)."""
+    return serving_by(("-m", module), *arguments)
+
+
+@contextmanager
+def serving_by(command: Sequence[str], *arguments: str) -> Iterator[Server]:
+    """`python command… arguments…`, which serves until it is let go (`until_let_go`)."""
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, *command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdin is not None
     try:
         if not select.select([process.stdout], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"{module} did not say its port within {PATIENCE:g} s")
+            raise TimeoutError(f"{command} did not say its port within {PATIENCE:g} s")
         if not (port := process.stdout.readline()):
-            raise RuntimeError(f"{module} ended before it had said its port")
+            raise RuntimeError(f"{command} ended before it had said its port")
         yield Server(process.pid, int(port))
     finally:
         process.stdin.close()

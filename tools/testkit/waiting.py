@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from typing import Any
 
 from tools.testkit import kubectl
 
-# Of the release, and of its engines.
-RELEASE_NAMESPACE = "ecm-e2e"
-NAMESPACE = "ecm-e2e-engines"
+# The release that the e2e tests share; the plugins and the users' roles of the cluster are its own.
+FIRST = "ecm-e2e"
+# With this variable each process of a run has a release of its own beside the first one: see tools/checks.py.
+OWN = "ECM_E2E_OWN_RELEASE"
+# Of the release of this process, and of its engines.
+RELEASE_NAMESPACE = f"{FIRST}-{os.environ.get('PYTEST_XDIST_WORKER', 'own')}" if os.environ.get(OWN) else FIRST
+NAMESPACE = f"{RELEASE_NAMESPACE}-engines"
 # What kubectl exec says while the kubelet is on its way back after a test has killed it: the API server's words where
 # it passes a connection on, and where it translates one (streamtranslator.go, which has them of client-go's spdy.go).
 # The last is containerd's, of a container that ended or begins while it is asked.
@@ -39,8 +44,10 @@ def until_holds(what: str, look: Callable[[], Any], holds: Callable[[Any], Any],
 
 def status(name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
     """An EngineConn's status."""
-    found: dict[str, Any] = kubectl.get("ec", name, "-n", namespace).get("status", {})
-    return found
+    found = kubectl.find("ec", name, namespace)
+    if found is None:
+        raise RuntimeError(f"there is no EngineConn {name} in {namespace}")
+    return dict(found.get("status") or {})
 
 
 def until_state(name: str, *states: str, seconds: float = 90, namespace: str = NAMESPACE) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def gateway_pods(namespace: str = RELEASE_NAMESPACE, *, leaving: bool = False) -
 
 
 def _pods_of(part: str, namespace: str, *, leaving: bool) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = kubectl.get("pods", "-n", namespace, "-l", f"linkis.apache.org/{part}=true")["items"]
+    items = kubectl.listed("pods", namespace, f"linkis.apache.org/{part}=true")
     return [pod for pod in items if leaving or "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -121,7 +128,7 @@ def _running_operator(namespace: str) -> str | None:
 
 def pods(name: str) -> list[dict[str, Any]]:
     """The pods of an engine, by their owner."""
-    items: list[dict[str, Any]] = kubectl.get("pods", "-n", NAMESPACE)["items"]
+    items = kubectl.listed("pods", NAMESPACE)
     return [pod for pod in items if any(o["name"] == name for o in pod["metadata"].get("ownerReferences", []))]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,10 +21,11 @@ from linkis_ecm.controller.operator import Operator
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.engine.admission.limits import NO_LIMITS
 from linkis_ecm.engine.decision import KeyRefused
-from linkis_ecm.engine.names import host_port
+from linkis_ecm.engine.names import MEMBER_UID, host_port
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
+from tools.testkit.agent_calls import AgentCalls, no_claim
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.archive import MemoryArchive
 from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
@@ -57,6 +58,8 @@ class Script:
     ignores_stop: bool = False
     # Whether the agent, on its way out, gets its log files into the archive.
     ships: bool = True
+    # Of a pod of a warm pool, by the plugin's name in place of an engine's: why its agent fails; "" where it does not.
+    preload_fails: str = ""
     # The exit code of a `once` engine's job; None for a session.
     once: int | None = None
 
@@ -79,7 +82,9 @@ class Agent:
 
     def __post_init__(self) -> None:
         env = {item["name"]: item.get("value", "") for item in self.pod["spec"]["containers"][0]["env"]}
-        self.env = env
+        # The agent of a pod of a warm pool says so in place of an engine's name, uid and attempt.
+        self.member = env.get("ECM_MEMBER") == "1"
+        self.env = ({"ECM_NAME": "", "ECM_UID": MEMBER_UID, "ECM_ATTEMPT": "0"} if self.member else {}) | env
 
     def report(self, **more: Any) -> int:
         """One report to whoever leads; the answer's HTTP status (0: nobody there)."""
@@ -90,7 +95,7 @@ class Agent:
         body = self.body(**more)
         code = 0
         url = self.env["ECM_REPORT_URL"]
-        for operator in [one for one in self.world.operators if one.parts.settings.report_url == url]:
+        for operator in [one for one in self.world.operators if url in _addresses(one.parts.settings)]:
             reply = operator.parts.reports.answer(self.key or self.claims(), orjson.dumps(body))
             self.key = reply.key or self.key
             code = 204 if reply.key else reply.status
@@ -111,7 +116,11 @@ class Agent:
             "attempt": int(self.env["ECM_ATTEMPT"]), "sequence": self.sequence, "state": self.state,
             "podUid": self.pod["metadata"]["uid"], "enrolment": self.nonce,
             "timings": {}, "usage": {"memoryPeakBytes": 5 << 20}, "metrics": {"totalIdleTimeMills": 1},
-        } | self.extra | more  # fmt: skip
+        } | self._member() | self.extra | more  # fmt: skip
+
+    def _member(self) -> dict[str, Any]:
+        ready = {"ready": self.state == "Idle", "takes": ["env", "workingDir"]}
+        return {"member": ready} if self.member else {}
 
     def become(self, state: str, **more: Any) -> None:
         self.state = state
@@ -139,22 +148,6 @@ class Running:
     tasks: list[asyncio.Task[Any]]
 
 
-class _Agents:
-    """The operator's way to the agents."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
-        return await self._world.stop(address, key, grace=grace, reason=reason)
-
-    async def status(self, address: str, key: str) -> dict[str, Any] | KeyRefused | None:
-        return await self._world.status_of(address, key)
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
 class World:
     """Everything; `close` at the end of a test."""
 
@@ -168,6 +161,10 @@ class World:
         self.pods_made: list[str] = []
         # uids of pods that run a process in place of an agent.
         self.processes: set[str] = set()
+        # Names of pods that are there at once (tools/testkit/members.py); what plays an agent, and answers a claim.
+        self.members: set[str] = set()
+        self.agent_type: type[Agent] = Agent
+        self.answer_claim: Callable[[str, tuple[str, str], dict[str, Any]], Awaitable[Any]] = no_claim
         self.stops: list[str] = []
         self.archive = MemoryArchive()
         # Of people; for operators that start afterwards.
@@ -188,8 +185,6 @@ class World:
         self.cluster.listen(PODS, self._kubelet)
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         self.cluster.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": ready})
-
-    # What a user does.
 
     def install_plugin(self, **changes: Any) -> None:
         body = {"metadata": {"name": "python-3.11"}, "spec": PLUGIN_SPEC | changes}
@@ -215,8 +210,6 @@ class World:
     def delete_pod(self, name: str, grace: int = 30) -> None:
         (pod,) = self.pods(name)
         self.cluster.delete(PODS, pod["metadata"]["name"], namespace=NAMESPACE, grace_seconds=grace)
-
-    # What a user sees.
 
     def status(self, name: str) -> dict[str, Any]:
         status: dict[str, Any] = self.cluster.get(ENGINECONNS, name, namespace=NAMESPACE).get("status", {})
@@ -262,9 +255,7 @@ class World:
             count for (_, label), count in self.server.writes().items() if label.startswith(("engineconns", "pods"))
         )
 
-    # Operators.
-
-    async def start(self, identity: str = "one", **changes: Any) -> Running:
+    async def start(self, identity: str = "one", *, pool: Any = None, **changes: Any) -> Running:
         """Starts an operator as `run` does, but for kopf: reflectors feed it the same events. `changes`: settings."""
         asyncio.get_running_loop().set_default_executor(InlineExecutor(1))
         values: dict[str, Any] = {
@@ -284,25 +275,30 @@ class World:
             clock=loop_now,
             wall=loop_now,
             rng=rng,
-            agents=_Agents(self),
+            agents=AgentCalls(self),
             lease_client=self.server.client(),
+            pool=pool,
         )
+        if pool is not None:
+            pool.cache = parts.cache
         feeds = [
             Reflector(
                 client, resource, transform=dict, rng=random.Random(1),
                 on_event=_taker(parts, resource),
             )
-            for resource in ((PLUGINS,) if parts.engines else (ENGINECONNS, PLUGINS))
+            for resource in ((PLUGINS,) if parts.watches.engines else (ENGINECONNS, PLUGINS))
         ]  # fmt: skip
         running = Running(parts, [])
 
         async def begin() -> None:
             await parts.fill_caches()
-            loops = [*(one.run() for one in parts.engines), *(one.run() for one in parts.pods)]
-            loops += [parts.reconciler.run(), parts.resync.run(), parts.policies.run()]
+            loops = [one.run() for one in parts.watches.reflectors]
+            loops += [parts.reconciler.run(), parts.resync.run(), parts.policies.run(), parts.orphans.worker.run()]
+            if pool is None:
+                loops.append(parts.pools.worker.run())
             running.tasks += [asyncio.create_task(loop) for loop in loops]
-            await parts.wait_pods_synced()
-            loops = [parts.lease.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
+            await parts.watches.wait_pods_synced()
+            loops = [parts.lease.run(), parts.claims.run(), parts.recorder.run(), *(feed.run() for feed in feeds)]
             running.tasks += [asyncio.create_task(loop) for loop in loops]
 
         running.tasks.append(asyncio.create_task(begin()))
@@ -325,8 +321,6 @@ class World:
         for timer in self._timers:
             timer.cancel()
         self.cluster.close()
-
-    # The node.
 
     async def stop(self, address: str, key: str, *, grace: int, reason: str) -> bool:
         for agent in self.agents.values():
@@ -366,7 +360,7 @@ class World:
         if uid in self.agents:
             agent = self.agents[uid]
             agent.end()
-            if agent.script.ships and not reason and agent.env["ECM_NAME"] not in self.cut_off:
+            if agent.script.ships and not agent.member and not reason and agent.env["ECM_NAME"] not in self.cut_off:
                 kept = self.archive.bundles.setdefault((agent.env["ECM_UID"], int(agent.env["ECM_ATTEMPT"])), {})
                 kept |= {"stdout": b"hello\n", "stderr": b""}
         ended = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error"), "message": "last words"}
@@ -383,6 +377,8 @@ class World:
         if change.old is None:
             pod = json.loads(json.dumps(change.new))
             name = pod["metadata"]["name"]
+            if name in self.members:
+                return
             self.pods_made.append(name)
             owners = pod["metadata"].get("ownerReferences") or []
             script = replace(self.scripts.get(owners[0]["name"], Script())) if owners else Script()
@@ -429,12 +425,13 @@ class World:
 
         if self.cluster.change(PODS, _key(pod), edit) is None:
             return
-        if all(variable["name"] != "ECM_NAME" for variable in pod["spec"]["containers"][0]["env"]):
+        names = {variable["name"] for variable in pod["spec"]["containers"][0]["env"]}
+        if not names & {"ECM_NAME", "ECM_MEMBER"}:
             self.processes.add(pod["metadata"]["uid"])
             if not script.silent:
                 self._later(script.ready, self.set_ready, pod, True)
             return
-        agent = self.agents[pod["metadata"]["uid"]] = Agent(self, pod, script)
+        agent = self.agents[pod["metadata"]["uid"]] = self.agent_type(self, pod, script)
         if not script.silent:
             self._later(script.ready, self._ready, agent)
 
@@ -443,6 +440,10 @@ class World:
             if agent.script.once is not None:
                 agent.become("Running")
                 self._later(1.0, self._end_job, agent)
+                return
+            if agent.script.preload_fails:
+                agent.become("Failed", reason="PreloadFailed", message=agent.script.preload_fails)
+                self._later(0.1, self.exit_pod, agent.pod, 1)
                 return
             agent.become("Idle")
             agent.live()
@@ -487,7 +488,12 @@ class World:
 
 def _taker(parts: Operator, resource: Resource) -> Callable[[str, dict[str, Any]], None]:
     """As kopf's handler: hands each event on."""
-    return lambda kind, body: parts.on_event(resource, kind == "DELETED", body)
+    return lambda kind, body: parts.watches.on_event(resource, kind == "DELETED", body)
+
+
+def _addresses(settings: OperatorSettings) -> set[str]:
+    """Where this operator can be reached: by the Service of all operators, and by those of its namespaces."""
+    return {settings.report_url, *settings.report_urls.values()}
 
 
 def _key(item: dict[str, Any]) -> tuple[str, str]:

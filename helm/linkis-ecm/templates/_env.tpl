@@ -7,8 +7,6 @@
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: ECM_INSTANCE
   value: {{ include "ecm.name" . }}-gateway.{{ .Release.Namespace }}:9102
-- name: ECM_WATCH_NAMESPACES
-  value: {{ ternary "" (include "ecm.engineNames" .) .Values.clusterWide | quote }}
 - name: ECM_TOKEN_KEY_FILE
   value: /etc/linkis-ecm/auth/token-key
 {{- if .Values.auth.previousTokenKey }}
@@ -56,8 +54,7 @@
 {{ include "ecm.env" . }}
 {{ include "ecm.storeEnv" . }}
 - name: ECM_REPORT_URL
-  # The last dot makes the name absolute: a pod's resolver would try its search list first. Without a domain it has to.
-  value: http://{{ include "ecm.name" . }}-operator.{{ .Release.Namespace }}.svc{{ with .Values.clusterDomain }}.{{ . }}.{{ end }}:9103
+  value: {{ include "ecm.reportURL" (dict "root" . "service" (printf "%s-operator" (include "ecm.name" .))) }}
 - name: ECM_ENGINE_SERVICE
   value: {{ .Values.engines.serviceName }}
 - name: ECM_ENGINE_SERVICE_NAMESPACES
@@ -72,6 +69,10 @@
   value: {{ .Values.archive.userMaxMiB | quote }}
 - name: ECM_ARCHIVE_TOTAL_MIB
   value: {{ .Values.archive.totalMiB | quote }}
+{{- with .Values.metrics.engines }}
+- name: ECM_METRICS_ENGINES
+  value: {{ . | quote }}
+{{- end }}
 {{- with .Values.limits }}
 - name: ECM_LIMITS
   value: {{ toJson . | quote }}
@@ -84,8 +85,6 @@
 {{- end }}
 - name: ECM_PROTECTED_OBJECTS
   value: {{ include "ecm.protected" . }}
-- name: ECM_LEASE_NAME
-  value: {{ include "ecm.leaseName" . }}
 {{- with .Values.adoptInstances }}
 - name: ECM_ADOPT_INSTANCES
   value: {{ join "," . | quote }}
@@ -96,6 +95,8 @@
 
 {{- define "ecm.gatewayEnv" -}}
 {{ include "ecm.env" . }}
+- name: ECM_WATCH_NAMESPACES
+  value: {{ ternary "" (include "ecm.engineNames" .) .Values.clusterWide | quote }}
 {{ include "ecm.gatewayStoreEnv" . | trim }}
 - name: ECM_STATE_CONFIGMAP
   value: {{ include "ecm.stateName" . }}
@@ -127,7 +128,7 @@
 {{- end }}
 {{- with .Values.auth.oidc }}
 {{- if .issuer }}
-{{- range $name, $value := dict "ISSUER" .issuer "AUDIENCE" .audience "JWKS_URL" .jwksUrl "USER_CLAIM" .userClaim "GROUPS_CLAIM" .groupsClaim "ADMIN_GROUP" .adminGroup "CA_FILE" (ternary "/etc/linkis-ecm/oidc/ca.crt" "" (ne .caConfigMap "")) "TOKEN_FILE" .tokenFile }}
+{{- range $name, $value := dict "ISSUER" .issuer "AUDIENCE" .audience "JWKS_URL" .jwksUrl "USER_CLAIM" .userClaim "GROUPS_CLAIM" .groupsClaim "ADMIN_GROUP" .adminGroup "CA_FILE" (ternary "/etc/linkis-ecm/oidc/ca.crt" "" (ne .caConfigMap "")) "TOKEN_FILE" .tokenFile "CLIENT_ID" .clientId "SCOPES" .scopes }}
 - name: ECM_OIDC_{{ $name }}
   value: {{ $value | quote }}
 {{- end }}
@@ -150,7 +151,9 @@
 {{- $names := list }}
 {{- range $extra }}{{ $names = append $names .name }}{{ end }}
 {{- $found := list }}
-{{- range include (printf "ecm.%sEnv" .part) .root | fromYamlArray }}
+{{- $own := include (printf "ecm.%sEnv" .part) .root | fromYamlArray }}
+{{- if .operator }}{{ $own = concat $own (include "ecm.shardEnv" . | fromYamlArray) }}{{ end }}
+{{- range $own }}
   {{- if not (has .name $names) }}{{ $found = append $found . }}{{ end }}
 {{- end }}
 {{- toYaml (concat $found $extra) }}

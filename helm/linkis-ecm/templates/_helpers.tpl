@@ -9,6 +9,12 @@
 {{- define "ecm.clusterName" -}}
 {{ .Release.Namespace }}{{ ternary "." "-" (contains "-" .Release.Namespace) }}{{ include "ecm.name" . }}
 {{- end }}
+{{- /* What the names of monitoring's objects begin with, given {root, namespace}: in a namespace that several releases share
+       the one of the release is a part of it. */}}
+{{- define "ecm.monitoringName" -}}
+{{- $own := has (.namespace | default "") (list "" .root.Release.Namespace) }}
+{{- ternary (include "ecm.name" .root) (include "ecm.clusterName" .root) $own }}
+{{- end }}
 {{- /* The label app.kubernetes.io/name. */}}
 {{- define "ecm.app" -}}{{ .Values.nameOverride | default .Chart.Name }}{{- end }}
 
@@ -41,14 +47,16 @@
 {{- $tls.secretName | default (printf "%s-gateway-tls" (include "ecm.name" .)) }}
 {{- end }}
 
-{{- define "ecm.operatorAccount" -}}{{ include "ecm.account" (dict "root" . "part" "operator") }}{{- end }}
 {{- define "ecm.gatewayAccount" -}}{{ include "ecm.account" (dict "root" . "part" "gateway") }}{{- end }}
 {{- define "ecm.account" -}}
 {{- $account := (index .root.Values .part).serviceAccount }}
 {{- if not (or $account.create $account.name) }}
   {{- fail (printf "%s.serviceAccount.create is false and there is no name: set %s.serviceAccount.name to an account of yours" .part .part) }}
 {{- end }}
-{{- $account.name | default (printf "%s-%s" (include "ecm.name" .root) .part) }}
+{{- $name := $account.name | default (printf "%s-%s" (include "ecm.name" .root) .part) }}
+{{- /* A shard has rights of its own, so an account, unless it is one of yours. */}}
+{{- if and .shard $account.create }}{{ $name = printf "%s-%s" $name .shard }}{{ end }}
+{{- $name }}
 {{- end }}
 
 {{- /* The engines' namespaces as JSON: [{name, create, labels, resourceQuota, limitRange}], none twice. */}}

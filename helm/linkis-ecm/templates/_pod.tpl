@@ -1,9 +1,11 @@
-{{- /* The pod of a part, `operator` or `gateway`. The argument of all templates here: {root, part}. */}}
+{{- /* The pod of a part, `operator` or `gateway`. The argument of all templates here: {root, part, component, account,
+       operator}; the last is of ecm.operators, and of the operator alone. */}}
 
 {{- define "ecm.podMetadata" -}}
 {{- $values := index .root.Values .part }}
 {{- $own := include "ecm.labels" .root | fromYaml }}
-{{- $own = set $own "app.kubernetes.io/component" .part }}
+{{- $own = set $own "app.kubernetes.io/component" .component }}
+{{- with .operator }}{{ if .shard }}{{ $own = set $own "linkis.apache.org/shard" .shard }}{{ end }}{{ end }}
 {{- $own = set $own (printf "linkis.apache.org/%s" .part) "true" }}
 labels: {{ toYaml (merge $own ($values.podLabels | default dict)) | nindent 2 }}
 {{- $annotations := $values.podAnnotations | default dict }}
@@ -20,7 +22,7 @@ annotations: {{ toYaml . | nindent 2 }}
 {{- define "ecm.podSpec" -}}
 {{- $root := .root }}
 {{- $values := index $root.Values .part }}
-serviceAccountName: {{ include "ecm.account" . }}
+serviceAccountName: {{ .account }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
 {{- with $values.podSecurityContext }}
@@ -49,7 +51,8 @@ affinity: {{ toYaml . | nindent 2 }}
 topologySpreadConstraints:
   {{- range . }}
   {{- /* A constraint without a selector counts the pods of its part. */}}
-  {{- $own := set (include "ecm.selector" $root | fromYaml) "app.kubernetes.io/component" $.part }}
+  {{- $own := set (include "ecm.selector" $root | fromYaml) "app.kubernetes.io/component" $.component }}
+  {{- with $.operator }}{{ if .shard }}{{ $own = set $own "linkis.apache.org/shard" .shard }}{{ end }}{{ end }}
   - {{ toYaml (merge (deepCopy .) (ternary (dict) (dict "labelSelector" (dict "matchLabels" $own)) (hasKey . "labelSelector"))) | nindent 4 | trim }}
   {{- end }}
 {{- end }}
@@ -75,7 +78,7 @@ volumes:
   image: {{ include "ecm.image" .root }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   args: [{{ .part }}]
-  env: {{ include "ecm.partEnv" . | nindent 4 }}
+  env: {{- include "ecm.partEnv" . | nindent 4 }}
   {{- range $field := list "envFrom" "lifecycle" }}
   {{- with index $values $field }}
   {{ $field }}: {{ toYaml . | nindent 4 }}
@@ -103,7 +106,9 @@ volumes:
   {{- $own := merge (dict "httpGet" (set (deepCopy $get) "path" $probe.path)) $probe.more }}
   {{ $name }}: {{ toJson (mergeOverwrite $own (index $values $name | default dict)) }}
   {{- end }}
-  {{- with $values.resources }}
+  {{- $resources := $values.resources }}
+  {{- with .operator }}{{ $resources = .values.resources | default $resources }}{{ end }}
+  {{- with $resources }}
   resources: {{ toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.securityContext }}

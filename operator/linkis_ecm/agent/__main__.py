@@ -13,7 +13,7 @@ import sys
 from linkis_ecm.agent.executors.registry import ExecutorError, spawn
 from linkis_ecm.agent.executors.spawn import process_started
 from linkis_ecm.agent.executors.workplace import enter
-from linkis_ecm.agent.guard import guard_process
+from linkis_ecm.agent.host.guard import guard_process
 
 
 def main() -> int:

@@ -23,16 +23,17 @@ from linkis_ecm.agent.executors.registry import connect
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.failures import failed
 from linkis_ecm.agent.formats.names import JOB_RESULT, JOB_TASK
+from linkis_ecm.agent.host.process_bound import ProcessBound
+from linkis_ecm.agent.host.usage import Usage
 from linkis_ecm.agent.http.routes import Api
 from linkis_ecm.agent.http.server import Server
 from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.logs.files import LogFiles
+from linkis_ecm.agent.member.claims import Claims
 from linkis_ecm.agent.operator_client.reporter import Reporter
 from linkis_ecm.agent.operator_client.results import Results
-from linkis_ecm.agent.process_bound import ProcessBound
 from linkis_ecm.agent.settings import Settings, SettingsError, read_settings
 from linkis_ecm.agent.states import FAILED, IDLE
-from linkis_ecm.agent.usage import Usage
 
 ANSWERS_TIMEOUT = 2.0
 REPORT_TIMEOUT = 3.0
@@ -76,6 +77,7 @@ class _Agent:
         self._timings = timings
         self._sequence = 0
         self._engine: Engine | None = None
+        self._claims: Claims | None = None
         self._report_change: Callable[[], None] = lambda: None
 
     async def run(self, spawned: SpawnedKernel, early_signals: list[int]) -> int:
@@ -109,8 +111,10 @@ class _Agent:
             on_change=reporter.changed,
             on_task_over=results.task_over,
             once=settings.mode == "once",
+            preload=settings.preload if settings.member else None,
             start_timeout=settings.start_timeout,
         )
+        self._claims = self._claims_of(engine, identity, results, reporter)
         self._engine, self._report_change = engine, reporter.changed
 
         def reap() -> None:
@@ -125,12 +129,12 @@ class _Agent:
                 engine.child_exited(pid, status)
 
         def terminate(name: str) -> None:
-            engine.stop(grace=settings.stop_grace, reason=f"the agent got {name}", code=STOPPED_BY_SIGNAL)
+            engine.stop(grace=self._settings.stop_grace, reason=f"the agent got {name}", code=STOPPED_BY_SIGNAL)
 
         loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, terminate, number.name)
-        api = Api(engine, identity=identity, logs=logs, status=self._report)
+        api = Api(engine, identity=identity, logs=logs, status=self._report, claims=self._claims)
         server = Server(api.handle, on_error=lambda text: logs.event("ERROR", text))
         try:
             port = await server.start(settings.host, settings.port)
@@ -139,8 +143,10 @@ class _Agent:
             engine.close()
             return 2
         self._timings["listening"] = time.time()
-        logs.event("INFO", f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket "
-                           f"{settings.ticket_id}: the agent listens on port {port}")  # fmt: skip
+        who = f"engine {settings.namespace}/{settings.name}, attempt {settings.attempt}, ticket {settings.ticket_id}"
+        if settings.member:
+            who = f"member of a warm pool in {settings.namespace}"
+        logs.event("INFO", f"{who}: the agent listens on port {port}")
         reporting = loop.create_task(reporter.run())
         sending = loop.create_task(results.run())
         reporter.changed()
@@ -151,11 +157,7 @@ class _Agent:
             terminate("SIGTERM")
 
         code = await engine.ended
-        if settings.mode == "once" and engine.state == FAILED:
-            # It may be on its way to keep what the job's last line left: the engine's end has the last word.
-            await asyncio.wait((living,), timeout=RESULT_TIMEOUT)
-            if (job := engine.tasks.find(JOB_TASK)) is not None and job.is_ended:
-                await self._keep_result(failed(job.result(), engine.reason, engine.message))
+        await self._keep_failed_result(engine, living)
         # The tasks' callers first, then the operator: both want what only this process knows.
         await asyncio.gather(
             server.stop(ANSWERS_TIMEOUT), reporter.flush(REPORT_TIMEOUT), self._upload_logs(identity, results, sending)
@@ -165,6 +167,27 @@ class _Agent:
         await asyncio.wait((living, reporting, watching), timeout=1.0)
         engine.close()
         return code
+
+    def _claims_of(self, engine: Engine, identity: Identity, results: Results, reporter: Reporter) -> Claims | None:
+        """What makes this agent an engine's, where it is a member of a warm pool."""
+        if not self._settings.member:
+            return None
+        self._timings["claimed"] = 0.0
+
+        def adopt(settings: Settings) -> None:
+            self._settings = settings
+            results.adopt(settings)
+            reporter.answered()
+
+        return Claims(engine, identity, dict(os.environ), adopt=adopt, log=self._logs.event)
+
+    async def _keep_failed_result(self, engine: Engine, living: asyncio.Task[None]) -> None:
+        """Of a job whose engine has failed."""
+        if self._settings.mode == "once" and engine.state == FAILED:
+            # It may be on its way to keep what the job's last line left: the engine's end has the last word.
+            await asyncio.wait((living,), timeout=RESULT_TIMEOUT)
+            if (job := engine.tasks.find(JOB_TASK)) is not None and job.is_ended:
+                await self._keep_result(failed(job.result(), engine.reason, engine.message))
 
     def _printed(self, name: str, data: bytes) -> None:
         self._logs.write(name, data)
@@ -177,6 +200,8 @@ class _Agent:
 
         sending.cancel()
         await asyncio.wait((sending,), timeout=1.0)
+        if self._settings.member:
+            return  # nobody's files
         await upload_logs(self._settings, identity, self._logs, seconds=UPLOAD_TIMEOUT, results=results)
 
     async def _run_job(self, engine: Engine, identity: Identity) -> None:
@@ -217,7 +242,8 @@ class _Agent:
             "attempt": settings.attempt,
             "sequence": self._sequence,
         }
-        return who | (self._engine.report() if self._engine is not None else {})
+        member = self._claims.reported() if self._claims is not None else {}
+        return who | (self._engine.report() if self._engine is not None else {}) | member
 
 
 def _write(path: str, text: str) -> None:

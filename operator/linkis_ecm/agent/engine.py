@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,11 +21,12 @@ from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.failures import FailureSink, in_one_line, of_a_job
 from linkis_ecm.agent.formats.names import JOB_TASK
-from linkis_ecm.agent.kernel_end import BEFORE_ANY_CODE, how_it_ended
+from linkis_ecm.agent.host.process_bound import ProcessBound
+from linkis_ecm.agent.host.usage import Usage
+from linkis_ecm.agent.kernel_end import BEFORE_ANY_CODE, MAX_STDERR_LINES, REPORTED_LINES, how_it_ended, with_last_lines
+from linkis_ecm.agent.kernel_start import Preload, StartFailedError, wait_until_answered, warm_up
 from linkis_ecm.agent.logs.files import LogFiles
-from linkis_ecm.agent.outputs import Outputs
-from linkis_ecm.agent.process_bound import ProcessBound
-from linkis_ecm.agent.states import BUSY, FAILED, IDLE, RUNNING, SHUTTING_DOWN, STARTING, SUCCESS, refusal
+from linkis_ecm.agent.states import BUSY, FAILED, IDLE, RUNNING, SHUTTING_DOWN, STARTING, SUCCESS, refusal, time_metrics
 from linkis_ecm.agent.tasks import (
     CANCELLED,
     TIMEOUT,
@@ -37,27 +38,21 @@ from linkis_ecm.agent.tasks import (
 )
 from linkis_ecm.agent.tasks import FAILED as TASK_FAILED
 from linkis_ecm.agent.tasks import SUCCEED as TASK_SUCCEED
-from linkis_ecm.agent.usage import Usage
 
-# Tasks that may wait behind the running one.
-MAX_WAITING = 16
-# A kernel that has not answered its first, empty execution by then may never: some answer no silent one. The tasks that
-# wait get their turn, and their timeouts count. Its imports take 0.1 s, some seconds on a starved node.
-WARM_UP_TIMEOUT = 10.0
+MAX_WAITING = 16  # tasks behind the running one
 # How long an interrupted task may take to end before its caller is answered without it.
 INTERRUPT_TIMEOUT = 3.0
 # How long a stopping kernel may run its exit handlers; longer where the grace is not over, which a busy node may need.
 KERNEL_EXIT_TIMEOUT, KERNEL_EXIT_LONGEST = 2.0, 10.0
-# The exit code of an engine that a signal ended, as a shell has it: Kubernetes counts 0 as a success even of a pod that
-# it evicts. And of a `once` engine that was stopped before its job had succeeded.
+# Of an engine that a signal ended, or before its `once` job succeeded: 0 is a success even of a pod that is evicted.
 STOPPED_BY_SIGNAL = 128 + signal.SIGTERM
-MAX_STDERR_LINES = 20
-# Of stderr, in the report that a kernel died: what a person reads in a status.
-REPORTED_LINES, REPORTED_CHARACTERS = 5, 1000
 
 
 class Engine(Activity):
-    """Runs tasks in `executor` until it is stopped or its executor dies; then `ended` is the process's exit code."""
+    """Runs tasks in `executor` until it is stopped or its executor dies; then `ended` is the process's exit code.
+
+    With `preload`, which may be empty, it is a member of a warm pool: it imports that, and has no task until `adopted`.
+    """
 
     def __init__(
         self,
@@ -70,6 +65,7 @@ class Engine(Activity):
         on_change: Callable[[], None],
         on_task_over: Callable[[Task], None] = lambda _: None,
         once: bool = False,
+        preload: Sequence[str] | None = None,
         start_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -83,6 +79,7 @@ class Engine(Activity):
         self.background = Background(clock)
         self._once = once
         self._start_timeout = start_timeout
+        self._preload = Preload(preload, start_timeout) if preload is not None else None
         super().__init__(clock, on_change)
         self._loop = asyncio.get_running_loop()
         self.state = STARTING
@@ -111,10 +108,8 @@ class Engine(Activity):
     # -- what the API calls ------------------------------------------------------------------------------------------
 
     def submit(self, *, task_id: str, code: str, timeout: float | None) -> Task:
-        """Queue `code`, or give the task that was sent with this id before.
-
-        Raises NotReadyError, QueueFullError, OtherTaskError.
-        """
+        """Queue `code`, or give the task that was sent with this id before. For `kernel_user` alone, which knows whose
+        the kernel is. Raises NotReadyError, QueueFullError, OtherTaskError."""
         if (known := self.tasks.find_same(task_id, code)) is not None:
             return known
         if self.state not in (IDLE, BUSY):
@@ -138,15 +133,16 @@ class Engine(Activity):
             self.interrupt()
 
     async def restart_kernel(self) -> None:
-        """A new kernel in the place of the old one, with nothing of its memory. Raises NotReadyError."""
+        """A new kernel in the place of the old one, with nothing of its memory; no task that came before runs in it,
+        also where a restart is under way, which this one joins. Raises NotReadyError."""
         if self.state not in (IDLE, BUSY):
             raise NotReadyError(refusal(self.state, "and its kernel stays"))
+        self._cancel_waiting("the kernel was restarted before this task could start")
         if self._restarting is None:
             self._logs.event("INFO", "the kernel is restarted on request")
             self._restarting = self._loop.create_future()
             if self.state == IDLE:
                 self._enter(BUSY)
-            self._cancel_waiting("the kernel was restarted before this task could start")
             self._replaced = self._executor
             if self._running is None:
                 self._executor.stop()  # its open files are written, its exit handlers run
@@ -172,9 +168,33 @@ class Engine(Activity):
             self._logs.event("WARN", f"task {task.id}: {task.message}")
 
     @property
+    def has_tasks(self) -> bool:
+        """Whether a task waits or runs, also one that was answered and goes on; not one that a restart ends."""
+        return bool(self._waiting) or (self._running is not None and self._restarting is None)
+
+    @property
     def capabilities(self) -> Capabilities:
         """What the executor can do."""
         return self._executor.capabilities
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it waits in a warm pool for its engine."""
+        return self._preload is not None
+
+    async def adopt(self, environment: Mapping[str, str]) -> str:
+        """The kernel takes the engine's environment; why it did not, "" where it did. Raises ExecutorGoneError."""
+        return await self._executor.adopt(environment)
+
+    def adopted(self, start_timeout: float) -> None:
+        """The member is an engine from now on: what is counted begins here."""
+        self._preload = None
+        self._start_timeout = start_timeout
+        self.background = Background(self._clock)
+        self.last_activity = 0.0
+        self._enter(IDLE)
+        self.timings["claimed"] = self.since
+        self._seconds_in_state = dict.fromkeys(self._seconds_in_state, 0.0)
 
     def close(self) -> None:
         """After its end: free what the executor had."""
@@ -183,8 +203,7 @@ class Engine(Activity):
     def stop(self, *, grace: float, reason: str, code: int = 0) -> None:
         """End the engine: no new tasks, the running one may take `grace` seconds more. The soonest of several wins.
 
-        `code` is the process's exit code after the first stop, where nobody asked for it but the code or a signal.
-        """
+        `code` is the process's exit code after the first stop, where nobody asked for it but the code or a signal."""
         deadline = self._loop.time() + grace
         if deadline < self._stop_deadline:
             self._stop_deadline = deadline
@@ -217,12 +236,7 @@ class Engine(Activity):
             "task": self._reported_task(),
             **self.counters,
             "usage": self._usage.read(),
-            "metrics": {
-                "totalUnlockTimeMills": 0,
-                "totalIdleTimeMills": round(spent[IDLE] * 1000),
-                "totalBusyTimeMills": round(spent[BUSY] * 1000),
-                "totalLockTimeMills": 0,
-            },
+            "metrics": time_metrics(idle=spent[IDLE], busy=spent[BUSY]),
         }
 
     def _look_at_background(self) -> tuple[str, float]:
@@ -242,7 +256,8 @@ class Engine(Activity):
             try:
                 if not await self._ready(ready):
                     return
-                await self._warm_up()
+                if not self.is_member:
+                    await warm_up(self._executor, self._logs.event)
                 # One that was asked for meanwhile is still to come: this executor is on its way out.
                 if self._replaced is not self._executor:
                     self._end_restart()
@@ -259,19 +274,9 @@ class Engine(Activity):
             try:
                 self._executor = self._executor.restart()
             except (ExecutorError, OSError) as error:
-                self._fail("KernelDied", f"the kernel could not be started again: {error}", 1)
+                self.fail("KernelDied", f"the kernel could not be started again: {error}", 1)
                 return
             ready = ""
-
-    async def _warm_up(self) -> None:
-        """The first execution imports what all later ones find: better now than in a user's first task."""
-        try:
-            # Not wait_for: it can swallow a cancellation.
-            async with asyncio.timeout(WARM_UP_TIMEOUT):
-                await self._executor.execute("", Outputs(), silent=True)
-        except TimeoutError:
-            said = f"the kernel did not answer an empty execution within {WARM_UP_TIMEOUT:g} s"
-            self._logs.event("WARN", f"{said}: tasks start anyway")
 
     def _end_restart(self) -> None:
         restarting, self._restarting = self._restarting, None
@@ -318,23 +323,20 @@ class Engine(Activity):
             return
         job = self.tasks.find(JOB_TASK)
         code = job.failure_code if job is not None else None
-        self._fail("JobFailed", of_a_job(result, code), code or 1)
-
-    def fail(self, reason: str, message: str, code: int) -> None:
-        """The engine has failed, for a reason that only its caller knows."""
-        self._fail(reason, message, code)
+        self.fail("JobFailed", of_a_job(result, code), code or 1)
 
     async def _ready(self, state: str) -> bool:
         """Wait for the kernel's answer and enter `state`, if one is given; False where it did not come in time."""
         try:
-            async with asyncio.timeout(self._start_timeout):
-                await self._executor.ready()
-        except TimeoutError:
-            said = f"the kernel did not answer within {self._start_timeout:g} s of its start"
-            self._fail("KernelStartTimeout", said, 1)
+            await wait_until_answered(self._executor, self._start_timeout)
+            if state:
+                self.timings["kernelReady"] = self._clock()
+            if state and self._preload is not None:
+                await self._preload.run(self._executor)
+                await warm_up(self._executor, self._logs.event)  # behind it, what the modules have printed has come
+        except StartFailedError as error:
+            self.fail(error.reason, str(error), 1)
             return False
-        if state:
-            self.timings["kernelReady"] = self._clock()
         if state and self.state == STARTING:
             self._logs.event("INFO", "the kernel has answered, the engine is ready")
             self._enter(state)
@@ -367,17 +369,18 @@ class Engine(Activity):
             self.stop(grace=0.0, reason="the kernel ended by itself with exit code 0, after its last task")
             return
         reason, how, code = how_it_ended(end, self._usage, self._bound)
+        if self._preload is not None:
+            reason, how, code = self._preload.how_it_ended(reason, how, code)
         before = self._stderr_before
         if end == (0, 0) and running is None:
             how += BEFORE_ANY_CODE
         if running is not None:
             add_error(running, reason, how, self._logs.last_stderr_lines(MAX_STDERR_LINES, before))
             self._end_task(running, TASK_FAILED)
-        if last := "\n".join(self._logs.last_stderr_lines(REPORTED_LINES, before))[-REPORTED_CHARACTERS:]:
-            how += f". Its last lines: {last}"
-        self._fail(reason, how, code)
+        self.fail(reason, with_last_lines(how, self._logs.last_stderr_lines(REPORTED_LINES, before)), code)
 
-    def _fail(self, reason: str, message: str, code: int) -> None:
+    def fail(self, reason: str, message: str, code: int) -> None:
+        """The engine has failed; `code` is the process's exit code."""
         self._logs.event("ERROR", f"the engine failed, {reason}: {message}")
         self._enter(FAILED, reason, message)
         self._cancel_waiting()

@@ -17,7 +17,7 @@ from linkis_ecm.agent.formats.proof import proof
 # A token of Kubernetes has about 1 KiB.
 _TOKEN_MAX = 16 << 10
 # base64url of 32 bytes.
-_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Identity:
@@ -28,9 +28,15 @@ class Identity:
         self.pod_uid = pod_uid
         self.nonce = nonce
         self._token_file = token_file
+        # The key that this agent had as a member of a warm pool, before an engine has claimed it.
+        self._member_key = ""
         self.enrolled = asyncio.Event()
         if key:
             self.enrolled.set()
+
+    def enrolment(self) -> dict[str, str]:
+        """The part of a report that says which process of which pod sends it."""
+        return {"podUid": self.pod_uid, "enrolment": self.nonce}
 
     def authorization(self) -> bytes:
         """The header's value: the key, or until there is one the pod's token. Raises OSError without a token."""
@@ -48,16 +54,33 @@ class Identity:
             key = json.loads(answer)["key"]
         except (ValueError, TypeError, KeyError):
             return False
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not KEY.fullmatch(key):
             return False
         self.key = key
         self.enrolled.set()
         return True
 
+    def adopt(self, key: str) -> None:
+        """From now on this is the agent of the engine with this key. The former one is good for a repeated claim
+        alone."""
+        self._member_key, self.key = self.key, key
+
     def accepts(self, authorization: bytes) -> bool:
         """Whether a caller has the key."""
-        return bool(self.key) and hmac.compare_digest(authorization, f"Bearer {self.key}".encode())
+        return _has(authorization, self.key)
 
-    def proof(self, challenge: str) -> str:
-        """Shows a caller that this agent has the key; empty while it has none."""
-        return proof(self.key, challenge) if self.key else ""
+    def accepts_claim(self, authorization: bytes) -> bool:
+        """Whether a caller may claim this agent for an engine, or ask again for what it has claimed."""
+        return self.accepts(authorization) or _has(authorization, self._member_key)
+
+    def proofs(self, challenge: str) -> dict[str, str]:
+        """Show a caller that this agent has the key, and the one that it had as a member; empty while it has none.
+
+        Who claims once more does not know whether the claim before has arrived.
+        """
+        keys = {"proof": self.key, "memberProof": self._member_key}
+        return {name: proof(key, challenge) for name, key in keys.items() if key}
+
+
+def _has(authorization: bytes, key: str) -> bool:
+    return bool(key) and hmac.compare_digest(authorization, f"Bearer {key}".encode())

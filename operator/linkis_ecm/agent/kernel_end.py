@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
 from linkis_ecm.agent.executors.base import Exit
-from linkis_ecm.agent.process_bound import ProcessBound
-from linkis_ecm.agent.usage import Usage
+from linkis_ecm.agent.host.process_bound import ProcessBound
+from linkis_ecm.agent.host.usage import Usage
 
 KERNEL_DIED = "KernelDied"
 # As model.reasons names it; the agent's image holds no other package of ours.
 TOO_MANY_PROCESSES = "TooManyProcesses"
 AGENT_TAMPERED = "AgentTampered"
-# engine.podspec makes it.
+# engine.pod.spec makes it.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at alone
 # What follows the words of such an end.
 BEFORE_ANY_CODE = (
     " before any code ran: what starts it must stay with it, as a program does that neither forks nor leaves the kernel"
     " in the background"
 )
+# Of stderr, in the report that a kernel died: what a person reads in a status.
+REPORTED_LINES, _REPORTED_CHARACTERS = 5, 1000
+# Of stderr, in the error of the task that the kernel died in.
+MAX_STDERR_LINES = 20
 
 
 def how_it_ended(end: Exit, usage: Usage, bound: ProcessBound) -> tuple[str, str, int]:
@@ -37,6 +42,12 @@ def how_it_ended(end: Exit, usage: Usage, bound: ProcessBound) -> tuple[str, str
     if end.signal == signal.SIGBUS:
         how += _full_memory_file()
     return KERNEL_DIED, how, code
+
+
+def with_last_lines(how: str, lines: Sequence[str]) -> str:
+    """The words, and what the kernel wrote last to stderr."""
+    last = "\n".join(lines)[-_REPORTED_CHARACTERS:]
+    return f"{how}. Its last lines: {last}" if last else how
 
 
 def _full_memory_file() -> str:

@@ -6,11 +6,11 @@ import base64
 import json
 import re
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
 from linkis_ecm.agent.formats.cells import cell_chars, whole_cell
+from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.formats.escapes import Stripper, plain
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.formats.rewriting import last_states
@@ -33,7 +33,7 @@ LAST_CHARS = 64 << 10
 # A line that rewrites itself stands alone where the text before it is longer: who follows is told the whole of it anew.
 _TOLD_AGAIN = 16 << 10
 # A result behind a flood of text is kept, too: of results, tables, pictures and pages together one for so many bytes of
-# that limit, and so many of them. A table of 4 MiB (kernel.tables.MAX_CHARS) is among them.
+# that limit, and so many of them. A table of 4 MiB (kernel.tables.display.MAX_CHARS) is among them.
 LATE_PART, MAX_LATE = 3, 20
 # Changes of earlier displays that a follower can be told one by one; after more it is told everything again.
 MAX_UPDATES = 10_000
@@ -42,27 +42,6 @@ MAX_UPDATES = 10_000
 _TABLE_FIELDS = ("totalRows", "truncated", "resultBytes", "resultRows")
 # Of an error: the value and each line of the traceback, and the name.
 _ERROR_CHARS, _ERROR_LINES, _NAME_CHARS = 64 << 10, 200, 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far a follower is: so many items, so many characters of the one after them, so many changes."""
-
-    epoch: int = 0
-    items: int = 0
-    chars: int = 0
-    updates: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.epoch}.{self.items}.{self.chars}.{self.updates}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Of what `str` gave. Raises ValueError."""
-        parts = text.split(".")
-        if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
-            raise ValueError(f"{text[:64]!r} is no cursor")
-        return cls(*map(int, parts))
 
 
 class Outputs:
@@ -208,8 +187,9 @@ class Outputs:
         beyond = 0 if self._last_error is None else _size(self._items[self._last_error])
         return self._max_bytes - self._bytes_left + self._late_bytes - self._late_left + beyond
 
-    def since(self, seen: Cursor) -> tuple[list[dict[str, Any]], Cursor]:
-        """What a follower at `seen` has to be told, and where it is then.
+    def since(self, seen: Cursor, until: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor]:
+        """What a follower at `seen` has to be told, and where it is then: at `until`, an earlier follower's place, or
+        at the end. Raises ValueError where `until` is before `seen` or was never reached.
 
         Each is {"index", "output"}, an output's text from where the follower is; {"index", "output", "replaces": true}
         for one that changed; {"reset": true} where all that was told is void.
@@ -218,17 +198,22 @@ class Outputs:
         self._show_last()
         self._told = True
         changes: list[dict[str, Any]] = []
+        if until is not None:
+            if not until.reaches(seen) or not self._has_reached(until):
+                raise ValueError(f"{until} is no place behind {seen}")
+            if until.epoch < self._epoch:
+                return changes, until  # all of it is void, which whoever goes on from there is told
         if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
             changes.append({"reset": True})
-            seen = Cursor(epoch=self._epoch, updates=len(self._updates))
+            seen = Cursor(epoch=self._epoch, updates=len(self._updates) if until is None else until.updates)
         items, chars = seen.items, seen.chars
-        changed = set(self._updates[seen.updates :])
+        changed = set(self._updates[seen.updates : None if until is None else until.updates])
         # Of the last one that was told only a part may be: it is told from its beginning where that has changed.
         part = {items} if chars and items in changed else set()
         for index in sorted({index for index in changed if index < items} | part):
-            changes.append({"index": index, "output": self._items[index], "replaces": True})
-        for index in range(items, len(self._items)):
-            item = self._items[index]
+            changes.append({"index": index, "output": self._output(index, until), "replaces": True})
+        for index in range(items, len(self._items) if until is None else until.items + bool(until.chars)):
+            item = self._output(index, until)
             if index in part:
                 chars = len(item["text"])
             if chars:
@@ -237,7 +222,20 @@ class Outputs:
                 changes.append({"index": index, "output": item})
             growing = self._text_open and index == len(self._items) - 1
             items, chars = (index, chars + len(item["text"])) if growing else (index + 1, 0)
-        return changes, Cursor(self._epoch, items, chars, len(self._updates))
+        return changes, until or Cursor(self._epoch, items, chars, len(self._updates))
+
+    def _has_reached(self, place: Cursor) -> bool:
+        if place.epoch != self._epoch:
+            return place.epoch < self._epoch
+        count = len(self._items)
+        is_text = place.items < count and self._items[place.items]["type"] == "text"
+        return place.items <= count and place.updates <= len(self._updates) and (is_text or not place.chars)
+
+    def _output(self, index: int, until: Cursor | None) -> dict[str, Any]:
+        """The output at `index`; only the part of its text that belongs to `until`, if that is within it."""
+        item = self._items[index]
+        within = until is not None and until.chars and index == until.items
+        return item | {"text": item["text"][: until.chars]} if until is not None and within else item
 
     def _take_progress(self, data: dict[str, Any]) -> bool:
         changes = data.get(PROGRESS_MIME)

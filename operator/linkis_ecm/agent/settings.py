@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, IDENTITY_FILE
+from linkis_ecm.agent.formats.names import DEFAULT_LOG_DIR, IDENTITY_FILE, MEMBER_UID
 
 MIB = 1 << 20
 
@@ -41,6 +41,10 @@ class Settings:
     stop_grace: float
     start_timeout: float = 120.0
     mode: str = "computation"
+    # Whether this agent waits in a warm pool for its engine, and the Python modules that its kernel imports meanwhile.
+    # Then namespace is the pool's, and name and ticket_id are empty.
+    member: bool = False
+    preload: tuple[str, ...] = ()
     # Processes and threads of the container; 0: no bound.
     max_processes: int = 0
     # What stdout and stderr each keep, and all files of the log folder together, of a volume over whose limit (4 GiB:
@@ -55,12 +59,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     key = environment.get("ECM_AGENT_KEY", "")
     if not key and not report_host:
         raise SettingsError("ECM_REPORT_URL is empty: set it to the operator's reports service, which gives the key")
+    member, mode = environment.get("ECM_MEMBER") == "1", _mode(environment.get("ECM_MODE", ""))
+    if member and mode != "computation":
+        raise SettingsError(f"ECM_MODE is {mode!r}: a member of a warm pool runs no job, so leave ECM_MODE out")
     return Settings(
         namespace=environment.get("ECM_NAMESPACE", ""),
-        name=environment.get("ECM_NAME", ""),
-        uid=environment.get("ECM_UID", ""),
-        attempt=_whole(environment, "ECM_ATTEMPT", 0, top=1_000_000),
-        ticket_id=environment.get("ECM_TICKET_ID", ""),
+        name="" if member else environment.get("ECM_NAME", ""),
+        uid=MEMBER_UID if member else environment.get("ECM_UID", ""),
+        attempt=0 if member else _whole(environment, "ECM_ATTEMPT", 0, top=1_000_000),
+        ticket_id="" if member else environment.get("ECM_TICKET_ID", ""),
         pod_uid=environment.get("ECM_POD_UID", ""),
         key=key,
         nonce=environment.get("ECM_ENROLMENT", ""),
@@ -74,7 +81,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         # With what follows on it (interrupt, kill, last report: 8 s at most) under Kubernetes's 30 s for a pod.
         stop_grace=_seconds(environment, "ECM_STOP_GRACE", 20.0),
         start_timeout=_seconds(environment, "ECM_START_TIMEOUT", 120.0),
-        mode=_mode(environment.get("ECM_MODE", "")),
+        mode=mode,
+        member=member,
+        preload=tuple(filter(None, map(str.strip, environment.get("ECM_PRELOAD", "").split(",")))) if member else (),
         max_processes=_whole(environment, "ECM_MAX_PROCESSES", 0, top=4194304),
         log_file_bytes=_whole(environment, "ECM_LOG_FILE_MIB", 512, low=8, top=1 << 20) * MIB,
         log_total_bytes=_whole(environment, "ECM_LOG_TOTAL_MIB", 2048, low=32, top=1 << 20) * MIB,

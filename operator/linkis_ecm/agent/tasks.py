@@ -26,6 +26,8 @@ MAX_ENDED = 1000
 MAX_KEPT_BYTES = 64 << 20
 # Characters of an error's name and value in a task's status, and in its line of the journal.
 MAX_REASON, MAX_MESSAGE = 100, 500
+# Characters of the first line of a task's code, which tells it from others in a list.
+MAX_LINE = 120
 # Linkis's floor for a task that runs and says nothing of itself.
 RUNNING_PROGRESS = 0.1
 # 128 + SIGINT.
@@ -45,6 +47,12 @@ class NotReadyError(Exception):
 
 class QueueFullError(Exception):
     """As many tasks wait as may."""
+
+
+def _first_line(code: str) -> str:
+    """The first line of the code that is not blank, without the blanks around it; MAX_LINE characters at most."""
+    lines = (line.strip() for line in code[: 64 * MAX_LINE].splitlines())
+    return next(filter(None, lines), "")[:MAX_LINE].encode(errors="replace").decode()
 
 
 @dataclass(slots=True)
@@ -71,6 +79,10 @@ class Task:
     # Bytes of its outputs as they were counted when it was answered: code that goes on after that adds to them.
     kept: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    first_line: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_line = _first_line(self.code)
 
     @property
     def is_ended(self) -> bool:
@@ -139,6 +151,7 @@ class Task:
             "endedAt": self.ended,
             "progress": progress or 0.0,
             "progressMessage": words,
+            "firstLine": self.first_line,
         }
 
 
@@ -151,6 +164,7 @@ class TaskBook:
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._kept_bytes = 0
+        self._ended = 0  # of the tasks
         self._journal: BoundedFile | None = None
         # Called with each task that has ended.
         self._on_task_ended = on_task_ended
@@ -193,15 +207,19 @@ class TaskBook:
         self._on_task_ended(task)
         task.kept = task.outputs.size if task.outputs is not None else 0
         self._kept_bytes += task.kept
-        ended = [other for other in self._tasks.values() if other.is_ended]
-        for other in ended:
-            if self._kept_bytes <= MAX_KEPT_BYTES:
-                break
-            if other is not task and other.outputs is not None:
-                self._drop_outputs(other)
-        for other in ended[: max(0, len(ended) - MAX_ENDED)]:
-            self._drop_outputs(other)
-            del self._tasks[other.id]
+        self._ended += 1
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            for other in self._tasks.values():
+                if self._kept_bytes <= MAX_KEPT_BYTES:
+                    break
+                if other is not task and other.is_ended and other.outputs is not None:
+                    self._drop_outputs(other)
+        # The oldest is found at once: those that have not ended are few, and the newest.
+        while self._ended > MAX_ENDED:
+            oldest = next(other for other in self._tasks.values() if other.is_ended)
+            self._drop_outputs(oldest)
+            del self._tasks[oldest.id]
+            self._ended -= 1
 
     def write_journal(self, task: Task, event: str, **more: Any) -> None:
         """A line of the journal."""

@@ -22,6 +22,8 @@ from linkis_ecm.agent_client.proven import ProvenConnector
 KEEPALIVE_SECONDS = 30.0
 # aiohttp stops reading from the agent at twice this, so a download holds 512 KiB at most however slow its client is.
 READ_BUFFER = 256 << 10
+# Chunks of a body that are kept as they came.
+BIG_CHUNK = 4 << 10
 # The agent's sentences are a few hundred bytes.
 MAX_ERROR_BYTES = 16 << 10
 # Of an agent's sentence that is repeated to a caller.
@@ -176,12 +178,20 @@ async def _read_bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes | N
     """The body, None where it is over `limit`."""
     if answer.content_length is not None and answer.content_length > limit:
         return None
-    body = bytearray()
+    parts: list[bytes | bytearray] = []
+    size = 0
     async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > limit:
+        size += len(chunk)
+        if size > limit:
             return None
-    return bytes(body)
+        # One copy of the whole at the end. A peer that sends byte by byte must not make an object of each.
+        if len(chunk) >= BIG_CHUNK:
+            parts.append(chunk)
+        elif parts and isinstance(parts[-1], bytearray):
+            parts[-1] += chunk
+        else:
+            parts.append(bytearray(chunk))
+    return b"".join(parts)
 
 
 def _sentence(content: bytes) -> str:

@@ -11,7 +11,10 @@ from urllib.parse import quote, urlencode
 STATUS = "/v1/status"
 IDENTITY = "/v1/identity"
 STOP = "/v1/stop"
+CLAIM = "/v1/claim"
 EXECUTE = "/v1/execute"
+# Of an engine that several users have, one after another: the agent makes a new kernel at each change of user.
+EXECUTE_SHARED = "/v1/execute/shared"
 INTERRUPT = "/v1/interrupt"
 RESTART = "/v1/restart"
 TASKS = "/v1/tasks"
@@ -22,6 +25,11 @@ LOG_SIZE = "X-Log-Size"
 LOG_FILE = "X-Log-File"
 # The first byte of a followed log. Decimal.
 LOG_OFFSET = "X-Log-Offset"
+
+
+def identity(challenge: str) -> str:
+    """The agent's proof that it has its key, for a challenge of 32 hexadecimal digits."""
+    return f"{IDENTITY}?challenge={challenge}"
 
 
 def task(task_id: str) -> str:
@@ -37,9 +45,10 @@ def result(task_id: str) -> str:
     return f"{task(task_id)}/result"
 
 
-def events(task_id: str, cursor: str) -> str:
-    """The events of a task behind the one whose id is `cursor`; all of them if it is empty."""
-    return f"{task(task_id)}/events" + _query({"from": cursor or None})
+def events(task_id: str, cursor: str, until: str = "") -> str:
+    """The events of a task behind the one whose id is `cursor`, all of them if it is empty; up to the one whose id is
+    `until`, if the task still runs."""
+    return f"{task(task_id)}/events" + _query({"from": cursor or None, "until": until or None})
 
 
 def output(task_id: str, index: int | None) -> str:

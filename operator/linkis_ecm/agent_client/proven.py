@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.agent_client.errors import AgentNotProven, AgentUnreachable
-from linkis_ecm.agent_client.paths import IDENTITY
+from linkis_ecm.agent_client.paths import identity
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -61,7 +61,7 @@ async def _prove(connection: Connection, req: ClientRequest) -> None:
         raise AgentUnreachable("the connection broke before the agent could prove its key")
     key = req.headers.get("Authorization", "").removeprefix("Bearer ")
     challenge = secrets.token_hex(16)
-    request = f"GET {IDENTITY}?challenge={challenge} HTTP/1.1\r\nHost: {req.url.authority}\r\n\r\n"
+    request = f"GET {identity(challenge)} HTTP/1.1\r\nHost: {req.url.authority}\r\n\r\n"
     protocol.set_response_params(
         auto_decompress=False, read_bufsize=_ANSWER_MAX, read_timeout=PROOF_SECONDS, max_line_size=_ANSWER_MAX,
         max_field_size=_ANSWER_MAX,
@@ -78,6 +78,9 @@ async def _prove(connection: Connection, req: ClientRequest) -> None:
         raise AgentUnreachable("what listens there does not say in time who it is") from None
     except (aiohttp.ClientError, HttpProcessingError, OSError, orjson.JSONDecodeError) as error:
         raise AgentUnreachable(f"what listens there does not say who it is: {type(error).__name__}") from None
-    given = answer.get("proof") if isinstance(answer, dict) else None
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), proof(key, challenge).encode()):
+    # An agent that was claimed shows the key of the pool's member, too: whoever claims once more does not know whether
+    # the claim before has arrived.
+    given = [answer.get(name) for name in ("proof", "memberProof")] if isinstance(answer, dict) else []
+    right = proof(key, challenge).encode()
+    if not any(isinstance(one, str) and hmac.compare_digest(one.encode(), right) for one in given):
         raise AgentNotProven("what listens there does not have this engine's key: it is another agent, or none")

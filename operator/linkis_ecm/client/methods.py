@@ -26,6 +26,7 @@ def create_engine_connection(
     engine_version: str | None = None,
     user: str | None = None,
     creator: str | None = None,
+    tenant: str | None = None,
     mode: str | None = None,
     code: str | None = None,
     run_type: str | None = None,
@@ -53,6 +54,7 @@ def create_engine_connection(
         engine_version=engine_version,
         user=user,
         creator=creator,
+        tenant=tenant,
         mode=mode,
         code=code,
         run_type=run_type,
@@ -80,6 +82,47 @@ def create_engine_connection(
     )
 
 
+def ask_engine_conn(
+    engine_type: str,
+    *,
+    engine_version: str | None = None,
+    user: str | None = None,
+    creator: str | None = None,
+    labels: Mapping[str, Any] | None = None,
+    properties: Mapping[str, str | int | float | bool] | None = None,
+    timeout_seconds: int | None = None,
+    explain: bool | None = None,
+) -> RequestPlan[models.AskEngineAnswer]:
+    """askEngineConn: a free engine of this type, user and creator, or a new one once it is ready (in 40 s, or
+    `timeout_seconds`, of which 1 to 600 count).
+
+    `user` is for admins: whoever else asks gets an engine of his own, as with Linkis.
+
+    It is yours for some minutes, and while your tasks run: give `engine.lock` to execute_code, and give it back with
+    send_engine_command(engine.ticket_id, "unlock", parameters={"lock": lock}). `labels` and `properties` are Linkis's,
+    such as {"linkis.engineconn.memory": "2g"}. With `explain` the answer has why each engine of yours was given out or
+    not; a refusal has it in `data`. The call is not repeated: each may give out another engine.
+    """
+    asked: dict[str, Any] = {"engineType": f"{engine_type}-{engine_version}" if engine_version else engine_type}
+    if user or creator:
+        asked["userCreator"] = f"{user or ''}-{creator or ''}"
+    fields = set_arguments(
+        labels={**(labels or {}), **asked},
+        properties=properties,
+        time_out=timeout_seconds * 1000 if timeout_seconds else None,
+        explain=explain,
+    )
+    return RequestPlan(
+        method="askEngineConn",
+        verb="POST",
+        answer=models.AskEngineAnswer,
+        fields=fields,
+        repeatable=False,
+        seconds=(timeout_seconds or models.CREATE_SECONDS) + 30.0 + ANSWER_MARGIN,
+        is_linkis=True,
+    )
+
+
 def execute_code(
     engine_id: str,
     code: str,
@@ -87,11 +130,15 @@ def execute_code(
     *,
     timeout_seconds: int | None = None,
     idempotency_key: str | None = None,
+    lock: str | None = None,
+    force: bool | None = None,
 ) -> RequestPlan[models.ExecuteAnswer]:
     """executeCode: run code in the engine and wait for its result, which may be that it Failed.
 
     `timeout_seconds` bounds the run; it ends as Timeout then. The call has a key, yours or one of the client's, so that
-    after a broken connection it joins the task again: nothing runs twice. submit_code does not wait.
+    after a broken connection it joins the task again: nothing runs twice. With the `lock` of an engine that was given
+    out (askEngineConn) it is refused where that lock holds no more. With `force` the code of an owner or admin ends the
+    session of who has borrowed the engine. submit_code does not wait.
     """
     return RequestPlan(
         method="executeCode",
@@ -103,6 +150,8 @@ def execute_code(
             run_type=run_type,
             timeout_seconds=timeout_seconds,
             idempotency_key=idempotency_key,
+            lock=lock,
+            force=force,
         ),
         # Earlier tasks may take their time: the gateway answers 504 then, and the same key joins the task again.
         seconds=(timeout_seconds or RUN_SECONDS) + 2 * ANSWER_MARGIN,
@@ -117,6 +166,8 @@ def submit_code(
     *,
     timeout_seconds: int | None = None,
     idempotency_key: str | None = None,
+    lock: str | None = None,
+    force: bool | None = None,
 ) -> RequestPlan[models.TaskInfo]:
     """executeCode with `wait: false`: the task at once, for task_events, get_task, get_task_result and cancel_task."""
     fields = set_arguments(
@@ -126,6 +177,8 @@ def submit_code(
         timeout_seconds=timeout_seconds,
         wait=False,
         idempotency_key=idempotency_key,
+        lock=lock,
+        force=force,
     )
     return RequestPlan(
         method="executeCode",
@@ -213,8 +266,9 @@ _READ_ONLY = ("status", "engineConnProgress", "engineConnMetrics", "engineConnDi
 def send_engine_command(
     engine_id: str, command: str, *, parameters: Mapping[str, Any] | None = None
 ) -> RequestPlan[models.EngineCommandAnswer]:
-    """sendEngineCommand: interrupt, restartKernel, status, unlock, or one of Linkis's operators (engineConnProgress,
-    engineConnMetrics, engineConnDiagnosis, engineConnLog). Where the engine refuses it, `is_error` says so."""
+    """sendEngineCommand: interrupt, restartKernel, status, lock, unlock, or one of Linkis's operators
+    (engineConnProgress, engineConnMetrics, engineConnDiagnosis, engineConnLog). Where the engine refuses it, `is_error`
+    says so."""
     return RequestPlan(
         method="sendEngineCommand",
         verb="POST",
@@ -286,9 +340,12 @@ def get_result_set(
     output: int | None = None,
     from_row: int | None = None,
     rows: int | None = None,
+    from_column: int | None = None,
+    columns: int | None = None,
 ) -> RequestPlan[models.ResultSetAnswer]:
     """getResultSet: a page of one output of an ended task, the first table unless `output` names another; `from_row`
-    counts from 1. A table that was too long to be shown is whole here; download_result_set has it as a file."""
+    and `from_column` count from 1. A table that was too long to be shown is whole here, page by page;
+    download_result_set has it as a file."""
     return RequestPlan(
         method="getResultSet",
         verb="GET",
@@ -300,6 +357,8 @@ def get_result_set(
             output=output,
             from_row=from_row,
             rows=rows,
+            from_column=from_column,
+            columns=columns,
         ),
         seconds=120.0,
     )
@@ -341,4 +400,26 @@ def get_post_mortem(engine_id: str) -> RequestPlan[models.PostMortemAnswer]:
     """getPostMortem: why the engine ended, and what is kept of it."""
     return RequestPlan(
         method="getPostMortem", verb="GET", answer=models.PostMortemAnswer, fields=set_arguments(engine_id=engine_id)
+    )
+
+
+def who_am_i() -> RequestPlan[models.WhoAmIAnswer]:
+    """whoAmI: the caller as the gateway knows him: user, groups, and where he may use engines."""
+    return RequestPlan(method="whoAmI", verb="GET", answer=models.WhoAmIAnswer)
+
+
+def list_engine_plugins() -> RequestPlan[models.PluginsAnswer]:
+    """listEnginePlugins: the catalogue: types and versions, default sizes, and which entries lend to the caller."""
+    return RequestPlan(method="listEnginePlugins", verb="GET", answer=models.PluginsAnswer)
+
+
+def get_overview() -> RequestPlan[models.OverviewAnswer]:
+    """getOverview: the last hour of your engines (an admin's: everybody's) in curves."""
+    return RequestPlan(method="getOverview", verb="GET", answer=models.OverviewAnswer)
+
+
+def list_transitions(engine_id: str) -> RequestPlan[models.TransitionsAnswer]:
+    """listTransitions: the states that the engine went through, and when."""
+    return RequestPlan(
+        method="listTransitions", verb="GET", answer=models.TransitionsAnswer, fields=set_arguments(engine_id=engine_id)
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from linkis_ecm.api.models import ExecuteAnswer
-from linkis_ecm.api.paths import BASE
+from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.client.errors import EcmError, ResultGone, error_of, message_of
 from linkis_ecm.client.protocol import Open
 
@@ -30,13 +30,15 @@ class RequestPlan(Generic[Model]):
     repeatable: bool = True
     # The longest time of one try: more than the gateway's own limit, so that its refusal comes first.
     seconds: float = 40.0
+    # The path of one of Linkis's own methods, below `linkisManager`.
+    is_linkis: bool = False
     # The field whose value makes the call repeatable, if the caller gave none and the client fills it in.
     generated_id_field: str = ""
 
     @property
     def path(self) -> str:
         """The path of the request."""
-        return f"{BASE}/{self.method}"
+        return f"{PREFIX}/linkisManager/{self.method}" if self.is_linkis else f"{BASE}/{self.method}"
 
     def with_id(self, new: str) -> Mapping[str, Any]:
         """The fields, with `new` as the id where the caller gave none."""

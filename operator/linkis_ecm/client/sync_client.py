@@ -127,6 +127,7 @@ class EcmClient:
         self._http.close()
 
     create_engine_connection = _method(methods.create_engine_connection)
+    ask_engine_conn = _method(methods.ask_engine_conn)
     execute_code = _method(methods.execute_code)
     submit_code = _method(methods.submit_code)
     get_engine_status = _method(methods.get_engine_status)
@@ -146,6 +147,10 @@ class EcmClient:
     explain_engine = _method(methods.explain_engine)
     preview_cull = _method(methods.preview_cull)
     get_post_mortem = _method(methods.get_post_mortem)
+    who_am_i = _method(methods.who_am_i)
+    list_engine_plugins = _method(methods.list_engine_plugins)
+    get_overview = _method(methods.get_overview)
+    list_transitions = _method(methods.list_transitions)
     wait_until_ready = _exchange(exchanges.wait_until_ready)
     task_events = _stream(streams.task_events)
     follow_engine_log = _stream(streams.follow_engine_log)

@@ -2,16 +2,32 @@
 
 An engine has a place from the moment that it is given one until it ends. Looking and giving are one step without an
 await, so no two engines get the same place, in whatever order events arrive. What is given and has no pod yet is
-remembered in this process alone: after a crash the engine asks again. It asks before each of its pods: its spec's
-resources may have grown. Must not decide an engine's state.
+remembered in this process alone: after a crash the engine asks again. It asks before each of its pods, and again before
+a pod that it took from a warm pool is resized: its spec's resources may have grown. Must not decide an engine's state.
 """
 
 from __future__ import annotations
 
-from linkis_ecm.controller.cache import Cache, Key, Scope
-from linkis_ecm.engine.admission.limits import NO_LIMITS, NOTHING, Amount, Holder, Limits, Refusal, amount, refusal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from linkis_ecm.controller.state.cache import Cache, Key, Scope
+from linkis_ecm.engine.admission.limits import (
+    NO_LIMITS,
+    NOTHING,
+    Amount,
+    Holder,
+    Limits,
+    Refusal,
+    amount,
+    refusal,
+    shares,
+)
 from linkis_ecm.engine.facts import holds_place
-from linkis_ecm.engine.podspec import InvalidSpecError, sizes
+from linkis_ecm.engine.pending import asks_as_at_claim, keeps_members_size
+from linkis_ecm.engine.pod.spec import InvalidSpecError, sizes
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.soft_pause import whole
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import EngineConnSpec
@@ -25,6 +41,8 @@ class Admission:
         self._limits = limits
         # By uid, what engines were given that may have no pod yet.
         self._given: dict[str, Amount] = {}
+        # By uid, to what a pod is being resized.
+        self._growing: dict[str, Amount] = {}
         # Holders by scope, as of the cache's `place_changes` and the number of places given: a burst of passes over
         # waiting engines counts them once.
         self._holders: dict[Scope, tuple[tuple[int, int], list[Holder]]] = {}
@@ -39,25 +57,68 @@ class Admission:
 
     def ask(self, engine: EngineView) -> Refusal | None:
         """None: the engine has a place now, or needs none in this pass. Else why it gets none."""
-        spec = engine.spec
-        if self._limits == NO_LIMITS or spec is None or self._cache.pod_of(engine) is not None:
+        pod = self._cache.pod_of(engine)
+        if self._limits == NO_LIMITS or (pod is not None and not _is_unconfirmed(engine, pod)):
             return None
         wanted = self._wanted(engine)
         if wanted is None:
             return None  # it cannot start now, for another reason
+        refused = self._refusal(engine, wanted)
+        if refused is None and pod is None and self._given.get(engine.uid) != wanted:
+            self._given[engine.uid] = wanted
+            self._gifts += 1
+        return refused
+
+    def has_lost_place(self, engine: EngineView) -> bool:
+        """Whether an engine that was refused now was given a place before, and has no pod: its spec has grown. Others
+        may have that place: `waiting_for` says who."""
+        return engine.uid in self._given and not holds_place(engine) and not self._cache.has_pod(engine.uid)
+
+    @contextmanager
+    def growing(
+        self, engine: EngineView, resources: Mapping[str, Mapping[str, str]] | None
+    ) -> Iterator[Refusal | None]:
+        """For the resize of an engine's pod to `resources`: asked at the moment of the write, for the spec may be
+        edited at any time, and counted until its answer is known. Yields why it may not have them; None: it may."""
+        if resources is None:
+            yield None
+            return
+        asked = amount(resources["requests"]["cpu"], resources["limits"]["memory"])
+        refused = self._refusal(engine, asked)
+        if refused is None:
+            self._growing[engine.uid] = asked
+            self._gifts += 1
+        try:
+            yield refused
+        finally:
+            if self._growing.pop(engine.uid, None) is not None:
+                self._gifts += 1
+
+    def _refusal(self, engine: EngineView, wanted: Amount) -> Refusal | None:
+        if self._limits == NO_LIMITS or engine.spec is None:
+            return None
+        spec = engine.spec
         asked = Holder(engine.namespace, engine.name, spec.user, wanted)
         user, namespace = _scopes(engine)
         limited = self._limits.of_namespace(engine.namespace) != NOTHING
-        refused = refusal(
+        return refusal(
             asked,
             of_user=self._holders_of(user, but=asked) if self._limits.of_user(spec.user) != NOTHING else (),
             of_namespace=self._holders_of(namespace, but=asked) if limited else (),
             limits=self._limits,
         )
-        if refused is None and self._given.get(engine.uid) != wanted:
-            self._given[engine.uid] = wanted
-            self._gifts += 1
-        return refused
+
+    def shares(self) -> dict[str, float]:
+        """How much of each limit the one uses who has most of its own, by the limit's name; 1 is all."""
+        if self._limits == NO_LIMITS:
+            return {}
+        most: dict[str, float] = {}
+        for kind, name in self._cache.scopes():
+            limit = self._limits.of_user(name) if kind == "user" else self._limits.of_namespace(name)
+            if limit != NOTHING:
+                for what, share in shares(kind, limit, self._counted((kind, name))).items():
+                    most[what] = max(share, most.get(what, 0.0))
+        return most
 
     def has_place(self, engine: EngineView) -> bool:
         return engine.uid in self._given or holds_place(engine) or self._cache.has_pod(engine.uid)
@@ -96,7 +157,15 @@ class Admission:
         """What its pod has: the spec may be edited once that is made. Without one, the most that the next may have."""
         pod = self._cache.pod_of(engine)
         if pod is not None and (pod.cpu_request or pod.memory_limit):
-            return amount(pod.cpu_request, pod.memory_limit, pod.extended)
+            # Of a soft-paused engine what it gets back: it has its place when it is used again.
+            pod = whole(engine, pod)
+            has = amount(pod.cpu_request, pod.memory_limit, pod.extended)
+            has = has.at_least(self._growing.get(engine.uid, NOTHING))
+            # From a warm pool, and to be resized: now, or again after a refusal.
+            resized = _is_unconfirmed(engine, pod) or (
+                keeps_members_size(engine, pod) and asks_as_at_claim(engine, pod)
+            )
+            return has.at_least(self._wanted(engine) or NOTHING) if resized else has
         given, wanted = self._given.get(engine.uid, NOTHING), self._wanted(engine) or NOTHING
         return Amount(1).at_least(given).at_least(wanted)
 
@@ -115,6 +184,11 @@ class Admission:
             found = None
         self._sizes[engine.uid] = engine.spec, plugin, found
         return found
+
+
+def _is_unconfirmed(engine: EngineView, pod: PodView) -> bool:
+    """Whether the pod came from a warm pool, and is about to be resized to the engine's spec as it is then."""
+    return pod.claimed is not None and not engine.text("podName")
 
 
 def _scopes(engine: EngineView) -> tuple[Scope, Scope]:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Protocol
 
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.engine.decision import Decision
+from linkis_ecm.engine.facts import ticket_id
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import API_VERSION
 from linkis_ecm.model.states import FINAL, EngineState
+from linkis_ecm.process.engine_metrics import exemplar_of
 
 # Reasons of a Warning whatever the state.
 WARNED = (reasons.CULL_SOON, reasons.RESTARTING, reasons.PROCESS_NOT_READY, reasons.KEY_MISMATCH)
@@ -60,7 +62,10 @@ class Announcer:
         if decision.state in FINAL:
             self._metrics.ends.labels(decision.reason, *self._metrics.labels_of(engine)).inc()
         elif decision.patch.get("readyTime"):
+            exemplar = exemplar_of(ticket_id(engine))
             startup = (engine.status.get("startup") or {}) | (decision.patch.get("startup") or {})
             for phase, took in since_accepted(startup).items():
                 if phase != "accepted":
-                    self._metrics.start_seconds.labels(phase, "cold").observe(max(0.0, took.total_seconds()))
+                    seconds = max(0.0, took.total_seconds())
+                    origin = "warm" if startup.get("kind") == "warm" else "cold"
+                    self._metrics.start_seconds.labels(phase, origin).observe(seconds, exemplar)

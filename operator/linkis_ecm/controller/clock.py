@@ -16,6 +16,8 @@ from linkis_ecm.controller.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+# Seconds of difference after which the metric is set again: the clock is read some ten times in each pass.
+NOTICED = 0.001
 # Seconds. NTP moves a clock by less than this in hours, so a larger difference is a jump.
 MAX_DRIFT = 5.0
 
@@ -28,14 +30,18 @@ class SteadyClock:
         self._skew = metrics.clock_skew
         self._monotonic = monotonic
         self._start = datetime.fromtimestamp(wall(), UTC)
+        self._start_seconds = self._start.timestamp()
         self._started = monotonic()
         self._warned = 0.0
+        self._shown = 0.0
 
     def __call__(self) -> datetime:
-        now = self._start + timedelta(seconds=self._monotonic() - self._started)
-        skew = self._wall() - now.timestamp()
-        self._skew.set(skew)
+        passed = self._monotonic() - self._started
+        skew = self._wall() - self._start_seconds - passed
+        if abs(skew - self._shown) >= NOTICED:
+            self._shown = skew
+            self._skew.set(skew)
         if abs(skew - self._warned) > MAX_DRIFT:
             self._warned = skew
             log.warning("the wall clock is %.1f s off this process's own: engines' deadlines keep the latter", skew)
-        return now
+        return self._start + timedelta(seconds=passed)

@@ -26,34 +26,39 @@ from linkis_ecm.controller.agents.engine_agents import EngineAgents
 from linkis_ecm.controller.agents.pod_tokens import PodTokens
 from linkis_ecm.controller.agents.reports import Reports
 from linkis_ecm.controller.agents.uploads import Uploads
-from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.clock import SteadyClock
-from linkis_ecm.controller.evidence import BundleStore, EvidenceKeeper
-from linkis_ecm.controller.executor import Executor
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.pods.evidence import BundleStore, EvidenceKeeper
+from linkis_ecm.controller.pods.executor import Executor
+from linkis_ecm.controller.pods.resizes import Resizes
 from linkis_ecm.controller.policies import Policies
+from linkis_ecm.controller.pool.claims import WarmClaims
+from linkis_ecm.controller.pool.pools import WarmPools
+from linkis_ecm.controller.pool.starts import WarmStarts
 from linkis_ecm.controller.reconciler import Reconciler
 from linkis_ecm.controller.selfchecks.audit import Audit
 from linkis_ecm.controller.selfchecks.canary import Canary
 from linkis_ecm.controller.selfchecks.health import health_app
 from linkis_ecm.controller.selfchecks.names import NameCheck
-from linkis_ecm.controller.selfchecks.namespaces import LIST, POD_WATCH, WATCH, Namespaces, Request
+from linkis_ecm.controller.selfchecks.namespaces import LIST, Namespaces
+from linkis_ecm.controller.selfchecks.orphans import OrphanPods
 from linkis_ecm.controller.selfchecks.overlap import Overlap
 from linkis_ecm.controller.selfchecks.resync import Resync
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.settings import OperatorSettings
+from linkis_ecm.controller.shards.assignment import COMMON
+from linkis_ecm.controller.shards.claims import NamespaceClaims
+from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.controller.watches import Watches
 from linkis_ecm.engine.decision import Settings
-from linkis_ecm.engine.launch import PodSettings
-from linkis_ecm.engine.names import POD_SELECTOR
-from linkis_ecm.engine.view import PodView, pod_view
+from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.kube.lease import Lease
-from linkis_ecm.kube.reflector import Reflector
-from linkis_ecm.kube.resources import ENGINECONNS, PODS, Resource
 from linkis_ecm.model.agent_key import key_id
 from linkis_ecm.model.record import EngineRecord, Material
-from linkis_ecm.process.connections import NOBODY_LOGS_IN
+from linkis_ecm.process.ports.connections import NOBODY_LOGS_IN
+from linkis_ecm.process.startup_heap import freeze_startup_heap
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
@@ -81,7 +86,7 @@ class StalledWatchError(Exception):
 
 
 class Operator:
-    """All parts of one operator, over a client and a sink. kopf or a test calls `on_event`.
+    """All parts of one operator, over a client and a sink. kopf or a test calls `watches.on_event`.
 
     `lease_client` has connections of its own, so that a renewal does not wait for one behind slow calls. `clock` is for
     decisions. `wall` is for times that others read, such as the Lease's.
@@ -100,6 +105,7 @@ class Operator:
         rng: random.Random | None = None,
         agents: Any = None,
         lease_client: KubeClient | None = None,
+        pool: Any = None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter
         master_keys = settings.master_keys
@@ -121,6 +127,7 @@ class Operator:
             lost_after=timedelta(seconds=silent + 40),
             pod=PodSettings(
                 report_url=settings.report_url,
+                report_urls=settings.report_urls,
                 instance=settings.ecm_instance,
                 service=settings.engine_service,
                 service_namespaces=frozenset(settings.engine_service_namespaces) or None,
@@ -148,89 +155,91 @@ class Operator:
             identity=settings.identity, now=wall, rng=rng, on_started=self.start_leading,
             on_stopped=self.stop_leading, metrics=metrics.lease,
         )  # fmt: skip
+        self.claims = NamespaceClaims(
+            client=lease_client or client, namespace=settings.namespace, configmap=settings.shards_configmap or "",
+            lease=settings.lease_name, identity=settings.identity, watched=settings.watch_namespaces,
+            neighbours=settings.neighbours, may_write=lambda: self.lease.held, on_served=self._serve, metrics=metrics,
+        )  # fmt: skip
         self.admission = Admission(cache=self.cache, limits=settings.limits)
         self.policies = Policies(
             client=client, names=settings.admission_policies, metrics=metrics,
             on_change=lambda: self.reconciler.enqueue_all(),  # noqa: PLW0108 - it is made below
         )  # fmt: skip
-        self.reconciler = Reconciler(
-            cache=self.cache, executor=executor, admission=self.admission, policies=self.policies, sink=sink,
-            evidence=self.keeper, recorder=self.recorder, settings=decisions, leading=self.leading,
-            may_write=lambda: self.lease.held, clock=clock, rng=rng, metrics=metrics,
+        self.pools = WarmPools(
+            client=client, cache=self.cache, pod_settings=decisions.pod, master_keys=master_keys,
+            ownership=decisions.ownership, namespaces=settings.watch_namespaces, leading=self.leading,
+            may_write=lambda: self.lease.held, clock=clock, rng=rng, metrics=metrics, recorder=self.recorder,
+            silent_after=decisions.silent_after,
+            serves=self.claims.serves, elsewhere=self.claims.elsewhere,
         )  # fmt: skip
+        self.warm = WarmStarts(
+            cache=self.cache, pool=pool or self.pools.reservations, clock=clock,
+            claims=WarmClaims(client=client, cache=self.cache, agents=self.agents, master_keys=master_keys),
+        )  # fmt: skip
+        self.reconciler = Reconciler(
+            cache=self.cache, executor=executor, admission=self.admission, policies=self.policies, warm=self.warm,
+            resizes=Resizes(
+                client=client, cache=self.cache, clock=clock, rng=rng, counted=metrics.soft_pause_resizes,
+                wakes=metrics.wake_seconds,
+            ),
+            sink=sink, evidence=self.keeper, recorder=self.recorder, settings=decisions, leading=self.leading,
+            may_write=lambda: self.lease.held, serves=self.claims.serves, clock=clock, rng=rng, metrics=metrics,
+        )  # fmt: skip
+        metrics.watch_usage(self.reconciler.reports, limit=settings.metrics_engines)
+        metrics.limit_shares.watch(self.admission.shares)
+        metrics.archive.watch(
+            lambda: self.keeper.archive_size() if self.leading.is_set() else None, most=settings.archive_total
+        )
         self.pod_tokens = PodTokens(client, clock=lambda: wall().timestamp(), monotonic=time.monotonic)
         self.reports = Reports(
-            cache=self.cache, reconciler=self.reconciler, master_keys=master_keys, pods=self.pod_tokens, clock=clock,
-            metrics=metrics, per_second=settings.reports_per_second,
+            cache=self.cache, reconciler=self.reconciler, members=self.pools.agents,
+            roster=self.pools.roster, master_keys=master_keys,
+            pods=self.pod_tokens, clock=clock, metrics=metrics, per_second=settings.reports_per_second,
+            is_misdirected=self.claims.is_misdirected,
         )  # fmt: skip
         self.namespaces = Namespaces(metrics=metrics)
-        # Of each listed namespace its own, which goes on while that namespace is gone or refused. Where none is listed,
-        # kopf watches all of the cluster.
-        self.engines: list[Reflector[dict[str, Any]]] = [
-            Reflector(
-                client, ENGINECONNS, namespace=namespace, transform=dict, on_event=self._engine,
-                **self._watches(namespace, WATCH, LIST),
-            )
-            for namespace in settings.watch_namespaces
-        ]  # fmt: skip
-        self.pods = [
-            Reflector(
-                client, PODS, namespace=namespace, label_selector=POD_SELECTOR, transform=pod_view, on_event=self._pod,
-                **self._watches(namespace, POD_WATCH),
-            )
-            for namespace in (settings.watch_namespaces or (None,))
-        ]  # fmt: skip
+        self.orphans = OrphanPods(
+            client=client, cache=self.cache, is_foreign=decisions.ownership.is_foreign_pod,
+            unserved=self._unserved, leading=self.leading, may_write=lambda: self.lease.held,
+            clock=clock, rng=rng, metrics=metrics,
+        )  # fmt: skip
+        self.watches = Watches(
+            client=client, namespaces=settings.watch_namespaces, cache=self.cache, reconciler=self.reconciler,
+            orphans=self.orphans, pools=self.pools, served=self.namespaces, on_plugin=self._offer_materials,
+        )  # fmt: skip
         self.audit = Audit(
-            client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
+            orphan_pods=self.orphans, reconciler=self.reconciler, rows=sink,
             clock=lambda: asyncio.get_running_loop().time(), metrics=metrics,
-            is_foreign=decisions.ownership.is_foreign_pod, unserved=lambda: self.namespaces.unserved,
         )  # fmt: skip
         self.resync = Resync(
-            client=client, cache=self.cache, reconciler=self.reconciler, rows=sink, relist_pods=self._relist_pods,
+            client=client, cache=self.cache, reconciler=self.reconciler, rows=sink,
+            relist_pods=self.watches.relist_pods,
             namespaces=settings.watch_namespaces, clock=clock, rng=rng,
             audit=self._check_and_audit, on_denied=partial(self.namespaces.denied, LIST),
             on_served=partial(self.namespaces.served, (LIST,)),
-            unserved=lambda: self.namespaces.unserved, metrics=metrics,
+            unserved=self._unserved, elsewhere=lambda: self.claims.elsewhere | self.claims.waiting.keys(),
+            metrics=metrics, reflectors=dict(zip(settings.watch_namespaces, self.watches.engines, strict=True)),
         )  # fmt: skip
         self.overlap = Overlap(
             client=client, own=settings.ecm_instance, foreign=self.reconciler.foreign_engines, recorder=self.recorder,
         )  # fmt: skip
         self.uploads = Uploads(
             cache=self.cache, keeper=self.keeper, master_keys=master_keys, file_max=settings.archive_file_max,
-            metrics=metrics,
+            metrics=metrics, is_misdirected=self.claims.is_misdirected,
         )  # fmt: skip
         self.canary = Canary(
             client=client, cache=self.cache, rows=sink, on_watch_stalled=self._watch_stalled, rng=rng, metrics=metrics,
             namespaces=_canary_namespaces(settings),
-            unserved=lambda: self.namespaces.unserved, instance=settings.ecm_instance,
+            unserved=self._unserved, instance=settings.ecm_instance,
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()
         sink.watch_foreign(self._ticket_taken)
         self._stalled_watches = 0
-        self.synced = False
         # Why the first list failed last.
         self._list_problem = ""
         self.names = NameCheck(settings.report_url)
         # The last heartbeat of the event loop, by the monotonic clock.
         self._last_heartbeat = time.monotonic()
-
-    def on_event(self, resource: Resource, deleted: bool, body: dict[str, Any]) -> None:
-        """An event of an EngineConn or an EngineConnPlugin."""
-        meta = body["metadata"]
-        if resource is ENGINECONNS:
-            key = (meta["namespace"], meta["name"])
-            if deleted:
-                gone = self.cache.drop_engine(key, meta["uid"])
-                if gone is not None:
-                    self.reconciler.engine_deleted(gone)
-            elif self.cache.apply_engine(body):
-                self.reconciler.enqueue(key)
-            return
-        changed = self.cache.drop_plugin(meta["name"]) if deleted else self.cache.apply_plugin(body)
-        if changed:
-            self._offer_materials(meta["name"])
-            # Engines may wait for this plugin. A pass over any other engine makes no call.
-            self.reconciler.enqueue_all()
 
     def _ticket_taken(self, record: EngineRecord) -> None:
         """Called by the sink, in its thread."""
@@ -245,9 +254,27 @@ class Operator:
         self.audit.start_leading()
         self.admission.start_leading()
         self.leading.set()
+        self.claims.start_leading()
+
+    def _serve(self, served: frozenset[str]) -> None:
+        """Nobody else serves these namespaces, or does this work, from now on."""
         self.reconciler.enqueue_all()
-        for name in self.cache.plugins:
-            self._offer_materials(name)
+        self.pools.start_leading()
+        self.orphans.enqueue_all()
+        if self.claims.serves(COMMON):
+            for name in self.cache.plugins:
+                self._offer_materials(name)
+
+    def _unserved(self) -> dict[str, str]:
+        """Why each watched namespace that is not served is not: the API server refuses it, or another shard has it."""
+        return {**self.claims.unserved, **self.namespaces.unserved}
+
+    @property
+    def note(self) -> str:
+        """What does not keep the process from being ready, as a sentence; empty if there is nothing."""
+        waiting = sorted(self.claims.waiting.items())
+        shards = f"waits for other shards: {', '.join(f'{one} ({lease})' for one, lease in waiting)}"[:2000]
+        return "; ".join(filter(None, (self.namespaces.note, shards if waiting else "")))
 
     def stop_leading(self) -> None:
         """The Lease is lost: this replica writes nothing any more."""
@@ -255,6 +282,8 @@ class Operator:
         self.metrics.leading.set(0)
         self.audit.stop_leading()
         self.leading.clear()
+        self.claims.stop_leading()
+        self.pools.stop_leading()
 
     def alive(self) -> str:
         """The process's problem as a sentence; empty if there is none."""
@@ -268,7 +297,9 @@ class Operator:
         # `helm install --wait` ends when this process is ready, and the next command makes an engine.
         if problem := self.policies.problem(self._wall()):
             return problem
-        return self.canary.problem if self.synced else f"the caches are not filled yet{self._list_problem}"
+        if self.claims.problem:
+            return self.claims.problem
+        return self.canary.problem if self.watches.synced else f"the caches are not filled yet{self._list_problem}"
 
     async def _watch_stalled(self) -> None:
         """The watch of EngineConns delivers no events: first list instead, then end the process."""
@@ -310,7 +341,7 @@ class Operator:
     async def repair_rows(self) -> None:
         """Once, when this replica starts to lead: say where other installations have engines, and end the rows of
         engines that were deleted while no operator ran."""
-        await self.leading.wait()
+        await self.claims.serving.wait()
         await self.overlap.check()
         try:
             await self.resync.end_absent_rows()
@@ -320,44 +351,12 @@ class Operator:
 
     async def _check_and_audit(self) -> None:
         await self.overlap.check()
+        self.orphans.enqueue_all()
         await self.audit.run_once()
-
-    async def wait_pods_synced(self) -> None:
-        """Wait until pods were listed in each watched namespace that is served."""
-        for reflector in self.pods:
-            await reflector.settled.wait()
-        self.synced = True
-
-    def _watches(self, namespace: str | None, refused: Request, *also_served: Request) -> dict[str, Any]:
-        """What a reflector of one namespace says of it. Of all namespaces together nothing is known: it waits."""
-        if namespace is None:
-            return {}
-        return {
-            "on_denied": partial(self.namespaces.denied, refused, namespace),
-            "on_served": partial(self.namespaces.served, (refused, *also_served), namespace),
-        }
-
-    def _engine(self, kind: str, body: dict[str, Any]) -> None:
-        """An event of an EngineConn. The reflector keeps `body`, so all but its names is taken out of it."""
-        self.on_event(ENGINECONNS, kind == "DELETED", dict(body))
-        metadata = body["metadata"]
-        body.clear()
-        body["metadata"] = {name: metadata[name] for name in ("namespace", "name", "uid")}
-
-    def _pod(self, kind: str, pod: PodView) -> None:
-        if kind == "DELETED":
-            if self.cache.drop_pod(pod):
-                self.reconciler.pod_deleted(pod)
-        elif self.cache.apply_pod(pod):
-            self.reconciler.pod_changed(pod)
-
-    def _relist_pods(self) -> None:
-        for reflector in self.pods:
-            reflector.request_relist()
 
     def _offer_materials(self, name: str) -> None:
         plugin = self.cache.plugins.get(name)
-        if plugin is None or not self.leading.is_set():
+        if plugin is None or not self.leading.is_set() or not self.claims.serves(COMMON):
             return
         spec = plugin.spec
         materials = [
@@ -423,7 +422,7 @@ async def run(settings: OperatorSettings) -> None:
         )  # fmt: skip
         stack.push_async_callback(operator.agents.close)
         health = health_app(
-            alive=operator.alive, ready=operator.ready, registry=metrics.registry, note=lambda: operator.namespaces.note
+            alive=operator.alive, ready=operator.ready, registry=metrics.registry, note=lambda: operator.note
         )  # fmt: skip
         await stack.enter_async_context(
             serve(
@@ -438,23 +437,26 @@ async def run(settings: OperatorSettings) -> None:
         await stack.enter_async_context(reports)
         await stack.enter_async_context(run_background(operator.heartbeat(), operator.names.run()))
         await operator.fill_caches()
-        reflectors = [*(one.run() for one in operator.engines), *(one.run() for one in operator.pods)]
-        loops = [operator.reconciler.run(), operator.resync.run(), operator.policies.run()]
+        freeze_startup_heap()
+        reflectors = [one.run() for one in operator.watches.reflectors]
+        workers = (operator.reconciler.worker, operator.pools.worker, operator.orphans.worker)
+        loops = [one.run() for one in (operator.reconciler, *workers[1:], operator.resync, operator.policies)]
         await stack.enter_async_context(run_background(*reflectors, *loops))
-        await operator.wait_pods_synced()
+        await operator.watches.wait_pods_synced()
         stack.push_async_callback(operator.lease.release)
         leading = operator.leading
-        parts = [operator.lease.run(), operator.repair_rows(), operator.recorder.run(), operator.keeper.run(leading)]
+        keeping = operator.keeper.run(leading, deletes=lambda: operator.claims.serves(COMMON))
+        parts = [operator.lease.run(), operator.claims.run(), operator.repair_rows(), operator.recorder.run(), keeping]
         if settings.canary:
-            parts.append(operator.canary.run(leading))
+            parts.append(operator.canary.run(operator.claims.serving))
         contending, *_ = await stack.enter_async_context(run_background(*parts))
 
         async def release_leadership() -> None:
-            await operator.reconciler.worker.drain(DRAIN_SECONDS)
+            await asyncio.gather(*(worker.drain(DRAIN_SECONDS) for worker in workers))
             contending.cancel()
             await asyncio.gather(contending, return_exceptions=True)
             await operator.lease.release()
 
         await handlers.run(
-            operator.on_event, engines=not settings.watch_namespaces, stopping=release_leadership
+            operator.watches.on_event, engines=not settings.watch_namespaces, stopping=release_leadership
         )  # fmt: skip

@@ -1,12 +1,21 @@
-"""Reads the admission policies that the chart made, and says it where one is not in force. Must not judge an engine."""
+"""Reads and watches the admission policies that the chart made, and says it where one is not in force.
+
+That they are in force is known by a reading alone. A watch says that one is not any more, and whether what was read
+last is still there: a claim of a warm pool's pod that needs no Secret goes by that, and is not held up by a reading.
+Must not judge an engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from linkis_ecm.controller.metrics import Metrics
@@ -14,6 +23,7 @@ from linkis_ecm.engine.admission.in_force import InForce, must_be_read, too_youn
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
+from linkis_ecm.kube.reflector import RARELY, Kind, Reflector
 from linkis_ecm.kube.resources import POLICIES, POLICY_BINDINGS, Resource
 
 log = logging.getLogger(__name__)
@@ -22,6 +32,20 @@ log = logging.getLogger(__name__)
 PERIOD = 30.0
 # Seconds while one is not there: Helm makes the operator first, and its readiness waits for them to count.
 PERIOD_MISSING = 1.0
+# Engines: more than are on their way to their acceptance at a time.
+REMEMBERED = 4096
+
+# A policy or a binding, by its kind and name.
+Part = tuple[Resource, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One version of a policy or binding. `weak`: why it lets through what it is there to refuse; "" if it does not."""
+
+    uid: str
+    version: int
+    weak: str
 
 
 class Policies:
@@ -38,7 +62,20 @@ class Policies:
         self._on_change = on_change
         self._lock = asyncio.Lock()
         self._begun = 0
+        # By the engine's uid: for which version the policies were read.
+        self._read_for: OrderedDict[str, int] = OrderedDict()
         self.last: InForce | None = None
+        # What the last reading found, while all of it is in force.
+        self._found: dict[Part, _Seen] = {}
+        self._changed = asyncio.Event()
+        # By name: the chart's role lets the operator watch these and no others.
+        self._watches: dict[Part, Reflector[_Seen]] = {
+            (resource, name): Reflector(
+                client, resource, field_selector=f"metadata.name={name}", transform=partial(_seen, resource, name),
+                on_event=partial(self._on_event, (resource, name)), backoff=RARELY,
+            )
+            for resource, name in self._parts()
+        }  # fmt: skip
         metrics.policies_missing.set_function(lambda: float(self.last is not None and bool(self.last.missing)))
 
     def problem(self, now: datetime) -> str:
@@ -61,25 +98,82 @@ class Policies:
                 self._take(await self._read())
             return self.last
 
+    def must_be_read_for(self, engine: EngineView) -> bool:
+        """Whether `read_for` reads for this version of the engine."""
+        wanted = bool(self._names) and must_be_read(engine)
+        return wanted and self._read_for.get(engine.uid) != engine.version
+
     async def read_for(self, look: Callable[[], EngineView | None]) -> EngineView | None:
         """The engine that `look` gives, after the policies were read if its pass depends on them. None: it is gone.
 
         Raises ApiError as `read`.
         """
-        while (engine := look()) is not None and self._names and must_be_read(engine):
+        # Once for each version: a claim of a warm pool takes several passes before the engine is accepted.
+        while (engine := look()) is not None and self.must_be_read_for(engine):
             await self.read()
             if look() is engine:
+                self._remember(engine)
                 break
         return engine
 
+    def are_watched(self) -> bool:
+        """Whether all that the last reading found in force is still there, by watches that the API server serves.
+
+        A watch that shows a newer version, or that has shown nothing for longer than the API server leaves one without
+        a bookmark, does not count.
+        """
+        return bool(self._found) and all(
+            watch.is_current and watch.objects.get(("", name)) == self._found.get((resource, name))
+            for (resource, name), watch in self._watches.items()
+        )
+
+    def accept_watched(self, engine: EngineView) -> None:
+        """Let what the watches show now stand for a reading for this version of the engine, if `are_watched`.
+
+        For an engine whose next pod hands out no Secret, and after a write for it was answered.
+        """
+        if self.are_watched():
+            self._remember(engine)
+
+    def _remember(self, engine: EngineView) -> None:
+        """The policies were read after this version of the engine was seen."""
+        self._read_for.pop(engine.uid, None)
+        self._read_for[engine.uid] = engine.version
+        while len(self._read_for) > REMEMBERED:
+            self._read_for.popitem(last=False)
+
     async def run(self) -> None:
-        """Read them again and again, until cancelled."""
-        while self._names:
+        """Watch them, and read them again and again, until cancelled."""
+        if self._names:
+            async with asyncio.TaskGroup() as group:
+                for watch in self._watches.values():
+                    group.create_task(watch.run())
+                group.create_task(self._read_again())
+
+    async def _read_again(self) -> None:
+        while True:
+            self._changed.clear()
             try:
                 await self.read()
             except ApiError as error:
                 log.warning("the admission policies cannot be read, tried again: %s", error)
-            await asyncio.sleep(PERIOD_MISSING if self.last is None or self.last.missing else PERIOD)
+            if self.last is None or self.last.missing:
+                await asyncio.sleep(PERIOD_MISSING)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD):
+                        await self._changed.wait()
+
+    def _on_event(self, part: Part, kind: Kind, seen: _Seen) -> None:
+        """A watch has shown a policy or a binding."""
+        found = self._found.get(part)
+        if found is not None and found.uid == seen.uid:
+            why = "is not there" if kind == "DELETED" else seen.weak if seen.version > found.version else ""
+            if why:
+                self._found = {}
+                self._take(_missing(part, why))
+        if found != seen:
+            self._changed.set()
 
     def _take(self, found: InForce) -> None:
         before, self.last = self.last, found
@@ -96,22 +190,44 @@ class Policies:
         if before is not None:
             self._on_change()
 
+    def _parts(self) -> list[Part]:
+        return [(resource, name) for name in self._names for resource in (POLICIES, POLICY_BINDINGS)]
+
     async def _read(self) -> InForce:
-        objects = []
-        for name in self._names:
-            for resource in (POLICIES, POLICY_BINDINGS):
-                try:
-                    found = await self._client.get(resource, name)
-                except NotFound:
-                    return InForce(missing=f"the {resource.kind} {name} is not there")
-                except Forbidden:
-                    return InForce(missing=f"the {resource.kind} {name} may not be read (apply the chart's roles)")
-                if why := _weak(resource, found, name):
-                    return InForce(missing=f"the {resource.kind} {name} {why}")
-                objects.append(found)
-        times = [moment for found in objects for moment in _times(found)]
-        identity = hashlib.sha256(repr([(_uid(found), sorted(map(str, _times(found)))) for found in objects]).encode())
+        """What is in force now; `_found` is then of this reading. Where there is no answer, it stays as it was."""
+        asked = self._parts()
+        # All at a time: an engine's start waits for them.
+        objects = await asyncio.gather(*(self._client.get(*one) for one in asked), return_exceptions=True)
+        found: list[dict[str, Any]] = []
+        for part, one in zip(asked, objects, strict=True):
+            why = ""
+            match one:
+                case NotFound():
+                    why = "is not there"
+                case Forbidden():
+                    why = "may not be read (apply the chart's roles)"
+                case BaseException():
+                    raise one
+                case _:
+                    why = _weak(part[0], one, part[1])
+                    found.append(one)
+            if why:
+                self._found = {}
+                return _missing(part, why)
+        self._found = {part: _seen(*part, one) for part, one in zip(asked, found, strict=True)}
+        times = [moment for one in found for moment in _times(one)]
+        identity = hashlib.sha256(repr([(_uid(one), sorted(map(str, _times(one)))) for one in found]).encode())
         return InForce(since=max(times, default=None), identity=identity.hexdigest()[:32])
+
+
+def _missing(part: Part, why: str) -> InForce:
+    resource, name = part
+    return InForce(missing=f"the {resource.kind} {name} {why}")
+
+
+def _seen(resource: Resource, name: str, found: Mapping[str, Any]) -> _Seen:
+    metadata = found.get("metadata") or {}
+    return _Seen(_uid(found), int(metadata.get("resourceVersion") or 0), _weak(resource, found, name))
 
 
 def _weak(resource: Resource, found: Mapping[str, Any], name: str) -> str:

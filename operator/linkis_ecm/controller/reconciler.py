@@ -9,48 +9,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.announcer import Announcer, Recorder
-from linkis_ecm.controller.cache import Cache, Key
-from linkis_ecm.controller.evidence import EvidenceKeeper
-from linkis_ecm.controller.executor import Executor
-from linkis_ecm.controller.memory import Memory
+from linkis_ecm.controller.engine_calls import EngineCalls
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.pods.evidence import EvidenceKeeper
+from linkis_ecm.controller.pods.executor import Executor
+from linkis_ecm.controller.pods.resizes import Resizes
 from linkis_ecm.controller.policies import Policies
+from linkis_ecm.controller.pool.starts import WarmStarts
 from linkis_ecm.controller.report_path import ReportPath
-from linkis_ecm.controller.workloop.call_pool import CallPool, Share
+from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.controller.state.delays import after_pod_event, after_write
+from linkis_ecm.controller.state.memory import Memory
+from linkis_ecm.controller.state.snapshots import note_phases, take_snapshot
+from linkis_ecm.controller.workloop.call_pool import CallPool
 from linkis_ecm.controller.workloop.worker import WORKERS, Result, Worker
-from linkis_ecm.engine import facts
 from linkis_ecm.engine.admission.limits import Refusal
-from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
-from linkis_ecm.engine.conditions import has_pass_failed, pass_failed_conditions
+from linkis_ecm.engine.agent_report import fields_that_need_a_pass
 from linkis_ecm.engine.decide import decide
 from linkis_ecm.engine.decision import (
     Action,
-    CollectEvidence,
+    ClaimPod,
     ConfirmPodGone,
     CreatePod,
     Decision,
     DeleteEngine,
     DeletePod,
-    EventProblem,
-    GetAgentStatus,
-    GetNodeCondition,
-    GetPodEvents,
-    KeyRefused,
+    DiscardPod,
+    IdentifyPod,
     MarkPod,
     Settings,
     Snapshot,
     StopAgent,
+    Warm,
 )
-from linkis_ecm.engine.desired_status import without_details
 from linkis_ecm.engine.facts import stop_requested
-from linkis_ecm.engine.project import final_record
-from linkis_ecm.engine.view import EngineView, PodView, Report
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.status.conditions import has_pass_failed, pass_failed_conditions
+from linkis_ecm.engine.status.desired import patch_without_details
+from linkis_ecm.engine.status.record import final_record
+from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.kube.client import ApiError
 from linkis_ecm.model import reasons
 from linkis_ecm.model.record import EngineRecord
@@ -61,6 +64,8 @@ log = logging.getLogger(__name__)
 NAME = "engine"
 # Seconds after which a pass looks again at an engine whose call was refused or got lost.
 CALL_RETRY = 30.0
+# Seconds. Whoever deletes an engine's pod as soon as it is made makes no pass of each millisecond.
+REPLACED_RETRY = 1.0
 
 
 class RecordSink(Protocol):
@@ -83,25 +88,32 @@ class Reconciler:
         executor: Executor,
         admission: Admission,
         policies: Policies,
+        warm: WarmStarts,
+        resizes: Resizes,
         sink: RecordSink,
         evidence: EvidenceKeeper,
         recorder: Recorder,
         settings: Settings,
         leading: asyncio.Event,
         may_write: Callable[[], bool],
+        serves: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], datetime],
         rng: random.Random,
         metrics: Metrics,
         workers: int = WORKERS,
     ) -> None:
+        """`serves(namespace)`: whether no other shard does. Of an engine elsewhere nothing is done or written."""
         self._cache = cache
         self._executor = executor
         self._admission = admission
         self._policies = policies
+        self._warm = warm
         self._engine_refusals = metrics.engine_refusals
         self._sink = sink
         self._evidence = evidence
+        self._resizes = resizes
         self._settings = settings
+        self._serves = serves
         self._clock = clock
         self._memory: dict[Key, Memory] = {}
         self._announcer = Announcer(recorder=recorder, metrics=metrics)
@@ -112,18 +124,26 @@ class Reconciler:
             clock=clock,
             metrics=metrics,
         )
+        self.reports = self._report_path.reports
         self.leading = leading
-        self._calls = CallPool(may_run=leading.is_set, metrics=metrics.calls)
         self.worker: Worker[Key] = Worker(
             lambda key: self.process(key),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
             is_outage=_is_outage, on_poison=self._report_poison, workers=workers,
         )  # fmt: skip
-        metrics.watch_engines(self._own_engines)
+        self._calls = EngineCalls(
+            cache=cache, memories=self._memory, memory_of=self._memory_of,
+            decide_now=lambda engine, memory: decide(self._snapshot(engine, memory), clock(), settings),
+            enqueue=self.worker.enqueue, is_foreign=self.is_foreign, executor=executor, evidence=evidence,
+            admission=admission, warm=warm, resizes=resizes, clock=clock,
+            pool=CallPool(may_run=leading.is_set, metrics=metrics.calls),
+        )  # fmt: skip
+        metrics.watch_engines(
+            self._own_engines,
+            known_types=lambda: [plugin.spec.engine_type for plugin in self._cache.plugins.values()],
+        )
         metrics.foreign_engines.set_function(lambda: float(len(self.foreign_engines())))
         metrics.key_mismatch.set_function(lambda: float(sum(bool(memory.refusal) for memory in self._memory.values())))
-
-    # Events.
 
     def enqueue(self, key: Key) -> None:
         """Something about the engine may have changed."""
@@ -137,15 +157,22 @@ class Reconciler:
 
     def pod_changed(self, pod: PodView) -> None:
         """A pod was created or changed: enqueue its engine."""
-        if pod.owner_name:
-            self.worker.enqueue((pod.namespace, pod.owner_name))
+        key = (pod.namespace, pod.owner_name)
+        memory = self._memory.get(key)
+        if wait := after_pod_event(self._cache.engines.get(key), memory, pod):
+            if memory is not None:
+                note_phases(memory, pod, self._clock())
+            self.worker.enqueue_by(key, self._clock().timestamp() + wait)
+        elif pod.owner_name:
+            self.worker.enqueue(key)
 
     def pod_deleted(self, pod: PodView) -> None:
         """A pod was deleted. `pod` is its last view from the watch."""
         engine = self._cache.engines.get((pod.namespace, pod.owner_name))
         if engine is not None and engine.uid == pod.owner_uid:
             self._memory_of(engine).last_pod = pod
-        self.pod_changed(pod)
+        if pod.owner_name:
+            self.worker.enqueue((pod.namespace, pod.owner_name))
 
     def record_report(self, engine: EngineView, report: Report) -> None:
         """Record an agent's report, which `reports` has checked. The last one counts."""
@@ -155,7 +182,7 @@ class Reconciler:
         was_asked = memory.unanswered > 0 or bool(memory.refusal)
         memory.record_contact(self._clock())
         # Only a change needs a pass. Usage is written together with the next change.
-        if was_asked or before is None or _fields_that_need_a_pass(report) != _fields_that_need_a_pass(before):
+        if was_asked or before is None or fields_that_need_a_pass(report) != fields_that_need_a_pass(before):
             self.worker.enqueue(engine.key)
 
     def record_contact(self, engine: EngineView) -> None:
@@ -196,7 +223,7 @@ class Reconciler:
         self.worker.remove(engine.key)
         self._evidence.engine_deleted(engine)
         self._place_freed(engine)
-        if not self.leading.is_set() or engine.state in FINAL:
+        if not self.leading.is_set() or engine.state in FINAL or not self._serves(engine.namespace):
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
         if record is not None:
@@ -230,35 +257,38 @@ class Reconciler:
         If it refuses the status itself (422), the state is written without the details and with the reason PassFailed.
         The rest of the pass is done before the error is raised: an engine's end does not depend on its details.
         """
-        engine = await self._policies.read_for(lambda: self._cache.engines.get(key))
+        engine = await self._read_engine(key)
         if engine is None:
             return Result()
-        if self.is_foreign(engine):
-            # Also where it was ours: nothing of it is repaired or counted any more.
-            self._memory.pop(key, None)
-            return Result()
         memory = self._memory_of(engine)
+        await self._warm.settle(engine, memory)
         limit = self._ask_for_place(engine)
-        decision = decide(self._snapshot(engine, memory, limit), self._clock(), self._settings)
+        warm = self._warm.offer(engine, memory, limit)
+        decision = decide(self._snapshot(engine, memory, limit, warm), self._clock(), self._settings)
+        self._warm.decided(engine, warm, decision.actions)
+        self._resizes.note_wake(engine, memory, decision.actions)
         memory.stop = decision.stop
         result = Result(requeue_at=decision.deadline)
-        if self._submit_calls(engine, memory, decision):
+        if self._calls.submit(engine, memory, decision):
             # The calls' results change the decision, so this one is not written. They enqueue the key.
             retry_at = self._clock().timestamp() + CALL_RETRY
             return Result(requeue_at=retry_at if result.requeue_at is None else min(retry_at, result.requeue_at))
+        if await self._warm.is_beyond_a_claim(engine, memory, decision):
+            self.worker.enqueue(key)
+            return result
         still_valid = True
         for action in decision.actions:
             if not isinstance(action, (DeletePod, StopAgent)):
                 still_valid = await self._execute(engine, memory, action) and still_valid
-        if not still_valid:
+        if not still_valid or self._is_pod_replaced(engine, decision):
             # The actions' results change the decision, so this one is not written.
-            self.worker.enqueue(key)
-            return result
+            return self._decide_again(key, result, at_once=not still_valid)
         refused: ApiError | None = None
         if decision.patch:
             exists, refused = await self._write_status(engine, memory, decision)
             if not exists:
                 return result
+            result = self._look_at_written(key, decision) if refused is None else result
             self._place_decided(engine, limit, decision)
         if decision.record is not None and decision.record != memory.last_record:
             memory.last_record = decision.record
@@ -272,45 +302,101 @@ class Reconciler:
             raise refused
         return result
 
+    async def _read_engine(self, key: Key) -> EngineView | None:
+        """The engine, after the policies were read if its pass depends on them; None if this pass does nothing more."""
+        if not self._serves(key[0]) or await self._claim_beside_reading(key):
+            return None
+        engine = await self._policies.read_for(lambda: self._cache.engines.get(key))
+        if engine is not None and self.is_foreign(engine):
+            # Also where it was ours: nothing of it is repaired or counted any more.
+            self._memory.pop(key, None)
+            return None
+        return engine
+
+    async def _claim_beside_reading(self, key: Key) -> bool:
+        """Claim a pool's pod while the policies are read, if those that were read last let the engine in; where watches
+        show that they are still there, without a reading. Returns whether it was tried: the next pass has both results.
+        Raises ApiError as `process`."""
+        engine = self._cache.engines.get(key)
+        if engine is None or self.is_foreign(engine) or not self._policies.must_be_read_for(engine):
+            return False
+        if self._policies.last is None:
+            return False
+        memory = self._memory_of(engine)
+        limit = self._ask_for_place(engine)
+
+        def decided(warm: Warm) -> Decision:
+            return decide(self._snapshot(engine, memory, limit, warm), self._clock(), self._settings)
+
+        def read() -> Awaitable[object]:
+            return self._policies.read_for(lambda: self._cache.engines.get(key))
+
+        watched = self._policies.are_watched()
+        if not await self._warm.claim_beside(engine, memory, limit, decided, None if watched else read):
+            return False
+        if watched:
+            # Now, when the claim is answered. Where one has changed meanwhile, the next pass reads them.
+            self._policies.accept_watched(engine)
+        self.worker.enqueue(key)
+        return True
+
     async def _write_status(
         self, engine: EngineView, memory: Memory, decision: Decision
     ) -> tuple[bool, ApiError | None]:  # fmt: skip
         """Whether the engine exists, and the API server's refusal of the details, if it refused them."""
-        patch, refused = decision.patch, None
+        patch, refused = self._with_pod_uid(engine, decision), None
         try:
             exists = await self._executor.patch_status(engine, patch)
         except ApiError as error:
             if not error.is_malformed:
                 raise
-            refused, patch = error, self._patch_without_details(engine, patch, error)
+            refused, patch = error, patch_without_details(engine, patch, str(error), self._clock())
             exists = not patch or await self._executor.patch_status(engine, patch)
         if exists and patch:
             self._announcer.announce(engine, decision)
         if exists and patch.get("attempt") not in (None, engine.status.get("attempt") or 0):
             memory.next_attempt(self._clock())
-        if exists and refused is None:
-            # One more pass over the new status, for its deadlines. A pass over a settled engine makes no call.
-            self.worker.enqueue(engine.key)
         if not exists and self._cache.engines.get(engine.key) is not engine:
             # It was changed, and the view that this was decided by was too old.
             self.worker.enqueue(engine.key)
         return exists, refused
 
-    def _patch_without_details(self, engine: EngineView, patch: dict[str, Any], error: ApiError) -> dict[str, Any]:
-        """The patch to write in place of a refused one; empty if the status already has it."""
-        essential = without_details(patch)
-        known = engine.status.get("conditions")
-        if not essential and has_pass_failed(known):
-            return {}
-        kept = [condition | {"message": ""} for condition in patch.get("conditions") or known or []]
-        conditions = pass_failed_conditions(kept, str(error), now=self._clock(), generation=engine.generation)
-        return essential | {"conditions": conditions}
+    def _decide_again(self, key: Key, result: Result, *, at_once: bool) -> Result:
+        if not at_once:
+            return Result(requeue_at=self._clock().timestamp() + REPLACED_RETRY)
+        self.worker.enqueue(key)
+        return result
+
+    def _is_pod_replaced(self, engine: EngineView, decision: Decision) -> bool:
+        """Whether the pod that was made since the decision is gone again, or another one has its name. Then there is
+        nothing to write: a name without a uid in the status would make anybody's pod of that name the engine's."""
+        if not any(isinstance(action, CreatePod) for action in decision.actions):
+            return False
+        pod = self._cache.pod_of(engine)
+        return pod is None or not self._cache.is_made(engine, pod)
+
+    def _with_pod_uid(self, engine: EngineView, decision: Decision) -> dict[str, Any]:
+        """The patch, with the uid of the pod that was made since the decision."""
+        made = self._cache.pod_of(engine) if any(isinstance(one, CreatePod) for one in decision.actions) else None
+        return decision.patch if made is None else decision.patch | {"podUid": made.uid}
+
+    def _look_at_written(self, key: Key, decision: Decision) -> Result:
+        """One more pass over the new status, for its deadlines. A pass over a settled engine makes no call."""
+        wait = after_write(decision)
+        if not wait:
+            self.worker.enqueue(key)
+            return Result(requeue_at=decision.deadline)
+        at = self._clock().timestamp() + wait
+        return Result(requeue_at=at if decision.deadline is None else min(at, decision.deadline))
 
     def _ask_for_place(self, engine: EngineView) -> Refusal | None:
         """A place under the limits of people, for an engine that is to start. There is no await until it is used."""
         if engine.state in FINAL or stop_requested(engine):
             return None
-        return self._admission.ask(engine)
+        refused = self._admission.ask(engine)
+        if refused is not None and self._admission.has_lost_place(engine):
+            self._place_freed(engine)
+        return refused
 
     def _place_decided(self, engine: EngineView, limit: Refusal | None, decision: Decision) -> None:
         """A status was written: it may say for the first time that the engine waits for a place, or give its own up."""
@@ -330,104 +416,23 @@ class Reconciler:
                 memory.failure = await self._executor.create_pod(engine, action, tries=self.worker.failures(engine.key))
                 memory.failed_generation = engine.generation
                 return memory.failure is None
+            case ClaimPod():
+                await self._warm.claim_pod(engine, memory, action)
+                return False
+            case DiscardPod():
+                self._warm.note_discard(memory, action)
+                await self._executor.delete_pod(engine, DeletePod(action.name, action.uid, 0))
             case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
+            case IdentifyPod():
+                # A stranger's may take its time to go: the next pass is with its end, or when the decision says.
+                return not await self._executor.identify_pod(engine, action)
             case MarkPod():
                 await self._executor.mark_pod(engine, action)
             case DeleteEngine():
                 await self._executor.delete_engine(engine, action)
         return True
-
-    # Calls to agents, nodes and logs, which may be slow: none of them is made in a pass.
-
-    def _submit_calls(self, engine: EngineView, memory: Memory, decision: Decision) -> bool:
-        """Hand the decision's slow actions to the pool. Returns whether the decision waits for a result."""
-        key, share = engine.key, _share(engine)
-        questions = [action for action in decision.actions if isinstance(action, GetAgentStatus | GetNodeCondition)]
-        if questions:
-            self._calls.submit(("ask", key), share, lambda: self._ask(engine, memory, questions))
-        evidence = next((action for action in decision.actions if isinstance(action, CollectEvidence)), None)
-        if evidence is not None:
-            self._calls.submit(("evidence", key), share, lambda: self._collect(engine, memory, evidence))
-        events = next((action for action in decision.actions if isinstance(action, GetPodEvents)), None)
-        if events is not None:
-            self._calls.submit(("events", key), share, lambda: self._read_events(engine, memory, events))
-        stop = next((action for action in decision.actions if isinstance(action, StopAgent)), None)
-        if stop is not None:
-            self._calls.submit(("stop", key), share, lambda: self._stop(engine, memory, stop))
-        return bool(questions) or evidence is not None
-
-    def _is_current(self, engine: EngineView, memory: Memory) -> bool:
-        """Whether a call's result is about the engine's current attempt: another one may have begun meanwhile."""
-        known = self._cache.engines.get(engine.key)
-        same_engine = known is not None and known.uid == engine.uid and self._memory.get(engine.key) is memory
-        return same_engine and facts.attempt(known or engine) == facts.attempt(engine)
-
-    async def _ask(
-        self, engine: EngineView, memory: Memory, questions: list[GetAgentStatus | GetNodeCondition]
-    ) -> None:  # fmt: skip
-        """Ask a silent agent, then its node: the node's condition counts only if it is as late as the last question."""
-        if not self._is_current(engine, memory):
-            return
-        for question in questions:
-            if isinstance(question, GetAgentStatus):
-                await self._ask_agent(engine, memory, question)
-            else:
-                condition = await self._executor.get_node_condition(question)
-                # A contact makes the question void.
-                if memory.unanswered and self._is_current(engine, memory):
-                    memory.node_condition = condition
-        self.worker.enqueue(engine.key)
-
-    async def _ask_agent(self, engine: EngineView, memory: Memory, action: GetAgentStatus) -> None:
-        """Request the status of a silent agent. Its answer counts as a report."""
-        before, contact = memory.report, memory.last_contact
-        memory.last_asked = self._clock()
-        answer = await self._executor.get_agent_status(engine, action)
-        if not self._is_current(engine, memory) or memory.last_contact != contact:
-            # The agent has reported meanwhile, which is newer, or it is another attempt's.
-            return
-        if isinstance(answer, KeyRefused):
-            memory.record_contact(self._clock(), refusal=answer.sentence)
-            return
-        report = self._readable(engine, answer, before)
-        if report is None:
-            memory.unanswered += 1
-            return
-        log.info("%s: its agent did not report, and answers", engine.key)
-        memory.report, memory.reported = report, self._clock()
-        memory.record_contact(self._clock())
-
-    def _readable(self, engine: EngineView, answer: dict[str, Any] | None, before: Report | None) -> Report | None:
-        """The report in an agent's answer; None without one."""
-        if answer is None:
-            return None
-        try:
-            return parse_report(answer, engine, before, self._clock())
-        except InvalidReportError as error:
-            log.warning("%s: its agent's answer cannot be read: %s", engine.key, error)
-            return None
-
-    async def _read_events(self, engine: EngineView, memory: Memory, action: GetPodEvents) -> None:
-        if not self._is_current(engine, memory):
-            return
-        verdict = await self._executor.get_start_problem(engine, action)
-        if self._is_current(engine, memory):
-            memory.event_problem = EventProblem(verdict, self._clock())
-            self.worker.enqueue(engine.key)
-
-    async def _collect(self, engine: EngineView, memory: Memory, action: CollectEvidence) -> None:
-        evidence = await self._evidence.collect(engine, action, memory.report)
-        if self._is_current(engine, memory):
-            memory.evidence = evidence
-        self.worker.enqueue(engine.key)
-
-    async def _stop(self, engine: EngineView, memory: Memory, action: StopAgent) -> None:
-        if not self._is_current(engine, memory):
-            return
-        if not await self._executor.stop_agent(engine, action) and memory.stop is not None:
-            log.info("%s: its agent will be asked again", engine.key)
 
     async def _report_poison(self, key: Key, error: Exception) -> None:
         """Write into the engine's status that its passes fail. One write; nothing more while the status says so."""
@@ -445,36 +450,13 @@ class Reconciler:
         except Exception as problem:
             log.warning("%s: that its passes fail could not be written: %s", key, problem)
 
-    def _snapshot(self, engine: EngineView, memory: Memory, limit: Refusal | None = None) -> Snapshot:
-        pod = self._cache.pod_of(engine)
-        now = self._clock()
-        if not engine.status:
-            memory.first_seen.setdefault("accepted", now)
-        if pod is not None:
-            memory.pod_gone = False
-            if pod.node:
-                memory.first_seen.setdefault("scheduled", now)
-            if pod.started is not None:
-                memory.first_seen.setdefault("containerStarted", now)
-        return Snapshot(
-            engine=engine,
-            pod=pod,
-            plugin=self._cache.plugin_for(engine.spec),
-            report=memory.report,
-            failure=memory.failure if memory.failed_generation == engine.generation else None,
-            stop=memory.stop,
-            pod_gone=memory.pod_gone,
-            last_pod=memory.last_pod,
-            other_pods=self._cache.other_pods(engine, pod),
-            silence=memory.silence,
-            evidence=memory.evidence,
-            event_problem=memory.event_problem,
-            ticket_taken=memory.ticket_taken or self._cache.is_ticket_taken(engine),
+    def _snapshot(
+        self, engine: EngineView, memory: Memory, limit: Refusal | None = None, warm: Warm | None = None
+    ) -> Snapshot:  # fmt: skip
+        return take_snapshot(
+            self._cache, engine, memory, self._clock(), limit=limit, warm=warm, policies=self._policies.last,
             report_path_down=memory.unanswered > 0 and self._report_path.is_down(),
-            limit=limit,
-            policies=self._policies.last,
-            first_seen=dict(memory.first_seen),
-        )
+        )  # fmt: skip
 
     def _memory_of(self, engine: EngineView) -> Memory:
         memory = self._memory.get(engine.key)
@@ -483,16 +465,6 @@ class Reconciler:
         return memory
 
 
-def _share(engine: EngineView) -> Share:
-    """Whose calls an engine's are. Only the namespace is certain: who may create engines in it may name any user."""
-    return engine.namespace, engine.spec.user if engine.spec is not None else ""
-
-
 def _is_outage(error: Exception) -> bool:
     """Whether the API server is at fault. What it refuses as malformed is our fault, and stays so."""
     return isinstance(error, ApiError) and not error.is_malformed
-
-
-def _fields_that_need_a_pass(report: Report) -> tuple[object, ...]:
-    """The part of a report whose change needs a pass."""
-    return report.state, report.reason, report.active, report.last_task_ended

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
-from linkis_ecm.controller.cache import Key
-from linkis_ecm.controller.memory import Memory
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.engine import launch
-from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model.states import AVAILABLE
+from linkis_ecm.controller.state.cache import Key
+from linkis_ecm.controller.state.memory import Memory
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.model.states import AVAILABLE, FINAL
 
 # The path counts as down only if at least this many agents are silent, and these are most of the running ones.
 MIN_SILENT_ENGINES = 5
@@ -51,6 +51,11 @@ class ReportPath:
             for engine in self._engines()
             if _reports(engine)
         )
+
+    def reports(self) -> list[tuple[EngineView, Report]]:
+        """The last report of each engine that has not ended, if it has reported."""
+        live = ((one, self._memory.get(one.key)) for one in self._engines() if one.state not in FINAL)
+        return [(one, memory.report) for one, memory in live if memory is not None and memory.report is not None]
 
     def is_down(self) -> bool:
         """Whether most agents are silent; counted at most once a second."""

@@ -11,15 +11,18 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from linkis_ecm.process.connections import ConnectionLimits, Counts
-from linkis_ecm.process.listener import HEAD_SECONDS, Site
-from linkis_ecm.process.web_runner import Runner
+from linkis_ecm.process.ports.connections import ConnectionLimits, Counts
+from linkis_ecm.process.ports.listener import HEAD_SECONDS, Site
+from linkis_ecm.process.ports.web_runner import Runner
 
 # Seconds for a request's head, and between two requests. An agent reports each 10 s by default; aiohttp's own is an
 # hour.
 KEEPALIVE_SECONDS = 75.0
 # Seconds in which what a refused body still sends is thrown away.
 LINGER_SECONDS = 5.0
+# What a request under way may still take at a stop: aiohttp's own 60 s are more than the chart's grace, and an engine's
+# user could hold a stopping operator by an upload that does not end.
+STOP_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -42,6 +45,7 @@ async def serve(
         lingering_time=LINGER_SECONDS,
         # Bodies with a Content-Encoding are refused, and not unpacked while they are thrown away.
         auto_decompress=False,
+        shutdown_timeout=STOP_SECONDS,
     )
     await runner.setup()
     try:

@@ -9,7 +9,6 @@ from typing import Annotated
 from pydantic import Field, SecretBytes, SecretStr
 
 from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
-from linkis_ecm.process.connections import ConnectionLimits
 from linkis_ecm.process.environment import (
     KEY_FILE,
     MIB,
@@ -21,7 +20,18 @@ from linkis_ecm.process.environment import (
     variable,
     whole,
 )
-from linkis_ecm.process.forms import HOST_PORT, LEASE, NAMESPACE, NAMESPACES, ORIGIN, SERVICE
+from linkis_ecm.process.forms import (
+    CONFIGMAP,
+    HOST_PORT,
+    LEASE,
+    NAMESPACE,
+    NAMESPACES,
+    NAMESPACES_BY_LEASE,
+    ORIGIN,
+    ORIGINS,
+    SERVICE,
+)
+from linkis_ecm.process.ports.connections import ConnectionLimits
 
 __all__ = ["OperatorSettings", "SettingsError", "from_environment"]
 
@@ -83,6 +93,35 @@ class OperatorSettings(KeySettings):
             default="none",
         ),
     ] = ()
+    shards_configmap: Annotated[
+        str | None,
+        CONFIGMAP,
+        variable(
+            "ECM_SHARDS_CONFIGMAP",
+            "The ConfigMap in which the operators of this installation write which namespaces each of them serves. It"
+            " must be there.",
+            default="none: this operator alone serves all",
+        ),
+    ] = None
+    neighbours: Annotated[
+        dict[str, tuple[str, ...]],
+        NAMESPACES_BY_LEASE,
+        variable(
+            "ECM_SHARD_NEIGHBOURS",
+            "The namespaces of the other operators of this installation, by the names of their Leases.",
+            default="none",
+        ),
+    ] = Field(default_factory=dict)
+    report_urls: Annotated[
+        dict[str, str],
+        ORIGINS,
+        variable(
+            "ECM_REPORT_URLS",
+            "Where the agents of a namespace send their reports, in place of ECM_REPORT_URL: a Service that leads to"
+            " whoever serves the namespace.",
+            default="none",
+        ),
+    ] = Field(default_factory=dict)
     identity: Annotated[
         str, variable("ECM_POD_NAME", "The name of this replica in the Lease.", default="the host's name")
     ] = Field(default_factory=socket.gethostname)
@@ -191,7 +230,7 @@ class OperatorSettings(KeySettings):
         whole(1, 1 << 20, scale=MIB),
         variable("ECM_ARCHIVE_FILE_MAX_MIB", "The most that one file in the archive may have, in MiB.", default="1024"),
     ] = 1024 * MIB
-    # What an engine's logs (2 GiB, engine/launch.py) and its results (512 MiB, controller/evidence.py) have at most.
+    # The most of an engine's logs (2 GiB, engine/pod/launch.py) and its results (512 MiB, controller/pods/evidence.py).
     archive_engine_max: Annotated[
         int,
         whole(1, 1 << 30, scale=MIB),
@@ -222,6 +261,16 @@ class OperatorSettings(KeySettings):
         ),
     ] = 8192 * MIB
     limits: LimitsSetting = NO_LIMITS
+    # Two series each, some 200 bytes of a scrape.
+    metrics_engines: Annotated[
+        int,
+        whole(0, 10_000),
+        variable(
+            "ECM_METRICS_ENGINES",
+            "Engines whose CPU time and memory have time series of their own: so many at a time, those with most"
+            " memory. Who may scrape reads their tickets and users.",
+        ),
+    ] = 0
     canary: Annotated[
         bool,
         SWITCH,
@@ -236,4 +285,24 @@ class OperatorSettings(KeySettings):
 
 def from_environment(env: Mapping[str, str]) -> OperatorSettings:
     """Reads ECM_*; raises SettingsError for the first that is wrong."""
-    return OperatorSettings.read(env)
+    settings = OperatorSettings.read(env)
+    _check_shards(settings)
+    return settings
+
+
+def _check_shards(settings: OperatorSettings) -> None:
+    """Of several operators each must know what it serves and where they write it down, and none what another serves."""
+    if not settings.neighbours:
+        return
+    name = "ECM_SHARD_NEIGHBOURS"
+    if not settings.watch_namespaces:
+        raise SettingsError(f"{name} is set and ECM_WATCH_NAMESPACES is not: name the namespaces of this shard")
+    if not settings.shards_configmap:
+        raise SettingsError(f"{name} is set and ECM_SHARDS_CONFIGMAP is not: name the ConfigMap of the shards' claims")
+    if settings.lease_name in settings.neighbours:
+        raise SettingsError(f"{name} has {settings.lease_name}, which is this shard's own Lease: leave it out")
+    for lease, found in settings.neighbours.items():
+        if twice := sorted(set(found) & set(settings.watch_namespaces)):
+            raise SettingsError(
+                f"{name} gives {twice[0]} to {lease}, and ECM_WATCH_NAMESPACES has it, too: leave one out"
+            )

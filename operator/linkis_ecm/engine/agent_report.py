@@ -24,6 +24,11 @@ INT64_MAX = 2**63 - 1024
 FIELDS_MAX = 32
 
 
+def fields_that_need_a_pass(report: Report) -> tuple[object, ...]:
+    """The part of a report whose change needs a pass over its engine."""
+    return report.state, report.reason, report.active, report.last_task_ended
+
+
 class InvalidReportError(ValueError):
     """The report's body cannot be read. The text names the field and is sent to the agent."""
 

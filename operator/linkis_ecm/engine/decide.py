@@ -14,15 +14,26 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from linkis_ecm.engine import facts, launch, restart
+from linkis_ecm.engine import facts, restart
 from linkis_ecm.engine.admission import given
-from linkis_ecm.engine.conditions import has_pass_failed, merge_patch, spec_pending
-from linkis_ecm.engine.decision import CollectEvidence, Decision, Outcome, Settings, Snapshot
-from linkis_ecm.engine.desired_status import message_of, status_of
-from linkis_ecm.engine.project import Projection, project
-from linkis_ecm.engine.rules import disruption, ending, live_pod, no_pod
+from linkis_ecm.engine.causes.verdicts import Verdict
+from linkis_ecm.engine.decision import (
+    ClaimAgent,
+    ClaimPod,
+    CollectEvidence,
+    Decision,
+    DiscardPod,
+    IdentifyPod,
+    Outcome,
+    Settings,
+    Snapshot,
+)
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.rules import disruption, ending, live_pod, no_pod, soft_pause, warm
 from linkis_ecm.engine.rules.situation import Amendment, Rule, Situation
-from linkis_ecm.engine.verdicts import Verdict
+from linkis_ecm.engine.status.conditions import has_marks_of, merge_patch
+from linkis_ecm.engine.status.desired import message_of, status_of
+from linkis_ecm.engine.status.record import Projection, project
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState, may_follow
 
@@ -39,9 +50,13 @@ NO_POD: tuple[Rule, ...] = (
     no_pod.over_limit,  #      → Starting LimitReached, Failed when it can never fit or the start's time is over
     no_pod.start_timeout,  #   → Failed QuotaExceeded, PodRefused: what it waited for; StartTimeout
     no_pod.creation_waits,  #  → Starting QuotaExceeded, PodRefused
+    warm.claim_member,  #      → nothing is written: it takes a pod of a warm pool
     no_pod.create_pod,  #      → Starting PodCreated
 )
 POD: tuple[Rule, ...] = (
+    live_pod.identify_pod,  #    → as before, until it is known whether this operator made the pod
+    warm.claim_failed,  #        → as before: the pod that it took is deleted, then one is made for it
+    warm.claim_agent,  #         → as before, until the agent of the pod that it took reports as its own
     ending.ended,  #             → Success Completed or the stop's reason; Failed OOMKilled, Evicted, AgentExited, …
     ending.deletion_stuck,  #    → Failed NodeLost, or Success with the stop's reason
     ending.stopping,  #          → ShuttingDown with the stop's reason
@@ -77,7 +92,8 @@ def decide(s: Snapshot, now: datetime, settings: Settings) -> Decision:
             return _left_alone(s)
         # We were first to write. The other one's pod goes before ours is made.
         s = replace(s, pod=None, other_pods=(*s.other_pods, s.pod))
-    s = replace(s, plugin=given.kept(s.engine, s.plugin))
+    if (plugin := given.kept(s.engine, s.plugin)) is not s.plugin:
+        s = replace(s, plugin=plugin)
     if not launch.has_agent(launch.of(s.engine, s.plugin, s.pod)):
         # There is no agent, so neither a report nor silence means anything.
         s = replace(s, report=None, silence=None)
@@ -161,8 +177,13 @@ AMENDMENTS: tuple[Amendment, ...] = (
     _deleted_with_namespace,
     _another_attempt,
     _evidence_first,
+    warm.no_second_pod,
     disruption.follow_work,
+    soft_pause.follow_use,
+    warm.grow_to_asked,
 )
+# Nothing is written beside these: what comes of them changes the decision.
+_UNWRITTEN = CollectEvidence | ClaimPod | ClaimAgent | DiscardPod | IdentifyPod
 
 
 # --- status and record
@@ -170,7 +191,8 @@ AMENDMENTS: tuple[Amendment, ...] = (
 
 def _decision(case: Situation, outcome: Outcome) -> Decision:
     s, now, settings = case.s, case.now, case.settings
-    desired = status_of(s, case.launch, outcome, now, settings)
+    message = message_of(s, outcome)
+    desired = status_of(s, case.launch, outcome, now, settings, message=message)
     patch: dict[str, Any] = {}
     requeue_at = outcome.requeue_at
     current = s.engine.status
@@ -181,18 +203,17 @@ def _decision(case: Situation, outcome: Outcome) -> Decision:
         and desired["attempt"] == (current.get("attempt") or 0)
         and desired.get("agentKey") == current.get("agentKey")
         and (desired.get("admission") == current.get("admission") or "admission" not in current)
+        and (desired.get("share") == current.get("share") or "share" not in current)
         and current.get("observedGeneration") == s.engine.generation
-        and not has_pass_failed(current.get("conditions"))
-        and spec_pending(current.get("conditions")) == spec_pending(desired.get("conditions"))
+        and current.get("softPause") == desired.get("softPause")
+        and has_marks_of(current.get("conditions"), desired["conditions"])
     )
-    collecting = any(isinstance(action, CollectEvidence) for action in outcome.actions)
-    if not same and not collecting:
+    if not same and not any(isinstance(action, _UNWRITTEN) for action in outcome.actions):
         held_until = _held_until(s, outcome, settings)
         if held_until is not None and now < held_until:
             requeue_at = min(filter(None, (requeue_at, held_until)))
         else:
             patch = merge_patch(current, desired)
-    message = message_of(s, outcome)
     record = project(
         Projection(
             engine=s.engine, plugin=s.plugin, report=s.report, state=outcome.state, since=outcome.since,

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from linkis_ecm.engine import launch
 from linkis_ecm.engine.admission.in_force import InForce
 from linkis_ecm.engine.admission.limits import Refusal
 from linkis_ecm.engine.admission.ownership import Ownership
-from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import EngineView, PluginView, PodView, Report
+from linkis_ecm.engine.causes.cold_starts import Cold
+from linkis_ecm.engine.causes.verdicts import Verdict
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.view import EngineView, PluginView, Report
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.record import EngineRecord
@@ -117,6 +119,31 @@ class Restart:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What the warm pool of the engine's plugin has for it (docs/design/warm.md).
+
+    A reserved `member` with the `template` that it was made from; without one, `because` says why.
+    """
+
+    member: PodView | None = None
+    template: dict[str, Any] | None = None
+    because: Cold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeFailure:
+    """Why the API server did not take the last resize: `down` for a soft pause, or up at its end or after a claim. ""
+    for a reason that concerns nobody. It is tried again at `retry_at`; `count` is how many failed in a row. `limited`:
+    a limit of people is why, and it was not sent."""
+
+    down: bool
+    sentence: str
+    retry_at: datetime
+    count: int = 1
+    limited: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a decision may depend on besides the clock.
@@ -128,6 +155,8 @@ class Snapshot:
     engine: EngineView
     pod: PodView | None
     plugin: PluginView | None
+    # The pod has the name and the owner of the engine's pod, and nothing says that this operator made it.
+    pod_unknown: bool = False
     report: Report | None = None
     failure: CreateFailure | None = None
     stop: Stop | None = None
@@ -145,6 +174,14 @@ class Snapshot:
     report_path_down: bool = False
     # Why the pod does not start, by its events.
     event_problem: EventProblem = field(default_factory=EventProblem)
+    # What a warm pool has for the engine's next pod; None: its plugin has no pool here, or no pod is needed.
+    warm: Warm | None = None
+    # Why this attempt takes no member of a pool any more: what went wrong with one; None: nothing.
+    warm_failed: Cold | None = None
+    # Why the last resize of the pod was not done; None: it was, or there was none.
+    resize_failure: ResizeFailure | None = None
+    # When this process first saw the engine; None: not known.
+    known_since: datetime | None = None
     # Why the engine gets no place under the limits of people; None: it has one, or needs none.
     limit: Refusal | None = None
     # The admission policies, for an engine without a pod as they are now; None: none are wanted.
@@ -159,6 +196,45 @@ class CreatePod:
 
     attempt: int
     pod: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPod:
+    """Take this member of a warm pool: `patch` is a JSON patch that makes its pod the engine's.
+
+    `environment` is what its agent will be given. Its Secrets and ConfigMaps are read first: without them the engine
+    starts cold.
+    """
+
+    attempt: int
+    member: PodView
+    patch: list[dict[str, Any]]
+    environment: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAgent:
+    """Tell the agent in a pod that came from a pool whose it is now: POST /v1/claim.
+
+    `member_key` is the enrolment of before. Entries of `environment` may have a `valueFrom`. `resources` is what the
+    pod must get, in place, for this engine; None: it has that.
+    """
+
+    pod: str
+    address: str
+    attempt: int
+    member_key: AgentKeyRef
+    environment: list[dict[str, Any]]
+    resources: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardPod:
+    """DELETE a pod from a warm pool that cannot become the engine's, at once."""
+
+    name: str
+    uid: str
+    because: Cold
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +256,30 @@ class MarkPod:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizePod:
+    """PATCH the size of this pod, in the version that was looked at: `down` for a soft pause, else up at its end.
+    `claimed`: to the size that the engine asked for when it took the pod from a warm pool."""
+
+    pod: str
+    version: int
+    resources: dict[str, Any]
+    down: bool
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ConfirmPodGone:
     """GET a pod that is not in the cache, to confirm that it does not exist."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyPod:
+    """GET a pod that has the name of the engine's pod, to see whether this operator made it; DELETE it if not."""
+
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +334,14 @@ class CollectEvidence:
 
 Action = (
     CreatePod
+    | ClaimPod
+    | ClaimAgent
+    | DiscardPod
     | DeletePod
     | MarkPod
+    | ResizePod
     | ConfirmPodGone
+    | IdentifyPod
     | StopAgent
     | DeleteEngine
     | GetAgentStatus
@@ -277,3 +378,7 @@ class Outcome:
     restart: Restart | None = None
     # All attempts that the policy allows are used up.
     exhausted: bool = False
+    # Why the pod that is made now was not taken from a warm pool; None where the plugin has none.
+    cold_because: Cold | None = None
+    # What `status.softPause` is to have; {} removes it, None leaves it as it is.
+    soft_pause: dict[str, Any] | None = None

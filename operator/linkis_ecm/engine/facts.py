@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import launch, podspec
+from linkis_ecm.engine import soft_pause
 from linkis_ecm.engine.admission import overrides
+from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.times import from_unix, parse_time
-from linkis_ecm.engine.verdicts import Verdict
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.agent_key import AgentKeyRef
@@ -97,15 +99,37 @@ def idle_deadline(s: Snapshot, now: datetime) -> datetime | None:
     return max(deadline, claim.until) if claim is not None and claim.holds(now) else deadline
 
 
-def idle_since(s: Snapshot, now: datetime) -> datetime | None:
-    """Since when nothing uses the engine, by its agent; None while something does, or no agent says it."""
+def idle_since(s: Snapshot, now: datetime, *, background_too: bool = False) -> datetime | None:
+    """Since when nothing uses the engine, by its agent; None while something does, or no agent says it.
+
+    `background_too`: what its code does without a task is use, also where its plugin does not count it.
+    """
     report = None if refuses(s) else s.report
-    if report is None or _in_use(s) or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
+    counts = background_too or counts_background(s)
+    if report is None or _in_use(s, background=counts) or report.state not in (EngineState.IDLE, EngineState.UNLOCK):
         return None
     # The agent's clock may be ahead of ours, but no task can have ended later than now.
-    background = report.last_background if counts_background(s) else 0.0
+    background = report.last_background if counts else 0.0
     ended = max(report.last_task_ended, report.last_activity, background)
     return max(report.changed, min(now, from_unix(ended) or report.changed))
+
+
+def soft_pause_at(s: Snapshot, now: datetime) -> datetime | None:
+    """From when on the engine is to have less cpu; None where its plugin does not want it, while something uses it, or
+    where no agent says it. What its code does without a task is use: it may need the cpu."""
+    given = s.plugin.spec.soft_pause if s.plugin is not None else None
+    idle = idle_since(s, now, background_too=True)
+    if given is None or idle is None:
+        return None
+    return soft_pause.due_at(s.engine, given, now, idle_since=idle, known_since=s.known_since)
+
+
+def is_used(s: Snapshot, now: datetime) -> bool:
+    """Whether the engine is known to need all its cpu: its agent says so, or its plugin does not pause it."""
+    if s.report is None or refuses(s):
+        return False
+    due = soft_pause_at(s, now)
+    return due is None or due > now
 
 
 def lifetime_deadline(s: Snapshot) -> datetime | None:
@@ -134,14 +158,14 @@ def cull_blocked_by(s: Snapshot) -> str:
         return "its agent has not reported to this operator yet"
     if s.report.state is EngineState.BUSY:
         return "a task runs"
-    return _in_use(s)
+    return _in_use(s, background=counts_background(s))
 
 
-def _in_use(s: Snapshot) -> str:
+def _in_use(s: Snapshot, *, background: bool) -> str:
     """What uses the engine though no task runs, in the agent's words."""
     if s.report is None:
         return ""
-    return s.report.active or (s.report.background if counts_background(s) else "")
+    return s.report.active or (s.report.background if background else "")
 
 
 def counts_background(s: Snapshot) -> bool:

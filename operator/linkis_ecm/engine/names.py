@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 AGENT_PORT = 9105
 MANAGED_BY = "linkis-ecm"
@@ -16,10 +17,28 @@ INSTANCE = "linkis.apache.org/ecm-instance"
 PLUGIN_VOLUME = "plugin-"
 # Of a pod: the node's autoscaler leaves it where it is (cluster autoscaler, Karpenter).
 UNDISRUPTED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+# Of a pod of nobody: the cluster autoscaler may take its node. Without it the emptyDirs and the owner, which is none of
+# its kinds, would hold the node. Karpenter asks for nothing.
+DISRUPTABLE = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
+# Of an engine's pod: proof that the operator made it (engine.pod.made).
+SEAL_ANNOTATION = "linkis.apache.org/seal"
+# Of a pod that belongs to nobody yet (docs/design/warm.md): the plugin of its pool, as a label; the digest of the
+# template that it was made of; what its agent said when it was ready.
+POOL_LABEL = "linkis.apache.org/warm-pool"
+TEMPLATE_ANNOTATION = "linkis.apache.org/warm-template"
+READY_ANNOTATION = "linkis.apache.org/warm-ready"
+# Of a pod that an engine took from a pool: for which of its attempts.
+CLAIMED_ANNOTATION = "linkis.apache.org/warm-claimed"
+# The size that it had there, cpu/cpuLimit/memory, where its engine asks for another one.
+MEMBER_SIZE_ANNOTATION = "linkis.apache.org/warm-size"
+# In place of an engine's uid in the key and the reports of a pod that belongs to nobody: no object has such a uid.
+MEMBER_UID = "member"
 # One selector for the pod reflector and the network policy.
 POD_SELECTOR = "app.kubernetes.io/managed-by=linkis-ecm,app.kubernetes.io/component=engine"
 
 
+# Each pass over an engine asks for it several times.
+@lru_cache(maxsize=4096)
 def pod_name(name: str, uid: str, attempt: int) -> str:
     """`<name, first 30>-<first 8 hex of sha256(uid)>-<attempt>`: the same on every pass, another for every engine."""
     stem = re.sub(r"[^a-z0-9-]", "-", name[:30].lower()).strip("-") or "engine"
@@ -36,6 +55,7 @@ def host_port(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
+@lru_cache(maxsize=4096)  # asked for each pod of a pool in each of its passes, mostly of the same few names
 def label_hash(value: str) -> str:
     """A label's value for a text that may be longer than a label takes or hold what it refuses."""
     if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value):

@@ -8,31 +8,62 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from linkis_ecm.engine.view import EngineView, PodView
+from linkis_ecm.engine import resizing, soft_pause
+from linkis_ecm.engine.by_identity import ByIdentity
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
 
 # On a pod: JSON of a digest for each of FIELDS, of the spec that it was made from.
 FIELDS = ("resources", "volumes", "workingDir", "podTemplate")
+# The attributes of EngineConnSpec that hold them.
+_ATTRIBUTES = {"resources", "volumes", "working_dir", "pod_template"}
+
+_SHORT = 128
 
 
-def digests(spec: EngineConnSpec) -> dict[str, str]:
+def _digests(spec: EngineConnSpec) -> dict[str, str]:
+    body = spec.model_dump(by_alias=True, exclude_none=True, mode="json", include=_ATTRIBUTES)
+    return {name: _digest(json.dumps(body.get(name), sort_keys=True)) for name in FIELDS}
+
+
+_known_digests = ByIdentity(_digests)
+
+
+def digests(spec: EngineConnSpec) -> Mapping[str, str]:
     """Of the fields that only a new pod takes over."""
-    body = spec.model_dump(by_alias=True, exclude_none=True, mode="json")
-    return {
-        name: hashlib.sha256(json.dumps(body.get(name), sort_keys=True).encode()).hexdigest()[:16] for name in FIELDS
-    }
+    return _known_digests(spec)
+
+
+def _digest(text: str) -> str:
+    # Of short texts alone are the last ones kept: a user chooses how long the others are.
+    return _short_digest(text) if len(text) <= _SHORT else hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# Most engines leave most of the fields out, and ask for the same sizes.
+@lru_cache(maxsize=1024)
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# The digest of a field that the spec does not have.
+NOTHING = _digest("null")
 
 
 def pending(engine: EngineView, pod: PodView | None) -> str:
     """A sentence with the fields and the remedy; "" where the pod has all, or does not say what it was made from."""
     if pod is None or engine.spec is None or not pod.made_from:
         return ""
-    now = digests(engine.spec)
+    pod, now = soft_pause.whole(engine, pod), digests(engine.spec)
     names = [name for name in FIELDS if pod.made_from.get(name, now[name]) != now[name]]
-    if "resources" in names and _is_resized(engine.spec, pod):
+    # A pod that still waits for its size is resized to what the spec says by then.
+    if "resources" in names and (_is_resized(engine.spec, pod) or keeps_members_size(engine, pod)):
         names.remove("resources")
     if not names:
         return ""
@@ -44,15 +75,95 @@ def pending(engine: EngineView, pod: PodView | None) -> str:
     )
 
 
+def keeps_members_size(engine: EngineView, pod: PodView) -> bool:
+    """Whether a pod from a warm pool that was to be resized still asks for what it had there.
+
+    Then it is tried again, to what the spec asks for by then. Whoever has resized the pod since has the last word.
+    """
+    if pod.claimed is None or not pod.member_size or engine.spec is None:
+        return False
+    has = soft_pause.whole(engine, pod)
+    return _same_size(pod.member_size, (has.cpu_request, has.cpu_limit, has.memory_limit))
+
+
+def asks_as_at_claim(engine: EngineView, pod: PodView) -> bool:
+    """Whether the engine of a pod from a warm pool asks for the size that it asked for at the claim: limits of people
+    have counted that one."""
+    if pod.claimed is None or not pod.member_size or engine.spec is None:
+        return False
+    return pod.made_from.get("resources") == digests(engine.spec)["resources"]
+
+
+def _same_size(written: str, sizes: tuple[str, ...]) -> bool:
+    parts = written.split("/")
+    return len(parts) == len(sizes) and all(map(soft_pause.same_amount, parts, sizes))
+
+
+def unsized(engine: EngineView, pod: PodView | None, refused: str) -> str:
+    """A sentence with the remedy for a pod from a warm pool that has not got the size that its engine asks for; "" for
+    any other. `refused`: what the API server said to the last resize, where this process has tried. A kubelet that
+    waits for room is no refusal yet, and the sentence says that."""
+    if pod is None or pod.claimed is None or engine.spec is None:
+        return ""
+    if keeps_members_size(engine, pod):
+        again = " The resize is tried again." if refused else ""
+        return (
+            f"The engine runs with {pod.memory_limit or 'no'} memory: its pod, which it took from a warm pool, could"
+            f" not be resized ({refused or 'it is tried again'}).{again} {_ASK_FOR_LESS}, repeat it when the node has"
+            f" room, or create another engine: {_COLD}"
+        )
+    return _not_given(pod.resize_pending) if pod.resize_pending else ""
+
+
+_ASK_FOR_LESS = "Ask for less with updateResource"
+_COLD = "the platform gets cold starts of full size with warmPool.size 0 of the EngineConnPlugin."
+
+
+def _not_given(why: str) -> str:
+    """What the kubelet's refusal of a size means, and what helps."""
+    has = "The engine runs with what it had in the warm pool"
+    match resizing.kind(why):
+        case resizing.INFEASIBLE:
+            return (
+                f"{has}: its node can never give its pod the size that it asks for, and nobody tries that again"
+                f" ({why}). {_ASK_FOR_LESS}, or create another engine, which may get another node: {_COLD}"
+            )
+        case resizing.DEFERRED:
+            return (
+                f"{has}: its node has no room now for the size that it asks for ({why}). The kubelet gives it when"
+                f" other pods of the node have ended. {_ASK_FOR_LESS}, or create another engine: {_COLD}"
+            )
+    return (
+        f"{has}: its pod could not be resized ({why}). {_ASK_FOR_LESS}, repeat it when the node has room, or create"
+        f" another engine: {_COLD}"
+    )
+
+
 def own_size(engine: EngineView, pod: PodView | None) -> dict[str, Any] | None:
     """What the pod has of cpu and memory, where the spec need not say it any more; None where it does, or without a
     pod. Limits of people count it: a spec may be edited to any size while its pod stays as it is."""
     if pod is None or engine.spec is None or not (pod.cpu_request or pod.memory_limit):
         return None
+    pod = _as_in_pool(engine, soft_pause.whole(engine, pod))
+    if keeps_members_size(engine, pod):
+        return _sizes(pod)
     wish = engine.spec.resources
     edited = pod.made_from.get("resources", "") not in ("", digests(engine.spec)["resources"])
     if not edited and (wish is None or _is_resized(engine.spec, pod)):
         return None
+    return _sizes(pod)
+
+
+def _as_in_pool(engine: EngineView, pod: PodView) -> PodView:
+    """A pod whose kubelet has no room for the size that its claim asked for has what it had in the pool."""
+    parts = pod.member_size.split("/")
+    asked = asks_as_at_claim(engine, pod) or (engine.spec is not None and _is_resized(engine.spec, pod))
+    if not pod.resize_pending or pod.claimed is None or not asked or len(parts) != 3:
+        return pod
+    return replace(pod, cpu_request=parts[0], cpu_limit=parts[1], memory_limit=parts[2])
+
+
+def _sizes(pod: PodView) -> dict[str, Any]:
     sizes = {"cpu": pod.cpu_request, "cpuLimit": pod.cpu_limit, "memory": pod.memory_limit}
     found: dict[str, Any] = {name: size for name, size in sizes.items() if size}
     return found | ({"extended": dict(pod.extended)} if pod.extended else {})

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, launch
+from linkis_ecm.engine import facts
+from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import DeletePod, Outcome, Restart, Snapshot
-from linkis_ecm.engine.verdicts import Verdict
+from linkis_ecm.engine.pod import launch
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import RestartPolicy
 from linkis_ecm.model.states import EngineState

@@ -35,13 +35,30 @@ class Answer:
     message: str = "OK"
 
 
+class Receiver(Protocol):
+    """Who is sent a stream."""
+
+    def push(self, data: bytes, framed: bytes) -> bool:
+        """Send `data` at once; `framed` is the same as a chunk of HTTP's chunked coding. False where nothing was sent,
+        because the receiver has not taken what was sent before, or is gone."""
+        ...
+
+
+class SharedPart(Protocol):
+    """A part of a stream that many receivers are sent at the same time, by its source."""
+
+    async def receive(self, receiver: Receiver) -> None:
+        """Have the part sent to this receiver. Returns at the part's end, or where `push` returned False."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """Bytes whose number is not known beforehand. `chunks` raises OSError or TimeoutError where its source breaks off:
     what was read until then must not look complete."""
 
     content_type: str
-    # Bytes, or what has a buffer of bytes.
+    # Bytes, or what has a buffer of bytes; of a task that several follow also `SharedPart`.
     chunks: AsyncIterator[Any]
     # The name under which a caller would save it; empty for what is only followed.
     file_name: str = ""

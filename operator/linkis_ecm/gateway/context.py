@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
+from linkis_ecm.gateway.followers.follow import Followers
 from linkis_ecm.gateway.http.budget import ByteBudget, ByteShares
 from linkis_ecm.gateway.http.errors import Refused, denied
 from linkis_ecm.gateway.http.ratelimit import Limits
+from linkis_ecm.gateway.http.streams import Streams
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
+from linkis_ecm.gateway.inventory.changes import EngineChanges
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.cluster import Cluster
 from linkis_ecm.gateway.inventory.ecm_state import EcmStateStore
 from linkis_ecm.gateway.inventory.engine_tokens import EngineTokens
 from linkis_ecm.gateway.inventory.history import History, Records
+from linkis_ecm.gateway.inventory.lending import holds, may_borrow
 from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, require_use, unknown_engine
 from linkis_ecm.gateway.inventory.places import Growing
+from linkis_ecm.gateway.inventory.trends import Trends
 from linkis_ecm.gateway.inventory.usage_reports import UsageReports
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import ExecutionJournal
@@ -39,6 +44,8 @@ class Gateway:
     cluster: Cluster
     engines: EngineCache
     plugins: PluginCache
+    changes: EngineChanges
+    trends: Trends
     history: History
     lookup: EngineLookup
     agents: Agents
@@ -55,12 +62,12 @@ class Gateway:
     # Engines that grow in place now.
     growing: Growing
     limits: Limits
+    streams: Streams
     metrics: Metrics
     budget: ByteBudget
     # The part of it that one user's bodies may have.
     body_shares: ByteShares
-    # The part of it that followers of tasks may have for long events.
-    event_budget: ByteBudget
+    followers: Followers
     engine_tokens: EngineTokens
     # A fresh UUID in lower case.
     new_id: Callable[[], str]
@@ -69,15 +76,15 @@ class Gateway:
 
 @dataclass(slots=True)
 class Audit:
-    """What a call was about, for the audit log: the ticket ids of its engines, in the order of the call."""
+    """What a call was about, for the audit log: the ids of its engines, in the order of the call."""
 
     engines: list[str] = field(default_factory=list)
     # Whether the call was about what another user has.
     others: bool = False
 
-    def add(self, ticket_id: str) -> None:
-        if ticket_id not in self.engines:
-            self.engines.append(ticket_id)
+    def add(self, engine_id: str) -> None:
+        if engine_id not in self.engines:
+            self.engines.append(engine_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Call:
 
     def audit_engine(self, engine: KnownEngine) -> None:
         """Add the engine to the audit log's entry of this call."""
-        self.audit.add(engine.ticket_id)
+        self.audit.add(engine.engine_id)
         self.about_user(engine.user)
 
     def about_user(self, owner: str | None) -> None:
@@ -118,6 +125,33 @@ class Call:
         self.audit_engine(found)
         require_use(self.caller, found, engine_id)
         return found
+
+    async def engine_to_run(self, engine_id: str, *, fresh: bool = False) -> tuple[KnownEngine, bool]:
+        """The engine of that id, and whether the caller has borrowed it: then it is his for his own tasks and unlock
+        alone. For who may use it, as `engine`. Raises Refused, for others as where there is no such engine.
+
+        The API server is asked where the watch does not have the caller's lock, which another replica may have given,
+        and always if it must be `fresh`; for who may not borrow the engine it never is.
+        """
+        found = await self.gateway.lookup.find_fresh(engine_id, caller=self.caller)
+        if found is None:
+            raise unknown_engine(self.caller, engine_id)
+        self.audit_engine(found)
+        if self.may_use(found):
+            return found, False
+        refusal = denied(unknown_engine(self.caller, engine_id))
+        if not self.may_borrow(found):
+            raise refusal
+        current: KnownEngine | None = found
+        if fresh or not holds(self.caller, found, self.gateway.clock()):
+            current = await self.gateway.claims.read(found)
+        if current is None or not (self.may_borrow(current) and holds(self.caller, current, self.gateway.clock())):
+            raise refusal
+        return replace(current, borrower=self.caller.user), True
+
+    def may_borrow(self, engine: KnownEngine) -> bool:
+        """Whether the caller may hold the engine's lock, if it is lent."""
+        return may_borrow(self.caller, engine, self.gateway.plugins.of(engine))
 
     async def engine_or_refusal(self, engine_ids: Iterable[str | None], refusal: Refused) -> KnownEngine | None:
         """The first engine of these ids that the caller may use, for Linkis's calls, which have their own sentences.

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ SETTLE_SECONDS = 15.0
 BATCH = 200
 # Days for which the database keeps records.
 KEPT_DAYS = 30
+# Ended tasks whose ids are remembered, so that each is counted once: some 100 bytes each.
+COUNTED_MAX = 20_000
 
 
 class Store(Protocol):
@@ -55,6 +58,12 @@ class Writer(Protocol):
     def pending(self, task_id: str) -> ExecutionRecord | None: ...
 
     def purge(self, before: float) -> int: ...
+
+
+class TaskCounts(Protocol):
+    """The metrics of tasks (`gateway.metrics.TaskMetrics`)."""
+
+    def ended(self, ticket: str, outcome: str, *, seconds: float | None, waited: float | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +87,15 @@ class ExecutionJournal:
         writer: Writer | None = None,
         store: Store | None = None,
         clock: Callable[[], float] = time.time,
+        counts: TaskCounts | None = None,
     ) -> None:
         self._history = history
         self._writer = writer
         self._store = store
         self._clock = clock
+        self._counts = counts
+        # Ids of tasks whose end is counted: an end is seen by the call that waits, by others that ask, and by settlers.
+        self._counted: OrderedDict[str, None] = OrderedDict()
 
     def accepted(self, engine: KnownEngine, *, task_id: str, caller: str, run_type: str, code: str) -> ExecutionRecord:
         """Record a request that is about to be sent to its engine."""
@@ -111,9 +124,23 @@ class ExecutionJournal:
         self.write(replace(record, status="Failed", reason=REFUSED, message=why.sentence, ended=now))
 
     def write(self, record: ExecutionRecord) -> None:
-        """Queue the record for the database."""
+        """Queue the record for the database, and count the task if it has ended."""
+        if record.final:
+            self._count(record)
         if self._writer is not None:
             self._writer.offer(record)
+
+    def _count(self, record: ExecutionRecord) -> None:
+        if self._counts is None or record.task_id in self._counted:
+            return
+        if record.cannot_change:
+            # One that was refused may be sent again, and then ends a second time.
+            self._counted[record.task_id] = None
+            while len(self._counted) > COUNTED_MAX:
+                self._counted.popitem(last=False)
+        waited, seconds = task_times(record, self._clock())
+        outcome = record.status if record.cannot_change else REFUSED
+        self._counts.ended(record.ticket_id, outcome, seconds=seconds, waited=waited)
 
     async def find(self, task_id: str) -> ExecutionRecord | None:
         """The task's record. Raises Refused where the database does not answer."""
@@ -146,6 +173,20 @@ class ExecutionJournal:
 
     def now(self) -> float:
         return self._clock()
+
+
+def task_times(record: ExecutionRecord, now: float) -> tuple[float | None, float | None]:
+    """Seconds for which an ended task has waited and run; None where it is not known. Pure.
+
+    The agent's times are those of a pod whose code its user controls: neither is more than the time since the gateway
+    has accepted the task.
+    """
+    if not record.is_complete or not record.started:
+        return None, None
+    most = max(0.0, now - record.accepted)
+    waited = min(max(0.0, record.started - record.accepted), most)
+    seconds = min(max(0.0, record.ended - record.started), most) if record.ended else None
+    return waited, seconds
 
 
 def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionRecord:

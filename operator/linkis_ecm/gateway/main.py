@@ -14,8 +14,10 @@ from typing import Any
 import aiohttp
 
 from linkis_ecm.archive.bundles import Archive
-from linkis_ecm.gateway.app import build_app, new_runner, new_site
+from linkis_ecm.gateway.app import GATEWAY, build_app, new_runner, new_site
+from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.auth.chain import Chain
+from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.auth.kubernetes import KubernetesAuthenticator
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
 from linkis_ecm.gateway.auth.signed import SignedTokens
@@ -30,11 +32,17 @@ from linkis_ecm.gateway.settings import Settings, SettingsError
 from linkis_ecm.gateway.tls import CertificateError, ServerCertificate
 from linkis_ecm.kube.client import KubeClient
 from linkis_ecm.process.scrape import scrape_app
+from linkis_ecm.process.startup_heap import freeze_startup_heap
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.journal import Journal
 from linkis_ecm.store.queries import Queries
 
 log = logging.getLogger(__name__)
+
+# A scrape under way when the gateway stops; it is rendered within some 10 ms.
+SCRAPE_STOP_SECONDS = 1.0
+# For the journal's last lines, and as much again for the end of its thread.
+JOURNAL_SECONDS = 3.0
 
 
 async def serve(
@@ -50,9 +58,11 @@ async def serve(
     """Serve until `stop` is set, HTTPS where there is a certificate."""
     engines, plugins = EngineCache(), PluginCache()
     issuer = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    authenticator = authenticators(settings, client=client, session=issuer, metrics=metrics)
     app = build_app(
         settings=settings,
-        authenticator=authenticators(settings, client=client, session=issuer),
+        authenticator=authenticator,
+        code_flow=code_flow_of(settings, session=issuer, authenticator=authenticator),
         cluster=client,
         engines=engines,
         plugins=plugins,
@@ -63,7 +73,11 @@ async def serve(
         metrics=metrics,
         archive=Archive(settings.archive_url.get_secret_value()) if settings.archive_url else None,
     )
-    feeds = Feeds(client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces)
+    feeds = Feeds(
+        client, engines=engines, plugins=plugins, namespaces=settings.watch_namespaces,
+        configmap=(settings.own_namespace, settings.state_configmap),
+    )  # fmt: skip
+    app[GATEWAY].em.watched = feeds.ecm_state
     runner = new_runner(app, settings)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(issuer)
@@ -79,22 +93,29 @@ async def serve(
         shared: dict[str, Any] = {"settings": settings, "metrics": metrics, "certificate": certificate}
         await new_site(runner, host, settings.port, **shared).start()
         if settings.metrics_port:
-            scraped = new_runner(scrape_app(metrics.registry), settings)
+            scraped = new_runner(scrape_app(metrics.registry), settings, stop_seconds=SCRAPE_STOP_SECONDS)
             await scraped.setup()
             stack.push_async_callback(scraped.cleanup)
             await new_site(scraped, host, settings.metrics_port, kind="metrics", **shared).start()
         log.info("the gateway listens on port %d%s", settings.port, " with TLS" if certificate is not None else "")
         await stop.wait()
         engines.synced = False
+        # At once, and not when its listeners are closed: who follows something asks another replica meanwhile.
+        app[GATEWAY].streams.stop()
         log.info("the gateway stops: calls under way have %g s", settings.shutdown_seconds)
 
 
-def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.ClientSession) -> Chain:
+def authenticators(
+    settings: Settings, *, client: KubeClient, session: aiohttp.ClientSession, metrics: Metrics
+) -> Chain:
     """Every way to log in that is configured. Raises SettingsError."""
     oidc = settings.oidc
+    tokens = TokenFile(settings.tokens_file, admins=settings.admins) if settings.tokens_file else None
+    if tokens is not None:
+        metrics.watch_tokens(tokens.first_expiry)
     try:
         return Chain(
-            tokens=TokenFile(settings.tokens_file, admins=settings.admins) if settings.tokens_file else None,
+            tokens=tokens,
             oidc=None
             if oidc is None
             else OidcAuthenticator(
@@ -123,6 +144,23 @@ def authenticators(settings: Settings, *, client: KubeClient, session: aiohttp.C
         )
     except ValueError as error:
         raise SettingsError(f"the ECM_OIDC_ settings cannot be used: {error}") from None
+
+
+def code_flow_of(
+    settings: Settings, *, session: aiohttp.ClientSession, authenticator: Authenticator
+) -> CodeFlow | None:
+    """The console's login at the issuer; None where no client of it is configured."""
+    oidc = settings.oidc
+    if oidc is None or not oidc.client_id:
+        return None
+    return CodeFlow(
+        session,
+        issuer=oidc.issuer,
+        client_id=oidc.client_id,
+        scopes=oidc.scopes,
+        authenticator=authenticator,
+        ca_file=oidc.ca_file,
+    )
 
 
 def certificate_of(settings: Settings, metrics: Metrics) -> ServerCertificate | None:
@@ -155,6 +193,7 @@ async def run(settings: Settings) -> None:
         database = open_engine(settings.database_url.get_secret_value())
         queries, journal = Queries(database), Journal(database, metrics=metrics.journal)
         journal.start()
+    freeze_startup_heap()
     try:
         async with await KubeClient.connect(metrics=metrics.kube) as client:
             await serve(
@@ -168,14 +207,17 @@ async def run(settings: Settings) -> None:
             )
     finally:
         if journal is not None:
-            journal.close()
+            journal.close(JOURNAL_SECONDS)
 
 
 def finder(queries: Queries) -> Find:
     """The store's answer for a ticket id or a service instance: the newest record of it."""
 
     def find(engine_id: str) -> KnownEngine | None:
-        row = queries.record_by_ticket(engine_id) or queries.latest_record_by_instance(engine_id)
+        row = queries.record_by_ticket(engine_id)
+        if row is None and ":" in engine_id:
+            # A service instance is host:port. A create asks for its ticket, which is in no row yet, and waits for it.
+            row = queries.latest_record_by_instance(engine_id)
         if row is None:
             return None
         engine = queries.engine(row.ticket_id)

@@ -27,6 +27,7 @@ _STREAMS = {
     "downloadEngineLog": "text/plain",
     "followEngineLog": "text/plain",
     "taskEvents": "text/event-stream",
+    "watchEngines": "text/event-stream",
 }
 _DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
 # Groups of methods, by the module that handles them.
@@ -43,6 +44,11 @@ _TAGS = (
     ),
     ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("methods.logs",)),
     ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("methods.resources",)),
+    (
+        "Console",
+        "What a console shows besides: the caller, all engines as they change, curves, the catalogue.",
+        ("methods.console", "methods.watch"),
+    ),
     ("Linkis: engines", "As Linkis's LinkisManager has it, for its SDK and console.", ("linkis.engines",)),
     ("Linkis: ECMs", "This ECM as Linkis's console lists it.", ("linkis.ems",)),
     ("Linkis: operations", "Linkis's operators, and its log viewer.", ("linkis.operations",)),

@@ -20,7 +20,7 @@ from linkis_ecm.gateway.http.validate import from_json, from_query
 from linkis_ecm.gateway.results.json_budget import parsed_size
 from linkis_ecm.gateway.routes import Method, RequestParts
 from linkis_ecm.gateway.settings import KIB, MIB
-from linkis_ecm.process.encoding import is_packed
+from linkis_ecm.process.ports.encoding import is_packed
 
 # Bytes that the objects of one body may take, its text left out. A request of the longest lists takes a tenth; a body
 # of 8 MiB that is all brackets and commas would take 600 MiB.

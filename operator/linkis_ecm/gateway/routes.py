@@ -18,6 +18,12 @@ from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.linkis import ems, engines, operations, records
 from linkis_ecm.gateway.linkis import requests as linkis_requests
 from linkis_ecm.gateway.methods.commands import send_engine_command
+from linkis_ecm.gateway.methods.console import (
+    get_overview,
+    list_engine_plugins,
+    list_transitions,
+    who_am_i,
+)
 from linkis_ecm.gateway.methods.create import create_engine_connection
 from linkis_ecm.gateway.methods.engines import get_engine_status, list_engines, terminate_engine
 from linkis_ecm.gateway.methods.explain import explain_engine, get_post_mortem, preview_cull
@@ -38,6 +44,7 @@ from linkis_ecm.gateway.methods.tasks import (
     list_tasks,
     task_events,
 )
+from linkis_ecm.gateway.methods.watch import watch_engines
 from linkis_ecm.gateway.settings import KIB, MIB
 
 Handler = Callable[[Call, Any], Awaitable[Result]]
@@ -70,6 +77,13 @@ def _ticket(_: linkis_requests.Nothing, parts: RequestParts) -> str:
     return parts.path["ticketid"]
 
 
+# Linkis's methods that only read, whatever their verb.
+_READING = frozenset(
+    f"linkisManager/{at}"
+    for at in ("getEngineConn", "listEMEngines", "openEngineLog", "ecinfo/ecList", "rm/userresources")
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One method. `handler` takes the call and its arguments: the result of `arguments` if that is given, else the
@@ -86,12 +100,19 @@ class Method:
     by_engine: bool = False
     # The longest body, in bytes. No model without code or long lists needs more.
     max_body: int = 64 * KIB
+    # Its answer has no end of its own: it is counted apart from calls, and ends when the gateway stops.
+    is_stream: bool = False
     # Also served for HEAD: a file, because some clients read its size and tag first.
     head: bool = False
     # Makes the handler's arguments from the model and the other parts of the request. Raises Refused.
     arguments: Callable[[Any, RequestParts], Any] | None = None
     # The path of a Linkis method. Our own methods have their name as the path.
     at: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change something, or run code: a caller who may only look is refused."""
+        return self.verb != "GET" and self.at not in _READING
 
     @property
     def path(self) -> str:
@@ -187,6 +208,7 @@ OURS: tuple[Method, ...] = (
         request=models.FollowLogRequest,
         response=None,
         handler=follow_engine_log,
+        is_stream=True,
         seconds=None,
     ),
     Method(name="getTask", verb="GET", request=models.TaskRequest, response=models.TaskInfo, handler=get_task),
@@ -218,6 +240,7 @@ OURS: tuple[Method, ...] = (
         handler=task_events,
         arguments=_events,
         seconds=None,
+        is_stream=True,
     ),
     Method(
         name="getEngineMetrics",
@@ -261,6 +284,40 @@ OURS: tuple[Method, ...] = (
         seconds=150.0,
     ),
 )
+# What our console needs besides. The Python client has no method for the stream.
+CONSOLE: tuple[Method, ...] = (
+    Method(name="whoAmI", verb="GET", request=models.NoRequest, response=models.WhoAmIAnswer, handler=who_am_i),
+    Method(
+        name="watchEngines",
+        verb="GET",
+        request=models.NoRequest,
+        response=None,
+        handler=watch_engines,
+        seconds=None,
+        is_stream=True,
+    ),
+    Method(
+        name="getOverview",
+        verb="GET",
+        request=models.NoRequest,
+        response=models.OverviewAnswer,
+        handler=get_overview,
+    ),
+    Method(
+        name="listEnginePlugins",
+        verb="GET",
+        request=models.NoRequest,
+        response=models.PluginsAnswer,
+        handler=list_engine_plugins,
+    ),
+    Method(
+        name="listTransitions",
+        verb="GET",
+        request=models.EngineRequest,
+        response=models.TransitionsAnswer,
+        handler=list_transitions,
+    ),
+)
 
 # They take the properties of an engine, or lists of 500 names: these are 128 KiB, and four of them in ecList.
 _LONG = frozenset({"askEngineConn", "createEngineConn", "rm/enginekill", "rm/enginekillAsyn", "ecinfo/ecList"})
@@ -292,6 +349,7 @@ _LINKIS: tuple[tuple[str, str, _RequestModel, Handler, float], ...] = (
 )
 METHODS: tuple[Method, ...] = (
     *OURS,
+    *CONSOLE,
     *(
         Method(
             # The name in metrics and logs.

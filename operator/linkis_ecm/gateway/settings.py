@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field, SecretBytes, SecretStr
 
 from linkis_ecm.engine.admission.limits import NO_LIMITS, LimitsSetting
-from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
 from linkis_ecm.engine.names import AGENT_PORT
+from linkis_ecm.engine.pod.launch import IDENTITY_AUDIENCE
 from linkis_ecm.process.environment import (
     KEY_FILE,
     KIB,
@@ -92,6 +92,17 @@ class OidcSettings(ProcessSettings):
             default="the system's authorities",
         ),
     ] = ""
+    client_id: Annotated[
+        str,
+        variable(
+            "ECM_OIDC_CLIENT_ID",
+            "The issuer's public client for the console's login (code flow with PKCE); without it people paste tokens.",
+            default="none",
+        ),
+    ] = ""
+    scopes: Annotated[
+        str, variable("ECM_OIDC_SCOPES", "The scopes that the console's login asks for, with blanks between them.")
+    ] = "openid profile"
     token_file: Annotated[
         str,
         variable(
@@ -314,6 +325,20 @@ class Settings(KeySettings):
     user_at_once: Annotated[
         int, whole(0, 100_000), variable("ECM_GATEWAY_USER_CALLS", "Calls of one user at a time; 0: no limit.")
     ] = 100
+    # Each holds a connection, and 128 KiB of ECM_GATEWAY_HELD_MIB, of which all together have a third.
+    max_streams: Annotated[
+        int,
+        whole(1, 100_000),
+        variable(
+            "ECM_GATEWAY_STREAMS",
+            "Streams at a time (watchEngines, taskEvents, followEngineLog), of which one token and one address have"
+            " half; each reserves 128 KiB of ECM_GATEWAY_HELD_MIB, of which they get a third.",
+        ),
+    ] = 500
+    # A console has one for its list and one for the task or log that it shows.
+    user_streams: Annotated[
+        int, whole(1, 100_000), variable("ECM_GATEWAY_USER_STREAMS", "Streams of one user at a time.")
+    ] = 50
     execute_seconds: Annotated[
         int,
         whole(1, 86400),
@@ -327,7 +352,8 @@ class Settings(KeySettings):
     # For an agent in the same cluster, to accept a connection; and to begin or go on with an answer.
     connect_seconds: float = 5.0
     agent_seconds: float = 30.0
-    shutdown_seconds: float = 20.0
+    # With what else a stop takes (gateway.main) it is less than the chart's terminationGracePeriodSeconds.
+    shutdown_seconds: float = 15.0
 
     @property
     def owner(self) -> str:

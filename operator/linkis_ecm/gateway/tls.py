@@ -53,7 +53,7 @@ class ServerCertificate:
         self._on_reload = on_reload
         self._now = now
         chain, self._mark = self._read()
-        self.context, self._expires = self._load(chain)
+        self.context, self._begins, self._expires = self._load(chain)
         self._current = self.context
         # A handshake takes whichever context is current when it begins. The alternative, load_cert_chain on the context
         # in use, first puts the certificate and then the key: of a bad pair the first half would stay.
@@ -63,6 +63,11 @@ class ServerCertificate:
     def expires(self) -> float:
         """When the certificate in use expires, in seconds since 1970."""
         return self._expires.timestamp()
+
+    @property
+    def begins(self) -> float:
+        """From when the certificate in use is valid, in seconds since 1970: with `expires` it has its lifetime."""
+        return self._begins.timestamp()
 
     async def watch(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Look at the files every CHECK_SECONDS, for ever."""
@@ -84,13 +89,13 @@ class ServerCertificate:
         if mark == self._mark:
             return
         try:
-            context, expires = self._load(chain)
+            context, begins, expires = self._load(chain)
         except CertificateError as error:
             # The files may have changed between the two reads: then the next look decides.
             if self._is_still(mark):
                 self._reject(mark, error)
             return
-        self._current, self._expires, self._mark = context, expires, mark
+        self._current, self._begins, self._expires, self._mark = context, begins, expires, mark
         log.info("the certificate of %s is in use; it expires %s", CERT_SETTING, expires.isoformat())
         self._on_reload("success")
 
@@ -118,10 +123,11 @@ class ServerCertificate:
         key = _content(KEY_SETTING, self._key_file)
         return chain, hashlib.sha256(hashlib.sha256(chain).digest() + key).hexdigest()
 
-    def _load(self, chain: bytes) -> tuple[ssl.SSLContext, datetime]:
-        """A context of the files' pair, and when its certificate expires. Raises CertificateError."""
+    def _load(self, chain: bytes) -> tuple[ssl.SSLContext, datetime, datetime]:
+        """A context of the files' pair, from when its certificate is valid, and until when. Raises CertificateError."""
         try:
-            expires = x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc
+            certificate = x509.load_pem_x509_certificates(chain)[0]
+            begins, expires = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         except (ValueError, x509.InvalidVersion):
             raise CertificateError(
                 f"{CERT_SETTING} {self._cert_file} has no certificate in PEM form: write the server's certificate and"
@@ -143,7 +149,7 @@ class ServerCertificate:
             raise CertificateError(self._sentence(error)) from None
         except OSError as error:
             raise CertificateError(f"{KEY_SETTING} {self._key_file} cannot be read ({error.strerror})") from None
-        return context, expires
+        return context, begins, expires
 
     def _no_password(self) -> str:
         raise CertificateError(f"{KEY_SETTING} {self._key_file} is encrypted: write the key without a password")

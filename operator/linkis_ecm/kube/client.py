@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -46,6 +47,8 @@ Object = dict[str, Any]
 # The API server answers 406 where only JSON is accepted.
 JWKS = "application/jwk-set+json"
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 FIELD_MANAGER = "linkis-ecm"
 # client-go's page size: a page of 500 pods has some megabytes, which both sides hold at once.
 PAGE = 500
@@ -202,19 +205,22 @@ class KubeClient:
         request = Request("GET", resource.path(namespace=namespace), query)
         try:
             async with self._transport.stream(request, timeout=self._try_timeout) as stream:
-                self.metrics.requests.labels("watch", resource.plural, str(stream.reply.status)).inc()
+                self.metrics.count_request("watch", resource.plural, stream.reply.status)
                 if stream.reply.status != 200:
                     raise _error_of(stream.reply)
                 if on_accepted is not None:
                     on_accepted()
-                async for line in _lines(stream.chunks):
-                    event = orjson.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise error_from_status(int(status.get("code") or 500), status)
-                    yield WatchEvent(event["type"], event["object"])
+                lines = _Lines()
+                async for chunk in stream.chunks:
+                    for line in lines.feed(chunk):
+                        event = orjson.loads(line)
+                        if event["type"] == "ERROR":
+                            status = event["object"]
+                            raise error_from_status(int(status.get("code") or 500), status)
+                        yield WatchEvent(event["type"], event["object"])
+                lines.end()
         except Unreachable:
-            self.metrics.requests.labels("watch", resource.plural, "0").inc()
+            self.metrics.count_request("watch", resource.plural, 0)
             raise
 
     async def create(
@@ -232,12 +238,36 @@ class KubeClient:
         *,
         namespace: str | None = None,
         subresource: str | None = None,
+        strategic: bool = False,
         timeout: float | None = None,
     ) -> Object:
-        """A merge patch (RFC 7386); `metadata.resourceVersion` in it makes it conditional (Conflict)."""
+        """A merge patch (RFC 7386); `metadata.resourceVersion` in it makes it conditional (Conflict).
+
+        `strategic` merges lists by their keys, such as containers by their names; only Kubernetes's own kinds take it.
+        """
         path = resource.path(namespace=namespace, name=name, subresource=subresource)
         label = f"{resource.plural}/{subresource}" if subresource else resource.plural
-        return await self._call("patch", label, Request("PATCH", path, _MANAGED, body, MERGE_PATCH), timeout)
+        kind = STRATEGIC_PATCH if strategic else MERGE_PATCH
+        return await self._call("patch", label, Request("PATCH", path, _MANAGED, body, kind), timeout)
+
+    async def patch_operations(
+        self,
+        resource: Resource,
+        name: str,
+        operations: Sequence[Object],
+        *,
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> Object:
+        """A JSON patch (RFC 6902). Raises Invalid where a `test` in it does not hold.
+
+        It is tried again after a reset, as any patch. So Invalid may also mean that an earlier try was executed and
+        its answer got lost: look at the object.
+        """
+        path = resource.path(namespace=namespace, name=name)
+        return await self._call(
+            "patch", resource.plural, Request("PATCH", path, _MANAGED, list(operations), JSON_PATCH), timeout
+        )
 
     async def delete(
         self,
@@ -306,13 +336,12 @@ class KubeClient:
     async def _try(self, verb: str, label: str, request: Request, limit: float) -> bytes:
         if request.method != "GET":
             self.writes[verb, label] += 1
-        code = "0"
+        code, begun = 0, time.perf_counter()
         try:
-            with self.metrics.request_seconds.labels(verb).time():
-                reply = await self._transport.request(request, timeout=limit)
-            code = str(reply.status)
+            reply = await self._transport.request(request, timeout=limit)
+            code = reply.status
         finally:
-            self.metrics.requests.labels(verb, label, code).inc()
+            self.metrics.count_request(verb, label, code, time.perf_counter() - begun)
         if not 200 <= reply.status < 300:
             raise _error_of(reply)
         return reply.body
@@ -343,22 +372,27 @@ def _error_of(reply: Reply) -> ApiError:
     return error_from_status(reply.status, body, retry_after=float(header) if header.isdecimal() else None)
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+class _Lines:
     """The lines of a stream, split by hand: one chunk often holds hundreds of events, or a part of one."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that end in this chunk. Raises Unreachable for one without an end."""
         if b"\n" not in chunk:
-            parts.append(chunk)
-            size += len(chunk)
-            if size > EVENT_BYTES:
+            self._parts.append(chunk)
+            self._size += len(chunk)
+            if self._size > EVENT_BYTES:
                 raise Unreachable(f"the watch sent an event of more than {EVENT_BYTES} bytes")
-            continue
+            return []
         first, *rest = chunk.split(b"\n")
-        parts.append(first)
-        for line in (b"".join(parts), *rest[:-1]):
-            if line:
-                yield line
-        parts, size = [rest[-1]], len(rest[-1])
-    if tail := b"".join(parts).strip():
-        raise Unreachable(f"the watch was cut within an event ({len(tail)} bytes of it had come)")
+        lines = [b"".join((*self._parts, first)), *rest[:-1]]
+        self._parts, self._size = [rest[-1]], len(rest[-1])
+        return [line for line in lines if line]
+
+    def end(self) -> None:
+        """The stream has ended. Raises Unreachable where it did within a line."""
+        if tail := b"".join(self._parts).strip():
+            raise Unreachable(f"the watch was cut within an event ({len(tail)} bytes of it had come)")

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 # At most one write of one object and reason in this time.
 PERIOD = 60.0
+# Seconds until the first one that is no warning. It follows a change that somebody may wait for, such as an engine that
+# is Idle, and must not take the API server's time from the watches that show the change: these need some ten
+# milliseconds.
+LINGER = 0.5
 # Seconds. After this time without a repetition a series ends, and the next event begins a new one (as in client-go).
 SERIES_MAX_AGE = 360.0
 # Events known at a time, waiting ones included: some bytes each, and more than the engines that start in
@@ -46,14 +50,22 @@ Type = Literal["Normal", "Warning"]
 class _Series:
     """The events of one object and reason: what is written, and what is not written yet."""
 
-    namespace: str
-    body: Object
+    regarding: Object
+    reason: str
+    action: str
+    kind: Type
+    first: datetime
     due: float
     name: str = ""
+    note: str = ""
     count: int = 0
     written: int = 0
     last: float = 0.0
-    last_time: str = ""
+    last_time: datetime | None = None
+
+    @property
+    def namespace(self) -> str:
+        return str(self.regarding.get("namespace") or "default")
 
 
 class EventRecorder:
@@ -96,20 +108,12 @@ class EventRecorder:
             if len(self._known) >= self._limit:
                 self._metrics.events.labels("dropped").inc()
                 return
-            namespace = str(regarding.get("namespace") or "default")
-            moment = micro_time(self._now())
-            body = {
-                "apiVersion": EVENTS.api_version, "kind": EVENTS.kind, "metadata": {"namespace": namespace},
-                "eventTime": moment, "reportingController": self._controller, "reportingInstance": self._instance,
-                "action": action[:_WORD], "reason": reason[:_WORD], "regarding": regarding, "type": kind,
-            }  # fmt: skip
-            series = self._known[key] = _Series(namespace, body, at)
-            # The name is fixed, so that a retry after a lost answer does not create a second event.
-            digest = hashlib.sha256(f"{key}{moment}{self._instance}".encode()).hexdigest()[:16]
-            series.name = f"{str(regarding.get('name', 'event'))[:200]}.{digest}"
-        series.body["note"] = note[:_NOTE]
+            linger = LINGER if kind == "Normal" else 0.0
+            # Its body is made when it is written: of many events at once most are dropped.
+            series = self._known[key] = _Series(regarding, reason, action, kind, self._now(), at + linger)
+        series.note = note[:_NOTE]
         series.count += 1
-        series.last, series.last_time = at, micro_time(self._now())
+        series.last, series.last_time = at, self._now()
         self._known.move_to_end(key)
         self._wake.set()
 
@@ -147,13 +151,11 @@ class EventRecorder:
         count, series.due = series.count, self._clock() + PERIOD
         try:
             if series.written == 0:
-                series.body["metadata"]["name"] = series.name
-                await self._client.create(EVENTS, series.body, namespace=series.namespace, timeout=5.0)
+                body = self._first(series)
+                await self._client.create(EVENTS, body, namespace=series.namespace, timeout=5.0)
             else:
-                change = {
-                    "note": series.body["note"],
-                    "series": {"count": count, "lastObservedTime": series.last_time},
-                }
+                last = micro_time(series.last_time or series.first)
+                change = {"note": series.note, "series": {"count": count, "lastObservedTime": last}}
                 await self._client.patch(EVENTS, series.name, change, namespace=series.namespace, timeout=5.0)
         except ApiError as error:
             # An event is tried once. A repeated one is tried again with its next write.
@@ -162,6 +164,22 @@ class EventRecorder:
         else:
             self._metrics.events.labels("written").inc()
         series.written = count
+
+    def _first(self, series: _Series) -> Object:
+        """The event as it is created; its name is fixed, so that a retry after a lost answer does not create a second
+        one."""
+        regarding, moment = series.regarding, micro_time(series.first)
+        if not series.name:
+            key = (str(regarding.get("uid", "")), series.reason)
+            digest = hashlib.sha256(f"{key}{moment}{self._instance}".encode()).hexdigest()[:16]
+            series.name = f"{str(regarding.get('name', 'event'))[:200]}.{digest}"
+        return {
+            "apiVersion": EVENTS.api_version, "kind": EVENTS.kind,
+            "metadata": {"namespace": series.namespace, "name": series.name},
+            "eventTime": moment, "reportingController": self._controller, "reportingInstance": self._instance,
+            "action": series.action[:_WORD], "reason": series.reason[:_WORD], "regarding": regarding,
+            "type": series.kind, "note": series.note,
+        }  # fmt: skip
 
     def _drop_old_series(self, now: float) -> None:
         while self._known:

@@ -31,6 +31,65 @@ RENEW_DEADLINE = 5.0
 RETRY_PERIOD = 1.5
 
 
+class SeenLease:
+    """A lease as it was last read, and since when by our own clock it has not changed."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # Empty if there is none.
+        self.object: Object = {}
+        self._since = 0.0
+
+    def observe(self, lease: Object) -> None:
+        """It was read, or written, and is this now; empty: there is none."""
+        if not lease or not self.object or self.version != lease["metadata"]["resourceVersion"]:
+            self._since = self._clock()
+        self.object = lease
+
+    @property
+    def version(self) -> str:
+        """Its resourceVersion. Raises KeyError where there is no lease."""
+        return str(self.object["metadata"]["resourceVersion"])
+
+    @property
+    def spec(self) -> Object:
+        """Its spec, empty where there is none."""
+        spec: Object = self.object.get("spec") or {}
+        return spec
+
+    @property
+    def holder(self) -> str:
+        """Its holder, empty if there is none."""
+        return str(self.spec.get("holderIdentity") or "")
+
+    def has_expired(self, duration: float = DURATION) -> bool:
+        """Whether its holder has not renewed it in time; `duration` counts where the lease names none."""
+        return self._clock() >= self._since + float(self.spec.get("leaseDurationSeconds") or duration)
+
+
+class LeaseWatch:
+    """Somebody else's lease: whether there may be a leader by it. It is read alone, never taken."""
+
+    def __init__(
+        self, client: KubeClient, *, namespace: str, name: str, clock: Callable[[], float] | None = None
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._seen = SeenLease(clock or (lambda: asyncio.get_running_loop().time()))
+
+    async def may_be_led(self) -> bool:
+        """Read it. False: it has no holder, or one that has not renewed it for its duration since we first read it,
+        and has stopped by then. Raises ApiError."""
+        try:
+            self._seen.observe(
+                await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=RENEW_DEADLINE)
+            )
+        except NotFound:
+            self._seen.observe({})
+        return bool(self._seen.holder) and not self._seen.has_expired()
+
+
 class Lease:
     """One contender. `run()` until cancelled; read `held` before each write; `release()` on the way out.
 
@@ -70,9 +129,7 @@ class Lease:
         self._now = now
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._metrics = metrics or LeaseMetrics(CollectorRegistry())
-        # The lease as last read, empty if there is none, and when by our clock this version was first read.
-        self._last_read: Object = {}
-        self._read_at = 0.0
+        self._seen = SeenLease(self._clock)
         self._held_until: float | None = None
         self._started = False
         # The holder that was logged last: a replica that waits says once for whom.
@@ -91,7 +148,7 @@ class Lease:
     @property
     def holder(self) -> str:
         """The holder as last read, empty if there is none."""
-        return str(self._spec().get("holderIdentity") or "")
+        return self._seen.holder
 
     async def run(self) -> None:
         """Acquire and renew the lease, repeatedly. Ends only by cancellation; calls `on_stopped` if it held the
@@ -133,7 +190,7 @@ class Lease:
         try:
             await self._write({"renewTime": micro_time(self._now())}, timeout=timeout)
         except NotFound:
-            self._last_read = {}
+            self._seen.observe({})
             self._stop("deleted")
             return
         except Conflict:
@@ -150,13 +207,13 @@ class Lease:
         began, timeout = self._clock(), self._renew_deadline / 2
         try:
             await self._read(timeout)
-            if not self._last_read:
+            if not self._seen.object:
                 metadata = {"name": self._name, "namespace": self._namespace}
                 body = {"metadata": metadata, "spec": self._own_spec(transitions=0)}
                 made = await self._client.create(LEASES, body, namespace=self._namespace, timeout=timeout)
-                self._observe(made)
+                self._seen.observe(made)
             elif self._is_free():
-                changes = int(self._spec().get("leaseTransitions") or 0)
+                changes = int(self._seen.spec.get("leaseTransitions") or 0)
                 spec = self._own_spec(transitions=changes + (self.holder != self.identity))
                 await self._write(spec, timeout=timeout)
             else:
@@ -174,17 +231,14 @@ class Lease:
 
     async def _read(self, timeout: float) -> None:
         try:
-            self._observe(await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=timeout))
+            self._seen.observe(await self._client.get(LEASES, self._name, namespace=self._namespace, timeout=timeout))
         except NotFound:
-            self._last_read = {}
+            self._seen.observe({})
 
     def _is_free(self) -> bool:
         """Whether the lease has no holder, or our name from before a restart, or a holder that has not renewed it in
         time."""
-        if self.holder in ("", self.identity):
-            return True
-        lasts = float(self._spec().get("leaseDurationSeconds") or self._duration)
-        return self._clock() >= self._read_at + lasts
+        return self.holder in ("", self.identity) or self._seen.has_expired(self._duration)
 
     def _own_spec(self, *, transitions: int) -> Object:
         moment = micro_time(self._now())
@@ -198,18 +252,10 @@ class Lease:
 
     async def _write(self, spec: Object, *, timeout: float) -> None:
         """Write the lease, only if it is still the version that we have read."""
-        body = {"metadata": {"resourceVersion": self._last_read["metadata"]["resourceVersion"]}, "spec": spec}
-        self._observe(await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout))
-
-    def _observe(self, lease: Object) -> None:
-        version = lease["metadata"]["resourceVersion"]
-        if not self._last_read or self._last_read["metadata"]["resourceVersion"] != version:
-            self._read_at = self._clock()
-        self._last_read = lease
-
-    def _spec(self) -> Object:
-        spec: Object = self._last_read.get("spec") or {}
-        return spec
+        body = {"metadata": {"resourceVersion": self._seen.version}, "spec": spec}
+        self._seen.observe(
+            await self._client.patch(LEASES, self._name, body, namespace=self._namespace, timeout=timeout)
+        )
 
     def _renewed(self, began: float) -> None:
         self._held_until = began + self._renew_deadline

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from linkis_ecm.process.registry import from_zero
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _WatchedReflector:
@@ -67,6 +69,31 @@ class KubeMetrics:
             registry=registry,
         )
         self._reflectors: dict[str, list[_WatchedReflector]] = {}
+        # What `labels` gives: to look it up there takes a lock and a tuple of texts, several times in each pass.
+        self._requests: dict[tuple[str, str, int], Counter] = {}
+        self._seconds: dict[str, Histogram] = {}
+        self._events: dict[tuple[str, str], Counter] = {}
+
+    def count_request(self, verb: str, resource: str, code: int, seconds: float | None = None) -> None:
+        """One try of a request: the status of its answer, 0 for none, and how long it took; None for a watch."""
+        key = (verb, resource, code)
+        counter = self._requests.get(key)
+        if counter is None:
+            counter = self._requests[key] = self.requests.labels(verb, resource, str(code))
+        counter.inc()
+        if seconds is None:
+            return
+        histogram = self._seconds.get(verb)
+        if histogram is None:
+            histogram = self._seconds[verb] = self.request_seconds.labels(verb)
+        histogram.observe(seconds)
+
+    def count_event(self, resource: str, kind: str) -> None:
+        """A change that a reflector of this resource saw; `kind` as in ecm_reflector_events."""
+        counter = self._events.get((resource, kind))
+        if counter is None:
+            counter = self._events[resource, kind] = self.reflector_events.labels(resource, kind)
+        counter.inc()
 
     @contextmanager
     def watch_reflector(
@@ -101,11 +128,15 @@ class LeaseMetrics:
     """Leader election: in each process that contends for a Lease."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.changes = Counter(
-            "ecm_lease_changes",
-            "Times this process gained or lost the Lease.",
-            ["change"],
-            registry=registry,
+        self.changes = from_zero(
+            Counter(
+                "ecm_lease_changes",
+                "Times this process gained or lost the Lease.",
+                ["change"],
+                registry=registry,
+            ),
+            "gained",
+            "lost",
         )
 
 
@@ -113,9 +144,14 @@ class EventMetrics:
     """Kubernetes Events that this process writes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.events = Counter(
-            "ecm_kube_events",
-            "Kubernetes Events by outcome: written, failed (tried once), dropped (too many at once).",
-            ["outcome"],
-            registry=registry,
+        self.events = from_zero(
+            Counter(
+                "ecm_kube_events",
+                "Kubernetes Events by outcome: written, failed (tried once), dropped (too many at once).",
+                ["outcome"],
+                registry=registry,
+            ),
+            "written",
+            "failed",
+            "dropped",
         )

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Seconds. The API server sends a bookmark about once a minute; a connection without one for 70 s is dead.
 INACTIVITY = 70.0
+# Seconds. So much earlier than INACTIVITY a watch may be found dead.
+RESCHEDULE = 1.0
 # Seconds after which the server ends a watch; up to a quarter more, so that replicas do not return together.
 WATCH_SECONDS = 300
 # Seconds. A watch that ends sooner, without an event, is a failure, and the next one waits.
@@ -37,6 +39,9 @@ MIN_WATCH_SECONDS = 1.0
 TOMBSTONES = 4096
 # Between failures: 0.2 s doubling to 5 s. After an outage an engine is not seen for up to the cap.
 BACKOFF = RetryPolicy(base=0.2, cap=5.0)
+# For a watch whose objects are read where it is not served, as by roles of an earlier release: a line in the log each
+# minute is enough.
+RARELY = RetryPolicy(base=1.0, cap=60.0)
 
 
 class Reflector(Generic[T]):
@@ -95,6 +100,8 @@ class Reflector(Generic[T]):
         self._failures = 0
         self._silence_timeout: asyncio.Timeout | None = None
         self._relist_wanted = False
+        # Whether a list has begun.
+        self._listing = False
         self.objects: Mapping[Key, T] = MappingProxyType(self._objects)
         self.synced = asyncio.Event()
         # Set after the first list, or when the API server has refused it: whoever waits for several goes on.
@@ -107,11 +114,27 @@ class Reflector(Generic[T]):
         """Seconds since the last list, event or bookmark of the API server; before the first list, since `run`."""
         return self._clock() - self._last_contact
 
+    @property
+    def is_current(self) -> bool:
+        """Whether `objects` is what the API server has, but for what is on its way: a watch is served, and has sent
+        something within the time in which a bookmark comes."""
+        return self.synced.is_set() and self.last_error is None and self.last_event_age < self._inactivity
+
     def request_relist(self) -> None:
         """Request a full list soon, which also removes deleted objects: the periodic resync."""
         self._relist_wanted = True
         if self._silence_timeout is not None and not self._silence_timeout.expired():
             self._silence_timeout.reschedule(asyncio.get_running_loop().time())
+
+    def adopt(self, objects: Mapping[Key, tuple[str, int, T]], version: int) -> None:
+        """Take a list that somebody else has made as the first one: uid, resourceVersion and transformed object by key.
+        The callback gets none of them. Nothing after the first list, whoever made it, nor while it is being made."""
+        if self.synced.is_set() or self._listing:
+            return
+        self._known = {key: (uid, number) for key, (uid, number, _) in objects.items()}
+        self._objects.update((key, made) for key, (_, _, made) in objects.items())
+        self._listed = self._resume_version = version
+        self._record_synced()
 
     async def run(self) -> None:
         """List and watch until cancelled."""
@@ -125,7 +148,7 @@ class Reflector(Generic[T]):
             await self._run()
 
     async def _run(self) -> None:
-        listed = False
+        listed = self.synced.is_set()
         while True:
             try:
                 if not listed or self._relist_wanted:
@@ -154,7 +177,7 @@ class Reflector(Generic[T]):
         await asyncio.sleep(wait)
 
     async def _list(self) -> None:
-        self._relist_wanted = False
+        self._relist_wanted, self._listing = False, True
         version = 0
         present: set[Key] = set()
         # Page by page, because all raw objects together are many times larger than their views.
@@ -174,10 +197,13 @@ class Reflector(Generic[T]):
             self._remove(key)
         self._listed = self._resume_version = version
         if not self.synced.is_set():
-            self.synced.set()
-            self.settled.set()
-            if self._on_synced is not None:
-                self._on_synced()
+            self._record_synced()
+
+    def _record_synced(self) -> None:
+        self.synced.set()
+        self.settled.set()
+        if self._on_synced is not None:
+            self._on_synced()
 
     async def _watch(self) -> str:
         """Follow one watch to its end. Returns the cause of the end, if it is not an error."""
@@ -187,7 +213,8 @@ class Reflector(Generic[T]):
             on_accepted=self._accepted, **self._where,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
-        started, any_event = loop.time(), False
+        started = moved = loop.time()
+        any_event = False
         try:
             async with aclosing(watch), asyncio.timeout(self._inactivity) as self._silence_timeout:
                 async for event in watch:
@@ -197,7 +224,10 @@ class Reflector(Generic[T]):
                     self._apply_event(event)
                     if self._relist_wanted:
                         return "relist"
-                    self._silence_timeout.reschedule(loop.time() + self._inactivity)
+                    # A timer that is set anew for each of many events costs more than the event.
+                    if loop.time() > moved + RESCHEDULE:
+                        moved = loop.time()
+                        self._silence_timeout.reschedule(moved + self._inactivity)
         except TimeoutError:
             if self._relist_wanted:
                 return "relist"
@@ -227,7 +257,7 @@ class Reflector(Generic[T]):
             return
         self._resume_version = max(self._resume_version, version)
         if self._is_outdated(event.object, version):
-            self._metrics.reflector_events.labels(self._resource.plural, "dropped").inc()
+            self._metrics.count_event(self._resource.plural, "dropped")
             return
         if event.type == "DELETED":
             self._remove(_key(event.object), event.object)
@@ -258,7 +288,7 @@ class Reflector(Generic[T]):
             made = self._transform(item)
         except Exception:
             # An unreadable object must not stop the others. It is read again on its next change and list.
-            self._metrics.reflector_events.labels(self._resource.plural, "unreadable").inc()
+            self._metrics.count_event(self._resource.plural, "unreadable")
             if self._unreadable.get(key) != uid:
                 log.exception("%s %s: cannot be read, left out", self._resource.plural, key)
             self._unreadable[key] = uid
@@ -291,7 +321,7 @@ class Reflector(Generic[T]):
             self._tombstones.popitem(last=False)
 
     def _notify(self, kind: Kind, made: T) -> None:
-        self._metrics.reflector_events.labels(self._resource.plural, kind.lower()).inc()
+        self._metrics.count_event(self._resource.plural, kind.lower())
         try:
             self._on_event(kind, made)
         except Exception:

@@ -8,6 +8,7 @@ Must not retry, parse objects or know verbs: that is `client`'s. Tests put an in
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
+import orjson
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -29,6 +31,10 @@ from linkis_ecm.kube.errors import KubeconfigError, ReplyTooLarge, Unreachable
 USER_AGENT = f"linkis-ecm/{__version__}"
 # A connect to a live API server takes milliseconds; three seconds also cover one lost SYN (1 s) and its double (2 s).
 CONNECT_TIMEOUT = 3.0
+# Seconds for which an idle connection is kept. aiohttp's own 15 would end those of the policies' reading, each 30 s
+# (controller.policies), and a user's start would wait for four handshakes of TLS. The API server keeps them for 90, a
+# load balancer in front of it for some 50.
+KEEPALIVE_SECONDS = 45.0
 # A page of 500 pods has some 5 MiB. Users may make each of theirs 1.5 MiB long, etcd's limit: such pages are asked for
 # again with fewer objects.
 REPLY_BYTES = 64 << 20
@@ -121,6 +127,43 @@ def _proxy_of_environment(host: str) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
+class _Rest(RESTClientObject):  # type: ignore[misc]  # the package has no types
+    """The package's session, with its TLS and its proxy, and with connections that are kept for KEEPALIVE_SECONDS.
+
+    Its own `request` costs more than `send`.
+    """
+
+    pool_manager: aiohttp.ClientSession | None
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, keepalive_timeout=KEEPALIVE_SECONDS)
+
+    async def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: Any, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """One request."""
+        if self.pool_manager is None:
+            self.pool_manager = self._create_pool_manager()
+        more: dict[str, Any] = {}
+        if self.configuration.tls_server_name:
+            more["server_hostname"] = self.configuration.tls_server_name
+        if self.proxy:
+            more["proxy"] = self.proxy
+        if self.proxy_headers:
+            more["proxy_headers"] = self.proxy_headers
+        data = None if body is None else encoded(body)
+        session: aiohttp.ClientSession = self.pool_manager
+        return await session.request(method, url, headers=headers, data=data, timeout=limits, **more)
+
+
+def encoded(body: Any) -> bytes:
+    """A body as JSON. What orjson refuses (whole numbers of more than 64 bits, half of a character) goes as before."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()
+
+
 class RestTransport:
     """The kubernetes package's REST client, used raw."""
 
@@ -130,10 +173,10 @@ class RestTransport:
         configuration.client_session_kwargs = {"trust_env": False, "auto_decompress": False}
         self._configuration = configuration
         self._kubeconfig = kubeconfig
-        self._rest = RESTClientObject(configuration)
+        self._rest = _Rest(configuration)
         # A watch holds its connection. In the pool of the calls some hundred of them, a few for each namespace, would
         # leave none for a call.
-        self._watches = RESTClientObject(configuration)
+        self._watches = _Rest(configuration)
         self._watches.maxsize = 0  # no limit: each reflector has one
 
     async def request(self, request: Request, *, timeout: float) -> Reply:
@@ -155,10 +198,10 @@ class RestTransport:
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
         try:
-            yield Stream(Reply(answer.status, data, answer.headers), self._chunks(answer.response, request))
+            yield Stream(Reply(answer.status, data, answer.headers), self._chunks(answer, request))
         finally:
             # Not release(): a watch has no end to read up to, so its connection cannot be used again.
-            answer.response.close()
+            answer.close()
 
     @staticmethod
     async def _chunks(response: aiohttp.ClientResponse, request: Request) -> AsyncIterator[bytes]:
@@ -168,7 +211,9 @@ class RestTransport:
         except _NO_ANSWER as error:
             raise Unreachable(_describe(error, request)) from error
 
-    async def _send(self, rest: RESTClientObject, request: Request, limits: aiohttp.ClientTimeout) -> Any:
+    async def _send(
+        self, rest: _Rest, request: Request, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:  # fmt: skip
         url = self._configuration.host + quote(request.path)
         if request.query:
             url += "?" + urlencode(request.query)
@@ -182,7 +227,7 @@ class RestTransport:
         for setting in (await self._configuration.auth_settings()).values():
             if setting["value"]:
                 headers[setting["key"]] = setting["value"]
-        return await rest.request(request.method, url, headers=headers, body=request.body, _request_timeout=limits)
+        return await rest.send(request.method, url, headers=headers, body=request.body, limits=limits)
 
     async def refresh(self) -> None:
         try:
@@ -199,9 +244,8 @@ class RestTransport:
             await self._watches.close()
 
 
-async def _read(answer: Any, request: Request) -> bytes:
+async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
     """The body of at most REPLY_BYTES. Raises ReplyTooLarge."""
-    response: aiohttp.ClientResponse = answer.response
     try:
         if "Content-Encoding" in response.headers:
             raise Unreachable(f"{request.method} {request.path}: a packed answer, which was not asked for")

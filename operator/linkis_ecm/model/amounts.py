@@ -7,6 +7,8 @@ limits of people count nothing. So an amount is a positive number. Must not know
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -21,7 +23,7 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 AMOUNT_PATTERN = r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?|0+\.[0-9]*[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?)$"
 _AMOUNT = re.compile(AMOUNT_PATTERN)
 # The context of a validation of what the API server has stored. Objects from before the rule are parsed, so that a live
-# engine goes on and its plugin stays in the catalogue; `engine.podspec` makes no new pod with such an amount.
+# engine goes on and its plugin stays in the catalogue; `engine.pod.spec` makes no new pod with such an amount.
 STORED = {"stored": True}
 
 Kind = Literal["cpu", "memory", "disk"]
@@ -30,6 +32,47 @@ Kind = Literal["cpu", "memory", "disk"]
 # cpu: the least that Kubernetes counts. disk: one byte.
 LEAST: dict[Kind, str] = {"cpu": "1m", "memory": "32Mi", "disk": "1"}
 ZERO_TEXT = "0 is no limit for Kubernetes, so it is no amount: give a positive one or leave it out"
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """That one amount of a spec must not be above another one. Paths are those of the JSON, below `spec`.
+
+    Where one of the two is not given, the rule says nothing.
+    """
+
+    small: str
+    large: str
+    remedy: str
+
+    @property
+    def text(self) -> str:
+        return f"spec.{self.small} must not be above {self.large}: {self.remedy}"
+
+    @property
+    def cel(self) -> str:
+        """The rule for the API server (CEL; `quantity` is there since Kubernetes 1.29). The values are of the type
+        int-or-string, so each is made a text first."""
+        absent = " || ".join(f"!has(self.{path})" for path in dict.fromkeys((*_parts(self.small), *_parts(self.large))))
+        small, large = (f"quantity(string(self.{path}))" for path in (self.small, self.large))
+        return f"{absent} || {small}.compareTo({large}) <= 0"
+
+    def holds(self, spec: Mapping[str, Any]) -> bool:
+        """The same for a spec as JSON."""
+        small, large = _reached(spec, self.small), _reached(spec, self.large)
+        return small is None or large is None or parse_quantity(str(small)) <= parse_quantity(str(large))
+
+
+def _parts(path: str) -> list[str]:
+    """Each field on the way: a, a.b, a.b.c."""
+    names = path.split(".")
+    return [".".join(names[: number + 1]) for number in range(len(names))]
+
+
+def _reached(spec: Any, path: str) -> Any:
+    for name in path.split("."):
+        spec = spec.get(name) if isinstance(spec, Mapping) else None
+    return spec
 
 
 def too_small(kind: Kind, text: str) -> str:

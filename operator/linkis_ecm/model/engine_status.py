@@ -5,6 +5,7 @@ Only the operator writes a status, and it is parsed leniently. Must not say what
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,12 +31,47 @@ class Condition(Camel):
     observed_generation: int | None = Field(None, ge=0)
 
 
+class ColdReason(StrEnum):
+    """Why an engine whose plugin has a warm pool started cold. The value is also a metric's label."""
+
+    # It asks for what a pod that runs cannot be given.
+    MISFIT = "Misfit"
+    # The pool has none in its namespace, by the plugin.
+    NOT_IN_NAMESPACE = "NotInNamespace"
+    # No member was ready.
+    POOL_EMPTY = "PoolEmpty"
+    # Another engine was quicker, or the member was deleted.
+    MEMBER_TAKEN = "MemberTaken"
+    # Its user has taken more members lately than one user may.
+    USER_RATE = "UserRate"
+    # A Secret of its variables cannot be read, or they are larger than a claim carries.
+    ENVIRONMENT = "Environment"
+    # The API server refused the claim: rights, or a webhook.
+    CLAIM_FORBIDDEN = "ClaimForbidden"
+    # The member's agent refused the claim, did not answer, or is not known.
+    AGENT_REFUSED = "AgentRefused"
+    # The member ended while it was claimed.
+    MEMBER_ENDED = "MemberEnded"
+    # The member was not as it was made.
+    MEMBER_CHANGED = "MemberChanged"
+    # No pod can be made for it any more.
+    INVALID_SPEC = "InvalidSpec"
+    OTHER = "Other"
+
+
 class Startup(Camel):
     """When each phase of the start was reached (RFC 3339, UTC, microseconds)."""
 
+    kind: Literal["cold", "warm"] | None = Field(
+        None, description="cold: the pod was made for the engine. warm: it was taken from the plugin's warm pool."
+    )
+    cold_because: str | None = Field(
+        None, max_length=1024, description="Why an engine whose plugin has a warm pool started cold."
+    )
+    cold_reason: ColdReason | None = Field(None, description="The same as one word.")
     accepted: str | None = None
-    # Only of a pod that waited for its admission to the scheduler.
-    admitted: str | None = None
+    claimed: str | None = Field(None, description="Only of a pod from a warm pool: it became the engine's.")
+    admitted: str | None = Field(None, description="Only of a pod that waited for its admission to the scheduler.")
     scheduled: str | None = None
     container_started: str | None = None
     agent_started: str | None = None
@@ -76,6 +112,16 @@ class Given(Resources):
     memory: Quantity | None = None
 
 
+class SoftPaused(Camel):
+    """That nobody uses the engine, and what its pod gets back with its next code. It goes when the pod has that."""
+
+    since: str = ""
+    cpu: Quantity | None = Field(None, description="What the pod requests meanwhile.")
+    full_cpu: Quantity | None = Field(None, description="What it requests while the engine is used.")
+    full_cpu_limit: Quantity | None = Field(None, description="Absent: no limit.")
+    spec_cpu: Quantity | None = Field(None, description="What the spec asked for when it began. Absent: the default.")
+
+
 class FromPlugin(Camel):
     """What the EngineConnPlugin gave the engine when its pod was made; a later change of the plugin changes it not."""
 
@@ -90,6 +136,14 @@ class FromPlugin(Camel):
     default_resources: Given | None = None
     memory_request_percent: int | None = None
     do_not_disrupt: Literal["always", "busy", "never"] | None = None
+
+
+class Lending(Camel):
+    """Whether an engine with spec.share is given to askers: decided when it was accepted; a no stays no."""
+
+    shared: bool
+    # Without a default, which the API server would write beside `shared`, and each pass would take away.
+    message: str | None = Field(None, max_length=1024, description="Why not.")
 
 
 class PostMortem(Camel):
@@ -120,12 +174,17 @@ class EngineConnStatus(Camel):
     resources: Given | None = Field(
         None, description="What the engine's pod has, where spec.resources was changed after it was made."
     )
+    soft_pause: SoftPaused | None = Field(
+        None, description="Of an engine that has given cpu back: its plugin's softPause."
+    )
     ecm_instance: str | None = None
+    share: Lending | None = Field(None, description="Whether an engine with spec.share is given to askers.")
     admission: CheckedSpec | None = Field(None, description="For what the author's rights were asked.")
     engine_type: str | None = None
     engine_version: str | None = None
     log_dir_suffix: str | None = None
     pod_name: str | None = None
+    pod_uid: str | None = Field(None, description="Of the pod that the operator made: another of its name is none.")
     node_name: str | None = None
     attempt: int | None = Field(None, ge=0, description="0 for the first pod.")
     times_ready: int | None = Field(None, ge=0, description="How many of the attempts got ready.")

@@ -237,6 +237,49 @@ class HttpCheck(Camel):
     port: Port | None = Field(None, description="launch.port where absent.")
 
 
+GROUP_MAX = 256
+# A group of people as an identity provider names it. Kubernetes's own groups, such as system:authenticated, are none.
+GROUP_PATTERN = r"^[^ \x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^ \x00-\x1f\x7f])?$"
+_SYSTEM_GROUP = "system:"
+
+
+def _no_system_group(name: str) -> str:
+    if name.startswith(_SYSTEM_GROUP):
+        raise ValueError(NO_SYSTEM_GROUP_TEXT)
+    return name
+
+
+NO_SYSTEM_GROUP_TEXT = f"groups that begin with {_SYSTEM_GROUP} are Kubernetes's own, not of people: name another"
+GroupName = Annotated[str, Field(pattern=GROUP_PATTERN, max_length=GROUP_MAX), WHOLE, AfterValidator(_no_system_group)]
+SHARED_LEVELS = ("group", "server")
+SHARE_GROUP_TEXT = "share.group belongs to share.level group, and only there"
+
+
+class Share(Camel):
+    """That an engine is made to be lent from one asker to the next; see docs/sharing.md."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "has(self.group) == (self.level == 'group')",
+                    SHARE_GROUP_TEXT,
+                ),
+                rule(f"!has(self.group) || !self.group.startsWith('{_SYSTEM_GROUP}')", NO_SYSTEM_GROUP_TEXT),
+            ]
+        }
+    )
+
+    level: Literal["group", "server"] = Field(description="As the plugin's share.")
+    group: GroupName | None = Field(None, description="Whose members may get it, at level group.")
+
+    @model_validator(mode="after")
+    def _group_of_its_level(self) -> Share:
+        if (self.group is not None) != (self.level == "group"):
+            raise ValueError(SHARE_GROUP_TEXT)
+        return self
+
+
 class ReadyCheck(Camel):
     """How the kubelet finds out whether a process is ready; names, bounds and meaning are those of its probes."""
 
@@ -298,7 +341,7 @@ class Launch(Camel):
 
 
 # What an engine is, as against what may be asked of it later.
-IDENTITY = ("engineType", "engineVersion", "plugin", "tenant", "ticketId", "code", "runType", "env")
+IDENTITY = ("engineType", "engineVersion", "plugin", "tenant", "ticketId", "code", "runType", "env", "share")
 IDENTITY_REQUIRED = ("user", "creator", "mode")
 
 POD_TEMPLATE_TEXT = (
@@ -356,6 +399,12 @@ class EngineConnSpec(Camel):
     tenant: TenantName | None = Field(None, description="Linkis's tenant label.")
     ticket_id: TicketId | None = Field(
         None, description="The ticket of a Linkis manager; the resource's uid where absent."
+    )
+    share: Share | None = Field(
+        None,
+        description="Made to be lent to askers, one after another, as its plugin's share says. The gateway sets it; who"
+        " names a group needs the right to impersonate it (groups of linkis.apache.org). Has no effect unless the"
+        " plugin's shareAs is spec.user.",
     )
     mode: Literal["computation", "once"] = Field("computation", description="A session, or one job that ends.")
     code: str | None = Field(None, max_length=524288, description="What a `once` engine runs.")

@@ -1,7 +1,7 @@
 """Extended resources of an engine: GPUs and what else a device plugin offers on nodes, by its name, in whole numbers.
 
 Kubernetes takes them as limits whose requests are the same, and never changes them in a pod that runs. Must not say who
-may ask for which: that is `engine.podspec.sizes`.
+may ask for which: that is `engine.pod.spec.sizes`.
 """
 
 from __future__ import annotations

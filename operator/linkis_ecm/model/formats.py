@@ -10,6 +10,7 @@ import json
 import re
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 # Linkis splits a label at "-" and refuses another count than two, so user and creator carry none; a first character
 # other than "." keeps ".." out of the log folder that is made of them. People's names are mapped to it (model.users).
@@ -44,6 +45,7 @@ DURATION_MAX = 100 * 365 * 86400.0
 _DURATION = re.compile(r"^(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?$")
 
 
+@lru_cache(maxsize=1024)
 def parse_quantity(text: str) -> Decimal:
     """A Kubernetes quantity (`500m`, `1.5`, `2Gi`) as a number of its base unit.
 
@@ -58,6 +60,7 @@ def parse_quantity(text: str) -> Decimal:
         raise ValueError(f"{text!r} is not a quantity") from error
 
 
+@lru_cache(maxsize=1024)
 def parse_duration(text: str) -> float:
     """A duration such as `90s`, `30m`, `1h30m` in seconds, DURATION_MAX at most. Raises ValueError for anything
     else."""
@@ -100,6 +103,7 @@ def bytes_text(size: int) -> str:
     return f"{float(size):.1f} B"
 
 
+@lru_cache(maxsize=1024)
 def resource_json(*, memory_bytes: int, cpu_milli: int, engine_type: str, namespace: str) -> str:
     """The resource JSON of a record's `*_resource` columns.
 

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
-from linkis_ecm.model.amounts import WHOLE, Amount, Quantity
+from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, Quantity
 from linkis_ecm.model.engine_status import LIST_MAP_TYPE, Condition
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
+    NO_SYSTEM_GROUP_TEXT,
     POD_TEMPLATE_TEXT,
+    SHARED_LEVELS,
     WORKING_DIR_RULE,
     Camel,
     Duration,
     EngineTypeName,
     EngineVersion,
     EnvVar,
+    GroupName,
     Launch,
     MountPath,
     PluginPodTemplate,
     RestartPolicy,
     RunType,
+    UserName,
     Volume,
     linkis_name,
     rule,
 )
 from linkis_ecm.model.extended import Extended
+from linkis_ecm.model.warm_pool import SoftPause, WarmPool, WarmPoolStatus
 
 # The longest that is in use is a few lines of shell; as long as a variable's value may be.
 Argument = Annotated[str, Field(max_length=4096)]
@@ -86,13 +91,6 @@ class PluginMaterial(Camel):
     checksum: str | None = Field(None, max_length=128, description="sha256:<hex>.")
 
 
-class WarmPool(Camel):
-    """Engines kept ready for nobody yet."""
-
-    size: int = Field(0, ge=0, le=100)
-    cap: int = Field(10, ge=0, le=1000)
-
-
 class EngineSecurity(Camel):
     """As which user and groups engines run; what is left out the cluster chooses, as OpenShift does for a namespace."""
 
@@ -104,6 +102,43 @@ class EngineSecurity(Camel):
     )
 
 
+# Amounts of which one must not be above another: that is refused where it is written, not at each engine or never.
+BOUNDS = (
+    AtMost(
+        "warmPool.resources.cpu", "defaultResources.cpu",
+        "a pod of the pool grows to an engine's size, so lower it, raise defaultResources.cpu or leave"
+        " warmPool.resources out",
+    ),
+    AtMost(
+        "warmPool.resources.memory", "defaultResources.memory",
+        "a pod of the pool grows to an engine's size, so lower it, raise defaultResources.memory or leave"
+        " warmPool.resources out",
+    ),
+    AtMost(
+        "softPause.cpu", "defaultResources.cpu",
+        "a pause gives cpu back and none would, so lower it, raise defaultResources.cpu or leave softPause out",
+    ),
+    AtMost(
+        "defaultResources.cpu", "maxResources.cpu",
+        "each engine that names no cpu would be refused, so lower it or raise maxResources.cpu",
+    ),
+    AtMost(
+        "defaultResources.memory", "maxResources.memory",
+        "each engine that names no memory would be refused, so lower it or raise maxResources.memory",
+    ),
+    AtMost(
+        "defaultResources.cpu", "defaultResources.cpuLimit",
+        "each engine that names no cpu would be refused, so raise cpuLimit or leave it out",
+    ),
+)  # fmt: skip
+EXTENDED_TEXT = (
+    "spec.defaultResources.extended must not be above maxResources.extended: lower it or raise maxResources.extended"
+)
+SHARE_AS_TEXT = "spec.shareAs must be given where spec.share is group or server"
+SHARE_GROUPS_TEXT = "spec.shareGroups must be given where spec.share is group, and not where it is server"
+SHARED_AGENT_TEXT = "spec.share group and server need launch.kind agent: nobody gives a process a kernel for each user"
+
+
 class EngineConnPluginSpec(Camel):
     """What the platform team offers."""
 
@@ -111,11 +146,52 @@ class EngineConnPluginSpec(Camel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
+                    "!has(self.warmPool) || !has(self.launch) || self.launch.kind != 'process'",
+                    "spec.warmPool needs launch.kind agent: a process takes no user once it runs",
+                    field_path=".warmPool",
+                ),
+                rule(
+                    "!has(self.softPause) || !has(self.launch) || self.launch.kind != 'process'",
+                    "spec.softPause needs launch.kind agent: a process does not say when it is used",
+                    field_path=".softPause",
+                ),
+                rule(
                     "has(self.runTypes) || (has(self.launch) && self.launch.kind == 'process')",
                     "spec.runTypes must be given where spec.launch.kind is agent",
                 ),
+                rule(
+                    f"has(self.shareAs) || !has(self.share) || !(self.share in {list(SHARED_LEVELS)})",
+                    SHARE_AS_TEXT,
+                    field_path=".shareAs",
+                ),
+                rule(
+                    "!has(self.share) || (self.share == 'group' ? has(self.shareGroups)"
+                    " : self.share != 'server' || !has(self.shareGroups))",
+                    SHARE_GROUPS_TEXT,
+                    field_path=".shareGroups",
+                ),
+                rule(
+                    "!has(self.shareGroups) || !self.shareGroups.exists(g, g.startsWith('system:'))",
+                    NO_SYSTEM_GROUP_TEXT,
+                    field_path=".shareGroups",
+                ),
+                rule(
+                    f"!has(self.share) || !(self.share in {list(SHARED_LEVELS)})"
+                    " || !has(self.launch) || self.launch.kind != 'process'",
+                    SHARED_AGENT_TEXT,
+                    field_path=".share",
+                ),
                 linkis_name("engineVersion"),
                 WORKING_DIR_RULE,
+                *(rule(bound.cel, bound.text, field_path=f".{bound.small}") for bound in BOUNDS),
+                rule(
+                    "!has(self.maxResources) || !has(self.maxResources.extended)"
+                    " || !has(self.defaultResources.extended) || self.defaultResources.extended.all(name,"
+                    " !(name in self.maxResources.extended)"
+                    " || self.defaultResources.extended[name] <= self.maxResources.extended[name])",
+                    EXTENDED_TEXT,
+                    field_path=".defaultResources.extended",
+                ),
             ]
         }
     )
@@ -123,6 +199,38 @@ class EngineConnPluginSpec(Camel):
     engine_type: EngineTypeName = Field(description="Linkis's engine type, such as python.")
     engine_version: EngineVersion = Field(description="The version that engines of this entry carry in their label.")
     default: bool = Field(False, description="Taken for an engine of this type that names no version.")
+    share: Literal["connection", "user", "group", "server"] = Field(
+        "user",
+        description="Who may get a running engine of this entry by askEngineConn: connection, nobody but whoever it was"
+        " made for; user, the same user with the same creator, once it is free; group, the members of one of"
+        " shareGroups, one after another; server, everybody, one after another. Of the last two docs/sharing.md says"
+        " what the users of one engine can do to each other. Running engines follow a change.",
+    )
+    share_as: UserName | None = Field(
+        None,
+        description="Of share group and server: the user who has these engines, reads their logs and ends them; their"
+        " places under the limits of people are this user's. A user of its own, who is no asker. With another share it"
+        " says nothing, and may stay.",
+    )
+    share_groups: list[GroupName] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="Of share group: the groups whose members share engines; the first here that an asker's login has"
+        " is the asker's.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    share_locks: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="Of share group and server: engines of this entry that one asker may hold at once.",
+    )
+    share_kernel: bool = Field(
+        False,
+        description="Of share group and server: keeps the kernel at a change of user, with all variables of the one"
+        " before.",
+    )
     image: str = Field(
         min_length=1, max_length=512, description="The engine's image; the agent is in it where launch.kind is agent."
     )
@@ -192,6 +300,9 @@ class EngineConnPluginSpec(Camel):
     )
     materials: list[PluginMaterial] | None = Field(None, max_length=64)
     warm_pool: WarmPool | None = None
+    soft_pause: SoftPause | None = Field(
+        None, description="Gives cpu back while nobody uses an engine. Running engines follow a change."
+    )
     idle_timeout: Duration = Field("30m", description="As in an EngineConn; 0s: never.")
     idle_counts_background: bool = Field(
         False,
@@ -210,11 +321,38 @@ class EngineConnPluginSpec(Camel):
             raise ValueError("spec.runTypes must be given where spec.launch.kind is agent")
         return self
 
+    @model_validator(mode="after")
+    def _in_bounds(self, info: ValidationInfo) -> EngineConnPluginSpec:
+        if info.context == STORED:
+            # One from before these rules: its engines go on, and it stays in the catalogue.
+            return self
+        written = self.model_dump(by_alias=True, exclude_none=True)
+        if broken := next((bound for bound in BOUNDS if not bound.holds(written)), None):
+            raise ValueError(broken.text)
+        most = (self.max_resources.extended if self.max_resources is not None else None) or {}
+        default = self.default_resources.extended or {}
+        if any(number > most.get(name, number) for name, number in default.items()):
+            raise ValueError(EXTENDED_TEXT)
+        return self
+
+    @model_validator(mode="after")
+    def _shared_engines(self) -> EngineConnPluginSpec:
+        is_shared = self.share in SHARED_LEVELS
+        if is_shared and self.share_as is None:
+            raise ValueError(SHARE_AS_TEXT)
+        has_groups = self.share_groups is not None
+        if (self.share == "group" and not has_groups) or (self.share == "server" and has_groups):
+            raise ValueError(SHARE_GROUPS_TEXT)
+        if is_shared and self.launch is not None and self.launch.kind == "process":
+            raise ValueError(SHARED_AGENT_TEXT)
+        return self
+
 
 class EngineConnPluginStatus(Camel):
     """What the operator says of the entry."""
 
     observed_generation: int | None = Field(None, ge=0)
+    warm_pool: WarmPoolStatus | None = None
     conditions: list[Condition] | None = Field(None, max_length=16, json_schema_extra=LIST_MAP_TYPE)
 
 

@@ -1,7 +1,7 @@
 """The schema of the containers that a plugin puts beside its engines: init containers, sidecars, and host aliases.
 
 Of an EngineConnPlugin alone: they run with the engine's network, and see what the plugin's volumes hold. Each is as
-restricted as the engine's own container (`engine.podspec`), so no security context is here. The fields are those of
+restricted as the engine's own container (`engine.pod.spec`), so no security context is here. The fields are those of
 Kubernetes, each with a bound; see `model.pod_template` for why.
 """
 

@@ -259,3 +259,6 @@ INFRASTRUCTURE = frozenset(
 )
 # Ends that would be the same for another pod.
 PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NOT_ADMITTED, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})
+
+# The failures that an agent reports of its engine. Its container exits by itself then, without a request to stop.
+OF_THE_AGENT = frozenset({KERNEL_DIED, JOB_FAILED, TOO_MANY_PROCESSES, AGENT_TAMPERED})

@@ -15,8 +15,9 @@ import re
 from linkis_ecm.model.formats import USER_MAX, USER_PATTERN
 
 # What spec.user and a request's user may be: printable, without blanks at the ends. A slash and a first dot are there
-# rather a path's than a name's; who has one is written in Linkis's form.
-LOGIN_PATTERN = r"^[^\s./\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^\s/\x00-\x1f\x7f])?$"
+# rather a path's than a name's; who has one is written in Linkis's form. The blank is written out: \s is ASCII's blanks
+# to the API server and Unicode's to pydantic, and an object that only one of them takes is not seen by the operator.
+LOGIN_PATTERN = r"^[^ ./\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^ /\x00-\x1f\x7f])?$"
 LOGIN_MAX = 256
 
 _USER = re.compile(USER_PATTERN)

@@ -8,9 +8,11 @@ know what a setting is for.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 from urllib.parse import urlsplit
 
 from linkis_ecm.model.users import is_login, linkis_user
@@ -94,6 +96,27 @@ def _origin(text: str) -> str:
     return text
 
 
+def _origins(text: str) -> dict[str, str]:
+    return {_namespace(name): _origin(url) for name, url in _object(text, str).items()}
+
+
+def _namespaces_by_lease(text: str) -> dict[str, tuple[str, ...]]:
+    return {_lease(name): tuple(map(_namespace, found)) for name, found in _object(text, list).items()}
+
+
+def _object(text: str, of: type[str] | type[list[Any]]) -> dict[str, Any]:
+    """A JSON object whose values are all texts, or all lists of texts."""
+    what = f"is {shown_value(text)}: write a JSON object of {'texts' if of is str else 'lists of texts'}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError(what) from None
+    values = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(value, of) and all(isinstance(one, str) for one in value) for value in values):
+        raise ValueError(what)
+    return dict(found)
+
+
 def _parts(text: str, schemes: Iterable[str]) -> str | None:
     """The URL's host; None for a text that is no URL of one of the schemes."""
     try:
@@ -115,6 +138,8 @@ CONFIGMAP = Form("a ConfigMap's name", _configmap)
 HOST_PORT = Form("host:port", _host_port)
 HTTP_URL = Form("URL", _http_url)
 ORIGIN = Form("URL of scheme, host and port", _origin)
+ORIGINS = Form("JSON: such a URL by namespace", _origins)
+NAMESPACES_BY_LEASE = Form("JSON: lists of namespaces by Lease", _namespaces_by_lease)
 
 
 def misspelled(variables: Mapping[str, str], known: Iterable[str]) -> list[str]:

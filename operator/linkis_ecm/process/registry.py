@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,17 +19,21 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
+    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN_METRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 from prometheus_client.registry import Collector
 
-from linkis_ecm.process.connections import Connections
+from linkis_ecm.process.ports.connections import Connections
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+OPEN_METRICS_CONTENT_TYPE = OPEN_METRICS_TYPE
 PREFIX = "ecm_"
 # Each label that we use: what it says, and what bounds its values. A test refuses a family with any other label, since
 # a label with endless values is a time series each, in this process's memory and in Prometheus's.
@@ -36,26 +42,39 @@ LABELS: Mapping[str, str] = {
     "change": "gained or lost.",
     "code": "An HTTP status; 0: no answer, 499: the caller left first.",
     "controller": "The kind of object that a work loop reconciles, such as engine.",
+    "direction": "down (less cpu) or up.",
     "engine_type": "The engine's type; at most 100 values at a time, then `other`.",
     "error": "The class of an error.",
     "kind": "One of a fixed list that the family's text names.",
     "limit": "The limit that was reached, one of a fixed list that the family's text names.",
     "method": "A name of the gateway's route table, or other.",
-    "origin": "Where an engine got its pod from: cold (made for it).",
+    "origin": "Where an engine came from: cold (made for the call), warm (of a pool), reuse (it was free).",
+    "plugin": "An EngineConnPlugin that has a warm pool: the platform makes them.",
     "port": "The port by what it serves: api or metrics (the gateway's), reports or health (the operator's).",
     "outcome": "One of a fixed list that the family's text names.",
+    "owner": "The engine's user; at most 100 values at a time, then `other`.",
     "phase": "A phase of an engine's start, or of a canary round.",
-    "reason": "A reason of model/reasons.py.",
+    "reason": "A reason of model/reasons.py; of a warm pool one of docs/warm-pools.md, or as the family's text says.",
     "resource": "A kind of the Kubernetes API that we use, in the plural; with /status or /log for that part of it.",
     "result": "success or failure.",
     "side": "client or engine.",
-    "state": "A state of Linkis's; New: no operator has looked at the engine yet.",
+    "source": "Value, Schedule or Rate (docs/warm-pools.md).",
+    "state": "A state of Linkis's; New: no operator has looked at the engine yet. Of a warm pool as its text says.",
     "tenant": "The engine's tenant, empty where it has none; at most 100 values at a time, then `other`.",
+    "ticket": "An engine's ticketId, of as many engines at a time as ECM_METRICS_ENGINES says; by default of none.",
     "verb": "A verb of the Kubernetes API.",
+    "version": "The version of the software.",
 }
 # What users may choose freely is bounded by this number of values for one label: as many tenants as fit a dashboard.
 VALUES_MAX = 100
+# What Prometheus calls the series of a family, behind the family's name.
+_SUFFIXES = {"counter": "_total", "info": "_info"}
 OTHER = "other"
+# The type of the engines by which the operator checks itself (controller.selfchecks.canary).
+CANARY_TYPE = "canary"
+# Time series of ecm_engines that are shown one by one: ten states of a hundred types or tenants. States, types and
+# tenants multiply to a hundred times as many.
+SERIES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,9 @@ class Registry(CollectorRegistry):
                 if metric.name.startswith(PREFIX):
                     # The one place that has the label names of a family without any value.
                     labels: tuple[str, ...] = getattr(collector, "_labelnames", getattr(metric, "_labelnames", ()))
-                    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+                    if metric.type == "info":
+                        labels = tuple(name for one in collector.collect() for s in one.samples for name in s.labels)
+                    name = f"{metric.name}{_SUFFIXES.get(metric.type, '')}"
                     found.append(Family(name, metric.type, metric.documentation, tuple(labels)))
         return sorted(found, key=lambda family: family.name)
 
@@ -100,13 +121,18 @@ class Registry(CollectorRegistry):
         """Everything in Prometheus's exposition format; its media type is CONTENT_TYPE."""
         return generate_latest(self)
 
+    def open_metrics(self) -> bytes:
+        """The same in OpenMetrics's format, which has exemplars; its media type is OPEN_METRICS_CONTENT_TYPE."""
+        return bytes(open_metrics(self))  # type: ignore[no-untyped-call]
+
 
 class BoundedValues:
     """The values of one label: at most VALUES_MAX at a time as they are, all others as `other`.
 
     A value that no object has any more makes room for a new one, the one that was used longest ago first. Else values
-    that somebody made up once would stand in the way of real ones until the process ends. `on_evict` is called with
-    each such value: its time series are to be removed.
+    that somebody made up once would stand in the way of real ones until the process ends. Of the values that objects
+    have, the known ones come first, then those of most objects. `on_evict` is called with each value that made room:
+    its time series are to be removed.
     """
 
     def __init__(self, limit: int = VALUES_MAX) -> None:
@@ -114,16 +140,26 @@ class BoundedValues:
         # The one that was used longest ago first.
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._present: frozenset[str] = frozenset()
+        # Of these the ones that come first, as many as there are places.
+        self._wanted: frozenset[str] = frozenset()
         self.on_evict: Callable[[str], None] = lambda _: None
 
-    def keep(self, present: Iterable[str]) -> None:
-        """Objects have these values now: none of them makes room for another."""
-        self._present = frozenset(present)
+    def keep(self, present: Iterable[str], *, known: Iterable[str] = ()) -> None:
+        """Objects have these values now, one for each object: none of them makes room for one that comes after it."""
+        found = Tally(present)
+        order = dict.fromkeys((*(value for value in known if value in found), *dict(found.most_common())))
+        self._present = frozenset(found)
+        first = list(islice(order, self._limit))
+        self._wanted = frozenset(first)
+        # Now, and not while they are counted: what makes room must not have been counted before.
+        for value in first:
+            self.of(value)
 
     def of(self, value: str) -> str:
         """The label's value for what a user has chosen."""
         if value not in self._seen and len(self._seen) >= self._limit:
-            absent = next((one for one in self._seen if one not in self._present), None)
+            stays = self._wanted if value in self._wanted else self._present
+            absent = next((one for one in self._seen if one not in stays), None)
             if absent is None:
                 return OTHER
             del self._seen[absent]
@@ -142,13 +178,18 @@ class EngineCount(Collector):
 
     def __init__(self, *, registry: CollectorRegistry) -> None:
         self._engines: Callable[[], Iterable[EngineLabels]] = tuple
+        self._known_types: Callable[[], Iterable[str]] = tuple
         self.engine_types = BoundedValues()
         self.tenants = BoundedValues()
         registry.register(self)
 
-    def watch(self, engines: Callable[[], Iterable[EngineLabels]]) -> None:
-        """Count these from now on."""
+    def watch(
+        self, engines: Callable[[], Iterable[EngineLabels]], *, known_types: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """Count these from now on. `known_types`: the catalogue's engine types, which have series of their own before
+        those that users have made up."""
         self._engines = engines
+        self._known_types = known_types
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
@@ -156,23 +197,55 @@ class EngineCount(Collector):
             labels=["state", "engine_type", "tenant"],
         )  # fmt: skip
         engines = list(self._engines())
-        self.engine_types.keep(kind for _, kind, _ in engines)
+        known = (CANARY_TYPE, *self._known_types())
+        self.engine_types.keep((kind for _, kind, _ in engines), known=known)
         self.tenants.keep(tenant for _, _, tenant in engines)
         found = Tally((state, self.engine_types.of(kind), self.tenants.of(tenant)) for state, kind, tenant in engines)
-        for labels, count in sorted(found.items()):
+        for labels, count in sorted(_fewer(found, frozenset(known)).items()):
             family.add_metric(list(labels), count)
         yield family
 
 
+def _fewer(found: Tally[EngineLabels], known: frozenset[str]) -> Tally[EngineLabels]:
+    """SERIES_MAX of the series, known types first, then those of most engines; of the rest the tenants are `other`, and
+    the types that are not known."""
+    if len(found) <= SERIES_MAX:
+        return found
+    order = sorted(found.items(), key=lambda one: (one[0][1] not in known, -one[1], one[0]))
+    fewer = Tally(dict(order[:SERIES_MAX]))
+    for (state, kind, _), count in order[SERIES_MAX:]:
+        fewer[state, kind if kind in known else OTHER, OTHER] += count
+    return fewer
+
+
+_Counts = TypeVar("_Counts", Counter, Histogram)
+
+
+def from_zero(family: _Counts, *values: str | Sequence[str]) -> _Counts:
+    """The counter or histogram, whose label (or labels) has these values: each is shown from the start, with 0.
+
+    Prometheus sees a counter increase only where it has seen it before.
+    """
+    for value in values:
+        family.labels(*([value] if isinstance(value, str) else value))
+    return family
+
+
+# What the limits of people count (engine.admission.limits).
+_LIMITED = ("engines", "cpu", "memory", "extended")
+
+
 def engine_refusals(registry: CollectorRegistry) -> Counter:
     """`ecm_engine_refusals`: the same family in each process."""
-    return Counter(
+    counter = Counter(
         "ecm_engine_refusals",
         "Engines that were refused, or wait, for a limit of people: user_engines, user_cpu, user_memory,"
         " user_extended, namespace_engines, namespace_cpu, namespace_memory, namespace_extended.",
         ["limit"],
         registry=registry,
     )
+    limits = (f"{scope}_{what}" for scope in ("user", "namespace") for what in _LIMITED)
+    return from_zero(counter, *limits)
 
 
 class ConnectionMetrics:
@@ -199,7 +272,7 @@ class ConnectionMetrics:
 
 
 class PortConnections:
-    """The counts of one port's connections (`process.connections.Counts`)."""
+    """The counts of one port's connections (`process.ports.connections.Counts`)."""
 
     def __init__(self, port: str, opened: Gauge, cut: Counter) -> None:
         self._port = port

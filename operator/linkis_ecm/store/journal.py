@@ -90,6 +90,7 @@ class Journal:
         """Queue a record. Of one task the last is written, except after one whose `cannot_change` is true; of two
         engines' records the one that has the request."""
         with self._lock:
+            before = len(self._pending)
             waiting = self._pending.get(record.task_id)
             if waiting is not None and not same_task(waiting, record):
                 log.warning("task %s: a line of another engine is dropped", record.task_id)
@@ -101,7 +102,10 @@ class Journal:
             if len(self._pending) > PENDING_MAX:
                 self._pending.popitem(last=False)
                 self.metrics.dropped.inc()
-            self._lock.notify_all()
+            # The thread waits for the first record or for a full batch. It is not woken for others: it would take the
+            # interpreter from the call that has offered one.
+            if not before or before < BATCH <= len(self._pending):
+                self._lock.notify_all()
 
     def purge(self, before: float, limit: int = 1000) -> int:
         """Deletes ended tasks that were accepted before then (Unix seconds), `limit` at most; blocking.

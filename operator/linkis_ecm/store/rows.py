@@ -8,6 +8,7 @@ update does not (label, user, log folder, creation). Must not queue or retry.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +34,8 @@ TRANSITIONS_KEPT = 5000
 # Values of one IN.
 IN_MAX = 500
 _TIMES = ("request_times", "used_times", "release_times")
+# Columns that have the newest value, whatever it is; others keep theirs where the new one is NULL.
+_EXACT = ("service_instance", "ecm_instance", "status")
 
 
 def micros(moment: datetime) -> int:
@@ -57,15 +60,15 @@ def write(
     `on_foreign` is called for each record whose ticket belongs to another engine: nothing of it is written.
     """
     tickets = [r.ticket_id for r in batch]
-    columns = (schema.engine.c.ticket_id, schema.engine.c.uid, schema.engine.c.as_of, schema.engine.c.final)
     guards: dict[str, tuple[int, bool]] = {}
     owners: dict[str, str] = {}
-    for ticket, uid, as_of, final in connection.execute(
-        select(*columns).where(schema.engine.c.ticket_id.in_(tickets))
-    ):  # fmt: skip
-        guards[ticket], owners[ticket] = (as_of, final), uid
-    users = select(record.c.ticket_id, record.c.create_user).where(record.c.ticket_id.in_(tickets))
-    known = {row.ticket_id: row.create_user for row in connection.execute(users)}
+    said: dict[str, tuple[Any, ...]] = {}
+    for ticket, uid, as_of, final, *rest in connection.execute(_GUARDS, {"tickets": tickets}):
+        guards[ticket], owners[ticket], said[ticket] = (as_of, final), uid, tuple(rest)
+    known: dict[str, str] = {}
+    written: dict[str, tuple[Any, ...]] = {}
+    for ticket, user, *rest in connection.execute(_RECORDS, {"tickets": tickets}):
+        known[ticket], written[ticket] = user, tuple(rest)
     own: list[EngineRecord] = []
     for r in batch:
         # A row that Linkis's own ECM made has no uid: it belongs to its user.
@@ -76,12 +79,21 @@ def write(
             on_foreign(r)
     batch = own
     newer = [r for r in batch if _is_newer(r, guards.get(r.ticket_id))]
-    _each(connection, insert(record), [_new_row(r) for r in newer if r.ticket_id not in known])
-    _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in newer if r.ticket_id in known])
-    fresh = [r for r in newer if r.ticket_id not in guards]
-    _each(connection, insert(schema.engine), [_guard_row(r, now) for r in fresh])
-    stale = [{f"b_{k}": v for k, v in _guard_row(r, now).items()} for r in newer if r.ticket_id in guards]
-    _each(connection, _UPDATE_GUARD, stale)
+    new = [(r, _new_row(r)) for r in newer]
+    _each(connection, insert(record), [row for r, row in new if r.ticket_id not in known])
+    changed = [r for r, row in new if r.ticket_id in known and not _says(written[r.ticket_id], row)]
+    _each(connection, _UPDATE_RECORD, [_changed_row(r) for r in changed])
+    guarding = [(r, _guard_row(r, now)) for r in newer]
+    _each(connection, insert(schema.engine), [row for r, row in guarding if r.ticket_id not in guards])
+    # A new operator offers what its predecessor has written: of that nothing is written again.
+    stale = [
+        row
+        for r, row in guarding
+        if r.ticket_id in guards
+        and (guards[r.ticket_id], said[r.ticket_id])
+        != ((row["as_of"], row["final"]), tuple(row[name] for name in _GUARD_TEXTS))
+    ]
+    _each(connection, _UPDATE_GUARD, [{f"b_{k}": v for k, v in row.items()} for row in stale])
     _write_live_engines(connection, newer, now)
     # The history also takes late transitions, because it is a set of facts.
     _write_transitions(connection, [r for r in batch if not guards.get(r.ticket_id, (0, False))[1]])
@@ -119,6 +131,28 @@ _CHANGING = (
 )  # fmt: skip
 
 
+# What a guard says beside its ticket, its uid, and how far it is.
+_GUARD_TEXTS = ("namespace", "name", "reason", "message")
+_GUARDS = select(*(schema.engine.c[name] for name in ("ticket_id", "uid", "as_of", "final", *_GUARD_TEXTS))).where(
+    schema.engine.c.ticket_id.in_(bind("tickets", expanding=True))
+)
+_RECORDS = select(*(record.c[name] for name in ("ticket_id", "create_user", *_CHANGING))).where(
+    record.c.ticket_id.in_(bind("tickets", expanding=True))
+)
+
+
+def _says(written: tuple[Any, ...], row: dict[str, Any]) -> bool:
+    """Whether an update by `row` would leave these columns (_CHANGING) as they are."""
+    for name, old in zip(_CHANGING, written, strict=True):
+        new = row[name]
+        if name in _TIMES:
+            if new > (old or 0):
+                return False
+        elif new != old and (new is not None or name in _EXACT):
+            return False
+    return True
+
+
 def _changed_row(r: EngineRecord) -> dict[str, Any]:
     row = {f"b_{name}": value for name, value in _new_row(r).items() if name not in _FIXED}
     return row | {"b_ticket_id": r.ticket_id}
@@ -143,7 +177,7 @@ _UPDATE_RECORD = (
             name: _greatest(record.c[name], f"b_{name}")
             if name in _TIMES
             else bind(f"b_{name}")
-            if name in ("service_instance", "ecm_instance", "status")
+            if name in _EXACT
             else _unless_null(record.c[name], f"b_{name}")
             for name in _CHANGING
         }
@@ -166,6 +200,13 @@ def _guard_row(r: EngineRecord, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_UPDATE_LIVE = (
+    update(engine_em)
+    .where(engine_em.c.id == bind("b_id"))
+    .values({name: bind(f"b_{name}") for name in ("engine_instance", "em_instance", "update_time")})
+)
+
+
 def _write_live_engines(connection: Connection, newer: Sequence[EngineRecord], now: datetime) -> None:
     """`linkis_cg_manager_engine_em`: one row for each live engine, under its ticket until it has an address."""
     if not newer:
@@ -178,22 +219,22 @@ def _write_live_engines(connection: Connection, newer: Sequence[EngineRecord], n
     for number, name in found:
         existing.setdefault(name, []).append(number)
     gone: list[int] = []
+    made: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
     for r in newer:
         own = sorted(existing.get(r.ticket_id, []) + (existing.get(r.service_instance, []) if r.used_times else []))
         if r.final:
             gone += own
         elif not own:
             row = {"engine_instance": r.service_instance, "em_instance": r.ecm_instance}
-            connection.execute(
-                insert(engine_em).values(**row, update_time=naive(now), create_time=naive(r.create_time))
-            )
+            made.append(row | {"update_time": naive(now), "create_time": naive(r.create_time)})
         else:
             gone += own[1:]
             if own[0] not in existing.get(r.service_instance, []):
-                change = {"engine_instance": r.service_instance, "em_instance": r.ecm_instance}
-                connection.execute(
-                    update(engine_em).where(engine_em.c.id == own[0]).values(**change, update_time=naive(now))
-                )
+                change = {"b_engine_instance": r.service_instance, "b_em_instance": r.ecm_instance}
+                moved.append(change | {"b_id": own[0], "b_update_time": naive(now)})
+    _each(connection, insert(engine_em), made)
+    _each(connection, _UPDATE_LIVE, moved)
     if gone:
         connection.execute(delete(engine_em).where(engine_em.c.id.in_(gone)))
 
@@ -218,19 +259,14 @@ def _write_transitions(connection: Connection, batch: Iterable[EngineRecord]) ->
         )
     }
     _each(connection, insert(table), [row for key, row in rows.items() if key not in present])
-    _keep_latest_transitions(connection, tickets)
+    counts = Counter(ticket for ticket, _, _ in present | rows.keys())
+    _keep_latest_transitions(connection, [ticket for ticket, count in counts.items() if count > TRANSITIONS_KEPT])
 
 
-def _keep_latest_transitions(connection: Connection, tickets: set[str]) -> None:
-    """Deletes the oldest transitions of engines that have more than TRANSITIONS_KEPT."""
+def _keep_latest_transitions(connection: Connection, tickets: Iterable[str]) -> None:
+    """Deletes the oldest transitions of these engines, which have more than TRANSITIONS_KEPT."""
     t = schema.transition.c
-    many = connection.scalars(
-        select(t.ticket_id)
-        .where(t.ticket_id.in_(tickets))
-        .group_by(t.ticket_id)
-        .having(func.count() > TRANSITIONS_KEPT)
-    )
-    for ticket in list(many):
+    for ticket in tickets:
         # MySQL has no LIMIT within IN: first the newest of those that go.
         newest = select(t.at).where(t.ticket_id == ticket).order_by(t.at.desc()).offset(TRANSITIONS_KEPT).limit(1)
         limit = connection.scalar(newest)
@@ -306,6 +342,12 @@ def expired_post_mortems(connection: Connection, now: datetime, total: int, per_
 def archived_bytes(connection: Connection) -> int:
     """Bytes of all bundles."""
     return int(connection.scalar(select(func.sum(schema.post_mortem.c.bytes))) or 0)
+
+
+def first_expiry(connection: Connection) -> datetime | None:
+    """When the first bundle expires; None without one."""
+    found = connection.scalar(select(func.min(schema.post_mortem.c.expires)))
+    return None if found is None else _EPOCH + int(found) * _MICROSECOND
 
 
 def _users_of(connection: Connection, tickets: Sequence[str]) -> dict[str, str]:

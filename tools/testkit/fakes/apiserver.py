@@ -21,7 +21,7 @@ import orjson
 import yaml
 from aiohttp import web
 
-from linkis_ecm.kube.client import MERGE_PATCH, KubeClient
+from linkis_ecm.kube.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, KubeClient
 from linkis_ecm.kube.errors import Unreachable
 from linkis_ecm.kube.resources import Resource
 from linkis_ecm.kube.transport import Reply, Request, Stream
@@ -306,9 +306,16 @@ def _parsed(request: Request) -> Call:
         verb = _METHODS[request.method]
     else:
         raise StatusError(405, "MethodNotAllowed", f"{request.method} is not for this path")
-    if verb == "patch" and request.content_type != MERGE_PATCH:
-        raise StatusError(415, "UnsupportedMediaType", f"this fake API server takes {MERGE_PATCH} alone")
+    if verb == "patch" and request.content_type not in _patches(request.body, subresource):
+        raise StatusError(415, "UnsupportedMediaType", f"this fake API server takes no {request.content_type} here")
     return Call(verb, resource, namespace, name, subresource or None, query, request.body)
+
+
+def _patches(body: Any, subresource: str) -> tuple[str, ...]:
+    """The content types that a patch may have: a list is operations, and a resize merges containers by their names."""
+    if isinstance(body, list):
+        return (JSON_PATCH,)
+    return (MERGE_PATCH, STRATEGIC_PATCH) if subresource == "resize" else (MERGE_PATCH,)
 
 
 def _discovery(path: str) -> Object | None:

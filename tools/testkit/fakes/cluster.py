@@ -27,6 +27,7 @@ from tools.testkit.fakes.rules import (
     invalid,
     judged,
     merged,
+    operated,
     selection,
 )
 from tools.testkit.fakes.watches import Change, FakeWatch, WatchHub
@@ -71,6 +72,8 @@ class FakeCluster:
         self._first_namespaces = namespaces
         # Mutating admission of new pods, as a policy or a webhook does it.
         self.admit_pod: Callable[[Object], None] = lambda pod: None
+        # Pods have the subresource resize (Kubernetes 1.33).
+        self.resizes = True
 
     # Reading
 
@@ -181,13 +184,23 @@ class FakeCluster:
         return created
 
     def patch(
-        self, resource: Resource, name: str, patch: Object, *, namespace: str = "", subresource: str | None = None
+        self,
+        resource: Resource,
+        name: str,
+        patch: Object | list[Object],
+        *,
+        namespace: str = "",
+        subresource: str | None = None,
     ) -> Object:
-        """A merge patch; by the status subresource it reaches only the status, else all but the status."""
-        if subresource and not (subresource == "status" and resource in WITH_STATUS):
+        """A merge patch, or a list of operations; by the status subresource it reaches only the status, by a pod's
+        resize only its containers' cpu and memory, else all but the status."""
+        resize = subresource == "resize" and resource == PODS and self.resizes and isinstance(patch, dict)
+        if subresource and not (subresource == "status" and resource in WITH_STATUS) and not resize:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
         old = self._stored(resource, name, namespace)
-        wanted = merged(old, patch)
+        if resize and isinstance(patch, dict):
+            return self._resize(old, patch)
+        wanted = operated(old, patch) if isinstance(patch, list) else merged(old, patch)
         self._check_preconditions(resource, old, None, wanted["metadata"]["resourceVersion"])
         if wanted["metadata"].get("uid") != old["metadata"]["uid"] and not (subresource and resource in CUSTOM):
             # Of a custom resource's status patch the real server takes no metadata: a wrong uid goes unnoticed.
@@ -204,6 +217,19 @@ class FakeCluster:
         else:
             new = wanted
         return self._store(resource, old, new)
+
+    def _resize(self, old: Object, patch: Object) -> Object:
+        """Other cpu and memory of containers, which the patch names. A kubelet takes them up later."""
+        self._check_preconditions(PODS, old, None, (patch.get("metadata") or {}).get("resourceVersion"))
+        wanted = {one["name"]: one.get("resources") or {} for one in patch["spec"]["containers"]}
+        containers = [
+            one | {"resources": merged(one.get("resources") or {}, wanted.get(one["name"], {}))}
+            for one in old["spec"]["containers"]
+        ]
+        new = old | {"spec": old["spec"] | {"containers": containers}}
+        metadata = new["metadata"] | {"generation": old["metadata"]["generation"] + 1}
+        stored: Object = copied(old if new == old else self._commit(PODS, old, new | {"metadata": metadata}))
+        return stored
 
     def change(self, resource: Resource, key: Key, edit: Callable[[Object], None]) -> Object | None:
         """Edits an object as a component of the cluster would, status and all; None where it is gone."""

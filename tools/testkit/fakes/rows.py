@@ -45,6 +45,9 @@ class Rows:
     def archived_bytes(self) -> int:
         return sum(sum(entry.files.values()) for entry in self.post_mortems.values())
 
+    def first_expiry(self) -> datetime | None:
+        return min((entry.expires for entry in self.post_mortems.values()), default=None)
+
     def expired_post_mortems(self, now: datetime, total: int, per_user: int, limit: int = 100) -> list[str]:
         return sorted({entry.uid for entry in self.post_mortems.values() if entry.expires <= now})
 

@@ -25,6 +25,7 @@ from linkis_ecm.kube.resources import (
     PODS,
     POLICIES,
     POLICY_BINDINGS,
+    SECRETS,
     Resource,
 )
 from linkis_ecm.model import crd
@@ -37,6 +38,7 @@ RESOURCES = (
     PODS,
     NODES,
     CONFIGMAPS,
+    SECRETS,
     NAMESPACES,
     LIMIT_RANGES,
     LEASES,
@@ -84,6 +86,37 @@ def merged(target: Any, patch: Any) -> Any:
             result.pop(key, None)
         else:
             result[key] = merged(result.get(key), value)
+    return result
+
+
+def operated(target: Any, operations: list[Object]) -> Any:
+    """RFC 6902 on a copy: add, replace, remove and test. Raises StatusError 422 where one cannot be done."""
+    result = copied(target)
+    for operation in operations:
+        steps = [step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]]
+        holder, last = result, steps[-1]
+        try:
+            for step in steps[:-1]:
+                holder = holder[int(step)] if isinstance(holder, list) else holder[step]
+            key: Any = int(last) if isinstance(holder, list) and last != "-" else last
+            match operation["op"]:
+                case "test":
+                    if holder[key] != operation["value"]:
+                        raise KeyError(last)
+                case "remove":
+                    del holder[key]
+                case "replace":
+                    _ = holder[key]
+                    holder[key] = copied(operation["value"])
+                case "add" if isinstance(holder, list):
+                    holder.insert(len(holder) if key == "-" else key, copied(operation["value"]))
+                case "add":
+                    holder[key] = copied(operation["value"])
+                case other:
+                    raise StatusError(400, "BadRequest", f"this fake API server has no operation {other}")
+        except (KeyError, IndexError, TypeError, ValueError):
+            what = "the server rejected our request due to an error in our request"
+            raise StatusError(422, "Invalid", what) from None
     return result
 
 

@@ -7,6 +7,7 @@ otherwise: each import delays the start of every engine.
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 
@@ -26,6 +27,10 @@ class Capabilities(NamedTuple):
     progress: bool
     # Whether its process, asked to end, ends as Python does behind a script's last line: it waits for threads.
     ends_as_a_script: bool = False
+    # What its process can be given while it runs (`Executor.adopt`): env, workingDir.
+    takes: tuple[str, ...] = ()
+    # Code that does nothing, for the first execution: it imports what all later ones find.
+    warm_up: str = ""
 
 
 class Exit(NamedTuple):
@@ -81,6 +86,16 @@ class Executor(Protocol):
         The reply has the form of Jupyter's execute_reply: status (ok, error or aborted) and, as far as there are,
         execution_count, payload, and the error's ename, evalue and traceback.
         """
+
+    async def preload(self, module: str) -> str:
+        """Import a module before there is any code of the user; why that failed, "" where it did not. Raises
+        ExecutorGoneError where it ends first."""
+
+    async def adopt(self, environment: Mapping[str, str]) -> str:
+        """Be as if the process had been started with this environment of the container in the agent's present working
+        directory; a restart has it, too. Once, after `ready`, and before there is any code of the user. Why that
+        failed, "" where it did not: never with a value of the environment. Raises ExecutorGoneError where it ends
+        first."""
 
     def interrupt(self) -> None:
         """What Ctrl-C does; nothing where no code runs."""

@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -26,8 +26,8 @@ from linkis_ecm.agent.formats.marks import MARK_MESSAGE, STREAMS_MESSAGE
 # pyproject.toml tells mypy to skip the modules that its names come from.
 zmq: Any = _zmq
 
-# One message's part at most, where the kernel's own bounds (kernel/bounds.py) were got around: ZeroMQ refuses a longer
-# one before it is read into memory, and its connection with it.
+# One message's part at most, where the kernel's own bounds (kernel/output/bounds.py) were got around: ZeroMQ refuses a
+# longer one before it is read into memory, and its connection with it.
 MAX_MESSAGE_BYTES = 64 << 20
 # Reply and "idle" of an execution come on two sockets: the second is as good as there when the first is. Where one was
 # lost (the kernel sends no reply when an interrupt hits it between its own lines; a message over the limit takes its
@@ -41,6 +41,7 @@ QUIET = 0.1
 # published before our subscription reached it. A kernel that publishes nothing for so long never does.
 ASK_AGAIN, ASK_AGAIN_LONGEST = 1.0, 30.0
 SEEN_WITHIN, SEEN_WITHIN_LONGEST, SILENT_AFTER = 0.1, 1.0, 10.0
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 # Messages handled before other work of the loop has its turn.
 _BATCH = 64
 # What tells that a connection's end was reached, or that there is none any more; and how long a dead kernel's is waited
@@ -90,6 +91,8 @@ class JupyterKernel:
         self.exit_status: int | None = None
         self._spawned = spawned
         self._on_output = on_output
+        # The container's, as the next process gets it.
+        self._environment: MutableMapping[str, str] = os.environ
         self._loop = asyncio.get_running_loop()
         self._session = session(spawned.key)
         self._context = zmq.Context()
@@ -185,6 +188,15 @@ class JupyterKernel:
         finally:
             self._execution = None
 
+    async def preload(self, module: str) -> str:
+        """No kernel that is not Python's own can."""
+        return f"this kernel imports no Python module, so leave {module} out"
+
+    async def adopt(self, environment: Mapping[str, str]) -> str:
+        """The process stays as it is: whoever calls gives it nothing that it would notice (`Capabilities.takes`)."""
+        self._environment = dict(environment)
+        return ""
+
     def interrupt(self) -> None:
         """What Ctrl-C does, for the kernel and what its code started; nothing where no code runs."""
         execution = self._execution
@@ -256,6 +268,7 @@ class JupyterKernel:
         self._close_monitors()
         while self._read_sockets():
             pass
+        self._read_rest()
         if self._bad_messages > 1:
             self._say(f"{self._bad_messages} messages of the kernel were left out")
         # What it wrote last, in the pipes.
@@ -320,22 +333,31 @@ class JupyterKernel:
             idle = True
             for socket, handle in self._channels():
                 try:
+                    # An exception for each time that nothing is there would cost four times as much.
+                    if not socket.get(_EVENTS) & _POLLIN:
+                        continue
                     frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     continue
                 except zmq.ZMQError:
                     return False  # closed
                 idle = False
-                try:
-                    handle(read_message(self._session, frames))
-                except BadMessageError as error:
-                    self._leave_out(str(error))
-                except Exception as error:  # one message of a shape that nobody foresaw: the next ones count
-                    self._leave_out(f"{type(error).__name__}: {error}")
+                self._handle(frames, handle)
             if idle:
                 return False
         self._loop.call_soon(self._read_sockets)
         return True
+
+    def _handle(self, frames: list[bytes], handle: Callable[[dict[str, Any]], None]) -> None:
+        try:
+            handle(read_message(self._session, frames))
+        except BadMessageError as error:
+            self._leave_out(str(error))
+        except Exception as error:  # one message of a shape that nobody foresaw: the next ones count
+            self._leave_out(f"{type(error).__name__}: {error}")
+
+    def _read_rest(self) -> None:
+        """Handle what the ended process had sent and its sockets did not bring."""
 
     def _channels(self) -> tuple[tuple[Any, Callable[[dict[str, Any]], None]], ...]:
         """What is read, in this order, and who handles it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +33,10 @@ class KernelspecKernel(JupyterKernel):
 
     def restart(self) -> KernelspecKernel:
         self.close()
-        enter(os.environ)  # the code may have removed the folder
-        return KernelspecKernel(spawn_kernel(os.environ), self._on_output)
+        enter(self._environment)  # the code may have removed the folder
+        made = KernelspecKernel(spawn_kernel(self._environment), self._on_output)
+        made._environment = self._environment
+        return made
 
     def stop(self) -> None:
         if not self.is_closed:

@@ -20,9 +20,9 @@ from jupyter_client.connect import write_connection_file
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from traitlets import TraitError
 
-from linkis_ecm.agent import parent_death
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.executors.spawn import SpawnedKernel, kernel_environment, start_process
+from linkis_ecm.agent.host import parent_death
 
 SETTING = "ECM_KERNEL_NAME"
 _PYTHONS = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info))

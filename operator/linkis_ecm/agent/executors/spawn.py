@@ -30,6 +30,8 @@ class SpawnedKernel:
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
         self.started = time.time()
+        # Our ends of the two pipes to a kernel that waits for its engine (kernel.member): for requests, for answers.
+        self.member_fds: tuple[int, int] | None = None
 
     def discard(self) -> None:
         """End it unused."""
@@ -62,12 +64,17 @@ def kernel_environment(environment: Mapping[str, str], directory: str) -> dict[s
     kept["LOG_DIRS"] = environment.get("ECM_LOG_DIR") or DEFAULT_LOG_DIR
     kept["TEMP_DIRS"] = kept.get("TMPDIR") or "/tmp"  # noqa: S108 - the container's own
     # Pictures come inline without importing matplotlib at start.
-    kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    kept["MPLBACKEND"] = kept.get("MPLBACKEND") or "module://matplotlib_inline.backend_inline"
     # Not in the home: what is there configures the user's own IPython, never the engine's.
     kept["IPYTHONDIR"] = f"{directory}/ipython"
-    # Whom the kernel watches: it never outlives its agent (agent.parent_death, and ipykernel's own watch).
+    # Whom the kernel watches: it never outlives its agent (agent.host.parent_death, and ipykernel's own watch).
     kept["JPY_PARENT_PID"] = str(os.getpid())
     return kept
+
+
+def is_member(environment: Mapping[str, str]) -> bool:
+    """Whether this agent waits in a warm pool for its engine."""
+    return environment.get("ECM_MEMBER") == "1"
 
 
 def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedKernel:  # noqa: S108 - made 0700
@@ -94,8 +101,20 @@ def spawn_kernel(environment: Mapping[str, str], base: str = "/tmp") -> SpawnedK
     # The folder by the command line: no ECM_ variable reaches the kernel.
     results = f"{environment.get('ECM_LOG_DIR') or DEFAULT_LOG_DIR}/{RESULTS_FOLDER}"
     argv = [sys.executable, "-P", "-c", code, path, results]
+    its: tuple[int, ...] = ()
+    member_fds = None
+    if is_member(environment):
+        (requests, our_requests), (our_answers, answers) = os.pipe(), os.pipe()
+        its, member_fds = (requests, answers), (our_requests, our_answers)
+    for descriptor in its:
+        os.set_inheritable(descriptor, True)
+        argv.append(str(descriptor))
     pid, out, err = start_process(sys.executable, argv, kernel_environment(environment, directory))
-    return SpawnedKernel(pid=pid, directory=directory, key=key, stdout_fd=out, stderr_fd=err)
+    for descriptor in its:
+        os.close(descriptor)
+    spawned = SpawnedKernel(pid=pid, directory=directory, key=key, stdout_fd=out, stderr_fd=err)
+    spawned.member_fds = member_fds
+    return spawned
 
 
 def start_process(program: str, argv: list[str], environment: dict[str, str]) -> tuple[int, int, int]:

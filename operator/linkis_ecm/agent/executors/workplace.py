@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.formats.names import DEFAULT_HOME, KERNEL_ENV_PREFIX
 
-# The workingDir of the engine, or of its plugin (engine.launch).
+# The workingDir of the engine, or of its plugin (engine.pod.launch).
 SETTING = "ECM_WORK_DIR"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import date, time
 from typing import Any
 
-from linkis_ecm.agent.formats.times import date_text, duration_text, time_text, timestamp_text, timezone_of
+from linkis_ecm.agent.formats.times import PER_SECOND, date_text, duration_text, time_text, timestamp_text, timezone_of
 
 MIME = "application/vnd.linkis.table+json"
 MAX_CELL_CHARS = 10_000
@@ -26,6 +26,8 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 HUGEINT = ("HUGEINT", "UHUGEINT")
 # duckdb's infinite dates and times, which Arrow has as the largest number and its negative.
 _INFINITE_DAYS, _INFINITE_TIME = (1 << 31) - 1, (1 << 63) - 1
+# Seconds from 1970 to the first of January of these years.
+_YEAR_1000, _YEAR_10000 = -30_610_224_000, 253_402_300_800
 # Python refuses to write a number of more digits in base ten; a module that does not is slow above these bits.
 _MAX_STR_DIGITS, _LONGEST_DECIMAL = 4000, 1 << 20
 # Elements of an array that are all written.
@@ -162,11 +164,14 @@ def cells(column: Any, name: str = "") -> list[Any]:
     if t.is_boolean(kind) or t.is_null(kind) or (t.is_integer(kind) and not t.is_uint64(kind)):
         return list(column.to_pylist())
     if t.is_timestamp(kind):
+        whole = column.cast(pa.int64())
+        if kind.tz in (None, "UTC") and (texts := _usual_times(whole, kind.unit)) is not None:
+            return texts if kind.tz is None else [None if text is None else f"{text}+00:00" for text in texts]
         zone = timezone_of(kind.tz)
         ends = _infinite(name, "TIMESTAMP", _INFINITE_TIME)
         return [
             None if value is None else ends[value] if value in ends else timestamp_text(value, kind.unit, zone)
-            for value in column.cast(pa.int64()).to_pylist()
+            for value in whole.to_pylist()
         ]
     if t.is_date(kind):
         ends = _infinite(name, "DATE", _INFINITE_DAYS)
@@ -179,6 +184,8 @@ def cells(column: Any, name: str = "") -> list[Any]:
     if t.is_duration(kind):
         whole = column.cast(pa.int64())
         return [None if value is None else duration_text(value, kind.unit) for value in whole.to_pylist()]
+    if name not in HUGEINT and _is_as_it_is(column):
+        return list(column.to_pylist())
     try:
         values = column.to_pylist()
     except (ValueError, OverflowError):  # such as a date inside a list that Python's calendar does not have
@@ -187,6 +194,43 @@ def cells(column: Any, name: str = "") -> list[Any]:
     if name in HUGEINT and not t.is_floating(kind):
         return [_integer_cell(value) for value in values]
     return [cell(value) for value in values]
+
+
+def _is_as_it_is(column: Any) -> bool:
+    """Whether `cell` changes none of its values: finite numbers, and texts that are not cut."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - see above
+    import pyarrow.types as t  # noqa: PLC0415
+
+    if t.is_float64(column.type) or t.is_float32(column.type):
+        return pc.all(pc.is_finite(column)).as_py() is not False
+    if t.is_string(column.type) or t.is_large_string(column.type):
+        return (pc.max(pc.utf8_length(column)).as_py() or 0) <= MAX_CELL_CHARS
+    return False
+
+
+def _usual_times(whole: Any, unit: str) -> list[str | None] | None:
+    """The same text as `timestamp_text` makes of times without a zone, 20 times as fast: Arrow writes the seconds.
+    None where one has not a year of four digits."""
+    import pyarrow as pa  # noqa: PLC0415 - see above
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    per_second = PER_SECOND[unit]
+    ends = pc.min_max(whole).as_py()
+    first = ends["min"]
+    if first is not None and not (_YEAR_1000 * per_second <= first and ends["max"] < _YEAR_10000 * per_second):
+        return None
+    values = whole.to_pylist()
+    if per_second > 1:
+        whole = pa.array([None if value is None else value // per_second for value in values], pa.int64())
+    texts: list[str | None] = pc.binary_replace_slice(
+        whole.cast(pa.timestamp("s")).cast(pa.string()), 10, 11, "T"
+    ).to_pylist()
+    if per_second > 1:
+        for index, value in enumerate(values):
+            if value is not None and (rest := value % per_second):
+                nanos = rest * (10**9 // per_second)
+                texts[index] = f"{texts[index]}.{nanos:09d}" if nanos % 1000 else f"{texts[index]}.{nanos // 1000:06d}"
+    return texts
 
 
 def _integer_cell(value: Any) -> Any:

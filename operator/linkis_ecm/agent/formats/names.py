@@ -21,9 +21,9 @@ RESULTS_FOLDER = "results"
 RESULTS_LIST = "results.json"
 # The agent's own settings. The kernel runs the user's code: it gets none of them.
 PRIVATE_PREFIX = "ECM_"
-# Before the name of a variable that is the kernel's alone (engine.launch.kernel_name writes them).
+# Before the name of a variable that is the kernel's alone (engine.pod.launch.kernel_name writes them).
 KERNEL_ENV_PREFIX = "ECM_ENV_"
-# The token by which the agent proves its pod (engine.launch.identity_volume mounts it).
+# The token by which the agent proves its pod (engine.pod.launch.identity_volume mounts it).
 IDENTITY_FILE = "/var/run/linkis-ecm/token"
 # What a run type holds, in the EngineConnPlugin's schema too (model.formats): c#, c++17 and .net-csharp are languages.
 RUN_TYPE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_.+#-"
@@ -31,6 +31,12 @@ RUN_TYPE_MAX = 30
 
 # On a kernel's control channel: the agent has sent SIGINT; its stage is 1 for the first one (kernel.interrupts).
 INTERRUPT_MESSAGE = "linkis_interrupt"
+# The uid in the reports of an agent that waits in a warm pool for its engine.
+MEMBER_UID = "member"
+# The agent's words where it refuses code because another user's runs: the gateway has its own for them.
+OTHERS_TASK = "code of another user runs or waits in this engine, and is not ended for yours"
+# The same for code that was let in before another user's, and comes after it.
+LATE_CODE = "another user has got this engine since your code was let in, and the kernel is that user's"
 
 
 def run_type_of(name: str) -> str:

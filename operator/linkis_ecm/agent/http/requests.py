@@ -14,9 +14,10 @@ def only(method: str, request: Request) -> None:
         raise HttpError(405, f"{request.path} takes {method} only", ((b"allow", method.encode()),))
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """The body, {} where there is none. Raises HttpError."""
-    raw = await request.read_body()
+async def json_body(request: Request, most: int | None = None) -> dict[str, Any]:
+    """The body, {} where there is none; of at most so many bytes, where that is not the server's bound. Raises
+    HttpError."""
+    raw = await (request.read_body() if most is None else request.read_body(most))
     if not raw:
         return {}
     try:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -46,7 +47,8 @@ class Request:
     path: str
     query: dict[str, str]
     headers: dict[bytes, bytes]
-    read_body: Callable[[], Awaitable[bytes]]
+    # Given the most bytes that it may have, where those are not MAX_BODY_BYTES.
+    read_body: Callable[..., Awaitable[bytes]]
     # To be called once the caller has shown who it is: its connection keeps its place from then on.
     set_known: Callable[[], None] = lambda: None
 
@@ -254,7 +256,7 @@ class _Connection:
             path=unquote(target),
             query=dict(parse_qsl(query, keep_blank_values=True)),
             headers=dict(event.headers),
-            read_body=lambda: self._read_body(dict(event.headers).get(b"content-length", b"0")),
+            read_body=partial(self._read_body, dict(event.headers).get(b"content-length", b"0")),
             set_known=self._set_known,
         )
         try:
@@ -269,12 +271,15 @@ class _Connection:
             self._on_error(f"{request.method} {request.path}: {type(error).__name__}: {error}")
             return _error_response(HttpError(500, "the agent failed on this request: its log says why"))
 
-    async def _read_body(self, announced: bytes) -> bytes:
-        """The whole body. Raises HttpError above MAX_BODY_BYTES, by its announced length if there is one."""
+    async def _read_body(self, announced: bytes, most: int | None = None) -> bytes:
+        """The whole body. Raises HttpError above `most` bytes or MAX_BODY_BYTES, by its announced length if there is
+        one."""
         if self._h11.their_state is h11.DONE:
             return b""
-        too_big = HttpError(413, f"the body is over {MAX_BODY_BYTES} bytes: send less code at once")
-        if int(announced) > MAX_BODY_BYTES:  # h11 lets digits pass only, 20 at most
+        remedy = "send less code at once" if most is None else "send less at once"
+        most = MAX_BODY_BYTES if most is None else most
+        too_big = HttpError(413, f"the body is over {most} bytes: {remedy}")
+        if int(announced) > most:  # h11 lets digits pass only, 20 at most
             raise too_big
         body = bytearray()
         if self._h11.they_are_waiting_for_100_continue:
@@ -284,7 +289,7 @@ class _Connection:
                 event = await self._next_event()
                 if isinstance(event, h11.Data):
                     body += event.data
-                    if len(body) > MAX_BODY_BYTES:
+                    if len(body) > most:
                         raise too_big
                 elif isinstance(event, h11.EndOfMessage):
                     return bytes(body)

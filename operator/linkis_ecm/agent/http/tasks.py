@@ -12,17 +12,21 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from linkis_ecm.agent.engine import Engine
+from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent.formats.result_files import is_id
 from linkis_ecm.agent.http.requests import boolean, json_body, number, only, text
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
-from linkis_ecm.agent.outputs import Cursor
+from linkis_ecm.agent.kernel_user import EVERYBODY, KernelUser, LateCodeError, OthersTaskError
 from linkis_ecm.agent.tasks import NotReadyError, OtherTaskError, QueueFullError, Task
 
 MAX_TIMEOUT_SECONDS = 7 * 86400
 MAX_ID = 128
 NOT_KEPT = "the task's outputs are not kept any more: its status is; ask sooner, or fetch less"
-# Followers are told what is new so often at most: code that prints in a loop is no reason for a packet a line.
+# A resourceVersion: etcd counts from 1, one for each write.
+MAX_VERSION = 2**53
+# Followers are told what is new so often at most: code that prints in a loop is no reason for a packet a line. What
+# comes after a pause is told at once.
 FOLLOW_PAUSE = 0.05
 # With nothing new, a blank line: whoever stands between keeps the connection open, and a reader that left is noticed.
 HEARTBEAT = 10.0
@@ -33,9 +37,11 @@ class TaskApi:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._users = KernelUser(engine)
 
-    async def execute(self, request: Request) -> Response:
-        """Run code; the result when it has ended, or at once what became of it."""
+    async def execute(self, request: Request, *, shared: bool = False) -> Response:
+        """Run code; the result when it has ended, or at once what became of it. `shared`: of a user whom the body
+        names, in a kernel that has run nobody else's."""
         only("POST", request)
         body = await json_body(request)
         can = self._engine.capabilities
@@ -48,11 +54,21 @@ class TaskApi:
             raise HttpError(400, "code is blank: send at least one statement")
         timeout = number(body, "timeoutSeconds", None, top=MAX_TIMEOUT_SECONDS)
         wait = boolean(body, "wait", default=True)
+        force = boolean(body, "force", default=False)
+        user = text(body, "user")
+        if shared != (0 < len(user) <= MAX_ID):
+            raise HttpError(400, f"user is {user[:32]!r}: name one on the path of shared engines, and on that alone")
+        task_id = text(body, "taskId")[:MAX_ID] or str(uuid.uuid4())
         try:
-            task = self._engine.submit(
-                task_id=text(body, "taskId")[:MAX_ID] or str(uuid.uuid4()), code=code, timeout=timeout or None
+            task = await self._users.submit(
+                user if shared else EVERYBODY,
+                task_id=task_id,
+                code=code,
+                timeout=timeout or None,
+                force=force,
+                version=int(number(body, "version", 0, top=MAX_VERSION) or 0),
             )
-        except (NotReadyError, OtherTaskError) as error:
+        except (NotReadyError, OtherTaskError, OthersTaskError, LateCodeError) as error:
             raise HttpError(409, str(error)) from None
         except QueueFullError as error:
             raise HttpError(429, str(error), ((b"retry-after", b"1"),)) from None
@@ -96,15 +112,19 @@ class TaskApi:
         return json_response(200, task.result())
 
     def _events(self, task: Task, request: Request) -> Response:
-        try:
-            seen = Cursor.parse(request.query["from"]) if "from" in request.query else Cursor()
-        except ValueError as error:
-            raise HttpError(400, f"from: {error}; give the id of the last event that you saw") from None
+        seen = _cursor(request, "from") or Cursor()
+        until = _cursor(request, "until")
+        stream = _follow(task, seen)
+        if until is not None and not task.is_ended and task.outputs is not None:
+            try:
+                stream = _tell(_lines_until(task, seen, until))
+            except ValueError as error:
+                raise HttpError(409, f"until: {error}; leave it out") from None
         self._engine.stream_opened("client")
         return Response(
             200,
             content_type=b"application/x-ndjson",
-            stream=_follow(task, seen),
+            stream=stream,
             done=lambda: self._engine.stream_closed("client"),
         )
 
@@ -132,30 +152,65 @@ def _output(task: Task, which: str) -> Response:
     return json_response(200, told)
 
 
+def _cursor(request: Request, name: str) -> Cursor | None:
+    """An event's id in the query; None where it is not there. Raises HttpError."""
+    if name not in request.query:
+        return None
+    try:
+        return Cursor.parse(request.query[name])
+    except ValueError as error:
+        raise HttpError(400, f"{name}: {error}; give the id of the last event that you saw") from None
+
+
+def _lines_until(task: Task, seen: Cursor, until: Cursor) -> list[dict[str, Any]]:
+    """What was told of a running task between two places; the last line has the second one's id. Raises ValueError."""
+    news, _ = task.outputs.since(seen, until) if task.outputs is not None else ([], until)
+    return [*_events_of(news), {"event": "status", **_status(task), "id": str(until)}]
+
+
+async def _tell(lines: list[dict[str, Any]]) -> AsyncGenerator[bytes]:
+    yield _encoded(lines)
+
+
+def _encoded(lines: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(errors="replace")
+
+
+def _events_of(news: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"event": "reset" if "reset" in part else "output", **part} for part in news]
+
+
+def _status(task: Task) -> dict[str, Any]:
+    told = task.as_json()
+    return {name: told[name] for name in ("status", "progress", "progressMessage")}
+
+
 async def _follow(task: Task, seen: Cursor) -> AsyncGenerator[bytes]:
     """All that becomes of a task from `seen` on; ends with it."""
     told: dict[str, Any] = {}
+    clock = asyncio.get_running_loop().time
     while True:
         changed, over = task.changed, task.is_ended
         lines = []
-        now = {name: task.as_json()[name] for name in ("status", "progress", "progressMessage")}
+        now = _status(task)
         if now != told and not over:
             lines.append({"event": "status", **now})
             told = now
         if task.outputs is not None:
             news, seen = task.outputs.since(seen)
-            lines += [{"event": "reset" if "reset" in part else "output", **part} for part in news]
+            lines += _events_of(news)
         if lines:
             lines[-1]["id"] = str(seen)
         if over:
             lines.append({"event": "end", "id": str(seen), **task.as_json()})
         if lines:
-            yield "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(errors="replace")
+            yield _encoded(lines)
         if over:
             return
+        told_at = clock()
         try:
             async with asyncio.timeout(HEARTBEAT):
                 await changed.wait()
         except TimeoutError:
             yield b"\n"
-        await asyncio.sleep(FOLLOW_PAUSE)
+        await asyncio.sleep(max(0.0, told_at + FOLLOW_PAUSE - clock()))

@@ -28,9 +28,9 @@ from ipykernel.ipkernel import IPythonKernel
 from IPython.core import interactiveshell
 
 from linkis_ecm.agent.formats.names import INTERRUPT_MESSAGE
-from linkis_ecm.agent.kernel import streams
 from linkis_ecm.agent.kernel.children import ending_script, run_in_terminal
 from linkis_ecm.agent.kernel.loops import allow_others
+from linkis_ecm.agent.kernel.output import streams
 from linkis_ecm.agent.kernel.tracebacks import is_own
 
 # Code that handles its interrupt (`except KeyboardInterrupt`, `finally`) is left alone for so long by the interrupts
@@ -173,12 +173,30 @@ def _connections() -> list[Any]:
     return found
 
 
+class NoShellThread:
+    """In the place of ipykernel's thread that reads the shell channel for its subshells. The agent asks for none, and
+    the thread costs each task four wake-ups: the main thread reads the channel itself, as in ipykernel 6."""
+
+    parent_thread = threading.main_thread()
+
+    def __bool__(self) -> bool:
+        return False
+
+
 class EngineKernel(IPythonKernel):  # type: ignore[misc]
     """ipykernel's kernel, whose code can be interrupted wherever it is."""
 
+    # It asks for a thread that is not None; NoShellThread is none.
+    _supports_kernel_subshells = False
+
     def __init__(self, **kwargs: Any) -> None:
         self.interrupts = Interrupts()
+        # Called with the loop, once it is the kernel's.
+        self.at_start: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None
         super().__init__(**kwargs)
+        # ipykernel's, before each reply, so that outputs are there first. The agent waits for the kernel's idle, which
+        # comes behind them.
+        self._execute_sleep = 0.0
         self.interrupts.install()
         self.control_handlers[INTERRUPT_MESSAGE] = self._on_interrupt_message
         guard = self.interrupts.reraising
@@ -209,6 +227,12 @@ class EngineKernel(IPythonKernel):  # type: ignore[misc]
         """Serve; from now on the loop is the one that code finds running."""
         super().start()
         allow_others(self.io_loop.asyncio_loop)
+        self.at_start(self.io_loop.asyncio_loop)
+
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Not that it is busy: execute_input says that code begins, and each message costs a short task a tenth."""
+        if status != "busy":
+            super()._publish_status(status, channel, parent)
 
     async def _on_interrupt_message(self, _stream: Any, _ident: Any, parent: dict[str, Any]) -> None:
         content = parent["content"]

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from linkis_ecm.agent.kernel.children import run_in_terminal
 
@@ -68,24 +68,72 @@ class PipError(Exception):
         return [f"PipError: {self}"]
 
 
-def enter(environment: MutableMapping[str, str]) -> None:
-    """Make the environment in HOME and go into it: what is imported from now on may come from there."""
-    for name, value in PIP.items():
-        environment.setdefault(name, value)
-    home = environment.get("HOME", "")
-    if not home.startswith("/"):
-        return
-    folder = f"{home}/{FOLDER}"
+class Prepared(NamedTuple):
+    """An environment that was made before it is known whether it is the one to enter."""
+
+    folder: str
+    # What of sys.path is its.
+    paths: list[str]
+    changed: int  # its packages' folder, in ns
+
+
+def prepare(environment: Mapping[str, str]) -> Prepared | None:
+    """Make the environment in HOME and let imports find what is there, so that `enter` has little to do; None where
+    there is none."""
+    folder = _folder_in(environment)
+    if not folder:
+        return None
+    before = list(sys.path)
     with _left_out(folder):
-        packages = f"{folder}/lib/{_PYTHON}/site-packages"
-        image = [path for path in sys.path if path.startswith(f"{sys.prefix}/") and path.endswith("-packages")]
+        packages, image = _packages_in(folder), _of_image()
         _make(folder, packages, image)
         _put_before(packages, image)
+        return Prepared(folder, [path for path in sys.path if path not in before], os.stat(packages).st_mtime_ns)
+    return None
+
+
+def enter(environment: MutableMapping[str, str], prepared: Prepared | None = None) -> None:
+    """Make the environment in HOME and go into it: what is imported from now on may come from there. `prepared` is what
+    was made before, maybe in another home."""
+    for name, value in PIP.items():
+        environment.setdefault(name, value)
+    folder = _folder_in(environment)
+    if prepared is not None and not _is_as_prepared(folder, prepared):
+        sys.path[:] = [path for path in sys.path if path not in prepared.paths]
+        prepared = None
+    if not folder:
+        return
+    with _left_out(folder):
+        if prepared is None:
+            packages, image = _packages_in(folder), _of_image()
+            _make(folder, packages, image)
+            _put_before(packages, image)
         sys.prefix = sys.exec_prefix = environment["VIRTUAL_ENV"] = folder
         sys.executable = f"{folder}/bin/python"
         # --user means the same folder: elsewhere, pip in a virtual environment installs and does not uninstall.
         environment.setdefault("PYTHONUSERBASE", folder)
         environment["PATH"] = f"{folder}/bin:{environment.get('PATH') or os.defpath}"
+
+
+def _folder_in(environment: Mapping[str, str]) -> str:
+    """The environment's folder; "" where there is no home."""
+    home = environment.get("HOME", "")
+    return f"{home}/{FOLDER}" if home.startswith("/") else ""
+
+
+def _is_as_prepared(folder: str, prepared: Prepared) -> bool:
+    with suppress(OSError):
+        return folder == prepared.folder and os.stat(_packages_in(folder)).st_mtime_ns == prepared.changed
+    return False
+
+
+def _packages_in(folder: str) -> str:
+    return f"{folder}/lib/{_PYTHON}/site-packages"
+
+
+def _of_image() -> list[str]:
+    """The folders of the image's packages."""
+    return [path for path in sys.path if path.startswith(f"{sys.prefix}/") and path.endswith("-packages")]
 
 
 def see_working_directory(environment: Mapping[str, str]) -> None:

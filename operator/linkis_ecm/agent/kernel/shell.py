@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
+
+from ipykernel import ipkernel
 
 from linkis_ecm.agent.kernel.tracebacks import without_own_frames
 
@@ -17,9 +20,9 @@ _COLOURS = ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR")
 _NO_TEXT = "<exception str() failed>"
 
 
-def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
-    """Once ipykernel is set up; `asked_for` is the environment before that."""
-    _ask_for_no_colours(environment, asked_for)
+def prepare(shell: Any) -> None:
+    """Once ipykernel is set up."""
+    _remember_parameters()
 
     def forget_last_error() -> None:
         """A reply tells the last traceback; where none was shown, it would be an earlier task's, or the attribute is
@@ -54,6 +57,13 @@ def prepare(shell: Any, environment: MutableMapping[str, str], asked_for: Mappin
     shell.set_custom_exc((BaseExceptionGroup,), show_group)
 
 
+def _remember_parameters() -> None:
+    """ipykernel asks before each task which parameters a function of IPython's has, in 0.1 ms."""
+    # Few: code may put a function of its own in the place of IPython's.
+    remembered = lru_cache(maxsize=8)(ipkernel._accepts_parameters)
+    ipkernel._accepts_parameters = lambda method, names: remembered(method, tuple(names))
+
+
 def tell_errors_without_text(shell: Any) -> None:
     """Of an error whose __str__ fails, tell what Python tells, and not the error of that; outside of exits.install,
     which looks at the error itself."""
@@ -83,8 +93,8 @@ def _fails_to_text(error: object) -> bool:
     return False
 
 
-def _ask_for_no_colours(environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
-    """Whatever the engine's own spec says of colours stays."""
+def ask_for_no_colours(environment: MutableMapping[str, str], asked_for: Mapping[str, str]) -> None:
+    """Whatever the engine's own spec says of colours stays; `asked_for` is the environment before ipykernel's own."""
     for name in _COLOURS:
         environment.pop(name, None)
         if name in asked_for:

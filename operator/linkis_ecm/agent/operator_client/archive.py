@@ -1,6 +1,6 @@
 """The agent's other calls to the operator: fetches a `once` engine's code, and on the way out sends its log files.
 
-One connection and one try per file within the time that the pod has left; what does not get there is told in the log.
+One connection per try and file, within the time that the pod has left; what does not get there is told in the log.
 Imported when it is needed, so that no engine's start waits for it. Must not hold up the process beyond its time.
 """
 
@@ -21,6 +21,9 @@ from linkis_ecm.agent.operator_client.results import Results
 from linkis_ecm.agent.settings import Settings
 
 JOB_TRIES, JOB_PAUSE = 30, 1.0
+# Files that many engines send at a time have to wait, and of several operators a new connection finds the right one
+# sooner or later: a file is tried for about 2 s.
+BUSY, BUSY_TRIES, BUSY_PAUSE = 503, 20, 0.1
 
 
 class UploadError(Exception):
@@ -65,6 +68,11 @@ async def upload_logs(
                 try:
                     target = f"/v1/archive/{name}?{identity_query(settings, identity)}"
                     status, body = await exchange(settings, identity, b"PUT", target, log)
+                    for _ in range(BUSY_TRIES):
+                        if status != BUSY:
+                            break
+                        await asyncio.sleep(BUSY_PAUSE)
+                        status, body = await exchange(settings, identity, b"PUT", target, log)
                 except (OSError, EOFError, h11.ProtocolError) as error:
                     logs.event("WARN", f"log {name} was not archived: {type(error).__name__}: {error}")
                     continue

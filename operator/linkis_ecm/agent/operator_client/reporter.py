@@ -23,6 +23,8 @@ POST_TIMEOUT = 5.0
 # Tasks of a few milliseconds, one after the other, flip the state 300 times a second: told each time, they cost the
 # operator more than the kernel. Nobody sees a state that lasts shorter.
 MIN_INTERVAL = 0.05
+# After an answer that had a report. The operator is writing it down, and a user waits for that, or for the first code.
+AFTER_ANSWER = 0.5
 # What a replica that does not lead answers means, and how often another one is looked for at once.
 STANDBY_ANSWER = "this replica does not lead"
 STANDBY_TRIES = 20
@@ -64,6 +66,8 @@ class Reporter:
         self._log = log
         self._uniform = uniform
         self._revision = 0
+        # On the loop's clock.
+        self._not_before = 0.0
         self._delivered = 0
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -74,6 +78,10 @@ class Reporter:
         """Something new is to be told."""
         self._revision += 1
         self._changed.set()
+
+    def answered(self) -> None:
+        """The operator gets the state of now in an answer: the next report has what comes after it."""
+        self._not_before = asyncio.get_running_loop().time() + AFTER_ANSWER
 
     async def flush(self, timeout: float) -> bool:
         """Tell the state of now, without waiting for a retry's turn; whether it was taken within `timeout` seconds."""
@@ -104,7 +112,7 @@ class Reporter:
                     await _wait(self._urgent, self._uniform(retry / 2, retry))
                 else:
                     await _wait(self._changed, self._period)
-                    await _wait(self._urgent, last + self._min_interval - clock())
+                    await _wait(self._urgent, max(last + self._min_interval, self._not_before) - clock())
                 last = clock()
                 self._changed.clear()
                 self._urgent.clear()
@@ -132,13 +140,17 @@ class Reporter:
         for fresh in (False, True) if reused else (True,):
             try:
                 async with asyncio.timeout(POST_TIMEOUT):
-                    body = self._snapshot() | {"podUid": self._identity.pod_uid, "enrolment": self._identity.nonce}
-                    status, content = await self._exchange(json.dumps(body).encode())
+                    body = self._snapshot() | self._identity.enrolment()
+                    # Of the same moment as the body: a claim makes this agent another engine's.
+                    key, authorization = self._identity.key, self._identity.authorization()
+                    status, content = await self._exchange(json.dumps(body).encode(), authorization)
             except (OSError, TimeoutError, h11.ProtocolError, EOFError) as error:
                 self._disconnect()
                 if not fresh and not isinstance(error, TimeoutError):
                     continue  # the operator closed the connection while it was unused
                 return f"{type(error).__name__}: {error}"
+            if key and key != self._identity.key:
+                return None  # an answer to the member that this agent was: the engine's report follows
             if status == 503:
                 # A standby: over this connection the leader is never reached.
                 self._disconnect()
@@ -152,14 +164,12 @@ class Reporter:
             return None if status == 204 else f"the operator answered {status}"
         return "the connection was closed"
 
-    async def _exchange(self, body: bytes) -> tuple[int, bytes]:
+    async def _exchange(self, body: bytes, authorization: bytes) -> tuple[int, bytes]:
         if self._connection is None:
             reader, writer = await asyncio.open_connection(self._host, self._port, limit=READ_BYTES)
             self._connection = reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         reader, writer, http = self._connection
-        headers = [
-            *self._headers, (b"authorization", self._identity.authorization()), (b"content-length", b"%d" % len(body))
-        ]  # fmt: skip
+        headers = [*self._headers, (b"authorization", authorization), (b"content-length", b"%d" % len(body))]
         data = http.send(h11.Request(method=b"POST", target=b"/v1/report", headers=headers)) or b""
         data += http.send(h11.Data(data=body)) or b""
         data += http.send(h11.EndOfMessage()) or b""

@@ -56,6 +56,10 @@ class Results:
         self._tasks: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._task_ended = asyncio.Event()
 
+    def adopt(self, settings: Settings) -> None:
+        """These are the results of another engine: the one that has claimed this agent."""
+        self._settings = settings
+
     def task_over(self, task: Task) -> None:
         """What the ended task has spilled is to be sent."""
         outputs = task.outputs.result() if task.outputs is not None else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import secrets
 from typing import Any
 
 import aiohttp
@@ -10,12 +12,15 @@ import aiohttp
 from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import AgentError, AgentNotProven, AgentRefused
+from linkis_ecm.controller.pool.claims import ClaimRefused
 from linkis_ecm.engine.decision import KeyRefused
 
 log = logging.getLogger(__name__)
 
 # A healthy agent answers within milliseconds; one that does not is deleted with its pod at the deadline.
 TIMEOUT = aiohttp.ClientTimeout(total=3, connect=1)
+# A user waits for it, and a cold start is the other way.
+CLAIM_TIMEOUT = aiohttp.ClientTimeout(total=2, connect=1)
 # A report is a few hundred bytes.
 MAX_STATUS_BYTES = 64 * 1024
 # At a time, to all agents: aiohttp's own default.
@@ -60,6 +65,37 @@ class EngineAgents:
         except AgentError as error:
             log.warning("agent %s does not answer: %s", address, error)
         return None
+
+    async def reach(self, address: str, member_key: str) -> None:
+        """A connection to a member's agent that has proved its key: `claim` finds it open. What fails, fails there."""
+        with contextlib.suppress(AgentError):
+            await self._client.ask(
+                AgentEndpoint(address, member_key), paths.identity(secrets.token_hex(16)), timeout=CLAIM_TIMEOUT,
+                limit=MAX_STATUS_BYTES,
+            )  # fmt: skip
+
+    async def claim(
+        self, address: str, member_key: str, engine_key: str, body: dict[str, Any]
+    ) -> dict[str, Any] | ClaimRefused:
+        """POST /v1/claim to the agent of a warm pool's pod: its first report as the engine's agent.
+
+        An agent that has taken the claim has the engine's key: a claim whose answer got lost is repeated with that.
+        """
+        for key in (member_key, engine_key):
+            try:
+                return await self._client.ask(
+                    AgentEndpoint(address, key), paths.CLAIM, method="POST", body=body, timeout=CLAIM_TIMEOUT,
+                    limit=MAX_STATUS_BYTES,
+                )  # fmt: skip
+            except AgentRefused as refusal:
+                log.warning("agent %s answered %d to a claim: %s", address, refusal.status, refusal.sentence)
+                return ClaimRefused(f"The agent of the pod that it took refused it ({refusal}).")
+            except AgentNotProven as error:
+                log.warning("agent %s does not have the key: %s", address, error)
+            except AgentError as error:
+                log.warning("agent %s was not told whose it is: %s", address, error)
+                return ClaimRefused("The agent of the pod that it took did not answer.")
+        return ClaimRefused("The agent of the pod that it took proves another key.")
 
     async def close(self) -> None:
         await self._client.close()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
+from linkis_ecm.engine.pod.launch import IDENTITY_AUDIENCE
 from linkis_ecm.kube.client import ApiError
 from linkis_ecm.process.signing_keys import KeysUnavailableError, NotSignedError, SigningKeys
 

@@ -20,16 +20,19 @@ import orjson
 from aiohttp import web
 
 from linkis_ecm.controller.agents.pod_tokens import PodClaims, PodTokens, TokenError
-from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.pool.agents import MemberAgents
+from linkis_ecm.controller.pool.roster import Roster
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.agent_report import NUMBER_MAX, InvalidReportError, as_object, number, parse_report, state, text
+from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.engine.agent_report import InvalidReportError, as_object, number, parse_report, state, text
 from linkis_ecm.engine.facts import attempt as current_attempt
-from linkis_ecm.engine.view import EngineView, Report
+from linkis_ecm.engine.names import MEMBER_UID
+from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, key_id, key_of, master_of
-from linkis_ecm.process.encoding import is_packed
-from linkis_ecm.process.listener import prove
-from linkis_ecm.process.ratelimit import TokenBuckets
+from linkis_ecm.process.ports.encoding import is_packed
+from linkis_ecm.process.ports.listener import prove
+from linkis_ecm.process.ports.ratelimit import TokenBuckets
 from linkis_ecm.process.signing_keys import KeysUnavailableError
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ ENGINES = 50_000
 JUMP = 1000
 # A report with a lower sequence than the last one is late or repeated for so long; the network keeps none for longer.
 RESUME_AFTER = timedelta(seconds=60)
+# To an agent whose namespace another operator of the installation serves, or is about to.
+ANOTHER_SHARD = "another shard serves this namespace; connect again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,9 @@ class Reply:
     key: str = ""
 
 
+_SECOND_AGENT = Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
+
+
 class Reports:
     """The report endpoint over cache and reconciler. The first of `master_keys` makes keys, all are taken."""
 
@@ -66,20 +74,27 @@ class Reports:
         *,
         cache: Cache,
         reconciler: Reconciler,
+        members: MemberAgents,
+        roster: Roster,
         master_keys: Sequence[bytes],
         pods: PodTokens,
         clock: Callable[[], datetime],
         metrics: Metrics,
         per_second: int = 20,
+        is_misdirected: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_misdirected(namespace)`: whether another shard of the installation serves it."""
         self._cache = cache
         self._reconciler = reconciler
+        self._members = members
+        self._roster = roster
         self._master_keys = master_keys
         self._pods = pods
         self._clock = clock
         self._answers = metrics.reports
         self._limits = metrics.limits
         self._per_second = per_second
+        self._is_misdirected = is_misdirected
         self._rates = TokenBuckets[str](
             per_second=per_second, burst=BURST, keys=ENGINES, clock=lambda: clock().timestamp()
         )
@@ -140,7 +155,8 @@ class Reports:
         try:
             body = as_object(orjson.loads(raw))
             uid, attempt, sequence = text(body, "uid"), number(body, "attempt"), number(body, "sequence")
-            key = (text(body, "namespace"), text(body, "name"))
+            # A pod of a warm pool has no engine yet, and so no engine's name.
+            key = (text(body, "namespace"), text(body, "name") if uid != MEMBER_UID else "")
             enrolment = Enrolment(text(body, "podUid"), uid, attempt, text(body, "enrolment"))
             if not enrolment.usable:
                 raise InvalidReportError("podUid or enrolment has a wrong form")
@@ -156,21 +172,53 @@ class Reports:
             master = master_of(self._master_keys, enrolment, given)
         if master is None:
             return Reply(401, "the key is not this engine's")
-        if (busy := self._not_now(enrolment.pod_uid)) is not None:
+        if (busy := self._not_now(enrolment.pod_uid, key[0])) is not None:
             return busy
+        if uid == MEMBER_UID:
+            taken = self._take_member(key[0], body, enrolment, master, sequence)
+        else:
+            taken = self._take_engine(key, body, enrolment, master, sequence)
+        if isinstance(taken, Reply):
+            return taken
+        if isinstance(given, PodClaims):
+            # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
+            return Reply(200, key=key_of(self._master_keys, taken, uid, attempt) or "")
+        return Reply(204)
+
+    def _take_engine(
+        self, key: Key, body: dict[str, Any], enrolment: Enrolment, master: bytes, sequence: int
+    ) -> AgentKeyRef | Reply:
+        """Passes the report on. Returns the enrolment that counts, else why the report is not taken."""
         engine = self._engine(key, enrolment)
         if isinstance(engine, Reply):
             return engine
         known = self._known(engine, enrolment.pod_uid)
         if known is not None and known.nonce != enrolment.nonce:
             log.warning("%s: a second agent of pod %s is refused", engine.key, enrolment.pod_uid)
-            return Reply(403, "another agent of this pod has enrolled: code of the engine has used the pod's token")
+            return _SECOND_AGENT
         ref = self._ref(known, enrolment, master)
-        reply = self._take(engine, body, (attempt, sequence), ref)
-        if reply.status == 204 and isinstance(given, PodClaims):
-            # By the key that the enrolment was recorded with: an answer that got lost is repeated, not replaced.
-            return Reply(200, key=key_of(self._master_keys, ref, uid, attempt) or "")
-        return reply
+        return self._take(engine, body, (enrolment.attempt, sequence), ref) or ref
+
+    def _take_member(
+        self, namespace: str, body: dict[str, Any], enrolment: Enrolment, master: bytes, sequence: int
+    ) -> AgentKeyRef | Reply:
+        """The same for the agent of a pod that belongs to nobody yet (docs/design/warm.md)."""
+        pod = self._roster.member(namespace, enrolment.pod_uid)
+        if pod is None or enrolment.attempt != 0:
+            return Reply(404, "no such pod of a warm pool is known (yet)")
+        known = self._members.key_of(pod)
+        if known is not None and known.nonce != enrolment.nonce:
+            log.warning("%s/%s: a second agent of this pod is refused", namespace, pod.name)
+            return _SECOND_AGENT
+        ref = self._ref(known, enrolment, master)
+        previous, since = self._members.last(pod), self._members.since(pod)
+        if previous is not None and since is not None:
+            if sequence > self._highest(previous.sequence, since):
+                return self._beyond(sequence)
+            if sequence <= previous.sequence and since < RESUME_AFTER:
+                return ref
+        self._members.record(pod, body, sequence, ref)
+        return ref
 
     def _engine(self, key: Key, enrolment: Enrolment) -> EngineView | Reply:
         """The engine whose current pod an agent says that it is in; else why it is not taken."""
@@ -182,17 +230,20 @@ class Reports:
         if enrolment.attempt != current_attempt(engine):
             return Reply(409, "another attempt of this engine is current")
         pod = self._cache.pod_of(engine)
-        if pod is None or pod.uid != enrolment.pod_uid:
+        if pod is None or pod.uid != enrolment.pod_uid or not self._cache.is_made(engine, pod):
             return Reply(404, "no such pod of this engine is known (yet)")
         return engine
 
-    def _not_now(self, pod_uid: str) -> Reply | None:
+    def _not_now(self, pod_uid: str, namespace: str) -> Reply | None:
         """Why no report of that pod, which has proved itself, is taken now, if so."""
         if self._rates.take(pod_uid):
             self._limits.labels("rate").inc()
             return Reply(429, f"this engine reports more than {self._per_second} times a second: send its state later")
         if not self._reconciler.leading.is_set():
             return Reply(503, "this replica is not leading; ask again")
+        if self._is_misdirected(namespace):
+            # As of a replica that does not lead: the agent connects anew, and finds who serves it.
+            return Reply(503, ANOTHER_SHARD)
         return None
 
     def _known(self, engine: EngineView, pod_uid: str) -> AgentKeyRef | None:
@@ -210,23 +261,28 @@ class Reports:
             return known
         return AgentKeyRef(enrolment.pod_uid, enrolment.nonce, key_id(master))
 
-    def _take(self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef) -> Reply:
+    def _take(
+        self, engine: EngineView, body: dict[str, Any], order: tuple[int, int], ref: AgentKeyRef
+    ) -> Reply | None:  # fmt: skip
+        """Why the report is not taken; None where it was."""
         attempt, sequence = order
         previous, since = self._reconciler.last_report(engine), self._reconciler.since_report(engine)
-        if sequence > self._highest(previous, since, attempt):
-            self._limits.labels("sequence").inc()
-            return Reply(409, f"sequence is {sequence}, far beyond the last report's: count each report by one")
+        same = previous is not None and previous.attempt == attempt
+        if same and previous is not None and since is not None and sequence > self._highest(previous.sequence, since):
+            return self._beyond(sequence)
         late = previous is not None and (previous.attempt, previous.sequence) >= order
         if late and (since is None or since < RESUME_AFTER):
             # Late or repeated: nothing new, except that the agent is alive.
             self._reconciler.record_contact(engine)
-            return Reply(204)
+            return None
         self._reconciler.record_report(engine, parse_report(body, engine, previous, self._clock(), agent_key=ref))
-        return Reply(204)
+        return None
 
-    def _highest(self, previous: Report | None, since: timedelta | None, attempt: int) -> int:
-        """The highest sequence that a report may have now."""
-        if previous is None or previous.attempt != attempt or since is None:
-            return NUMBER_MAX
+    def _highest(self, last: int, since: timedelta) -> int:
+        """The highest sequence that a report may have now, after one with the sequence `last`."""
         tries = max(0.0, since.total_seconds()) * (self._per_second or BURST)
-        return previous.sequence + JUMP + int(tries)
+        return last + JUMP + int(tries)
+
+    def _beyond(self, sequence: int) -> Reply:
+        self._limits.labels("sequence").inc()
+        return Reply(409, f"sequence is {sequence}, far beyond the last report's: count each report by one")

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiohttp import web
 
 from linkis_ecm.agent.formats.names import JOB_RESULT, LOG_NAMES, RESULTS_LIST
 from linkis_ecm.agent.formats.result_files import FILE as RESULT_FILE
 from linkis_ecm.archive.bundles import PIECE
-from linkis_ecm.controller.cache import Cache
-from linkis_ecm.controller.evidence import EvidenceKeeper, UploadRefusedError
+from linkis_ecm.controller.agents.reports import ANOTHER_SHARD
 from linkis_ecm.controller.metrics import Metrics
-from linkis_ecm.engine.view import PodView
+from linkis_ecm.controller.pods.evidence import EvidenceKeeper, UploadRefusedError
+from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.model.agent_key import Enrolment, master_of
-from linkis_ecm.process.listener import prove
+from linkis_ecm.process.ports.listener import prove
 
 # Files at a time: each holds a piece in memory and, for short times, a thread of the archive.
 UPLOADS = 16
@@ -66,13 +67,22 @@ class Uploads:
     """The two endpoints, over the cache and the archive, for agents whose pod is there and runs."""
 
     def __init__(
-        self, *, cache: Cache, keeper: EvidenceKeeper, master_keys: Sequence[bytes], file_max: int, metrics: Metrics
+        self,
+        *,
+        cache: Cache,
+        keeper: EvidenceKeeper,
+        master_keys: Sequence[bytes],
+        file_max: int,
+        metrics: Metrics,
+        is_misdirected: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_misdirected(namespace)`: whether another shard of the installation serves it."""
         self._cache = cache
         self._keeper = keeper
         self._master_keys = master_keys
         self._file_max = file_max
         self._metrics = metrics
+        self._is_misdirected = is_misdirected
         self._slots = Slots()
         self._spilling: set[str] = set()
 
@@ -147,14 +157,17 @@ class Uploads:
         self._metrics.upload_refused_bytes.labels(kind).inc(max(0, size or 0))
 
     def _check(self, request: web.Request) -> tuple[Enrolment, PodView]:
-        """Who asks, by the key of its enrolment, and its pod. Raises 401; 409 where the pod is gone or its container
-        has ended: an agent sends while it lives, and a key that outlives it opens nothing."""
+        """Who asks, by the key of its enrolment, and its pod. Raises 401; 503 where another shard serves it; 409 where
+        the pod is gone or its container has ended: an agent sends while it lives, and a key that outlives it opens
+        nothing."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         uid, attempt, pod_uid, nonce = (request.query.get(n, "") for n in ("uid", "attempt", "podUid", "enrolment"))
         number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else -1
         enrolment = Enrolment(pod_uid, uid, number, nonce)
         if scheme != "Bearer" or not enrolment.usable or master_of(self._master_keys, enrolment, key) is None:
             raise web.HTTPUnauthorized(text="give the agent's key as Authorization: Bearer, and who it is in the query")
+        if self._is_misdirected(request.query.get("namespace", "")):
+            raise web.HTTPServiceUnavailable(text=ANOTHER_SHARD)
         pod = self._cache.pod_by_uid(uid, pod_uid)
         if pod is None or pod.ended:
             self._metrics.upload_refused_bytes.labels("ended").inc(request.content_length or 0)

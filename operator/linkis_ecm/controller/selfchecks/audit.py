@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
-from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import NAN, Metrics
 from linkis_ecm.controller.reconciler import Reconciler
-from linkis_ecm.engine.view import PodView
-from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
-from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.controller.selfchecks.orphans import OrphanPods
+from linkis_ecm.controller.state.cache import Key
+from linkis_ecm.kube.client import ApiError
 from linkis_ecm.model.record import EngineRecord
 
 log = logging.getLogger(__name__)
@@ -41,22 +40,16 @@ class Audit:
     def __init__(
         self,
         *,
-        client: KubeClient,
-        cache: Cache,
+        orphan_pods: OrphanPods,
         reconciler: Reconciler,
         rows: AuditedRows,
         clock: Callable[[], float],
-        is_foreign: Callable[[PodView], bool],
-        unserved: Callable[[], Collection[str]],
         metrics: Metrics,
     ) -> None:
-        self._client = client
-        self._cache = cache
+        self._orphan_pods = orphan_pods
         self._reconciler = reconciler
         self._rows = rows
         self._clock = clock
-        self._is_foreign = is_foreign
-        self._unserved = unserved
         self._drift = metrics.drift
         self._orphans: set[str] = set()
         self._rows_off: dict[str, str] = {}
@@ -80,43 +73,18 @@ class Audit:
         return {kind: count for kind, count in found.items() if count}
 
     async def _pods(self) -> int:
-        """Delete pods whose engine does not exist. The garbage collector takes seconds, so only the second audit
-        acts. Of a namespace that is not served nothing is known."""
-        unserved = self._unserved()
-        orphans = {
-            pod.uid: pod
-            for pod in self._cache.orphans()
-            if not (pod.deleting or pod.namespace in unserved or self._is_foreign(pod))
-        }
+        """Delete pods whose engine does not exist, where no event has led to that. Only the second audit acts."""
+        orphans = {pod.uid: pod for pod in self._orphan_pods.found()}
         removed = 0
         for uid, pod in orphans.items():
             if uid not in self._orphans:
                 continue
             try:
-                if await self._has_engine(pod):
-                    continue
-                await self._client.delete(PODS, pod.name, namespace=pod.namespace, uid=uid)
-            except NotFound:
-                continue
+                removed += await self._orphan_pods.delete(pod)
             except ApiError as error:
                 log.warning("orphan pod %s/%s: %s", pod.namespace, pod.name, error)
-                continue
-            log.warning("pod %s/%s had no engine and is deleted", pod.namespace, pod.name)
-            self._drift.labels("orphan_pod").inc()
-            removed += 1
         self._orphans = set(orphans)
         return removed
-
-    async def _has_engine(self, pod: PodView) -> bool:
-        """Ask for the pod's engine. The cache may lack it where the API server refuses lists: that is no deletion."""
-        if not pod.owner_name:
-            return False
-        try:
-            found = await self._client.get(ENGINECONNS, pod.owner_name, namespace=pod.namespace)
-        except NotFound as error:
-            # Without Kubernetes's own reason nobody serves the path: a CRD that the API server has not read yet.
-            return error.reason != "NotFound"
-        return bool(found["metadata"]["uid"] == pod.owner_uid)
 
     async def _tables(self) -> dict[str, int]:
         """Repair rows that differ from their last offered record. Does nothing while records wait to be written."""

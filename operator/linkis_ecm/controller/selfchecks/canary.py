@@ -13,8 +13,8 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
-from linkis_ecm.controller.cache import Cache, Key
 from linkis_ecm.controller.metrics import NAN, Metrics
+from linkis_ecm.controller.state.cache import Cache, Key
 from linkis_ecm.engine.names import INSTANCE
 from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import ENGINECONNS

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from linkis_ecm.controller.cache import Cache
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.reconciler import Reconciler
+from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.kube.client import ApiError, Forbidden, KubeClient, NotFound
+from linkis_ecm.kube.reflector import Key, Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,11 @@ class Resync:
         on_denied: Callable[[str, ApiError], None],
         on_served: Callable[[str], None],
         unserved: Callable[[], Collection[str]],
+        elsewhere: Callable[[], Collection[str]] = tuple,
         metrics: Metrics,
+        reflectors: Mapping[str, Reflector[dict[str, Any]]],
     ) -> None:
+        """`elsewhere()`: the namespaces that other shards serve now, and end the rows of."""
         self._client = client
         self._cache = cache
         self._reconciler = reconciler
@@ -64,7 +68,10 @@ class Resync:
         self._audit = audit
         self._on_denied = on_denied
         self._on_served = on_served
+        # Of EngineConns, by namespace; they have not begun.
+        self._reflectors = reflectors
         self._unserved = unserved
+        self._elsewhere = elsewhere
         self._metrics = metrics
         # Namespaces whose open rows were logged as left alone.
         self._left: frozenset[str] = frozenset()
@@ -89,17 +96,28 @@ class Resync:
 
     async def _list_engines(self, namespace: str | None) -> None:
         present: set[str] = set()
+        found: dict[Key, tuple[str, int, dict[str, Any]]] = {}
         version = 0
         # Page by page, because all raw objects together are many times larger than their cached views.
         async for page in self._client.pages(ENGINECONNS, namespace=namespace):
             version = int(page.resource_version)
             for item in page.items:
-                present.add(item["metadata"]["uid"])
+                metadata = item["metadata"]
+                present.add(metadata["uid"])
+                names = {name: metadata[name] for name in ("namespace", "name", "uid")}
+                found[names["namespace"], names["name"]] = (
+                    names["uid"],
+                    int(metadata["resourceVersion"]),
+                    {"metadata": names},
+                )
                 self._cache.apply_engine(item)
         for missed in self._cache.absent_engines(present, version):
             if namespace in (None, missed.namespace) and self._cache.drop_engine(missed.key, missed.uid):
                 log.warning("%s: its deletion was missed by the watch", missed.key)
                 self._reconciler.engine_deleted(missed)
+        if (reflector := self._reflectors.get(namespace or "")) is not None:
+            # Its first list, too: to list and parse all engines twice takes a successor as much again.
+            reflector.adopt(found, version)
 
     async def end_absent_rows(self) -> None:
         """End the rows of engines that do not exist in the API. Only while leading, and after `run_once`.
@@ -113,7 +131,7 @@ class Resync:
         for ticket in await asyncio.to_thread(self._rows.resync, live, self._clock(), listed):
             log.warning("ticket %s: its row was live and its engine is gone: ended", ticket)
         if listed is not None:
-            left = await asyncio.to_thread(self._rows.open_elsewhere, listed)
+            left = await asyncio.to_thread(self._rows.open_elsewhere, listed | frozenset(self._elsewhere()))
             self._metrics.rows_unwatched.set(sum(left.values()))
             for namespace in sorted(left.keys() - self._left):
                 log.warning(

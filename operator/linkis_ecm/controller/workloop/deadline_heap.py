@@ -37,6 +37,10 @@ class Deadlines(Generic[K]):
             self._heap = [(due, next(self._count), name) for name, due in self._due.items()]
             heapq.heapify(self._heap)
 
+    def get(self, key: K) -> float | None:
+        """The key's deadline; None without one."""
+        return self._due.get(key)
+
     def next(self) -> float | None:
         """The earliest deadline, or None."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:

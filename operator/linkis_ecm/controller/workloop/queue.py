@@ -7,8 +7,9 @@ by the number of keys. Must not hold objects or know the meaning of a key.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -24,7 +25,8 @@ class WorkQueue(Generic[K]):
         self._working: set[K] = set()
         # Keys that were added while a worker had them.
         self._dirty: set[K] = set()
-        self._wake = asyncio.Event()
+        # Workers that wait for a key: each key wakes one of them.
+        self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._resting = asyncio.Event()
         self._resting.set()
@@ -53,17 +55,36 @@ class WorkQueue(Generic[K]):
             self._dirty.add(key)
         elif key not in self._waiting:
             self._waiting[key] = self._clock()
-            self._wake.set()
+            self._wake_one()
 
     async def get(self) -> K:
         """The next key. The caller owns it until `done`. Waits forever once the queue is closed."""
         while self._closed or not self._waiting:
-            self._wake.clear()
-            await self._wake.wait()
+            await self._wait()
         key, _ = self._waiting.popitem(last=False)
         self._working.add(key)
         self._resting.clear()
         return key
+
+    async def _wait(self) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._idle.append(woken)
+        try:
+            await woken
+        except BaseException:
+            with suppress(ValueError):
+                self._idle.remove(woken)
+            if woken.done() and not woken.cancelled():
+                # This worker was woken for a key and has ended: another one takes it.
+                self._wake_one()
+            raise
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            woken = self._idle.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                return
 
     def done(self, key: K) -> None:
         """The pass over the key has ended."""

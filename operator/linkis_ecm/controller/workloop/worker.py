@@ -152,6 +152,16 @@ class Worker(Generic[K]):
         """Request a pass over the key, as soon as a worker is free."""
         self._queue.add(key)
 
+    def enqueue_by(self, key: K, at: float) -> None:
+        """Request a pass over the key at `at` (Unix time in seconds) at the latest: many changes are one pass."""
+        if self._queue.is_working(key):
+            # The running pass may have looked before the change, and its result sets the deadline.
+            self._queue.add(key)
+            return
+        due = self._deadlines.get(key)
+        if due is None or at < due:
+            self._set_deadline(key, at)
+
     def remove(self, key: K) -> None:
         """The key's object was deleted: drop its deadline and its failures, also those of a running pass."""
         self._failures.pop(key, None)

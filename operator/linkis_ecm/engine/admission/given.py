@@ -27,7 +27,7 @@ _OVERRIDABLE = ("idleTimeout", "maxLifetime")
 
 def written(plugin: PluginView) -> dict[str, Any]:
     """For `status.fromPlugin`."""
-    body = plugin.spec.model_dump(by_alias=True, exclude_none=True)
+    body = plugin.body
     free = [field for field in plugin.spec.overridable or [] if field in _OVERRIDABLE]
     return {"name": plugin.name, "overridable": free} | {field: body[field] for field in _FIELDS if field in body}
 
@@ -46,7 +46,7 @@ def kept(engine: EngineView, plugin: PluginView | None) -> PluginView | None:
             "engineType": engine.text("engineType"), "engineVersion": engine.text("engineVersion"), "image": "-",
             "runTypes": ["gone"],
         }  # fmt: skip
-        base = plugin.spec.model_dump(by_alias=True, exclude_none=True) if plugin is not None else frame
+        base = plugin.body if plugin is not None else frame
         # Bounds of later do not count for what was given before.
         now = {key: value for key, value in base.items() if key not in (*_FIELDS, "maxResources")}
         name = parsed.pop("name", "")

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from linkis_ecm.engine.by_identity import ByIdentity
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.states import FINAL
 
 # After its creation a policy is not asked at once. The API server reads policies and bindings anew once a second
@@ -27,6 +29,8 @@ MARGIN = timedelta(seconds=5)
 SKEW = timedelta(seconds=1)
 # What the chart's policies ask about (helm/linkis-ecm/templates/admission.yaml), by the spec's names in the API.
 ASKED = ("user", "env", "volumes", "podTemplate")
+# The same, of few engines: left out where it is absent, so that digests of before it was asked about stay the same.
+ASKED_IF_THERE = ("share",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,17 @@ def too_young(policies: InForce | None, now: datetime) -> str:
 
 def digest(engine: EngineView) -> str:
     """Of what the policies ask about; "" for a spec that cannot be read."""
-    if engine.spec is None:
-        return ""
-    body = engine.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
-    asked = json.dumps({name: body.get(name) for name in ASKED}, sort_keys=True)
+    return _known_digests(engine.spec) if engine.spec is not None else ""
+
+
+def _digest(spec: EngineConnSpec) -> str:
+    body = spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    of_few = {name: body[name] for name in ASKED_IF_THERE if name in body}
+    asked = json.dumps({name: body.get(name) for name in ASKED} | of_few, sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:32]
+
+
+_known_digests = ByIdentity(_digest)
 
 
 def must_be_read(engine: EngineView) -> bool:

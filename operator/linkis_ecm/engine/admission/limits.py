@@ -110,20 +110,42 @@ def refusal(
         if limit == NOTHING:
             continue
         held = list(holders)
-        total: Counter[str] = Counter()
-        for holder in held:
-            total.update(holder.amount.figures())
+        total = _total(held)
         asked_for = asked.amount.figures()
         for what, most in limit.figures().items():
             asks, has = asked_for.get(what, 0), total[what]
             if not asks or has + asks <= most:
                 continue  # what asks for none of it is not refused for it, also where a limit was lowered
-            label = f"{scope}_{'extended' if '/' in what else what}"
+            label = _label(scope, what)
             shown = {"most": _shown(what, most), "asks": _shown(what, asks), "has": _shown(what, has)}
             if asks > most:
                 return Refusal(label, _alone(scope, name, what, shown), fatal=True)
             found = found or Refusal(label, _sentence(scope, name, what, shown) + _choice(asked, held))
     return found
+
+
+def shares(scope: str, limit: Amount, holders: Iterable[Holder]) -> dict[str, float]:
+    """How much of each figure of `limit` the holders have, 1 is all, by the name in LIMITS; no limit, no entry.
+
+    Of several extended resources the one of which most is used.
+    """
+    total, found = _total(holders), dict[str, float]()
+    for what, most in limit.figures().items():
+        label = _label(scope, what)
+        found[label] = max(found.get(label, 0.0), total[what] / most)
+    return found
+
+
+def _total(holders: Iterable[Holder]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for holder in holders:
+        total.update(holder.amount.figures())
+    return total
+
+
+def _label(scope: str, what: str) -> str:
+    """The name in LIMITS of a figure."""
+    return f"{scope}_{'extended' if '/' in what else what}"
 
 
 def _alone(scope: str, name: str, what: str, shown: Mapping[str, str]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from linkis_ecm.engine.names import label_hash
-from linkis_ecm.engine.view import EngineView, PodView
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.view import EngineView
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,6 @@ class Ownership:
 
     def is_foreign_pod(self, pod: PodView) -> bool:
         """Whether another installation made the pod. A pod without the label is from before there was one."""
-        return bool(pod.instance) and pod.instance not in {label_hash(name) for name in (self.own, *self.adopted)}
+        if not pod.instance or pod.instance == label_hash(self.own):
+            return False
+        return all(pod.instance != label_hash(name) for name in self.adopted)

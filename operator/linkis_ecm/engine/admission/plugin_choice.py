@@ -36,10 +36,9 @@ def choose_plugin(
     A `plugin` is taken by its name alone. Else the type decides, with the version where one is asked; without a version
     the type's default entry, or its only one. Of several entries that fit, the first by name.
     """
-    entries = sorted(catalogue, key=lambda entry: entry.name)
     if plugin:
-        return next((entry for entry in entries if entry.name == plugin), None)
-    offers = [entry for entry in entries if entry.engine_type == engine_type]
+        return next((entry for entry in catalogue if entry.name == plugin), None)
+    offers = sorted((entry for entry in catalogue if entry.engine_type == engine_type), key=lambda entry: entry.name)
     if version:
         return next((entry for entry in offers if entry.engine_version == version), None)
     return next((entry for entry in offers if entry.default), offers[0] if len(offers) == 1 else None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, launch
+from linkis_ecm.engine import facts
 from linkis_ecm.engine.decision import MarkPod, Outcome
+from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.model.states import AVAILABLE, EngineState
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, launch, verdicts
+from linkis_ecm.engine import facts
+from linkis_ecm.engine.causes import verdicts
+from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import Action, DeleteEngine, DeletePod, Outcome, Stop, StopAgent
 from linkis_ecm.engine.names import AGENT_PORT, host_port
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.rules.situation import STOP_SLACK, Situation
-from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
@@ -50,7 +52,7 @@ def ended(case: Situation) -> Outcome | None:
 def how_it_ended(case: Situation, pod: PodView) -> Outcome:
     """The outcome of an ended pod. A requested stop takes precedence over the pod's own reason."""
     s, stop = case.s, case.stop
-    if stop is not None and stop.reason is not reasons.KERNEL_DIED:
+    if stop is not None and stop.reason not in reasons.OF_THE_AGENT:
         return case.stopped(stop)
     # A job, or a process that nobody waits for, may end before a pass saw it ready; its exit code says whether it
     # succeeded. One with a port is a session: ended before it took a connection, it has failed.

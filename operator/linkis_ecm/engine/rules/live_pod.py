@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine import facts, launch, start_problems, verdicts
-from linkis_ecm.engine.decision import Action, DeletePod, GetAgentStatus, GetNodeCondition, GetPodEvents, Outcome
+from linkis_ecm.engine import facts
+from linkis_ecm.engine.causes import start_problems, verdicts
+from linkis_ecm.engine.causes.verdicts import Verdict
+from linkis_ecm.engine.decision import (
+    Action,
+    DeletePod,
+    GetAgentStatus,
+    GetNodeCondition,
+    GetPodEvents,
+    IdentifyPod,
+    Outcome,
+)
 from linkis_ecm.engine.names import AGENT_PORT, host_port
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.rules.ending import STOP_RETRY
 from linkis_ecm.engine.rules.situation import Situation
-from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import PodView, Report
+from linkis_ecm.engine.view import Report
 from linkis_ecm.model import reasons
 from linkis_ecm.model.reasons import Reason
 from linkis_ecm.model.states import AVAILABLE, EngineState
@@ -38,6 +50,16 @@ _READY: dict[EngineState, Reason] = {
 
 
 # --- the start, whatever is launched
+
+
+def identify_pod(case: Situation) -> Outcome | None:
+    """A pod has the name of the engine's pod, and nothing says who made it: this operator before it ended, or somebody
+    else. It is no pod of the engine until that is known."""
+    if not case.s.pod_unknown:
+        return None
+    state = case.s.engine.state or EngineState.STARTING
+    identify = IdentifyPod(case.pod.name, case.pod.uid)
+    return case.unchanged(state, stop=case.stop, actions=(identify,), requeue_at=case.now + STOP_RETRY)
 
 
 def start_impossible(case: Situation) -> Outcome | None:
@@ -68,7 +90,9 @@ def starting(case: Situation) -> Outcome | None:
     s, pod, now = case.s, case.pod, case.now
     problem, actions = start_problems.start_problem(pod), []
     slow_at = facts.start_began(s) + SLOW_START
-    due: list[datetime | None] = [launch.process_ready_at(case.launch, pod)]
+    # An agent reports when it is ready. Its pod is Ready before that, and a pass that is due in the past runs at once,
+    # again and again.
+    due: list[datetime | None] = [None if launch.has_agent(case.launch) else launch.process_ready_at(case.launch, pod)]
     # Of a process that runs there is nothing more to say: its readiness check has its own times.
     explained = problem is None and (pod.started is None or launch.has_agent(case.launch))
     if not _waits_for_admission(case):

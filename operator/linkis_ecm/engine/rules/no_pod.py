@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from linkis_ecm.engine import facts, launch, podspec, verdicts
+from linkis_ecm.engine import facts
 from linkis_ecm.engine.admission import in_force
+from linkis_ecm.engine.causes import verdicts
+from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import Action, ConfirmPodGone, CreatePod, Outcome
 from linkis_ecm.engine.names import pod_name
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.rules.ending import STOP_RETRY, delete_leftover, how_it_ended
 from linkis_ecm.engine.rules.situation import Situation
-from linkis_ecm.engine.verdicts import Verdict
+from linkis_ecm.engine.rules.warm import why_cold
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
@@ -133,4 +137,5 @@ def create_pod(case: Situation) -> Outcome | None:
         since=facts.attempt_began(s.engine),
         actions=(CreatePod(facts.attempt(s.engine), case.manifest),),
         requeue_at=facts.start_deadline(s),
+        cold_because=why_cold(case),
     )

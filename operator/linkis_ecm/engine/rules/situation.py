@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from linkis_ecm.engine import facts, launch, podspec
+from linkis_ecm.engine import facts
+from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import Action, DeletePod, Outcome, Settings, Snapshot, Stop
-from linkis_ecm.engine.verdicts import Verdict
-from linkis_ecm.engine.view import PodView
+from linkis_ecm.engine.pod import launch
+from linkis_ecm.engine.pod import spec as podspec
+from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import Launch
 from linkis_ecm.model.states import EngineState
@@ -104,7 +106,7 @@ class Situation:
             since = facts.since(engine, now)
             expired = now >= since + timedelta(seconds=facts.stop_grace(s)) + STOP_SLACK
             # If the engine began to end by itself, it gets its grace before it is stopped.
-            if reason is not reasons.KERNEL_DIED and (reason is not reasons.STOP_REQUESTED or expired):
+            if reason not in reasons.OF_THE_AGENT and (reason is not reasons.STOP_REQUESTED or expired):
                 return Stop(since, reason)
         if facts.stop_requested(engine):
             return Stop(now, reasons.STOPPED_BY_USER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,12 +37,13 @@ log = logging.getLogger(__name__)
 
 # The agent runs one task and queues 16: it would refuse further calls.
 EXECUTES_PER_ENGINE = 17
-# Open event streams of one engine's tasks, such as consoles.
+# Open event streams from one engine. Followers of one task share one, beside those who catch up (gateway.followers).
 FOLLOWERS_PER_ENGINE = 16
 # Of each follower: a thousand of them that do not read hold 64 MiB.
 EVENT_BUFFER = 32 << 10
 # A result up to this size is read and checked before a byte is sent. A larger one is streamed.
 WHOLE_RESULT = 1 << 20
+_TOO_OLD = "HTTP 404: its image is older than this gateway"
 # When the cluster reports the end of an engine, the answer of its agent may still arrive for this long.
 FINAL_ANSWER_SECONDS = 5.0
 # When a connection breaks, the cluster's report of the engine's end is waited for this long at most.
@@ -61,6 +62,17 @@ class TaskResult:
     chunks: AsyncIterator[bytes] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KernelOf:
+    """In whose kernel code runs: the agent makes a new one first where its last code was another's. While other's code
+    runs or waits it refuses this one, unless `force` ends that. `version` is the engine's, as it was when the code was
+    let in: the agent refuses what comes after code of another user that was let in later."""
+
+    user: str
+    force: bool = False
+    version: int = 0
+
+
 class Agents:
     """The agents of all engines."""
 
@@ -74,15 +86,25 @@ class Agents:
 
     @asynccontextmanager
     async def execute(
-        self, engine: KnownEngine, *, task_id: str, code: str, run_type: str, seconds: float
+        self,
+        engine: KnownEngine,
+        *,
+        task_id: str,
+        code: str,
+        run_type: str,
+        seconds: float,
+        kernel: KernelOf | None = None,
     ) -> AsyncIterator[TaskResult]:
-        """Run the code; its result, to be read within the block. `seconds` bounds the run. Raises Refused."""
-        body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds}
+        """Run the code; its result, to be read within the block. `seconds` bounds the run. `kernel`: of an engine
+        that is lent. Raises Refused."""
+        body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds} | _kernel(kernel)
         with self._link.slot("execute", engine, EXECUTES_PER_ENGINE, "tasks"):
             answer = await self._run(engine, body, seconds + EXECUTE_SLACK)
             try:
                 try:
                     await require_status(answer, (200,))
+                except AgentNotFound:
+                    raise self._link.bad_response(engine, _TOO_OLD) from None
                 except AgentError as error:
                     raise self._link.refusal(engine, error) from None
                 yield await self._result(engine, answer)
@@ -125,7 +147,7 @@ class Agents:
 
                 with self._cache.listen(engine.key, listener):
                     return await self._link.client.send(
-                        self._link.endpoint(engine), paths.EXECUTE, method="POST", body=body, timeout=self._execute
+                        self._link.endpoint(engine), _path(body), method="POST", body=body, timeout=self._execute
                     )
         except AgentConnectTimeout:
             raise
@@ -203,11 +225,19 @@ class Agents:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, engine: KnownEngine, *, task_id: str, code: str, run_type: str, seconds: float
+        self,
+        engine: KnownEngine,
+        *,
+        task_id: str,
+        code: str,
+        run_type: str,
+        seconds: float,
+        kernel: KernelOf | None = None,
     ) -> dict[str, Any]:
-        """Queue the code; the task as it is then. Raises Refused."""
-        body = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds, "wait": False}
-        return reported.task(await self._ask(engine, paths.EXECUTE, method="POST", body=body, kind="submit"))
+        """Queue the code; the task as it is then. `kernel` as for `execute`. Raises Refused."""
+        body: dict[str, Any] = {"taskId": task_id, "code": code, "runType": run_type, "timeoutSeconds": seconds}
+        body |= {"wait": False} | _kernel(kernel)
+        return reported.task(await self._ask(engine, _path(body), method="POST", body=body, kind="submit"))
 
     async def task(self, engine: KnownEngine, task_id: str) -> dict[str, Any]:
         """The task's status. Raises AgentNotFound where the agent knows no such task (any more), and Refused."""
@@ -232,10 +262,13 @@ class Agents:
             yield await self._result(engine, answer)
 
     @asynccontextmanager
-    async def events(self, engine: KnownEngine, task_id: str, cursor: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The events of a task after `cursor`, one JSON object per line, in chunks as they arrive. Raises AgentNotFound
-        and Refused. The chunks raise OSError and TimeoutError if the connection breaks."""
-        path = paths.events(task_id, cursor)
+    async def events(
+        self, engine: KnownEngine, task_id: str, cursor: str, until: str = ""
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The events of a task after `cursor`, one JSON object per line, in chunks as they arrive; of a running task up
+        to `until`, which older agents do not know. Raises AgentNotFound and Refused. The chunks raise OSError and
+        TimeoutError if the connection breaks."""
+        path = paths.events(task_id, cursor, until)
         async with self._link.open(
             engine, path, kind="events", bound=FOLLOWERS_PER_ENGINE, what="followers", read_buffer=EVENT_BUFFER
         ) as answer:
@@ -260,4 +293,16 @@ class Agents:
         try:
             return await self._link.ask(engine, path, **options)
         except AgentNotFound:
-            raise self._link.bad_response(engine, "HTTP 404: its image is older than this gateway") from None
+            raise self._link.bad_response(engine, _TOO_OLD) from None
+
+
+def _kernel(kernel: KernelOf | None) -> dict[str, Any]:
+    if kernel is None:
+        return {}
+    version = {"version": kernel.version} if kernel.version else {}
+    return {"user": kernel.user} | version | ({"force": True} if kernel.force else {})
+
+
+def _path(body: Mapping[str, Any]) -> str:
+    """An agent of an older version has no path for code of a user, and so cannot ignore whose code it is."""
+    return paths.EXECUTE_SHARED if "user" in body else paths.EXECUTE

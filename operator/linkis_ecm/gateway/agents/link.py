@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from linkis_ecm.agent.formats.names import LATE_CODE, OTHERS_TASK
 from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.agent_client.client import READ_BUFFER, AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import (
@@ -57,6 +58,27 @@ def no_agent(engine: KnownEngine) -> Refused:
     )
 
 
+def others_task(engine: KnownEngine) -> Refused:
+    """The refusal for code in an engine that is lent, while another user's code still runs or waits in it."""
+    return bad_request(
+        f"code of another user still runs or waits in {engine.title}, and is not ended for yours, which has not run:"
+        " send it again later, or ask for another engine (askEngineConn) and give this one back (the command unlock);"
+        " its owner or an admin can end the code (cancelTask, restartKernel, or executeCode with force)",
+        reason="OthersTask",
+        canRetry=True,
+    )
+
+
+def late_code(engine: KnownEngine) -> Refused:
+    """The refusal for code in an engine that is lent, which passed on to another user while the code was on its way."""
+    return bad_request(
+        f"{engine.title} has passed on to another user while your code was on its way, so it has not run: the kernel is"
+        " that user's. Ask for an engine again (askEngineConn)",
+        reason="LockNotValid",
+        canRetry=False,
+    )
+
+
 @contextmanager
 def stream_errors() -> Iterator[None]:
     """Raises ConnectionResetError for aiohttp's errors within the block, because the readers of a stream
@@ -84,8 +106,9 @@ class AgentLink:
         self.metrics = metrics
         self.budget = budget
         self._master_keys = settings.master_keys
-        # By kind of call and the engine's uid.
-        self._slots: Slots[tuple[str, str]] = Slots()
+        # By kind of call, the engine's uid, and who has borrowed it: what a former borrower does not read, and so keeps
+        # open, must not keep the next one or the owner out.
+        self._slots: Slots[tuple[str, str, str]] = Slots()
         self._answer_timeout = aiohttp.ClientTimeout(
             total=settings.agent_seconds, sock_connect=settings.connect_seconds, sock_read=settings.agent_seconds
         )
@@ -170,7 +193,7 @@ class AgentLink:
     def slot(self, kind: str, engine: KnownEngine, bound: int, what: str) -> Iterator[None]:
         """Take one of `bound` slots for this kind of request to the engine. Raises Refused if none is free: a queue
         here would be invisible to callers."""
-        key = (kind, engine.uid)
+        key = (kind, engine.uid, engine.borrower)
         taken = self._slots.taken(key)
         if taken >= bound:
             raise too_many(f"{taken} {what} of {engine.title} are under way already: try again when one has ended")
@@ -209,6 +232,10 @@ class AgentLink:
 
     def _refused(self, engine: KnownEngine, status: int, sentence: str) -> Refused:
         match status:
+            case 409 if sentence == OTHERS_TASK:
+                return others_task(engine)
+            case 409 if sentence == LATE_CODE:
+                return late_code(engine)
             case 400 | 409 if sentence:
                 return bad_request(f"{engine.title}: {sentence}")
             case 410:

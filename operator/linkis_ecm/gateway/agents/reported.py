@@ -55,7 +55,8 @@ def task(body: Mapping[str, Any]) -> dict[str, Any]:
         "progress": min(1.0, float(number(body.get("progress")) or 0.0)),
         "progressMessage": text(body.get("progressMessage"), _WORDS_CHARS),
     }
-    found |= {name: text(body[name], _WORDS_CHARS) for name in ("reason", "message") if name in body}
+    words = {"reason": _WORDS_CHARS, "message": _WORDS_CHARS, "firstLine": _NAME_CHARS}
+    found |= {name: text(body[name], most) for name, most in words.items() if name in body}
     status = body.get("status")
     if isinstance(status, str) and status in REPORTED_STATUSES:
         found["status"] = status

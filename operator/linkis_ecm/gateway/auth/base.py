@@ -9,6 +9,10 @@ from typing import Protocol
 from multidict import MultiMapping
 
 from linkis_ecm.gateway.http.errors import no_login
+from linkis_ecm.model.engineconn import GROUP_MAX
+
+# A company's directory gives a user hundreds of groups at most; a token's size bounds them as well.
+GROUPS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,15 @@ class Caller:
     is_admin: bool = False
     # None: every namespace. Linkis's tokens and an issuer's say nothing of namespaces. Not a part of who it is.
     reach: Reach | None = field(default=None, compare=False)
+    # May call what changes nothing, and nothing else.
+    read_only: bool = False
+    # The user's groups as the login has them (`people_groups`); None: it says nothing of groups, as Linkis's tokens.
+    groups: frozenset[str] | None = field(default=None, compare=False)
+
+    @property
+    def sees_others(self) -> bool:
+        """Whether the caller may use others' engines too, in one namespace at least."""
+        return self.is_admin or (self.reach is not None and bool(self.reach.admin_namespaces))
 
     def may_enter(self, namespace: str) -> bool:
         """Whether the caller may have engines in that namespace."""
@@ -46,6 +59,18 @@ class Caller:
     def is_admin_in(self, namespace: str) -> bool:
         """Whether the caller may use everybody's engines of that namespace."""
         return self.is_admin or (self.reach is not None and self.reach.is_admin_in(namespace))
+
+
+def people_groups(names: object) -> frozenset[str] | None:
+    """The groups of people in a list that an identity provider has sent; None where it is no list.
+
+    Kubernetes's own groups (system:...) are left out, such as the one of all who have logged in; so is what is no name,
+    and what comes after GROUPS_MAX.
+    """
+    if not isinstance(names, list):
+        return None
+    texts = (name for name in names[:GROUPS_MAX] if isinstance(name, str) and 0 < len(name) <= GROUP_MAX)
+    return frozenset(name for name in texts if not name.startswith("system:"))
 
 
 class Credentials(Protocol):

@@ -1,8 +1,9 @@
 """Authenticates callers by Kubernetes: the API server reviews their bearer tokens. Must not log a token, or show it.
 
 A TokenReview tells whose token it is. SubjectAccessReviews tell in which of the engines' namespaces RBAC allows that
-user to create EngineConns (there the user may use the gateway) and to impersonate them (there the user is an admin). A
-token that cannot be reviewed is refused, and so is one of whose reviews one failed.
+user to create EngineConns (there the user may use the gateway) and to impersonate them (there the user is an admin).
+Who may create them in none, and list them in some, may only look there. A token that cannot be reviewed is refused, and
+so is one of whose reviews one failed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach
+from linkis_ecm.gateway.auth.base import Caller, Credentials, Reach, people_groups
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, bearer_token
 from linkis_ecm.gateway.auth.signed import SignedTokens
 from linkis_ecm.gateway.auth.suspects import FullError, Suspects
@@ -25,8 +26,8 @@ from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
 from linkis_ecm.model.users import user_name
-from linkis_ecm.process.addresses import counted_as
-from linkis_ecm.process.ratelimit import TokenBuckets
+from linkis_ecm.process.ports.addresses import counted_as
+from linkis_ecm.process.ports.ratelimit import TokenBuckets
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class KubernetesAuthenticator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`namespaces`: those of engines, without duplicates; "" is every namespace. In ADMITTED_SECONDS a token costs
-        one call, and one or two for each namespace. `audiences`: a token must be meant for one of them; none: for
+        one call, and one to three for each namespace. `audiences`: a token must be meant for one of them; none: for
         the API server. `seconds`: of one lookup.
         `failed_per_second`, `failed_burst`: lookups of one peer that end without a user, before its next ones wait for
         each other (suspects.py); 0: no limit. `peers` says from which client a call comes. `signed` sorts tokens by
@@ -106,7 +107,7 @@ class KubernetesAuthenticator:
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def authenticate(self, request: Credentials) -> Caller:
-        """The user of the bearer token, if RBAC lets him create EngineConns."""
+        """The user of the bearer token, if RBAC lets that user create or list EngineConns."""
         token = bearer_token(request)
         digest = hashlib.sha256(token.encode()).digest()
         now = self._clock()
@@ -207,15 +208,20 @@ class KubernetesAuthenticator:
         """Raises Refused, ApiError, _UnusableReviewError."""
         user = await self._user_of(token)
         entered = await self._allowed(user, "create", self._namespaces)
+        read_only = not entered
+        if read_only:
+            # As a holder of the role linkis-ecm-view may.
+            entered = await self._allowed(user, "list", self._namespaces)
         if not entered:
             raise forbidden(
                 f"The Kubernetes user of this token may not create engineconns in {_shown(self._namespaces)}: ask for"
-                f" a Role with the verb create on {ENGINECONNS.plural}.{ENGINECONNS.group} there"
+                f" a Role with the verb create on {ENGINECONNS.plural}.{ENGINECONNS.group} there, or list to only look"
             )
         administered = await self._allowed(user, "impersonate", entered)
         reach = Reach(frozenset(entered), frozenset(administered))
         everywhere = "" in administered or len(administered) == len(self._namespaces)
-        return Caller(user_name(user["username"]), everywhere, reach)
+        groups = people_groups(user.get("groups") or [])
+        return Caller(user_name(user["username"]), everywhere, reach, read_only=read_only, groups=groups)
 
     async def _user_of(self, token: str) -> dict[str, Any]:
         """The user of the reviewed token, in the form of a SubjectAccessReview. Raises Refused, ApiError and

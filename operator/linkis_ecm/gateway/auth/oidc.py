@@ -7,7 +7,6 @@ or an address that the token itself names.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import ssl
@@ -23,9 +22,10 @@ from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, Jos
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
-from linkis_ecm.engine.launch import IDENTITY_AUDIENCE
-from linkis_ecm.gateway.auth.base import Caller, Credentials
+from linkis_ecm.engine.pod.launch import IDENTITY_AUDIENCE
+from linkis_ecm.gateway.auth.base import Caller, Credentials, people_groups
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_token
+from linkis_ecm.gateway.auth.documents import FETCH_SECONDS, discovery_url, endpoint, read_document
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
 from linkis_ecm.model.users import LOGIN_MAX, is_login, user_name
 from linkis_ecm.process.jwt import public_key, unverified_part
@@ -42,8 +42,6 @@ KEYS_KEPT_SECONDS = 86400.0  # while the issuer is down
 # keys at all, because nobody can log in then.
 REFETCH_SECONDS = 30.0
 FIRST_REFETCH_SECONDS = 5.0
-FETCH_SECONDS = 5.0
-MAX_DOCUMENT = 1 << 20
 # RFC 7517's type of keys: Kubernetes's API server answers 406 where only JSON is accepted.
 ACCEPT = "application/jwk-set+json, application/json"
 # The form of `sub` with Kubernetes as the issuer. No two such names are mapped to the same user.
@@ -83,8 +81,8 @@ class OidcAuthenticator:
         for name, url in (("issuer", issuer), ("jwks_url", jwks_url)):
             if url and not url.startswith(("https://", "http://")):
                 raise ValueError(f"the OIDC {name} is no address: write it like https://login.example.org")
-        if bool(groups_claim) != bool(admin_group):
-            raise ValueError("set both the OIDC groups_claim and the OIDC admin_group, or neither")
+        if admin_group and not groups_claim:
+            raise ValueError("the OIDC admin_group needs the OIDC groups_claim: set it, or leave admin_group out")
         _check_files(ca_file, token_file, urls=(issuer, jwks_url))
         self.issuer = issuer
         self._audience = audience
@@ -165,7 +163,8 @@ class OidcAuthenticator:
         groups = claims.get(self._groups_claim) if self._groups_claim else None
         # The same user as with Kubernetes's own tokens; and no user gets a name that a service account is mapped to.
         user = user_name(user)
-        return Caller(user, user in self._admins or (isinstance(groups, list) and self._admin_group in groups))
+        is_admin = bool(self._admin_group) and isinstance(groups, list) and self._admin_group in groups
+        return Caller(user, user in self._admins or is_admin, groups=people_groups(groups))
 
 
 class IssuerKeys:
@@ -252,37 +251,14 @@ class IssuerKeys:
         log.info("fetched %d keys of %s", len(self._keys), self._issuer)
 
     async def _discover(self) -> str:
-        url = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        document = await self._document(url)
-        if document.get("issuer") != self._issuer:
-            raise ValueError(f"{url} is another issuer's: set the issuer exactly as it is written there")
-        found = document.get("jwks_uri")
-        if not isinstance(found, str) or urlsplit(found).scheme not in ("https", urlsplit(self._issuer).scheme):
-            raise ValueError(f"{url} has no jwks_uri that can be used: it must be https")
-        return found
+        return endpoint(await self._document(discovery_url(self._issuer)), "jwks_uri", issuer=self._issuer)
 
     async def _document(self, url: str) -> dict[str, Any]:
-        headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
-        # Both files are read for each fetch: they are renewed while the gateway runs.
+        headers = {"Accept": ACCEPT}
+        # Read for each fetch: it is renewed while the gateway runs.
         if self._token_file and self._may_have_token(url):
             headers[AUTHORIZATION] = f"Bearer {_read_token(self._token_file)}"
-        trust = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
-        async with self._session.get(
-            url, headers=headers, allow_redirects=False, auto_decompress=False, ssl=trust
-        ) as answer:
-            if answer.status != 200:
-                raise ValueError(f"{url} answered with status {answer.status}")
-            if "Content-Encoding" in answer.headers:
-                raise ValueError(f"{url} answered with a packed body, which was not asked for")
-            body = bytearray()
-            async for chunk in answer.content.iter_chunked(64 * 1024):
-                body += chunk
-                if len(body) > MAX_DOCUMENT:
-                    raise ValueError(f"{url} answered with more than {MAX_DOCUMENT} bytes")
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            raise ValueError(f"{url} answered with no JSON object")
-        return document
+        return await read_document(self._session, url, ca_file=self._ca_file, headers=headers)
 
     def _may_have_token(self, url: str) -> bool:
         """Whether the url may get the token: the issuer and the configured address of its keys, but no other address

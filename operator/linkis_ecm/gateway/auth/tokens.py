@@ -3,8 +3,9 @@
 As Linkis's gateway does. A browser sends cookies also with calls that another site makes, so a login by a cookie is
 refused to those.
 
-The tokens are in a JSON file, {"<token>": {"users": ["*"] or names}}, mounted from a Secret and read again when it
-changes. Closed by default: without a readable file every call is refused. Must not log a token.
+The tokens are in a JSON file, {"<token>": {"users": ["*"] or names, "readOnly": true where it may only look, "expires":
+the time of its end, where it has one}}, mounted from a Secret and read again when it changes. Closed by default:
+without a readable file every call is refused. Must not log a token.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from linkis_ecm.gateway.auth.base import Caller, Credentials, single_header
@@ -32,6 +36,15 @@ CHECK_SECONDS = 1.0
 MAX_FILE_BYTES = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """The users that a token may speak for, "*" for all; whether it may only look; its end in seconds since 1970."""
+
+    users: frozenset[str]
+    read_only: bool = False
+    expires: float = math.inf
+
+
 class TokenFile:
     """The Authenticator of Linkis's tokens."""
 
@@ -41,13 +54,16 @@ class TokenFile:
         *,
         admins: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` counts the seconds between two checks of the file; `now` is the time, in seconds since 1970."""
         self._path = path
         self._admins = admins
         self._clock = clock
+        self._now = now
         self._checked = float("-inf")
         self._mark: tuple[int, int, int] | None = None
-        self._users: dict[bytes, frozenset[str]] = {}
+        self._users: dict[bytes, _Token] = {}
         self._closed = "" if path else "the gateway has no tokens: set ECM_TOKENS_FILE to a file of tokens"
 
     async def authenticate(self, request: Credentials) -> Caller:
@@ -70,12 +86,15 @@ class TokenFile:
     def _admit(self, code: str, user: str) -> Caller:
         # Compared by hash and in constant time, so that the time reveals nothing about the tokens.
         digest = hashlib.sha256(code.encode(errors="surrogateescape")).digest()
-        allowed = frozenset[str]()
-        for known, users in self._users.items():
+        found = _Token(frozenset())
+        for known, token in self._users.items():
             if hmac.compare_digest(known, digest):
-                allowed = users
+                found = token
+        allowed = found.users
         if not allowed:
             raise _not_accepted()
+        if self._now() >= found.expires:
+            raise no_login(f"{TOKEN_HEADER} has expired: ask an admin for a new token")
         if not is_login(user):
             # What nobody can be in the file either.
             if "*" not in allowed:
@@ -87,7 +106,13 @@ class TokenFile:
         user = linkis_user(user)
         if not ("*" in allowed or user in allowed):
             raise _not_accepted()
-        return Caller(user, user in self._admins)
+        return Caller(user, user in self._admins, read_only=found.read_only)
+
+    def first_expiry(self) -> float:
+        """When the first of the tokens in the file ends or has ended, in seconds since 1970; NaN where none ends."""
+        self._reread()
+        first = min((token.expires for token in self._users.values()), default=math.inf)
+        return first if first < math.inf else math.nan
 
     def _reread(self) -> None:
         now = self._clock()
@@ -135,8 +160,8 @@ def _not_accepted() -> Refused:
     )
 
 
-def _parse(content: bytes) -> dict[bytes, frozenset[str]]:
-    """sha256 of each token → the users that it may act for. Raises ValueError, without a token in its text."""
+def _parse(content: bytes) -> dict[bytes, _Token]:
+    """sha256 of each token → whom it may act for. Raises ValueError, without a token in its text."""
     try:
         tokens = json.loads(content)
     except (ValueError, RecursionError):
@@ -148,9 +173,28 @@ def _parse(content: bytes) -> dict[bytes, frozenset[str]]:
         users = entry.get("users") if isinstance(entry, dict) else None
         if not isinstance(users, list) or not all(isinstance(user, str) and user for user in users):
             raise ValueError(f'entry {number} has no list "users" of names or "*"')
+        read_only = entry.get("readOnly", False)
+        if not isinstance(read_only, bool):
+            raise ValueError(f"entry {number} has a readOnly that is neither true nor false")
         if len(token) < 8:
             raise ValueError(f"the token of entry {number} has fewer than 8 characters")
-        found[hashlib.sha256(token.encode()).digest()] = frozenset(
-            user if user == "*" else linkis_user(user) for user in users
+        found[hashlib.sha256(token.encode()).digest()] = _Token(
+            frozenset(user if user == "*" else linkis_user(user) for user in users),
+            read_only,
+            _expiry(number, entry.get("expires")),
         )
     return found
+
+
+def _expiry(number: int, written: object) -> float:
+    """Seconds since 1970; infinity where nothing is written. Raises ValueError."""
+    if written is None:
+        return math.inf
+    try:
+        # Longer than any time is written.
+        parsed = datetime.fromisoformat(written) if isinstance(written, str) and len(written) <= 64 else None
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.tzinfo is None:
+        raise ValueError(f"entry {number} has an expires that is no time with its zone, such as 2027-01-31T00:00:00Z")
+    return parsed.timestamp()

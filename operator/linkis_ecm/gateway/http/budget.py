@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -28,6 +28,11 @@ class ByteBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         # When a call began to wait with no bytes given or freed since; it stays when that call gives up.
         self._stalled_since: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Bytes that may be reserved at a time."""
+        return self._total
 
     @property
     def held(self) -> int:
@@ -118,6 +123,32 @@ class ByteShares:
             finally:
                 if self._users.taken(user) == 1:
                     del self._budgets[user]
+
+
+class ByteQuota:
+    """Bytes that may be held at a time, of which one user has half at most. Nobody waits: what is not free now is for
+    the caller to do without."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are taken now."""
+        return self._held.total()
+
+    def take(self, user: str, size: int) -> bool:
+        """Take so many bytes, to be given back; False where they are not free."""
+        if self.held + size > self._total or self._held[user] + size > self._total // 2:
+            return False
+        self._held[user] += size
+        return True
+
+    def give_back(self, user: str, size: int) -> None:
+        self._held[user] -= size
+        if not self._held[user]:
+            del self._held[user]
 
 
 def _not_counted(_: int) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 
 from multidict import MultiMapping
 
-from linkis_ecm.process.addresses import Address, address
+from linkis_ecm.process.ports.addresses import Address, address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -25,10 +25,11 @@ MAX_READ = 4 << 10
 # In place of what is cut off: neither an address nor a parameter of Forwarded begins with it.
 _CUT = "?"
 # RFC 7239: `for=192.0.2.60;proto=http`, `for="[2001:db8::1]:4711"`. One parameter, or none, up to its semicolon. Blanks
-# beside `=` are none of its, but nobody's harm. Each repetition is possessive: a match that fails fails at once.
+# beside `=` are none of its, but nobody's harm. Each repetition is possessive: a match that fails fails at once. The
+# group with names is not: Python 3.11.2 keeps what a possessive group has captured and given up.
 _PARAMETER = re.compile(
     r"[ \t]*+(?:(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+=[ \t]*+"
-    r'(?:"(?P<quoted>(?:[^"\\]++|\\.)*+)"|(?P<token>[^\s;"\\]*+))[ \t]*+)?+(?:;|\Z)',
+    r'(?:"(?P<quoted>(?:[^"\\]++|\\.)*+)"|(?P<token>[^\s;"\\]*+))[ \t]*+)?(?:;|\Z)',
     re.DOTALL,
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from linkis_ecm.gateway.http.errors import Refused, too_many
 from linkis_ecm.gateway.http.slots import Slots
-from linkis_ecm.process.ratelimit import TokenBuckets
+from linkis_ecm.process.ports.ratelimit import TokenBuckets
 
 # Users whose rate is remembered; the one that was inactive longest is dropped, and starts with a full bucket again.
 USERS = 10_000
@@ -26,13 +26,14 @@ class Limits:
         self._under_way = Slots[str]()
 
     @contextmanager
-    def call(self, name: str) -> Iterator[None]:
-        """One call of that user, for the block. Raises Refused where a limit is reached."""
-        if self._at_once and self._under_way.taken(name) >= self._at_once:
+    def call(self, name: str, *, is_stream: bool = False) -> Iterator[None]:
+        """One call of that user, for the block. Raises Refused where a limit is reached. Of a stream the rate counts
+        alone: how many are open is `http.streams`'s to say."""
+        if self._at_once and not is_stream and self._under_way.taken(name) >= self._at_once:
             raise self._refusal(f"{self._at_once} calls under way already", 1.0, "calls")
         if seconds := self._rates.take(name):
             raise self._refusal(f"more than {self._per_second} calls a second", seconds, "rate")
-        with self._under_way.hold(name):
+        with nullcontext() if is_stream else self._under_way.hold(name):
             yield
 
     @staticmethod

@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 from aiohttp import ClientError, web
 
 from linkis_ecm.gateway.answers import DirectSource
 from linkis_ecm.gateway.http.compression import GzipStream
-from linkis_ecm.gateway.http.socket_relay import MIN_BYTES, SourceGoneError, plain_socket, transfer
+from linkis_ecm.gateway.http.socket_relay import (
+    MIN_BYTES,
+    YIELD_BYTES,
+    SourceGoneError,
+    plain_socket,
+    send_all,
+    transfer,
+)
 from linkis_ecm.gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 PIECE = 256 << 10
+# From here on bytes are sent without a copy.
+DIRECT_BYTES = 128 << 10
+# What a client that does not read may have before it, of bytes that are pushed: what a stream reserves
+# (`streams.STREAM_BYTES`).
+PUSHED_BYTES = 128 << 10
 # Set once the head of an answer is sent: no other answer can be sent on its connection then.
 HEAD_SENT: web.RequestKey[bool] = web.RequestKey("head_sent", bool)
 
@@ -34,6 +47,10 @@ class Sender:
         self._response = response
         self._patience = patience
         self._metrics = metrics
+        self._chunked = False
+        # aiohttp keeps the head back until something is written.
+        self._began = False
+        self._direct = 0
         self.cut = False
 
     async def begin(self) -> None:
@@ -43,18 +60,59 @@ class Sender:
             await self._response.prepare(self._request)
         except OSError:
             self.abort("client")
+        self._chunked = self._response.headers.get("Transfer-Encoding") == "chunked"
 
     async def write(self, data: bytes | memoryview) -> bool:
         """Send `data`; False where the client is gone or too slow, and the answer was aborted."""
         if self.cut:
             return False
-        for start in range(0, len(data), PIECE):
+        if len(data) >= DIRECT_BYTES and (sent := await self._send_direct(data)) is not None:
+            return sent
+        for start in range(0, len(data) or 1, PIECE):
             try:
                 async with asyncio.timeout(self._patience):
                     await self._response.write(data[start : start + PIECE])
+                self._began = True
             except (OSError, TimeoutError):
                 self.abort("client")
                 return False
+        return True
+
+    async def _send_direct(self, data: bytes | memoryview) -> bool | None:
+        """The same without a copy of `data`, which asyncio's transport makes of what its client does not take at once;
+        None where that is not possible."""
+        transport = self._request.transport
+        if not self._began or transport is None or transport.get_write_buffer_size():
+            return None  # what waits there must go first
+        target = plain_socket(transport)
+        if target is None:
+            return None
+        size = memoryview(data).nbytes
+        try:
+            await send_all((b"%x\r\n" % size, data, b"\r\n") if self._chunked else (data,), target, self._patience)
+        except (OSError, TimeoutError):
+            self.abort("client")
+            return False
+        finally:
+            target.close()
+        self._direct += size
+        if self._direct >= YIELD_BYTES:
+            self._direct = 0
+            await asyncio.sleep(0)  # a client that takes everything at once must not keep others waiting
+        return True
+
+    def push(self, data: bytes, framed: bytes) -> bool:
+        """Send `data` now, or `framed` where the answer is in chunks; False where the client has not taken what was
+        sent before. Of use only between two calls of `write`."""
+        transport = self._request.transport
+        if (
+            self.cut
+            or transport is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size() + len(framed) > PUSHED_BYTES
+        ):
+            return False
+        transport.write(framed if self._chunked else data)
         return True
 
     async def relay(
@@ -129,16 +187,24 @@ class Sender:
             target.close()
         return sent
 
-    async def stream(self, chunks: AsyncIterator[bytes]) -> None:
-        """Send all of `chunks`; a source that fails aborts the answer."""
+    async def stream(self, chunks: AsyncIterator[Any]) -> None:
+        """Send all of `chunks`, and close them; a source that fails aborts the answer."""
         try:
             async for chunk in chunks:
-                if not await self.write(chunk):
+                if not isinstance(chunk, bytes | memoryview):
+                    if await self.write(b""):
+                        await chunk.receive(self)
+                elif not await self.write(chunk):
+                    return
+                if self.cut:
                     return
                 del chunk  # it may be big, and the next may take long to come
         except (ClientError, OSError, TimeoutError) as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
             self.abort("engine")
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
 
     async def end(self) -> web.StreamResponse:
         """Finish the answer; it is returned for aiohttp."""

@@ -54,7 +54,8 @@ def from_json(model: type[Model], body: bytes) -> Model:
     if issubclass(model, RootModel):
         return validated(model, content)
     if not isinstance(content, dict):
-        raise bad_request(f"The body is not a JSON object: send one with {_fields(model)}")
+        fields = _fields(model)
+        raise bad_request(f"The body is not a JSON object: send {f'one with {fields}' if fields else 'an empty one'}")
     return validated(model, content)
 
 
@@ -88,7 +89,8 @@ def _check_shape(model: type[BaseModel], content: Any, within: tuple[str, ...]) 
         if unknown:
             names = ", ".join(_shown(".".join((*within, name))) for name in unknown)
             raise bad_request(
-                f"Unknown parameter {names}: this {'field' if within else 'method'} takes {_fields(model)}"
+                f"Unknown parameter {names}: this {'field' if within else 'method'} takes"
+                f" {_fields(model) or 'no parameters'}"
             )
     for name, field in fields.items():
         if (value := content.get(name)) is not None:
@@ -155,9 +157,14 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+# Names of a value's kinds in a place of pydantic's, where several are taken: no field of ours is called so.
+_KINDS = frozenset({"constrained-str", "constrained-int", "str", "int", "float", "bool", "none"})
+
+
 def _where(location: tuple[int | str, ...]) -> str:
-    # pydantic marks a key of a mapping with "[key]" behind it.
-    parts = (str(part)[: _SHOWN + 1] for part in location if part != "[key]")
+    # pydantic marks a key of a mapping with "[key]" behind it, and a value of several kinds with its kind.
+    kind = len(location) > 2 and location[-1] in _KINDS
+    parts = (str(part)[: _SHOWN + 1] for part in (location[:-1] if kind else location) if part != "[key]")
     return shown(".".join(parts), 2 * _SHOWN) or "body"
 
 

@@ -19,12 +19,12 @@ Kind = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class EngineCache:
-    """Engines by namespace and name, by ticket and by service instance."""
+    """Engines by namespace and name, by uid, by ticket and by service instance."""
 
     def __init__(self) -> None:
         self.synced = False
         self._engines: dict[Key, KnownEngine] = {}
-        # Ticket or service instance → keys of the engines that have it. Several only if a ticket was used twice.
+        # Uid, ticket or service instance → keys of the engines that have it. Several only if a ticket was used twice.
         self._ids: dict[str, set[Key]] = {}
         self._listeners: dict[Key, set[Listener]] = {}
         self._observers: list[Observer] = []
@@ -35,20 +35,28 @@ class EngineCache:
     def __iter__(self) -> Iterator[KnownEngine]:
         return iter(tuple(self._engines.values()))
 
+    def keys(self) -> tuple[Key, ...]:
+        """The namespace and name of each engine; the same objects at each call, so that keeping one costs little."""
+        return tuple(self._engines)
+
     def get(self, key: Key) -> KnownEngine | None:
         """The engine with this namespace and name."""
         return self._engines.get(key)
 
     def resolve(self, engine_id: str) -> KnownEngine | None:
-        """The engine of a ticket id, a service instance (host:port) or `namespace/name`."""
-        keys = self._ids.get(engine_id)
-        if keys:
-            # As the operator: the accepted engine wins, then the oldest, so nobody can take over an engine by reusing
-            # its ticket. Creation times have whole seconds, and the operator refuses one of two.
-            found = (self._engines[key] for key in keys)
-            return min(found, key=lambda v: (v.is_refused, v.is_ticket_unproven, v.created, v.uid))
+        """The engine of `namespace/name`, a uid, a ticket id or a service instance (host:port)."""
         namespace, slash, name = engine_id.partition("/")
-        return self._engines.get((namespace, name)) if slash else None
+        if slash:
+            return self._engines.get((namespace, name))
+        # A uid is Kubernetes's, and a ticket the author's: nobody takes over an engine by its uid as his ticket. Then
+        # as the operator: the accepted engine wins, then the oldest. Creation times have whole seconds, and the
+        # operator refuses one of two.
+        found = (self._engines[key] for key in self._ids.get(engine_id, ()))
+        return min(
+            found,
+            key=lambda v: (v.uid != engine_id, v.is_refused, v.is_ticket_unproven, v.created, v.uid),
+            default=None,
+        )
 
     @contextmanager
     def listen(self, key: Key, listener: Listener) -> Iterator[None]:
@@ -92,7 +100,7 @@ class EngineCache:
         if before is not None:
             self._remove_from_index(before)
         self._engines[view.key] = view
-        for engine_id in (view.ticket_id, view.service_instance):
+        for engine_id in _ids(view):
             self._ids.setdefault(engine_id, set()).add(view.key)
         self._notify(view.key, view)
 
@@ -103,7 +111,7 @@ class EngineCache:
             self._notify(key, None)
 
     def _remove_from_index(self, view: KnownEngine) -> None:
-        for engine_id in {view.ticket_id, view.service_instance}:
+        for engine_id in _ids(view):
             keys = self._ids[engine_id]
             keys.discard(view.key)
             if not keys:
@@ -114,6 +122,11 @@ class EngineCache:
             observer(key, view)
         for listener in tuple(self._listeners.get(key, ())):
             listener(view)
+
+
+def _ids(view: KnownEngine) -> set[str]:
+    """The names of an engine besides its namespace and name."""
+    return {view.uid, view.ticket_id, view.service_instance}
 
 
 class PluginCache:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,10 @@ class EcmState:
 
 
 class EcmStateStore:
-    """The ConfigMap of this ECM, read at most every FRESH_SECONDS."""
+    """The ConfigMap of this ECM: as `watched` gives it, else read at most every FRESH_SECONDS.
+
+    `watched` gives None where no watch is served.
+    """
 
     def __init__(self, cluster: Cluster, namespace: str, configmap: str) -> None:
         self._cluster = cluster
@@ -40,13 +44,17 @@ class EcmStateStore:
         self._namespace = namespace
         self._state = EcmState()
         self._read = float("-inf")
+        self.watched: Callable[[], EcmState | None] = lambda: None
 
     async def state(self) -> EcmState:
         """What was set last; where the API server does not answer, what is known."""
         if time.monotonic() - self._read >= FRESH_SECONDS:
+            # A state that was just written here may be newer than what the watch shows.
+            if (seen := self.watched()) is not None:
+                return seen
             try:
                 found = await self._cluster.get(CONFIGMAPS, self._configmap, namespace=self._namespace)
-                self._state = _parse((found.get("data") or {}).get(_KEY, ""))
+                self._state = state_of(found)
             except NotFound:
                 self._state = EcmState()
             except ApiError:
@@ -69,7 +77,9 @@ class EcmStateStore:
         self._state, self._read = state, time.monotonic()
 
 
-def _parse(text: str) -> EcmState:
+def state_of(configmap: Mapping[str, Any]) -> EcmState:
+    """What a ConfigMap of the API says; what cannot be read is the state of an ECM of which nothing was set."""
+    text = (configmap.get("data") or {}).get(_KEY, "")
     try:
         body = json.loads(text)
         return EcmState(str(body["health"]), list(body.get("labels") or []), str(body.get("description") or ""))

@@ -97,12 +97,30 @@ class EngineRecord(Protocol):
     def uid(self) -> str: ...
 
 
+class Transition(Protocol):
+    """A state that an engine entered."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def at(self) -> datetime: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def message(self) -> str: ...
+
+
 class Records(Protocol):
     """The store's other queries. Each blocks, so it is called through `History.query`."""
 
     def record_by_ticket(self, ticket: str) -> Record | None: ...
 
     def engine(self, ticket: str) -> EngineRecord | None: ...
+
+    def transitions(self, ticket: str) -> Sequence[Transition]: ...
 
     def list_records(
         self,

@@ -103,7 +103,8 @@ def unknown_engine(caller: Caller, engine_id: str) -> Refused:
     if caller.is_admin:
         return bad_request(f"{name}: give {ids}")
     return forbidden(
-        f"{name}, or it belongs to another user than {caller.user}: call as its owner, or as an admin, and give {ids}"
+        f"{name}, or it belongs to another user than {caller.user}: call as its owner, or as an admin, and give {ids}."
+        " Where it was lent to you, your lock may have ended: ask for an engine again (askEngineConn)"
     )
 
 

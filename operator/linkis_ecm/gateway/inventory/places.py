@@ -82,7 +82,8 @@ def _amount(view: KnownEngine) -> Amount:
     if not view.pod_memory_bytes and not view.pod_cpu_milli:
         return spec
     pod = Amount(1, view.pod_cpu_milli, view.pod_memory_bytes, view.pod_extended)
-    return pod if view.is_observed else pod.at_least(spec)
+    # One that has not got its size from the claim yet is resized as soon as there is room: its place is kept.
+    return pod if view.is_observed and not view.is_unsized else pod.at_least(spec)
 
 
 def _holders(asked: Holder, *, engines: EngineCache, plugins: PluginCache, growing: Growing) -> list[Holder]:

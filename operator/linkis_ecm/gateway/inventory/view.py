@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim, parse_claim
+from linkis_ecm.engine.status.conditions import not_resized
 from linkis_ecm.engine.times import since_accepted
 from linkis_ecm.model import formats, reasons
 from linkis_ecm.model.agent_key import AgentKeyRef
@@ -80,9 +81,21 @@ class KnownEngine:
     pod_cpu_milli: int = 0
     pod_memory_bytes: int = 0
     pod_extended: tuple[tuple[str, int], ...] = ()
+    # It took its pod from a warm pool, and has not got the size that it asks for.
+    is_unsized: bool = False
     # Whether the status is of the spec as it is now.
     is_observed: bool = True
     tenant: str = ""
+    # Its plugin's word for who may get it by askEngineConn: "connection" for nobody; empty while that is not known.
+    share: str = ""
+    # Of an engine that is made to be lent: the level and group of its spec; empty for one that is its user's alone.
+    lent_level: str = ""
+    lent_group: str = ""
+    # Whether the operator lets it be lent, and if not, why.
+    is_lent: bool = False
+    # Who has borrowed it, in the call of a borrower; "" in others' calls. Not the cluster's word: `Call` writes it.
+    borrower: str = ""
+    not_lent_because: str = ""
 
     @property
     def key(self) -> Key:
@@ -132,6 +145,21 @@ class KnownEngine:
         return self.in_cluster and (
             self.is_refused or (self.state is EngineState.STARTING and not self.startup.get("accepted"))
         )
+
+    @property
+    def shown_ticket(self) -> str:
+        """The ticket as callers are told it; "" while its author alone says so: it may be another engine's."""
+        return "" if self.is_ticket_unproven else self.ticket_id
+
+    @property
+    def engine_id(self) -> str:
+        """The id by which a caller names this engine and no other: its ticket, else its namespace and name."""
+        return self.shown_ticket or f"{self.namespace}/{self.name}"
+
+    @property
+    def shown_instance(self) -> str:
+        """The service instance as callers are told it: the ticket stands for it while there is none."""
+        return self.engine_id if self.service_instance == self.ticket_id else self.service_instance
 
     @property
     def is_ending(self) -> bool:
@@ -206,9 +234,25 @@ def view_of(item: Mapping[str, Any]) -> KnownEngine:
         pod_cpu_milli=milli(of_pod.get("cpu")),
         pod_memory_bytes=whole_bytes(of_pod.get("memory")),
         pod_extended=extended(None, of_pod.get("extended")),
+        is_unsized=not_resized(status.get("conditions")),
         is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         tenant=str(spec.get("tenant") or ""),
+        **_lending(spec.get("share"), status.get("share")),
     )
+
+
+def _lending(asked: Any, decided: Any) -> dict[str, Any]:
+    """The fields about lending; what cannot be read is lent to nobody."""
+    if not isinstance(asked, Mapping):
+        return {}
+    found = decided if isinstance(decided, Mapping) else {}
+    return {
+        # Whatever it says, it is not its user's alone.
+        "lent_level": str(asked.get("level") or "unknown"),
+        "lent_group": str(asked.get("group") or ""),
+        "is_lent": found.get("shared") is True,
+        "not_lent_because": str(found.get("message") or ""),
+    }
 
 
 def engine_of_record(
@@ -313,6 +357,12 @@ class PluginView:
     engine_version: str
     run_types: tuple[str, ...]
     default: bool = False
+    share: str = "user"
+    # Of share group and server; see the fields of EngineConnPlugin.
+    share_as: str = ""
+    share_groups: tuple[str, ...] = ()
+    share_locks: int = 2
+    share_kernel: bool = False
     cpu_milli: int = 0
     memory_bytes: int = 0
     extended: tuple[tuple[str, int], ...] = ()
@@ -327,10 +377,19 @@ def plugin_of(item: Mapping[str, Any]) -> PluginView:
         engine_version=str(spec.get("engineVersion") or ""),
         run_types=tuple(map(str, spec.get("runTypes") or ())),
         default=bool(spec.get("default")),
+        share=str(spec.get("share") or "user"),
+        share_as=linkis_user(str(spec.get("shareAs") or "")) if spec.get("shareAs") else "",
+        share_groups=tuple(map(str, spec.get("shareGroups") or ())),
+        share_locks=_locks(spec.get("shareLocks")),
+        share_kernel=spec.get("shareKernel") is True,
         cpu_milli=milli((spec.get("defaultResources") or {}).get("cpu")),
         memory_bytes=whole_bytes((spec.get("defaultResources") or {}).get("memory")),
         extended=extended((spec.get("defaultResources") or {}).get("extended")),
     )
+
+
+def _locks(written: Any) -> int:
+    return written if type(written) is int and written > 0 else 2
 
 
 def startup_millis(startup: Mapping[str, str]) -> dict[str, int]:

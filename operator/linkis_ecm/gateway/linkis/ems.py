@@ -57,6 +57,9 @@ async def _node(call: Call) -> dict[str, Any]:
         "maxResource": most,
         "minResource": none,
         "usedResource": used,
+        # Ours: Linkis counts whole cores, and its sizes do not say which of them nothing limits.
+        "usedCpuMilli": cpu,
+        "quota": {"cpuMilli": room[0] or None, "memory": room[1] or None, "instance": room[2] or None},
         "lockedResource": none,
         "expectedResource": none,
         "leftResource": left,

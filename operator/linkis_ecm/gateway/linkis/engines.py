@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 from linkis_ecm.api.models import CREATE_SECONDS, CREATE_SECONDS_MAX, CreateEngineRequest
-from linkis_ecm.engine.matching import FREE, Claim, Requirements
+from linkis_ecm.engine.matching import Claim, Mismatch, Requirements, linkis_state
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidden, shown
 from linkis_ecm.gateway.http.validate import validated
+from linkis_ecm.gateway.inventory.lending import Loan, group_of, holds, is_lending, no_place, not_lendable, own_lock
 from linkis_ecm.gateway.inventory.sizes import with_sizes
 from linkis_ecm.gateway.inventory.view import KnownEngine, extended, milli, whole_bytes
 from linkis_ecm.gateway.linkis import shapes
 from linkis_ecm.gateway.linkis.errors import error_code
-from linkis_ecm.gateway.linkis.requests import AskEngine, Instance, KillInstances, Kills, ListEmEngines, Nothing
+from linkis_ecm.gateway.linkis.labels import AskedLabels, read_labels
+from linkis_ecm.gateway.linkis.requests import (
+    AskEngine,
+    Instance,
+    KillInstances,
+    Kills,
+    ListEmEngines,
+    Nothing,
+    unknown_of_ours,
+)
 from linkis_ecm.gateway.methods.create import FAILED, NotReadyInTimeError, make_engine, namespace_of
 from linkis_ecm.gateway.methods.engines import stop
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, sentences
+from linkis_ecm.model.states import EngineState
 from linkis_ecm.model.users import linkis_user
 
 log = logging.getLogger(__name__)
@@ -41,19 +53,25 @@ async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
     """A free engine of these labels, or a new one; either is claimed: no other asker gets it for some minutes.
 
     With `explain` the answer's data, a refusal's too, has `verdicts`: {engine (a ticketId), verdict, sentence} for each
-    live engine of the user, the newest first, 100 at most; `verdict` is Fits or why the engine was not given out.
+    live engine of the user, or of those that are lent to the user's like, the newest first, 100 at most; `verdict` is
+    Fits or why the engine was not given out. Of a lent one that the user holds also {instance, lock, until}.
     """
-    create_request = _create_request(call, request, request.time_out)
-    required = _requirements(call, create_request)
+    labels = read_labels(request.labels)
+    create_request = _create_request(call, request, labels, request.time_out)
+    loan = loan_of(call, create_request, labels)
+    required = _requirements(call, create_request, labels, loan)
     # Before the claim: the chosen engine is Claimed after it.
-    explained = {"verdicts": _verdicts(call, required)} if request.explain else {}
+    explained = {"verdicts": _verdicts(call, required, loan)} if request.explain else {}
     try:
-        found, message = await _take_or_make(call, create_request, required)
+        if loan is None:
+            found, message = await _take_or_make(call, create_request, required)
+        else:
+            found, message = await _borrow(call, create_request, required, loan)
     except Refused as why:
         why.data |= explained
         raise
     call.audit_engine(found)
-    engine = shapes.started(found, ecm=call.gateway.settings.instance)
+    engine = shapes.started(found, ecm=call.gateway.settings.instance, now=call.gateway.clock())
     lock = {"lock": found.claim.by if found.claim else None}
     return Answer({"engine": engine | lock} | explained, message=message)
 
@@ -62,37 +80,120 @@ async def _take_or_make(
     call: Call, create_request: CreateEngineRequest, required: Requirements
 ) -> tuple[KnownEngine, str]:
     """The engine, and Linkis's word for whether it was free or is new. Raises Refused, in Linkis's words."""
-    claims = call.gateway.claims
+    gateway, claims = call.gateway, call.gateway.claims
+    began = gateway.clock()
     try:
         found = await claims.claim_free_engine(required, call.may_use)
     except Refused as why:
         raise _in_linkis_words(why) from None
     if found is not None:
+        gateway.metrics.got_engine(found.ticket_id, "reuse", (gateway.clock() - began).total_seconds())
         return found, "reuse engineConn ended."
     made = await _make(call, create_request, claim=claims.new(starting=create_request.timeout_seconds))
     return made, "create engineConn ended."
 
 
-def _verdicts(call: Call, required: Requirements) -> list[dict[str, str]]:
-    return [
-        {"engine": engine.ticket_id, "verdict": str(found.mismatch or "Fits"), "sentence": found.sentence}
-        for engine, found in call.gateway.claims.explain(required, call.may_use)
-    ]
+async def _borrow(
+    call: Call, create_request: CreateEngineRequest, required: Requirements, loan: Loan
+) -> tuple[KnownEngine, str]:
+    """The same for an engine that is lent: the caller is no owner and has the claim alone. Raises Refused."""
+    gateway, claims, user = call.gateway, call.gateway.claims, call.caller.user
+    began = gateway.clock()
+
+    def may_take(engine: KnownEngine) -> bool:
+        return call.may_borrow(engine) and loan.covers(engine, gateway.plugins.of(engine))
+
+    try:
+        with claims.lending(loan, user):
+            found = await claims.claim_free_engine(required, may_take, user=user)
+            if found is not None:
+                gateway.metrics.got_engine(found.ticket_id, "reuse", (gateway.clock() - began).total_seconds())
+                return found, "reuse engineConn ended."
+            if why := claims.not_lent.why(loan, gateway.clock()):
+                raise not_lendable(why, made=False)
+            claim = claims.new(starting=create_request.timeout_seconds, user=user)
+            made = await _make(call, _plain(create_request, loan), claim=claim, loan=loan)
+            if not may_take(made):
+                await stop(call, made)
+                why = made.not_lent_because or "Its operator shares no engines: it is older than this gateway."
+                claims.not_lent.remember(loan, why, gateway.clock())
+                raise not_lendable(why, made=True)
+    except Refused as why:
+        if why.data.get("reason") == reasons.LIMIT_REACHED.name:
+            raise no_place(loan, why.data) from None
+        # The engine is another's: what it is, where it runs and its ticket are not for who got nothing.
+        kept = {name: why.data[name] for name in why.data if name not in ("engine", "ticketId")}
+        told = why if why.sentence.startswith(FAILED.format("")) else _in_linkis_words(why)
+        raise Refused(told.sentence, status=why.status, http=why.http, data=kept, headers=why.headers) from None
+    return made, "create engineConn ended."
+
+
+def _verdicts(call: Call, required: Requirements, loan: Loan | None) -> list[dict[str, Any]]:
+    def may_see(engine: KnownEngine) -> bool:
+        if loan is None:
+            return call.may_use(engine)
+        # Of an engine that could be lent to the caller, whether the operator lets it or not.
+        offered = call.may_borrow(replace(engine, is_lent=True)) and engine.lent_group == required.lent_group
+        return offered and loan.covers(engine, call.gateway.plugins.of(engine))
+
+    now, verdicts = call.gateway.clock(), []
+    for engine, found in call.gateway.claims.explain(required, may_see):
+        told: dict[str, Any] = {
+            "engine": engine.ticket_id, "verdict": str(found.mismatch or "Fits"), "sentence": found.sentence
+        }  # fmt: skip
+        if loan is not None and found.mismatch is Mismatch.CLAIMED and holds(call.caller, engine, now):
+            own = own_lock(engine, now)
+            until = own["until"] or "it is given back (unlock)"
+            told |= own | {"sentence": f"you hold it until {until}; its lock is {own['lock']}"}
+        verdicts.append(told)
+    return verdicts
+
+
+def _plain(create_request: CreateEngineRequest, loan: Loan) -> CreateEngineRequest:
+    """What is lent has what its plugin gives all of them, and nothing of its first asker."""
+    asked = {"engine_type", "engine_version", "wait", "timeout_seconds"}
+    body = create_request.model_dump(include=asked) | {"engine_version": loan.plugin.engine_version}
+    return CreateEngineRequest.model_validate(body)
+
+
+def loan_of(call: Call, create_request: CreateEngineRequest, labels: AskedLabels) -> Loan | None:
+    """What the plugin lends the asker; None where it lends nothing, or the asker needs an engine of the own: another
+    one, one with labels, or one bigger than the plugin's. Else one asker could have an engine made for each label, in
+    the places of all. Raises Refused."""
+    gateway = call.gateway
+    plugin = gateway.plugins.choose(engine_type=create_request.engine_type, version=create_request.engine_version)
+    if plugin is None or not is_lending(plugin):
+        return None
+    if labels.new_wanted or labels.excluded or labels.required or labels.tenant:
+        return None
+    size = create_request.resources
+    if size is not None and (
+        milli(size.cpu) > plugin.cpu_milli or whole_bytes(size.memory) > plugin.memory_bytes or size.extended
+    ):
+        return None
+    if create_request.user not in (None, call.caller.user):
+        raise bad_request(
+            f"Label userCreator names {shown(create_request.user or '', 64)!r}, and an engine that is lent goes to"
+            " whoever asks: leave the user out, or make that user an own engine (createEngineConnection)"
+        )
+    namespace = namespace_of(gateway, call.caller, None)
+    return Loan(plugin, plugin.share, group_of(call.caller, plugin), namespace, gateway.new_id())
 
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
     """A new engine, once it takes code; one for a once job at once, for its client asks until it runs."""
-    create_request = _create_request(call, request, request.timeout)
+    create_request = _create_request(call, request, read_labels(request.labels), request.timeout)
     once = str((request.labels or {}).get(_MODE) or "").lower() == "once"
     view = await _make(call, create_request.model_copy(update={"wait": not once}))
-    return Answer(
-        {"engine": shapes.started(view, ecm=call.gateway.settings.instance)}, message="create engineConn succeed."
-    )
+    engine = shapes.started(view, ecm=call.gateway.settings.instance, now=call.gateway.clock())
+    return Answer({"engine": engine}, message="create engineConn succeed.")
 
 
-async def _make(call: Call, create_request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
+async def _make(
+    call: Call, create_request: CreateEngineRequest, *, claim: Claim | None = None, loan: Loan | None = None
+) -> KnownEngine:
     try:
-        return await make_engine(call, create_request, claim=claim)
+        return await make_engine(call, create_request, claim=claim, loan=loan)
     except NotReadyInTimeError as late:
         # Linkis stops it too: its client cannot name the ticket, so a second try would leave the first one's engine.
         await stop(call, late.view)
@@ -116,8 +217,13 @@ def _in_linkis_words(why: Refused) -> Refused:
     return Refused(text, status=why.status, http=why.http, data=why.data, headers=why.headers)
 
 
-def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngineRequest:
+def _create_request(call: Call, request: AskEngine, labels: AskedLabels, millis: int) -> CreateEngineRequest:
     """Linkis's labels and properties as ours. Raises Refused."""
+    if ours := unknown_of_ours(request.model_extra or {}):
+        raise bad_request(
+            f"Parameter {ours[0]} has no effect here: Linkis's engine calls take labels, properties, timeOut or timeout"
+            " (milliseconds) and explain. createEngineConnection takes the rest"
+        )
     engine_type, version = _pair(request, "engineType")
     user, creator = _pair(request, "userCreator")
     properties = request.properties or {}
@@ -133,6 +239,10 @@ def _create_request(call: Call, request: AskEngine, millis: int) -> CreateEngine
         body["engineVersion"] = version
     if creator:
         body["creator"] = creator
+    if labels.tenant:
+        body["tenant"] = labels.tenant
+    if own := labels.of_a_new_engine():
+        body["labels"] = own
     # As Linkis: the login is the user, whatever the request says; an admin may name another by the label.
     namespace = namespace_of(call.gateway, call.caller, None)
     if user and linkis_user(user) != call.caller.user and call.caller.is_admin_in(namespace):
@@ -155,7 +265,8 @@ def _pair(request: AskEngine, key: str) -> tuple[str, str]:
     if label is None and key == "userCreator":
         return "", ""
     if not isinstance(label, str) or not label.strip("-"):
-        raise bad_request(f"Label {key} cannot be empty: give labels.{key}, such as python-1 or hadoop-IDE")
+        example = "hadoop-IDE (user, creator)" if key == "userCreator" else "python-3.11 (type, version)"
+        raise bad_request(f"Label {key} cannot be empty: give labels.{key}, such as {example}")
     if key == "userCreator" and "-" in label:
         # A user may have hyphens, a creator has none.
         first, _, second = label.rpartition("-")
@@ -179,19 +290,28 @@ def _memory(properties: dict[str, Any]) -> str:
         return ""
     found = shapes.size(text)
     if not found:
-        raise bad_request(f"properties: memory is {text[:40]!r}: write it like 512m or 2g")
+        given = next(name for name in _MEMORY if properties.get(name) not in (None, ""))
+        raise bad_request(f"properties.{given} is {text[:40]!r}: write memory like 512m or 2g")
     return f"{-(-found // (1 << 20))}Mi"
 
 
-def _requirements(call: Call, create_request: CreateEngineRequest) -> Requirements:
+def _requirements(
+    call: Call, create_request: CreateEngineRequest, labels: AskedLabels, loan: Loan | None = None
+) -> Requirements:
     """What a running engine must have to be given out instead of a new one."""
     size = create_request.resources
     return Requirements(
-        user=create_request.user or call.caller.user,
-        creator=create_request.creator,
+        user=loan.owner if loan is not None else create_request.user or call.caller.user,
+        lent_level=loan.level if loan is not None else "",
+        lent_group=loan.group if loan is not None else "",
+        creator=(create_request if loan is None else _plain(create_request, loan)).creator,
         engine_type=create_request.engine_type,
-        engine_version=create_request.engine_version,
-        labels=create_request.labels or {},
+        engine_version=create_request.engine_version if loan is None else loan.plugin.engine_version,
+        tenant=labels.tenant,
+        labels=labels.required,
+        preferred=labels.preferred,
+        excluded=labels.excluded,
+        new_wanted=labels.new_wanted,
         cpu_milli=milli(size.cpu) if size else 0,
         memory_bytes=whole_bytes(size.memory) if size else 0,
         extended=extended(size.extended) if size else (),
@@ -210,7 +330,7 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
     metrics = "{}"
     records = call.gateway.records
     if engine.in_cluster:
-        node = shapes.engine_node(with_sizes(call.gateway.plugins, engine), ecm=call.gateway.settings.instance)
+        node = _node(call, engine)
         metrics = await _metrics(call, engine)
     else:
         node = shapes.past_node(engine)
@@ -218,6 +338,11 @@ async def get_engine_conn(call: Call, request: Instance) -> Answer:
             row = await call.gateway.history.record_of(records, engine)
             metrics = (row.metrics if row is not None else None) or "{}"
     return Answer({"engine": node, "ecMetrics": metrics})
+
+
+def _node(call: Call, engine: KnownEngine) -> dict[str, Any]:
+    gateway = call.gateway
+    return shapes.engine_node(with_sizes(gateway.plugins, engine), ecm=gateway.settings.instance, now=gateway.clock())
 
 
 async def _metrics(call: Call, engine: KnownEngine) -> str:
@@ -248,13 +373,13 @@ async def engine_kill(call: Call, request: Kills) -> Answer:
 
 
 async def engine_kill_async(call: Call, request: KillInstances) -> Answer:
-    """rm/enginekillAsyn: for admins, and only engines without a task."""
+    """rm/enginekillAsyn: for admins, and only engines that nobody holds and that have no task."""
     caller = call.caller
     if not caller.is_admin:
         raise denied(bad_request(f"User:{caller.user} has no permission to asyn kill engines."))
     for instance in request.instances:
         view = call.gateway.engines.resolve(instance)
-        if view is not None and view.state in FREE:
+        if view is not None and linkis_state(view, call.gateway.clock()) is EngineState.UNLOCK:
             await stop(call, view)
     return Answer({}, message=KILLED)
 
@@ -271,7 +396,7 @@ async def list_user_engines(call: Call, _: Nothing) -> Answer:
     return Answer(
         {
             "engines": [
-                shapes.engine_node(with_sizes(call.gateway.plugins, view), ecm=call.gateway.settings.instance)
+                _node(call, view)
                 for view in sorted(call.usable_engines(), key=lambda view: view.created, reverse=True)
                 if view.user == call.caller.user and not view.is_final
             ]
@@ -285,14 +410,14 @@ async def list_em_engines(call: Call, request: ListEmEngines) -> Answer:
         raise denied(error_code(210003, "Only admin can search engine information(只有管理员才能查询所有引擎信息)."))
     call.about_user(None)
     em_instance = request.em.service_instance.instance if request.em.service_instance is not None else None
-    ecm = call.gateway.settings.instance
+    ecm, now = call.gateway.settings.instance, call.gateway.clock()
     found = [
-        shapes.engine_vo(with_sizes(call.gateway.plugins, view), ecm=ecm)
+        shapes.engine_vo(with_sizes(call.gateway.plugins, view), ecm=ecm, now=now)
         for view in sorted(call.usable_engines(), key=lambda view: view.created, reverse=True)
         if not view.is_final
         and em_instance in (None, "", view.ecm_instance or ecm)
         and (not request.em_instance or request.em_instance in view.service_instance)
-        and (not request.node_status or request.node_status.lower() == str(view.state).lower())
+        and (not request.node_status or request.node_status.lower() == str(linkis_state(view, now)).lower())
         and (not request.engine_type or request.engine_type.lower() == view.engine_type.lower())
         and (not request.owner or request.owner.lower() == view.user.lower())
     ]

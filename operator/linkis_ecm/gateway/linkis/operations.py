@@ -62,10 +62,15 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
     """An operator of the engine."""
     instance = request.instance or ""
     refusal = bad_request(f"You have no permission to execute Engine Operation {shown(instance)}")
-    found = await call.engine_or_refusal((instance,), refusal)
+    name = str(request.parameters.get(OPERATOR) or "")
+    try:
+        found = await call.engine_or_refusal((instance,), refusal)
+    except Refused:
+        found = await _borrowed(call, instance) if name == "unlock" and request.parameters.get("lock") else None
+        if found is None:
+            raise
     if found is None:
         return Answer(EngineCommandAnswer(result={}, error_msg=f"Ec : {shown(instance)} not found.", is_error=True))
-    name = str(request.parameters.get(OPERATOR) or "")
     command = COMMANDS.get(name)
     if command is None:
         return Answer(_unknown(name))
@@ -74,6 +79,15 @@ async def execute_engine_conn_operation(call: Call, request: Operation) -> Answe
     except Refused as refusal:
         return Answer(EngineCommandAnswer(result={}, error_msg=refusal.sentence, is_error=True))
     return Answer(await operate(call, found, command, dict(request.parameters)))
+
+
+async def _borrowed(call: Call, instance: str) -> KnownEngine | None:
+    """The engine that is lent to the caller, who may give it back; None for all others."""
+    try:
+        found, is_borrowed = await call.engine_to_run(instance, fresh=True)
+    except Refused:
+        return None
+    return found if is_borrowed else None
 
 
 async def execute_ecm_operation(call: Call, request: Operation) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from linkis_ecm.engine.matching import linkis_state
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, denied, shown, unavailable
@@ -112,22 +113,23 @@ async def ec_list(call: Call, request: EcList) -> Answer:
     for creator in request.creators:
         if not _CREATOR.fullmatch(creator):
             raise bad_request("Invalid creator : " + shown(creator, 128))
-    ecm = call.gateway.settings.instance
+    ecm, now = call.gateway.settings.instance, call.gateway.clock()
     found = []
     for known in call.usable_engines():
         view = with_sizes(call.gateway.plugins, known)
-        if view.is_final or not _wanted(view, request):
+        status = str(linkis_state(view, now))
+        if view.is_final or not _wanted(view, status, request):
             continue
         found.append(
             {
-                "instance": view.service_instance,
+                "instance": view.shown_instance,
                 "name": shapes.ENGINECONN,
                 "owner": view.user,
-                "ticketId": view.ticket_id,
+                "ticketId": view.shown_ticket,
                 "mark": "process",
                 "createTime": shapes.millis(view.created),
                 "updateTime": shapes.millis(view.since),
-                "instanceStatus": str(view.state),
+                "instanceStatus": status,
                 "lastUnlockTimestamp": "",
                 "useResource": {"driver": shapes.load(cpu_milli=view.cpu_milli, memory_bytes=view.memory_bytes)},
                 "ecmInstance": view.ecm_instance or ecm,
@@ -138,11 +140,11 @@ async def ec_list(call: Call, request: EcList) -> Answer:
     return Answer({"ecList": found})
 
 
-def _wanted(view: KnownEngine, request: EcList) -> bool:
+def _wanted(view: KnownEngine, status: str, request: EcList) -> bool:
     return (
         (not request.creators or view.creator in request.creators or view.user in request.creators)
         and (not request.engine_types or view.engine_type in request.engine_types)
-        and (not request.statuss or str(view.state) in request.statuss)
+        and (not request.statuss or status in request.statuss)
         and (not request.ec_instances or view.service_instance in request.ec_instances)
     )
 
@@ -155,6 +157,7 @@ async def engine_types(call: Call, _: Nothing) -> Answer:
 async def user_resources(call: Call, _: Nothing) -> Answer:
     """rm/userresources: what the caller's engines hold, by creator and engine type."""
     groups: dict[str, dict[str, list[KnownEngine]]] = {}
+    ecm, now = call.gateway.settings.instance, call.gateway.clock()
     for known in call.usable_engines():
         view = with_sizes(call.gateway.plugins, known)
         if view.user == call.caller.user and not view.is_final:
@@ -172,7 +175,7 @@ async def user_resources(call: Call, _: Nothing) -> Answer:
                                 memory_bytes=sum(view.memory_bytes for view in views),
                                 instances=len(views),
                             ),
-                            "engines": [shapes.engine_vo(view, ecm=call.gateway.settings.instance) for view in views],
+                            "engines": [shapes.engine_vo(view, ecm=ecm, now=now) for view in views],
                         }
                         for kind, views in sorted(kinds.items())
                     ],

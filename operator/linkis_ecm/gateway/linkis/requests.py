@@ -5,6 +5,8 @@ Authority: linkis-contract.md, 1.3, 1.4 and 5.2. Must not hold behaviour.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
@@ -24,6 +26,9 @@ class LinkisRequest(BaseModel):
 class AskEngine(LinkisRequest):
     """EngineAskRequest and EngineCreateRequest: labels engineType and userCreator, the rest by default."""
 
+    # What is not known is kept by name, for `unknown_of_ours`.
+    model_config = ConfigDict(extra="allow")
+
     properties: dict[Text, Words | int | float | bool | None] | None = Field(None, max_length=256)
     labels: dict[Text, Any] = Field(max_length=32)
     time_out: int = Field(0, description="Milliseconds (askEngineConn).")
@@ -33,6 +38,27 @@ class AskEngine(LinkisRequest):
     description: Words | None = None
     ignore_timeout: bool = False
     explain: bool = Field(False, description="Say of each engine of the user why it fits or not (askEngineConn).")
+
+
+# What createEngineConnection takes and Linkis's calls do not. Linkis's own fields (those that we ignore, too) are not
+# among them.
+_OURS = frozenset(
+    {
+        "engineType", "engineVersion", "creator", "tenant", "mode", "code", "runType", "resources", "env",
+        "idleTimeout", "startTimeout", "maxLifetime", "ttlAfterFinished", "namespace", "wait",
+        "timeoutSeconds", "workingDir",
+    }
+)  # fmt: skip
+
+
+def unknown_of_ours(extra: Iterable[str]) -> list[str]:
+    """The fields that mean something in our calls alone, or look like `explain` mistyped, so that they are not passed
+    over; sorted. Others may be of another version of Linkis."""
+    return sorted(name[:64] for name in extra if name in _OURS or (len(name) < 16 and _is_like_explain(name)))
+
+
+def _is_like_explain(name: str) -> bool:
+    return SequenceMatcher(None, name.lower(), "explain").ratio() > 0.8
 
 
 class Instance(LinkisRequest):

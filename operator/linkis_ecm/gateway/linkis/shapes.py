@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from linkis_ecm.engine.matching import held_claim, linkis_state
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.gateway.inventory.history import Record
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -31,21 +32,28 @@ def service_instance(application: str, instance: str) -> dict[str, Any]:
     }
 
 
-def status_of(engine: KnownEngine) -> str:
-    """Linkis's word; of a killed engine the record's, for its client takes Success for a job that is done."""
+def status_of(engine: KnownEngine, now: datetime) -> str:
+    """Linkis's word; of a killed engine the record's, for its client takes Success for a job that is done. Unlock and
+    Idle by whether somebody holds the engine now."""
     if not engine.in_cluster:
         return engine.status or "Failed"
     if engine.state is EngineState.SUCCESS and engine.reason in KILLED:
         return str(EngineState.SHUTTING_DOWN)
-    return str(engine.state)
+    return str(linkis_state(engine, now))
 
 
-def started(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
+def lock_of(engine: KnownEngine, now: datetime) -> str | None:
+    """The lock of whoever holds the engine; None where nobody does."""
+    claim = held_claim(engine, now) if engine.usable else None
+    return claim.by if claim is not None else None
+
+
+def started(engine: KnownEngine, *, ecm: str, now: datetime) -> dict[str, Any]:
     """The `engine` of askEngineConn and createEngineConn."""
     return {
         "ecAsyncStartResult": "success",
         "serviceInstance": service_instance(ENGINECONN, engine.service_instance),
-        "nodeStatus": status_of(engine),
+        "nodeStatus": status_of(engine, now),
         "ticketId": engine.ticket_id,
         "ecmServiceInstance": service_instance(ECM, engine.ecm_instance or ecm),
         "managerServiceInstance": service_instance(MANAGER, ecm),
@@ -60,7 +68,7 @@ def labels(engine: KnownEngine) -> list[dict[str, Any]]:
         {"labelKey": "engineType", "stringValue": what, "modifiable": False},
         {
             "labelKey": "engineInstance",
-            "stringValue": f"{ENGINECONN}-{engine.service_instance}",
+            "stringValue": f"{ENGINECONN}-{engine.shown_instance}",
             "modifiable": False,
         },
     ]
@@ -83,11 +91,12 @@ def epoch(at: datetime | None) -> int | None:
     return None if at is None else round(at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def engine_node(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
+def engine_node(engine: KnownEngine, *, ecm: str, now: datetime) -> dict[str, Any]:
     """An AMEngineNode: listUserEngines, getEngineConn."""
+    status = status_of(engine, now)
     resource = load(cpu_milli=engine.cpu_milli, memory_bytes=engine.memory_bytes)
     return {
-        "serviceInstance": service_instance(ENGINECONN, engine.service_instance),
+        "serviceInstance": service_instance(ENGINECONN, engine.shown_instance),
         "emNode": {
             "serviceInstance": service_instance(ECM, engine.ecm_instance or ecm),
             "owner": "",
@@ -95,16 +104,16 @@ def engine_node(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
         },
         # Not in Linkis's node, though its client looks for it: who comes back to an engine needs it to read the log.
         "ecmServiceInstance": service_instance(ECM, engine.ecm_instance or ecm),
-        "nodeStatus": status_of(engine),
-        "lock": None,
+        "nodeStatus": status,
+        "lock": lock_of(engine, now),
         "labels": labels(engine),
         "owner": engine.user,
         "mark": "process",
         "identifier": engine.uid.replace("-", "")[:32],
-        "ticketId": engine.ticket_id,
+        "ticketId": engine.shown_ticket,
         "startTime": millis(engine.created),
         "updateTime": millis(engine.since),
-        "nodeHealthyInfo": health(status_of(engine), engine.message),
+        "nodeHealthyInfo": health(status, engine.message),
         "nodeResource": {
             "resourceType": "LoadInstance",
             "maxResource": resource,
@@ -124,7 +133,7 @@ def past_node(engine: KnownEngine) -> dict[str, Any]:
         "serviceInstance": service_instance(ENGINECONN, engine.service_instance),
         "emNode": {"serviceInstance": service_instance(ECM, engine.ecm_instance), "owner": "", "mark": "process"},
         "ecmServiceInstance": service_instance(ECM, engine.ecm_instance),
-        "nodeStatus": status_of(engine),
+        "nodeStatus": engine.status or "Failed",
         "lock": None,
         "labels": labels(engine),
         "owner": engine.user,
@@ -132,7 +141,7 @@ def past_node(engine: KnownEngine) -> dict[str, Any]:
         "ticketId": engine.ticket_id,
         "startTime": millis(engine.created),
         "updateTime": millis(engine.finished_time),
-        "nodeHealthyInfo": health(status_of(engine), engine.message),
+        "nodeHealthyInfo": health(engine.status or "Failed", engine.message),
         "nodeDescription": engine.message or None,
     }
 
@@ -142,18 +151,19 @@ def health(status: str, message: str) -> dict[str, Any]:
     return {"nodeHealthy": "UnHealthy" if status in UNHEALTHY_STATES else "Healthy", "msg": message}
 
 
-def engine_vo(engine: KnownEngine, *, ecm: str) -> dict[str, Any]:
+def engine_vo(engine: KnownEngine, *, ecm: str, now: datetime) -> dict[str, Any]:
     """An AMEngineNodeVo: listEMEngines."""
     resource = load(cpu_milli=engine.cpu_milli, memory_bytes=engine.memory_bytes)
-    found = health(status_of(engine), engine.message)
+    status = status_of(engine, now)
+    found = health(status, engine.message)
     return {
         "labels": labels(engine),
         "applicationName": ENGINECONN,
-        "instance": engine.service_instance,
+        "instance": engine.shown_instance,
         "emInstance": engine.ecm_instance or ecm,
-        "ticketId": engine.ticket_id,
-        "nodeStatus": status_of(engine),
-        "lock": None,
+        "ticketId": engine.shown_ticket,
+        "nodeStatus": status,
+        "lock": lock_of(engine, now),
         "engineType": engine.engine_type,
         "owner": engine.user,
         "resourceType": "LoadInstance",

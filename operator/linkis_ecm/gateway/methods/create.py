@@ -29,6 +29,7 @@ from linkis_ecm.gateway.http.errors import Refused, bad_request, denied, forbidd
 from linkis_ecm.gateway.http.validate import sentence
 from linkis_ecm.gateway.inventory.ecm_state import AVAILABLE
 from linkis_ecm.gateway.inventory.info import info_of
+from linkis_ecm.gateway.inventory.lending import Loan
 from linkis_ecm.gateway.inventory.lookup import require_owner
 from linkis_ecm.gateway.inventory.places import refused_place
 from linkis_ecm.gateway.inventory.view import KnownEngine, extended, milli, view_of, whole_bytes
@@ -73,22 +74,35 @@ class NoPlaceError(Refused):
 
 async def create_engine_connection(call: Call, request: CreateEngineRequest) -> Answer:
     """Make the engine, or find the one that this ticket made; wait if asked to."""
-    return Answer(info_of(await make_engine(call, request), call.gateway.clock()), message="create engineConn succeed.")
+    made = await make_engine(call, request)
+    # The ticket is the caller's own, or was made for it.
+    info = info_of(made, call.gateway.clock(), asked=made.ticket_id)
+    return Answer(info, message="create engineConn succeed.")
 
 
-async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim | None = None) -> KnownEngine:
-    """Create the engine, or find the ticket's. With `claim` it is claimed from the start. Raises Refused."""
+async def make_engine(
+    call: Call, request: CreateEngineRequest, *, claim: Claim | None = None, loan: Loan | None = None
+) -> KnownEngine:
+    """Create the engine, or find the ticket's. With `claim` it is claimed from the start. With `loan` it is made to be
+    lent, in its owner's name, and the caller has no right to it but the claim. Raises Refused."""
     gateway, caller = call.gateway, call.caller
+    began = gateway.clock()
     namespace = namespace_of(gateway, caller, request.namespace)
-    user = _engine_user(caller, request.user, namespace)
-    ticket_id = request.ticket_id or gateway.new_id()
-    engine = await _engine_of_ticket(gateway, caller, request, user)
+    if loan is None:
+        user, ticket_id = _engine_user(caller, request.user, namespace), request.ticket_id or gateway.new_id()
+    else:
+        user, ticket_id = loan.owner, loan.ticket_id
+        # Whose ticket it is, is asked as of the owner.
+        caller = Caller(loan.owner)
+    engine = await _earlier_engine(gateway, caller, request, user)
     made = engine is None
     if engine is None:
         await refuse_if_drained(gateway)
         _require_offered(gateway, request)
         _require_place(gateway, request, user=user, namespace=namespace)
         body = engine_conn(request, user=user, namespace=namespace, ticket_id=ticket_id)
+        if loan is not None:
+            body["spec"]["share"] = loan.spec()
         annotations = {}
         if claim is not None:
             annotations[CLAIM_ANNOTATION] = claim.text()
@@ -98,16 +112,20 @@ async def make_engine(call: Call, request: CreateEngineRequest, *, claim: Claim 
         if annotations:
             body["metadata"]["annotations"] = annotations
         engine = await _create(gateway, caller, request, user=user, namespace=namespace, body=body)
-    call.audit_engine(engine)
+    call.audit.add(engine.ticket_id)
+    call.about_user(engine.user)
     if request.wait:
         try:
-            return await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
+            ready = await _wait_until_ready(gateway, engine, request.timeout_seconds, once=request.mode == "once")
         except NoPlaceError as why:
             if made:
                 # Another engine got the place meanwhile. Who was refused does not expect an engine later.
                 with suppress(Refused):
                     await stop(call, why.view)
             raise
+        if made:
+            gateway.metrics.got_engine(ready.ticket_id, "cold", (gateway.clock() - began).total_seconds())
+        return ready
     await _wait_until_watched(gateway, engine)
     return engine
 
@@ -188,6 +206,18 @@ def limit_reached(gateway: Gateway, refused: Refusal, form: str) -> Refused:
     )
 
 
+async def _earlier_engine(
+    gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str
+) -> KnownEngine | None:
+    """As `_engine_of_ticket`. Where the watch knows no such engine, the ECM's state is brought up to date beside the
+    database's answer: `refuse_if_drained` asks for it next."""
+    asking = _engine_of_ticket(gateway, caller, request, user)
+    if request.ticket_id is not None and gateway.engines.resolve(request.ticket_id) is not None:
+        return await asking
+    engine, _ = await asyncio.gather(asking, gateway.em.state())
+    return engine
+
+
 async def _engine_of_ticket(
     gateway: Gateway, caller: Caller, request: CreateEngineRequest, user: str
 ) -> KnownEngine | None:
@@ -232,6 +262,7 @@ def engine_conn(request: CreateEngineRequest, *, user: str, namespace: str, tick
         "engineVersion": request.engine_version,
         "user": user,
         "creator": request.creator,
+        "tenant": request.tenant,
         "ticketId": ticket_id,
         "mode": "once" if request.mode == "once" else None,  # a session is the resource's own default
         "code": request.code,
@@ -379,7 +410,7 @@ def _start_refusal(view: KnownEngine, now: datetime, reason: reasons.Reason | No
             "remedy": known.remedy if known else "",
             "canRetry": bool(known and known.can_retry),
             "ticketId": view.ticket_id,
-            "engine": info_of(view, now).model_dump(by_alias=True),
+            "engine": info_of(view, now, asked=view.ticket_id).model_dump(by_alias=True),
         },
     )
 
@@ -398,7 +429,7 @@ def _not_ready_in_time(view: KnownEngine, seconds: float, now: datetime) -> NotR
             "remedy": sentences(known.remedy if known else "", "Repeat the call with the same ticketId"),
             "canRetry": True,
             "ticketId": view.ticket_id,
-            "engine": info_of(view, now).model_dump(by_alias=True),
+            "engine": info_of(view, now, asked=view.ticket_id).model_dump(by_alias=True),
         },
     )
 

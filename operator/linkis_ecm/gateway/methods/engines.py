@@ -10,6 +10,7 @@ from linkis_ecm.api.models import (
     ListEnginesRequest,
     TerminateAnswer,
 )
+from linkis_ecm.engine.matching import linkis_state
 from linkis_ecm.gateway.answers import Answer
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import bad_request, denied, forbidden, unavailable
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 
 async def get_engine_status(call: Call, request: EngineRequest) -> Answer:
     """The engine as it is, or as the database remembers it."""
-    return Answer(info_of(await call.engine(request.engine_id), call.gateway.clock()))
+    engine = await call.engine(request.engine_id)
+    return Answer(info_of(engine, call.gateway.clock(), asked=request.engine_id))
 
 
 async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
@@ -43,7 +45,8 @@ async def terminate_engine(call: Call, request: EngineRequest) -> Answer:
         return Answer(TerminateAnswer(engine=None), message=done)
     call.audit_engine(view)
     require_use(caller, view, request.engine_id)
-    return Answer(TerminateAnswer(engine=info_of(await stop(call, view), gateway.clock())), message=done)
+    info = info_of(await stop(call, view), gateway.clock(), asked=request.engine_id)
+    return Answer(TerminateAnswer(engine=info), message=done)
 
 
 async def stop(call: Call, view: KnownEngine) -> KnownEngine:
@@ -66,24 +69,23 @@ async def stop(call: Call, view: KnownEngine) -> KnownEngine:
 async def list_engines(call: Call, request: ListEnginesRequest) -> Answer:
     """The caller's engines, an admin's of everybody, newest first."""
     gateway, caller = call.gateway, call.caller
-    is_admin = caller.is_admin or (caller.reach is not None and bool(caller.reach.admin_namespaces))
-    if request.user not in (None, caller.user) and not is_admin:
+    if request.user not in (None, caller.user) and not caller.sees_others:
         raise denied(
             forbidden(f"user is {request.user!r} and you are {caller.user!r}: leave user out to list your own engines")
         )
     status = _status(request.status)
-    user = request.user or (None if is_admin else caller.user)
+    user = request.user or (None if caller.sees_others else caller.user)
     call.about_user(user)
+    now = gateway.clock()
     found = [
         view
         for view in call.usable_engines()
         if (user is None or view.user == user)
-        and (status is None or view.state is status)
+        and (status is None or status in (view.state, linkis_state(view, now)))
         and (request.engine_type is None or view.engine_type == request.engine_type)
     ]
     found.sort(key=lambda view: view.key)
     found.sort(key=lambda view: view.created, reverse=True)
-    now = gateway.clock()
     first = (request.page_now - 1) * request.page_size
     page = found[first : first + request.page_size]
     return Answer(

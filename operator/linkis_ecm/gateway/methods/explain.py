@@ -23,9 +23,10 @@ from linkis_ecm.api.models import (
     PreviewCullRequest,
 )
 from linkis_ecm.archive.bundles import BUNDLE, Archive
-from linkis_ecm.engine import facts, restart
+from linkis_ecm.engine import facts, restart, soft_pause
 from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.decision import Snapshot
+from linkis_ecm.engine.status.conditions import not_resized_because
 from linkis_ecm.engine.times import format_time, parse_time
 from linkis_ecm.engine.view import engine_view, plugin_view
 from linkis_ecm.gateway.agents.reported import is_shallow
@@ -52,16 +53,16 @@ async def explain_engine(call: Call, request: EngineRequest) -> Answer:
     """What the engine waits for, which deadlines it has, what blocks them."""
     engine = await call.engine(request.engine_id)
     if not engine.in_cluster:
-        info = info_of(engine, call.gateway.clock())
+        info = info_of(engine, call.gateway.clock(), asked=request.engine_id)
         return Answer(ExplainAnswer(engine=info, summary=_summary(info)))
     engine = await call.gateway.lookup.current(engine)
     snapshot = await snapshot_of(call.gateway, engine)
     now = call.gateway.clock()
-    info = info_of(engine, now)
+    info = info_of(engine, now, asked=request.engine_id)
     return Answer(
         ExplainAnswer(
             engine=info,
-            summary=_summary(info),
+            summary=_summary(info, _pause(snapshot, now)),
             deadlines=_deadlines(snapshot, engine.state, now),
             cull_blocked_by=(facts.cull_blocked_by(snapshot) or None) if engine.state in AVAILABLE else None,
             attempts_allowed=restart.policy(snapshot).max_attempts,
@@ -100,13 +101,37 @@ async def snapshot_of(gateway: Gateway, engine: KnownEngine) -> Snapshot:
     return Snapshot(engine=view, pod=None, plugin=plugin, report=report)
 
 
-def _summary(info: EngineInfo) -> str:
+def _pause(snapshot: Snapshot, now: datetime) -> str:
+    """What people need to know of an engine that has given cpu back, or that did not get its size; "" for others."""
+    record, why = soft_pause.paused(snapshot.engine), not_resized_because(snapshot.engine.status.get("conditions"))
+    if record is None:
+        return why.rstrip(".")
+    if facts.is_used(snapshot, now):
+        if why:
+            return f"It was soft-paused while nobody used it. {why.rstrip('.')}"
+        return f"It was soft-paused while nobody used it, and gets its cpu of {record.full_cpu} back now"
+    return soft_pause.in_words(record)
+
+
+def _summary(info: EngineInfo, pause: str = "") -> str:
     known = reasons.by_name(info.reason)
     claim = ""
     if info.claimed:
         until = info.claimed_until or "it is given back by the command unlock"
+        if info.claimed_until is None and info.status == EngineState.BUSY:
+            until += ", or some minutes after its task"
         claim = f"It is claimed by {info.claimed_by} until {until}; askEngineConn gives it to nobody else"
-    return sentences(f"It is {info.status}", *((known.sentence, known.remedy) if known else ()), claim)
+    return sentences(
+        f"It is {info.status}", *((known.sentence, known.remedy) if known else ()), claim, _start(info), pause
+    )
+
+
+def _start(info: EngineInfo) -> str:
+    """Whether the engine took a pod of a warm pool, and why not where its plugin has one; "" where it has none."""
+    if info.startup.get("kind") == "warm":
+        return "It took a pod of its plugin's warm pool, so it started warm"
+    because = info.startup.get("coldBecause", "")
+    return f"It started cold. {because}" if because else ""
 
 
 def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]:
@@ -117,6 +142,8 @@ def _deadlines(s: Snapshot, state: EngineState, now: datetime) -> list[Deadline]
         found.append(("startTimeout", facts.start_deadline(s), "it fails if it is not ready by then"))
     if state in AVAILABLE:
         found.append(("idleTimeout", facts.idle_deadline(s, now), "it ends for idleness unless something uses it"))
+        if soft_pause.paused(s.engine) is None:
+            found.append(("softPause", facts.soft_pause_at(s, now), "its cpu is given back unless something uses it"))
         found.append(("maxLifetime", facts.lifetime_deadline(s), "it ends by its age, whatever it does"))
     if state is EngineState.SHUTTING_DOWN:
         limit = facts.since(s.engine, now) + timedelta(seconds=facts.stop_grace(s))
@@ -150,7 +177,7 @@ async def preview_cull(call: Call, request: PreviewCullRequest) -> Answer:
         at, blocked = facts.next_cull(snapshot, now), facts.cull_blocked_by(snapshot)
         within = at is not None and at <= now + timedelta(seconds=request.within_seconds)
         return CullCandidate(
-            engine_id=view.ticket_id, namespace=view.namespace, name=view.name, user=view.user,
+            engine_id=view.engine_id, namespace=view.namespace, name=view.name, user=view.user,
             status=str(view.state), culled=within, at=format_time(at) if at is not None else None,
             blocked_by=blocked or None,
         )  # fmt: skip
@@ -186,7 +213,7 @@ async def get_post_mortem(call: Call, request: EngineRequest) -> Answer:
     missing = [*(body.pop("missing", []) if body else [problem or "the bundle: the operator has not collected it"])]
     return Answer(
         PostMortemAnswer(
-            engine=info_of(engine, call.gateway.clock()),
+            engine=info_of(engine, call.gateway.clock(), asked=request.engine_id),
             attempts=attempts,
             attempt=last,
             files=files,

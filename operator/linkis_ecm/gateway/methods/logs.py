@@ -116,7 +116,8 @@ async def follow_engine_log(call: Call, request: FollowLogRequest) -> Stream:
         )
     except LogMissing:
         raise missing(engine, request.log_type) from None
-    return Stream(content_type=TEXT, chunks=followed.chunks, log_offset=followed.offset)
+    chunks = call.gateway.streams.until_stop(followed.chunks)
+    return Stream(content_type=TEXT, chunks=chunks, log_offset=followed.offset)
 
 
 def log_file(query: Mapping[str, Sequence[str]]) -> LogFile:

@@ -28,10 +28,11 @@ from linkis_ecm.api.models import (
     UpdateResourceRequest,
     Usage,
 )
-from linkis_ecm.engine import podspec
 from linkis_ecm.engine.admission.limits import Amount, Holder, amount
 from linkis_ecm.engine.decision import Snapshot
-from linkis_ecm.engine.podspec import InvalidSpecError, Sizes
+from linkis_ecm.engine.pod import spec as podspec
+from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes
+from linkis_ecm.engine.soft_pause import same_amount, whole_body
 from linkis_ecm.gateway.agents.link import can_ask_agent
 from linkis_ecm.gateway.agents.reported import number, whole
 from linkis_ecm.gateway.answers import Answer
@@ -63,8 +64,8 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
         report = await call.gateway.agents.status(engine)
         return Answer(
             EngineMetricsAnswer(
-                engine_id=engine.ticket_id,
-                ticket_id=engine.ticket_id,
+                engine_id=engine.engine_id,
+                ticket_id=engine.shown_ticket,
                 status=engine.status,
                 live=True,
                 **{name: whole(value) for name, value in report["metrics"].items() if name in _TIME_METRICS},
@@ -78,11 +79,14 @@ async def get_engine_metrics(call: Call, request: EngineRequest) -> Answer:
     kept = await _recorded_metrics(call.gateway, engine)
     return Answer(
         EngineMetricsAnswer(
-            engine_id=engine.ticket_id,
-            ticket_id=engine.ticket_id,
+            engine_id=engine.engine_id,
+            ticket_id=engine.shown_ticket,
             status=engine.status,
             live=False,
-            **{name: whole(kept[name]) for name in _TIME_METRICS if name in kept},
+            **{name: whole(kept.get(name)) if name in kept else None for name in _TIME_METRICS},
+            tasks_started=None,
+            tasks_succeeded=None,
+            tasks_failed=None,
             startup_millis=startup_millis(engine.startup),
             kept=kept,
         )
@@ -117,14 +121,15 @@ async def get_resource_usage(call: Call, request: EngineRequest) -> Answer:
         used = reported
     elif isinstance(kept := snapshot.engine.status.get("usage"), dict):
         used = _usage(kept, "operator", 0.0)
-    return Answer(ResourceUsageAnswer(engine_id=engine.ticket_id, requested=_requested(snapshot), used=used))
+    return Answer(ResourceUsageAnswer(engine_id=engine.engine_id, requested=_requested(snapshot), used=used))
 
 
 def _usage(figures: Any, source: str, at: float) -> Usage:
+    memory, peak, cpu = (number(figures.get(name)) for name in ("memoryBytes", "memoryPeakBytes", "cpuSeconds"))
     return Usage(
-        memory_bytes=whole(figures.get("memoryBytes")),
-        memory_peak_bytes=whole(figures.get("memoryPeakBytes")),
-        cpu_seconds=float(number(figures.get("cpuSeconds")) or 0.0),
+        memory_bytes=None if memory is None else int(memory),
+        memory_peak_bytes=None if peak is None else int(peak),
+        cpu_seconds=None if cpu is None else float(cpu),
         source=source,
         at=at,
     )
@@ -189,11 +194,14 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
     to = amount(after.cpu, after.memory)
     with _refusals_of(engine):
         pod = await gateway.cluster.get(PODS, engine.pod_name, namespace=engine.namespace)
+    # Of a soft-paused engine as it is while it is used: it grows from there, and goes back to there.
+    pod = whole_body(snapshot.engine, pod)
     # No await between question and hold: of two calls at a time the second counts the first.
     _require_place(gateway, engine, before=_less(amount(before.cpu, before.memory), _size_of(pod)), to=to)
     with gateway.growing.hold((engine.namespace, engine.name), to):
         with _refusals_of(engine):
-            await _resize(gateway, engine, pod, after)
+            given = snapshot.plugin.spec.soft_pause if snapshot.plugin is not None else None
+            await _resize(gateway, engine, pod, after, given.cpu if given is not None else "")
         try:
             change = {"spec": {"resources": body["resources"]}}
             written = await gateway.cluster.patch(ENGINECONNS, engine.name, change, namespace=engine.namespace)
@@ -205,7 +213,7 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
             ) from None
     log.info("%s was resized by %s", engine.title, call.caller.user)
     return Answer(
-        UpdateResourceAnswer(engine_id=engine.ticket_id, before=_resources(before), after=_resources(after)),
+        UpdateResourceAnswer(engine_id=engine.engine_id, before=_resources(before), after=_resources(after)),
         message="the engine's resources are updated",
     )
 
@@ -239,7 +247,9 @@ def _size_of(pod: dict[str, Any]) -> Amount:
     return amount("", "")
 
 
-async def _resize(gateway: Gateway, engine: KnownEngine, pod: dict[str, Any], size: Sizes) -> None:
+async def _resize(
+    gateway: Gateway, engine: KnownEngine, pod: dict[str, Any], size: Sizes, paused_cpu: str
+) -> None:  # fmt: skip
     """Resize the pod and wait for its kubelet. Raises Refused and ApiError; the pod then has its old size."""
     resources = size.as_container
     before = pod["spec"]["containers"]
@@ -247,7 +257,7 @@ async def _resize(gateway: Gateway, engine: KnownEngine, pod: dict[str, Any], si
     after = [one | {"resources": _resized(one, resources)} if one.get("name") == "engine" else one for one in before]
     pod = await _patch(gateway, engine, after)
     deadline = asyncio.get_running_loop().time() + RESIZE_SECONDS
-    while not _is_resized(pod, resources):
+    while not _is_resized(pod, resources, paused_cpu):
         why = _resize_refusal(pod)
         if why.startswith("Infeasible") or asyncio.get_running_loop().time() > deadline:
             await _patch(gateway, engine, before)  # a refusal changes nothing
@@ -289,8 +299,15 @@ async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[st
     return await gateway.cluster.patch(PODS, name, change, namespace=namespace, subresource="resize")
 
 
-def _is_resized(pod: dict[str, Any], resources: dict[str, dict[str, str]]) -> bool:
-    """Whether the kubelet reports that the container has exactly these resources."""
+def _is_resized(pod: dict[str, Any], resources: dict[str, dict[str, str]], paused_cpu: str) -> bool:
+    """Whether the kubelet reports that the container has exactly these resources.
+
+    The operator may have paused the engine since (softPause): it makes no pod smaller whose resize is under way, so one
+    that asks for the `paused_cpu` by now had the cpu that was asked for.
+    """
+    asked = next((one.get("resources") or {} for one in pod["spec"]["containers"] if one.get("name") == "engine"), {})
+    cpu = str((asked.get("requests") or {}).get("cpu") or "")
+    paused = same_amount(cpu, paused_cpu) and not same_amount(cpu, resources["requests"]["cpu"])
     for container in (pod.get("status") or {}).get("containerStatuses") or []:
         if container.get("name") == "engine":
             actual = container.get("resources") or {}
@@ -298,6 +315,7 @@ def _is_resized(pod: dict[str, Any], resources: dict[str, dict[str, str]]) -> bo
                 parse_quantity(str((actual.get(kind) or {}).get(name, "0"))) == parse_quantity(amount)
                 for kind, amounts in resources.items()
                 for name, amount in amounts.items()
+                if name != "cpu" or not paused
             )
     return False
 
@@ -330,7 +348,7 @@ async def report_resource_usage(call: Call, report: EngineReport) -> Answer:
     if view is None or expected is None or not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
         raise forbidden("the token is not that of this engine: an engine reports of itself only")
     before = gateway.usage_reports.get(view.uid)
-    peak = max(request.memory_bytes, before.memory_peak_bytes if before is not None else 0)
+    peak = max(request.memory_bytes, (before.memory_peak_bytes or 0) if before is not None else 0)
     gateway.usage_reports.put(
         view.uid,
         Usage(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 # A page ends early at this many cells or characters. It then has about 8 MiB of JSON.
 PAGE_CELLS = 500_000
 PAGE_CHARS = 8 << 20
+# A batch up to this size is encoded at once: that is a copy, in less time than it takes to hand it to a thread.
+AT_ONCE = 1 << 20
 # The time limit of a page, and of the first bytes of a stream.
 SECONDS = 60.0
 ARROW_TYPE = "application/vnd.apache.arrow.stream"
@@ -39,6 +42,8 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stream:
     """An output of a task as a page of rows, an Arrow stream, or Linkis's result set (dolphin)."""
+    if request.format != "json" and (request.from_column or request.columns):
+        raise bad_request(f"fromColumn and columns are of format json: {request.format} has all columns")
     engine, task_id = await task_of_request(call, request)
     source = call.gateway.results
     try:
@@ -72,52 +77,102 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
 
 
 async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, request: ResultSetRequest) -> Answer:
-    """`rows` rows from `fromRow` on; of an output that is no table, the output itself."""
+    """`rows` rows from `fromRow` on, with `columns` columns from `fromColumn` on; of an output that is no table, the
+    output itself."""
     first = (request.from_row or 1) - 1
     count = RESULT_ROWS if request.rows is None else request.rows
     if count > RESULT_ROWS_MAX:
         raise bad_request(f"rows is {count}: a page has at most {RESULT_ROWS_MAX} rows; ask for the next by fromRow")
     fields: dict[str, Any] = {"taskId": task_id, "output": output.index, "outputs": output.count, "type": output.kind,
                             "columns": [], "rows": [], "fromRow": first + 1, "endRow": first, "totalRows": 0,
-                            "truncated": False, "content": None}  # fmt: skip
+                            "fromColumn": 1, "endColumn": 0, "totalColumns": 0, "truncated": False,
+                            "content": None}  # fmt: skip
     if output.kind != "table":
         return Answer(fields | {"content": output.content})
     total = output.content.get("totalRows")
     if output.result_id is None:
-        rows = output.rows[first : first + count]
-        more = {"columns": output.columns, "totalRows": total, "truncated": bool(output.content.get("truncated"))}
-        return Answer(fields | more | {"rows": rows, "endRow": first + len(rows)})
+        columns, width, span = _columns(output.columns, request)
+        rows = [row[span] for row in output.rows[first : first + _fitting(count, columns)]]
+        more = {"rows": rows, "endRow": first + len(rows), "totalRows": total}
+        return Answer(fields | width | more | {"columns": columns, "truncated": bool(output.content.get("truncated"))})
+    part = _Part(output.result_id, first, count, total)
+    try:
+        return await _page_of_file(call, engine, part, request, fields)
+    except (NotKeptError, MalformedError):
+        # Opened for an earlier page, it may be in the archive alone by now.
+        if not call.gateway.results.forget(engine, output.result_id):
+            raise
+    return await _page_of_file(call, engine, part, request, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """`count` rows behind the first `first` ones of a file, which the engine said to have `total` rows."""
+
+    result_id: str
+    first: int
+    count: int
+    total: Any
+
+
+async def _page_of_file(
+    call: Call, engine: KnownEngine, part: _Part, request: ResultSetRequest, fields: dict[str, Any]
+) -> Answer:
     source = call.gateway.results
-    async with source.page_slot(call.caller.user), source.file(engine, output.result_id) as file:
-        count = min(count, max(1, PAGE_CELLS // max(1, len(file.columns))))
+    async with source.page_slot(call.caller.user), source.page_file(engine, part.result_id) as file:
+        first, count = part.first, part.count
+        columns, width, span = _columns(file.columns, request)
+        count = _fitting(count, columns)
         # Rows are turned into JSON batch by batch, because rows as Python objects are many times larger.
         parts: list[bytes] = []
         rows_read, chars = 0, 0
         async with aclosing(file.slices(first, first + count)) as batches:
             async for batch in batches:
-                part, length, chars = await file.run_in_thread(_rows, batch, file.columns, chars)
-                parts += [part] if length else []
+                shown = batch.columns[span]
+                rows, length, chars = await file.run_in_thread(_rows, shown, columns, batch.num_rows, chars)
+                parts += [rows] if length else []
                 rows_read += length
                 if length < batch.num_rows:
                     break
-                del batch  # free its memory before waiting for the next one
-        fields |= {
-            "columns": file.columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"),
+                del batch, shown  # free its memory before waiting for the next one
+        fields |= width | {
+            "columns": columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"),
             "endRow": first + rows_read,
-            "totalRows": file.rows, "truncated": total != file.rows,
+            "totalRows": file.rows, "truncated": part.total != file.rows,
         }  # fmt: skip
+        # The rows are JSON already: the rest is a copy.
+        small = sum(map(len, parts)) <= AT_ONCE
         del parts
-        content = await file.run_in_thread(orjson.dumps, fields)
+        content = orjson.dumps(fields) if small else await file.run_in_thread(orjson.dumps, fields)
         await call.held.enter_async_context(call.gateway.budget.hold(2 * len(content)))
     return Answer(orjson.Fragment(content))
 
 
-def _rows(batch: Any, columns: list[dict[str, str]], chars: int) -> tuple[bytes, int, int]:
-    """Blocking. A batch's rows as JSON without the outer brackets, their number, and the page's characters so far.
-    Rows over the limit of characters are left out."""
-    values = [cells(array, column["type"]) for array, column in zip(batch.columns, columns, strict=True)]
+def _columns(
+    columns: list[dict[str, str]], request: ResultSetRequest
+) -> tuple[list[dict[str, str]], dict[str, int], slice]:
+    """The columns that are asked for, the answer's fields about them, and their place in a row."""
+    begin = (request.from_column or 1) - 1
+    found = columns[begin:] if request.columns is None else columns[begin : begin + request.columns]
+    end = begin + len(found)
+    fields = {"fromColumn": begin + 1, "endColumn": end, "totalColumns": len(columns)}
+    return found, fields, slice(begin, end)
+
+
+def _fitting(count: int, columns: list[dict[str, str]]) -> int:
+    """So many of `count` rows of these columns as a page may have in cells."""
+    return min(count, max(1, PAGE_CELLS // max(1, len(columns))))
+
+
+def _rows(arrays: list[Any], columns: list[dict[str, str]], count: int, chars: int) -> tuple[bytes, int, int]:
+    """Blocking. A batch's `count` rows as JSON without the outer brackets, their number, and the page's characters so
+    far. Rows over the limit of characters are left out."""
+    values = [cells(array, column["type"]) for array, column in zip(arrays, columns, strict=True)]
+    all_chars = sum(len(value) for column in values for value in column if type(value) is str)
+    if values and chars + all_chars <= PAGE_CHARS:
+        return orjson.dumps(list(zip(*values, strict=True)))[1:-1], count, chars + all_chars
     rows: list[list[Any]] = []
-    for row in zip(*values, strict=True) if values else ([] for _ in range(batch.num_rows)):
+    for row in zip(*values, strict=True) if values else ([] for _ in range(count)):
         chars += sum(len(value) for value in row if isinstance(value, str))
         if chars > PAGE_CHARS and (rows or chars > 2 * PAGE_CHARS):
             break
@@ -167,6 +222,12 @@ async def _result_bytes(
             head = _stream_head(file.schema, arrow)
             async with aclosing(file.slices(begin, end)) as batches:
                 async for batch in batches:
+                    if arrow and batch.nbytes <= AT_ONCE:
+                        chunk = memoryview(batch.serialize())
+                        yield head + bytes(chunk) if head else chunk
+                        head = b""
+                        del chunk, batch
+                        continue
                     encoded = _encoded(batch, arrow)
                     while (chunk := await file.run_in_thread(next, encoded, None)) is not None:
                         # The head goes with the first rows, so that an unreadable table is still refused.

@@ -7,10 +7,9 @@ not know HTTP.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import orjson
@@ -25,14 +24,15 @@ from linkis_ecm.api.models import (
     TaskRequest,
     TasksAnswer,
 )
-from linkis_ecm.gateway.agents.client import TaskResult
+from linkis_ecm.engine.matching import held_claim
+from linkis_ecm.gateway.agents.client import KernelOf, TaskResult
 from linkis_ecm.gateway.agents.link import can_ask_agent, no_agent
 from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
 from linkis_ecm.gateway.context import Call, Gateway
-from linkis_ecm.gateway.http.errors import Refused, bad_request
+from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
+from linkis_ecm.gateway.inventory import lending
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import Observation, belongs, settled, with_report
-from linkis_ecm.gateway.methods.event_lines import EventBudget, events_of
 from linkis_ecm.model import reasons
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 from linkis_ecm.process import exact_json
@@ -47,18 +47,21 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     gateway = call.gateway
     if not request.code.strip():
         raise bad_request("Parameter code cannot be empty: send at least one statement")
-    engine = await call.engine(request.engine_id)
-    if engine.in_cluster and not (engine.takes_code or engine.is_ending or engine.is_final):
-        engine = await gateway.lookup.current(engine)
-    task_id = gateway.new_id()
+    engine, is_borrowed = await _engine_to_run(call, request)
+    task_id, *other_ids = _task_ids(call, engine, request.idempotency_key)
     if request.idempotency_key is not None:
-        task_id = task_id_for_key(engine, request.idempotency_key)
-        ended = await _ended_earlier(call, engine, task_id)
+        ended = await _ended_earlier(call, engine, [task_id, *other_ids])
         if ended is not None:
             return Answer(ended, message=f"the task of this idempotencyKey has ended: {ended.status}")
     if not engine.takes_code:
         raise code_refusal(engine)
     _require_run_type(gateway, engine, request.run_type)
+    if request.lock is not None:
+        repeated = task_id if request.idempotency_key is not None else None
+        await _require_lock(call, engine, request.lock, repeated, user=call.caller.user if is_borrowed else "")
+    elif engine.lent_level and not request.force:
+        await _require_not_lent_now(call, engine, task_id if request.idempotency_key is not None else None)
+    kernel = _kernel_of(call, engine, force=request.force)
     seconds = request.timeout_seconds or gateway.settings.execute_seconds
     record = gateway.executions.accepted(
         engine, task_id=task_id, caller=call.caller.user, run_type=request.run_type, code=request.code
@@ -66,12 +69,22 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     try:
         if not request.wait:
             reported = await gateway.agents.submit(
-                engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
+                engine,
+                task_id=task_id,
+                code=request.code,
+                run_type=request.run_type,
+                seconds=seconds,
+                kernel=kernel,
             )
             return Answer(_task_info(with_report(record, reported), reported), message="the task is submitted")
         async with AsyncExitStack() as stack:
             running = gateway.agents.execute(
-                engine, task_id=task_id, code=request.code, run_type=request.run_type, seconds=seconds
+                engine,
+                task_id=task_id,
+                code=request.code,
+                run_type=request.run_type,
+                seconds=seconds,
+                kernel=kernel,
             )
             result = await stack.enter_async_context(running)
             if result.parsed is not None:
@@ -80,6 +93,57 @@ async def execute_code(call: Call, request: ExecuteRequest) -> Answer:
     except Refused as refusal:
         await _record_refusal(gateway, engine, record, refusal, has_key=request.idempotency_key is not None)
         raise
+
+
+async def _engine_to_run(call: Call, request: ExecuteRequest) -> tuple[KnownEngine, bool]:
+    """The engine as it is now, and whether the caller has borrowed it. Raises Refused."""
+    # The watch may be behind: code of who held the lock before would end the kernel of who holds it now.
+    engine, is_borrowed = await call.engine_to_run(request.engine_id, fresh=True)
+    if is_borrowed and request.lock is None:
+        raise bad_request(f"{engine.title} is lent to you: send the lock of askEngineConn's answer with the code")
+    if is_borrowed and request.force:
+        raise bad_request(f"force is for the owner of {engine.title} and admins: leave it out")
+    if engine.lent_level and not is_borrowed and engine.in_cluster:
+        engine = await call.gateway.claims.read(engine) or engine
+    elif not is_borrowed and engine.in_cluster and not (engine.takes_code or engine.is_ending or engine.is_final):
+        engine = await call.gateway.lookup.current(engine)
+    return engine, is_borrowed
+
+
+async def _require_lock(call: Call, engine: KnownEngine, lock: str, repeated: str | None, *, user: str) -> None:
+    """Raises Refused where `lock` does not hold the engine. `repeated` is the id of a task that an earlier call may
+    have sent: the engine answers for one that it has, whoever holds it now."""
+    try:
+        await call.gateway.claims.require(engine, lock, user=user)
+    except Refused:
+        if repeated is None:
+            raise
+        if not await _is_known(call.gateway, engine, repeated):
+            raise
+
+
+async def _require_not_lent_now(call: Call, engine: KnownEngine, repeated: str | None) -> None:
+    """Raises Refused where somebody else holds the engine: the owner's code would end his kernel. `repeated` as for
+    `_require_lock`."""
+    claim = held_claim(engine, call.gateway.clock())
+    if claim is None or claim.user in ("", call.caller.user):
+        return
+    if repeated is None or not await _is_known(call.gateway, engine, repeated):
+        raise bad_request(
+            f"{engine.title} is lent to {shown(claim.user, 64)} now, and your code would end that user's kernel, tasks"
+            " and variables: wait until the lock ends (getEngineStatus has claimedUntil), or send force: true",
+            reason="LentToAnother",
+            canRetry=True,
+        )
+
+
+async def _is_known(gateway: Gateway, engine: KnownEngine, task_id: str) -> bool:
+    """Whether the engine's agent has the task; False where it does not answer."""
+    try:
+        await gateway.agents.task(engine, task_id)
+    except (AgentNotFound, Refused):
+        return False
+    return True
 
 
 async def _record_refusal(
@@ -115,16 +179,40 @@ def task_id_for_key(engine: KnownEngine, key: str) -> str:
     return str(uuid.uuid5(_KEY_NAMESPACE, f"{engine.ticket_id}/{key}"))
 
 
-async def _ended_earlier(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo | None:
-    """The ended task of a key, if an earlier pod of the engine ran it, or if the engine has ended; else None."""
+def _task_ids(call: Call, engine: KnownEngine, key: str | None) -> list[str]:
+    """The id of the task of a key, or of a new one, first. In an engine that is lent it is this caller's alone; behind
+    it are the ids that the key has had in an earlier pod of the engine, if its agent had another master key."""
+    if not engine.lent_level:
+        return [call.gateway.new_id() if key is None else task_id_for_key(engine, key)]
+    text = f"id {call.gateway.new_id()}" if key is None else f"key {key}"
+    masters = lending.masters_of(call.gateway.settings.master_keys, engine)
+    return [lending.task_id(master, engine, call.caller.user, text) for master in masters]
+
+
+def _kernel_of(call: Call, engine: KnownEngine, *, force: bool) -> KernelOf | None:
+    """For whom the kernel must be new, where the engine is lent; None where it is nobody else's, or its plugin keeps
+    the kernel."""
+    plugin = call.gateway.plugins.of(engine)
+    if not engine.lent_level or (plugin is not None and plugin.share_kernel):
+        return None
+    master = lending.masters_of(call.gateway.settings.master_keys, engine)[0]
+    return KernelOf(lending.kernel_user(master, engine, call.caller.user), force, engine.version)
+
+
+async def _ended_earlier(call: Call, engine: KnownEngine, task_ids: list[str]) -> TaskInfo | None:
+    """The ended task of a key, by its ids, if an earlier pod of the engine ran it, or if the engine has ended; else
+    None."""
     live = engine.takes_code
     if live and engine.attempt == 0:
         return None  # the agent of the only pod knows all tasks
-    record = await call.gateway.executions.find(task_id)
-    if record is None or not belongs(record, engine) or (live and record.attempt == engine.attempt):
-        return None
-    after = settled(record, Observation(engine), call.gateway.executions.now())
-    return _task_info(after) if after.cannot_change or (after.final and not live) else None
+    for task_id in task_ids:
+        record = await call.gateway.executions.find(task_id)
+        if record is None or not belongs(record, engine) or (live and record.attempt == engine.attempt):
+            continue
+        after = settled(record, Observation(engine), call.gateway.executions.now())
+        if after.cannot_change or (after.final and not live):
+            return _task_info(after)
+    return None
 
 
 async def get_task(call: Call, request: TaskRequest) -> Answer:
@@ -234,44 +322,54 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     cursor = request.last_event_id or ""
     if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
         raise bad_request("Last-Event-ID is none of this stream's: leave it out to see everything")
+
+    def record_end(line: bytes) -> None:
+        with suppress(orjson.JSONDecodeError):
+            reported = exact_json.loads(line)
+            record_task_report(call.gateway, engine, task_id, reported if isinstance(reported, dict) else {})
+
+    following = call.gateway.followers.follow(engine, task_id, cursor, user=call.caller.user, on_end=record_end)
     try:
-        chunks = await call.held.enter_async_context(call.gateway.agents.events(engine, task_id, cursor))
+        found = await call.held.enter_async_context(following)
     except AgentNotFound:
         raise unknown_task(engine, task_id) from None
-    return Stream(content_type=EVENT_STREAM, chunks=_server_sent_events(call, engine, task_id, chunks))
+    # The word for a task of which the gateway cannot say more: a client asks again, and another replica answers.
+    last = _end({"taskId": task_id, "status": "Unknown"})
+    events = call.gateway.streams.until_stop(_until_end(call, engine, task_id, found), last=last)
+    return Stream(content_type=EVENT_STREAM, chunks=events)
 
 
-async def _server_sent_events(
-    call: Call, engine: KnownEngine, task_id: str, chunks: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
-    """The agent's lines as server-sent events. If its connection breaks, the last event has the task's last known
-    status."""
-    budget = EventBudget(call.gateway.budget, call.gateway.event_budget)
+async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The events. If their source ends early, the last event has the task's last known status."""
     try:
-        async with aclosing(events_of(chunks, budget, time.monotonic)) as found:
-            async for events, end in found:
-                yield events
-                if end is not None:
-                    with suppress(orjson.JSONDecodeError):
-                        reported = exact_json.loads(end)
-                        record_task_report(
-                            call.gateway, engine, task_id, reported if isinstance(reported, dict) else {}
-                        )
-                    return
+        async for events in found:
+            yield events
+            del events  # they may be big, and the next may take long to come
     except (OSError, TimeoutError):
         pass
+    else:
+        return
     view = await call.gateway.agents.wait_for_end(engine)
     info = await find_task(call, view or engine, task_id) if view is None or view.is_final else None
     reported = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
-    yield b"event: end\ndata: " + orjson.dumps({"event": "end", **reported}) + b"\n\n"
+    yield _end(reported)
+
+
+def _end(reported: dict[str, Any]) -> bytes:
+    """The last event of a stream."""
+    return b"event: end\ndata: " + orjson.dumps({"event": "end", **reported}) + b"\n\n"
 
 
 async def task_of_request(call: Call, request: TaskRequest) -> tuple[KnownEngine, str]:
-    """The engine and the task's id. Raises Refused."""
-    engine = await call.engine(request.engine_id)
+    """The engine and the task's id. Of who has borrowed the engine it is an own task. Raises Refused."""
+    engine, is_borrowed = await call.engine_to_run(request.engine_id)
     if (request.task_id is None) == (request.idempotency_key is None):
         raise bad_request("Parameter taskId cannot be empty: give taskId, or the idempotencyKey that it was sent with")
-    return engine, request.task_id or task_id_for_key(engine, request.idempotency_key or "")
+    task_id = request.task_id or _task_ids(call, engine, request.idempotency_key)[0]
+    keys = call.gateway.settings.master_keys
+    if is_borrowed and not lending.is_task_of(keys, engine, call.caller.user, task_id):
+        raise unknown_task(engine, task_id)
+    return engine, task_id
 
 
 def unknown_task(engine: KnownEngine, task_id: str) -> Refused:
@@ -307,6 +405,7 @@ def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) 
         run_type=record.run_type,
         caller=record.caller,
         attempt=record.attempt,
+        first_line=reported.get("firstLine", ""),
     )
 
 

@@ -16,11 +16,20 @@ from typing import Any
 
 from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
 from linkis_ecm.gateway.http.budget import ByteBudget
-from linkis_ecm.gateway.results.arrow_metadata import MAGIC, BatchLayout, Blocks, MalformedError, batch, blocks, message
+from linkis_ecm.gateway.results.arrow_metadata import (
+    MAGIC,
+    BatchLayout,
+    Block,
+    Blocks,
+    MalformedError,
+    batch,
+    blocks,
+    message,
+)
 
 log = logging.getLogger(__name__)
 
-# Limits in bytes and counts. Engines write less of everything (agent.kernel.spill).
+# Limits in bytes and counts. Engines write less of everything (agent.kernel.tables.spill).
 FILE_MAX = 512 << 20
 FOOTER_MAX = 8 << 20
 METADATA_MAX = 4 << 20
@@ -39,6 +48,8 @@ NESTED_MAX = 256 << 20
 TIMES, TIMES_NESTED = 2, 10
 # The assumed compression ratio of a batch before its metadata is known.
 RATIO = 3
+# Bytes in memory of small batches that are read and decoded together.
+RUN_BYTES = 8 << 20
 # Characters of a column's name and of its type.
 NAME_MAX = 1000
 # Bytes read from both ends when a file is opened: in most files this is everything except the batches.
@@ -49,20 +60,32 @@ Read = Callable[[int, int], Awaitable[bytes]]
 
 
 class ArrowFile:
-    """An open file: its `columns`, the number of `rows`, and slices of the rows."""
+    """An open file: its `columns`, the number of `rows`, and slices of the rows. `begin` is its first EDGE_BYTES, where
+    they were read before. `is_live`: it is in the engine's pod, and can be read for as long as that keeps it."""
 
-    def __init__(self, read: Read, size: int, *, threads: ThreadPoolExecutor, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        read: Read,
+        size: int,
+        *,
+        threads: ThreadPoolExecutor,
+        budget: ByteBudget,
+        begin: bytes = b"",
+        is_live: bool = False,
+    ) -> None:
+        self.is_live = is_live
         self._read_from = read
         self._size = size
         self._threads = threads
         self._budget = budget
-        self._head = self._tail = b""
+        self._head, self._tail = begin, b""
         self._blocks = Blocks(b"")
         self._batch_rows = 0
         self._times = TIMES
         self._cell_bytes = CELL_BYTES
         # Bytes that the batch before needed: batches are alike.
         self._need = 0
+        self._schema_bytes = 0
         self.schema: Any = None
         self.columns: list[dict[str, str]] = []
         self.rows = 0
@@ -72,7 +95,7 @@ class ArrowFile:
         size = self._size
         if not 2 * len(MAGIC) + 4 <= size <= FILE_MAX:
             raise MalformedError(f"a result of {size} bytes is none")
-        self._head = await self._read_from(0, min(EDGE_BYTES, size))
+        self._head = self._head or await self._read_from(0, min(EDGE_BYTES, size))
         self._tail = self._head if size <= EDGE_BYTES else await self._read_from(size - EDGE_BYTES, EDGE_BYTES)
         end = size - len(MAGIC) - 4
         (length,) = struct.unpack_from("<i", self._tail, len(self._tail) - len(MAGIC) - 4)
@@ -100,37 +123,66 @@ class ArrowFile:
             self.rows = self._batch_rows * (len(self._blocks) - 1) + last
         return self
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it has in memory while nobody reads rows, about: a schema takes more than in the file."""
+        return len(self._head) + len(self._tail) + self._blocks.nbytes + 4 * self._schema_bytes
+
     async def slices(self, begin: int, end: int) -> AsyncGenerator[Any]:
-        """The rows from `begin` to `end` (not included, counted from 0) as record batches, one in memory at a time. Its
-        bytes stay reserved until the next one is requested, so the generator must be closed."""
+        """The rows from `begin` to `end` (not included, counted from 0) as record batches, RUN_BYTES of them in memory
+        at a time, or one that is bigger. Their bytes stay reserved until the next ones are requested, so the generator
+        must be closed."""
         end = min(end, self.rows)
         while begin < end:
             index, skip = divmod(begin, self._batch_rows)
-            block = self._blocks[index]
-            size = block.metadata + block.body
-            held = max(self._need, size + self._times * RATIO * block.body)
+            run = self._run(index, (end - 1) // self._batch_rows)
+            held = max(len(run) * self._need, sum(block.size + self._times * RATIO * block.body for block in run))
             for _ in range(2):
                 async with self._budget.hold(held) as shrink:
-                    data = await self._read(block.offset, size)
-                    layout = self._checked(index, data)
-                    plain = layout.plain_bytes(memoryview(data)[block.metadata :])
-                    if plain > PLAIN_MAX:
-                        raise MalformedError(f"a batch of {plain} bytes is over the limit")
-                    self._need = size + self._times * plain + self._nested(layout)
-                    if self._need <= held:
-                        shrink(self._need)
-                        found = await self.run_in_thread(_decode, data, self.schema, layout.rows)
-                        count = min(found.num_rows - skip, end - begin)
-                        yield found.slice(skip, count)
-                        del data, found
+                    data = await self._read(run[0].offset, run[-1].end - run[0].offset)
+                    needs, rows = self._needs(index, run, data)
+                    self._need = max(needs)
+                    if sum(needs) <= held:
+                        shrink(sum(needs))
+                        parts = [memoryview(data)[block.offset - run[0].offset :][: block.size] for block in run]
+                        found = await self.run_in_thread(_decode, parts, self.schema, rows)
+                        while found:
+                            count = min(found[0].num_rows - skip, end - begin)
+                            yield found.pop(0).slice(skip, count)
+                            begin += count
+                            skip = 0
+                        del data, parts, found
                         break
                 # Reserve the whole budget before reading; never wait for budget while holding unreserved bytes. So the
-                # batch is dropped, its full need reserved, and the batch read again.
+                # batches are dropped, the full need of the first one reserved, and that one read again.
                 del data
-                held = self._need
+                run, held = run[:1], needs[0]
             else:
                 raise MalformedError("a batch has changed while it was read")
-            begin += count
+
+    def _run(self, index: int, last: int) -> list[Block]:
+        """The batch at `index`, and of those behind it, up to the one at `last`, as many as are read with it: each
+        question to an agent takes longer than to decode a small batch."""
+        run = [self._blocks[index]]
+        for block in map(self._blocks.__getitem__, range(index + 1, last + 1)):
+            # Of the first batch that is read it is not known yet how big it is in memory.
+            if not self._need or (len(run) + 1) * self._need > RUN_BYTES or block.offset != run[-1].end:
+                break
+            run.append(block)
+        return run
+
+    def _needs(self, index: int, run: list[Block], data: bytes) -> tuple[list[int], list[int]]:
+        """The bytes that each batch of a run needs, and its rows. Raises MalformedError where one is over a limit."""
+        needs, rows = [], []
+        for number, block in enumerate(run):
+            part = memoryview(data)[block.offset - run[0].offset :][: block.size]
+            layout = self._checked(index + number, part)
+            plain = layout.plain_bytes(part[block.metadata :])
+            if plain > PLAIN_MAX:
+                raise MalformedError(f"a batch of {plain} bytes is over the limit")
+            needs.append(block.size + self._times * plain + self._nested(layout))
+            rows.append(layout.rows)
+        return needs, rows
 
     async def run_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """A blocking call on the file's data, in one of the threads for results. Raises MalformedError."""
@@ -144,6 +196,7 @@ class ArrowFile:
 
     async def _read_schema(self, length: int) -> None:
         data = await self._read(8, length - 8)
+        self._schema_bytes = len(data)
         self.schema = await self.run_in_thread(_schema, bytes(message(data)), data)
         self._times = TIMES_NESTED if any(field.type.num_fields for field in self.schema) else TIMES
         self._cell_bytes = CELL_BYTES + max((_longest_name(field.type) for field in self.schema), default=0)
@@ -155,7 +208,7 @@ class ArrowFile:
         block = self._blocks[index]
         return self._checked(index, await self._read(block.offset, block.metadata), first=True)
 
-    def _checked(self, index: int, data: bytes, *, first: bool = False) -> BatchLayout:
+    def _checked(self, index: int, data: bytes | memoryview, *, first: bool = False) -> BatchLayout:
         """The layout of a batch, from its metadata. Raises MalformedError where it is over a limit or inconsistent."""
         layout = batch(message(data[: self._blocks[index].metadata]))
         cells = max(layout.cells, layout.rows * len(self.columns))
@@ -203,20 +256,23 @@ def _schema(_: bytes, data: bytes) -> Any:
     return found
 
 
-def _decode(data: bytes, schema: Any, rows: int) -> Any:
-    """Blocking. A record batch with every value validated. Raises MalformedError."""
+def _decode(parts: list[memoryview], schema: Any, rows: list[int]) -> list[Any]:
+    """Blocking. Record batches with every value validated. Raises MalformedError."""
     import pyarrow as pa  # noqa: PLC0415 - see above
     from pyarrow import ipc  # noqa: PLC0415
 
-    try:
-        found = ipc.read_record_batch(ipc.read_message(pa.py_buffer(data)), schema)
-        # Checks offsets and UTF-8: without it a wrong offset reads other memory of the process.
-        found.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
-        raise MalformedError(f"a batch cannot be read: {_short(error)}") from None
-    if found.num_rows != rows:
-        raise MalformedError("a batch has other rows than it says")
-    return found
+    decoded = []
+    for part, count in zip(parts, rows, strict=True):
+        try:
+            found = ipc.read_record_batch(ipc.read_message(pa.py_buffer(part)), schema)
+            # Checks offsets and UTF-8: without it a wrong offset reads other memory of the process.
+            found.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
+            raise MalformedError(f"a batch cannot be read: {_short(error)}") from None
+        if found.num_rows != count:
+            raise MalformedError("a batch has other rows than it says")
+        decoded.append(found)
+    return decoded
 
 
 def _type_name(field: Any) -> str:

@@ -31,6 +31,16 @@ class Block:
     metadata: int
     body: int
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self.metadata + self.body
+
+    @property
+    def end(self) -> int:
+        """Where in the file it ends."""
+        return self.offset + self.size
+
 
 class Blocks:
     """A file's record batches, kept in the footer's binary form: as objects they would be six times as big."""
@@ -40,6 +50,10 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self._packed) // _BLOCK.size
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._packed)
 
     def __getitem__(self, index: int) -> Block:
         return Block(*_BLOCK.unpack_from(self._packed, index * _BLOCK.size))
@@ -132,7 +146,7 @@ def blocks(footer: bytes, most: int) -> Blocks:
     return Blocks(bytes(packed))
 
 
-def message(data: bytes) -> memoryview:
+def message(data: bytes | memoryview) -> memoryview:
     """The flatbuffer of the message at the beginning of `data`. Raises MalformedError."""
     if data[:4] != CONTINUATION or len(data) < 8:
         raise MalformedError("a message does not begin where one should")

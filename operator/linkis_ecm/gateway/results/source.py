@@ -25,9 +25,10 @@ from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.http.slots import Slots
 from linkis_ecm.gateway.inventory.view import KnownEngine
-from linkis_ecm.gateway.results.arrow_file import ArrowFile
+from linkis_ecm.gateway.results.arrow_file import EDGE_BYTES, ArrowFile
 from linkis_ecm.gateway.results.arrow_metadata import MalformedError
 from linkis_ecm.gateway.results.json_budget import objects
+from linkis_ecm.gateway.results.opened import OpenedFiles
 
 # One output: the agent's limit is 16 MiB, and JSON escapes a few characters of it.
 MAX_OUTPUT_BYTES = 40 << 20
@@ -89,6 +90,7 @@ class ResultSource:
         self._streams: Slots[str] = Slots()
         self._pages = asyncio.Semaphore(PAGES)
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._opened = OpenedFiles()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -157,6 +159,25 @@ class ResultSource:
                 raise NotKeptError
             yield found
 
+    @asynccontextmanager
+    async def page_file(self, engine: KnownEngine, result_id: str) -> AsyncIterator[ArrowFile]:
+        """As `file`, for the live engine's next page without questions but for the rows. The caller must have seen that
+        the engine keeps the output. Where NotKeptError or MalformedError leaves the block, `forget` says whether it is
+        worth another try."""
+        key = _key(engine, result_id)
+        known = self._opened.find(key) if can_ask_agent(engine) else None
+        if known is not None:
+            yield known
+            return
+        async with self.file(engine, result_id) as found:
+            if found.is_live:
+                self._opened.add(key, found)
+            yield found
+
+    def forget(self, engine: KnownEngine, result_id: str) -> bool:
+        """Open the file anew for its next page; whether it was remembered."""
+        return self._opened.forget(_key(engine, result_id))
+
     # -- with the agent ----------------------------------------------------------------------------------------------
 
     async def _live_output(self, engine: KnownEngine, task_id: str, index: int | None, held: AsyncExitStack) -> Output:
@@ -184,7 +205,7 @@ class ResultSource:
             return found
 
     async def _live_file(self, engine: KnownEngine, result_id: str) -> ArrowFile:
-        size, identity = await self._live_size(engine, result_id)
+        size, identity, begin = await self._live_begin(engine, result_id)
 
         async def read(offset: int, length: int) -> bytes:
             path = paths.result_file(result_id, offset=offset, length=length)
@@ -199,17 +220,20 @@ class ResultSource:
             except AgentNotFound:
                 raise NotKeptError from None
 
-        return await ArrowFile(read, size, threads=self._threads, budget=self._budget).open()
+        file = ArrowFile(read, size, threads=self._threads, budget=self._budget, begin=begin, is_live=True)
+        return await file.open()
 
-    async def _live_size(self, engine: KnownEngine, result_id: str) -> tuple[int, str]:
-        path = paths.result_file(result_id, length=0)
+    async def _live_begin(self, engine: KnownEngine, result_id: str) -> tuple[int, str, bytes]:
+        """The file's size and identity, and its first EDGE_BYTES: one question instead of two."""
+        path = paths.result_file(result_id, length=EDGE_BYTES)
         async with self._link.open(
             engine, path, kind="result", bound=READS_PER_ENGINE, what="reads of results"
         ) as head:
             size = header_number(head, paths.LOG_SIZE)
-            if size is None:
+            if size is None or head.content_length != min(size, EDGE_BYTES):
                 raise self._link.bad_response(engine, "a result without its length")
-            return size, head.headers.get(paths.LOG_FILE, "")
+            with self._link.errors_as_refusals(engine):
+                return size, head.headers.get(paths.LOG_FILE, ""), await read_exact(head, head.content_length)
 
     # -- in the archive ----------------------------------------------------------------------------------------------
 
@@ -269,6 +293,11 @@ class ResultSource:
                 stack.push_async_callback(reader.close)
                 return await ArrowFile(reader.read, reader.size, threads=self._threads, budget=self._budget).open()
         return None
+
+
+def _key(engine: KnownEngine, result_id: str) -> tuple[str, int, str, str]:
+    # Who has borrowed the engine has slots of its own for what it asks the agent.
+    return engine.uid, engine.attempt, engine.borrower, result_id
 
 
 def _listed(content: dict[str, Any], task_id: str, index: int | None) -> Output | None:

@@ -146,12 +146,12 @@ function asks(doc, operation) {
     const listed = operation.parameters.map(({ name, in: where, required, schema, description }) =>
       field(doc, { name, schema: description ? { ...schema, description } : schema, required, where, asked: true }),
     );
-    parts.push(el("h3", {}, "Parameters"), el("ul", { class: "fields" }, listed));
+    parts.push(el("h2", { class: "part" }, "Parameters"), el("ul", { class: "fields" }, listed));
   }
   for (const [type, { schema }] of Object.entries(operation.requestBody?.content ?? {})) {
-    parts.push(el("h3", {}, "Body ", el("small", {}, type)), shape(doc, schema, true));
+    parts.push(el("h2", { class: "part" }, "Body ", el("small", {}, type)), shape(doc, schema, true));
   }
-  return parts.length ? parts : [el("h3", {}, "Parameters"), el("p", { class: "facts" }, "It takes none.")];
+  return parts.length ? parts : [el("h2", { class: "part" }, "Parameters"), el("p", { class: "facts" }, "It takes none.")];
 }
 
 /** What it answers. */
@@ -159,13 +159,13 @@ function answers(doc, operation) {
   const parts = [];
   const all = Object.entries(operation.responses ?? {});
   for (const [code, { description, content = {} }] of all.filter(([one]) => one.startsWith("2"))) {
-    parts.push(el("h3", {}, `Answer ${code} `, el("small", {}, Object.keys(content).join(", "))), el("p", {}, prose(description)));
+    parts.push(el("h2", { class: "part" }, `Answer ${code} `, el("small", {}, Object.keys(content).join(", "))), el("p", {}, prose(description)));
     for (const { schema } of Object.values(content)) parts.push(shape(doc, schema, false));
   }
   const refusals = all.filter(([one]) => !one.startsWith("2"));
   if (refusals.length) {
     const listed = refusals.flatMap(([code, { description }]) => [el("dt", {}, code), el("dd", {}, prose(description))]);
-    parts.push(el("h3", {}, "When it is refused"), el("dl", { class: "refusals" }, listed));
+    parts.push(el("h2", { class: "part" }, "When it is refused"), el("dl", { class: "refusals" }, listed));
   }
   return parts;
 }

@@ -148,7 +148,7 @@ export function tryIt(doc, operation, login, base) {
         input: refresh,
       },
     },
-    el("h3", {}, "Try it"),
+    el("h2", { class: "part" }, "Try it"),
     login.element,
     operation.parameters.length ? el("fieldset", {}, el("legend", {}, "Parameters"), operation.parameters.map(entry)) : null,
     body ? el("fieldset", {}, el("legend", {}, "Body"), el("label", { for: "body" }, contentType), body) : null,

@@ -1,0 +1,192 @@
+"""What a benchmark leaves: nothing, also where it is killed. `python -m bench.clean` removes what one of before left.
+
+Processes end with the benchmark that started them, which Linux sees to (`start`). SIGTERM ends a benchmark as Ctrl-C
+does, through its `finally` blocks (`end_on_signals`). SIGKILL runs none of them: what it leaves in the cluster and on
+the disk is removed by the next benchmark, or by `python -m bench.clean`. It removes what benchmarks make, by their
+names and labels, and nothing else. Must not measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tools.cluster import tools
+from tools.testkit import kubectl
+from tools.testkit.installation import Installation, engines_of, install, uninstall
+
+# The release that benchmarks install, and the namespace of pods that they measure against.
+NAMESPACE = "ecm-bench"
+FLOORS = "ecm-bench-floors"
+# Namespaces that a benchmark makes beside its release's own.
+LABELS = {"linkis.apache.org/made-by": "bench"}
+# Folders of benchmarks under the system's; each holds a file that is locked while its benchmark runs.
+FOLDERS = "ecm-bench-"
+_LOCK = ".in-use"
+# For a benchmark that was told to end: a release is uninstalled in 30 s, its namespaces are gone after 90 at most.
+END_SECONDS = 180.0
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _ends_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """What a child runs before its program: it gets that signal when the thread that started it has ended."""
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+def start(
+    command: Sequence[str], *, signal_at_end: signal.Signals = signal.SIGKILL, **how: Any
+) -> subprocess.Popen[Any]:
+    """As `subprocess.Popen`; the process gets `signal_at_end` when this one ends, however that ends.
+
+    Call it from the main thread: Linux looks at the thread that started a process.
+    """
+    # One thread has started by then: what runs before the program takes no lock.
+    return subprocess.Popen(list(command), preexec_fn=_ends_with_parent(signal_at_end), **how)  # noqa: PLW1509
+
+
+def stop(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
+    """SIGTERM, and SIGKILL after `seconds`; returns when it is gone."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGINT raise KeyboardInterrupt, also where SIGINT was ignored (a job of a shell's
+    background), so that `finally` blocks run. asyncio cancels its main task by it.
+
+    Of several SIGTERMs the first alone counts: timeout(1) sends two. A second SIGINT ends the cleaning, too.
+    """
+
+    def on_sigterm(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def run_inside(module: str, arguments: Sequence[str], *, seconds: float) -> int:
+    """Runs `python -m module` with these arguments in the node's network; its exit code.
+
+    After `seconds`, or when this process ends, it is told to end by SIGTERM, and has END_SECONDS for that.
+    """
+    command = tools.in_cluster_network([sys.executable, "-m", module, *arguments])
+    end_on_signals()
+    # A session of its own: of Ctrl-C it gets the one SIGTERM, and no SIGINT in the middle of its cleaning.
+    process = start(command, signal_at_end=signal.SIGTERM, start_new_session=True)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        print(f"{module} did not end within {seconds:.0f} s", file=sys.stderr)
+        return 1
+    finally:
+        stop(process, END_SECONDS)
+
+
+@contextmanager
+def release(*settings: str) -> Iterator[Installation]:
+    """The benchmarks' release with these values of the chart, and FLOORS beside it, empty. Both go with the block.
+
+    What an earlier benchmark left is removed first: its engines would be measured, too.
+    """
+    end_on_signals()
+    remove_release()
+    try:
+        made = install(NAMESPACE, *settings)
+        make_namespace(FLOORS)
+        yield made
+    finally:
+        # With the release goes its cluster-scoped plugin, which another release could not take over.
+        uninstall(NAMESPACE)
+        remove_namespaces()
+
+
+@contextmanager
+def api_proxy() -> Iterator[str]:
+    """The URL of `kubectl proxy`: the API server without a login."""
+    command = [str(tools.kubectl()), "--kubeconfig", str(tools.kubeconfig()), "proxy", "--port=0"]
+    process = start(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r":(\d+)", process.stdout.readline())
+        if found is None:
+            raise RuntimeError("kubectl proxy names no port")
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        stop(process)
+
+
+@contextmanager
+def scratch(parent: str | None = None) -> Iterator[Path]:
+    """A folder that goes with the block; where the process is killed, with the next benchmark of this machine."""
+    remove_folders(parent)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=parent))
+    with (folder / _LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_folders(parent: str | None = None) -> None:
+    """Removes the folders of benchmarks that do not run any more."""
+    for folder in Path(parent or tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        # One that has no such file yet is being made.
+        with contextlib.suppress(OSError), (folder / _LOCK).open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_namespace(name: str) -> None:
+    """An empty namespace that `remove_namespaces` knows; one of that name is removed first."""
+    kubectl.run("delete", "namespace", name, "--ignore-not-found", "--timeout=120s", seconds=150)
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": LABELS}}
+    kubectl.must("create", "-f", "-", stdin=json.dumps(body))
+
+
+def remove_namespaces() -> None:
+    """Removes the namespaces that benchmarks made beside their release's, without waiting for their end."""
+    selector = ",".join(f"{name}={value}" for name, value in LABELS.items())
+    kubectl.run("delete", "namespace", "-l", selector, "--wait=false")
+    # By its name, too: benchmarks of before the label made it.
+    kubectl.run("delete", "namespace", FLOORS, "--ignore-not-found", "--wait=false")
+
+
+def remove_release() -> None:
+    """Removes the benchmarks' release with its namespaces, and the namespaces beside it."""
+    if kubectl.run("get", "namespace", NAMESPACE, engines_of(NAMESPACE), "--ignore-not-found", "-o", "name").out:
+        uninstall(NAMESPACE)
+    remove_namespaces()
+
+
+if __name__ == "__main__":
+    remove_folders()
+    if tools.is_up():
+        remove_release()

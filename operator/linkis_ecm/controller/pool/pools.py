@@ -1,0 +1,499 @@
+"""The warm pools of one operator: one pass over a pool at a time, and what needs one (docs/design/warm.md).
+
+A pass sends what `engine.warm.sizing` decides: members made, marked as ready and deleted, the plugin's status. The key
+of the work loop is the value of the label POOL_LABEL. What is remembered between passes may be lost at any time: a
+successor finds the members by their label. Must not decide how many there are, nor which engine gets one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.pool.agents import MemberAgents, MemberReport
+from linkis_ecm.controller.pool.demands import Demands
+from linkis_ecm.controller.pool.nodes import MemberNodes
+from linkis_ecm.controller.pool.reservations import Reservations
+from linkis_ecm.controller.pool.roster import Roster
+from linkis_ecm.controller.pool.secrets import MemberSecrets, beside
+from linkis_ecm.controller.pool.templates import Templates
+from linkis_ecm.controller.pool.waiting import WaitingEngines
+from linkis_ecm.controller.pool.writes import Made, PoolWrites
+from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.controller.workloop.worker import Result, Worker
+from linkis_ecm.engine.admission.ownership import Ownership
+from linkis_ecm.engine.causes.cold_starts import UNMET, cold_reason
+from linkis_ecm.engine.names import label_hash
+from linkis_ecm.engine.pod.launch import PodSettings
+from linkis_ecm.engine.pod.spec import InvalidSpecError
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.view import EngineView, PluginView
+from linkis_ecm.engine.warm import pacing, sizing
+from linkis_ecm.engine.warm.demand import largest_size
+from linkis_ecm.engine.warm.members import SUSPICIOUS, AsMade
+from linkis_ecm.engine.warm.problems import NO_ANSWER, Problem
+from linkis_ecm.engine.warm.sizing import Bucket, Place, PlaceState, Plan, Pool, Setback
+from linkis_ecm.engine.warm.status import status_patch
+from linkis_ecm.kube.client import ApiError, KubeClient
+from linkis_ecm.kube.events import EventRecorder
+from linkis_ecm.model.engine_status import ColdReason
+from linkis_ecm.model.formats import parse_duration
+
+log = logging.getLogger(__name__)
+
+NAME = "pool"
+# Few plugins have pools.
+WORKERS = 4
+# Between two writes of one plugin's status: under load each claim changes it.
+STATUS_PERIOD = timedelta(seconds=2)
+# After a status that was not taken, such as without the right to write it.
+STATUS_RETRY = timedelta(seconds=30)
+# A settled pool gets a pass each minute: it looks at its members' nodes, and an event that got lost is made up for.
+LONGEST_PAUSE = timedelta(seconds=60)
+# From a claim or a cold start to the pass of its pool: many claims are one pass, and a single one is over by then.
+AFTER_CLAIM = timedelta(seconds=0.25)
+# Of a member's name, from the plugin's.
+_STEM = 40
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is known of one pool between passes."""
+
+    bucket: Bucket = field(default_factory=Bucket)
+    setbacks: dict[str, Setback | None] = field(default_factory=dict)
+    gave_way: dict[str, datetime] = field(default_factory=dict)
+    waited: dict[str, datetime] = field(default_factory=dict)
+    # Since when claims hold the refill back, by namespace.
+    held_since: dict[str, datetime] = field(default_factory=dict)
+    # Namespace and name of members whose create was not answered, and the error.
+    unanswered: dict[Key, Problem | None] = field(default_factory=dict)
+    # The plugin's generation: with another one the failures of before count no more.
+    generation: int = 0
+    # When the status may be written again.
+    status_after: datetime | None = None
+
+
+class WarmPools:
+    """Makes the pools' parts: `reservations` for passes over engines, `agents` for reports."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        cache: Cache,
+        pod_settings: PodSettings,
+        master_keys: Sequence[bytes],
+        ownership: Ownership,
+        namespaces: tuple[str, ...],
+        leading: asyncio.Event,
+        may_write: Callable[[], bool],
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        metrics: Metrics,
+        recorder: EventRecorder,
+        silent_after: timedelta,
+        serves: Callable[[str], bool] = lambda _: True,
+        elsewhere: Collection[str] = (),
+    ) -> None:
+        """`namespaces` are those of this shard; empty: all. `serves(namespace)`: whether no other shard has it now;
+        `elsewhere` are those of other shards."""
+        self._cache = cache
+        self._ownership = ownership
+        self._namespaces = namespaces
+        self._serves = serves
+        self._elsewhere = elsewhere
+        self._leading = leading
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics.pools
+        self._recorder = recorder
+        self._memory: dict[str, _Memory] = {}
+        self._waiting = WaitingEngines(cache=cache, is_foreign=ownership.is_foreign)
+        # When a member was last claimed, by namespace.
+        self._last_claim: dict[str, datetime] = {}
+        self.templates = Templates(settings=pod_settings, master_keys=master_keys)
+        self.roster = Roster(cache=cache, ownership=ownership, templates=self.templates, serves=serves)
+        self._nodes = MemberNodes(client)
+        self._secrets = MemberSecrets(client)
+        self.agents = MemberAgents(clock, on_change=self._enqueue_of, silent_after=silent_after)
+        self.reservations = Reservations(
+            cache=cache,
+            roster=self.roster,
+            templates=self.templates,
+            on_refused=self._enqueue_of,
+            is_closing=lambda pod: self._nodes.is_closed(pod) or self._is_outdated(pod),
+            contact=self.agents.contact,
+        )
+        self._writes = PoolWrites(client=client, cache=cache, templates=self.templates)
+        self.worker: Worker[str] = Worker(
+            lambda pool: self.process(pool),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
+            name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
+            is_outage=lambda error: isinstance(error, ApiError), workers=WORKERS,
+        )  # fmt: skip
+        self._demands = Demands(cache=cache, clock=clock, is_foreign=ownership.is_foreign)
+        cache.is_claimed_member = self.templates.seals.holds
+        cache.on_member, cache.on_engine = self._member_changed, self._engine_changed
+
+    # Events. Nothing here waits.
+
+    def start_leading(self) -> None:
+        """This replica writes from now on."""
+        self.agents.began = self._clock()
+        for pool in {pool for _, pool in self._cache.pools()} | {label_hash(name) for name in self._cache.plugins}:
+            self._enqueue(pool)
+
+    def stop_leading(self) -> None:
+        """Another replica has the pools now: what this one remembers of them is not true any more."""
+        self._memory.clear()
+        self._last_claim.clear()
+        self._demands.forget_all()
+        self._metrics.forget_all()
+
+    def plugin_changed(self, name: str) -> None:
+        """An EngineConnPlugin was made, changed or deleted."""
+        self._enqueue(label_hash(name))
+
+    def _enqueue_of(self, pod: PodView) -> None:
+        if pod.member is not None:
+            self._enqueue(pod.member.pool)
+
+    def _enqueue(self, pool: str) -> None:
+        """Nothing waits in the queue of a replica that does not lead: it has all of them when it begins."""
+        if self._leading.is_set():
+            self.worker.enqueue(pool)
+
+    def _member_changed(self, before: PodView | None, after: PodView | None) -> None:
+        if before is not None and before.member is not None and after is not None and after.member is None:
+            # A claim. Its pool has nothing to do that could not wait, and the engine's user waits for the claim.
+            if self._leading.is_set():
+                self.worker.enqueue_by(before.member.pool, (self._clock() + AFTER_CLAIM).timestamp())
+        else:
+            for pod in (before, after):
+                if pod is not None:
+                    self._enqueue_of(pod)
+        if before is not None and after is not None and _ready(after) and not _ready(before):
+            self._demands.became_ready(after)
+        if before is not None and (after is None or after.member is None):
+            self.reservations.forget(before)
+            self.agents.forget(before)
+            if after is not None and before.member is not None:
+                self._claimed(before)
+
+    def _claimed(self, pod: PodView) -> None:
+        """Counted by the replica that leads: the other one sees the same changes."""
+        if not self._leading.is_set() or not self._serves(pod.namespace):
+            return
+        if pod.member is None or self._plugin(pod.member.pool) is None or not self.templates.is_known(pod):
+            return
+        now = self._clock()
+        recent = {namespace: at for namespace, at in self._last_claim.items() if now - at < pacing.CALM}
+        self._last_claim = recent | {pod.namespace: now}
+        self._metrics.starts.labels(pod.member.pool, "warm", "").inc()
+        self._demands.arrived(pod.member.pool, pod.namespace)
+        if pod.created is not None:
+            self._metrics.age_at_claim.observe(max(0.0, (self._clock() - pod.created).total_seconds()))
+
+    def _engine_changed(self, before: EngineView | None, after: EngineView | None) -> None:
+        """Note whether an engine waits for room; the pools of its namespace give way then."""
+        if before is not None and after is not None and cold_reason(before) is None:
+            self._note_cold(after, cold_reason(after))
+        if not self._waiting.note(before, after):
+            return
+        for name, plugin in self._cache.plugins.items():
+            if plugin.spec.warm_pool is not None:
+                self._enqueue(label_hash(name))
+
+    def _note_cold(self, engine: EngineView, reason: ColdReason | None) -> None:
+        plugin = self._cache.plugin_for(engine.spec)
+        if reason is None or plugin is None or not self._leading.is_set() or not self._serves(engine.namespace):
+            return
+        pool = label_hash(plugin.name)
+        self._metrics.starts.labels(pool, "cold", reason.value).inc()
+        if reason in UNMET and not self._ownership.is_foreign(engine):
+            self._demands.arrived(pool, engine.namespace)
+            self.worker.enqueue_by(pool, (self._clock() + AFTER_CLAIM).timestamp())
+
+    # One pass.
+
+    async def process(self, pool: str) -> Result:
+        """One pass over a pool. Raises ApiError where a write was not answered: it is repeated soon."""
+        plugin = self._plugin(pool)
+        memory = self._memory.setdefault(pool, _Memory())
+        now = self._clock()
+        if plugin is not None and memory.generation != plugin.generation:
+            memory.generation, memory.setbacks = plugin.generation, {}
+        self._drop_answered(pool, memory)
+        known = self._pool(pool, plugin, memory, now)
+        plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
+        memory.bucket, memory.setbacks = plan.bucket, dict(plan.setbacks)
+        memory.gave_way |= dict.fromkeys(plan.gave_way, now)
+        memory.waited |= dict.fromkeys(plan.waited, now)
+        self._waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
+        memory.held_since = {namespace: memory.held_since.get(namespace, now) for namespace in plan.held}
+        errors = await self._execute(pool, plugin, memory, plan)
+        again = plan.at
+        if plugin is not None:
+            self._drop_answered(pool, memory)
+            after = sizing.plan(self._pool(pool, plugin, memory, now), now, 1.0)
+            self._show(plugin, after.states)
+            again = _earliest(plan.at, await self._write_status(plugin, memory, after.states))
+        empty = not known.size and not known.places and not memory.unanswered
+        if again is None and empty and not self.roster.by_namespace(pool):
+            self._memory.pop(pool, None)
+            self.templates.forget(pool)
+            self._demands.forget(pool)
+            if plugin is None:
+                self._metrics.forget(pool)
+        if errors:
+            raise errors[0]
+        nodes = {pod.node for pods in self.roster.by_namespace(pool).values() for pod in pods}
+        secrets = [(one, name) for one in self.roster.by_namespace(pool) for name in self._secrets_beside(plugin, one)]
+        if await self._nodes.look(nodes, now) or await self._secrets.look(secrets, now):
+            self.worker.enqueue(pool)
+        again = _earliest(again, now + LONGEST_PAUSE if pool in self._memory else None)
+        return Result(requeue_at=again.timestamp() if again is not None else None)
+
+    def _drop_answered(self, pool: str, memory: _Memory) -> None:
+        """A watch may bring a pod before its create is answered, or in place of the answer: it is not counted twice."""
+        there = {(pod.namespace, pod.name) for pods in self.roster.by_namespace(pool).values() for pod in pods}
+        for key in there & memory.unanswered.keys():
+            del memory.unanswered[key]
+
+    def _label(self, pool: str) -> str:
+        """The pool as a metric's label: "" where no plugin has it. Anybody who labels a pod chooses a pool's name."""
+        return pool if self._plugin(pool) is not None else ""
+
+    def _plugin(self, pool: str) -> PluginView | None:
+        """By its label: the name itself, or the hash of one that is no label."""
+        found = self._cache.plugins.get(pool)
+        return found or next((one for name, one in self._cache.plugins.items() if label_hash(name) == pool), None)
+
+    def _pool(self, pool: str, plugin: PluginView | None, memory: _Memory, now: datetime) -> Pool:
+        members = self.roster.by_namespace(pool)
+        given = plugin.spec.warm_pool if plugin is not None else None
+        names = self._places(plugin) if plugin is not None and largest_size(given) else []
+        wanted = self._demands.wanted(plugin, names, now) if plugin is not None and names else {}
+        places = tuple(
+            replace(self._place(plugin, namespace, members.pop(namespace, ()), memory), wanted=wanted.get(namespace))
+            for namespace in names
+        )
+        elsewhere = tuple(pod for pods in members.values() for pod in pods)
+        return Pool(
+            size=given.size if given is not None else 0,
+            cap=given.cap if given is not None else 0,
+            max_age=parse_duration(given.max_age) if given is not None else 0.0,
+            start_timeout=parse_duration(plugin.spec.start_timeout) if plugin is not None else 0.0,
+            places=places,
+            elsewhere=elsewhere,
+            bucket=memory.bucket,
+        )
+
+    def _places(self, plugin: PluginView) -> list[str]:
+        """The namespaces of the plugin's pool that this operator serves now, sorted."""
+        given = plugin.spec.warm_pool.namespaces if plugin.spec.warm_pool is not None else None
+        wanted = self._namespaces if given is None else given
+        return sorted(name for name in set(wanted) if self._is_own(name))
+
+    def _is_own(self, namespace: str) -> bool:
+        return (not self._namespaces or namespace in self._namespaces) and self._serves(namespace)
+
+    def _place(
+        self, plugin: PluginView | None, namespace: str, members: tuple[PodView, ...], memory: _Memory
+    ) -> Place:  # fmt: skip
+        as_made, why = self._as_made(plugin, namespace)
+        failed = {pod.uid: report.failure for pod, report in self._reported(members) if report.failure is not None}
+        return Place(
+            namespace=namespace,
+            members=members,
+            as_made=as_made,
+            no_template=why,
+            unanswered=sum(one == namespace for one, _ in memory.unanswered),
+            waiting=self._waiting.helped(namespace),
+            gave_way=memory.gave_way.get(namespace),
+            waited=memory.waited.get(namespace),
+            setback=memory.setbacks.get(namespace),
+            failed=failed,
+            reserved=frozenset(pod.uid for pod in members if self.reservations.holder(pod) is not None),
+            refused=frozenset(pod.uid for pod in members if self.reservations.is_refused(pod)),
+            closing=frozenset(pod.uid for pod in members if self._nodes.is_closed(pod)),
+            outdated=frozenset(pod.uid for pod in members if self._is_outdated(pod)),
+            contacts={pod.uid: self.agents.contact(pod) for pod in members},
+            last_claim=self._last_claim.get(namespace),
+            held_since=memory.held_since.get(namespace),
+        )
+
+    def _secrets_beside(self, plugin: PluginView | None, namespace: str) -> frozenset[str]:
+        """The Secrets that containers beside the engine have variables from."""
+        if plugin is None or plugin.spec.pod_template is None:
+            return frozenset()
+        try:
+            return beside(self.templates.of(plugin, namespace)[0])
+        except InvalidSpecError:
+            return frozenset()
+
+    def _is_outdated(self, pod: PodView) -> bool:
+        """Whether its containers beside the engine have values from before a Secret's change."""
+        plugin = self._plugin(pod.member.pool) if pod.member is not None else None
+        return self._secrets.is_outdated(pod, self._secrets_beside(plugin, pod.namespace))
+
+    def _as_made(self, plugin: PluginView | None, namespace: str) -> tuple[AsMade | None, str]:
+        if plugin is None:
+            return None, ""
+        try:
+            return self.templates.of(plugin, namespace)[1], ""
+        except InvalidSpecError as error:
+            return None, str(error)
+
+    def _reported(self, members: tuple[PodView, ...]) -> list[tuple[PodView, MemberReport]]:
+        return [(pod, report) for pod in members if (report := self.agents.last(pod)) is not None]
+
+    async def _execute(
+        self, pool: str, plugin: PluginView | None, memory: _Memory, plan: Plan
+    ) -> list[Exception]:  # fmt: skip
+        """Sends all that is to be sent at once. Returns what was not answered."""
+        going = {one.pod.uid for one in plan.delete}
+        calls: list[Any] = [self._mark(pod, report) for pod, report in self._newly_ready(pool) if pod.uid not in going]
+        calls += [self._delete(pool, one) for one in plan.delete]
+        calls += [self._ask_again(pool, plugin, memory, *key) for key in list(memory.unanswered)]
+        for namespace in plan.create:
+            key = (namespace, self._name(pool))
+            memory.unanswered[key] = None
+            calls.append(self._create(pool, plugin, memory, *key))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for one in answers:
+            if isinstance(one, BaseException) and not isinstance(one, Exception):
+                raise one
+        return [one for one in answers if isinstance(one, Exception)]
+
+    def _newly_ready(self, pool: str) -> list[tuple[PodView, MemberReport]]:
+        """Members whose agents have said that they are ready, and whose pods do not say so yet."""
+        members = tuple(pod for pods in self.roster.by_namespace(pool).values() for pod in pods)
+        return [
+            (pod, report)
+            for pod, report in self._reported(members)
+            if report.ready and pod.member is not None and pod.member.ready is None and not pod.deleting
+        ]
+
+    async def _mark(self, pod: PodView, report: MemberReport) -> None:
+        await self._writes.mark_ready(pod, report)
+
+    async def _delete(self, pool: str, deletion: sizing.Deletion) -> None:
+        pod, why = deletion.pod, deletion.why
+        level = logging.WARNING if why in SUSPICIOUS else logging.INFO
+        log.log(level, "%s/%s of pool %s is deleted: %s", pod.namespace, pod.name, pool, why)
+        if await self._writes.delete(pod):
+            if (sentence := SUSPICIOUS.get(why)) is not None:
+                regarding = {
+                    "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
+                }  # fmt: skip
+                self._recorder.record(regarding, "WarmPoolPodDeleted", sentence, action="Delete", kind="Warning")
+            self._metrics.deletes.labels(self._label(pool), why.value).inc()
+
+    async def _create(
+        self, pool: str, plugin: PluginView | None, memory: _Memory, namespace: str, name: str
+    ) -> None:  # fmt: skip
+        if plugin is None:
+            return
+        template, _ = self.templates.of(plugin, namespace)
+        self._settle(pool, memory, namespace, name, await self._writes.create(template, name))
+
+    async def _ask_again(
+        self, pool: str, plugin: PluginView | None, memory: _Memory, namespace: str, name: str
+    ) -> None:  # fmt: skip
+        """Repeat a create that was not answered; where there is no pool any more, only look."""
+        as_made, _ = self._as_made(plugin, namespace)
+        if as_made is not None and plugin is not None and plugin.spec.warm_pool and namespace in self._places(plugin):
+            await self._create(pool, plugin, memory, namespace, name)
+            return
+        self._settle(pool, memory, namespace, name, await self._writes.look(namespace, name))
+
+    def _settle(self, pool: str, memory: _Memory, namespace: str, name: str, made: Made) -> None:
+        """Note what became of a create. Raises the error of one that was not answered."""
+        if made.error is not None:
+            self._metrics.creates.labels(pool, "unanswered").inc()
+            memory.unanswered[namespace, name] = Problem(NO_ANSWER, str(made.error))
+            raise made.error
+        memory.unanswered.pop((namespace, name), None)
+        setback = memory.setbacks.get(namespace)
+        if made.refused is not None:
+            self._metrics.creates.labels(pool, "refused").inc()
+            jitter = self._rng.uniform(0.75, 1.25)
+            memory.setbacks[namespace] = sizing.after_failure(
+                setback, made.refused, self._clock(), jitter, refused=True
+            )
+            return
+        if not made.made:
+            return
+        self._metrics.creates.labels(pool, "made").inc()
+        if setback is not None and setback.refused:
+            memory.setbacks[namespace] = None
+
+    def _name(self, pool: str) -> str:
+        """Of a new member: its pod's name and host name, never given again."""
+        stem = "".join(one if one.isalnum() else "-" for one in pool[:_STEM].lower()).strip("-") or "engine"
+        return f"{stem}-warm-{self._rng.getrandbits(48):012x}"
+
+    def _show(self, plugin: PluginView, states: tuple[PlaceState, ...]) -> None:
+        pool = label_hash(plugin.name)
+        if plugin.spec.warm_pool is None:
+            self._metrics.forget(pool)
+            return
+        counts = Counter(
+            {
+                "ready": sum(one.ready for one in states),
+                "starting": sum(one.starting for one in states),
+                "ending": sum(one.ending for one in states),
+            }
+        )
+        found = {one.problem.reason.name for one in states if one.problem is not None}
+        wanted: Counter[str] = Counter()
+        for one in states:
+            wanted[one.size_from.value] += one.wanted
+        self._metrics.show(pool, states=counts, wanted=wanted, reasons=found)
+
+    async def _write_status(
+        self, plugin: PluginView, memory: _Memory, states: tuple[PlaceState, ...]
+    ) -> datetime | None:  # fmt: skip
+        """Write what has changed, at most each STATUS_PERIOD. Returns when to come again for it."""
+        # As it is now: the pass has waited.
+        plugin = self._cache.plugins.get(plugin.name, plugin)
+        now = self._clock()
+        patch = status_patch(
+            plugin, _with_outages(states, memory), is_own=self._is_own, now=now, served=self._namespaces,
+            # Also what another shard serves until it has stopped: it says how that pool is.
+            elsewhere={*self._elsewhere, *(one for one in self._namespaces if not self._serves(one))},
+        )  # fmt: skip
+        if not patch:
+            return None
+        if memory.status_after is not None and now < memory.status_after:
+            return memory.status_after
+        held = [until for since in memory.held_since.values() if now < (until := since + pacing.LATEST)]
+        if held:
+            # Claims have the API server to themselves, and each one changes what would be written.
+            return min(*held, now + pacing.QUIET)
+        taken = await self._writes.write_status(plugin, patch)
+        memory.status_after = self._clock() + (STATUS_PERIOD if taken else STATUS_RETRY)
+        # Also after one that was taken: it may have been too late, and then it has to be made again.
+        return memory.status_after
+
+
+def _ready(pod: PodView) -> bool:
+    return pod.member is not None and pod.member.ready is not None
+
+
+def _earliest(*times: datetime | None) -> datetime | None:
+    return min((one for one in times if one is not None), default=None)
+
+
+def _with_outages(states: tuple[PlaceState, ...], memory: _Memory) -> list[PlaceState]:
+    """The states, with what the API server said to creates that it did not execute, where nothing else is known."""
+    said = {namespace: problem for (namespace, _), problem in memory.unanswered.items() if problem is not None}
+    return [replace(one, problem=one.problem or said.get(one.namespace)) for one in states]

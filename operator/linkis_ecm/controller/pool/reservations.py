@@ -1,0 +1,130 @@
+"""Gives each engine one ready member of its plugin's pool to claim, and no two engines the same one.
+
+A reservation is of this process alone: what makes a claim safe is the API server's test (docs/design/warm.md). It ends
+when the engine has a pod, has ended or gives it back. Nothing here waits, so no other engine comes between a look and a
+reservation. Must not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from linkis_ecm.controller.pool.roster import Roster
+from linkis_ecm.controller.pool.templates import Templates
+from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.engine.names import label_hash
+from linkis_ecm.engine.pod.spec import InvalidSpecError
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.view import EngineView
+from linkis_ecm.engine.warm.demand import largest_size
+from linkis_ecm.engine.warm.members import Contact, oldest_first
+from linkis_ecm.model.states import FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    engine: Key
+    engine_uid: str
+    pod: str
+    pod_uid: str
+
+
+class Reservations:
+    """Over the roster. `on_refused(pod)` is called for a member that an engine could not take: it is deleted. One that
+    `is_closing` is offered to nobody."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        roster: Roster,
+        templates: Templates,
+        on_refused: Callable[[PodView], None] = lambda _: None,
+        is_closing: Callable[[PodView], bool] = lambda _: False,
+        contact: Callable[[PodView], Contact] = lambda _: Contact.REPORTS,
+    ) -> None:
+        self._cache = cache
+        self._roster = roster
+        self._templates = templates
+        self._on_refused = on_refused
+        self._is_closing = is_closing
+        self._contact = contact
+        self._by_engine: dict[str, _Reservation] = {}
+        self._by_pod: dict[str, _Reservation] = {}
+        # Uids of members that were refused and may still be in the cache.
+        self._refused: set[str] = set()
+
+    def offer(self, engine: EngineView) -> tuple[PodView, dict[str, Any]] | None:
+        """A member that is this engine's to claim, and the template that it was made of; the same on each call.
+
+        None where there is none now: no pool, none ready, or all of them other engines'.
+        """
+        plugin = self._cache.plugin_for(engine.spec)
+        if plugin is None or not largest_size(plugin.spec.warm_pool):
+            return None
+        try:
+            template, as_made = self._templates.of(plugin, engine.namespace)
+        except InvalidSpecError:
+            return None
+        members = [
+            pod
+            for pod in self._roster.members(engine.namespace, label_hash(plugin.name))
+            if as_made.is_ready(pod)
+            and pod.uid not in self._refused
+            and not self._is_closing(pod)
+            and self._contact(pod) < Contact.SILENT
+        ]
+        own = self._by_engine.get(engine.uid)
+        if own is not None:
+            for pod in members:
+                if pod.uid == own.pod_uid:
+                    return pod, template
+            self._remove(own)
+        for pod in sorted(oldest_first(members), key=self._contact):
+            if self.holder(pod) is None:
+                self._add(_Reservation(engine.key, engine.uid, pod.name, pod.uid))
+                return pod, template
+        return None
+
+    def release(self, engine: EngineView) -> None:
+        """The engine takes no member: another one may have it."""
+        own = self._by_engine.get(engine.uid)
+        if own is not None:
+            self._remove(own)
+
+    def refused(self, pod: PodView) -> None:
+        """The member could not be claimed: nobody gets it any more, and it is deleted if it is still there."""
+        self._refused.add(pod.uid)
+        if (held := self._by_pod.get(pod.uid)) is not None:
+            self._remove(held)
+        self._on_refused(pod)
+
+    def is_refused(self, pod: PodView) -> bool:
+        return pod.uid in self._refused
+
+    def holder(self, pod: PodView) -> str | None:
+        """The uid of the engine for which the member is reserved; None where it is free."""
+        held = self._by_pod.get(pod.uid)
+        if held is None:
+            return None
+        engine = self._cache.engines.get(held.engine)
+        wants = engine is not None and engine.uid == held.engine_uid and engine.state not in FINAL
+        if wants and not self._cache.has_pod(held.engine_uid):
+            return held.engine_uid
+        self._remove(held)
+        return None
+
+    def forget(self, pod: PodView) -> None:
+        """The pod is gone, or is no member any more."""
+        self._refused.discard(pod.uid)
+        if (held := self._by_pod.get(pod.uid)) is not None:
+            self._remove(held)
+
+    def _add(self, reservation: _Reservation) -> None:
+        self._by_engine[reservation.engine_uid] = self._by_pod[reservation.pod_uid] = reservation
+
+    def _remove(self, reservation: _Reservation) -> None:
+        self._by_engine.pop(reservation.engine_uid, None)
+        self._by_pod.pop(reservation.pod_uid, None)

@@ -1,0 +1,1 @@
+"""The pod of an engine as plain data: what its container runs, its volumes, the whole pod. Pure."""

@@ -1,0 +1,175 @@
+"""Why a warm pool is not full, as the condition WarmPoolReady of its EngineConnPlugin says it: a closed set. Pure.
+
+The sentences are for platform engineers: an engine's own reasons (`model.reasons`) tell its user what to ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from linkis_ecm.engine.causes.start_problems import start_problem
+from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase, verdict_of_ended_pod
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import as_sentence, sentences
+from linkis_ecm.model.reasons import Reason
+
+# Characters of a message in the status: a webhook may say more.
+MESSAGE_MAX = 1024
+
+FILLED = Reason("Filled", "Every namespace of the pool has as many pods ready as spec.warmPool wants there now.")
+FILLING = Reason("Filling", "Pods of the pool are starting.")
+NO_TEMPLATE = Reason(
+    "InvalidTemplate",
+    "The EngineConnPlugin gives no pod that can wait in a pool.",
+    "Correct the field that the message names.",
+)
+NO_NAMESPACE = Reason(
+    "NoNamespace",
+    "The pool has no namespace.",
+    "Name namespaces that this installation serves in spec.warmPool.namespaces: with clusterWide there is no default.",
+)
+NOT_SERVED = Reason(
+    "NotServed",
+    "No installation serves this namespace, so the pool has no pods there.",
+    "Add it to engineNamespaces of the chart, or take it out of spec.warmPool.namespaces.",
+)
+QUOTA = Reason(
+    "QuotaExceeded",
+    "A ResourceQuota of the namespace leaves no room for the pool.",
+    "Lower spec.warmPool.size, give spec.warmPool.resources, or have the quota raised.",
+)
+UNSCHEDULABLE = Reason(
+    "Unschedulable",
+    "No node takes a pod of the pool.",
+    "Lower spec.warmPool.size, give spec.warmPool.resources, or add a node.",
+)
+GATED = Reason(
+    "SchedulingGated",
+    "Pods of the pool wait for their admission to the scheduler.",
+    "Whoever runs the queue (Kueue) gives the pool its share; the pods are kept until then.",
+)
+GIVES_WAY = Reason(
+    "GivesWay",
+    "An engine of the namespace waits for quota or for room on a node, so the pool there is emptied and not refilled.",
+    "It is filled a minute after the last engine has its room. Lower spec.warmPool.size, or add room.",
+)
+CAP = Reason(
+    "CapReached",
+    "There are as many pods of the pool, in all namespaces together, as spec.warmPool.cap allows.",
+    "Raise spec.warmPool.cap, or lower size.",
+)
+IMAGE = Reason(
+    "ImagePullBackOff",
+    "The image of the EngineConnPlugin cannot be pulled.",
+    "Check spec.image and the nodes' access to its registry.",
+)
+PRELOAD = Reason(
+    "PreloadFailed",
+    "A module of spec.warmPool.preload cannot be imported.",
+    "Install it in the image, or take it out of preload.",
+)
+START_TIMEOUT = Reason(
+    "StartTimeout",
+    "A pod of the pool was not ready within spec.startTimeout, and was replaced.",
+    "Raise spec.startTimeout if image or preload are only slow.",
+)
+ENDED = Reason(
+    "MemberEnded",
+    "A pod of the pool ended before an engine took it.",
+    "Where memory was short, raise spec.warmPool.resources.memory (defaultResources.memory where that is absent), or"
+    " preload less. Otherwise see the pod's node.",
+)
+SILENT = Reason(
+    "AgentsSilent",
+    "Agents of the pool's pods do not report to the operator, so no engine gets these pods.",
+    "Each is replaced after a minute, or after five while none reports. See the pod's node, and the network from the"
+    " namespace to the operator.",
+)
+ZONE = Reason(
+    "UnknownTimeZone",
+    "An entry of spec.warmPool.schedule has a timeZone that is not known.",
+    "Write a name of the zone database, such as Europe/Berlin, or UTC.",
+)
+REFUSED = Reason(
+    "PodRefused", "The API server refuses the pool's pods.", "Mend what the message names in the EngineConnPlugin."
+)
+NO_ANSWER = Reason(
+    "PodNotMade",
+    "The API server cannot make the pool's pods now.",
+    "It is tried again. If an admission webhook is named, see to its service.",
+)
+ALL = (
+    FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
+    START_TIMEOUT, ENDED, SILENT, ZONE, REFUSED, NO_ANSWER,
+)  # fmt: skip
+
+# An engine's reason that says the same of a pod of a pool.
+_OF_VERDICTS = {
+    reasons.QUOTA_EXCEEDED: QUOTA,
+    reasons.UNSCHEDULABLE: UNSCHEDULABLE,
+    reasons.SCHEDULING_GATED: GATED,
+    reasons.IMAGE_PULL: IMAGE,
+    reasons.POD_NOT_MADE: NO_ANSWER,
+    reasons.POD_REFUSED: REFUSED,
+    reasons.LIMIT_RANGE: REFUSED,
+    reasons.CONFIG_ERROR: REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A reason and its details, which may have any text of Kubernetes or of a kernel."""
+
+    reason: Reason
+    details: str = ""
+
+    @property
+    def message(self) -> str:
+        """The reason's sentence, the details, the remedy."""
+        remedy = self.reason.remedy
+        room = MESSAGE_MAX - len(self.reason.sentence) - len(remedy) - 3
+        return sentences(self.reason.sentence, self.details[: max(0, room)], remedy)
+
+
+def of_verdict(verdict: Verdict) -> Problem:
+    """What keeps an engine's pod from starting, said of a pod of a pool."""
+    return Problem(_OF_VERDICTS.get(verdict.reason, ENDED), _details(verdict))
+
+
+def of_report(reason: str, message: str) -> Problem:
+    """What a member's agent says of its end."""
+    words = as_sentence(message.strip())
+    return Problem(PRELOAD if reason == PRELOAD.name else ENDED, f"{words[:1].upper()}{words[1:]}" if words else "")
+
+
+def of_end(pod: PodView) -> Problem:
+    """Why a member that nobody took has ended."""
+    _, verdict = verdict_of_ended_pod(pod, None, was_ready=False, once=False)
+    return Problem(ENDED, _details(verdict))
+
+
+def of_silent(pods: Sequence[PodView]) -> Problem:
+    """Members whose agents do not report, one at least."""
+    others = f" and {len(pods) - 1} more" if len(pods) > 1 else ""
+    return Problem(SILENT, f"The pods: {pods[0].name}{others}.")
+
+
+def of_start(pod: PodView) -> Problem | None:
+    """Why a member does not start yet; None where nothing is known to prevent it."""
+    found = start_problem(pod)
+    return None if found is None else Problem(_OF_VERDICTS.get(found.reason, REFUSED), _details(found))
+
+
+def of_overdue(pod: PodView) -> Problem:
+    """A member that was not ready in time."""
+    found = of_start(pod)
+    waits = "Its container runs, but its kernel has not answered, or preload is not done."
+    return found if found is not None else Problem(START_TIMEOUT, unfinished_phase(pod, waits))
+
+
+def _details(verdict: Verdict) -> str:
+    """The sentence of a verdict that has no reason of the pool's own, and what was said."""
+    own = "" if verdict.reason in _OF_VERDICTS else verdict.reason.sentence
+    return sentences(own, verdict.details)

@@ -1,0 +1,456 @@
+"""How many pods a warm pool gets and loses now, and why it is not full. Pure: clock and jitter are given.
+
+Nothing is made twice: what was asked for and not answered counts as there, so the pool never has more pods than its
+size, whatever gets lost (agent-sandbox#1215 made 5,537 for 500). A pool gives way: while an engine of a namespace waits
+for quota or room, members there are deleted, and while engines claim members its refill waits (`pacing`). Must not
+choose names, nor what a member is made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.warm import pacing, problems
+from linkis_ecm.engine.warm.demand import SizeFrom, Wanted
+from linkis_ecm.engine.warm.members import AsMade, Contact, Fault, oldest_first
+from linkis_ecm.engine.warm.problems import Problem
+from linkis_ecm.process.backoff import Backoff
+
+# Creates a second of one pool, and at once after a pause: a node starts about ten pods a second.
+PER_SECOND, BURST = 20.0, 20
+# After a member that never became ready, and after a refused create. The longest is five minutes: a mended image is
+# noticed by the plugin's change at once.
+SETBACK = Backoff(base=2.0, cap=300.0)
+# Between two deletions for an engine that waits: refused by a quota, it is tried again each 5 s
+# (controller.pods.executor.QUOTA_RETRY) and sees the room then.
+GIVE_WAY_PERIOD = timedelta(seconds=6)
+# A pool that has given way is not refilled for so long.
+GIVE_WAY_PAUSE = timedelta(seconds=60)
+# A create without an answer is asked again after this time, under the same name.
+ASK_AGAIN = timedelta(seconds=1)
+# While a member is silent: an agent reports each 10 s, so one that reports again is found ready within two reports.
+LOOK_AT_SILENT = timedelta(seconds=15)
+# Of maxAge: members that were made together are not all replaced at the same time.
+AGE_SPREAD = 0.1
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Why(StrEnum):
+    """Why a member is deleted. The value is a metric's label, beside those of Fault."""
+
+    AGE = "age"
+    FAILED = "failed"
+    # Its node takes no new pods.
+    NODE = "node"
+    # Its agent has not reported for too long.
+    SILENT = "silent"
+    # A container beside the engine has the value that a Secret had before.
+    OLD_VALUE = "secret"
+    REFUSED = "refused"
+    ROOM = "room"
+    SURPLUS = "surplus"
+    # The plugin has no pool any more, or none here.
+    NO_POOL = "no_pool"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Tokens of a pool at a time. A new one is full."""
+
+    tokens: float = float(BURST)
+    at: datetime = _LONG_AGO
+
+    def refilled(self, now: datetime) -> Bucket:
+        gained = max(0.0, (now - self.at).total_seconds()) * PER_SECOND
+        return Bucket(min(float(BURST), self.tokens + gained), now)
+
+    def spent(self, number: int) -> Bucket:
+        return Bucket(self.tokens - number, self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """So many failures in a row in one namespace: none but one member is made before `until`, and one at a time then.
+
+    `refused`: the API server took no pod, so one that it takes ends the setback. Else a member must become ready.
+    """
+
+    count: int
+    since: datetime
+    until: datetime
+    problem: Problem
+    refused: bool = False
+
+
+def after_failure(
+    before: Setback | None, problem: Problem, now: datetime, jitter: float, *, refused: bool = False
+) -> Setback:
+    """The setback with one more failure; several within one pause count once. `jitter` is a factor about 1."""
+    if before is not None and now < before.until:
+        return Setback(before.count, before.since, before.until, problem, refused)
+    count = before.count + 1 if before is not None else 1
+    seconds = min(SETBACK.cap, SETBACK.base * 2 ** min(count - 1, 20)) * jitter
+    return Setback(count, now, now + timedelta(seconds=seconds), problem, refused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A pool in one namespace, as it is known now.
+
+    `members` are this installation's pods there. `as_made` is None where the plugin gives no pod there: `no_template`
+    says why. `unanswered`: creates of which nothing is known. `waiting`: engines of the namespace that wait for quota
+    or room which members have (`room`). `gave_way`: when the last member was deleted for one; `waited`: when one was
+    last seen to wait. `failed` is what members' agents have reported, by the pods' uids; `reserved` members are an
+    engine's, and `refused` ones could not be claimed. `closing` ones are on nodes that take no new pods, and
+    `outdated` ones have values that a Secret had before. `contacts`: whether each agent reports. `last_claim` and
+    `held_since` are those of `pacing.pace`. `wanted`: how many there are to be; the pool's size where it is None.
+    """
+
+    namespace: str
+    wanted: Wanted | None = None
+    members: tuple[PodView, ...] = ()
+    as_made: AsMade | None = None
+    no_template: str = ""
+    unanswered: int = 0
+    waiting: int = 0
+    gave_way: datetime | None = None
+    waited: datetime | None = None
+    setback: Setback | None = None
+    failed: Mapping[str, Problem] = field(default_factory=dict)
+    reserved: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    closing: frozenset[str] = frozenset()
+    outdated: frozenset[str] = frozenset()
+    contacts: Mapping[str, Contact] = field(default_factory=dict)
+    last_claim: datetime | None = None
+    held_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A plugin's pool. `max_age` 0: no member is too old. `elsewhere`: its members in namespaces that have no pool."""
+
+    size: int
+    cap: int
+    max_age: float
+    start_timeout: float
+    places: tuple[Place, ...]
+    elsewhere: tuple[PodView, ...] = ()
+    bucket: Bucket = field(default_factory=Bucket)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A member to delete."""
+
+    pod: PodView
+    why: Why | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """What the status and the metrics say of a pool in one namespace. `ending` pods count for the cap alone."""
+
+    namespace: str
+    ready: int
+    starting: int
+    wanted: int
+    ending: int = 0
+    problem: Problem | None = None
+    size_from: SizeFrom = SizeFrom.VALUE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be done now. `create` has a namespace for each new member. `at`: when to look again."""
+
+    create: tuple[str, ...]
+    delete: tuple[Deletion, ...]
+    setbacks: Mapping[str, Setback | None]
+    # Where a member makes room now, and where an engine waits.
+    gave_way: frozenset[str]
+    waited: frozenset[str]
+    # Where claims hold the refill back.
+    held: frozenset[str]
+    bucket: Bucket
+    states: tuple[PlaceState, ...]
+    at: datetime | None
+
+
+@dataclass(slots=True)
+class _Count:
+    """One place while a plan is made."""
+
+    place: Place
+    wanted: Wanted
+    setback: Setback | None = None
+    ready: list[PodView] = field(default_factory=list)
+    starting: list[PodView] = field(default_factory=list)
+    # Ready, and its agent does not report.
+    silent: list[PodView] = field(default_factory=list)
+    ending: int = 0
+    delete: list[Deletion] = field(default_factory=list)
+    paused_until: datetime | None = None
+    pace: pacing.Pace = pacing.FREE
+    created: int = 0
+
+    @property
+    def missing(self) -> int:
+        return max(0, self.wanted.size - self.live)
+
+    @property
+    def live(self) -> int:
+        return len(self.ready) + len(self.starting) + len(self.silent) + self.place.unanswered + self.created
+
+    @property
+    def all(self) -> int:
+        return self.live + self.ending + len(self.delete)
+
+    @property
+    def booting(self) -> int:
+        """Those that take a node's time now: not those that wait for a node or for a queue."""
+        waiting = sum(bool(pod.unschedulable or pod.gates) for pod in self.starting)
+        return len(self.starting) - waiting + self.place.unanswered + self.created
+
+    def drop(self, pod: PodView, why: Why | Fault) -> None:
+        next(pods for pods in (self.ready, self.starting, self.silent) if pod in pods).remove(pod)
+        self.delete.append(Deletion(pod, why))
+
+
+def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
+    """What to do with a pool. `jitter` is a factor about 1, for pauses after failures."""
+    counts = [_judged(place, pool, now, jitter) for place in pool.places]
+    elsewhere = [Deletion(pod, Why.NO_POOL) for pod in pool.elsewhere if not pod.deleting]
+    _give_way(counts, now)
+    _drop_surplus(counts, pool)
+    _drop_old(counts, pool, now)
+    _hold_back(counts, now)
+    bucket = pool.bucket.refilled(now)
+    order = _creates(counts, pool, len(pool.elsewhere), int(bucket.tokens), now)
+    bucket = bucket.spent(len(order))
+    room = pool.cap - sum(count.all for count in counts) - len(pool.elsewhere)
+    return Plan(
+        create=tuple(order),
+        delete=(*elsewhere, *(one for count in counts for one in count.delete)),
+        setbacks={count.place.namespace: count.setback for count in counts},
+        gave_way=frozenset(
+            count.place.namespace for count in counts if any(one.why is Why.ROOM for one in count.delete)
+        ),
+        waited=frozenset(count.place.namespace for count in counts if count.place.waiting),
+        held=frozenset(count.place.namespace for count in counts if count.pace.held),
+        bucket=bucket,
+        states=tuple(_state(count, room) for count in counts),
+        at=_next_look(counts, pool, bucket, room, now),
+    )
+
+
+def too_old_at(pod: PodView, max_age: float) -> datetime | None:
+    """When a member is replaced for its age: within the last tenth of maxAge, each at a time of its own."""
+    if not max_age or pod.created is None:
+        return None
+    share = int.from_bytes(hashlib.sha256(pod.uid.encode()).digest()[:2], "big") / 65536
+    return pod.created + timedelta(seconds=max_age * (1 - AGE_SPREAD * share))
+
+
+def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
+    """The place's members, those that are not kept among the deletions, and the setback that follows from them."""
+    count = _Count(place, place.wanted or Wanted(pool.size), place.setback)
+    failure: Problem | None = None
+    for pod in place.members:
+        if pod.deleting:
+            count.ending += 1
+            continue
+        why, problem = _verdict(pod, place, pool, now)
+        if why is not None:
+            count.delete.append(Deletion(pod, why))
+            failure = problem or failure
+        elif place.as_made is not None and place.as_made.is_ready(pod):
+            (count.silent if _contact(pod, place) >= Contact.SILENT else count.ready).append(pod)
+        else:
+            count.starting.append(pod)
+    setback = count.setback
+    if failure is not None:
+        count.setback = after_failure(setback, failure, now, jitter)
+    elif setback is not None and any((pod.created or _LONG_AGO) > setback.since for pod in count.ready):
+        count.setback = None
+    return count
+
+
+def _verdict(pod: PodView, place: Place, pool: Pool, now: datetime) -> tuple[Why | Fault | None, Problem | None]:
+    """Why a member is not kept, and the problem if that is a failure of what it was made of."""
+    if place.as_made is None:
+        return Why.NO_POOL, None
+    if pod.uid in place.refused:
+        return Why.REFUSED, None
+    if (fault := place.as_made.fault_of(pod)) is not None:
+        told = place.failed.get(pod.uid)
+        failed = fault is Fault.ENDED and not pod.disruption
+        return fault, (told or problems.of_end(pod)) if failed else None
+    if (told := place.failed.get(pod.uid)) is not None:
+        return Why.FAILED, told
+    # From when it has a node: a pod that waits for room or for a queue is kept (agent-sandbox#1735).
+    ready = pod.member is not None and pod.member.ready is not None
+    if ready and _contact(pod, place) is Contact.GONE:
+        return Why.SILENT, None
+    if not ready and pod.scheduled is not None and now >= pod.scheduled + timedelta(seconds=pool.start_timeout):
+        return Why.FAILED, problems.of_overdue(pod)
+    if pod.uid in place.outdated - place.reserved:
+        return Why.OLD_VALUE, None
+    return Why.NODE if pod.uid in place.closing - place.reserved else None, None
+
+
+def _contact(pod: PodView, place: Place) -> Contact:
+    return place.contacts.get(pod.uid, Contact.REPORTS)
+
+
+def _give_way(counts: list[_Count], now: datetime) -> None:
+    """A member for each engine that waits in its namespace, those that start first; no refill there for a while."""
+    for count in counts:
+        place = count.place
+        if place.waiting:
+            count.paused_until = now + GIVE_WAY_PAUSE
+            if place.gave_way is None or now >= place.gave_way + GIVE_WAY_PERIOD:
+                # One node after the other: room on several nodes is none for a pod.
+                victims = sorted(_least_useful(count), key=lambda pod: (pod in count.ready, pod.node))
+                for pod in victims[: place.waiting]:
+                    count.drop(pod, Why.ROOM)
+        elif place.waited is not None and now < place.waited + GIVE_WAY_PAUSE:
+            count.paused_until = place.waited + GIVE_WAY_PAUSE
+
+
+def _least_useful(count: _Count) -> list[PodView]:
+    """Members that nobody has reserved: silent ones, the latest of those that start, then the oldest that are ready."""
+    pods = [*count.silent, *reversed(oldest_first(count.starting)), *oldest_first(count.ready)]
+    return [pod for pod in pods if pod.uid not in count.place.reserved]
+
+
+def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
+    for count in counts:
+        for pod in _least_useful(count)[: max(0, count.live - count.wanted.size)]:
+            count.drop(pod, Why.SURPLUS)
+    over = sum(count.live for count in counts) - pool.cap
+    for _ in range(max(0, over)):
+        largest = max(counts, key=lambda count: count.live)
+        victims = _least_useful(largest)
+        if not victims:
+            return
+        largest.drop(victims[0], Why.SURPLUS)
+
+
+def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
+    """One at a time and only of a full pool: its place is taken by a new one before the next goes."""
+    for count in counts:
+        if (
+            count.missing
+            or count.starting
+            or count.silent
+            or count.place.unanswered
+            or count.setback
+            or count.paused_until
+        ):
+            continue
+        for pod in oldest_first(count.ready):
+            at = too_old_at(pod, pool.max_age)
+            if at is not None and at <= now and pod.uid not in count.place.reserved:
+                count.drop(pod, Why.AGE)
+                break
+
+
+def _hold_back(counts: list[_Count], now: datetime) -> None:
+    """The pace of each place that lacks members."""
+    for count in counts:
+        if count.missing:
+            place = count.place
+            count.pace = pacing.pace(
+                size=count.wanted.size,
+                ready=len(count.ready),
+                last_claim=place.last_claim,
+                held_since=place.held_since,
+                now=now,
+            )
+
+
+def _creates(counts: list[_Count], pool: Pool, elsewhere: int, tokens: int, now: datetime) -> list[str]:
+    """The namespaces of new members, the emptiest first: each gets its share of the cap."""
+    order: list[str] = []
+    room = pool.cap - sum(count.all for count in counts) - elsewhere
+    while len(order) < min(tokens, room):
+        needy = [count for count in counts if _may_grow(count, now)]
+        if not needy:
+            break
+        count = min(needy, key=lambda count: count.live)
+        count.created += 1
+        order.append(count.place.namespace)
+    return order
+
+
+def _may_grow(count: _Count, now: datetime) -> bool:
+    if count.place.as_made is None or count.paused_until is not None or not count.missing:
+        return False
+    if count.pace.most is not None and count.booting >= count.pace.most:
+        return False
+    if count.setback is None:
+        return True
+    # One tries whether the next would fail as well.
+    return now >= count.setback.until and count.live == len(count.ready)
+
+
+def _state(count: _Count, room: int) -> PlaceState:
+    return PlaceState(
+        namespace=count.place.namespace,
+        ready=len(count.ready),
+        starting=len(count.starting) + len(count.silent) + count.place.unanswered,
+        wanted=count.wanted.size,
+        ending=count.ending + len(count.delete),
+        problem=_problem(count, room) or count.wanted.problem,
+        size_from=count.wanted.source,
+    )
+
+
+def _problem(count: _Count, room: int) -> Problem | None:
+    """Why the pool is not full; None where it is, or where it only takes its time."""
+    if count.place.as_made is None:
+        return Problem(problems.NO_TEMPLATE, count.place.no_template)
+    if count.paused_until is not None and count.missing:
+        return Problem(problems.GIVES_WAY)
+    if count.setback is not None and len(count.ready) < count.wanted.size:
+        return count.setback.problem
+    found = next((one for pod in oldest_first(count.starting) if (one := problems.of_start(pod)) is not None), None)
+    if found is not None:
+        return found
+    if count.silent and len(count.ready) < count.wanted.size:
+        return problems.of_silent(oldest_first(count.silent))
+    return Problem(problems.CAP) if count.missing and room <= 0 else None
+
+
+def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now: datetime) -> datetime | None:
+    times: list[datetime] = []
+    for count in counts:
+        missing = count.missing > 0 and count.place.as_made is not None
+        if count.place.waiting:
+            times.append(now + GIVE_WAY_PERIOD)
+        elif missing and count.paused_until is not None:
+            times.append(count.paused_until)
+        elif missing and count.setback is not None and count.setback.until > now:
+            times.append(count.setback.until)
+        elif missing and count.pace.again is not None:
+            times.append(count.pace.again)
+        elif missing and room > 0 and bucket.tokens < 1:
+            times.append(now + timedelta(seconds=(1 - bucket.tokens) / PER_SECOND))
+        if count.place.unanswered:
+            times.append(now + ASK_AGAIN)
+        if count.silent:
+            times.append(now + LOOK_AT_SILENT)
+        if count.wanted.until is not None:
+            times.append(count.wanted.until)
+        ages = (too_old_at(pod, pool.max_age) for pod in count.ready)
+        # What is too old already waits for a full pool, and goes with the next event.
+        times += [at for at in ages if at is not None and at > now]
+        starts = (pod.scheduled for pod in count.starting)
+        times += [at + timedelta(seconds=pool.start_timeout) for at in starts if at is not None]
+    return min(times, default=None)

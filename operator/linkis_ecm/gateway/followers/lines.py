@@ -1,0 +1,226 @@
+"""Makes server-sent events of an agent's lines, with bounded memory. Must not know tasks or engines.
+
+The agent is its user's, and so may be the client that does not read: a line of up to 64 KiB is held as it comes, a
+longer one only within the byte budget, one over MAX_EVENT_BYTES is thrown away as it comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from linkis_ecm.agent.formats.cursors import Cursor
+from linkis_ecm.gateway.http.budget import SMALL, ByteBudget, ByteQuota
+from linkis_ecm.process import exact_json
+
+# A line of the agent's events is one output, of 16 million characters at most. What is longer is left out of the
+# stream: getResultSet has it when the task has ended.
+MAX_EVENT_BYTES = 20 << 20
+# Longer lines are passed on as they are: as objects they would take several times their size.
+PARSED_BYTES = 1 << 20
+# As the agent's bytes, as a line, and as an event.
+COPIES = 3
+# Seconds from the first 64 KiB of a long line to its end: an agent in the same cluster sends 20 MiB in less than one.
+# So long a slow agent keeps other followers' long lines waiting, not more.
+LINE_SECONDS = 30.0
+
+_KEEP_ALIVE = b": here\n\n"
+_TOO_LONG = b": an output of more than %d MiB is left out: read it with getResultSet when the task has ended\n\n"
+_BEGIN = re.compile(rb'\{"event": ?"([a-z]{1,20})"(?:, ?"id": ?"([0-9.]{1,64})")?')
+_END = re.compile(rb'"id": ?"([0-9.]{1,64})"\}\s*$')
+# The longest end that _END looks for.
+_TAIL = 100
+
+
+class Events(NamedTuple):
+    """Some of a stream's events."""
+
+    # As bytes to send.
+    data: bytes
+    # The line of the last event, `end`, if it is among them.
+    end: bytes | None = None
+    # The id of the last one, from which a follower can go on. The agent gives one to the last of those that belong
+    # together, so without it more of these come.
+    cursor: Cursor | None = None
+    # Nothing but remarks that keep a connection open: they say nothing about what comes.
+    is_remark: bool = False
+    # The last `status` event among them, without its id; empty if there is none.
+    status: bytes = b""
+
+
+class EventBudget:
+    """Where followers reserve memory for long lines: a part of its own, so that they never take everybody's.
+
+    A line has that part while it comes, which an agent cannot draw out. While it is sent, for as long as its client
+    takes, it counts in the quota of its `user`: a client that reads slowly keeps nobody else's lines waiting.
+    """
+
+    def __init__(self, whole: ByteBudget, part: ByteBudget, sent: ByteQuota, user: str = "") -> None:
+        self._whole = whole
+        self._part = part
+        self._sent = sent
+        self._user = user
+
+    def of(self, user: str) -> EventBudget:
+        """The same for another user."""
+        return EventBudget(self._whole, self._part, self._sent, user)
+
+    async def hold(self, held: AsyncExitStack, size: int) -> Reservation:
+        """Reserve so many bytes until `held` is closed."""
+        shrink_part = await held.enter_async_context(self._part.hold(size))
+        shrink_whole = await held.enter_async_context(self._whole.hold(size))
+        return Reservation(shrink_part, shrink_whole)
+
+    def hold_sent(self, held: AsyncExitStack, size: int, reservation: Reservation) -> None:
+        """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises ConnectionResetError
+        where too many are being sent."""
+        if size > SMALL:
+            if not self._sent.take(self._user, size):
+                raise ConnectionResetError("too many long events are being sent to clients that read slowly")
+            held.callback(self._sent.give_back, self._user, size)
+        reservation.shrink_part(0)
+        reservation.shrink_whole(size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Bytes that are reserved for a line: functions that reduce them."""
+
+    shrink_part: Callable[[int], None]
+    shrink_whole: Callable[[int], None]
+
+    def shrink(self, left: int) -> None:
+        self.shrink_whole(left)
+        self.shrink_part(left)
+
+
+async def events_of(
+    pieces: AsyncIterator[bytes], budget: EventBudget, clock: Callable[[], float]
+) -> AsyncGenerator[Events]:
+    """The events of the lines in `pieces`. Raises ConnectionResetError where a long line does not end in time."""
+    left = bytearray()
+    # The rest of a line that is thrown away comes until its end.
+    skipping = False
+    async with AsyncExitStack() as held:
+        deadline = 0.0
+        reserved: Reservation | None = None
+        async for piece in pieces:
+            # Only the new part is searched: a search of the whole for each piece would be quadratic.
+            cut = piece.rfind(b"\n")
+            if skipping:
+                first = piece.find(b"\n")
+                if first < 0:
+                    continue
+                skipping = False
+                left += piece[first + 1 :]
+                cut = cut - first - 1
+            else:
+                cut = cut + len(left) if cut >= 0 else -1
+                left += piece
+            del piece
+            if cut >= 0:
+                lines = bytes(memoryview(left)[:cut]).split(b"\n")
+                del left[: cut + 1]
+                size = COPIES * sum(map(len, lines))
+                async with AsyncExitStack() as own:
+                    if reserved is None:
+                        reserved = await budget.hold(own, size)
+                    else:
+                        reserved.shrink(size)
+                        own.push_async_exit(held.pop_all())
+                    events = _events(lines)
+                    del lines
+                    budget.hold_sent(own, len(events.data), reserved)
+                    reserved = None
+                    yield events
+                    del events
+            if len(left) > MAX_EVENT_BYTES:
+                left.clear()
+                skipping = True
+                if reserved is not None:
+                    await held.pop_all().aclose()
+                    reserved = None
+                yield Events(_TOO_LONG % (MAX_EVENT_BYTES >> 20))
+            elif len(left) > SMALL and reserved is None:
+                reserved = await budget.hold(held, COPIES * MAX_EVENT_BYTES)
+                deadline = clock() + LINE_SECONDS
+            elif reserved is not None and clock() > deadline:
+                raise ConnectionResetError("a line of the agent's does not end")
+
+
+def _events(lines: list[bytes]) -> Events:
+    data, status, cursor, is_remark = [], b"", "", True
+    end = next((line for line in lines if _name(line) == b"end"), None)
+    for line in lines:
+        event = _event(line)
+        data.append(event.data)
+        status = event.status or status
+        if event.data is not _KEEP_ALIVE:
+            cursor, is_remark = event.cursor, False
+    return Events(b"".join(data), end, _place(cursor), is_remark, status)
+
+
+def _place(cursor: str) -> Cursor | None:
+    try:
+        return Cursor.parse(cursor)
+    except ValueError:
+        return None
+
+
+def _name(line: bytes) -> bytes:
+    found = _BEGIN.match(line)
+    return found.group(1) if found is not None else b""
+
+
+class _Event(NamedTuple):
+    data: bytes
+    cursor: str = ""
+    status: bytes = b""
+
+
+def _event(line: bytes) -> _Event:
+    """One server-sent event; a blank line of the agent's is a comment that keeps the connection open."""
+    if not line.strip():
+        return _Event(_KEEP_ALIVE)
+    if len(line) > PARSED_BYTES:
+        return _as_it_is(line)
+    try:
+        reported = exact_json.loads(line)
+    except orjson.JSONDecodeError:
+        return _Event(_KEEP_ALIVE)
+    if not isinstance(reported, dict):
+        return _Event(_KEEP_ALIVE)
+    name = str(reported.get("event", ""))
+    cursor = reported.get("id")
+    known = isinstance(cursor, str) and cursor.isascii() and cursor.replace(".", "").isdigit()
+    if not (name.isascii() and name.isalpha()):
+        return _Event(_KEEP_ALIVE)
+    try:
+        data = _sent(name, reported, f"id: {cursor}\n" if known else "")
+    except TypeError:  # more levels than orjson writes: it reads more
+        return _Event(_KEEP_ALIVE)
+    status = b""
+    if name == "status" and len(line) <= SMALL:
+        status = _sent(name, {key: value for key, value in reported.items() if key != "id"}) if known else data
+    return _Event(data, str(cursor) if known else "", status)
+
+
+def _sent(name: str, reported: dict[str, Any], head: str = "") -> bytes:
+    return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(reported) + b"\n\n"
+
+
+def _as_it_is(line: bytes) -> _Event:
+    """A long line as an event, without its objects: an agent's has its name first and its id last."""
+    begin = _BEGIN.match(line)
+    # A carriage return would end the event's line.
+    if begin is None or b"\r" in line:
+        return _Event(_KEEP_ALIVE)
+    end = _END.search(line, max(0, len(line) - _TAIL))
+    cursor = begin.group(2) or (end.group(1) if end is not None else None)
+    head = b"id: %s\n" % cursor if cursor is not None else b""
+    return _Event(b"%sevent: %s\ndata: %s\n\n" % (head, begin.group(1), line), (cursor or b"").decode())

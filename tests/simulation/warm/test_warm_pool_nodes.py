@@ -1,0 +1,86 @@
+"""Members on nodes that take no new pods are given to nobody and replaced, with a read of each node a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+
+from linkis_ecm.kube.resources import NODES
+from tests.simulation.warm.test_warm_pools import filled, live, pooled, ready
+from tools.testkit.fakes.faults import Fault
+from tools.testkit.members import MemberAgent, claim_of
+from tools.testkit.world import NODE, World
+
+__all__ = ["pooled"]
+
+pytestmark = pytest.mark.looptime
+
+CORDON = {"spec": {"unschedulable": True}}
+CLOSED = [
+    CORDON,
+    {"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule", "value": "1"}]}},
+    {"spec": {"taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]}},
+]
+
+
+def uids(world: World) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in live(world)}
+
+
+def reads(world: World, since: int) -> int:
+    return sum(one.call.resource == NODES for one in list(world.server.log)[since:])
+
+
+@pytest.mark.parametrize("body", CLOSED)
+async def test_members_on_a_closed_node_are_replaced_and_given_to_nobody(pooled: World, body: dict[str, Any]) -> None:
+    pooled.agent_type, pooled.answer_claim = MemberAgent, partial(claim_of, pooled)
+    await pooled.start()
+    await filled(pooled)
+    await asyncio.sleep(90)
+    before = uids(pooled)
+    pooled.cluster.patch(NODES, NODE, body)
+    await pooled.until(lambda: not before & uids(pooled), 70)
+    await filled(pooled)
+    # The node that they came to is closed as well: they tolerate it, so the pool does not make them again and again.
+    after = uids(pooled)
+    await asyncio.sleep(300)
+    assert uids(pooled) == after
+    pooled.create("e")
+    await pooled.until_state("e", "Idle")
+    assert pooled.status("e")["startup"]["kind"] == "warm"
+
+
+async def test_a_node_is_read_once_a_minute(pooled: World) -> None:
+    await pooled.start()
+    await filled(pooled)
+    await asyncio.sleep(90)
+    since = len(pooled.server.log)
+    await asyncio.sleep(600)
+    assert 9 <= reads(pooled, since) <= 11
+
+
+@pytest.mark.parametrize("fault", [Fault(verb="get", resource=NODES, status=403, reason="Forbidden", times=None),
+                                   Fault(verb="get", resource=NODES, latency=5, times=None)])  # fmt: skip
+async def test_where_nodes_cannot_be_read_members_stay(pooled: World, fault: Fault) -> None:
+    await pooled.start()
+    await filled(pooled)
+    pooled.server.faults.add(fault)
+    before = uids(pooled)
+    pooled.cluster.patch(NODES, NODE, CORDON)
+    await asyncio.sleep(300)
+    assert uids(pooled) == before
+    assert len(ready(pooled)) == 3
+
+
+async def test_a_node_that_is_opened_again_keeps_its_members(pooled: World) -> None:
+    await pooled.start()
+    await filled(pooled)
+    await asyncio.sleep(61)
+    before = uids(pooled)
+    pooled.cluster.patch(NODES, NODE, CORDON)
+    pooled.cluster.patch(NODES, NODE, {"spec": {"unschedulable": None}})
+    await asyncio.sleep(300)
+    assert uids(pooled) == before

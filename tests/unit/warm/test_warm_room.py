@@ -1,0 +1,74 @@
+"""Which refusals a member that goes from a warm pool would help with, and how much of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.warm.room import need
+from linkis_ecm.model.reasons import QUOTA_EXCEEDED, UNSCHEDULABLE
+from tests.unit.warm.test_warm_sizing import pod
+
+QUOTA = 'pods "e" is forbidden: exceeded quota: q, requested: {}, used: cpu=4, limited: cpu=4. Wait.'
+PREEMPTION = " preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
+ENGINE = replace(pod("e", ready=False), cpu_request="2", cpu_limit="4", memory_limit="1Gi")
+MEMBER = replace(pod("m"), cpu_request="500m", cpu_limit="1", memory_limit="512Mi", node="n1")
+
+
+def waits(words: str) -> PodView:
+    return replace(ENGINE, unschedulable=words)
+
+
+@pytest.mark.parametrize(
+    ("requested", "share"),
+    [
+        ("pods=1", 1.0), ("count/pods=1", 1.0), ("requests.cpu=2", 0.25), ("cpu=1", 0.5), ("limits.cpu=4", 0.25),
+        ("limits.memory=1Gi,requests.cpu=1", 0.5), ("requests.ephemeral-storage=1Gi", 1.0),
+        ("requests.nvidia.com/gpu=1", None), ("requests.cpu=1,requests.nvidia.com/gpu=1", None),
+        ("persistentvolumeclaims=1", None), ("requests.cpu=much", 1.0),
+    ],
+)  # fmt: skip
+def test_of_a_quota_all_that_it_names_must_be_what_members_hold(requested: str, share: float | None) -> None:
+    found = need(QUOTA_EXCEEDED.name, QUOTA.format(requested), None)
+    assert (found.share(MEMBER) if found is not None else None) == share
+
+
+@pytest.mark.parametrize(
+    ("words", "share"),
+    [
+        ("0/3 nodes are available: 3 Insufficient cpu.", 0.25),
+        ("0/3 nodes are available: 1 Insufficient memory, 2 Insufficient cpu." + PREEMPTION, 0.25),
+        ("0/3 nodes are available: 1 Too many pods, 2 node(s) had untolerated taint {a: b}.", 1.0),
+        ("0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't match Pod's node affinity/selector.", 0.5),
+        ("0/3 nodes are unavailable: 3 Insufficient memory.", 0.5),
+        ("0/3 nodes are available: 3 Insufficient cpu, 2 Insufficient nvidia.com/gpu.", 0.25),
+        # All nodes lack something that no member has.
+        ("0/3 nodes are available: 3 Insufficient cpu, 3 Insufficient nvidia.com/gpu.", None),
+        ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu." + PREEMPTION, None),
+        ("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector." + PREEMPTION, None),
+        ("0/3 nodes are available: 1 Insufficient cpu, 3 node(s) were unschedulable.", None),
+        ("no nodes available to schedule pods", None),
+        ("", None),
+    ],
+)
+def test_of_nodes_one_must_lack_nothing_else(words: str, share: float | None) -> None:
+    found = need(UNSCHEDULABLE.name, "the status may be older", waits(words))
+    assert (found.share(MEMBER) if found is not None else None) == share
+    assert need(UNSCHEDULABLE.name, words, None) is None
+
+
+def test_a_member_without_a_node_leaves_no_room_on_one() -> None:
+    found = need(UNSCHEDULABLE.name, "", waits("0/3 nodes are available: 3 Insufficient cpu."))
+    assert found is not None
+    assert found.share(replace(MEMBER, node="")) == 0
+
+
+@given(st.text(max_size=300), st.sampled_from(["", "exceeded quota: q, requested: ", "0/3 nodes are available: "]))
+def test_no_words_raise_and_no_share_is_more_than_all(words: str, before: str) -> None:
+    for reason in (QUOTA_EXCEEDED, UNSCHEDULABLE):
+        found = need(reason.name, before + words, waits(before + words))
+        assert found is None or 0 <= found.share(MEMBER) <= 1

@@ -1,0 +1,353 @@
+"""How many pods a warm pool gets and loses, and what its plugin's status says of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linkis_ecm.engine.pod_view import Member, PodView, Terminated
+from linkis_ecm.engine.warm import problems, sizing
+from linkis_ecm.engine.warm.members import AsMade, Contact, Fault
+from linkis_ecm.engine.warm.problems import Problem
+from linkis_ecm.engine.warm.sizing import Bucket, Place, Plan, Pool, Setback, Why
+from linkis_ecm.model.agent_key import AgentKeyRef
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+AS_MADE = AsMade("digest", "engine:1", frozenset({"key"}), {}, lambda pod: True)
+BROKEN = Problem(problems.PRELOAD, "No module named polars.")
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def pod(name: str, *, ready: bool = True, age: float = 60, template: str = "digest", **changes: Any) -> PodView:
+    ref = AgentKeyRef(f"uid-{name}", "0" * 32, "key") if ready else None
+    values: dict[str, Any] = {
+        "namespace": "team", "name": name, "uid": f"uid-{name}", "version": 1, "owner_uid": "", "owner_name": "",
+        "phase": "Running", "ip": "10.0.0.1", "image": "engine:1", "created": at(-age), "scheduled": at(-age),
+        "member": Member("python", template, ref, frozenset()),
+    }  # fmt: skip
+    return PodView(**values | changes)
+
+
+def ready(number: int, **changes: Any) -> tuple[PodView, ...]:
+    return tuple(pod(f"r{i}", **changes) for i in range(number))
+
+
+def starting(number: int, **changes: Any) -> tuple[PodView, ...]:
+    return tuple(pod(f"s{i}", **{"ready": False} | changes) for i in range(number))
+
+
+def place(*members: PodView, namespace: str = "team", **changes: Any) -> Place:
+    values: dict[str, Any] = {"namespace": namespace, "members": members, "as_made": AS_MADE}
+    return Place(**values | changes)
+
+
+def plan(*places: Place, jitter: float = 1, **changes: Any) -> Plan:
+    values: dict[str, Any] = {"size": 3, "cap": 10, "max_age": 0.0, "start_timeout": 120.0, "places": places}
+    return sizing.plan(Pool(**values | changes), NOW, jitter)
+
+
+def deleted(made: Plan) -> list[tuple[str, str]]:
+    return [(one.pod.name, one.why.value) for one in made.delete]
+
+
+def test_an_empty_pool_is_filled_and_a_full_one_is_left_alone() -> None:
+    assert plan(place()).create == ("team", "team", "team")
+    made = plan(place(*ready(3)))
+    assert (made.create, made.delete, made.at) == ((), (), None)
+    assert made.states == (sizing.PlaceState("team", 3, 0, 3),)
+
+
+def test_what_starts_and_what_was_not_answered_counts_as_there() -> None:
+    made = plan(place(*ready(1), *starting(1), unanswered=1))
+    assert made.create == ()
+    assert made.states == (sizing.PlaceState("team", 1, 2, 3),)
+    assert made.at == at(1)
+
+
+def test_the_cap_holds_over_all_namespaces_and_counts_what_ends() -> None:
+    ending = tuple(pod(f"e{i}", deleting=True) for i in range(2))
+    made = plan(place(*ready(1)), place(*ending, namespace="other"), cap=5, elsewhere=(pod("gone", deleting=True),))
+    assert made.create == ("other",)
+    assert [(one.namespace, one.ending) for one in made.states] == [("team", 0), ("other", 2)]
+    assert [one.problem for one in made.states] == [Problem(problems.CAP)] * 2
+
+
+def test_the_emptiest_namespace_is_filled_first() -> None:
+    made = plan(place(*ready(2)), place(namespace="other"), cap=5)
+    assert made.create == ("other", "other", "team")
+
+
+def test_a_lower_cap_and_a_lower_size_take_members_away_those_that_start_first() -> None:
+    assert deleted(plan(place(*ready(3), *starting(1)), size=3)) == [("s0", "surplus")]
+    made = plan(place(*ready(3)), place(pod("o"), namespace="other"), size=3, cap=2)
+    assert deleted(made) == [("r0", "surplus"), ("r1", "surplus")]
+    assert made.create == ()
+
+
+def test_a_reserved_member_is_not_surplus() -> None:
+    assert deleted(plan(place(*ready(2), reserved=frozenset({"uid-r0"})), size=1)) == [("r1", "surplus")]
+
+
+def test_tokens_bound_what_is_made_at_once() -> None:
+    made = plan(place(), size=100, cap=100)
+    assert len(made.create) == sizing.BURST
+    assert made.at == at(1 / sizing.PER_SECOND)
+    assert made.bucket == Bucket(0.0, NOW)
+    again = sizing.plan(
+        Pool(size=100, cap=100, max_age=0, start_timeout=120, places=(place(unanswered=20),), bucket=made.bucket),
+        at(0.1), 1,
+    )  # fmt: skip
+    assert len(again.create) == 2
+    assert Bucket(0.0, NOW).refilled(at(1000)).tokens == sizing.BURST
+    # A clock that was put back gives nothing and takes nothing.
+    assert Bucket(3.0, NOW).refilled(at(-10)).tokens == 3.0
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (pod("x", template="old"), Fault.OLD_TEMPLATE),
+        (pod("x", image="evil:1"), Fault.TAMPERED),
+        (pod("x", restarts=1), Fault.TAMPERED),
+        (pod("x", ephemeral=True), Fault.TAMPERED),
+        (pod("x", phase="Failed"), Fault.ENDED),
+        (pod("x", disruption="EvictionByEvictionAPI"), Fault.ENDED),
+        (pod("x", member=Member("python", "digest", AgentKeyRef("uid-x", "0" * 32, "old"))), Fault.OLD_KEY),
+    ],
+)
+def test_a_member_that_is_not_as_it_was_made_is_replaced(bad: PodView, why: Fault) -> None:
+    made = plan(place(bad, *ready(2)))
+    assert deleted(made) == [("x", why.value)]
+    # Its end counts for the cap, and the pool is filled in the same pass, unless it failed.
+    failed = why is Fault.ENDED and not bad.disruption
+    assert made.create == (() if failed else ("team",))
+
+
+def test_a_refused_member_is_deleted_though_it_looks_ready() -> None:
+    made = plan(place(*ready(3), refused=frozenset({"uid-r1"})))
+    assert deleted(made) == [("r1", "refused")]
+    assert made.create == ("team",)
+
+
+def test_members_that_end_by_themselves_are_a_setback() -> None:
+    ended = pod("x", phase="Failed", terminated=Terminated("OOMKilled", 137, 0, "", None))
+    made = plan(place(ended))
+    setback = made.setbacks["team"]
+    assert setback is not None
+    assert (setback.count, setback.until, made.create, made.at) == (1, at(2), (), at(2))
+    (state,) = made.states
+    assert state.problem is not None
+    assert state.problem.message == (
+        "A pod of the pool ended before an engine took it. The engine used more memory than its limit and was killed."
+        " The limit is unknown. Where memory was short, raise spec.warmPool.resources.memory (defaultResources.memory"
+        " where that is absent), or preload less. Otherwise see the pod's node."
+    )
+
+
+def test_a_preload_that_fails_is_said_and_tried_ever_more_slowly_one_at_a_time() -> None:
+    setback: Setback | None = None
+    now, pauses = NOW, []
+    for _ in range(10):
+        setback = sizing.after_failure(setback, BROKEN, now, 1)
+        # The others of the same batch fail, too, and count once.
+        setback = sizing.after_failure(setback, BROKEN, now, 1)
+        pauses.append((setback.until - now).total_seconds())
+        now = setback.until
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert sizing.after_failure(None, BROKEN, NOW, 1.25).until == at(2.5)
+    failed = plan(place(*starting(2), failed={"uid-s0": BROKEN}))
+    assert deleted(failed) == [("s0", "failed")]
+    assert failed.create == ()
+    assert failed.states[0].problem == BROKEN
+    past = Setback(3, at(-20), at(-1), BROKEN)
+    assert plan(place(setback=past)).create == ("team",)
+    assert plan(place(*starting(1), setback=past)).create == ()
+    assert plan(place(unanswered=1, setback=past)).create == ()
+    assert plan(place(setback=past)).states[0].problem == BROKEN
+
+
+def test_a_member_that_became_ready_after_it_ends_a_setback() -> None:
+    past = Setback(3, at(-20), at(-1), BROKEN)
+    old = plan(place(pod("x", age=30), setback=past))
+    assert (old.setbacks["team"], old.create) == (past, ("team",))
+    made = plan(place(pod("x", age=10), setback=past))
+    assert (made.setbacks["team"], made.create) == (None, ("team", "team"))
+
+
+def test_one_that_does_not_become_ready_is_replaced_but_not_while_it_waits_for_a_node() -> None:
+    late = pod("x", ready=False, age=121, started=at(-100))
+    made = plan(place(late))
+    assert deleted(made) == [("x", "failed")]
+    assert made.states[0].problem == Problem(
+        problems.START_TIMEOUT, "Its container runs, but its kernel has not answered, or preload is not done."
+    )
+    assert plan(place(pod("x", ready=False, age=100)), size=1).at == at(20)
+    for waits in (
+        {"unschedulable": "0/1 nodes are available: 1 Insufficient cpu."},
+        {"gates": ("kueue.x-k8s.io/admission",)},
+    ):
+        held = plan(place(pod("x", ready=False, age=9999, scheduled=None, **waits)), size=1)
+        assert (held.delete, held.at) == ((), None)
+        (state,) = held.states
+        assert state.problem is not None
+        assert state.problem.reason in (problems.UNSCHEDULABLE, problems.GATED)
+
+
+def test_an_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
+    waiting = pod("x", ready=False, waiting_reason="ImagePullBackOff", waiting_message="not found")
+    problem = plan(place(waiting), size=1).states[0].problem
+    assert problem is not None
+    assert problem.message == (
+        "The image of the EngineConnPlugin cannot be pulled. Kubernetes says ImagePullBackOff: not found. Check"
+        " spec.image and the nodes' access to its registry."
+    )
+
+
+def test_old_members_are_replaced_one_at_a_time_and_only_of_a_full_pool() -> None:
+    old = ready(3, age=1000)
+    assert deleted(plan(place(*old), max_age=900)) == [("r0", "age")]
+    assert deleted(plan(place(*old[1:]), max_age=900)) == []
+    assert deleted(plan(place(*old[1:], *starting(1)), max_age=900)) == []
+    assert deleted(plan(place(*old, reserved=frozenset({"uid-r0"})), max_age=900)) == [("r1", "age")]
+    assert deleted(plan(place(*old, setback=Setback(1, NOW, at(5), BROKEN)), max_age=900)) == []
+    assert plan(place(*old), max_age=0).delete == ()
+
+
+def test_members_of_one_age_are_not_all_too_old_at_once() -> None:
+    times = {sizing.too_old_at(pod(f"p{i}", age=0), 1000) for i in range(20)}
+    assert len(times) > 15
+    assert all(at(900) <= one <= at(1000) for one in times if one is not None)
+    young = ready(3, age=10)
+    first = min(one for pod in young if (one := sizing.too_old_at(pod, 100)) is not None)
+    assert plan(place(*young), max_age=100).at == first
+
+
+def test_a_pool_gives_way_to_an_engine_that_waits_for_room() -> None:
+    made = plan(place(*ready(2), *starting(1), waiting=1))
+    assert deleted(made) == [("s0", "room")]
+    assert (made.create, made.gave_way, made.at) == ((), frozenset({"team"}), at(6))
+    assert made.states[0].problem == Problem(problems.GIVES_WAY)
+    # The next one goes when the first has had the time to make room.
+    assert plan(place(*ready(2), waiting=1, gave_way=at(-5))).delete == ()
+    assert deleted(plan(place(*ready(2), waiting=5, gave_way=at(-6)))) == [("r0", "room"), ("r1", "room")]
+    paused = plan(place(gave_way=at(-90), waited=at(-20)))
+    assert (paused.create, paused.at) == ((), at(40))
+    assert plan(place(gave_way=at(-90), waited=at(-60))).create == ("team",) * 3
+    # Another namespace is another quota.
+    assert plan(place(waiting=1), place(namespace="other")).create == ("other",) * 3
+
+
+def test_a_silent_member_is_not_ready_is_no_place_to_fill_and_goes_first() -> None:
+    silent = {"uid-r1": Contact.SILENT}
+    made = plan(place(*ready(3, age=900), contacts=silent))
+    assert (made.create, made.delete, made.at) == ((), (), NOW + sizing.LOOK_AT_SILENT)
+    assert (made.states[0].ready, made.states[0].starting) == (2, 1)
+    problem = made.states[0].problem
+    assert problem is not None
+    assert problem.message.startswith(
+        "Agents of the pool's pods do not report to the operator, so no engine gets these"
+    )
+    assert "The pods: r1." in problem.message
+    assert deleted(plan(place(*ready(3), contacts=silent), size=2)) == [("r1", "surplus")]
+    assert deleted(plan(place(*ready(3), contacts={"uid-r1": Contact.GONE}))) == [("r1", "silent")]
+    assert deleted(plan(place(*ready(3), contacts={"uid-r1": Contact.LATE}))) == []
+
+
+def test_an_engines_own_member_does_not_give_way() -> None:
+    assert plan(place(*ready(1), waiting=1, reserved=frozenset({"uid-r0"}))).delete == ()
+
+
+def test_a_plugin_that_gives_no_pod_says_so_and_loses_its_members() -> None:
+    made = plan(place(*ready(1), as_made=None, no_template="defaultResources.cpu 1m is too little"))
+    assert deleted(made) == [("r0", "no_pool")]
+    assert made.states[0].problem == Problem(problems.NO_TEMPLATE, "defaultResources.cpu 1m is too little")
+    assert made.at is None
+
+
+def test_members_where_there_is_no_pool_any_more_go() -> None:
+    made = plan(elsewhere=(pod("a"), pod("b", deleting=True)))
+    assert deleted(made) == [("a", "no_pool")]
+
+
+def test_the_refill_gives_way_to_claims_and_what_is_wrong_goes_at_once() -> None:
+    bad = pod("x", template="old")
+    made = plan(place(bad, *ready(4), last_claim=at(-0.2)), size=8)
+    assert (made.create, made.at, made.held) == ((), at(0.8), frozenset({"team"}))
+    assert deleted(made) == [("x", "template")]
+    # All is well: it only takes its time.
+    assert made.states[0].problem is None
+    quiet = plan(place(*ready(4), last_claim=at(-1)), size=10)
+    assert (quiet.create, quiet.held) == (("team",) * 4, frozenset())
+    assert plan(place(*ready(4), *starting(2), last_claim=at(-1)), size=10).create == ("team",) * 2
+    assert plan(place(*ready(4), unanswered=4, last_claim=at(-1)), size=10).at == at(1)
+    # Those that wait for a node take no time of one.
+    waits = starting(4, unschedulable="no node", scheduled=None)
+    assert plan(place(*waits, last_claim=at(-1)), size=10).create == ("team",) * 4
+    assert plan(place(*ready(4), last_claim=at(-10)), size=10).create == ("team",) * 6
+    # Another namespace is nobody's who claims here.
+    both = plan(place(*ready(1), last_claim=NOW), place(namespace="other"))
+    assert (both.create, both.held) == (("other",) * 3, frozenset({"team"}))
+
+
+def test_a_full_pool_is_not_held_back() -> None:
+    made = plan(place(*ready(3), last_claim=NOW, held_since=at(-3)))
+    assert (made.held, made.at) == (frozenset(), None)
+
+
+def test_a_pool_that_is_low_is_refilled_while_claims_come() -> None:
+    assert plan(place(last_claim=NOW), size=8).create == ("team",)
+    assert plan(place(*starting(1), last_claim=NOW), size=8).create == ()
+    assert plan(place(*ready(6), last_claim=NOW, held_since=at(-5)), size=8).create == ("team",) * 2
+
+
+def test_a_message_fits_into_the_status_and_keeps_its_remedy() -> None:
+    message = Problem(problems.REFUSED, "x" * 9000).message
+    assert len(message) <= problems.MESSAGE_MAX
+    assert message.endswith(problems.REFUSED.remedy)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda n, ready, template, deleting, image, age: pod(
+                f"p{n}", ready=ready, template=template, deleting=deleting, image=image, age=age
+            ),
+            st.integers(0, 10_000), st.booleans(), st.sampled_from(["digest", "old"]), st.booleans(),
+            st.sampled_from(["engine:1", "evil"]), st.floats(0, 500),
+        ),
+        max_size=12, unique_by=lambda one: one.uid,
+    ),
+    st.integers(0, 3), st.integers(0, 2), st.integers(0, 8), st.integers(0, 12), st.floats(0, 30),
+    st.booleans(),
+)  # fmt: skip
+def test_no_plan_overshoots(
+    pods: list[PodView], unanswered: int, waiting: int, size: int, cap: int, tokens: float, split: bool
+) -> None:
+    """Never more than size in a namespace nor, with what ends, more than cap are made; a reserved member stays unless
+    something is wrong with it."""
+    half = len(pods) // 2 if split else len(pods)
+    reserved = frozenset(one.uid for one in pods[::3])
+    places = (
+        place(*pods[:half], unanswered=unanswered, waiting=waiting, reserved=reserved),
+        place(*pods[half:], namespace="other", reserved=reserved),
+    )
+    made = plan(*places, size=size, cap=cap, bucket=Bucket(tokens, NOW), max_age=400.0)
+    gone = {one.pod.uid for one in made.delete}
+    for one in places:
+        kept = sum(not each.deleting and each.uid not in gone for each in one.members)
+        number = made.create.count(one.namespace)
+        assert not number or kept + one.unanswered + number <= size
+    if made.create:
+        assert len(pods) + unanswered + len(made.create) <= cap
+    assert len(made.create) <= min(tokens, sizing.BURST)
+    for deletion in made.delete:
+        assert not deletion.pod.deleting
+        if deletion.pod.uid in reserved:
+            assert deletion.why not in (Why.SURPLUS, Why.AGE, Why.ROOM)

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: what they show is data (`boards`), how Grafana wants it is `build`."""

@@ -1,0 +1,1 @@
+"""Alerts and dashboards as code, and the Prometheus that checks them."""

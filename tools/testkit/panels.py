@@ -1,0 +1,51 @@
+"""What a real Prometheus answers to each query of each dashboard: for tests that look for dead ones, and their tables.
+
+Must not judge which may be dead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tools.dashboards.boards import BOARDS
+from tools.observability.evaluating import plain
+from tools.reference import table
+from tools.testkit.prometheus_server import PrometheusServer
+
+# All that a test does is within these.
+WINDOWS: Mapping[str, str] = {"$__rate_interval": "3m", "$__range": "5m", "$cluster": ".*", "$namespace": ".*"}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The answer to one query: how many time series have a figure, and the largest, None without one."""
+
+    board: str
+    panel: str
+    unit: str
+    expr: str
+    series: int
+    largest: float | None
+
+
+def seen(server: PrometheusServer) -> list[Seen]:
+    """All queries of all dashboards, now."""
+    found = []
+    for board in BOARDS:
+        for panel in board.panels():
+            for query in panel.queries:
+                samples = server.query(plain(query.expr, WINDOWS))
+                live = [sample.value for sample in samples if not math.isnan(sample.value)]
+                largest = max(live, default=None)
+                found.append(Seen(board.name, panel.title, panel.unit, query.expr, len(live), largest))
+    return found
+
+
+def as_table(found: Iterable[Seen]) -> str:
+    """Panel, expression and a value of each, as Markdown."""
+    head = ("dashboard", "panel", "unit", "series", "largest", "expression")
+    shown = [(one, "none" if one.largest is None else f"{one.largest:.6g}") for one in found]
+    rows = [(one.board, one.panel, one.unit, str(one.series), value, one.expr) for one, value in shown]
+    return table(head, rows)
