@@ -28,16 +28,22 @@ TIMED_OUT = 124
 BESIDE_SECONDS = 5400.0
 # How long a step beside the others has between SIGTERM and SIGKILL.
 GRACE_SECONDS = 10.0
+# How pytest's summary begins a line for a test that failed. Ten of them, a screen's width each, tell what to look at.
+FAILURE_LINES = ("FAILED ", "ERROR ")
+MAX_FAILURE_LINES = 10
+MAX_FAILURE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A step that ended: its exit code, its time and what it printed (empty where that was shown at once)."""
+    """A step that ended: its exit code, its time, what it printed (empty where that was shown at once), and of that the
+    lines that name a failed test (empty where the step ran by itself: they are the last lines before the table)."""
 
     name: str
     code: int
     seconds: float
     output: str = ""
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Steps:
         self.undo: list[Callable[[], None]] = []
         self._begun = time.monotonic()
         self._rows: list[tuple[str, float, str]] = []
+        self._failures: list[str] = []
         self._lane = ThreadPoolExecutor(1, thread_name_prefix="beside")
         # Of the steps beside, by name, those that were not shown yet.
         self._queued: dict[str, Future[Ended]] = {}
@@ -80,6 +87,8 @@ class Steps:
         for name, seconds, result in self._rows:
             print(f"{name:<46} {seconds:>7.1f}  {result}", flush=True)
         print(f"{'total':<46} {time.monotonic() - self._begun:>7.1f}", flush=True)
+        # Of steps at the same time, the one that failed is seldom the one that printed last.
+        print("".join(f"{line}\n" for line in self._failures), end="", flush=True)
 
     def run(self, name: str, *command: str, seconds: float = 1800, env: dict[str, str] | None = None) -> None:
         """Runs a command with a bound on its time. Raises typer.Exit with its code where it fails."""
@@ -110,6 +119,7 @@ class Steps:
                 raise
         for one in ended:
             self._row(one, ", together")
+            self._failures += one.failures
         for one in ended:
             self._end_if_failed(one)
         self._show([name for name, step in self._queued.items() if step.done()])
@@ -185,6 +195,7 @@ def _line_by_line(step: Step, process: subprocess.Popen[str]) -> Ended:
     """Prints the lines of a step that has just begun, each with its name, until its end."""
     begun = time.monotonic()
     late = threading.Event()
+    failures: list[str] = []
 
     def end_late() -> None:
         late.set()
@@ -196,12 +207,14 @@ def _line_by_line(step: Step, process: subprocess.Popen[str]) -> Ended:
         assert process.stdout is not None
         for line in process.stdout:
             print(f"[{step.name}] {line}", end="", flush=True)
+            if line.startswith(FAILURE_LINES) and len(failures) < MAX_FAILURE_LINES:
+                failures.append(f"[{step.name}] {line.rstrip()[:MAX_FAILURE_CHARACTERS]}")
         code = process.wait()
     bound.cancel()
     if late.is_set():
         code = TIMED_OUT
         print(f"[{step.name}] {step.name} did not end within {step.seconds:.0f} s", flush=True)
-    return Ended(step.name, code, time.monotonic() - begun)
+    return Ended(step.name, code, time.monotonic() - begun, failures=tuple(failures))
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

@@ -159,6 +159,23 @@ def test_steps_run_together_and_each_line_names_its_own(tmp_path: Path, capfd: p
     assert table(output) == {"x": "ok, together", "y": "ok, together"}
 
 
+def test_the_tests_that_failed_in_steps_together_are_named_after_the_table(capfd: pytest.CaptureFixture[str]) -> None:
+    failed = "print('FAILED e2e/test_x.py::test_y - no answer'); print('1 failed'); raise SystemExit(1)"
+    many = "for number in range(99): print('ERROR', number, 'x' * 999)"
+
+    def use(steps: Steps) -> None:
+        steps.together(Step("bad", python(failed)), Step("worse", python(f"{many}\nraise SystemExit(1)")))
+
+    assert exit_code(use) == 1
+    _, _, after = capfd.readouterr().out.rpartition("\ntotal ")
+    lines = after.splitlines()[1:]
+    assert lines[0] == "[bad] FAILED e2e/test_x.py::test_y - no answer"
+    assert [line[: len("[worse] ERROR 9 ")] for line in lines[1:]] == [
+        f"[worse] ERROR {number} " for number in range(10)
+    ]
+    assert max(map(len, lines)) < 400
+
+
 def test_of_steps_together_the_others_end_by_themselves_where_one_fails(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
