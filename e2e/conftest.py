@@ -26,7 +26,7 @@ SECONDS = {
     "test_keys": 230, "test_mariadb": 230, "test_bounds": 160, "test_network": 150, "test_engine_faults": 150,
     "test_observability": 130, "test_beside": 100, "test_process_engine": 100, "test_causes": 100, "test_crash": 90,
     "test_lifecycle": 80, "test_second_release": 80, "test_behaviours": 60, "test_admission_gap": 50,
-    "test_warm": 60,
+    "test_warm": 60, "test_shards": 150,
 }  # fmt: skip
 
 

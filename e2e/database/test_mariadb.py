@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.database.server import on_the_node
 from e2e.faulttable import TABLE
 from linkis_ecm.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD
-from tools.cluster import node, tools
-from tools.cluster.layout import NODE_ADDRESS
+from tools.cluster import tools
 from tools.testkit import kubectl, processes
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import OF_THE_CLUSTER, Installation, engines_of, install, uninstall
@@ -45,17 +42,8 @@ ENGINES = engines_of(NAMESPACE)
 
 @pytest.fixture(scope="module")
 def mariadb() -> Iterator[MariaDB]:
-    folder = Path(tempfile.mkdtemp(prefix="ecm-db-"))
-    folder.chmod(0o755)
-    # Not a port of those that outgoing connections get: while the server is dead, one of the node's could have it.
-    server = MariaDB(folder, address=NODE_ADDRESS, port=3306, inside=node.inside)
-    try:
-        server.install()
-        server.start()
+    with on_the_node(3306) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RELEASE = "linkis-ecm"
 # Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped, so each of these takes the
 # others' place; what stands beside another release leaves out what is of the cluster.
-OURS = ("linkis", "ecm-e2e", "ecm-bench", "ecm-db")
+OURS = ("linkis", "ecm-e2e", "ecm-bench", "ecm-db", "ecm-shards")
 # Releases beside the first one of the e2e tests: one for each process of a run (pytest-xdist).
 BESIDE = re.compile(r"ecm-e2e-(gw\d+|own)")
 # What the first release has for the whole cluster: the engine plugins and the roles of users.
