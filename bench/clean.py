@@ -41,6 +41,7 @@ END_SECONDS = 180.0
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def _ends_with_parent(number: signal.Signals) -> Callable[[], None]:
@@ -91,6 +92,30 @@ def end_on_signals() -> None:
     signal.signal(signal.SIGTERM, on_sigterm)
 
 
+@contextmanager
+def running(command: Sequence[str], *, grace: float = 10.0, **how: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process of `start` for the time of the block: then SIGTERM, and SIGKILL after `grace` seconds.
+
+    A signal that comes while it is being started counts from the block on. Else a process that runs already would have
+    no name by which anybody could end it.
+    """
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda one, _: came.append(one)) for number in _ENDING}
+    process = None
+    try:
+        try:
+            process = start(command, **how)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for one in came:
+                os.kill(os.getpid(), one)
+        yield process
+    finally:
+        if process is not None:
+            stop(process, grace)
+
+
 def run_inside(module: str, arguments: Sequence[str], *, seconds: float) -> int:
     """Runs `python -m module` with these arguments in the node's network; its exit code.
 
@@ -99,14 +124,13 @@ def run_inside(module: str, arguments: Sequence[str], *, seconds: float) -> int:
     command = tools.in_cluster_network([sys.executable, "-m", module, *arguments])
     end_on_signals()
     # A session of its own: of Ctrl-C it gets the one SIGTERM, and no SIGINT in the middle of its cleaning.
-    process = start(command, signal_at_end=signal.SIGTERM, start_new_session=True)
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        print(f"{module} did not end within {seconds:.0f} s", file=sys.stderr)
-        return 1
-    finally:
-        stop(process, END_SECONDS)
+    how = {"signal_at_end": signal.SIGTERM, "start_new_session": True}
+    with running(command, grace=END_SECONDS, **how) as process:
+        try:
+            return int(process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            print(f"{module} did not end within {seconds:.0f} s", file=sys.stderr)
+            return 1
 
 
 @contextmanager
@@ -131,15 +155,12 @@ def release(*settings: str) -> Iterator[Installation]:
 def api_proxy() -> Iterator[str]:
     """The URL of `kubectl proxy`: the API server without a login."""
     command = [str(tools.kubectl()), "--kubeconfig", str(tools.kubeconfig()), "proxy", "--port=0"]
-    process = start(command, stdout=subprocess.PIPE, text=True)
-    try:
+    with running(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = re.search(r":(\d+)", process.stdout.readline())
         if found is None:
             raise RuntimeError("kubectl proxy names no port")
         yield f"http://127.0.0.1:{found[1]}"
-    finally:
-        stop(process)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.clean import end_on_signals, start, stop
+from bench.clean import end_on_signals, running
 from bench.figure import MalformedError, mapping, whole
 from bench.table import loaded
 
@@ -57,20 +57,26 @@ def keep(command: Sequence[str], seconds: float, cleaning: float) -> Ended:
     """Runs it, and returns when it and all that it started are gone."""
     _adopt_orphans()
     end_on_signals()
-    # A session of its own: of Ctrl-C in a terminal it gets the one SIGTERM.
-    process = start(command, signal_at_end=signal.SIGTERM, start_new_session=True)
     timed_out, left = False, 0
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        timed_out = True
+        # A session of its own: of Ctrl-C in a terminal it gets the one SIGTERM.
+        with running(command, grace=cleaning, signal_at_end=signal.SIGTERM, start_new_session=True) as process:
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+            finally:
+                _ignore_signals()
     finally:
-        # It is ending; another signal would break off the cleaning.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        stop(process, cleaning)
+        _ignore_signals()
         left = _end_children()
     return Ended(process.returncode, timed_out, left)
+
+
+def _ignore_signals() -> None:
+    """It is ending; another signal would break off the cleaning."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _adopt_orphans() -> None:

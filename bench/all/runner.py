@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from bench.all.document import Outcome, Result
 from bench.all.keeper import KILLING_SECONDS, LEAVING_SECONDS, Ended, ended_from
 from bench.all.plan import Bench
-from bench.clean import scratch, start, stop
+from bench.clean import running, scratch
 from bench.figure import MAX_TEXT, MalformedError
 from bench.table import FILE_VARIABLE, reported
 
@@ -111,22 +111,23 @@ def execute(command: Sequence[str], seconds: float, cleaning: float, figures: Pa
     with scratch() as folder:
         report = folder / "report"
         keeper = [sys.executable, "-m", "bench.all.keeper", str(report), str(seconds), str(cleaning), *command]
-        process = start(
-            keeper, signal_at_end=signal.SIGTERM, start_new_session=True, cwd=ROOT, env=_environment(figures),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        printed = bytearray()
-        reader = threading.Thread(target=_show, args=(process.stdout, printed), daemon=True)
-        reader.start()
         ending = cleaning + LEAVING_SECONDS + KILLING_SECONDS + KEEPER_SECONDS
-        try:
-            process.wait(seconds + ending)
-        except subprocess.TimeoutExpired:
+        printed = bytearray()
+        late = False
+        with running(
+            keeper, grace=ending, signal_at_end=signal.SIGTERM, start_new_session=True, cwd=ROOT,
+            env=_environment(figures), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            reader = threading.Thread(target=_show, args=(process.stdout, printed), daemon=True)
+            reader.start()
+            try:
+                process.wait(seconds + ending)
+            except subprocess.TimeoutExpired:
+                late = True
+        # All that could write into the pipe are gone with the keeper.
+        reader.join(KILLING_SECONDS)
+        if late:
             return None, ""
-        finally:
-            stop(process, ending)
-            # All that could write into the pipe are gone with the keeper.
-            reader.join(KILLING_SECONDS)
         return ended_from(report), printed.decode(errors="replace")
 
 

@@ -33,6 +33,28 @@ with scratch(sys.argv[1]) as folder:
     finally:
         print("cleaned", flush=True)
 """
+# A signal comes when the process runs and nobody has its name yet.
+INTERRUPTED = """
+import os, signal, sys
+from bench import clean
+clean.end_on_signals()
+begin, pids = clean.start, []
+def interrupted(command, **how):
+    process = begin(command, **how)
+    pids.append(process.pid)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    return process
+clean.start = interrupted
+try:
+    with clean.running([sys.executable, "-c", "import time; time.sleep(600)"], grace=60):
+        print("not interrupted")
+except KeyboardInterrupt:
+    try:
+        os.kill(pids[0], 0)
+        print("left")
+    except ProcessLookupError:
+        print("gone")
+"""
 
 
 # Begins one: its process, its folder, and the pid of the process that it started.
@@ -75,6 +97,14 @@ def test_a_killed_benchmark_leaves_no_process_and_the_next_one_removes_its_folde
         assert not folder.exists()
         assert mine.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_being_started_when_the_signal_comes_is_ended_too(number: signal.Signals) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+    command = [sys.executable, "-c", INTERRUPTED, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("gone\n", "")
 
 
 def test_the_folder_of_a_benchmark_that_runs_stays(program: Begin, tmp_path: Path) -> None:
