@@ -123,11 +123,13 @@ class _EventGroups:
         self._group: list[TaskEvent] = []
 
     def feed(self, data: bytes) -> Iterator[list[TaskEvent]]:
-        """The complete groups. Raises ConnectionBroken where the gateway itself has lost the engine."""
+        """The complete groups. Raises ConnectionBroken where the stream ends before the task: the gateway stops, has
+        lost the engine, or the login's rights have ended or changed."""
         for sent in self._parser.feed(data):
             event = _event(sent)
             if event.event == "end" and event.data.get("status") == "Unknown":
-                raise ConnectionBroken("The gateway has lost the engine, whose task may still run", can_retry=True)
+                why = event.data.get("message") or "The gateway has lost the engine."
+                raise ConnectionBroken(f"The task may still run, and its events have ended: {why}", can_retry=True)
             self._group.append(event)
             if event.id is not None or event.event == "end":
                 yield self._group

@@ -64,6 +64,9 @@ class Stream:
     file_name: str = ""
     # Of a log that is followed: its byte with which `chunks` begins.
     log_offset: int | None = None
+    # Its last word where it ends before its source, with the reason: so that its reader calls again. None: it has none,
+    # and must not look complete.
+    last: Callable[[str], bytes] | None = None
 
 
 class DirectSource(Protocol):

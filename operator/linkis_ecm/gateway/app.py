@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 
 import orjson
@@ -23,11 +23,12 @@ from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.agents.client import Agents
 from linkis_ecm.gateway.agents.link import AgentLink
+from linkis_ecm.gateway.answers import Result
 from linkis_ecm.gateway.auth.base import Authenticator, Caller
 from linkis_ecm.gateway.auth.bearer import AUTHORIZATION
 from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.auth.tokens import TOKEN_HEADER
-from linkis_ecm.gateway.context import Audit, Gateway, call_as
+from linkis_ecm.gateway.context import Audit, Call, Gateway, call_as
 from linkis_ecm.gateway.followers.follow import Followers
 from linkis_ecm.gateway.followers.lines import EventBudget
 from linkis_ecm.gateway.http import envelope
@@ -37,6 +38,7 @@ from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.gateway.http.ratelimit import Limits
 from linkis_ecm.gateway.http.responses import Responder
 from linkis_ecm.gateway.http.sender import HEAD_SENT
+from linkis_ecm.gateway.http.standing import while_allowed
 from linkis_ecm.gateway.http.streams import STREAM_BYTES, Streams, hold_for_stream
 from linkis_ecm.gateway.inventory.cache import EngineCache, PluginCache
 from linkis_ecm.gateway.inventory.changes import EngineChanges
@@ -278,9 +280,34 @@ def _endpoint(method: Method) -> Endpoint:
                 # At its end it would be too late to see who is looking.
                 _audit(request, method.name, 200, time.perf_counter() - began)
                 request[AUDITED] = True
-            return await Responder(request, gateway.settings.client_seconds, gateway.metrics).send(result)
+            with _while_allowed(request, call, result) as allowed:
+                return await Responder(request, gateway.settings.client_seconds, gateway.metrics).send(allowed)
 
     return serve
+
+
+def _while_allowed(request: web.Request, call: Call, result: Result) -> AbstractContextManager[Result]:
+    """The result to send, which ends with the rights of its caller where it takes long."""
+    gateway, began_as = request.app[GATEWAY], request[CALLER]
+
+    def left(caller: Caller) -> float:
+        return caller.expires - gateway.clock().timestamp()
+
+    async def ask() -> float:
+        caller, _ = await _login(gateway, request)
+        if not caller.has_rights_of(began_as):
+            raise forbidden("The rights of this login have changed: call again")
+        await call.ask_rights_again()
+        return left(caller)
+
+    def cut(why: str) -> None:
+        gateway.metrics.answers_cut.labels("gateway").inc()
+        log.info("an answer to %s is cut: %s", request.path, why)
+        if request.transport is not None:
+            request.transport.abort()
+
+    streams = gateway.streams if request.path in STREAMS else None
+    return while_allowed(result, ask, login_seconds=left(began_as), streams=streams, cut=cut)
 
 
 @web.middleware

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -98,6 +98,13 @@ class Call:
     caller: Caller
     held: AsyncExitStack
     audit: Audit = field(default_factory=Audit)
+    # What the caller's rights to its engines were asked by: a long answer asks them again (`http.standing`).
+    rights: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+
+    async def ask_rights_again(self) -> None:
+        """Raises Refused where the caller has no right any more to an engine that this call is about."""
+        for right in self.rights:
+            await right()
 
     def audit_engine(self, engine: KnownEngine) -> None:
         """Add the engine to the audit log's entry of this call."""
@@ -119,6 +126,11 @@ class Call:
 
     async def engine(self, engine_id: str) -> KnownEngine:
         """The engine of that id, if the caller may use it. Raises Refused."""
+        engine = await self._engine(engine_id)
+        self.rights.append(lambda: self._engine(engine_id))
+        return engine
+
+    async def _engine(self, engine_id: str) -> KnownEngine:
         found = await self.gateway.lookup.find_fresh(engine_id, caller=self.caller)
         if found is None:
             raise unknown_engine(self.caller, engine_id)
@@ -133,6 +145,11 @@ class Call:
         The API server is asked where the watch does not have the caller's lock, which another replica may have given,
         and always if it must be `fresh`; for who may not borrow the engine it never is.
         """
+        found = await self._engine_to_run(engine_id, fresh=fresh)
+        self.rights.append(lambda: self._engine_to_run(engine_id))
+        return found
+
+    async def _engine_to_run(self, engine_id: str, *, fresh: bool = False) -> tuple[KnownEngine, bool]:
         found = await self.gateway.lookup.find_fresh(engine_id, caller=self.caller)
         if found is None:
             raise unknown_engine(self.caller, engine_id)
@@ -160,6 +177,12 @@ class Call:
         Raises `refusal` for all others, whether an id names another user's engine or nothing: names can be guessed. So
         `refusal` may repeat only what the caller has sent.
         """
+        asked = tuple(engine_ids)
+        engine = await self._engine_or_refusal(asked, refusal)
+        self.rights.append(lambda: self._engine_or_refusal(asked, refusal))
+        return engine
+
+    async def _engine_or_refusal(self, engine_ids: Iterable[str | None], refusal: Refused) -> KnownEngine | None:
         for engine_id in engine_ids:
             found = await self.gateway.lookup.find(engine_id) if engine_id else None
             if found is not None:

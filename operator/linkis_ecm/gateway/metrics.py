@@ -127,12 +127,14 @@ class Metrics:
         self.answers_cut = from_zero(
             Counter(
                 "ecm_gateway_responses_aborted",
-                "Responses that ended early, by the side that left.",
+                "Responses that ended early, by the side that left: client, engine, or gateway (it stops, or the"
+                " caller's login or rights have ended).",
                 ("side",),
                 registry=self.registry,
             ),
             "client",
             "engine",
+            "gateway",
         )
         self.limits = from_zero(
             Counter(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from joserfc.jwk import JWKRegistry, Key, RSAKey
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
 RSA_BITS = 2048  # NIST's least
+# The year 10000 in seconds since 1970: what is larger is no time.
+LAST_TIME = 253_402_300_800
 
 
 def unverified_part(token: str, number: int) -> dict[str, Any] | None:
@@ -28,6 +32,12 @@ def unverified_part(token: str, number: int) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return part if isinstance(part, dict) else None
+
+
+def end_of(claims: Mapping[str, Any]) -> float:
+    """When a token of these claims ends (exp), in seconds since 1970; infinity where they say no time."""
+    ends = claims.get("exp")
+    return float(ends) if isinstance(ends, int | float) and abs(ends) < LAST_TIME else math.inf
 
 
 def public_key(data: Any) -> Key | None:

@@ -143,15 +143,6 @@ async def test_a_viewer_who_fell_behind_reads_the_list_anew(gw: Harness, monkeyp
         assert list(seen.rows) == ["linkis/stays"]
 
 
-async def test_the_stream_ends_so_that_a_withdrawn_login_counts(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "STREAM_SECONDS", 0.1)
-    async with viewer(gw) as seen:
-        await seen.until_live()
-        await seen.event()
-        assert seen.ended
-        assert (await seen.content.read()).strip() == b""
-
-
 async def test_a_gateway_that_stops_ends_the_streams_at_once(make: Any) -> None:
     gw = await make(shutdown_seconds=60.0)
     async with viewer(gw) as seen:

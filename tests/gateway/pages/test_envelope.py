@@ -14,7 +14,6 @@ from aiohttp import web
 from linkis_ecm.api.paths import BASE
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused
-from linkis_ecm.gateway.methods import watch
 from linkis_ecm.gateway.routes import METHODS
 from tools.testkit.gateways import PATIENCE, TOKEN, Harness
 
@@ -62,8 +61,8 @@ async def test_an_unknown_path_is_a_message_of_404(gw: Harness) -> None:
         assert "/console" in answer.message
 
 
-async def test_each_of_the_eleven_methods_is_served(gw: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "STREAM_SECONDS", 0.0)  # the stream of all engines ends at once
+async def test_each_of_the_eleven_methods_is_served(gw: Harness) -> None:
+    gw.gateway.streams.stop()  # the stream of all engines ends at once
     eleven = {
         "createEngineConnection", "executeCode", "getEngineStatus", "terminateEngine", "listEngines",
         "getEngineMetrics", "getResourceUsage", "updateResource", "reportResourceUsage", "sendEngineCommand",

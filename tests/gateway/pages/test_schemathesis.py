@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ async def agent(request: web.Request) -> web.StreamResponse:
     return web.json_response(task)
 
 
+async def no_changes(*_: object) -> AsyncIterator[bytes]:
+    yield watch.END
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("gateway")
@@ -70,8 +74,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # fmt: skip
     with store_in(folder) as store, pytest.MonkeyPatch.context() as patched:
         # The stream of all engines ends at once.
-        patched.setattr(watch, "STREAM_SECONDS", 0.0)
-        patched.setattr(watch, "COLLECT_SECONDS", 0.0)
+        patched.setattr(watch, "_changes", no_changes)
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, daemon=True).start()
 

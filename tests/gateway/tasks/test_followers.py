@@ -146,6 +146,8 @@ async def test_who_comes_late_is_told_what_was_missed_and_then_shares(
 ) -> None:
     gate = Gate(tmp_path, 5, "print('step', n)")
     task_id, readers, tasks = await crowd(gw, engine, gate, 2)
+    # Told by the shared reader, which may be before the client's own loop has it.
+    await until_true(lambda: "step 1" in readers[0].text)
     seen = readers[0].last_id
     gate.open(2)
     await until_true(lambda: "step 2" in readers[1].text)

@@ -63,8 +63,12 @@ async def endless(request: web.Request) -> web.StreamResponse:
     ("method", "begins", "last"),
     [
         ("watchEngines", b'"live":true', b"event: end\ndata: {}\n\n"),
-        ("taskEvents", b"Running", b'event: end\ndata: {"event":"end","taskId":"%s","status":"Unknown"}\n\n'),
-        ("followEngineLog", b"begun\n", b"begun\n"),
+        (
+            "taskEvents",
+            b"Running",
+            b'event: end\ndata: {"event":"end","taskId":"%s","status":"Unknown","message":"'
+            b'the gateway stops: call again."}\n\n',
+        ),
     ],
 )
 async def test_each_stream_ends_in_good_order_when_the_gateway_stops(
@@ -72,8 +76,7 @@ async def test_each_stream_ends_in_good_order_when_the_gateway_stops(
 ) -> None:
     gw = await make(shutdown_seconds=PATIENCE)
     _, engine = await gw.served(endless)
-    query = {"engineId": engine["metadata"]["uid"]}
-    query |= {"taskEvents": {"taskId": TASK}, "followEngineLog": {"logType": "stdout"}}.get(method, {})
+    query = {"engineId": engine["metadata"]["uid"], "taskId": TASK}
     async with opened(gw, method, **({} if method == "watchEngines" else query)) as answer:
         got = b""
         while begins not in got:
@@ -83,6 +86,19 @@ async def test_each_stream_ends_in_good_order_when_the_gateway_stops(
             got += await answer.content.read()
         assert got.endswith(last.replace(b"%s", TASK.encode()))
         assert gw.gateway.metrics.answers_cut.labels("client")._value.get() == 0
+
+
+async def test_a_log_that_is_followed_does_not_look_complete_when_the_gateway_stops(make: Any) -> None:
+    """It has no last word, so a reader would take its end for the engine's."""
+    gw = await make(shutdown_seconds=PATIENCE)
+    _, engine = await gw.served(endless)
+    async with opened(gw, "followEngineLog", engineId=engine["metadata"]["uid"], logType="stdout") as answer:
+        assert await answer.content.readany() == b"begun\n"
+        gw.gateway.streams.stop()
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(answer.content.read(), PATIENCE / 2)
+    cut = gw.gateway.metrics.answers_cut
+    assert [cut.labels(side)._value.get() for side in ("gateway", "client", "engine")] == [1, 0, 0]
 
 
 async def test_a_call_under_way_has_the_time_of_a_stop_once(make: Any) -> None:

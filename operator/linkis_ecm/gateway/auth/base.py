@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -46,6 +47,12 @@ class Caller:
     read_only: bool = False
     # The user's groups as the login has them (`people_groups`); None: it says nothing of groups, as Linkis's tokens.
     groups: frozenset[str] | None = field(default=None, compare=False)
+    # When the login ends by itself, in seconds since 1970.
+    expires: float = field(default=math.inf, compare=False)
+
+    def has_rights_of(self, other: Caller) -> bool:
+        """Whether it may do exactly what the other may."""
+        return self == other and (self.reach, self.groups) == (other.reach, other.groups)
 
     @property
     def sees_others(self) -> bool:

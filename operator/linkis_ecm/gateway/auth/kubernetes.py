@@ -26,6 +26,7 @@ from linkis_ecm.gateway.http.peers import Peers
 from linkis_ecm.kube.errors import ApiError
 from linkis_ecm.kube.resources import ACCESS_REVIEWS, ENGINECONNS, TOKEN_REVIEWS, Resource
 from linkis_ecm.model.users import user_name
+from linkis_ecm.process.jwt import end_of, unverified_part
 from linkis_ecm.process.ports.addresses import counted_as
 from linkis_ecm.process.ports.ratelimit import TokenBuckets
 
@@ -221,7 +222,10 @@ class KubernetesAuthenticator:
         reach = Reach(frozenset(entered), frozenset(administered))
         everywhere = "" in administered or len(administered) == len(self._namespaces)
         groups = people_groups(user.get("groups") or [])
-        return Caller(user_name(user["username"]), everywhere, reach, read_only=read_only, groups=groups)
+        # Kubernetes has verified it; a token that is no JWT says nothing of its end.
+        expires = end_of(unverified_part(token, 1) or {})
+        name = user_name(user["username"])
+        return Caller(name, everywhere, reach, read_only=read_only, groups=groups, expires=expires)
 
     async def _user_of(self, token: str) -> dict[str, Any]:
         """The user of the reviewed token, in the form of a SubjectAccessReview. Raises Refused, ApiError and

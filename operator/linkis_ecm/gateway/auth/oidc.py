@@ -28,7 +28,7 @@ from linkis_ecm.gateway.auth.bearer import AUTHORIZATION, MAX_TOKEN, bearer_toke
 from linkis_ecm.gateway.auth.documents import FETCH_SECONDS, discovery_url, endpoint, read_document
 from linkis_ecm.gateway.http.errors import Refused, no_login, unavailable
 from linkis_ecm.model.users import LOGIN_MAX, is_login, user_name
-from linkis_ecm.process.jwt import public_key, unverified_part
+from linkis_ecm.process.jwt import end_of, public_key, unverified_part
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,8 @@ class OidcAuthenticator:
         # The same user as with Kubernetes's own tokens; and no user gets a name that a service account is mapped to.
         user = user_name(user)
         is_admin = bool(self._admin_group) and isinstance(groups, list) and self._admin_group in groups
-        return Caller(user, user in self._admins or is_admin, groups=people_groups(groups))
+        expires = end_of(claims) + LEEWAY_SECONDS
+        return Caller(user, user in self._admins or is_admin, groups=people_groups(groups), expires=expires)
 
 
 class IssuerKeys:

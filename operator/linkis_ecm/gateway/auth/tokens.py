@@ -106,7 +106,7 @@ class TokenFile:
         user = linkis_user(user)
         if not ("*" in allowed or user in allowed):
             raise _not_accepted()
-        return Caller(user, user in self._admins, read_only=found.read_only)
+        return Caller(user, user in self._admins, read_only=found.read_only, expires=found.expires)
 
     def first_expiry(self) -> float:
         """When the first of the tokens in the file ends or has ended, in seconds since 1970; NaN where none ends."""

@@ -23,6 +23,7 @@ from linkis_ecm.gateway.http.socket_relay import (
     send_all,
     transfer,
 )
+from linkis_ecm.gateway.http.streams import CutStreamError
 from linkis_ecm.gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,9 @@ class Sender:
                 if self.cut:
                     return
                 del chunk  # it may be big, and the next may take long to come
+        except CutStreamError as error:
+            log.info("an answer to %s is cut: %s", self._request.path, error)
+            self.abort("gateway")
         except (ClientError, OSError, TimeoutError) as error:
             log.warning("an answer to %s is cut: its source broke off: %r", self._request.path, error)
             self.abort("engine")

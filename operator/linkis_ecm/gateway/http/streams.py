@@ -1,4 +1,4 @@
-"""Answers without an end of their own: how many there are, for whom, and how they hear that the gateway stops.
+"""Answers without an end of their own: how many there are, for whom, and how they hear that they have to end.
 
 They are counted apart from calls, so that streams that do nothing never stand in the way of a call. Must not know what
 is sent.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
+from linkis_ecm.gateway.answers import Receiver, SharedPart, Stream
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, too_many, unavailable
 from linkis_ecm.gateway.http.slots import Slots
@@ -25,6 +27,56 @@ SHARE = 2
 # Seconds that a stream waits for its memory; a page gives it 5 s to begin.
 MEMORY_SECONDS = 4.0
 
+# Why a stream ends where the gateway stops.
+STOPS = "the gateway stops: call again"
+
+
+class CutStreamError(ConnectionAbortedError):
+    """The stream has no last word of its own, so its connection breaks: what was sent must not look complete."""
+
+
+class OpenStream:
+    """One stream, and how it hears that it ends before its source does."""
+
+    def __init__(self) -> None:
+        # Why it ends; empty while it goes on.
+        self.why = ""
+        self._wait: asyncio.Timeout | None = None
+
+    def end(self, why: str) -> None:
+        """End it now where it waits, else before its next bytes. The first reason counts. May be called again."""
+        self.why = self.why or why
+        if self._wait is not None:
+            self._wait.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """A wait that ends when the stream does: the block is left then."""
+        wait = asyncio.timeout(None)
+        try:
+            async with wait:
+                self._wait = wait
+                try:
+                    yield
+                finally:
+                    self._wait = None
+        except TimeoutError:
+            if not wait.expired():
+                raise
+
+
+class _EndingPart:
+    """A part that is shared with others, for as long as its stream goes on."""
+
+    def __init__(self, part: SharedPart, stream: OpenStream) -> None:
+        self._part = part
+        self._stream = stream
+
+    async def receive(self, receiver: Receiver) -> None:
+        if not self._stream.why:
+            async with self._stream.waiting():
+                await self._part.receive(receiver)
+
 
 class Streams:
     """All streams of one gateway: `total` at a time, `of_user` of them one user's. `held_bytes`: the byte budget."""
@@ -34,7 +86,7 @@ class Streams:
         self._total = max(1, min(total, held_bytes // BUDGET_PART // STREAM_BYTES))
         self._of_user = of_user
         self._users, self._tokens, self._addresses = Slots[str](), Slots[str](), Slots[str]()
-        self._waits: set[asyncio.Timeout] = set()
+        self._streams: set[OpenStream] = set()
         # Called when the gateway stops, of what sends to streams without being waited for.
         self.on_stop: list[Callable[[], None]] = []
 
@@ -68,37 +120,37 @@ class Streams:
         if self.stopped:
             return
         self.stopped = True
-        now = asyncio.get_running_loop().time()
-        for wait in tuple(self._waits):
-            wait.reschedule(now)
+        for stream in tuple(self._streams):
+            stream.end(STOPS)
         for end in self.on_stop:
             end()
 
-    async def until_stop(self, chunks: AsyncIterator[bytes], *, last: bytes = b"") -> AsyncGenerator[bytes]:
-        """`chunks`, and where the gateway stops before their end, `last` in place of the rest."""
+    async def until_end(self, sent: Stream, stream: OpenStream) -> AsyncGenerator[Any]:
+        """What is sent, and where `stream` or the gateway ends before it, its last word in place of the rest. Raises
+        CutStreamError then where it has none."""
+        chunks = sent.chunks
+        self._streams.add(stream)
         try:
-            while not self.stopped:
-                wait = asyncio.timeout(None)
-                try:
-                    async with wait:
-                        self._waits.add(wait)
-                        try:
-                            chunk = await anext(chunks)
-                        finally:
-                            self._waits.discard(wait)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    if not wait.expired():
-                        raise
+            if self.stopped:
+                stream.end(STOPS)
+            while not stream.why:
+                chunk: Any = None
+                async with stream.waiting():
+                    try:
+                        chunk = await anext(chunks)
+                    except StopAsyncIteration:
+                        return
+                if chunk is None:
                     break
-                yield chunk
+                yield chunk if isinstance(chunk, bytes | memoryview) else _EndingPart(chunk, stream)
                 del chunk  # it may be big, and the next may take long to come
         finally:
+            self._streams.discard(stream)
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
-        if last:
-            yield last
+        if sent.last is None:
+            raise CutStreamError(stream.why)
+        yield sent.last(stream.why)
 
 
 async def hold_for_stream(held: AsyncExitStack, budget: ByteBudget, size: int) -> None:

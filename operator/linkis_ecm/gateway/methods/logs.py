@@ -105,7 +105,8 @@ async def download_engine_log(call: Call, log: LogFile) -> Download:
 
 
 async def follow_engine_log(call: Call, request: FollowLogRequest) -> Stream:
-    """The log from its last lines on, and what is written from now on, as text: `tail -f`. Ends with the engine."""
+    """The log from its last lines on, and what is written from now on, as text: `tail -f`. Ends with the engine; where
+    it ends before, because the gateway stops or the login has ended, the connection breaks."""
     if request.log_type not in LOG_NAMES:
         raise bad_request(LOG_TYPE_TEXT)
     engine = await call.engine(request.engine_id)
@@ -116,8 +117,7 @@ async def follow_engine_log(call: Call, request: FollowLogRequest) -> Stream:
         )
     except LogMissing:
         raise missing(engine, request.log_type) from None
-    chunks = call.gateway.streams.until_stop(followed.chunks)
-    return Stream(content_type=TEXT, chunks=chunks, log_offset=followed.offset)
+    return Stream(content_type=TEXT, chunks=followed.chunks, log_offset=followed.offset)
 
 
 def log_file(query: Mapping[str, Sequence[str]]) -> LogFile:

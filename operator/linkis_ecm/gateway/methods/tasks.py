@@ -34,6 +34,7 @@ from linkis_ecm.gateway.inventory import lending
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.journal import Observation, belongs, settled, with_report
 from linkis_ecm.model import reasons
+from linkis_ecm.model.formats import as_sentence
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 from linkis_ecm.process import exact_json
 
@@ -313,7 +314,8 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
 
 
 async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
-    """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last."""
+    """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last. An `end` with
+    the status Unknown is the stream's and not the task's: `message` says why, and a call with the last id goes on."""
     engine, task_id = await task_of_request(call, request)
     if not can_ask_agent(engine):
         if engine.in_cluster and not engine.has_agent:
@@ -333,10 +335,12 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
         found = await call.held.enter_async_context(following)
     except AgentNotFound:
         raise unknown_task(engine, task_id) from None
-    # The word for a task of which the gateway cannot say more: a client asks again, and another replica answers.
-    last = _end({"taskId": task_id, "status": "Unknown"})
-    events = call.gateway.streams.until_stop(_until_end(call, engine, task_id, found), last=last)
-    return Stream(content_type=EVENT_STREAM, chunks=events)
+
+    def last(why: str) -> bytes:
+        # The word for a task of which the gateway cannot say more: a client asks again, and another replica answers.
+        return _end({"taskId": task_id, "status": "Unknown", "message": as_sentence(why)})
+
+    return Stream(content_type=EVENT_STREAM, chunks=_until_end(call, engine, task_id, found), last=last)
 
 
 async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -22,8 +22,6 @@ EVENT_STREAM = "text/event-stream"
 COLLECT_SECONDS = 1.0
 # A comment after so long without a byte keeps proxies from closing a quiet stream; nginx's limit is 60 s.
 QUIET_SECONDS = 15.0
-# A stream ends then, and its reader calls again: a token that was withdrawn shows no more after that.
-STREAM_SECONDS = 300.0
 # An event has so many engines at most, and ends with the row that takes it over so many bytes: a row has 6 KiB at most
 # (inventory.changes). A page shows the first of them while the others come.
 LINES_PER_EVENT, EVENT_BYTES = 200, 32 << 10
@@ -36,18 +34,15 @@ END = b"event: end\ndata: {}\n\n"
 async def watch_engines(call: Call, _: NoRequest) -> Stream:
     """The caller's engines, an admin's everybody's, and then each change of them, as server-sent events. `engines` has
     `rows` (engines that are new or have changed) and `gone` ([namespace, name]); `reset` says that what was sent before
-    is void, `live` that all engines have been sent. The stream ends by `end` after five minutes, and when the gateway
-    stops: call again."""
+    is void, `live` that all engines have been sent. The stream ends by `end` when the login's rights have changed or
+    ended, and when the gateway stops: call again."""
     call.about_user(None if call.caller.sees_others else call.caller.user)
     await hold_for_stream(call.held, call.gateway.budget, KEY_BYTES * len(call.usable_engines()))
-    return Stream(
-        content_type=EVENT_STREAM, chunks=call.gateway.streams.until_stop(_changes(call, time.monotonic), last=END)
-    )
+    return Stream(content_type=EVENT_STREAM, chunks=_changes(call, time.monotonic), last=lambda _: END)
 
 
 async def _changes(call: Call, clock: Callable[[], float]) -> AsyncIterator[bytes]:
     engines, changes = call.gateway.engines, call.gateway.changes
-    end = clock() + STREAM_SECONDS
     shown: set[Key] = set()
     number, reset = changes.number, True
     keys: Iterable[Key] | None = engines.keys()
@@ -68,14 +63,11 @@ async def _changes(call: Call, clock: Callable[[], float]) -> AsyncIterator[byte
         collected = clock() + COLLECT_SECONDS
         while changes.number == number or clock() < collected:
             now = clock()
-            if now >= end:
-                yield END
-                return
             if now >= last + QUIET_SECONDS:
                 yield COMMENT
                 last = clock()
                 continue
-            until = min(end, last + QUIET_SECONDS) - now
+            until = last + QUIET_SECONDS - now
             if now < collected:
                 await asyncio.sleep(min(until, collected - now))
             else:

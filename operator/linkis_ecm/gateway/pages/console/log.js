@@ -19,6 +19,9 @@ const DOWNLOAD_MAX = 256 << 20;
 // Where other tabs have all places for streams: how long one look at the log's end takes, and the pause between two.
 const BRIEF_SECONDS = 2;
 const PAUSE_SECONDS = 5;
+// The stream breaks off when the gateway stops and when its login ends: so often, one time after the other, it is read on
+// without a word.
+const FAILURES = 5;
 
 /** The line with each word of the search marked. */
 function Line({ text, marks }) {
@@ -104,6 +107,7 @@ export function Log({ engine, live, query }) {
     const aborter = new AbortController();
     let text = "";
     let waiting = false;
+    let failures = 0;
     const show = () => {
       waiting = false;
       if (aborter.signal.aborted) return;
@@ -118,6 +122,7 @@ export function Log({ engine, live, query }) {
       // After a pause the log's end is read again, and takes the place of what was there.
       let found = "";
       for await (const piece of pieces(answer)) {
+        failures = 0;
         text = found = (found + piece).slice(-FOLLOWED);
         if (!waiting) {
           waiting = true;
@@ -127,11 +132,17 @@ export function Log({ engine, live, query }) {
     };
     (async () => {
       for (let how = ""; how !== "ended"; ) {
-        how = await streamed((cut, brief) => {
-          setNote(brief ? `Other tabs of this browser hold its streams: the log is read every ${PAUSE_SECONDS} s.` : "");
-          return read(cut);
-        }, { signal: aborter.signal, seconds: BRIEF_SECONDS });
-        if (how === "brief") await pause(PAUSE_SECONDS, aborter.signal);
+        try {
+          how = await streamed((cut, brief) => {
+            setNote(brief ? `Other tabs of this browser hold its streams: the log is read every ${PAUSE_SECONDS} s.` : "");
+            return read(cut);
+          }, { signal: aborter.signal, seconds: BRIEF_SECONDS });
+          if (how === "brief") await pause(PAUSE_SECONDS, aborter.signal);
+        } catch (failed) {
+          failures += 1;
+          if (aborter.signal.aborted || failures >= FAILURES || (failed.http >= 400 && failed.http < 500)) throw failed;
+          await pause(failures * (0.75 + Math.random() / 2), aborter.signal);
+        }
       }
       show();
       setNote("The log has ended with its engine.");

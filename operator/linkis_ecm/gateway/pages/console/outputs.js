@@ -158,6 +158,8 @@ export function Task({ engineId, taskId, order = 0, known = null, onEnd }) {
     const look = () =>
       streamed(async (cut) => {
         for await (const one of events("taskEvents", { engineId, taskId, lastEventId: cursor }, cut)) {
+          // The stream's end and not the task's: the gateway stops, or the login is another one by now.
+          if (one.event === "end" && one.data?.status === "Unknown") break;
           failures = 0;
           if (one.id) cursor = one.id;
           now = after(now, one);

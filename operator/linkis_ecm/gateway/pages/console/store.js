@@ -75,7 +75,7 @@ export class EngineStore {
         }
         if (how === "brief") this.failed("The gateway is slow, and other tabs of this browser hold its streams: close some of them.");
         else if (this.shared) wait = TURN_SECONDS;
-        // The gateway ends each stream after five minutes, and when it stops: its viewers do not all come back at once.
+        // The gateway ends streams with their login and its rights, and when it stops: its viewers do not all come back at once.
         else if (performance.now() - began > REGULAR_SECONDS * 1000) wait = Math.random();
         else this.failed("The stream of the gateway ends as soon as it begins: the gateway may be stopping.");
         this.changed();
