@@ -11,6 +11,7 @@ from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.http.errors import Refused
 from tests.gateway.auth.issuer import Issuer, Setup, ask
+from tests.gateway.engines.test_linkis import becomes_ready
 from tools.testkit.callers import Sent
 from tools.testkit.gateways import TOKEN, Harness
 
@@ -41,8 +42,10 @@ async def test_an_engine_that_kubectl_made_is_its_users(gw: Harness) -> None:
 
 async def test_linkis_label_of_a_user_with_a_hyphen_is_read(gw: Harness) -> None:
     labels = {"engineType": "python-3.11", "userCreator": "jane-doe-IDE"}
-    body = {"labels": labels, "timeOut": 1000, "properties": {}}
-    await gw.call("POST", "/api/rest_j/v1/linkisManager/createEngineConn", json=body, user="root")
+    becomes_ready(gw)
+    body = {"labels": labels, "timeout": 5000, "properties": {}}
+    answer = await gw.call("POST", "/api/rest_j/v1/linkisManager/createEngineConn", json=body, user="root")
+    assert answer.http == 200, answer.body
     (written,) = [body for verb, _, body in gw.cluster.writes if verb == "create"]
     assert (written["spec"]["user"], written["spec"]["creator"]) == ("jane_x2ddoe", "IDE")
 

@@ -121,6 +121,58 @@ async def test_an_engine_that_cannot_be_created_is_refused_in_linkis_words(gw: H
         assert "engineType" in answer.message
 
 
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        ("userCreator", "hadoop"), ("userCreator", "-IDE"), ("userCreator", "hadoop-"), ("userCreator", " -IDE"),
+        ("userCreator", {"user": "hadoop"}), ("userCreator", {"creator": "IDE"}),
+        ("userCreator", {"stringValue": "hadoop"}), ("engineType", "-3.11"), ("engineType", "python-"),
+        ("engineType", {"version": "3.11"}), ("engineType", {"stringValue": "python-"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["askEngineConn", "createEngineConn"])
+async def test_a_label_with_one_part_of_two_is_refused_by_its_name_and_form(
+    gw: Harness, method: str, label: str, value: Any
+) -> None:
+    refused = await send(gw, method, {"labels": LABELS | {label: value}})
+    assert refused.http == 400
+    form = {"userCreator": "user-creator, such as hadoop-IDE", "engineType": "type-version, such as python-3.11"}
+    assert f"Label {label} is " in refused.message
+    assert f"give labels.{label} as {form[label]}" in refused.message
+    assert not gw.cluster.writes
+
+
+@pytest.mark.parametrize("value", ["python", {"engineType": "python"}, {"stringValue": "python"}])
+async def test_an_engines_type_alone_is_its_default_version(gw: Harness, value: Any) -> None:
+    becomes_ready(gw)
+    made = await send(gw, "createEngineConn", {"labels": LABELS | {"engineType": value}, "timeout": 5000})
+    assert made.message == "create engineConn succeed."
+
+
+@pytest.mark.parametrize("method", ["askEngineConn", "createEngineConn"])
+@pytest.mark.parametrize("name", ["timeOut", "timeout"])
+@pytest.mark.parametrize(("millis", "used"), [(3_600_000, 600_000), (600_001, 600_000), (999, 1000), (1, 1000)])
+async def test_a_timeout_out_of_bounds_is_told_with_what_it_counts_as(
+    gw: Harness, method: str, name: str, millis: int, used: int
+) -> None:
+    becomes_ready(gw)
+    made = await send(gw, method, {"labels": LABELS, name: millis})
+    assert made.http == 200, "Linkis's clients go by the status"
+    word = "create engineConn ended." if method == "askEngineConn" else "create engineConn succeed."
+    assert made.message == (f"{word} The timeout of {millis} ms counts as {used}: give 1000 to 600000 milliseconds.")
+    (written,) = [body for verb, _, body in gw.cluster.writes if verb == "create"]
+    assert written["spec"]["creator"] == "IDE"
+
+
+@pytest.mark.parametrize(("method", "name"), [("askEngineConn", "timeout"), ("createEngineConn", "timeOut")])
+async def test_the_other_calls_name_of_the_timeout_counts_and_a_short_one_is_told_in_the_refusal(
+    gw: Harness, method: str, name: str
+) -> None:
+    late = await send(gw, method, {"labels": LABELS, name: 10})
+    assert "after 1 s: it is stopped" in late.message
+    assert late.message.endswith("The timeout of 10 ms counts as 1000: give 1000 to 600000 milliseconds.")
+
+
 async def test_an_engine_for_a_once_job_is_told_of_at_once(gw: Harness) -> None:
     made = await send(gw, "createEngineConn", {"labels": LABELS | {"engineConnMode": "once"}, "timeout": 1000})
     engine = made.data["engine"]

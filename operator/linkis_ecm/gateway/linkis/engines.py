@@ -47,6 +47,11 @@ _CORES = ("wds.linkis.engineconn.java.driver.cores", "linkis.engineconn.cores", 
 _IDLE = "wds.linkis.engineconn.max.free.time"
 _MODE = "engineConnMode"
 _CONTENT = "onceExecutorContent"
+_FORMS = {
+    "userCreator": "give labels.userCreator as user-creator, such as hadoop-IDE",
+    "engineType": "give labels.engineType as type-version, such as python-3.11, or the type alone for its default"
+    " version",
+}
 
 
 async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
@@ -57,7 +62,8 @@ async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
     Fits or why the engine was not given out. Of a lent one that the user holds also {instance, lock, until}.
     """
     labels = read_labels(request.labels)
-    create_request = _create_request(call, request, labels, request.time_out)
+    millis = request.time_out or request.timeout
+    create_request = _create_request(call, request, labels, millis)
     loan = loan_of(call, create_request, labels)
     required = _requirements(call, create_request, labels, loan)
     # Before the claim: the chosen engine is Claimed after it.
@@ -69,11 +75,11 @@ async def ask_engine_conn(call: Call, request: AskEngine) -> Answer:
             found, message = await _borrow(call, create_request, required, loan)
     except Refused as why:
         why.data |= explained
-        raise
+        raise _told_of_wait(why, millis) from None
     call.audit_engine(found)
     engine = shapes.started(found, ecm=call.gateway.settings.instance, now=call.gateway.clock())
     lock = {"lock": found.claim.by if found.claim else None}
-    return Answer({"engine": engine | lock} | explained, message=message)
+    return Answer({"engine": engine | lock} | explained, message=_with_wait(message, millis))
 
 
 async def _take_or_make(
@@ -182,11 +188,15 @@ def loan_of(call: Call, create_request: CreateEngineRequest, labels: AskedLabels
 
 async def create_engine_conn(call: Call, request: AskEngine) -> Answer:
     """A new engine, once it takes code; one for a once job at once, for its client asks until it runs."""
-    create_request = _create_request(call, request, read_labels(request.labels), request.timeout)
+    millis = request.timeout or request.time_out
+    create_request = _create_request(call, request, read_labels(request.labels), millis)
     once = str((request.labels or {}).get(_MODE) or "").lower() == "once"
-    view = await _make(call, create_request.model_copy(update={"wait": not once}))
+    try:
+        view = await _make(call, create_request.model_copy(update={"wait": not once}))
+    except Refused as why:
+        raise _told_of_wait(why, millis) from None
     engine = shapes.started(view, ecm=call.gateway.settings.instance, now=call.gateway.clock())
-    return Answer({"engine": engine}, message="create engineConn succeed.")
+    return Answer({"engine": engine}, message=_with_wait("create engineConn succeed.", millis))
 
 
 async def _make(
@@ -233,7 +243,7 @@ def _create_request(call: Call, request: AskEngine, labels: AskedLabels, millis:
             f"properties.{_CONTENT} is a job that Linkis's BML holds, and this gateway does not read BML: leave it out"
             " and send the code to the engine, or create an EngineConn with mode once and the code in it"
         )
-    seconds = CREATE_SECONDS if millis <= 0 else max(1, min(CREATE_SECONDS_MAX, millis // 1000))
+    seconds, _ = _wait(millis)
     body: dict[str, Any] = {"engineType": engine_type, "wait": True, "timeoutSeconds": seconds}
     if version:
         body["engineVersion"] = version
@@ -255,23 +265,52 @@ def _create_request(call: Call, request: AskEngine, labels: AskedLabels, millis:
     return validated(CreateEngineRequest, body)
 
 
+def _wait(millis: int) -> tuple[int, str]:
+    """The seconds to wait for an engine, and a sentence where they are not what was asked for. Not a refusal: Linkis's
+    clients ask for an hour, and go by the status alone."""
+    if millis <= 0:
+        return CREATE_SECONDS, ""
+    seconds = max(1, min(CREATE_SECONDS_MAX, millis // 1000))
+    if 1000 <= millis <= CREATE_SECONDS_MAX * 1000:
+        return seconds, ""
+    return seconds, (
+        f"The timeout of {millis} ms counts as {seconds * 1000}: give 1000 to {CREATE_SECONDS_MAX * 1000} milliseconds"
+    )
+
+
+def _told_of_wait(why: Refused, millis: int) -> Refused:
+    """The refusal, with what was made of the caller's timeout."""
+    why.sentence = _with_wait(why.sentence, millis)
+    return why
+
+
+def _with_wait(message: str, millis: int) -> str:
+    """Linkis's word, and what was made of the caller's timeout."""
+    return sentences(message, why) if (why := _wait(millis)[1]) else message
+
+
 def _pair(request: AskEngine, key: str) -> tuple[str, str]:
-    """A label's two parts, however the client writes it: text, {"stringValue"}, or its fields."""
+    """A label's two parts, however the client writes it: text, {"stringValue"}, or its fields. Raises Refused."""
     label = (request.labels or {}).get(key)
     if isinstance(label, dict):
         first = label.get("engineType") or label.get("user") or ""
         second = label.get("version") or label.get("creator") or ""
-        label = label.get("stringValue") or (f"{first}-{second}" if first else "")
+        whole = f"{first}-{second}" if first or second else ""
+        # An engine's type may be alone.
+        label = label.get("stringValue") or (first if key == "engineType" and not second else whole)
     if label is None and key == "userCreator":
         return "", ""
     if not isinstance(label, str) or not label.strip("-"):
-        example = "hadoop-IDE (user, creator)" if key == "userCreator" else "python-3.11 (type, version)"
-        raise bad_request(f"Label {key} cannot be empty: give labels.{key}, such as {example}")
-    if key == "userCreator" and "-" in label:
+        raise bad_request(f"Label {key} cannot be empty: {_FORMS[key]}")
+    if key == "userCreator":
         # A user may have hyphens, a creator has none.
-        first, _, second = label.rpartition("-")
+        first, _, second = label.strip().rpartition("-")
     else:
-        first, _, second = label.partition("-")
+        first, hyphen, second = label.strip().partition("-")
+        if not hyphen:  # the default version of the type, where Linkis has none
+            return first, ""
+    if not (first.strip() and second.strip()):
+        raise bad_request(f"Label {key} is {shown(label, 64)!r}, which has one part of two: {_FORMS[key]}")
     return first, second
 
 

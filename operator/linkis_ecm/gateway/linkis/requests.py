@@ -31,8 +31,8 @@ class AskEngine(LinkisRequest):
 
     properties: dict[Text, Words | int | float | bool | None] | None = Field(None, max_length=256)
     labels: dict[Text, Any] = Field(max_length=32)
-    time_out: int = Field(0, description="Milliseconds (askEngineConn).")
-    timeout: int = Field(0, description="Milliseconds (createEngineConn).")
+    time_out: int = Field(0, description="Milliseconds, Linkis's name in askEngineConn.")
+    timeout: int = Field(0, description="Milliseconds, Linkis's name in createEngineConn.")
     user: Text | None = None
     create_service: Text | None = None
     description: Words | None = None
