@@ -426,7 +426,8 @@ class Reconciler:
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)
                 return False
             case IdentifyPod():
-                # A stranger's may take its time to go: the next pass is with its end, or when the decision says.
+                # Whoever made it, that is known now, and the engine goes on with it or without. Where it is gone, the
+                # next pass is with the watch's event, or when the decision says.
                 return not await self._executor.identify_pod(engine, action)
             case MarkPod():
                 await self._executor.mark_pod(engine, action)

@@ -45,11 +45,12 @@ NO_POD: tuple[Rule, ...] = (
     no_pod.not_admitted,  #    → Failed NotAdmitted
     no_pod.plugin_missing,  #  → Starting PluginMissing, Failed when the start's time is over
     no_pod.invalid_spec,  #    → Failed InvalidSpec
-    no_pod.creation_refused,  # → Failed PodRefused, NameConflict
-    no_pod.not_yet_due,  #     → Starting as before: the pause between attempts, an old pod that must go first
+    no_pod.creation_refused,  # → Failed PodRefused
+    no_pod.not_yet_due,  #     → Starting as before: the pause between attempts, an old pod that must go first; Failed
+    #                             StartTimeout when that does not go
     no_pod.over_limit,  #      → Starting LimitReached, Failed when it can never fit or the start's time is over
-    no_pod.start_timeout,  #   → Failed QuotaExceeded, PodRefused: what it waited for; StartTimeout
-    no_pod.creation_waits,  #  → Starting QuotaExceeded, PodRefused
+    no_pod.start_timeout,  #   → Failed QuotaExceeded, PodRefused, NameConflict: what it waited for; StartTimeout
+    no_pod.creation_waits,  #  → Starting QuotaExceeded, PodRefused, NameConflict
     warm.claim_member,  #      → nothing is written: it takes a pod of a warm pool
     no_pod.create_pod,  #      → Starting PodCreated
 )

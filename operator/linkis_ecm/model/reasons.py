@@ -96,7 +96,7 @@ NOT_ADMITTED = _reason(
 NAME_CONFLICT = _reason(
     "NameConflict",
     "A pod of the engine's name exists and belongs to something else.",
-    "Delete that pod or create the engine under another name.",
+    "Delete that pod, with its finalizers if it has any, or create the engine under another name.",
 )
 IMAGE_PULL = _reason(
     "ImagePullBackOff",
@@ -258,7 +258,7 @@ INFRASTRUCTURE = frozenset(
     {EVICTED, PREEMPTED, NODE_LOST, NODE_SHUTDOWN, POD_DELETED, POD_NOT_STARTED, NODE_CANNOT_START, AGENT_LOST}
 )
 # Ends that would be the same for another pod.
-PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NOT_ADMITTED, NAME_CONFLICT, POD_REFUSED, LIMIT_REACHED})
+PERMANENT = frozenset({PLUGIN_MISSING, INVALID_SPEC, NOT_ADMITTED, POD_REFUSED, LIMIT_REACHED})
 
 # The failures that an agent reports of its engine. Its container exits by itself then, without a request to stop.
 OF_THE_AGENT = frozenset({KERNEL_DIED, JOB_FAILED, TOO_MANY_PROCESSES, AGENT_TAMPERED})

@@ -159,17 +159,74 @@ async def test_of_two_operators_one_writes_and_the_other_takes_over(world: World
     assert len(world.pods_made) == 2
 
 
-async def test_a_foreign_pod_of_the_name_is_left_alone(world: World) -> None:
-    uid = world.create("e")
+def take_name(world: World, name: str, uid: str, attempt: int = 0) -> str:
+    """Somebody's pod, without an owner, under the name of an engine's pod."""
+    pod = pod_name(name, uid, attempt)
     foreign = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod_name("e", uid, 0), "namespace": NAMESPACE},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": NAMESPACE},
         "spec": {"containers": [{"name": "engine", "image": "x"}]},
     }  # fmt: skip
     world.cluster.create(PODS, foreign, namespace=NAMESPACE)
-    await world.start()
-    await world.until_state("e", "Failed")
+    return pod
+
+
+async def test_a_foreign_pod_of_the_name_is_left_alone_until_the_starts_time_is_over(world: World) -> None:
+    pod = take_name(world, "e", world.create("e"))
+    running = await world.start()
+    await world.until(lambda: world.status("e").get("reason") == "NameConflict")
+    assert world.state("e") == "Starting", "whoever may create pods ends no engine with one"
+    assert pod in world.status("e")["message"]
+    await world.crash(running)
+    await world.start("two")
+    await world.until_state("e", "Failed", 150)
     assert world.status("e")["reason"] == "NameConflict"
-    assert len(world.cluster.all(PODS)) == 1
+    assert "startTimeout" in world.status("e")["message"]
+    assert pod in world.status("e")["message"]
+    assert [one["metadata"]["name"] for one in world.cluster.all(PODS)] == [pod]
+
+
+async def test_an_engine_starts_when_a_foreign_pod_of_its_name_is_gone(world: World) -> None:
+    pod = take_name(world, "e", world.create("e"))
+    await world.start()
+    await world.until(lambda: world.status("e").get("reason") == "NameConflict")
+    world.cluster.delete(PODS, pod, namespace=NAMESPACE, grace_seconds=0)
+    await world.until_state("e", "Idle", 20)
+    assert world.status("e")["podName"] == pod
+    assert world.pods_made == [pod, pod], "the foreign one, and one of ours"
+
+
+async def test_another_attempt_has_another_name_than_the_one_that_somebody_took(world: World) -> None:
+    uid = world.create("e", restartPolicy={"type": "OnFailure", "maxAttempts": 2}, startTimeout="20s")
+    taken = take_name(world, "e", uid)
+    await world.start()
+    await world.until_state("e", "Idle", 90)
+    assert world.pods_made == [taken, pod_name("e", uid, 1)], "the foreign one, and one of ours"
+
+
+async def test_a_foreign_pod_under_the_next_attempts_name_holds_it_up_alone(world: World) -> None:
+    uid = world.create("e", restartPolicy={"type": "OnFailure", "maxAttempts": 2})
+    await world.start()
+    await world.until_state("e", "Idle")
+    taken = take_name(world, "e", uid, 1)
+    world.cluster.delete(PODS, world.status("e")["podName"], namespace=NAMESPACE, grace_seconds=0)
+    await world.until(lambda: world.status("e").get("reason") == "NameConflict", 60)
+    assert world.state("e") == "Starting"
+    world.cluster.delete(PODS, taken, namespace=NAMESPACE, grace_seconds=0)
+    await world.until_state("e", "Idle", 30)
+    assert world.status("e")["attempt"] == 1
+
+
+async def test_an_attempt_whose_old_pod_does_not_go_ends_with_its_starts_time(world: World) -> None:
+    uid = world.create("e", restartPolicy={"type": "OnFailure", "maxAttempts": 2})
+    await world.start()
+    await world.until_state("e", "Idle")
+    old = pod_name("e", uid, 0)
+    world.cluster.change(PODS, (NAMESPACE, old), lambda pod: pod["metadata"].update(finalizers=["somebody/holds"]))
+    world.agent("e").become("Failed", failure="KernelDied")
+    await world.until_state("e", "Failed", 600)
+    assert world.status("e")["reason"] == "StartTimeout"
+    assert old in world.status("e")["message"]
+    assert len(world.pods_made) == 1, "no second pod beside it"
 
 
 async def test_an_engine_that_makes_a_pass_raise_harms_no_other(world: World) -> None:

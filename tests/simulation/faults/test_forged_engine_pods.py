@@ -196,14 +196,50 @@ async def test_a_pod_that_takes_the_place_of_one_whose_answer_is_under_way_gets_
     assert forged not in pods_of(world) or world.status("victim")["reason"] == "PodDeleted"
 
 
-async def test_a_strangers_pod_that_does_not_go_is_asked_again_after_a_pause(world: World) -> None:
+async def held(world: World) -> str:
+    """The uid of a forged pod that does not go, under the name of the pod of the engine \"victim\", which waits."""
     world.server.faults.add(Fault(verb="create", resource=PODS, times=2, **NO_ROOM))
     await world.start()
-    uid = world.create("victim")
+    uid = world.create("victim", restartPolicy={"type": "Never"})
     await world.until(lambda: world.status("victim").get("reason") == "QuotaExceeded")
     body = by_hand("victim", uid)
     body["metadata"]["finalizers"] = ["somebody/holds"]
-    world.cluster.create(PODS, body, namespace=NAMESPACE)
+    forged: str = world.cluster.create(PODS, body, namespace=NAMESPACE)["metadata"]["uid"]
+    return forged
+
+
+async def test_the_start_of_an_engine_with_a_pod_that_does_not_go_has_an_end(world: World) -> None:
+    forged = await held(world)
+    await world.until(lambda: world.status("victim").get("reason") == "NameConflict", 20)
+    assert world.state("victim") == "Starting"
+    await world.until_state("victim", "Failed", 130)
+    assert world.status("victim")["reason"] == "NameConflict"
+    assert "startTimeout" in world.status("victim")["message"]
+    assert "podUid" not in world.status("victim")
+    assert pods_of(world) == {forged}
+    assert not has_key(world, forged)
+
+
+async def test_an_engine_with_a_pod_that_does_not_go_can_be_stopped(world: World) -> None:
+    forged = await held(world)
+    await asyncio.sleep(10)
+    world.edit("victim", desiredState="Stopped")
+    await world.until_state("victim", "Success", 20)
+    assert not has_key(world, forged)
+
+
+async def test_an_engine_starts_when_a_pod_that_did_not_go_has_gone(world: World) -> None:
+    forged = await held(world)
+    await asyncio.sleep(30)
+    (pod,) = world.cluster.all(PODS)
+    name = pod["metadata"]["name"]
+    world.cluster.change(PODS, (NAMESPACE, name), lambda one: one["metadata"].update(finalizers=[]))
+    await world.until_state("victim", "Idle", 20)
+    assert forged not in pods_of(world)
+
+
+async def test_a_strangers_pod_that_does_not_go_is_asked_again_after_a_pause(world: World) -> None:
+    await held(world)
     before = world.server.writes().total()
     await asyncio.sleep(100)
     assert 0 < world.server.writes().total() - before < 200

@@ -122,7 +122,9 @@ class Executor:
         body = await self._client.get(PODS, name, namespace=engine.namespace)
         found = pod_view(body)
         if found.owner_uid != engine.uid:
-            return self._refusal(Verdict(reasons.NAME_CONFLICT, f"The pod is {name}.", fatal=True))
+            # Whoever may create pods may take a name: the engine waits until its start's time is over. The pod is not
+            # deleted, as its owner may be anybody.
+            return self._refusal(Verdict(reasons.NAME_CONFLICT, f"The pod is {name}."))
         self._cache.apply_pod(found)
         if self._ownership.is_foreign_pod(found):
             return self._refusal(Verdict(reasons.NAME_CONFLICT, f"Another installation made the pod {name}."))
@@ -131,22 +133,27 @@ class Executor:
         return None
 
     async def identify_pod(self, engine: EngineView, action: IdentifyPod) -> bool:
-        """Note that the pod is this operator's, or delete it. Returns whether it is. Raises ApiError: then it is asked
-        again."""
+        """Note that the pod is this operator's; or that it is not, and delete it. False where that pod is gone, and the
+        cache will hear of it. Raises ApiError: then it is asked again."""
         try:
             body = await self._client.get(PODS, action.name, namespace=engine.namespace)
         except NotFound:
             return False
-        return body["metadata"]["uid"] == action.uid and await self._is_own(engine, body)
+        if body["metadata"]["uid"] != action.uid:
+            return False
+        await self._is_own(engine, body)
+        return True
 
     async def _is_own(self, engine: EngineView, body: dict[str, Any]) -> bool:
-        """Whether this operator made the pod of that name, by its seal. If not, it is deleted."""
+        """Whether this operator made the pod of that name, by its seal. If not, it is deleted, and no pod of the
+        engine's any more, whether or not it goes."""
         name, uid = body["metadata"]["name"], body["metadata"]["uid"]
         if self._seals.holds(body):
             self._cache.record_made(uid)
             return True
         log.warning("%s: the pod %s, uid %s, is not this operator's and is deleted", engine.key, name, uid)
         await self.delete_pod(engine, DeletePod(name, uid, 0))
+        self._cache.record_strange(uid)
         return False
 
     def _refusal(self, verdict: Verdict) -> CreateFailure:
@@ -214,6 +221,8 @@ class Executor:
         except NotFound:
             return False
         if found.owner_uid != engine.uid or engine.text("podUid") not in ("", found.uid):
+            return False
+        if self._cache.is_strange(found.uid):
             return False
         self._cache.apply_pod(found)
         return True

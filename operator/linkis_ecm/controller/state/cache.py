@@ -29,6 +29,8 @@ Entry = TypeVar("Entry")
 TOMBSTONES = 4096
 # Uids of pods that this process made. One is needed until the engine's status has it, which is within the same pass.
 MADE = 20_000
+# Uids of pods that somebody else made for an engine. One is needed until the pod has gone.
+STRANGE = 4096
 
 
 class Cache:
@@ -49,6 +51,7 @@ class Cache:
         self._tickets: dict[str, set[Key]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._made: OrderedDict[str, None] = OrderedDict()
+        self._strange: OrderedDict[str, None] = OrderedDict()
         # Engines that have not ended, by user and by namespace.
         self._live: dict[Scope, dict[Key, EngineView]] = {}
         # Called with an engine, or a pod of a warm pool, before and after each change; whoever caused it.
@@ -193,14 +196,14 @@ class Cache:
 
     def has_pod(self, owner_uid: str) -> bool:
         """Whether there is a pod of that engine, of any attempt."""
-        return owner_uid in self._owned
+        return any(self._pods[key].uid not in self._strange for key in self._owned.get(owner_uid, ()))
 
     def pod_of(self, engine: EngineView) -> PodView | None:
         """The pod of the engine's current attempt, if this engine owns it."""
         name = engine.text("podName") or pod_name(engine.name, engine.uid, attempt(engine))
         pod = self._pods.get((engine.namespace, name))
         if pod is not None and pod.owner_uid == engine.uid and engine.text("podUid") in ("", pod.uid):
-            return pod
+            return pod if pod.uid not in self._strange else None
         return None if engine.text("podName") else self._claimed_pod(engine)
 
     def record_made(self, pod_uid: str) -> None:
@@ -208,6 +211,16 @@ class Cache:
         self._made[pod_uid] = None
         while len(self._made) > MADE:
             self._made.popitem(last=False)
+
+    def record_strange(self, pod_uid: str) -> None:
+        """The pod was found to be somebody else's, and was asked to go. It is no pod of its engine, however long it
+        stays: whoever may create pods may put a finalizer on one."""
+        self._strange[pod_uid] = None
+        while len(self._strange) > STRANGE:
+            self._strange.popitem(last=False)
+
+    def is_strange(self, pod_uid: str) -> bool:
+        return pod_uid in self._strange
 
     def is_made(self, engine: EngineView, pod: PodView) -> bool:
         """Whether the engine's pod by its name and owner is one that this operator made: anybody can write both.
@@ -246,8 +259,8 @@ class Cache:
 
     def other_pods(self, engine: EngineView, current: PodView | None) -> tuple[PodView, ...]:
         """The pods of the engine's other attempts."""
-        keys = sorted(self._owned.get(engine.uid, ()))
-        return tuple(pod for key in keys if (pod := self._pods[key]) != current)
+        pods = (self._pods[key] for key in sorted(self._owned.get(engine.uid, ())))
+        return tuple(pod for pod in pods if pod != current and pod.uid not in self._strange)
 
     def _remove_pod(self, key: Key, pod: PodView) -> None:
         """Out of the index that has it: its engine's, or its pool's."""

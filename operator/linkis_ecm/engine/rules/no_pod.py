@@ -10,6 +10,7 @@ from linkis_ecm.engine.decision import Action, ConfirmPodGone, CreatePod, Outcom
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod import spec as podspec
+from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.rules.ending import STOP_RETRY, delete_leftover, how_it_ended
 from linkis_ecm.engine.rules.situation import Situation
 from linkis_ecm.engine.rules.warm import why_cold
@@ -17,7 +18,9 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.states import EngineState
 
 # Reasons in the status of an engine whose pod the API server refuses for now.
-_REFUSALS = (reasons.QUOTA_EXCEEDED, reasons.LIMIT_RANGE, reasons.POD_REFUSED, reasons.POD_NOT_MADE)
+_REFUSALS = (
+    reasons.QUOTA_EXCEEDED, reasons.LIMIT_RANGE, reasons.POD_REFUSED, reasons.POD_NOT_MADE, reasons.NAME_CONFLICT,
+)  # fmt: skip
 
 
 def confirm_absence(case: Situation) -> Outcome | None:
@@ -81,15 +84,25 @@ def creation_refused(case: Situation) -> Outcome | None:
 
 
 def not_yet_due(case: Situation) -> Outcome | None:
-    """The delay before another attempt. Also, pods of earlier attempts are deleted first: at most one pod runs."""
+    """The delay before another attempt. Also, pods of earlier attempts are deleted first: at most one pod runs.
+
+    One that does not go, such as one with a finalizer, ends the attempt when its time is over.
+    """
     s, now = case.s, case.now
     not_before = facts.attempt_began(s.engine)
     if now >= not_before and not s.other_pods:
         return None
+    due = facts.start_deadline(s)
+    if s.other_pods and now >= due:
+        return case.failed(Verdict(reasons.START_TIMEOUT, _not_gone(s.other_pods[0])))
     deletions = (delete_leftover(pod, now, 0 if pod.ended else launch.AFTER_GRACE) for pod in s.other_pods)
     actions: tuple[Action, ...] = tuple(one for one in deletions if one is not None)
-    requeue_at = max(not_before, now + STOP_RETRY) if s.other_pods else not_before
+    requeue_at = max(not_before, min(due, now + STOP_RETRY)) if s.other_pods else not_before
     return case.unchanged(EngineState.STARTING, actions=actions, requeue_at=requeue_at)
+
+
+def _not_gone(pod: PodView) -> str:
+    return f"No pod is made for it while {pod.name} is there, which was to be deleted: see its finalizers and its node."
 
 
 def over_limit(case: Situation) -> Outcome | None:
