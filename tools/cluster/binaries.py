@@ -46,6 +46,8 @@ BINARIES = {
     # Stands in for kubelets in the benchmark of scale alone.
     "kwok": Binary("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }
+# What these and helm share has one version in all their go.mod files, so Go compiles it once: after a change of one,
+# `go work init` with the six folders, `go work sync`, `go mod tidy` in each, and go.work is removed again.
 NODE = ("kube", "kubectl", "containerd", "containerd-shim-runc-v2", "ctr", "etcd", "coredns", "netpol")
 # The whole of Kubernetes took 12 min 55 s cold on 2 cores; a slower machine with other work gets four times that.
 BUILD_SECONDS = 3600.0

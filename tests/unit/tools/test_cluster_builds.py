@@ -25,6 +25,19 @@ def test_coredns_has_the_plugins_that_its_file_names_and_no_other(tmp_path: Path
     assert built == sorted(built)
 
 
+def test_what_several_binaries_of_the_node_are_built_of_has_one_version() -> None:
+    """Go compiles a package once for all of them then: a third of the time of those beside Kubernetes."""
+    versions: dict[str, dict[str, set[str]]] = {}
+    modules = {binaries.BINARIES[name].module for name in (*binaries.NODE, "helm")}
+    assert len(modules) > 3
+    for module in modules:
+        text = (GO / module / "go.mod").read_text()
+        for name, version in re.findall(r"^(?:require |\t)(\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE):
+            versions.setdefault(name, {}).setdefault(version, set()).add(module)
+    assert len(versions) > 200
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
 def test_images_and_binaries_are_built_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     installed: list[str] = []
     images, built = threading.Event(), threading.Event()
