@@ -110,10 +110,23 @@ async def _cost(caller: Caller, pid: int, followers: int, go: Path) -> tuple[flo
 
 
 async def _all(reached: asyncio.Semaphore, following: list[asyncio.Task[int]]) -> None:
-    """Wait until each of them has released the semaphore."""
-    waiting = [asyncio.create_task(reached.acquire()) for _ in following]
-    done, _ = await asyncio.wait([*waiting, *following], return_when=asyncio.FIRST_EXCEPTION, timeout=PATIENCE)
-    for one in done:
-        one.result()
-    if not all(one.done() for one in waiting):
-        raise SystemExit("a follower was not told in time")
+    """Wait until each of them has released the semaphore. Raises what one of them raised."""
+    everyone = asyncio.create_task(_acquire(reached, len(following)))
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    running = {one for one in following if not one.done()}
+    try:
+        while not everyone.done():
+            left = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({everyone, *running}, return_when=asyncio.FIRST_COMPLETED, timeout=left)
+            if not done:
+                raise SystemExit("a follower was not told in time")
+            running -= done
+            for one in done:
+                one.result()
+    finally:
+        everyone.cancel()
+
+
+async def _acquire(reached: asyncio.Semaphore, times: int) -> None:
+    for _ in range(times):
+        await reached.acquire()
