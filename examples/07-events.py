@@ -35,7 +35,7 @@ def main() -> None:
                     print(f"{event.data['status']}: {event.data.get('progress', 0):.0%}")
         table = engine.result_set(task.task_id, rows=3)  # a page as JSON: the first rows
         print(table.rows, "of", table.total_rows)
-        size = client.download_result_set(engine.engine_id, "example.arrow", task.task_id)  # all rows
+        size = client.download_result_set(engine.engine_id, "example.arrow", task.task_id)  # or ResultTruncated
         print(f"example.arrow has {size} bytes")
 
 

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from pyarrow import ipc
 
-from linkis_ecm.client import BadRequest, EngineFailed, Forbidden, NotLoggedIn, tables_of, text_of
+from linkis_ecm.client import (
+    BadRequest,
+    EngineFailed,
+    Forbidden,
+    NotLoggedIn,
+    ResultTruncated,
+    TruncatedTable,
+    tables_of,
+    text_of,
+)
 from tests.client.support import Both
 from tools.testkit.agent_process import AgentProcess
 from tools.testkit.gateways import TOKEN, Harness, engine_item
@@ -218,7 +227,8 @@ async def test_a_starting_engine_is_waited_for(gw: Harness, client: Both, agent:
 async def test_a_long_table_comes_in_pages_and_as_a_file(client: Both, engine_id: str, tmp_path: Path) -> None:
     code = "import pandas as pd; pd.DataFrame({'n': range(12_000)})"
     task = await client("execute_code", engine_id, code)
-    assert len(tables_of(task)[0]) == 5000
+    with pytest.warns(TruncatedTable, match="5000 of 12000 rows are here; get_result_set and download_result_set"):
+        assert len(tables_of(task)[0]) == 5000
     page = await client("get_result_set", engine_id, task.task_id, from_row=11_999, rows=5000)
     assert (page.total_rows, page.end_row) == (12_000, 12_000)
     assert [row[-1] for row in page.rows] == [11_998, 11_999]
@@ -229,6 +239,31 @@ async def test_a_long_table_comes_in_pages_and_as_a_file(client: Both, engine_id
     content = (tmp_path / "table.dolphin").read_bytes()
     assert len(content) == size
     assert content.startswith(b"dolphin0000000002")
+
+
+async def test_a_table_that_was_cut_is_not_taken_for_whole(client: Both, engine_id: str, tmp_path: Path) -> None:
+    table = {"columns": [{"name": "n", "type": "int64"}], "rows": [[0], [1], [2]], "totalRows": 9, "truncated": True}
+    code = f"display({{'application/vnd.linkis.table+json': {table!r}}}, raw=True)"
+    task = await client("execute_code", engine_id, code)
+    with pytest.warns(TruncatedTable, match="3 of 9 rows are here; no more is kept"):
+        tables_of(task)
+    page = await client("get_result_set", engine_id, task.task_id)
+    assert (page.total_rows, page.result_rows, page.truncated) == (9, 3, True)
+    with pytest.raises(BadRequest, match="of the table's 9 rows the first 3 are kept"):
+        await client("get_result_set", engine_id, task.task_id, from_row=4)
+    path = tmp_path / "table"
+    for form in ("arrow", "dolphin"):
+        with pytest.raises(ResultTruncated, match="the first 3 of its 9 rows are kept") as cut:
+            await client("download_result_set", engine_id, path, task.task_id, format=form)
+        assert cut.value.data == {"resultRows": 3, "totalRows": 9}
+        assert not path.exists()
+        with pytest.raises(ResultTruncated):
+            await client("download_result_set", engine_id, path, task.task_id, format=form, from_row=2, rows=3)
+        # Rows that are there are there, and who wants what is kept has it.
+        for more in ({"from_row": 2, "rows": 2}, {"allow_truncated": True}):
+            await client("download_result_set", engine_id, path, task.task_id, format=form, **more)
+            assert path.exists()
+            path.unlink()
 
 
 async def test_an_engine_is_asked_for_used_with_its_lock_and_given_back(client: Both, engine_id: str) -> None:

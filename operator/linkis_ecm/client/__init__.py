@@ -15,8 +15,10 @@ from linkis_ecm.client.errors import (
     Forbidden,
     NotLoggedIn,
     ResultGone,
+    ResultTruncated,
     TimedOut,
     TooMany,
+    TruncatedTable,
     Unavailable,
 )
 from linkis_ecm.client.results import rows_of, tables_of, text_of
@@ -34,9 +36,11 @@ __all__ = [
     "Forbidden",
     "NotLoggedIn",
     "ResultGone",
+    "ResultTruncated",
     "TaskEvent",
     "TimedOut",
     "TooMany",
+    "TruncatedTable",
     "Unavailable",
     "rows_of",
     "tables_of",

@@ -192,11 +192,12 @@ class AsyncEcmClient:
         output: int | None = None,
         from_row: int | None = None,
         rows: int | None = None,
+        allow_truncated: bool = False,
     ) -> int:
         """getResultSet into a file, whole unless rows are named: an Arrow IPC stream, or Linkis's result set (dolphin).
 
-        Returns its size in bytes. An interrupted download starts again; a path has all of it at the end, or stays as it
-        was.
+        Returns its size in bytes. A table of which not all is kept raises ResultTruncated, unless `allow_truncated`. An
+        interrupted download starts again; a path has all of it at the end, or stays as it was.
         """
         stream = streams.result_downloaded(
             self.terms,
@@ -207,6 +208,7 @@ class AsyncEcmClient:
             output=output,
             from_row=from_row,
             rows=rows,
+            allow_truncated=allow_truncated,
         )
         return await self._write_chunks(target, stream)
 

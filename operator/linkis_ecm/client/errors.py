@@ -15,6 +15,10 @@ from pydantic_core import from_json
 _MAX_MESSAGE_CHARS = 200
 
 
+class TruncatedTable(UserWarning):
+    """The rows of an executed code's table are not all of it."""
+
+
 class EcmError(Exception):
     """A call that did not succeed. `http` and `status` are the answer's, None where there was none; `data` is the
     Message's; `can_retry` says whether the same call may succeed later."""
@@ -59,6 +63,10 @@ class EngineFailed(EcmError):  # noqa: N818
 
 class ResultGone(EcmError):  # noqa: N818
     """The task's outputs are not kept any more; `data["task"]` says how it ended, where that is known."""
+
+
+class ResultTruncated(EcmError):  # noqa: N818
+    """The table has more than what is kept of it; `data` has `resultRows` and `totalRows` (None: nobody counted)."""
 
 
 class TooMany(EcmError):  # noqa: N818

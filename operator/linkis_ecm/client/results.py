@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linkis_ecm.api.models import ExecuteAnswer
+from linkis_ecm.client.errors import TruncatedTable
 
 # Rows and characters of a cell that a console shows of a table.
 _ROWS, _CELL = 20, 40
@@ -58,9 +60,23 @@ def tables_of(answer: ExecuteAnswer) -> list[list[dict[str, Any]]]:
 
 
 def rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one output of type table. A repeated column name gets a number: a dict would lose a column."""
+    """The rows of one output of type table. A repeated column name gets a number: a dict would lose a column. Warns of
+    a table that is not whole (TruncatedTable)."""
+    if table.get("truncated"):
+        _warn(table)
     names = _names(table)
     return [dict(zip(names, row, strict=True)) for row in table["rows"]]
+
+
+def _warn(table: Mapping[str, Any]) -> None:
+    shown, total = len(table["rows"]), table.get("totalRows")
+    what = f"{shown} of {total} rows are here"
+    if total is None:
+        what = f"the first {shown} rows are here, and nobody has counted all"
+    elif total == shown:
+        what = "parts of the cells, or columns, are not here"
+    remedy = "get_result_set and download_result_set have what is kept" if table.get("resultId") else "no more is kept"
+    warnings.warn(f"The table is not whole: {what}; {remedy}", TruncatedTable, stacklevel=3)
 
 
 def _names(table: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from linkis_ecm.api import result_headers
 from linkis_ecm.api.models import EngineInfo, NoAnswer
-from linkis_ecm.client.errors import BadRequest, EcmError, Forbidden
+from linkis_ecm.client.errors import BadRequest, EcmError, Forbidden, ResultTruncated
 from linkis_ecm.client.exchanges import ask, require_stream
 from linkis_ecm.client.methods import get_engine_status, get_task
 from linkis_ecm.client.protocol import (
@@ -294,8 +295,10 @@ def result_downloaded(
     output: int | None = None,
     from_row: int | None = None,
     rows: int | None = None,
+    allow_truncated: bool = False,
 ) -> Stream[Piece]:
-    """getResultSet as bytes: an Arrow IPC stream, or Linkis's result set."""
+    """getResultSet as bytes: an Arrow IPC stream, or Linkis's result set. Raises ResultTruncated for a table, or named
+    rows of one, of which not all is kept, unless that is allowed."""
     fields = set_arguments(
         engine_id=engine_id,
         task_id=task_id,
@@ -305,12 +308,14 @@ def result_downloaded(
         rows=rows,
         format=format,
     )
-    return Stream(
-        _download_result(RequestPlan(method="getResultSet", verb="GET", answer=NoAnswer, fields=fields), terms)
-    )
+    end = None if rows is None else (from_row or 1) - 1 + rows
+    plan = RequestPlan(method="getResultSet", verb="GET", answer=NoAnswer, fields=fields)
+    return Stream(_download_result(plan, terms, end=end, allow_truncated=allow_truncated))
 
 
-def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None]:
+def _download_result(
+    plan: RequestPlan[NoAnswer], terms: Terms, *, end: int | None, allow_truncated: bool
+) -> Exchange[None]:
     tries = _retry_state(terms)
     restarts = False
     while True:
@@ -318,6 +323,8 @@ def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None
         try:
             head = yield from open_response(plan.request(plan.fields, seconds=DOWNLOAD_READ_TIMEOUT, headers=_IDENTITY))
             yield from require_stream(head, terms, plan=plan, expected={200: ""})
+            if not allow_truncated:
+                _require_whole(head, end)
             if restarts:
                 yield Emit(Piece(b"", restarts=True))
             restarts = True  # the gateway encodes it again each time: the pieces before a break are void
@@ -329,6 +336,26 @@ def _download_result(plan: RequestPlan[NoAnswer], terms: Terms) -> Exchange[None
             if wait is None:
                 raise
         yield Sleep(wait)
+
+
+def _require_whole(head: Head, end: int | None) -> None:
+    """Raises ResultTruncated where the table, or the rows up to `end`, are not all there: the bytes would look
+    complete."""
+    if head.headers.get(result_headers.TRUNCATED.lower()) != "true":
+        return
+    kept, total = (
+        int(text) if (text := head.headers.get(name.lower(), "")).isascii() and text.isdigit() else None
+        for name in (result_headers.RESULT_ROWS, result_headers.TOTAL_ROWS)
+    )
+    if kept is not None and kept != total and end is not None and end <= kept:
+        return
+    whole = "its rows (nobody has counted them)" if total is None else f"its {total} rows"
+    what = "parts of its cells or columns are not kept" if kept == total else f"the first {kept} of {whole} are kept"
+    raise ResultTruncated(
+        f"The table is not whole: {what}; allow_truncated=True downloads what is kept",
+        http=head.http,
+        data={"resultRows": kept, "totalRows": total},
+    )
 
 
 def _number(head: Head, name: str) -> int:

@@ -52,6 +52,16 @@ class SharedPart(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """How much of a table is kept: `kept` rows of `total`, which is None where nobody has counted. `truncated`: rows,
+    columns or parts of cells are missing."""
+
+    kept: int
+    total: int | None
+    truncated: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """Bytes whose number is not known beforehand. `chunks` raises OSError or TimeoutError where its source breaks off:
@@ -64,6 +74,8 @@ class Stream:
     file_name: str = ""
     # Of a log that is followed: its byte with which `chunks` begins.
     log_offset: int | None = None
+    # Of a table: what is kept of the whole, of which `chunks` may be a part.
+    table: KeptRows | None = None
     # Its last word where it ends before its source, with the reason: so that its reader calls again. None: it has none,
     # and must not look complete.
     last: Callable[[str], bytes] | None = None

@@ -16,12 +16,19 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from linkis_ecm.api import result_headers
 from linkis_ecm.gateway.routes import METHODS, Method
 
 REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+):[^}]*\}")
 # Methods that answer with a Message or, by a parameter, with one of these content types.
 _OTHER_CONTENT_TYPES = {"getResultSet": ("application/vnd.apache.arrow.stream", "application/octet-stream")}
+# What these answers say of their table in headers.
+_RESULT_HEADERS = {
+    result_headers.TRUNCATED: ("boolean", "arrow, dolphin: rows, columns or parts of cells of the table are not kept."),
+    result_headers.RESULT_ROWS: ("integer", "arrow, dolphin: so many of the table's rows are kept."),
+    result_headers.TOTAL_ROWS: ("integer", "arrow, dolphin: so many rows the table has; absent where nobody counted."),
+}
 # Methods that never answer with a Message, with their content type.
 _STREAMS = {
     "downloadEngineLog": "text/plain",
@@ -191,7 +198,13 @@ def _success(method: Method) -> dict[str, Any]:
     content |= {
         kind: {"schema": {"type": "string", "format": "binary"}} for kind in _OTHER_CONTENT_TYPES.get(method.name, ())
     }
-    return {"description": "Done.", "content": content}
+    done: dict[str, Any] = {"description": "Done.", "content": content}
+    if method.name in _OTHER_CONTENT_TYPES:
+        done["headers"] = {
+            name: {"schema": {"type": kind}, "description": description}
+            for name, (kind, description) in _RESULT_HEADERS.items()
+        }
+    return done
 
 
 def _refusals() -> dict[str, Any]:

@@ -209,6 +209,14 @@ async def test_a_table_without_columns_is_no_result_set_of_linkiss(
     refused = await ask(gw, task, format="dolphin")
     assert (refused.http, "has no columns" in refused.message) == (400, True), refused.message
     assert (await ask(gw, task)).data["rows"] == []
+    # In Arrow it has its rows, as in JSON.
+    for rows, kept in ((3000, 3000), (6000, 5000)):
+        task = await asyncio.to_thread(run, agent, f"import pandas as pd; display(pd.DataFrame(index=range({rows})))")
+        page = (await ask(gw, task)).data
+        assert (page["totalRows"], page["resultRows"], page["truncated"]) == (rows, kept, rows > kept)
+        answer = await ask(gw, task, format="arrow")
+        assert ipc.open_stream(answer.raw).read_all().num_rows == kept
+        assert told(answer) == ("true" if rows > kept else "false", str(kept), str(rows))
 
 
 @pytest.mark.parametrize(
@@ -313,6 +321,64 @@ def arrow_file(*counts: int) -> bytes:
         for count in counts:
             writer.write_batch(pa.RecordBatch.from_pydict({"n": pa.array(range(count), pa.int64())}))
     return sink.getvalue()
+
+
+def told(answer: Answer) -> tuple[str | None, ...]:
+    """Truncated, the rows that are kept, and those of the table."""
+    names = ("X-Result-Truncated", "X-Result-Rows", "X-Result-Total-Rows")
+    return tuple(answer.headers.get(name) for name in names)
+
+
+@pytest.mark.parametrize("total", [45, None, "many", True, -1, 7, 10**400])
+@pytest.mark.parametrize("in_file", [True, False])
+async def test_a_table_that_was_cut_looks_complete_in_no_format(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, forged: Path, total: Any, in_file: bool
+) -> None:
+    await asyncio.to_thread(forged.write_bytes, arrow_file(10, 10, 5))
+    where = {"resultId": FORGED} if in_file else {"rows": [[n % 10] for n in range(25)]}
+    task = await shown(agent, totalRows=total, **where)
+    known = 45 if total == 45 else None
+    page = (await ask(gw, task)).data
+    assert (page["totalRows"], page["resultRows"], page["truncated"], page["endRow"]) == (known, 25, True, 25)
+    for part in ({}, {"fromRow": 2, "rows": 10}):
+        for form in ("arrow", "dolphin"):
+            answer = await ask(gw, task, format=form, **part)
+            assert told(answer) == ("true", "25", None if known is None else "45")
+            if form == "arrow":
+                metadata = ipc.open_stream(answer.raw).schema.metadata
+                assert metadata[b"linkis.truncated"] == b"true"
+                assert metadata[b"linkis.resultRows"] == b"25"
+                assert metadata[b"linkis.totalRows"] == (b"" if known is None else b"45")
+    for form in ("json", "arrow", "dolphin"):
+        assert (await ask(gw, task, format=form, fromRow=25)).http == 200
+        refused = await ask(gw, task, format=form, fromRow=26)
+        assert (refused.http, "fromRow is 26: " in refused.message) == (400, True), refused.message
+        assert "the first 25 are kept" in refused.message
+    if known:
+        assert (await ask(gw, task, fromRow=46)).data["rows"] == [], "there is no such row"
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+async def test_a_whole_table_says_that_it_is_whole_and_ends(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess, forged: Path, in_file: bool
+) -> None:
+    await asyncio.to_thread(forged.write_bytes, arrow_file(2))
+    where = {"resultId": FORGED} if in_file else {"rows": [[0], [1]], "truncated": False}
+    task = await shown(agent, totalRows=2, **where)
+    page = (await ask(gw, task)).data
+    assert (page["totalRows"], page["resultRows"], page["truncated"]) == (2, 2, False)
+    for form in ("arrow", "dolphin"):
+        answer = await ask(gw, task, format=form)
+        assert told(answer) == ("false", "2", "2")
+    assert (await ask(gw, task, fromRow=3)).data["rows"] == []
+
+
+async def test_cut_cells_are_told_too(gw: Harness, engine: dict[str, Any], agent: AgentProcess) -> None:
+    task = await shown(agent, rows=[[0], [1]], totalRows=2, truncated=True)
+    assert (await ask(gw, task)).data["truncated"] is True
+    for form in ("arrow", "dolphin"):
+        assert told(await ask(gw, task, format=form)) == ("true", "2", "2")
+    assert (await ask(gw, task, fromRow=3)).data["rows"] == [], "all rows are here"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class TaskEventsRequest(TaskRequest):
 
 class ResultSetRequest(TaskRequest):
     """getResultSet: one output of an ended task. `json` is a page of rows, `arrow` an Arrow IPC stream, `dolphin`
-    Linkis's result set; the last two are whole unless `fromRow` or `rows` is given."""
+    Linkis's result set; the last two are all that is kept unless `fromRow` or `rows` is given."""
 
     output: int | None = Field(
         None, ge=0, le=1_000_000, description="Its place in the task's outputs; else the first table, else the first."
@@ -77,8 +77,9 @@ class ResultSetRequest(TaskRequest):
 
 class ResultSetAnswer(Response):
     """A page: `rows` of the `columns` from `fromColumn` to `endColumn` out of `totalColumns`. `endRow` + 1 is where the
-    next begins; a page ends early at 500,000 cells or 8 MiB of text. `truncated`: the table has more than the
-    `totalRows` that are kept. An output that is no table is in `content`."""
+    next begins; a page ends early at 500,000 cells or 8 MiB of text. The table has `totalRows`
+    rows (null where nobody has counted), of which the first `resultRows` are kept; `truncated`: rows, columns or parts
+    of cells are not. An output that is no table is in `content`."""
 
     task_id: str
     output: int
@@ -89,6 +90,7 @@ class ResultSetAnswer(Response):
     from_row: int
     end_row: int
     total_rows: int | None
+    result_rows: int | None = None
     from_column: int
     end_column: int
     total_columns: int

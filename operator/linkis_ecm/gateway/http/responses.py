@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from pydantic import BaseModel
 
-from linkis_ecm.gateway.answers import Answer, Download, LargeJson, OpenedFile, Result, Stream
+from linkis_ecm.api import result_headers
+from linkis_ecm.gateway.answers import Answer, Download, KeptRows, LargeJson, OpenedFile, Result, Stream
 from linkis_ecm.gateway.http import compression, envelope, ranges
 from linkis_ecm.gateway.http.budget import SMALL
 from linkis_ecm.gateway.http.sender import Sender
@@ -88,6 +89,8 @@ class Responder:
             headers["Content-Disposition"] = f"attachment;filename={stream.file_name}"
         if stream.log_offset is not None:
             headers["X-Log-Offset"] = str(stream.log_offset)
+        if stream.table is not None:
+            headers |= _of_table(stream.table)
         sender = self._sender(web.StreamResponse(headers=headers))
         await sender.begin()
         await sender.stream(stream.chunks)
@@ -165,6 +168,15 @@ class Responder:
         sent = await sender.relay(opened.chunks, opened.length, gzip=compression.GzipStream())
         self.metrics.download_bytes.inc(sent)
         return await sender.end()
+
+
+def _of_table(table: KeptRows) -> dict[str, str]:
+    """What is kept of a table: the bytes alone would look complete."""
+    headers = {
+        result_headers.TRUNCATED: "true" if table.truncated else "false",
+        result_headers.RESULT_ROWS: str(table.kept),
+    }
+    return headers if table.total is None else headers | {result_headers.TOTAL_ROWS: str(table.total)}
 
 
 def _not_modified(identity: str, total: int) -> web.Response:

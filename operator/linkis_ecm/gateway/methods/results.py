@@ -18,7 +18,7 @@ import orjson
 from linkis_ecm.agent.formats.cells import cells
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import RESULT_ROWS, RESULT_ROWS_MAX, ResultSetRequest
-from linkis_ecm.gateway.answers import Answer, Stream
+from linkis_ecm.gateway.answers import Answer, KeptRows, Stream
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.errors import Refused, bad_request, timed_out, unavailable, upstream
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -55,12 +55,14 @@ async def get_result_set(call: Call, request: ResultSetRequest) -> Answer | Stre
                 stack.enter_context(source.stream_slot(call.caller.user))
                 chunks = _result_bytes(call, engine, output, request)
                 stack.push_async_callback(chunks.aclose)
+                table = await anext(chunks)
                 first = [await anext(chunks)]
             call.held.push_async_exit(stack.pop_all())
             return Stream(
                 content_type=ARROW_TYPE if request.format == "arrow" else "application/octet-stream",
                 file_name=f"{task_id}_{output.index}.{request.format}",
                 chunks=_chunks(first, chunks),
+                table=table,
             )
     except AgentNotFound:
         raise await _no_output(call, engine, task_id) from None
@@ -85,17 +87,17 @@ async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, r
         raise bad_request(f"rows is {count}: a page has at most {RESULT_ROWS_MAX} rows; ask for the next by fromRow")
     fields: dict[str, Any] = {"taskId": task_id, "output": output.index, "outputs": output.count, "type": output.kind,
                             "columns": [], "rows": [], "fromRow": first + 1, "endRow": first, "totalRows": 0,
-                            "fromColumn": 1, "endColumn": 0, "totalColumns": 0, "truncated": False,
+                            "resultRows": 0, "fromColumn": 1, "endColumn": 0, "totalColumns": 0, "truncated": False,
                             "content": None}  # fmt: skip
     if output.kind != "table":
         return Answer(fields | {"content": output.content})
-    total = output.content.get("totalRows")
     if output.result_id is None:
+        kept = _with_row(output.kept(), first)
         columns, width, span = _columns(output.columns, request)
         rows = [row[span] for row in output.rows[first : first + _fitting(count, columns)]]
-        more = {"rows": rows, "endRow": first + len(rows), "totalRows": total}
-        return Answer(fields | width | more | {"columns": columns, "truncated": bool(output.content.get("truncated"))})
-    part = _Part(output.result_id, first, count, total)
+        more = {"rows": rows, "columns": columns, "endRow": first + len(rows)}
+        return Answer(fields | width | more | _totals(kept))
+    part = _Part(output, output.result_id, first, count)
     try:
         return await _page_of_file(call, engine, part, request, fields)
     except (NotKeptError, MalformedError):
@@ -107,12 +109,29 @@ async def _page(call: Call, engine: KnownEngine, task_id: str, output: Output, r
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """`count` rows behind the first `first` ones of a file, which the engine said to have `total` rows."""
+    """`count` rows behind the first `first` ones of an output's file."""
 
+    output: Output
     result_id: str
     first: int
     count: int
-    total: Any
+
+
+def _with_row(table: KeptRows, first: int) -> KeptRows:
+    """The table, of which the rows behind the first `first` ones are asked for. Raises Refused where the table has such
+    rows and none is kept: an empty answer would look like its end."""
+    if first and table.truncated and first >= table.kept and (table.total is None or first < table.total):
+        whole = "of the table's rows" if table.total is None else f"of the table's {table.total} rows"
+        raise bad_request(
+            f"fromRow is {first + 1}: {whole} the first {table.kept} are kept; have the code show the others, or write"
+            " the table to a file"
+        )
+    return table
+
+
+def _totals(table: KeptRows) -> dict[str, Any]:
+    """A page's fields about them."""
+    return {"totalRows": table.total, "resultRows": table.kept, "truncated": table.truncated}
 
 
 async def _page_of_file(
@@ -121,6 +140,7 @@ async def _page_of_file(
     source = call.gateway.results
     async with source.page_slot(call.caller.user), source.page_file(engine, part.result_id) as file:
         first, count = part.first, part.count
+        kept = _with_row(part.output.kept(file.rows), first)
         columns, width, span = _columns(file.columns, request)
         count = _fitting(count, columns)
         # Rows are turned into JSON batch by batch, because rows as Python objects are many times larger.
@@ -135,10 +155,9 @@ async def _page_of_file(
                 if length < batch.num_rows:
                     break
                 del batch, shown  # free its memory before waiting for the next one
-        fields |= width | {
-            "columns": columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"),
-            "endRow": first + rows_read,
-            "totalRows": file.rows, "truncated": part.total != file.rows,
+        fields |= width | _totals(kept)
+        fields |= {
+            "columns": columns, "rows": orjson.Fragment(b"[" + b",".join(parts) + b"]"), "endRow": first + rows_read
         }  # fmt: skip
         # The rows are JSON already: the rest is a copy.
         small = sum(map(len, parts)) <= AT_ONCE
@@ -195,7 +214,8 @@ async def _chunks(first: list[Any], chunks: AsyncIterator[Any]) -> AsyncIterator
 async def _result_bytes(
     call: Call, engine: KnownEngine, output: Output, request: ResultSetRequest
 ) -> AsyncGenerator[Any]:
-    """The result set's bytes. Errors of the source are raised before the first chunk, if they are known by then."""
+    """What is kept of the table (None: it is none), then the result set's bytes. Errors of the source are raised before
+    the first chunk, if they are known by then."""
     arrow, source = request.format == "arrow", call.gateway.results
     if output.kind != "table":
         if arrow:
@@ -203,6 +223,7 @@ async def _result_bytes(
                 f"output {output.index} of the task is {_with_article(output.kind)} and no table: ask for format json"
                 " or dolphin"
             )
+        yield None
         parts = _not_table(output)
         while (chunk := await source.run_in_thread(next, parts, None)) is not None:
             yield chunk
@@ -210,16 +231,20 @@ async def _result_bytes(
     begin = (request.from_row or 1) - 1
     end = 1 << 60 if request.rows is None else begin + request.rows
     if output.result_id is None:
+        kept = _with_row(output.kept(), begin)
+        yield kept
         rows = output.rows[begin:end]
         schema, batches = await source.run_in_thread(arrow_inline.batches, output.columns, rows)
-        yield _stream_head(schema, arrow)
+        yield _stream_head(schema, kept, arrow)
         for batch in batches:
             encoded = _encoded(batch, arrow)
             while (chunk := await source.run_in_thread(next, encoded, None)) is not None:
                 yield chunk
     else:
         async with source.file(engine, output.result_id) as file:
-            head = _stream_head(file.schema, arrow)
+            kept = _with_row(output.kept(file.rows), begin)
+            yield kept
+            head = _stream_head(file.schema, kept, arrow)
             async with aclosing(file.slices(begin, end)) as batches:
                 async for batch in batches:
                     if arrow and batch.nbytes <= AT_ONCE:
@@ -241,11 +266,21 @@ async def _result_bytes(
         yield END_OF_STREAM
 
 
-def _stream_head(schema: Any, arrow: bool) -> bytes:
+def _stream_head(schema: Any, kept: KeptRows, arrow: bool) -> bytes:
     if not arrow and not len(schema):
         # Linkis's reader fails on a table without columns ("Parsing metadata failed").
         raise bad_request("The table has no columns, which Linkis cannot read: ask for format json or arrow")
-    return bytes(schema.serialize()) if arrow else dolphin.columns(schema)
+    return bytes(_told_of(schema, kept).serialize()) if arrow else dolphin.columns(schema)
+
+
+def _told_of(schema: Any, kept: KeptRows) -> Any:
+    """The schema, whose metadata says how much of the table is kept: a saved stream has no headers."""
+    told = {
+        b"linkis.truncated": b"true" if kept.truncated else b"false",
+        b"linkis.resultRows": b"%d" % kept.kept,
+        b"linkis.totalRows": b"" if kept.total is None else b"%d" % kept.total,
+    }
+    return schema.with_metadata({**(schema.metadata or {}), **told})
 
 
 def _encoded(batch: Any, arrow: bool) -> Iterator[Any]:

@@ -38,7 +38,12 @@ def batches(columns: list[dict[str, str]], rows: list[list[Any]]) -> tuple[Any, 
             for column, array in zip(columns, arrays, strict=True)
         ]
     )
-    whole = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    # Without columns, the number of rows is all that there is, and Arrow takes it of a struct alone.
+    whole = (
+        pa.RecordBatch.from_arrays(arrays, schema=schema)
+        if columns
+        else pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+    )
     return schema, list(_pieces(whole))
 
 

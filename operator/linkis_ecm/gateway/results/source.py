@@ -21,6 +21,7 @@ from linkis_ecm.agent_client.client import header_number, read_exact
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.archive.bundles import Archive
 from linkis_ecm.gateway.agents.link import READS_PER_ENGINE, AgentLink, can_ask_agent
+from linkis_ecm.gateway.answers import KeptRows
 from linkis_ecm.gateway.http.budget import ByteBudget
 from linkis_ecm.gateway.http.errors import Refused, bad_request, too_many, upstream
 from linkis_ecm.gateway.http.slots import Slots
@@ -42,6 +43,8 @@ PAGES, PAGES_PER_USER = 8, 2
 THREADS = 4
 # Characters of a column's name and of its type.
 NAME_MAX = 1000
+# A table's rows in all, as its engine says: no reader's number has to hold more.
+ROWS_MAX = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,15 @@ class Output:
         """The id of the file that holds the table; None where the rows are in `content`."""
         found = self.content.get("resultId")
         return found if self.kind == "table" and is_id(found) else None
+
+    def kept(self, rows: int | None = None) -> KeptRows:
+        """How much of the table is kept; `rows`: so many are in its file."""
+        told = self.content.get("totalRows")
+        kept = len(self.rows) if rows is None else rows
+        total = told if type(told) is int and kept <= told <= ROWS_MAX else None
+        # In a file columns and cells are whole.
+        cut = rows is None and bool(self.content.get("truncated"))
+        return KeptRows(kept, total, cut or total != kept)
 
     @property
     def columns(self) -> list[dict[str, str]]:
