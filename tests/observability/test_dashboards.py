@@ -17,10 +17,10 @@ from tools import reference
 from tools.dashboards.__main__ import FOLDERS
 from tools.dashboards.boards import BOARDS
 from tools.dashboards.build import to_json
-from tools.dashboards.panels import CONSOLE, Board, Panel
+from tools.dashboards.panels import CONSOLE, HERE_OF_SHARDS, Board, Panel
 from tools.observability.alerts import alerts
 from tools.observability.evaluating import plain
-from tools.observability.expressions import names, problems
+from tools.observability.expressions import names, problems, series_of_operators
 from tools.observability.prometheus import binary
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,11 @@ def test_a_panel_asks_for_what_is_counted_in_one_installation(board: Board, pane
     for query in panel.queries:
         assert problems(query.expr) == []
         assert query.expr.count("$namespace") == query.expr.count("{"), "each selector asks for the installation"
+        for name in names(query.expr):
+            asked = query.expr.count(f'{name}{{cluster=~"$cluster"')
+            for_shards = query.expr.count(f"{name}{{{HERE_OF_SHARDS}")
+            # A gateway has no such label: with a shard chosen its panels would be empty.
+            assert for_shards == (asked if name in series_of_operators() else 0), name
         by = query.legend.split("{{")[1:]
         for label in (part.split("}}")[0] for part in by):
             assert label in query.expr or label == "instance", f"the legend shows {label}, which the expression sums up"
@@ -106,6 +111,8 @@ def test_grafana_gets_all_of_it(board: Board) -> None:
         "datasource",
         "cluster",
         "namespace",
+        "release",
+        "shard",
         "console",
     ]
 

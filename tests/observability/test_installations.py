@@ -6,11 +6,13 @@ And an alert tells them apart, though they are in two clusters and their namespa
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.observability.cases import CASES
 from tests.observability.test_quiet import promtool
 from tools.dashboards.boards import BOARDS
 from tools.dashboards.panels import LEADS, of_leaders, total_of_leaders
@@ -168,6 +170,90 @@ def test_an_alert_names_the_cluster_that_it_is_of(tmp_path: Path) -> None:
             }
         ],
         rule_file(),
+    )
+
+
+# Where the first of two releases is, and the second: in one namespace, in two, and in one of two clusters.
+PLACES = {
+    "one namespace": ({"namespace": "linkis", "release": "a"}, {"namespace": "linkis", "release": "b"}),
+    "two namespaces": ({"namespace": "one", "release": "a"}, {"namespace": "two", "release": "a"}),
+    "two namespaces without the label": ({"namespace": "one"}, {"namespace": "two"}),
+    "two clusters": (
+        {"cluster": "east", "namespace": "linkis", "release": "a"},
+        {"cluster": "west", "namespace": "linkis", "release": "a"},
+    ),
+}
+
+
+def of(place: dict[str, str], histories: Mapping[str, str]) -> list[dict[str, str]]:
+    """The series of a case as one release has them."""
+    found = []
+    for name, samples in histories.items():
+        family, _, labels = name.partition("{")
+        own = [f'{label}="{content}"' for label, content in place.items()]
+        inner = ", ".join([*own, *filter(None, [labels.removesuffix("}")])])
+        found.append({"series": f"{family}{{{inner}}}", "values": samples})
+    return found
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_of_two_releases_each_alert_fires_for_the_one_alone_that_it_is_for(where: str, tmp_path: Path) -> None:
+    """Neither does one that is well hide the other, nor is one blamed for the other, whichever of the two it is."""
+    tests = []
+    for alert in alerts():
+        case = CASES[alert.name]
+        if not case.has_namespace:
+            continue  # absent(): tests/unit/chart/test_chart_monitoring.py asks by the chart's rules
+        for ill, well in (PLACES[where], PLACES[where][::-1]):
+            labels = {"severity": alert.severity} | ill | dict(case.labels)
+            expected = {"exp_labels": labels, "exp_annotations": told(alert) | {"description": case.says}}
+            tests.append(
+                {
+                    "name": f"{alert.name} of {ill}",
+                    "input_series": [*of(ill, case.fires), *of(well, case.silent)],
+                    "alert_rule_test": [
+                        {"eval_time": f"{case.at}m", "alertname": alert.name, "exp_alerts": [expected]}
+                    ],
+                }
+            )
+    assert len(tests) == 2 * (len(alerts()) - 2)
+    promtool(tmp_path, tests, rule_file())
+
+
+def test_a_second_release_in_the_namespace_hides_no_shard_that_is_gone(tmp_path: Path) -> None:
+    """It has no shards, or as many: its operators are none of the first one's."""
+    alert = next(one for one in alerts() if one.name == "LinkisEcmShardMissing")
+    first, second = PLACES["one namespace"]
+    ill = of(first, CASES[alert.name].fires)
+    labels = {"severity": "critical"} | first
+    expected = {"exp_labels": labels, "exp_annotations": told(alert) | {"description": CASES[alert.name].says}}
+    asked = [{"eval_time": "20m", "alertname": alert.name, "exp_alerts": [expected]}]
+    others = (
+        {"ecm_shards": "1x30", "ecm_leading": "1x30"},
+        {'ecm_shards{shard="b"}': "2x30", 'ecm_leading{shard="a"}': "1x30", 'ecm_leading{shard="b"}': "1x30"},
+    )
+    tests = [{"input_series": [*ill, *of(second, other)], "alert_rule_test": asked} for other in others]
+    promtool(tmp_path, tests, rule_file())
+
+
+def test_a_shard_alone_is_chosen_by_the_variable_and_the_gateway_stays(tmp_path: Path) -> None:
+    (waiting,) = (expression for name, expression in QUERIES if name == "operator: Namespaces that wait")
+    (calls,) = (expression for name, expression in QUERIES if name == "overview: Version")
+    known = [
+        *({"series": f'ecm_namespaces_waiting{{namespace="linkis", shard="{shard}"}}', "values": f"{value}x20"}
+          for shard, value in (("big", 3), ("small", 4))),
+        {"series": 'ecm_namespaces_waiting{namespace="linkis"}', "values": "5x20"},
+        {"series": 'ecm_build_info{namespace="linkis", job="gateway", version="1"}', "values": "1x20"},
+    ]  # fmt: skip
+    chosen = [one.replace("$shard", "big") for one in (waiting, calls)]
+    every = [('{shard="big"}', 3), ('{shard="small"}', 4), ('{shard="without a name"}', 5)]
+    promtool(
+        tmp_path,
+        [
+            case(chosen[0], known, ('{shard="big"}', 3)),
+            case(chosen[1], known, ('{version="1"}', 1)),
+            case(waiting, known, *every),
+        ],
     )
 
 

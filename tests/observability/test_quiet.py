@@ -14,7 +14,7 @@ import yaml
 from tools.dashboards.boards import BOARDS
 from tools.dashboards.panels import Panel
 from tools.observability.alerts import alerts
-from tools.observability.evaluating import plain
+from tools.observability.evaluating import ALL, plain
 from tools.observability.expressions import series
 from tools.observability.prometheus import binary
 from tools.observability.rules import rule_file, told
@@ -53,9 +53,7 @@ def histories(values: Mapping[str, float]) -> list[dict[str, str]]:
 
 
 def asked(expression: str, **values: str) -> str:
-    return plain(
-        expression, {"$__rate_interval": "5m", "$__range": "10m", "$cluster": ".*", "$namespace": ".*"} | values
-    )
+    return plain(expression, ALL | {"$__rate_interval": "5m", "$__range": "10m"} | values)
 
 
 def test_some_figures_are_known_to_a_leader_alone() -> None:
@@ -176,7 +174,7 @@ def test_the_tile_counts_an_operator_that_is_down_where_one_namespace_is_chosen(
                 ],
             },
         ],
-        rule_file(namespace="linkis" if in_chart else ""),
+        rule_file(here='namespace="linkis"' if in_chart else ""),
     )
 
 

@@ -19,6 +19,7 @@ from tools.observability.alerts import RUNBOOKS
 HEIGHTS = {"graph": 8, "number": 4, "name": 4, "table": 8}
 SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "linkis-ecm"
+_PLACE = 'cluster=~"$cluster", namespace=~"$namespace"'
 _Builder: TypeAlias = timeseries.Panel | stat.Panel | table.Panel
 
 
@@ -42,6 +43,10 @@ def to_json(board: Board) -> str:
         .with_variable(_choice("cluster", "Cluster", "label_values(ecm_build_info, cluster)"))
         .with_variable(
             _choice("namespace", "Namespace", 'label_values(ecm_build_info{cluster=~"$cluster"}, namespace)')
+        )
+        .with_variable(_choice("release", "Release", f"label_values(ecm_build_info{{{_PLACE}}}, release)"))
+        .with_variable(
+            _choice("shard", "Shard", f'label_values(ecm_leading{{{_PLACE}, release=~"$release"}}, shard)')
         )
         .with_variable(builders.TextBoxVariable("console").label("Console's URL").default_value("/console"))
     )  # fmt: skip

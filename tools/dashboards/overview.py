@@ -43,7 +43,7 @@ _ERRORS = per_second("ecm_gateway_requests_total", 'code=~"5.."')
 # While a gateway is scraped; without one there is no data.
 _NONE_FAIL = f"0 * {total('ecm_gateway_requests_in_flight')}"
 # absent() has no namespace in the rule file for a plain Prometheus: OperatorDown and GatewayDown count everywhere.
-_HERE_OR_NOWHERE = 'cluster=~"$cluster|", namespace=~"$namespace|"'
+_HERE_OR_NOWHERE = 'cluster=~"$cluster|", namespace=~"$namespace|", release=~"$release|"'
 
 BOARD = Board(
     "overview",

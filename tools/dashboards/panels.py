@@ -1,8 +1,9 @@
 """What a dashboard is made of, as data. Must not know Grafana's JSON: that is `build`.
 
-Expressions may use `$cluster` and `$namespace`, the variables of all dashboards, and Grafana's `$__rate_interval` and
-`$__range`. Both variables may stand for several installations, each of which may have several replicas: `once`,
-`highest`, `fullest` and `weakest` say what several replicas' gauges mean, and what several installations' do.
+Expressions may use `$cluster`, `$namespace`, `$release` and `$shard`, the variables of all dashboards, and Grafana's
+`$__rate_interval` and `$__range`. The variables may stand for several installations, each of which may have several
+replicas: `once`, `highest`, `fullest` and `weakest` say what several replicas' gauges mean, and what several
+installations' do.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tools.observability.alerts import INSTALLATION, PROCESS, SHARD
-from tools.observability.expressions import series
+from tools.observability.expressions import series, series_of_operators
 
 # Where a panel's reader goes on: a page of docs/runbooks, or the gateway's console.
 CONSOLE = "console"
 # Engines that have not ended.
 LIVE = 'state!~"Success|Failed"'
 # In each selector: the installations that are looked at.
-HERE = 'cluster=~"$cluster", namespace=~"$namespace"'
+HERE = 'cluster=~"$cluster", namespace=~"$namespace", release=~"$release"'
+# The same of the operators that are looked at. A gateway is of all shards, and has no such label.
+HERE_OF_SHARDS = f'{HERE}, shard=~"$shard"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,10 @@ class Board:
 
 
 def select(family: str, *matchers: str) -> str:
-    """A selector of the installations that are looked at, with further matchers."""
-    return f"{family}{{{', '.join((HERE, *matchers))}}}"
+    """A selector of the installations that are looked at, with further matchers; of a family that operators alone have,
+    of the shards that are looked at."""
+    here = HERE_OF_SHARDS if family in series_of_operators() else HERE
+    return f"{family}{{{', '.join((here, *matchers))}}}"
 
 
 def per_second(family: str, *matchers: str, by: str = "") -> str:

@@ -15,9 +15,10 @@ Severity = Literal["critical", "warning", "info"]
 # Where a reader of an alert finds its runbook; the chart's `metrics.prometheusRule.runbookUrl` replaces it.
 RUNBOOKS = "https://github.com/apache/linkis-ecm/blob/main/docs/runbooks"
 PREFIX = "LinkisEcm"
-# The labels that tell installations apart. Prometheus adds `namespace` to a target in Kubernetes. `cluster` is there
-# where several clusters' series meet, such as in Thanos or Mimir; a label that no series has changes no result.
-INSTALLATION = "cluster, namespace"
+# The labels that tell installations apart. Prometheus adds `namespace` to a target in Kubernetes, the chart's monitors
+# `release`, as a namespace may have two. `cluster` is there where several clusters' series meet, such as in Thanos or
+# Mimir; a label that no series has changes no result.
+INSTALLATION = "cluster, namespace, release"
 # The labels of one process, to join its series: two clusters may give out one pod address.
 PROCESS = f"{INSTALLATION}, job, instance"
 # The labels that tell the operators of one installation apart, of which each leads by itself (docs/shards.md). What has

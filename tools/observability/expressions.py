@@ -12,7 +12,9 @@ from functools import cache
 from tools.reference import families
 
 # What Prometheus adds to each series: where it was scraped. `le` is a histogram's own.
-TARGET_LABELS = frozenset({"cluster", "namespace", "shard", "pod", "job", "instance", "container", "service"})
+TARGET_LABELS = frozenset(
+    {"cluster", "namespace", "release", "shard", "pod", "job", "instance", "container", "service"}
+)
 # Families of the process itself, of which prometheus_client has these.
 PROCESS = {
     "process_resident_memory_bytes": frozenset[str](),
@@ -31,8 +33,20 @@ _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\
 @cache
 def series() -> Mapping[str, frozenset[str]]:
     """The labels of each time series that a process has, by its name."""
-    found = dict(PROCESS)
-    for family in (one for process in families().values() for one in process):
+    return PROCESS | {name: labels for process in families() for name, labels in _series_of(process).items()}
+
+
+@cache
+def series_of_operators() -> frozenset[str]:
+    """The time series that no other process has."""
+    others = {name for process in families() if process != "operator" for name in _series_of(process)}
+    return frozenset(set(_series_of("operator")) - others)
+
+
+@cache
+def _series_of(process: str) -> Mapping[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for family in families()[process]:
         labels = frozenset(family.labels)
         if family.type == "histogram":
             found |= {

@@ -1,8 +1,8 @@
 """Writes the alerts as files: `python -m tools.observability.rules`. A test compares them.
 
 - manifests/alerts/linkis-ecm.yaml: a rule file for a plain Prometheus;
-- helm/linkis-ecm/files/alerts.yaml: the same groups for the chart's PrometheusRule, with places for the URL and the
-  release's namespace;
+- helm/linkis-ecm/files/alerts.yaml: the same groups for the chart's PrometheusRule, with places for the URL and for
+  what the release's series are known by;
 - docs/runbooks/README.md: the table of all alerts.
 """
 
@@ -21,27 +21,28 @@ ROOT = Path(__file__).parents[2]
 HEAD = "# Written by `make generate` from tools/observability/alerts.py; do not edit.\n"
 # What the chart's template replaces by `metrics.prometheusRule.runbookUrl`.
 PLACE = "RUNBOOK_URL"
-# What it replaces by the namespace of the release.
-NAMESPACE_PLACE = "RELEASE_NAMESPACE"
+# What it replaces by the labels that the release's series have: its namespace, and its name where monitors of the chart
+# put it there.
+HERE_PLACE = 'namespace="RELEASE_NAMESPACE"'
 _ABSENT = re.compile(r"\babsent\((\w+)\)")
 
 
-def groups(runbooks: str, namespace: str = "") -> dict[str, Any]:
-    """The content of a rule file. `namespace`: of the one installation whose absence fires, else of any.
+def groups(runbooks: str, here: str = "") -> dict[str, Any]:
+    """The content of a rule file. `here`: labels of the one installation whose absence fires, else any's does.
 
-    `absent` has no label of what is absent but those that it asks for: without the namespace nobody can tell which
-    installation is down, and one that runs hides one that does not.
+    `absent` has no label of what is absent but those that it asks for: without them nobody can tell which installation
+    is down, and one that runs hides one that does not.
     """
     return {
         "groups": [
-            {"name": f"linkis-ecm.{name}", "rules": [_rule(alert, runbooks, namespace) for alert in members]}
+            {"name": f"linkis-ecm.{name}", "rules": [_rule(alert, runbooks, here) for alert in members]}
             for name, members in GROUPS.items()
         ]
     }
 
 
-def _rule(alert: Alert, runbooks: str, namespace: str) -> dict[str, Any]:
-    one = _ABSENT.sub(rf'absent(\1{{namespace="{namespace}"}})', alert.expr) if namespace else alert.expr
+def _rule(alert: Alert, runbooks: str, here: str) -> dict[str, Any]:
+    one = _ABSENT.sub(rf"absent(\1{{{here}}})", alert.expr) if here else alert.expr
     return {
         "alert": alert.name,
         "expr": one,
@@ -60,9 +61,9 @@ def told(alert: Alert, runbooks: str = RUNBOOKS) -> dict[str, str]:
     }
 
 
-def rule_file(runbooks: str = RUNBOOKS, namespace: str = "") -> str:
+def rule_file(runbooks: str = RUNBOOKS, here: str = "") -> str:
     """A rule file as YAML."""
-    return HEAD + yaml.safe_dump(groups(runbooks, namespace), sort_keys=False, width=120, allow_unicode=True)
+    return HEAD + yaml.safe_dump(groups(runbooks, here), sort_keys=False, width=120, allow_unicode=True)
 
 
 INDEX = """\
@@ -96,6 +97,10 @@ namespaces that it cannot serve. The command forwards a port, asks, and ends the
 `pod/NAME` in the place of `deployment/linkis-ecm-operator`: the one that leads is HOLDER in `kubectl get leases -n
 "$NS" -o custom-columns=NAME:.metadata.name,HOLDER:.spec.holderIdentity`.
 
+**With shards** (`operator.shards`) the label `shard` of an alert, and the dashboards' variable, say which operator it
+is; without the label it is the one that has no name. Take `deployment/linkis-ecm-operator-SHARD` in the commands, and
+`-l linkis.apache.org/shard=SHARD` for its pods; [shards](../shards.md) says what is each one's and what is common.
+
 `kubectl get --raw "/readyz?verbose"` asks the API server, and says nothing of the operator.
 
 ## When a page does not help
@@ -126,7 +131,7 @@ def index() -> str:
 
 FILES = {
     "manifests/alerts/linkis-ecm.yaml": rule_file,
-    "helm/linkis-ecm/files/alerts.yaml": lambda: rule_file(PLACE, NAMESPACE_PLACE),
+    "helm/linkis-ecm/files/alerts.yaml": lambda: rule_file(PLACE, HERE_PLACE),
     "docs/runbooks/README.md": index,
 }
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tools.dashboards.boards import BOARDS
-from tools.observability.evaluating import plain
+from tools.observability.evaluating import ALL, plain
 from tools.reference import table
 from tools.testkit.prometheus_server import PrometheusServer
 
 # All that a test does is within these.
-WINDOWS: Mapping[str, str] = {"$__rate_interval": "3m", "$__range": "5m", "$cluster": ".*", "$namespace": ".*"}
+WINDOWS: Mapping[str, str] = ALL | {"$__rate_interval": "3m", "$__range": "5m"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,45 @@ def test_what_is_gone_is_asked_for_by_namespace_and_cluster() -> None:
     assert found["LinkisEcmGatewayDown"]["expr"] == f'absent({family}{{cluster="eu:east/1", namespace="ns"}})'
 
 
+def monitored(kind: str, **values: Any) -> dict[str, dict[str, Any]]:
+    """The alerts, with a monitor of the chart that scrapes the release."""
+    return rules(*value(f"metrics.{kind}", {"enabled": True}), **values)
+
+
+@pytest.mark.parametrize("kind", ["serviceMonitor", "podMonitor"])
+def test_what_is_gone_is_asked_for_by_release_where_the_monitors_give_that_label(kind: str) -> None:
+    found = monitored(kind, cluster="east")
+    here = '{cluster="east", namespace="ns", release="x"}'
+    assert found["LinkisEcmOperatorDown"]["expr"] == f"absent(ecm_leading{here})"
+    assert found["LinkisEcmGatewayDown"]["expr"] == f"absent(ecm_gateway_requests_in_flight{here})"
+
+
+@pytest.mark.parametrize("kind", ["serviceMonitor", "podMonitor"])
+def test_a_second_release_in_the_namespace_hides_none_that_is_gone(kind: str, tmp_path: Any) -> None:
+    """By Prometheus: `x` of the namespace is gone, and `y` runs there."""
+    found = monitored(kind)
+    families = {"LinkisEcmOperatorDown": "ecm_leading", "LinkisEcmGatewayDown": "ecm_gateway_requests_in_flight"}
+    labels = {"severity": "critical", "namespace": "ns", "release": "x"}
+    fires = [
+        {"eval_time": "10m", "alertname": name,
+         "exp_alerts": [{"exp_labels": labels, "exp_annotations": found[name]["annotations"]}]}
+        for name in families
+    ]  # fmt: skip
+    second, first = (
+        [{"series": f'{family}{{namespace="ns", release="{name}"}}', "values": "1x20"} for family in families.values()]
+        for name in ("y", "x")
+    )
+    silent = [{**one, "exp_alerts": []} for one in fires]
+    promtool(
+        tmp_path,
+        [
+            {"input_series": second, "alert_rule_test": fires},
+            {"input_series": first + second, "alert_rule_test": silent},
+        ],
+        json.dumps({"groups": [{"name": "chart", "rules": list(found.values())}]}),
+    )
+
+
 def test_the_one_of_two_installations_that_is_gone_fires(tmp_path: Any) -> None:
     """By Prometheus: the rules of the chart, with another installation of the same namespace in another cluster."""
     found = rules(cluster="east")

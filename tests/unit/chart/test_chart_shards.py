@@ -222,15 +222,18 @@ def test_metrics_of_shards_are_told_apart_by_a_label(kind: str) -> None:
         one for one in documents if one["kind"].lower() == kind.lower() and one["metadata"]["name"] == "x-operator"
     )
     (endpoint,) = monitor["spec"][field]
+    release = {"sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"], "targetLabel": "release"}
     assert endpoint["relabelings"] == [
-        {"sourceLabels": ["__meta_kubernetes_pod_label_linkis_apache_org_shard"], "targetLabel": "shard"}
+        release,
+        {"sourceLabels": ["__meta_kubernetes_pod_label_linkis_apache_org_shard"], "targetLabel": "shard"},
     ]
     if kind == "podMonitor":
         for one in operators(documents).values():
             labels = one["spec"]["template"]["metadata"]["labels"]
             assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
     alone = template(*SPACES, "--set", f"metrics.{kind}.enabled=true")
-    assert not any("relabelings" in one["spec"].get(field, [{}])[0] for one in alone if "spec" in one)
+    given = [one["spec"][field][0]["relabelings"] for one in alone if one["kind"].lower() == kind.lower()]
+    assert given == [[release], [release]], "of operator and gateway"
 
 
 @pytest.mark.parametrize(
