@@ -1,4 +1,4 @@
-"""An EngineConn that came in while the admission policies were not there, on a real API server."""
+"""An EngineConn that came in while the admission policies were not there, or were others, on a real API server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def manifest(kind: str, name: str) -> str:
     return json.dumps(kept)
 
 
-def put_back(body: str) -> None:
+def apply(body: str) -> None:
     """As helm's own: its next upgrade would find fields of somebody else, and stop."""
     kubectl.must("apply", "--server-side", "--field-manager=helm", "-f", "-", stdin=body)
 
@@ -46,7 +46,7 @@ def gap(installation: Installation) -> Iterator[list[str]]:
         yield kept
     finally:
         while kept:
-            put_back(kept.pop())
+            apply(kept.pop())
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_engine_that_was_made_without_the_policies_is_not_run_when_they_are_b
         assert status(made)["reason"] == "NotAdmitted"
         assert pods(made) == []
         while gap:
-            put_back(gap.pop())
+            apply(gap.pop())
         until_holds(
             "the API server asks the policies again",
             lambda: create(author, f"{made}-later", "--dry-run=server", user="somebody-else"),
@@ -98,4 +98,48 @@ def test_an_engine_that_was_made_without_the_policies_is_not_run_when_they_are_b
         assert status(made)["engineState"] == "Failed"
         assert pods(made) == []
     finally:
+        kubectl.run("delete", "ec", made, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("validatingadmissionpolicy", {"validations": [{"expression": "true"}]}),
+    (
+        "validatingadmissionpolicybinding",
+        {"matchResources": {"objectSelector": {"matchLabels": {"nobody": "has-this"}}}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), CHANGES, ids=[kind for kind, _ in CHANGES])
+def test_an_engine_that_was_made_while_a_policy_was_another_is_not_run(
+    author: str, kind: str, change: dict[str, Any]
+) -> None:
+    """The policy that asks for the Secrets of variables, or its binding, is changed in place."""
+    changed = f"{POLICY}-env"
+    kept = manifest(kind, changed)
+    found = json.loads(kept)
+    made = f"gap-{uuid.uuid4().hex[:6]}"
+    secret = author.removeprefix("person-")
+    try:
+        apply(json.dumps(found | {"spec": found["spec"] | change}))
+        # In the name that he has: the other policy asks for it, and is as it was.
+        until_holds(
+            "the API server asks for no Secret any more",
+            lambda: create(author, made, secret=secret, user=author),
+            lambda answer: answer.code == 0 or "AlreadyExists" in answer.err,
+        )
+        until_state(made, "Failed")
+        assert status(made)["reason"] == "NotAdmitted"
+        assert f"{changed} was changed: spec.{next(iter(change))}" in status(made)["message"]
+        assert pods(made) == []
+        apply(kept)
+        until_holds(
+            "the API server asks for the Secrets again",
+            lambda: create(author, f"{made}-later", "--dry-run=server", secret=secret, user=author),
+            lambda answer: answer.code != 0 and "spec.env" in answer.err,
+        )
+        assert status(made)["engineState"] == "Failed"
+        assert pods(made) == []
+    finally:
+        apply(kept)
         kubectl.run("delete", "ec", made, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")

@@ -126,8 +126,8 @@ CASES: dict[str, Case] = {
     "LinkisEcmAdmissionMissing": Case(
         fires={"ecm_admission_policies_missing": "0x10 1x20"},
         silent={"ecm_admission_policies_missing": "0x18 1 0x20"},
-        says="A ValidatingAdmissionPolicy of the chart or its binding has been missing for 2 minutes: no new engine is"
-        " started.",
+        says="A ValidatingAdmissionPolicy of the chart or its binding has been missing, or changed, for 2 minutes: no"
+        " new engine is started.",
     ),
     "LinkisEcmNamespacesUnserved": Case(
         fires={"ecm_namespaces_unserved": "0x5 1x30"},

@@ -148,8 +148,8 @@ GROUPS: dict[str, tuple[Alert, ...]] = {
             "LinkisEcmAdmissionMissing", "critical", "2m",
             f"max {_BY} (ecm_admission_policies_missing) == 1",
             "The admission policy is not in force",
-            "A ValidatingAdmissionPolicy of the chart or its binding has been missing for 2 minutes: no new engine is"
-            " started.",
+            "A ValidatingAdmissionPolicy of the chart or its binding has been missing, or changed, for 2 minutes: no"
+            " new engine is started.",
         ),
         Alert(
             "LinkisEcmNamespacesUnserved", "warning", "5m",

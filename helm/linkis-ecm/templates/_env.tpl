@@ -82,6 +82,8 @@
 {{- if .Values.admission.enabled }}
 - name: ECM_ADMISSION_POLICIES
   value: {{ include "ecm.admissionPolicies" . }}
+- name: ECM_ADMISSION_FIELDS
+  value: {{ include "ecm.admissionFields" . }}
 {{- end }}
 - name: ECM_PROTECTED_OBJECTS
   value: {{ include "ecm.protected" . }}

@@ -162,7 +162,8 @@ class Operator:
         )  # fmt: skip
         self.admission = Admission(cache=self.cache, limits=settings.limits)
         self.policies = Policies(
-            client=client, names=settings.admission_policies, metrics=metrics,
+            client=client, names=settings.admission_policies, fields=settings.admission_fields, clock=clock,
+            metrics=metrics,
             on_change=lambda: self.reconciler.enqueue_all(),  # noqa: PLW0108 - it is made below
         )  # fmt: skip
         self.pools = WarmPools(

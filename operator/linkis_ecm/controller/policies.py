@@ -14,11 +14,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.engine.admission.fields import difference
 from linkis_ecm.engine.admission.in_force import InForce, must_be_read, too_young
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView
@@ -34,6 +35,9 @@ PERIOD = 30.0
 PERIOD_MISSING = 1.0
 # Engines: more than are on their way to their acceptance at a time.
 REMEMBERED = 4096
+# How long one of another release counts: Helm writes the policies while the operator before runs, and pods are replaced
+# one by one. It is some times what a rollout takes, and an upgrade that stands still is seen within the hour.
+ROLLOUT = timedelta(minutes=15)
 
 # A policy or a binding, by its kind and name.
 Part = tuple[Resource, str]
@@ -48,18 +52,36 @@ class _Seen:
     weak: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """A spec that was in force. `since`: from when on, as far as it is known."""
+
+    uid: str
+    generation: int
+    since: datetime | None
+
+
 class Policies:
     """`read` before a decision that depends on them; `run` besides. `names` are those of policies and bindings alike.
 
-    Without a name nothing is read, and `last` stays None. `on_change` is called when others are in force than before.
+    Without a name nothing is read, and `last` stays None. `fields` are those that the chart gave, by the text that
+    begins with policy/NAME/ or binding/NAME/: what has none is not compared. `on_change` is called when others are in
+    force than before.
     """
 
     def __init__(
-        self, *, client: KubeClient, names: tuple[str, ...], metrics: Metrics, on_change: Callable[[], None]
-    ) -> None:
+        self, *, client: KubeClient, names: tuple[str, ...], fields: tuple[str, ...], clock: Callable[[], datetime],
+        metrics: Metrics, on_change: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._client = client
         self._names = names
         self._on_change = on_change
+        self._clock = clock
+        self._fields = {part: _fields_of(part, fields) for part in self._parts()}
+        # Since when one is of another release.
+        self._other: dict[Part, datetime] = {}
+        # The specs of the last reading, while all of it is in force.
+        self._specs: dict[Part, _Spec] = {}
         self._lock = asyncio.Lock()
         self._begun = 0
         # By the engine's uid: for which version the policies were read.
@@ -71,7 +93,8 @@ class Policies:
         # By name: the chart's role lets the operator watch these and no others.
         self._watches: dict[Part, Reflector[_Seen]] = {
             (resource, name): Reflector(
-                client, resource, field_selector=f"metadata.name={name}", transform=partial(_seen, resource, name),
+                client, resource, field_selector=f"metadata.name={name}",
+                transform=partial(self._seen, (resource, name)),
                 on_event=partial(self._on_event, (resource, name)), backoff=RARELY,
             )
             for resource, name in self._parts()
@@ -170,7 +193,7 @@ class Policies:
         if found is not None and found.uid == seen.uid:
             why = "is not there" if kind == "DELETED" else seen.weak if seen.version > found.version else ""
             if why:
-                self._found = {}
+                self._forget()
                 self._take(_missing(part, why))
         if found != seen:
             self._changed.set()
@@ -181,8 +204,8 @@ class Policies:
             return
         if found.missing:
             log.error(
-                "%s: no new engine is started until it is there, as nobody asks for the rights of its author; engines"
-                " that were accepted before go on",
+                "%s: no new engine is started until it is as the chart made it, as nobody asks for the rights of its"
+                " author; engines that were accepted before go on",
                 found.missing,
             )  # fmt: skip
         else:
@@ -209,15 +232,53 @@ class Policies:
                 case BaseException():
                     raise one
                 case _:
-                    why = _weak(part[0], one, part[1])
+                    why = self._weak(part, one)
                     found.append(one)
             if why:
-                self._found = {}
+                self._forget()
                 return _missing(part, why)
-        self._found = {part: _seen(*part, one) for part, one in zip(asked, found, strict=True)}
-        times = [moment for one in found for moment in _times(one)]
-        identity = hashlib.sha256(repr([(_uid(one), sorted(map(str, _times(one)))) for one in found]).encode())
+        self._found = {part: self._seen(part, one) for part, one in zip(asked, found, strict=True)}
+        self._specs = {part: _spec(part, one, self._specs.get(part)) for part, one in zip(asked, found, strict=True)}
+        specs = self._specs.values()
+        identity = hashlib.sha256(repr([(one.uid, one.generation) for one in specs]).encode())
+        times = [one.since for one in specs if one.since is not None]
         return InForce(since=max(times, default=None), identity=identity.hexdigest()[:32])
+
+    def _forget(self) -> None:
+        """One is not in force: what is next has been in force since it was written, and not before."""
+        self._found = {}
+        self._specs = {}
+
+    def _seen(self, part: Part, found: Mapping[str, Any]) -> _Seen:
+        version = int((found.get("metadata") or {}).get("resourceVersion") or 0)
+        return _Seen(_uid(found), version, self._weak(part, found))
+
+    def _weak(self, part: Part, found: Mapping[str, Any]) -> str:
+        """Why it lets through what it is there to refuse; "" if it does not."""
+        why = _weak(part, found)
+        wanted = self._fields[part]
+        if why or not wanted:
+            return why
+        differs = difference(wanted, found)
+        if not differs.other_release:
+            self._other.pop(part, None)
+            return f"was changed: {differs.fields} (helm upgrade puts it back)" if differs.fields else ""
+        now = self._clock()
+        if part not in self._other:
+            self._other[part] = now
+            log.warning(
+                "the %s %s is of another release than this operator (%s): it counts for %d minutes, so finish the"
+                " upgrade or roll it back",
+                part[0].kind, part[1], differs.fields, ROLLOUT // timedelta(minutes=1),
+            )  # fmt: skip
+        if now < self._other[part] + ROLLOUT:
+            return ""
+        return f"is of another release than this operator ({differs.fields}): finish the upgrade or roll it back"
+
+
+def _fields_of(part: Part, fields: tuple[str, ...]) -> frozenset[str]:
+    start = f"{'policy' if part[0] is POLICIES else 'binding'}/{part[1]}/"
+    return frozenset(one.removeprefix(start) for one in fields if one.startswith(start))
 
 
 def _missing(part: Part, why: str) -> InForce:
@@ -225,13 +286,9 @@ def _missing(part: Part, why: str) -> InForce:
     return InForce(missing=f"the {resource.kind} {name} {why}")
 
 
-def _seen(resource: Resource, name: str, found: Mapping[str, Any]) -> _Seen:
-    metadata = found.get("metadata") or {}
-    return _Seen(_uid(found), int(metadata.get("resourceVersion") or 0), _weak(resource, found, name))
-
-
-def _weak(resource: Resource, found: Mapping[str, Any], name: str) -> str:
-    """Why it lets through what it is there to refuse; "" if it does not."""
+def _weak(part: Part, found: Mapping[str, Any]) -> str:
+    """The same, of what can be said without the chart's own text."""
+    resource, name = part
     spec = found.get("spec") or {}
     if (found.get("metadata") or {}).get("deletionTimestamp"):
         return "is being deleted"
@@ -246,11 +303,20 @@ def _uid(found: Mapping[str, Any]) -> str:
     return str((found.get("metadata") or {}).get("uid") or "")
 
 
-def _times(found: Mapping[str, Any]) -> list[datetime]:
-    """When it was made. For a binding also when its spec was last written: it says in which namespaces the policy is
-    asked, and a namespace may be added while engines are in it. Only the platform writes bindings."""
+def _spec(part: Part, found: Mapping[str, Any], before: _Spec | None) -> _Spec:
+    """The spec that is in force. `before`: the one of the last reading, if that found all in force."""
     meta = found.get("metadata") or {}
+    generation = int(meta.get("generation") or 0)
+    if before is not None and before.uid == _uid(found) and generation:
+        # A policy that is one generation further was never another than those two, so an upgrade refuses nobody. A
+        # binding says in which namespaces the policy is asked, and one may be added while engines are in it.
+        steps = (0, 1) if part[0] is POLICIES else (0,)
+        if generation - before.generation in steps:
+            return _Spec(before.uid, generation, before.since)
     texts = [meta.get("creationTimestamp")]
-    if found.get("kind") == POLICY_BINDINGS.kind:
+    if generation != 1:
+        # Only the platform writes policies. A label that it writes counts as well, as managedFields do not tell when
+        # which field was written.
         texts += [one.get("time") for one in meta.get("managedFields") or () if "f:spec" in (one.get("fieldsV1") or {})]
-    return [moment for text in texts if (moment := parse_time(text)) is not None]
+    times = [moment for text in texts if (moment := parse_time(text)) is not None]
+    return _Spec(_uid(found), generation, max(times, default=None))

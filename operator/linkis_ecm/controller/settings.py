@@ -158,8 +158,21 @@ class OperatorSettings(KeySettings):
         variable(
             "ECM_ADMISSION_POLICIES",
             "The ValidatingAdmissionPolicies that check EngineConns, whose bindings have the same names. No engine is"
-            " started whose spec was written while one of them was not there.",
+            " started whose spec was written while one of them was not there or was another.",
             default="none: it is not looked",
+        ),
+    ] = ()
+    admission_fields: Annotated[
+        tuple[str, ...],
+        names(
+            r"(policy|binding)/[a-z0-9][a-z0-9.-]{0,252}/[A-Za-z]+=[0-9a-f]{32}",
+            "policy/NAME/FIELD=DIGEST or binding/NAME/FIELD=DIGEST",
+        ),
+        variable(
+            "ECM_ADMISSION_FIELDS",
+            "The fields of those policies' and bindings' specs, as the chart wrote them. One that was changed since"
+            " counts as if it were not there; one of another release does so after 15 minutes.",
+            default="none: a change in place is not seen",
         ),
     ] = ()
     protected: Annotated[

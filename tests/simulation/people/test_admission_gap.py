@@ -99,7 +99,7 @@ async def test_while_one_of_them_is_gone_nothing_new_is_started_and_what_runs_go
     assert f"{absent[0].kind} {absent[1]} is not there" in await refused(world, "in-the-gap")
     assert world.state("before") == "Idle"
     assert running.parts.metrics.registry.get_sample_value("ecm_admission_policies_missing") == 1
-    assert "no new engine is started until it is there" in caplog.text
+    assert "no new engine is started until it is as the chart made it" in caplog.text
     uninstall_rest = [one for one in objects() if one != absent]
     for resource, name in uninstall_rest:
         world.cluster.delete(resource, name)

@@ -7,9 +7,11 @@ import subprocess
 import pytest
 import yaml
 
+from linkis_ecm.engine.admission.fields import ANNOTATION, fields
 from linkis_ecm.engine.pod import launch
 from linkis_ecm.model.engineconn import Launch
-from tests.unit.chart.test_chart import CHART, refusal, template
+from tests.unit.chart.test_chart import CHART, MODES, refusal, template
+from tests.unit.engine.test_admission_fields import served
 from tools.cluster.tools import helm
 
 
@@ -72,9 +74,26 @@ def test_the_operator_is_given_the_names_of_the_policies_and_may_read_and_watch_
     assert rule["verbs"] == ["get", "list", "watch"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_operator_is_given_each_field_of_the_policies_as_it_reads_it_back(mode: str) -> None:
+    """Helm makes the digests, and the operator makes them of what the API server has."""
+    given = operator_env(*MODES[mode])
+    named = given["ECM_ADMISSION_POLICIES"].split(",")
+    wanted: set[str] = set()
+    for kind, short in {"ValidatingAdmissionPolicy": "policy", "ValidatingAdmissionPolicyBinding": "binding"}.items():
+        for document in template(*MODES[mode]):
+            name = document["metadata"]["name"]
+            if document["kind"] == kind and name in named:
+                own = fields(served(document["spec"])["spec"])
+                assert {one.partition("=")[0] for one in own} == set(document["spec"])
+                assert set(document["metadata"]["annotations"][ANNOTATION].split(",")) == own
+                wanted |= {f"{short}/{name}/{one}" for one in own}
+    assert set(given["ECM_ADMISSION_FIELDS"].split(",")) == wanted
+
+
 def test_without_the_policies_the_operator_looks_for_none() -> None:
     off = ("--set", "admission.enabled=false")
-    assert "ECM_ADMISSION_POLICIES" not in operator_env(*off)
+    assert not {"ECM_ADMISSION_POLICIES", "ECM_ADMISSION_FIELDS"} & set(operator_env(*off))
     assert "admissionregistration" not in str([d for d in template(*off) if d["kind"] == "ClusterRole"])
 
 

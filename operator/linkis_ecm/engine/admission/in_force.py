@@ -37,7 +37,7 @@ ASKED_IF_THERE = ("share",)
 class InForce:
     """The policies as the API server has them. `missing`: what is wrong with them, in words; "" if all are in force.
 
-    `since` is the creation of the youngest, `identity` changes with each of them.
+    `since` is when the youngest of their specs was written, `identity` changes with each of them.
     """
 
     missing: str = ""
