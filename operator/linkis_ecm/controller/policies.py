@@ -262,7 +262,8 @@ class Policies:
         differs = difference(wanted, found)
         if not differs.other_release:
             self._other.pop(part, None)
-            return f"was changed: {differs.fields} (helm upgrade puts it back)" if differs.fields else ""
+            # Helm 4 stops at fields of somebody else, and takes none away that it never had: so it is to be deleted.
+            return f"was changed: {differs.fields} (delete it: helm upgrade makes it again)" if differs.fields else ""
         now = self._clock()
         if part not in self._other:
             self._other[part] = now

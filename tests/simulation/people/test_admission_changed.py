@@ -87,7 +87,7 @@ async def test_a_policy_that_was_changed_in_place_is_as_if_it_were_not_there(
     await world.until_state("before", "Idle")
     write(world, resource, name, spec_of(resource, name) | {field: value})
     world.create("in-the-gap", env=SECRET)
-    why = f"the {resource.kind} {name} was changed: spec.{field} (helm upgrade puts it back)"
+    why = f"the {resource.kind} {name} was changed: spec.{field} (delete it: helm upgrade makes it again)"
     assert why in await refused(world, "in-the-gap")
     assert missing(running) == 1
     assert f"{why}: no new engine is started until it is as the chart made it" in caplog.text
