@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, HttpVersion11, web
 
 from linkis_ecm.gateway.answers import DirectSource
 from linkis_ecm.gateway.http.compression import GzipStream
@@ -57,6 +57,9 @@ class Sender:
     async def begin(self) -> None:
         """Send the head. A client that has left meanwhile gets nothing more."""
         self._request[HEAD_SENT] = True
+        if self._request.version < HttpVersion11 and self._response.content_length is None:
+            # HTTP/1.0 has no chunks: such an answer ends with its connection, also where the client would keep that.
+            self._response.force_close()
         try:
             await self._response.prepare(self._request)
         except OSError:
