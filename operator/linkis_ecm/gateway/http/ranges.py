@@ -55,12 +55,13 @@ def etag(identity: str, total: int, *, gzip: bool = False) -> str:
     return f'"{identity}-{total}{_GZIP if gzip else ""}"'
 
 
-def matches(header: str | None, identity: str, total: int) -> bool:
-    """If-None-Match: whether the client has exactly this version, compressed or not."""
+def matches(header: str | None, tag: str) -> bool:
+    """If-None-Match: whether the client has what the answer with this tag would send. A compressed form is not the log
+    itself: a cache that has one of them must not take the other's tag for it (RFC 9110, 15.4.5)."""
     if not header:
         return False
-    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return "*" in tags or not tags.isdisjoint((etag(identity, total), etag(identity, total, gzip=True)))
+    tags = {part.strip().removeprefix("W/") for part in header.split(",")}
+    return "*" in tags or tag in tags
 
 
 def still_valid(header: str | None, identity: str, total: int) -> bool:

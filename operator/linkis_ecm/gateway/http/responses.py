@@ -114,8 +114,9 @@ class Responder:
         headers = self.request.headers
         async with download.open(length=0) as now:
             total, identity = now.total, now.identity
-        if ranges.matches(headers.get("If-None-Match"), identity, total):
-            return _not_modified(identity, total)
+        tag = ranges.etag(identity, total)
+        if ranges.matches(headers.get("If-None-Match"), tag):
+            return _not_modified(tag)
         if not ranges.still_valid(headers.get("If-Range"), identity, total):
             return None
         begin, end = wanted.within(total)
@@ -123,18 +124,23 @@ class Responder:
         async with download.open(offset=begin, length=end - begin) as opened:
             if opened.identity != identity or opened.length != end - begin:
                 return None  # its beginning was dropped between the two
-            part = {"Content-Range": f"bytes {begin}-{end - 1}/{total}", "ETag": ranges.etag(identity, total)}
+            part = {"Content-Range": f"bytes {begin}-{end - 1}/{total}", "ETag": tag}
             return await self._send_bytes(download, opened, status=206, headers=part)
 
     async def _send_whole(self, download: Download, opened: OpenedFile) -> web.StreamResponse:
         """All of the file, compressed where the client accepts that; 304 where it has it already."""
         download.require_allowed(opened.total)
         headers = self.request.headers
-        if ranges.matches(headers.get("If-None-Match"), opened.identity, opened.total):
-            return _not_modified(opened.identity, opened.total)
         # A client that asks for a part, and is given all, counts bytes of the file itself.
-        gzip = "Range" not in headers and compression.accepts_gzip(headers.get("Accept-Encoding", ""))
-        if gzip and opened.total > compression.MIN_BYTES:
+        gzip = (
+            "Range" not in headers
+            and opened.total > compression.MIN_BYTES
+            and compression.accepts_gzip(headers.get("Accept-Encoding", ""))
+        )
+        tag = ranges.etag(opened.identity, opened.total, gzip=gzip)
+        if ranges.matches(headers.get("If-None-Match"), tag):
+            return _not_modified(tag)
+        if gzip:
             return await self._send_gzip(download, opened)
         return await self._send_bytes(download, opened)
 
@@ -179,8 +185,9 @@ def _of_table(table: KeptRows) -> dict[str, str]:
     return headers if table.total is None else headers | {result_headers.TOTAL_ROWS: str(table.total)}
 
 
-def _not_modified(identity: str, total: int) -> web.Response:
-    return web.Response(status=304, headers={"ETag": ranges.etag(identity, total), "Vary": "Accept-Encoding"})
+def _not_modified(tag: str) -> web.Response:
+    """`tag` is that of the answer with the bytes."""
+    return web.Response(status=304, headers={"ETag": tag, "Vary": "Accept-Encoding"})
 
 
 def _headers(download: Download, opened: OpenedFile) -> dict[str, str]:
