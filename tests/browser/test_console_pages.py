@@ -250,7 +250,7 @@ async def test_an_ended_engine_says_its_advice_once_and_shows_what_is_kept_and_n
         assert not re.search(r"\b0\b", await tab.page.get_by_role("tabpanel").inner_text())
         await go(tab, f"engine/{item['metadata']['uid']}?tab=log&log=udfLog")
         alert = tab.page.get_by_role("alert")
-        await expect(alert).to_contain_text("This engine has written no such log: ask for logType stdout or stderr")
+        await expect(alert).to_contain_text("This engine has no such log: ask for logType stdout or stderr")
         assert "日志" not in await alert.inner_text()
     finally:
         # The page would ask for an engine that goes.

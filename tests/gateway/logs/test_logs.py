@@ -338,9 +338,9 @@ async def test_a_malformed_log_page_of_an_agent_is_refused(gw: Harness, content:
 @pytest.mark.parametrize(
     ("has_agent", "log_type", "words"),
     [
-        (True, "gc", "written no such log: ask for logType stdout or stderr"),
-        (False, "gc", "written no such log: ask for logType stdout or stderr"),
-        (True, "stdout", "This engine has written nothing to it"),
+        (True, "gc", "has no such log: ask for logType stdout or stderr"),
+        (False, "gc", "has no such log: ask for logType stdout or stderr"),
+        (True, "stdout", "nothing was written to it, or code of the engine has renamed or removed it"),
         (False, "stdout", "what its container printed is kept as stdout, and there is none"),
         (False, "stderr", "what its container printed is kept as stdout, and there is none"),
     ],

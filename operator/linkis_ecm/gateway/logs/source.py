@@ -18,7 +18,7 @@ from linkis_ecm.gateway.inventory.view import KnownEngine
 
 
 class LogMissing(Exception):  # noqa: N818 - a fact, not a bug
-    """The engine has written no such log."""
+    """The engine has no such log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +91,16 @@ class Logs:
 
 
 def missing(engine: KnownEngine, log_type: str) -> Refused:
-    """The refusal for a log that was never written: Linkis's sentence, with a remedy."""
+    """The refusal for a log that is not there: Linkis's sentence, with a remedy."""
     path = f"{engine.log_dir_suffix}/{log_type}"
     if log_type not in STREAM_LOGS:
-        remedy = f"This engine has written no such log: ask for logType {' or '.join(STREAM_LOGS)}"
+        remedy = f"This engine has no such log: ask for logType {' or '.join(STREAM_LOGS)}"
     elif engine.has_agent:
-        remedy = "This engine has written nothing to it"
+        # The files are its code's, too: what became of one is not known.
+        remedy = (
+            "This engine has no such file now: nothing was written to it, or code of the engine has renamed or removed"
+            " it. What was printed is in the tasks' outputs: getTaskResult"
+        )
     else:
         remedy = (
             "This engine's process has no log files: what its container printed is kept as stdout, and there is none."
