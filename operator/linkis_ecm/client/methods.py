@@ -96,7 +96,7 @@ def ask_engine_conn(
     """askEngineConn: a free engine of this type, user and creator, or a new one once it is ready (in 40 s, or
     `timeout_seconds`, of which 1 to 600 count).
 
-    `user` is for admins: whoever else asks gets an engine of his own, as with Linkis.
+    `user` is for admins, and needs `creator`: whoever else asks gets an engine of his own, as with Linkis.
 
     It is yours for some minutes, and while your tasks run: give `engine.lock` to execute_code, and give it back with
     send_engine_command(engine.ticket_id, "unlock", parameters={"lock": lock}). `labels` and `properties` are Linkis's,
@@ -104,8 +104,10 @@ def ask_engine_conn(
     not; a refusal has it in `data`. The call is not repeated: each may give out another engine.
     """
     asked: dict[str, Any] = {"engineType": f"{engine_type}-{engine_version}" if engine_version else engine_type}
-    if user or creator:
-        asked["userCreator"] = f"{user or ''}-{creator or ''}"
+    if user:
+        asked["userCreator"] = f"{user}-{creator or ''}"
+    elif creator:
+        asked["userCreator"] = {"creator": creator}
     fields = set_arguments(
         labels={**(labels or {}), **asked},
         properties=properties,

@@ -125,7 +125,8 @@ async def test_an_engine_that_cannot_be_created_is_refused_in_linkis_words(gw: H
     ("label", "value"),
     [
         ("userCreator", "hadoop"), ("userCreator", "-IDE"), ("userCreator", "hadoop-"), ("userCreator", " -IDE"),
-        ("userCreator", {"user": "hadoop"}), ("userCreator", {"creator": "IDE"}),
+        ("userCreator", {"user": "hadoop"}), ("userCreator", {"creator": "IDE", "user": ""}),
+        ("userCreator", {"creator": 5}),
         ("userCreator", {"stringValue": "hadoop"}), ("engineType", "-3.11"), ("engineType", "python-"),
         ("engineType", {"version": "3.11"}), ("engineType", {"stringValue": "python-"}),
     ],
@@ -140,6 +141,18 @@ async def test_a_label_with_one_part_of_two_is_refused_by_its_name_and_form(
     assert f"Label {label} is " in refused.message
     assert f"give labels.{label} as {form[label]}" in refused.message
     assert not gw.cluster.writes
+
+
+async def test_a_creator_by_its_name_is_the_callers_own(gw: Harness) -> None:
+    """As our client asks, which does not know whose a bearer token is."""
+    becomes_ready(gw)
+    await send(gw, "createEngineConn", {"labels": LABELS | {"userCreator": {"creator": "nightly"}}, "timeout": 5000})
+    (written,) = [body for verb, _, body in gw.cluster.writes if verb == "create"]
+    assert (written["spec"]["creator"], written["spec"]["user"]) == ("nightly", "alice")
+    for creator in ("", "-", "a-b"):
+        refused = await send(gw, "createEngineConn", {"labels": LABELS | {"userCreator": {"creator": creator}}})
+        assert refused.http == 400
+        assert "reator" in refused.message
 
 
 @pytest.mark.parametrize("value", ["python", {"engineType": "python"}, {"stringValue": "python"}])

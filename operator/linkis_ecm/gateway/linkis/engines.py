@@ -295,6 +295,8 @@ def _pair(request: AskEngine, key: str) -> tuple[str, str]:
     if isinstance(label, dict):
         first = label.get("engineType") or label.get("user") or ""
         second = label.get("version") or label.get("creator") or ""
+        if key == "userCreator" and isinstance(second, str) and set(label) == {"creator"} and second.strip("- "):
+            return "", second  # its name says which part it is: our own client does not know who a bearer token is
         whole = f"{first}-{second}" if first or second else ""
         # An engine's type may be alone.
         label = label.get("stringValue") or (first if key == "engineType" and not second else whole)
