@@ -157,3 +157,26 @@ def test_after_a_slow_write_more_records_are_written_at_once(sink: Sink, monkeyp
             sink.offer(step(ticket(), EngineState.IDLE, 1))
     assert sink.flush(PATIENCE)
     assert batches == [1, 20]
+
+
+def test_what_came_while_a_batch_was_written_has_waited_already(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the last rows of a burst are late by a write, a pause and a write."""
+    pauses: list[float] = []
+    wait_for = sink._lock.wait_for
+
+    def noted(holds: Any, timeout: float | None = None) -> Any:
+        if timeout is not None and threading.current_thread() is not threading.main_thread():
+            pauses.append(timeout)
+        return wait_for(holds, timeout)
+
+    held = Held(sink, monkeypatch)
+    held.go.set()
+    sink.offer(step(ticket(), EngineState.IDLE, 1))
+    assert held.writing.wait(PATIENCE)
+    monkeypatch.setattr(sink._lock, "wait_for", noted)
+    sink.offer(step(ticket(), EngineState.IDLE, 1))
+    offered = time.monotonic()
+    until(lambda: time.monotonic() - offered > LINGER_MAX)
+    held.write.set()
+    assert sink.flush(PATIENCE)
+    assert pauses == []

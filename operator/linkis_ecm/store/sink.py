@@ -218,8 +218,11 @@ class Sink:
                 self._lock.wait_for(lambda: self._pending or self._materials or self._post_mortems or self._closing)
                 if self._closing:
                     return
-                if len(self._pending) < BATCH:
-                    self._lock.wait_for(lambda: len(self._pending) >= BATCH or self._closing, self._linger)
+                # From the first one's coming: what came while the last batch was written has waited for that long.
+                first = next(iter(self._pending.values()), (time.monotonic(),))[0]
+                left = first + self._linger - time.monotonic()
+                if len(self._pending) < BATCH and left > 0:
+                    self._lock.wait_for(lambda: len(self._pending) >= BATCH or self._closing, left)
                 batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
                 files = list(self._materials.items())
                 self._materials.clear()
