@@ -81,7 +81,7 @@ def test_askengineconn_goes_to_linkiss_path_with_its_labels() -> None:
     }  # fmt: skip
     assert not plan.repeatable
     assert plan.seconds > 150
-    assert methods.ask_engine_conn("python", creator="IDE").fields["labels"]["userCreator"] == "-IDE"
+    assert methods.ask_engine_conn("python", creator="IDE").fields["labels"]["userCreator"] == {"creator": "IDE"}
     assert methods.ask_engine_conn("python").fields == {"labels": {"engineType": "python"}}
 
 

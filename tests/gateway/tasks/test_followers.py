@@ -407,3 +407,25 @@ def test_the_gauges_say_where_followers_read(gw_metrics: str) -> None:
 async def gw_metrics(gw: Harness) -> str:
     async with gw.session.get(f"{gw.url}/metrics") as answer:
         return (await answer.read()).decode()
+
+
+async def test_events_that_are_cut_have_no_end_and_go_on_behind_the_last_id(
+    gw: Harness, engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here for lack of memory, which others hold: the task lives, and `end` would say that there is no more of it."""
+    gate = Gate(tmp_path, 3, "print(n, 'z' * (200_000 if n == 1 else 1))")
+    task_id = await started(gw, engine, gate.code)
+    reader = Reader()
+    gate.open(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(gw.gateway.followers.budget._sent, "_total", 0)
+        cut = asyncio.create_task(read(gw, engine, task_id, reader=reader))
+        await until_true(lambda: reader.text)
+        gate.open(1)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(cut, PATIENCE)
+    assert "end" not in reader.names
+    gate.open(2)
+    await asyncio.wait_for(read(gw, engine, task_id, reader.last_id, reader), PATIENCE)
+    assert reader.text == f"0 z\n1 {'z' * 200_000}\n2 z\n"
+    assert reader.end["status"] == "Succeed"

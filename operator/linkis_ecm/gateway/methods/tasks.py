@@ -7,6 +7,7 @@ not know HTTP.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
@@ -37,6 +38,8 @@ from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence
 from linkis_ecm.model.record import ENDED, ExecutionRecord
 from linkis_ecm.process import exact_json
+
+log = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream"
 # The UUID namespace of task ids that are made from idempotency keys. Random, and never changed.
@@ -315,7 +318,8 @@ async def cancel_task(call: Call, request: TaskRequest) -> Answer:
 
 async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     """What becomes of a task, as server-sent events: `status`, `output`, `reset`, and `end` as the last. An `end` with
-    the status Unknown is the stream's and not the task's: `message` says why, and a call with the last id goes on."""
+    the status Unknown is the stream's and not the task's: `message` says why, and a call with the last id goes on. The
+    same holds for a stream that breaks off, without `end` and without HTTP's last chunk."""
     engine, task_id = await task_of_request(call, request)
     if not can_ask_agent(engine):
         if engine.in_cluster and not engine.has_agent:
@@ -344,17 +348,21 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
 
 
 async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The events. If their source ends early, the last event has the task's last known status."""
+    """The events. If their source ends early and the engine has ended, the last event has the task's last known status.
+    Raises OSError or TimeoutError where the engine lives: the answer breaks off, and who follows comes back with the
+    last id. An `end` would say that the task has no more events."""
     try:
         async for events in found:
             yield events
             del events  # they may be big, and the next may take long to come
-    except (OSError, TimeoutError):
-        pass
-    else:
         return
+    except (OSError, TimeoutError) as error:
+        why = error
     view = await call.gateway.agents.wait_for_end(engine)
-    info = await find_task(call, view or engine, task_id) if view is None or view.is_final else None
+    if view is not None and not view.is_final:
+        log.info("%s: events of a task are cut, its follower has to come back: %r", engine.title, why)
+        raise why
+    info = await find_task(call, view or engine, task_id)
     reported = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
     yield _end(reported)
 
