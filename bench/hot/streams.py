@@ -113,7 +113,8 @@ async def _all(reached: asyncio.Semaphore, following: list[asyncio.Task[int]]) -
     """Wait until each of them has released the semaphore. Raises what one of them raised."""
     everyone = asyncio.create_task(_acquire(reached, len(following)))
     deadline = asyncio.get_running_loop().time() + PATIENCE
-    running = {one for one in following if not one.done()}
+    # Those that failed before this wait, too: it raises what they raised, and does not last until its end.
+    running = set(following)
     try:
         while not everyone.done():
             left = deadline - asyncio.get_running_loop().time()

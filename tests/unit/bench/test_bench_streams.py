@@ -41,6 +41,17 @@ def test_one_that_is_refused_ends_the_wait() -> None:
         asyncio.run(run())
 
 
+def test_one_that_failed_before_the_wait_ends_it_too() -> None:
+    async def run() -> None:
+        reached, end = asyncio.Semaphore(0), asyncio.Event()
+        following = [asyncio.create_task(_follow(reached, end, fails=number == 1)) for number in range(3)]
+        await asyncio.wait(following[1:2])
+        await streams._all(reached, following)
+
+    with pytest.raises(RuntimeError, match="a follower was refused"):
+        asyncio.run(run())
+
+
 def test_one_that_never_comes_ends_it_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "PATIENCE", 0.05)
 
