@@ -28,6 +28,7 @@ from tools.cluster import tools
 from tools.testkit import kubectl
 from tools.testkit.gateway_client import Gateway
 from tools.testkit.installation import RELEASE, engines_of
+from tools.testkit.orphans import start
 
 ENGINES = engines_of(NAMESPACE)
 STARTS = 20
@@ -64,7 +65,7 @@ def raw_pods(image: str) -> list[float]:
     """Seconds from creating a pod that only sleeps to its Ready, one at a time, seen by one watch."""
     ready = "custom-columns=N:.metadata.name,R:.status.conditions[?(@.type=='Ready')].status"
     command = [str(tools.kubectl()), "--kubeconfig", str(tools.kubeconfig()), "get", "pods", "-n", FLOORS]
-    watch = clean.start([*command, "--watch", "--no-headers", "-o", ready], stdout=subprocess.PIPE, text=True)
+    watch = start([*command, "--watch", "--no-headers", "-o", ready], stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     took = []
     with clean.api_proxy() as api, contextlib.ExitStack() as stack:

@@ -28,6 +28,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
 import linkis_ecm.agent
+from tools.testkit.orphans import start
 
 TOKEN = "bench"
 TIMEOUT = 30.0
@@ -38,7 +39,7 @@ def bare_kernel(round_trips: int) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         path, _ = write_connection_file(f"{folder}/kernel.json", transport="ipc", ip=f"{folder}/kernel")
         started = time.perf_counter()
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-m", "ipykernel_launcher", "-f", path],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -85,9 +86,7 @@ def agent(round_trips: int) -> tuple[float, list[float], dict[str, float]]:
         environment = dict(os.environ, ECM_AGENT_KEY=TOKEN, ECM_LOG_DIR=folder, ECM_AGENT_PORT="0",
                            ECM_AGENT_HOST="127.0.0.1", ECM_REPORT_URL="", HOME=f"{folder}/home")  # fmt: skip
         started, wall = time.perf_counter(), time.time()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "linkis_ecm.agent"], env=environment, stdout=subprocess.DEVNULL
-        )
+        process = start([sys.executable, "-m", "linkis_ecm.agent"], env=environment, stdout=subprocess.DEVNULL)
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port_of(Path(folder, "stdout")), timeout=TIMEOUT)
             while (answer := execute(connection))[0] == 409:

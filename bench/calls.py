@@ -26,6 +26,7 @@ from bench.loopback import HEADERS, agents, engine_id, gateway
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from tools.cluster import packages
+from tools.testkit.orphans import start
 from tools.testkit.serving import Server
 
 ENGINES, AT_ONCE = 10, 50
@@ -51,7 +52,7 @@ class Kernels:
                 str(self._folder / f"kernel-{number}.json"), transport="ipc", ip=str(self._folder / f"kernel-{number}")
             )
             self._processes.append(
-                subprocess.Popen(
+                start(
                     [sys.executable, *command, "-f", path],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

@@ -1,25 +1,27 @@
 """What a benchmark leaves: nothing, also where it is killed. `python -m bench.clean` removes what one of before left.
 
-Processes end with the benchmark that started them, which Linux sees to (`start`). SIGTERM ends a benchmark as Ctrl-C
-does, through its `finally` blocks (`end_on_signals`). SIGKILL runs none of them: what it leaves in the cluster and on
-the disk is removed by the next benchmark, or by `python -m bench.clean`. It removes what benchmarks make, by their
-names and labels, and nothing else. Must not measure.
+Processes end with the benchmark that started them, which Linux sees to (`tools.testkit.orphans`). SIGTERM ends a
+benchmark as Ctrl-C does, through its `finally` blocks (`end_on_signals`). SIGKILL runs none of them: what it leaves in
+the cluster and on the disk is removed by the next benchmark, or by `python -m bench.clean`. It removes what benchmarks
+make, by their names and labels, folders of kernels that do not run, and nothing else. Must not measure.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 from tools.cluster import tools
 from tools.testkit import kubectl
 from tools.testkit.installation import Installation, engines_of, install, uninstall
+from tools.testkit.orphans import start
 
 # The release that benchmarks install, and the namespace of pods that they measure against.
 NAMESPACE = "ecm-bench"
@@ -36,35 +39,15 @@ LABELS = {"linkis.apache.org/made-by": "bench"}
 # Folders of benchmarks under the system's; each holds a file that is locked while its benchmark runs.
 FOLDERS = "ecm-bench-"
 _LOCK = ".in-use"
+# Of an agent outside of a container: the sockets of its kernel (agent.executors.spawn). The kernel's command line names
+# it from a moment after it was made.
+KERNEL_FOLDERS = "ecm-" + "[0-9a-f]" * 16
+KERNEL_FOLDERS_PARENT = "/tmp"
+YOUNG_SECONDS = 10.0
 # For a benchmark that was told to end: a release is uninstalled in 30 s, its namespaces are gone after 90 at most.
 END_SECONDS = 180.0
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-
-
-def _ends_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """What a child runs before its program: it gets that signal when the thread that started it has ended."""
-    parent = os.getpid()
-
-    def prepare() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
-
-
-def start(
-    command: Sequence[str], *, signal_at_end: signal.Signals = signal.SIGKILL, **how: Any
-) -> subprocess.Popen[Any]:
-    """As `subprocess.Popen`; the process gets `signal_at_end` when this one ends, however that ends.
-
-    Call it from the main thread: Linux looks at the thread that started a process.
-    """
-    # One thread has started by then: what runs before the program takes no lock.
-    return subprocess.Popen(list(command), preexec_fn=_ends_with_parent(signal_at_end), **how)  # noqa: PLW1509
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
@@ -167,6 +150,7 @@ def api_proxy() -> Iterator[str]:
 def scratch(parent: str | None = None) -> Iterator[Path]:
     """A folder that goes with the block; where the process is killed, with the next benchmark of this machine."""
     remove_folders(parent)
+    remove_kernel_folders()
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=parent))
     with (folder / _LOCK).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -183,6 +167,33 @@ def remove_folders(parent: str | None = None) -> None:
         with contextlib.suppress(OSError), (folder / _LOCK).open() as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_kernel_folders(parent: str = KERNEL_FOLDERS_PARENT) -> None:
+    """Removes the folders of kernels that do not run any more: an agent that is killed leaves its kernel's."""
+    found = [one for one in Path(parent).glob(KERNEL_FOLDERS) if (one / "connection.json").exists()]
+    # Ages are read first: one that was old then and has no process now was old without a process.
+    found = [one for one in found if _age(one) > YOUNG_SECONDS]
+    lines = list(_command_lines()) if found else []
+    for folder in found:
+        if not any(os.fsencode(folder) in line for line in lines):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age(folder: Path) -> float:
+    """Seconds since the last change in it; 0 where it is gone or not ours."""
+    with contextlib.suppress(OSError):
+        told = folder.lstat()
+        if stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid():
+            return time.time() - told.st_mtime
+    return 0.0
+
+
+def _command_lines() -> Iterator[bytes]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                yield (entry / "cmdline").read_bytes()
 
 
 def make_namespace(name: str) -> None:
@@ -207,7 +218,14 @@ def remove_release() -> None:
     remove_namespaces()
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.clean", description=(__doc__ or "").splitlines()[0])
+    parser.parse_args(arguments)
     remove_folders()
+    remove_kernel_folders()
     if tools.is_up():
         remove_release()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.clean import start
 from tools.cluster import binaries
 from tools.cluster.pki import Authority, write_kubeconfig
 from tools.cluster.progress import ClusterError
+from tools.testkit.orphans import start
 from tools.testkit.ports import reserved
 
 HOST = "127.0.0.1"

@@ -20,10 +20,11 @@ from typing import Any
 
 import aiohttp
 
-from bench.clean import start, stop
+from bench.clean import stop
 from linkis_ecm.model.agent_key import Enrolment, agent_key
 from tools.cluster import binaries
 from tools.testkit.keys import NONCE
+from tools.testkit.orphans import start
 from tools.testkit.ports import reserved
 
 STAGES = Path(__file__).parent / "kwok.yaml"

@@ -31,6 +31,7 @@ from tools.loopback.cluster import NAMESPACE, host_of
 from tools.testkit.fakes.apiserver import write_kubeconfig
 from tools.testkit.gateways import EM, KEY, PLUGIN, TOKEN
 from tools.testkit.keys import NONCE
+from tools.testkit.orphans import start
 from tools.testkit.serving import serving
 
 PATIENCE = 60.0
@@ -351,7 +352,7 @@ def _start(
 ) -> None:
     path = made.folder / f"{name}.log"
     with path.open("wb") as log:
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, *command, part],
             env={**os.environ, **environment},
             stdout=log,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tools.testkit.keys import NONCE, enrolment_of
+from tools.testkit.orphans import ends_with_parent
 
 T = TypeVar("T")
 TOKEN = "token-of-this-engine"
@@ -25,6 +26,22 @@ OWN = "<own>"
 # The longest any single wait of these tests takes before it fails: what takes 1 s here takes 10 s on a busy machine.
 PATIENCE = 60.0
 _PR_CAPBSET_DROP = 24
+
+
+def as_in_a_pod() -> Callable[[], None]:
+    """What the agent's process runs before its program: no capability, and its end with this process's.
+
+    Another thread than the main one may end long before this process, and Linux would end the agent with it: who starts
+    one there ends it himself.
+    """
+    ending = ends_with_parent() if threading.current_thread() is threading.main_thread() else None
+
+    def prepare() -> None:
+        drop_capabilities()
+        if ending is not None:
+            ending()
+
+    return prepare
 
 
 def drop_capabilities() -> None:
@@ -58,7 +75,7 @@ class AgentProcess:
                 env={**os.environ, **settings, **environment},
                 stdout=out,
                 stderr=err,
-                preexec_fn=drop_capabilities,  # noqa: PLW1509 - it only makes system calls
+                preexec_fn=as_in_a_pod(),  # noqa: PLW1509 - it only makes system calls
                 cwd=folder,
             )
         self.token = {**settings, **environment}["ECM_AGENT_KEY"]

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[3]
 # A benchmark with a folder and a process in it, which says who they are and waits.
 PROGRAM = """
 import sys, time
-from bench.clean import end_on_signals, scratch, start
+from bench.clean import end_on_signals, scratch
+from tools.testkit.orphans import start
 end_on_signals()
 with scratch(sys.argv[1]) as folder:
     (folder / "data").write_text("x")
