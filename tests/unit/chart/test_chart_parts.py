@@ -370,7 +370,9 @@ def test_monitors_find_both_parts(kind: str, tls: bool) -> None:
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
         (endpoint,) = monitor["spec"]["endpoints" if kind == "ServiceMonitor" else "podMetricsEndpoints"]
         assert (endpoint["interval"], endpoint["honorLabels"]) == ("15s", True)
-        assert endpoint["relabelings"] == values["relabelings"]
+        # Ours come first, so that a platform's own have the last word.
+        ours, *others = endpoint["relabelings"]
+        assert (ours["targetLabel"], others) == ("release", values["relabelings"])
         selector = monitor["spec"]["selector"]["matchLabels"]
         if kind == "ServiceMonitor":
             (target,) = [d for d in documents if d["kind"] == "Service"
