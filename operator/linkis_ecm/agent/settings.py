@@ -48,7 +48,7 @@ class Settings:
     # Processes and threads of the container; 0: no bound.
     max_processes: int = 0
     # What stdout and stderr each keep, and all files of the log folder together, of a volume over whose limit (4 GiB:
-    # podspec.LOG_VOLUME) the kubelet evicts the pod.
+    # model.plugin.LOG_VOLUME) the kubelet evicts the pod.
     log_file_bytes: int = 512 * MIB
     log_total_bytes: int = 2048 * MIB
 

@@ -1,4 +1,6 @@
-"""Amounts of cpu, memory and disk: which texts are amounts, and the least that is one. One rule for CRD, REST and pods.
+"""Amounts of cpu, memory and disk: which texts are amounts, the least that is one, and which of two must not be above.
+
+One rule for CRD, REST and pods; of durations the same.
 
 Kubernetes takes a limit of 0 for no limit at all: the container may use the whole node, an emptyDir has no size, and
 limits of people count nothing. So an amount is a positive number. Must not know whose amount it is.
@@ -7,14 +9,14 @@ limits of people count nothing. So an amount is a positive number. Must not know
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic.config import JsonDict
 
-from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.formats import parse_duration, parse_quantity
 
 # Kubernetes's own form of a quantity, as far as engines need it.
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
@@ -46,6 +48,11 @@ class AtMost:
     remedy: str
 
     @property
+    def field(self) -> str:
+        """Where a form shows the fault."""
+        return self.small
+
+    @property
     def text(self) -> str:
         return f"spec.{self.small} must not be above {self.large}: {self.remedy}"
 
@@ -61,6 +68,62 @@ class AtMost:
         """The same for a spec as JSON."""
         small, large = _reached(spec, self.small), _reached(spec, self.large)
         return small is None or large is None or parse_quantity(str(small)) <= parse_quantity(str(large))
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """That one duration of a spec must end before another one, or it never has an effect. Paths are as in AtMost.
+
+    0s of the latter is never, unless `at_once`: then it is no time at all. `unless` is an entry of `overridable` by
+    which engines make the latter longer. `first` may be a number of seconds.
+    """
+
+    first: str
+    last: str
+    remedy: str
+    unless: str = ""
+    at_once: bool = False
+    in_seconds: bool = False
+
+    @property
+    def field(self) -> str:
+        return self.first
+
+    @property
+    def text(self) -> str:
+        return f"spec.{self.first} must be shorter than {self.last}: {self.remedy}"
+
+    @property
+    def cel(self) -> str:
+        """The rule for the API server."""
+        paths = dict.fromkeys((*_parts(self.first), *_parts(self.last)))
+        excused = [f"!has(self.{path})" for path in paths]
+        if self.unless:
+            excused.append(f"(has(self.overridable) && '{self.unless}' in self.overridable)")
+        if not self.at_once:
+            excused.append(f"duration(self.{self.last}) == duration('0s')")
+        last = f"duration(self.{self.last})"
+        holds = (
+            f"self.{self.first} < {last}.getSeconds()" if self.in_seconds else f"duration(self.{self.first}) < {last}"
+        )
+        return " || ".join([*excused, holds])
+
+    def holds(self, spec: Mapping[str, Any]) -> bool:
+        """The same for a spec as JSON."""
+        first, last = _reached(spec, self.first), _reached(spec, self.last)
+        if first is None or last is None or (self.unless and self.unless in (spec.get("overridable") or ())):
+            return True
+        end = parse_duration(last)
+        return (not end and not self.at_once) or (first if self.in_seconds else parse_duration(first)) < end
+
+
+# A bound of one figure or of two, as a rule for the API server and for us.
+Bound = AtMost | Before
+
+
+def broken_bound(bounds: Iterable[Bound], spec: Mapping[str, Any]) -> str:
+    """What is wrong with a spec as JSON, by the first bound that does not hold; "" where all do."""
+    return next((bound.text for bound in bounds if not bound.holds(spec)), "")
 
 
 def _parts(path: str) -> list[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from linkis_ecm.model import formats, pod_template, users
-from linkis_ecm.model.amounts import WHOLE, Amount
+from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, broken_bound
 from linkis_ecm.model.extended import Extended
 
 GROUP = "linkis.apache.org"
@@ -53,6 +53,32 @@ ObjectName = Annotated[str, Field(pattern=formats.OBJECT_NAME_PATTERN, max_lengt
 EnvName = Annotated[str, Field(pattern=formats.ENV_NAME_PATTERN, max_length=128), WHOLE]
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
+# How long a running task may go on: a node that is drained waits for it, and the kubelet's own patience has an end.
+STOP_GRACE_MAX = "1h"
+STOP_GRACE_TEXT = f"stopGrace must not be above {STOP_GRACE_MAX}: shorten it"
+
+
+def _short_grace(text: str, info: ValidationInfo) -> str:
+    if info.context != STORED and formats.parse_duration(text) > formats.parse_duration(STOP_GRACE_MAX):
+        raise ValueError(STOP_GRACE_TEXT)
+    return text
+
+
+StopGrace = Annotated[
+    Duration,
+    AfterValidator(_short_grace),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"duration(self) <= duration('{STOP_GRACE_MAX}')",
+                    "message": STOP_GRACE_TEXT,
+                    "reason": "FieldValueInvalid",
+                }
+            ]
+        }
+    ),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The path of an HTTP request, with its query: printable ASCII without blanks.
 HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=256), WHOLE]
@@ -343,6 +369,10 @@ class Launch(Camel):
 # What an engine is, as against what may be asked of it later.
 IDENTITY = ("engineType", "engineVersion", "plugin", "tenant", "ticketId", "code", "runType", "env", "share")
 IDENTITY_REQUIRED = ("user", "creator", "mode")
+# What both are given by the engine's author; what the plugin gives is looked at when the pod is made.
+ENGINE_BOUNDS = (
+    AtMost("resources.cpu", "resources.cpuLimit", "lower it, raise cpuLimit or leave cpuLimit out"),
+)  # fmt: skip
 
 POD_TEMPLATE_TEXT = (
     "An overlay of the engine's pod. Taken: metadata.labels, metadata.annotations, and of spec affinity, dnsConfig,"
@@ -381,6 +411,7 @@ class EngineConnSpec(Camel):
                     SECRET_ENV_TEXT,
                     field_path=".env",
                 ),
+                *[rule(bound.cel, bound.text, field_path=f".{bound.field}") for bound in ENGINE_BOUNDS],
                 *[linkis_name(name) for name in ("creator", "tenant", "engineVersion")],
                 WORKING_DIR_RULE,
                 *[immutable(name) for name in (*IDENTITY, *IDENTITY_REQUIRED)],
@@ -413,7 +444,7 @@ class EngineConnSpec(Camel):
     idle_timeout: Duration | None = Field(None, description="Ends an engine without a task for this long; 0s: never.")
     max_lifetime: Duration | None = Field(None, description="Ends an engine of this age; 0s: never.")
     start_timeout: Duration | None = Field(None, description="Fails an engine that is not ready by then.")
-    stop_grace: Duration | None = Field(
+    stop_grace: StopGrace | None = Field(
         None, description="How long a running task may go on when the engine is to end; 1h at most, 30s where absent."
     )
     ttl_after_finished: Duration | None = Field(None, description="Removes the ended engine's resource after this.")
@@ -439,11 +470,14 @@ class EngineConnSpec(Camel):
     desired_state: Literal["Running", "Stopped"] = Field("Running", description="Stopped ends the engine for good.")
 
     @model_validator(mode="after")
-    def _rules(self) -> EngineConnSpec:
+    def _rules(self, info: ValidationInfo) -> EngineConnSpec:
         if self.engine_type is None and self.plugin is None:
             raise ValueError("spec.engineType or spec.plugin must be given")
         if self.mode == "once" and not self.code:
             raise ValueError("spec.code must be given where spec.mode is once")
         if sum(variable.value_from is not None for variable in self.env or []) > SECRET_ENV_MAX:
             raise ValueError(f"spec.env: {SECRET_ENV_TEXT}")
+        written = {"resources": self.resources.model_dump(by_alias=True, exclude_none=True)} if self.resources else {}
+        if info.context != STORED and (broken := broken_bound(ENGINE_BOUNDS, written)):
+            raise ValueError(broken)
         return self

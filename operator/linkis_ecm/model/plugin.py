@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
-from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, Quantity
+from linkis_ecm.model import pod_containers
+from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, Before, Bound, Quantity, broken_bound
 from linkis_ecm.model.engine_status import LIST_MAP_TYPE, Condition
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
@@ -29,12 +30,14 @@ from linkis_ecm.model.engineconn import (
     PluginPodTemplate,
     RestartPolicy,
     RunType,
+    StopGrace,
     UserName,
     Volume,
     linkis_name,
     rule,
 )
 from linkis_ecm.model.extended import Extended
+from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.warm_pool import SoftPause, WarmPool, WarmPoolStatus
 
 # The longest that is in use is a few lines of shell; as long as a variable's value may be.
@@ -76,7 +79,9 @@ class Storage(Camel):
         " sizeLimit gets all of it.",
     )
     request: Quantity = Field(
-        "0", description="What the scheduler sets aside on the node; 0 also suits nodes that count no local disk."
+        "0",
+        description="What the scheduler sets aside on the node; 0 also suits nodes that count no local disk. Not above"
+        " what each engine may use.",
     )
 
 
@@ -102,8 +107,8 @@ class EngineSecurity(Camel):
     )
 
 
-# Amounts of which one must not be above another: that is refused where it is written, not at each engine or never.
-BOUNDS = (
+# Figures of which one must not be above another: that is refused where it is written, not at each engine or never.
+BOUNDS: tuple[Bound, ...] = (
     AtMost(
         "warmPool.resources.cpu", "defaultResources.cpu",
         "a pod of the pool grows to an engine's size, so lower it, raise defaultResources.cpu or leave"
@@ -130,7 +135,40 @@ BOUNDS = (
         "defaultResources.cpu", "defaultResources.cpuLimit",
         "each engine that names no cpu would be refused, so raise cpuLimit or leave it out",
     ),
+    Before(
+        "softPause.after", "idleTimeout",
+        "each engine would end before its pause, so lower it, raise idleTimeout (0s: never) or leave softPause out",
+        unless="idleTimeout",
+    ),
+    Before(
+        "softPause.after", "maxLifetime",
+        "each engine would end before its pause, so lower it, raise maxLifetime (0s: never) or leave softPause out",
+        unless="maxLifetime",
+    ),
+    Before(
+        "launch.ready.initialDelaySeconds", "startTimeout",
+        "no engine would be asked whether it is ready before its start has failed, so lower it or raise startTimeout",
+        at_once=True, in_seconds=True,
+    ),
 )  # fmt: skip
+# A folder that grows past this ends the engine by eviction rather than the node by a full disk. The agent's own files
+# drop their beginnings long before (engine.pod.launch.LOG_TOTAL_MIB). The rest is room for what a filesystem keeps
+# ready behind a file's end (xfs: as much again as the file has).
+LOG_VOLUME = "4Gi"
+# What the kubelet keeps of a container's own output: five files of 10 MiB by default, one of them while it is rotated.
+CONTAINER_LOG = "64Mi"
+DISK_TEXT = (
+    "spec.storage.request must not be above the disk that an engine without volumes may use, which is storage.tmp,"
+    f" {CONTAINER_LOG} of output and {LOG_VOLUME} for an agent's files: no pod would be made, so lower it or raise"
+    " storage.tmp"
+)
+# Where the plugin has emptyDirs the operator alone adds up: the API server refuses a rule with such a sum for its cost.
+_DISK_CEL = (
+    "!has(self.storage) || (has(self.volumes) && self.volumes.exists(v, has(v.emptyDir)))"
+    " || quantity(string(self.storage.request)).compareTo(quantity(string(self.storage.tmp))"
+    f".add(quantity('{CONTAINER_LOG}'))"
+    f".add(quantity(has(self.launch) && self.launch.kind == 'process' ? '0' : '{LOG_VOLUME}'))) <= 0"
+)
 EXTENDED_TEXT = (
     "spec.defaultResources.extended must not be above maxResources.extended: lower it or raise maxResources.extended"
 )
@@ -183,7 +221,8 @@ class EngineConnPluginSpec(Camel):
                 ),
                 linkis_name("engineVersion"),
                 WORKING_DIR_RULE,
-                *(rule(bound.cel, bound.text, field_path=f".{bound.small}") for bound in BOUNDS),
+                *(rule(bound.cel, bound.text, field_path=f".{bound.field}") for bound in BOUNDS),
+                rule(_DISK_CEL, DISK_TEXT, field_path=".storage"),
                 rule(
                     "!has(self.maxResources) || !has(self.maxResources.extended)"
                     " || !has(self.defaultResources.extended) || self.defaultResources.extended.all(name,"
@@ -311,7 +350,7 @@ class EngineConnPluginSpec(Camel):
     )
     max_lifetime: Duration = Field("0s", description="As in an EngineConn; 0s: never.")
     start_timeout: Duration = Field("8m", description="Linkis's own default is 8 minutes.")
-    stop_grace: Duration = Field("30s", description="As in an EngineConn.")
+    stop_grace: StopGrace = Field("30s", description="As in an EngineConn.")
     restart_policy: RestartPolicy | None = Field(None, description="Of engines that name none; Never where absent.")
     ttl_after_finished: Duration = Field("24h", description="How long an ended engine's resource stays.")
 
@@ -326,9 +365,13 @@ class EngineConnPluginSpec(Camel):
         if info.context == STORED:
             # One from before these rules: its engines go on, and it stays in the catalogue.
             return self
-        written = self.model_dump(by_alias=True, exclude_none=True)
-        if broken := next((bound for bound in BOUNDS if not bound.holds(written)), None):
-            raise ValueError(broken.text)
+        if broken := broken_bound(BOUNDS, self.model_dump(by_alias=True, exclude_none=True)):
+            raise ValueError(broken)
+        has_scratch = any(one.empty_dir is not None for one in self.volumes or [])
+        if self.storage is not None and not has_scratch and _over_least_disk(self, self.storage):
+            raise ValueError(DISK_TEXT)
+        if broken := pod_containers.broken_resources(self.pod_template):
+            raise ValueError(broken)
         most = (self.max_resources.extended if self.max_resources is not None else None) or {}
         default = self.default_resources.extended or {}
         if any(number > most.get(name, number) for name, number in default.items()):
@@ -346,6 +389,18 @@ class EngineConnPluginSpec(Camel):
         if is_shared and self.launch is not None and self.launch.kind == "process":
             raise ValueError(SHARED_AGENT_TEXT)
         return self
+
+
+def least_disk(spec: EngineConnPluginSpec) -> list[str]:
+    """What each engine of the plugin may have on disk, also one without volumes: its container's limit is the sum."""
+    storage = spec.storage or Storage.model_validate({})
+    logs = [] if spec.launch is not None and spec.launch.kind == "process" else [LOG_VOLUME]
+    scratch = [one.empty_dir.size_limit or storage.volumes for one in spec.volumes or [] if one.empty_dir is not None]
+    return [CONTAINER_LOG, storage.tmp, *logs, *scratch]
+
+
+def _over_least_disk(spec: EngineConnPluginSpec, storage: Storage) -> bool:
+    return parse_quantity(storage.request) > sum(map(parse_quantity, least_disk(spec)))
 
 
 class EngineConnPluginStatus(Camel):

@@ -269,7 +269,7 @@ def test_a_relation_of_every_type_is_shown_and_kept(tmp_path: Path) -> None:
 
 
 def test_all_results_of_an_engine_leave_room_for_its_logs() -> None:
-    from linkis_ecm.engine.pod.spec import LOG_VOLUME
     from linkis_ecm.model.formats import parse_quantity
+    from linkis_ecm.model.plugin import LOG_VOLUME
 
     assert parse_quantity(LOG_VOLUME) / 4 >= spill.MAX_ENGINE_BYTES

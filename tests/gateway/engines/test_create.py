@@ -280,6 +280,10 @@ async def test_an_engine_that_is_not_ready_in_time_goes_on_and_can_be_asked_for_
         ({"resources": {"memory": 0}}, "Parameter resources.memory is 0: 0 is no limit for Kubernetes"),
         ({"resources": {"cpu": "0.4m"}}, "Parameter resources.cpu is '0.4m': 0 is no limit for Kubernetes"),
         ({"resources": {"cpuLimit": "0.0"}}, "Parameter resources.cpuLimit is '0.0': 0 is no limit for Kubernetes"),
+        (
+            {"resources": {"cpu": "2", "cpuLimit": "1"}},
+            "spec.resources.cpu must not be above resources.cpuLimit: lower it, raise cpuLimit",
+        ),
         ({"resources": {"cpu": "0.0001"}}, "Parameter resources.cpu is '0.0001': ask for 1m or more"),
         ({"resources": {"memory": "1"}}, "Parameter resources.memory is '1': ask for 32Mi or more"),
         ({"resources": {"memory": "100m"}}, "Parameter resources.memory is '100m': ask for 32Mi or more"),

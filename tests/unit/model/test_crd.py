@@ -131,7 +131,10 @@ def test_an_amount_is_a_number_or_a_text(written: int | str, text: str) -> None:
 
 
 # Of CEL's own functions, and Kubernetes's, those that the rules use. The API server refuses a CRD with any other.
-CEL = {"all", "compareTo", "contains", "endsWith", "exists", "filter", "matches", "size", "startsWith"}
+CEL = {
+    "add", "all", "compareTo", "contains", "endsWith", "exists", "filter", "getSeconds", "isInteger", "matches", "size",
+    "startsWith",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("definition", [crd.engineconn(), crd.plugin()], ids=lambda d: d["spec"]["names"]["kind"])

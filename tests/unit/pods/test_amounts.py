@@ -13,14 +13,16 @@ from pydantic import ValidationError
 from linkis_ecm.engine.pod.spec import InvalidSpecError, build_pod
 from linkis_ecm.engine.view import PluginView, plugin_view
 from linkis_ecm.model import crd
-from linkis_ecm.model.amounts import AMOUNT_PATTERN, QUANTITY_PATTERN, STORED, too_small
-from linkis_ecm.model.engineconn import EngineConnSpec
+from linkis_ecm.model.amounts import AMOUNT_PATTERN, QUANTITY_PATTERN, STORED, AtMost, too_small
+from linkis_ecm.model.engineconn import ENGINE_BOUNDS, EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.plugin import BOUNDS, EngineConnPluginSpec
+from linkis_ecm.model.pod_containers import broken_resources
 from tests.unit.engine.snapshots import IDLE, PLUGIN, SETTINGS, S, decided, engine, pod, report, snapshot
 
 ZEROS = ["0", "0m", "0.4m", "0.0", "00", "0Gi", "0.00Ki"]
 GPU = "nvidia.com/gpu"
+BEYOND = {"requests": {"ephemeral-storage": "2Gi"}, "limits": {"ephemeral-storage": "1Gi"}}
 
 
 def offered() -> PluginView:
@@ -188,7 +190,124 @@ def test_each_bound_has_a_rule_of_the_crd_that_asks_for_each_field_on_its_way() 
     spec = crd.plugin()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     rules = {one["message"]: one["rule"] for one in spec["x-kubernetes-validations"]}
     for bound in BOUNDS:
-        assert rules[bound.text].endswith(
-            f"quantity(string(self.{bound.small})).compareTo(quantity(string(self.{bound.large}))) <= 0"
-        )
-        assert f"!has(self.{bound.small})" in rules[bound.text]
+        assert rules[bound.text] == bound.cel
+        assert f"!has(self.{bound.field})" in rules[bound.text]
+        if isinstance(bound, AtMost):
+            assert rules[bound.text].endswith(
+                f"quantity(string(self.{bound.small})).compareTo(quantity(string(self.{bound.large}))) <= 0"
+            )
+    (own,) = ENGINE_BOUNDS
+    engines = crd.engineconn()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert own.cel in [one["rule"] for one in engines["x-kubernetes-validations"]]
+
+
+# --- what the API server had stored before it refused it
+
+
+BASE = {
+    "engineType": "python", "engineVersion": "3", "image": "i", "runTypes": ["python"],
+    "defaultResources": {"cpu": "1", "memory": "1Gi"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"storage": {"request": "9Gi"}},
+        {"softPause": {"after": "1h", "cpu": "50m"}},
+        {"stopGrace": "2h"},
+        {"podTemplate": {"spec": {"containers": [{"name": "a", "image": "i", "resources": BEYOND}]}}},
+    ],
+)
+def test_a_stored_plugin_that_would_be_refused_now_stays_in_the_catalogue(spec: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="must"):
+        EngineConnPluginSpec.model_validate(BASE | spec)
+    assert EngineConnPluginSpec.model_validate(BASE | spec, context=STORED).engine_type == "python"
+
+
+@pytest.mark.parametrize("spec", [{"resources": {"cpu": "2", "cpuLimit": "1"}}, {"stopGrace": "2h"}])
+def test_a_stored_engine_that_would_be_refused_now_is_read(spec: dict[str, Any]) -> None:
+    body = {"engineType": "python", "user": "u"} | spec
+    with pytest.raises(ValidationError, match="must not be above"):
+        EngineConnSpec.model_validate(body)
+    assert EngineConnSpec.model_validate(body, context=STORED).user == "u"
+
+
+SCRATCH = {"volumes": [{"name": "a", "mountPath": "/a", "emptyDir": {"sizeLimit": "1Gi"}}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "request_", "most"),
+    [
+        ({}, "8257Mi", "8256Mi"),
+        ({"storage": {"tmp": "1G"}}, "5114Mi", "5114Mi"),
+        ({"storage": {"tmp": "1G"}}, "5115Mi", "5114Mi"),
+        # The API server does not add up the plugin's own volumes, the operator does.
+        (SCRATCH, "9280Mi", "9280Mi"),
+        (SCRATCH, "9281Mi", "9280Mi"),
+    ],
+)
+def test_a_pod_sets_no_more_disk_aside_than_it_may_use(more: dict[str, Any], request_: str, most: str) -> None:
+    body = offered().spec.model_dump(by_alias=True, exclude_none=True) | more
+    body["storage"] = {**more.get("storage", {}), "request": request_}
+    found = plugin_view({"metadata": {"name": "p", "resourceVersion": "1"}, "spec": body})
+    assert found is not None
+    if request_ == most:
+        (container,) = built(found)["spec"]["containers"]
+        kinds = [container["resources"][kind]["ephemeral-storage"] for kind in ("requests", "limits")]
+        assert kinds == [most, most]
+        return
+    with pytest.raises(InvalidSpecError, match=f"storage.request {request_} .* above the {most} .*: have the platform"):
+        built(found)
+
+
+def built(plugin: PluginView) -> dict[str, Any]:
+    asked = engine()
+    assert asked.spec is not None
+    return build_pod(asked, asked.spec, plugin.spec, ticket="t", attempt=1, settings=SETTINGS.pod)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (BEYOND, "requests must not be above limits"),
+        ({"requests": {"nvidia.com/gpu": 1}}, "write them below limits alone"),
+        ({"requests": {"cpu": "1", "hugepages-2Mi": "2Mi"}}, "write them below limits alone"),
+        ({"limits": {"nvidia.com/gpu": "0.5"}}, "round the amount"),
+        ({"limits": {"hugepages-2Mi": "2Mi"}}, "give one of them"),
+        ({"limits": {"gpu": 1}}, "correct its name"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_stored_container_that_no_pod_may_have_is_told_with_field_and_remedy(
+    kind: str, resources: dict[str, Any], words: str
+) -> None:
+    body = offered().spec.model_dump(by_alias=True, exclude_none=True)
+    body["podTemplate"] = {"spec": {kind: [{"name": "a", "image": "i", "resources": resources}]}}
+    found = plugin_view({"metadata": {"name": "p", "resourceVersion": "1"}, "spec": body})
+    assert found is not None
+    with pytest.raises(InvalidSpecError, match=f"podTemplate.spec.{kind} .*: resources of a: .*{words}"):
+        built(found)
+
+
+@pytest.mark.parametrize("resources", [None, [], "x", {"requests": 1}, {"limits": {"cpu": "much"}, "requests": []}])
+def test_resources_that_are_none_are_left_to_the_schema(resources: Any) -> None:
+    template = {"spec": {"containers": [{"resources": resources}, 1], "initContainers": {"a": 1}}}
+    assert broken_resources(template) == ""
+    assert broken_resources(None) == ""
+
+
+# --- durations
+
+
+@given(st.integers(0, 4000), st.integers(0, 4000), st.booleans())
+def test_a_pause_is_taken_exactly_where_it_can_begin(after: int, end: int, may_be_longer: bool) -> None:
+    body = BASE | {
+        "softPause": {"after": f"{after}s", "cpu": "50m"}, "idleTimeout": f"{end}s",
+        "overridable": ["idleTimeout"] if may_be_longer else [],
+    }  # fmt: skip
+    if end == 0 or after < end or may_be_longer:
+        assert EngineConnPluginSpec.model_validate(body).soft_pause is not None
+        return
+    with pytest.raises(ValidationError, match=r"spec.softPause.after must be shorter than idleTimeout: .*raise"):
+        EngineConnPluginSpec.model_validate(body)

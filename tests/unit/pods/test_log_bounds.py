@@ -7,14 +7,14 @@ from linkis_ecm.agent.logs.bounded_file import STEP
 from linkis_ecm.agent.settings import read_settings
 from linkis_ecm.agent.tasks import JOURNAL_BYTES
 from linkis_ecm.engine.pod import launch
-from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.model.formats import parse_quantity
+from linkis_ecm.model.plugin import LOG_VOLUME
 
 MIB = 1 << 20
 
 
 def test_the_agents_bounds_are_half_of_the_volume_at_most() -> None:
-    volume = int(parse_quantity(podspec.LOG_VOLUME))
+    volume = int(parse_quantity(LOG_VOLUME))
     assert volume >= 2 * launch.LOG_TOTAL_MIB * MIB
     # Also where a filesystem keeps as much again ready behind each file's end.
     assert volume > 2 * (2 * launch.LOG_FILE_MIB * MIB + JOURNAL_BYTES)

@@ -8,6 +8,7 @@ what depends on the kind of launch comes from `engine.pod.launch`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from linkis_ecm.engine.admission import overrides
 from linkis_ecm.engine.names import (
     INSTANCE,
     MANAGED_BY,
-    PLUGIN_VOLUME,
     TICKET_ANNOTATION,
     UNDISRUPTED,
     label_hash,
@@ -40,26 +40,20 @@ from linkis_ecm.engine.pod.volumes import InvalidSpecError as InvalidSpecError  
 from linkis_ecm.engine.pod_view import SPEC_ANNOTATION
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.amounts import Kind
-from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources
+from linkis_ecm.model.engineconn import API_VERSION, STOP_GRACE_MAX, EngineConnSpec, EnvVar, Resources
 from linkis_ecm.model.formats import parse_duration, parse_quantity
-from linkis_ecm.model.plugin import EngineConnPluginSpec, FullResources, Storage
+from linkis_ecm.model.plugin import LOG_VOLUME, EngineConnPluginSpec, FullResources, Storage, least_disk
 from linkis_ecm.model.pod_template import PLUGIN_FIELDS, PLUGIN_SCHEMA, SCHEMA, SPEC_FIELDS, excess, not_taken
 
 # The images' user (Dockerfile).
 USER_ID = 10001
-# A folder that grows past this ends the engine by eviction rather than the node by a full disk. The agent's own files
-# drop their beginnings long before (launch.LOG_TOTAL_MIB). The rest is room for what a filesystem keeps ready behind a
-# file's end (xfs: as much again as the file has).
-LOG_VOLUME = "4Gi"
-# What the kubelet keeps of a container's own output: five files of 10 MiB by default, one of them while it is rotated.
-CONTAINER_LOG = "64Mi"
 # A memory filesystem in place of the runtime's 64 MiB, on which pytorch's loaders, Chrome and databases die by SIGBUS.
 # Its size is half of the memory limit, as Linux gives it half of a machine's memory: its pages count to that limit, so
 # one that is full ends with an error of its own before the container is out of memory.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a volume of the engine's own
 # A running task, or a process, may go on for this long when the engine is to end, where nobody says otherwise.
 GRACE_SECONDS = 30
-GRACE_MAX = 3600
+GRACE_MAX = int(parse_duration(STOP_GRACE_MAX))
 
 OVERLAY_METADATA = ("labels", "annotations")
 # What runtimes of devices read in a container's environment: where one is a node's default, a variable alone gives a
@@ -246,7 +240,7 @@ def build_pod(
         "image": plugin.image,
         "ports": launch.container_ports(launched),
         "env": env,
-        "resources": _with_disk(size.whole_container, storage, volumes),
+        "resources": _with_disk(size.whole_container, plugin, volumes),
         "securityContext": RESTRICTED,
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
@@ -365,21 +359,26 @@ def _env_value(variable: EnvVar) -> dict[str, Any]:
 
 
 def _with_disk(
-    resources: dict[str, dict[str, str]], storage: Storage, volumes: list[dict[str, Any]]
+    resources: dict[str, dict[str, str]], plugin: EngineConnPluginSpec, volumes: list[dict[str, Any]]
 ) -> dict[str, dict[str, str]]:
     """The container's resources with a limit of local disk: all emptyDirs of the pod and the container's output.
 
     The request is written too: without one, Kubernetes takes the limit for it, and a node has room for a few engines.
+    Raises InvalidSpecError for a request above the limit, which a plugin has that was stored before that was refused.
     """
-    own = [CONTAINER_LOG, storage.tmp, *(LOG_VOLUME for volume in volumes if volume["name"] == "log")]
-    own += [
-        one["emptyDir"]["sizeLimit"] for one in volumes if one["name"].startswith(PLUGIN_VOLUME) and "emptyDir" in one
-    ]
+    storage = plugin.storage or Storage.model_validate({})
     users = any("emptyDir" in volume for volume in volumes if volume["name"].startswith(USER_VOLUME))
-    most = sum(parse_quantity(size) for size in (*own, *((storage.volumes,) if users else ())))
+    sizes = (*least_disk(plugin), *((storage.volumes,) if users else ()))
+    # Whole mebibytes, and no fewer than all together.
+    most = math.ceil(sum(map(parse_quantity, sizes)) / (1 << 20))
+    if parse_quantity(storage.request) > most << 20:
+        raise InvalidSpecError(
+            f"storage.request {storage.request} of the EngineConnPlugin is above the {most}Mi of disk that the"
+            " engine may use: have the platform lower it or raise storage.tmp"
+        )
     return {
         "requests": resources["requests"] | {"ephemeral-storage": storage.request},
-        "limits": resources["limits"] | {"ephemeral-storage": f"{int(most) >> 20}Mi"},
+        "limits": resources["limits"] | {"ephemeral-storage": f"{most}Mi"},
     }
 
 

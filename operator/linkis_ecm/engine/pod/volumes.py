@@ -17,6 +17,7 @@ from linkis_ecm.model import amounts
 from linkis_ecm.model.engineconn import EngineConnSpec, EnvVar, Volume
 from linkis_ecm.model.formats import parse_quantity
 from linkis_ecm.model.plugin import EngineConnPluginSpec, Storage
+from linkis_ecm.model.pod_containers import broken_amounts
 
 # Where programs of the image are, what the kernel shows, and what the agent writes to: a mount there would replace code
 # that runs before the user's.
@@ -102,6 +103,8 @@ def containers_beside(
                 secret = _part(_part(variable, "valueFrom"), "secretKeyRef").get("name")
                 if secret:
                     _refuse_protected(f"{where}: {name}", "secret", str(secret), protected)
+            if fault := broken_amounts(_part(body, "resources")):
+                raise InvalidSpecError(f"{where}: resources of {name}: {fault}")
             found[kind].append(
                 body
                 | {"volumeMounts": [mount | {"name": f"{PLUGIN_VOLUME}{mount['name']}"} for mount in mounts]}

@@ -17,7 +17,8 @@ from typing import Any
 from linkis_ecm.agent.formats.cells import TYPE_KEY, cell_text, cells, is_plain, whole_cell
 from linkis_ecm.agent.formats.result_files import file_name, make_room, new_id
 
-# A bound for one result, and for all of an engine: a quarter of the volume that the logs are on (podspec.LOG_VOLUME).
+# A bound for one result, and for all of an engine: a quarter of the volume that the logs are on
+# (model.plugin.LOG_VOLUME).
 MAX_RESULT_BYTES = 256 << 20
 MAX_ENGINE_BYTES = 1 << 30
 MAX_RESULTS = 64
