@@ -7,6 +7,7 @@ from outside, by looking into the database.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import sys
@@ -92,7 +93,9 @@ async def measure(url: str) -> list[float]:
         sink.close(5)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    about = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser(prog="python -m bench.burst", description=about).parse_args(arguments)
     end_on_signals()
     with scratch() as folder:
         late = asyncio.run(measure(f"sqlite:///{folder / 'burst.sqlite3'}"))

@@ -6,6 +6,7 @@ ours take turns within the run, so that the machine's mood falls on both alike. 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import queue
@@ -222,7 +223,9 @@ def status_rate(gateway: Server) -> tuple[float, float]:
     return int(done[1]) / SECONDS, int(done[1]) / used
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    about = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser(prog="python -m bench.calls", description=about).parse_args(arguments)
     table = Table(52, 14, 8)
     tell = table.tell
 

@@ -25,7 +25,13 @@ MEDIAN_TO_MEAN = math.sqrt(math.pi / 2)
 
 
 class MalformedError(ValueError):
-    """JSON that is no run or no figure; the message names the field."""
+    """JSON that is no run or no figure; the message names the field.
+
+    It may quote what stands in the file, which is written so that a terminal prints it and obeys none of it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
     try:
         # Before anything is measured: a wrong file shall not cost 25 minutes.
-        kept = [read_run(file) for file in given.compare]
+        kept = [read_run(file) for file in given.compare if not _is_empty_pattern(file)]
         run = None if given.run is None else read_run(given.run)
     except (MalformedError, OSError) as error:
         parser.error(str(error))
     if run is None:
-        run = _measured([one for one in PLAN if one.name in wanted], given.out)
+        run = _measured([one for one in PLAN if one.name in wanted], given.out, asked=given.only is not None)
     print("\n".join(_summary(run)))
     compared = compare(run, kept)
     for busy in (one for one in (run, *kept) if compared and one.is_busy):
@@ -54,13 +54,21 @@ def main(arguments: list[str] | None = None) -> int:
     return int(not run.is_good or any(one.is_bad for one in compared))
 
 
-def _measured(plan: list[Bench], out: Path) -> Run:
+def _is_empty_pattern(file: Path) -> bool:
+    """A shell hands a pattern on as it is where no file has such a name: no run is kept there yet."""
+    if file.exists() or not set(file.name) & set("*?["):
+        return False
+    print(f"no run is kept yet as {file}: nothing is compared with it", flush=True)
+    return True
+
+
+def _measured(plan: list[Bench], out: Path, *, asked: bool) -> Run:
     end_on_signals()
     where = conditions(datetime.datetime.now(datetime.UTC))
     with scratch() as folder:
         results = run_all(
             plan, seconds=SECONDS, execute=execute, clock=time.monotonic, load=lambda: os.getloadavg()[0],
-            folder=folder, announce=lambda line: print(line, flush=True),
+            folder=folder, announce=lambda line: print(line, flush=True), asked=asked,
         )  # fmt: skip
     run = Run(where, tuple(results))
     out.mkdir(parents=True, exist_ok=True)

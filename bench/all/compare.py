@@ -51,7 +51,7 @@ class Compared:
 
 def compare(now: Run, kept: Sequence[Run]) -> list[Compared]:
     """Each figure of the kept runs. One that `now` lacks is missing, unless its benchmark was not asked for."""
-    asked = {one.name for one in now.results}
+    asked = {one.name for one in now.results if one.outcome != "left out"}
     bench_of = {one.name: result.name for run in kept for result in run.results for one in result.figures}
     figures = now.figures
     found = []

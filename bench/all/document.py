@@ -28,8 +28,8 @@ from bench.table import MAX_FIGURES, loaded
 FORM = 1
 MAX_FILE = 1 << 20
 MAX_BENCHES, MAX_VERSIONS = 50, 50
-Outcome = Literal["done", "failed", "timed out", "unreadable", "not run"]
-OUTCOMES: tuple[Outcome, ...] = ("done", "failed", "timed out", "unreadable", "not run")
+Outcome = Literal["done", "failed", "timed out", "unreadable", "not run", "left out"]
+OUTCOMES: tuple[Outcome, ...] = ("done", "failed", "timed out", "unreadable", "not run", "left out")
 _COMMIT = re.compile(r"[0-9a-f]{40}|unknown")
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -38,8 +38,9 @@ _DATE = "%Y-%m-%dT%H:%M:%SZ"
 class Result:
     """What became of one benchmark.
 
-    Where it is not done, `reason` says why in one line, and `figures` are what it had measured until then. `left`:
-    processes that it left behind, which were ended. `load`: the load average of a minute before it began.
+    "left out": this machine lacks what it needs, and nobody asked for it by name. Where it is not done, `reason` says
+    why in one line, and `figures` are what it had measured until then. `left`: processes that it left behind, which
+    were ended. `load`: the load average of a minute before it began.
     """
 
     name: str
@@ -83,10 +84,11 @@ class Run:
 
     @property
     def is_good(self) -> bool:
-        """Each benchmark came to its end, left nothing and met its goals."""
-        return all(
+        """Each benchmark that was not left out came to its end, left nothing and met its goals; and there is one."""
+        begun = [one for one in self.results if one.outcome != "left out"]
+        return bool(begun) and all(
             one.outcome == "done" and not one.left and all(figure.passed is not False for figure in one.figures)
-            for one in self.results
+            for one in begun
         )
 
     def file_name(self) -> str:

@@ -59,10 +59,10 @@ class Benches:
         }.get(what, Ended(0))  # fmt: skip
         return ended, "Traceback\nValueError: no\x1b such thing\n\n"
 
-    def run(self, *plan: Bench, seconds: float = 1000.0) -> list[Result]:
+    def run(self, *plan: Bench, seconds: float = 1000.0, asked: bool = False) -> list[Result]:
         return run_all(
             plan, seconds=seconds, execute=self.execute, clock=lambda: self.now, load=lambda: 0.25,
-            folder=self._folder, announce=self.lines.append,
+            folder=self._folder, announce=self.lines.append, asked=asked,
         )  # fmt: skip
 
 
@@ -103,8 +103,54 @@ def test_what_became_of_one_is_written_and_the_next_one_runs(
 
 def test_one_that_lacks_something_is_not_begun(benches: Benches) -> None:
     (result,) = benches.run(bench("well", missing="no cluster answers"))
-    assert (result.outcome, result.reason, benches.given) == ("not run", "no cluster answers", [])
-    assert benches.lines[-1] == "well: not run: no cluster answers"
+    assert (result.outcome, result.reason, benches.given) == ("left out", "no cluster answers", [])
+    assert benches.lines[-1] == "well: left out: no cluster answers"
+
+
+def test_one_that_is_left_out_fails_no_run_unless_it_was_asked_for(benches: Benches) -> None:
+    now = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
+    plan = bench("well"), bench("else", missing="no cluster answers")
+    for asked in (False, True):
+        run = Run(Conditions(now, "unknown", False, 2, "", 0.0), tuple(benches.run(*plan, asked=asked)))
+        assert run.is_good is not asked
+    for nothing in ((), run.results[:0], tuple(benches.run(plan[1]))):
+        assert not Run(run.conditions, nothing).is_good
+
+
+@pytest.mark.parametrize("key", ["\x1b[2J", "\u202e", "a\nb", "\x9b1m"])
+def test_a_refusal_quotes_a_file_so_that_a_terminal_obeys_none_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    file = Path(kept(tmp_path, "a.json", 1.0))
+    body = json.loads(file.read_text()) | {"versions": {key: 1}}
+    file.write_text(json.dumps(body))
+    with pytest.raises(SystemExit):
+        command_line.main(["--run", str(file)])
+    told = capsys.readouterr().err
+    assert "run.versions." in told
+    assert key not in told
+    assert ascii(key)[1:-1] in told
+
+
+@pytest.mark.parametrize("module", ["bench.calls", "bench.burst", "bench.clean", "bench.trace"])
+def test_help_and_unknown_arguments_measure_and_remove_nothing(module: str) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+    for argument, code in (("--help", 0), ("--nothing", 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", module, argument], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "usage: " in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--engines", "0"), ("--engines", "-1"), ("--calls", "-1"), ("--calls", "x")])
+def test_a_trace_of_no_call_is_refused(arguments: tuple[str, str]) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.trace", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
 
 
 def test_none_gets_more_than_what_is_left_of_the_whole_time(benches: Benches) -> None:
@@ -247,6 +293,14 @@ def test_a_run_is_judged_by_its_goals_and_beside_kept_ones(tmp_path: Path, capsy
     assert "worse         a call: 1.10, kept 1.00, tolerance 0.04" in capsys.readouterr().out
     assert command_line.main(["--run", before, "--compare", worse]) == 0
     assert command_line.main(["--run", kept(tmp_path, "d", 1.0, "failed")]) == 1
+
+
+def test_a_pattern_of_kept_runs_that_names_none_says_so_and_compares_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pattern = kept(tmp_path, "a", 1.0), str(tmp_path / "*.json")
+    assert command_line.main(["--run", run, "--compare", pattern]) == 0
+    assert f"no run is kept yet as {pattern}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
