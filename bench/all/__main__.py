@@ -11,6 +11,7 @@ import argparse
 import datetime
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (MalformedError, OSError) as error:
         parser.error(str(error))
     if run is None:
+        try:
+            _check_writable(given.out)
+        except OSError as error:
+            parser.error(f"argument --out: nothing can be written there: {error}")
         run = _measured([one for one in PLAN if one.name in wanted], given.out, asked=given.only is not None)
     print("\n".join(_summary(run)))
     compared = compare(run, kept)
@@ -71,11 +76,24 @@ def _measured(plan: list[Bench], out: Path, *, asked: bool) -> Run:
             folder=folder, announce=lambda line: print(line, flush=True), asked=asked,
         )  # fmt: skip
     run = Run(where, tuple(results))
-    out.mkdir(parents=True, exist_ok=True)
     file = out / run.file_name()
-    file.write_text(run_as_json(run))
+    try:
+        file.write_text(run_as_json(run))
+    except OSError as error:
+        # What took 25 minutes is not lost: who sees it can keep it.
+        print(run_as_json(run), end="")
+        print("\n".join(_summary(run)), flush=True)
+        print(f"the run stands above, and could not be written: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     print(f"== written: {file}")
     return run
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes the folder and a file in it, which goes again. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"probe")
 
 
 def _summary(run: Run) -> list[str]:

@@ -4,6 +4,7 @@ hop, in microseconds."""
 from __future__ import annotations
 
 import argparse
+import sys
 
 from bench.clean import end_on_signals
 from bench.trace import call, life
@@ -28,4 +29,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -337,3 +337,34 @@ def test_a_run_is_written_where_it_was_asked_for(
     assert run.figures == {"call-p50": FIGURE}
     assert run.file_name() == file.name
     assert f"== written: {file}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["file", "file/runs"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command_line, "_measured", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["--out", str(tmp_path / place)])
+    assert caught.value.code == 2
+    assert "argument --out: nothing can be written there" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_written_in_the_end_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    program = Bench(
+        "calls",
+        ("sh", "-c", f"rmdir {out}; printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $ECM_BENCH_FIGURES"),
+        60,
+    )  # noqa: E501
+    monkeypatch.setattr(command_line, "PLAN", (program,))
+    monkeypatch.setattr(command_line, "end_on_signals", lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["--out", str(out)])
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert '"name": "call-p50"' in told.out
+    assert str(out) in told.err
