@@ -359,7 +359,7 @@ def test_a_run_that_cannot_be_written_in_the_end_is_printed(
         "calls",
         ("sh", "-c", f"rmdir {out}; printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $ECM_BENCH_FIGURES"),
         60,
-    )  # noqa: E501
+    )
     monkeypatch.setattr(command_line, "PLAN", (program,))
     monkeypatch.setattr(command_line, "end_on_signals", lambda: None)
     with pytest.raises(SystemExit) as caught:
