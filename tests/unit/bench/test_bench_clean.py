@@ -67,7 +67,11 @@ def program(tmp_path: Path) -> Begin:
     def begin() -> tuple[subprocess.Popen[str], Path, int]:
         environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", PROGRAM, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         assert process.stdout is not None
         folder, child = process.stdout.readline().split()
@@ -80,8 +84,10 @@ def program(tmp_path: Path) -> Begin:
 def test_a_benchmark_that_is_told_to_end_cleans_up(program: Begin, number: signal.Signals) -> None:
     process, folder, child = program()
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert out == "cleaned\n"
+    out, error = process.communicate(timeout=60)
+    assert (out, error) == ("cleaned\n", "interrupted\n")
+    # Of a shell: 130.
+    assert process.returncode == -signal.SIGINT
     assert not folder.exists()
     until(lambda: start_time(child) is None)
 
