@@ -63,12 +63,17 @@ def p90(values: list[float]) -> float:
     return statistics.quantiles(values, n=10)[-1] if len(values) > 1 else values[0]
 
 
-def lines(title: str, found: Iterable[Hop], used: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The table as text. `used`: microseconds of a call on a processor and waiting for one, by process."""
+def lines(title: str, found: Iterable[Hop], used: Mapping[str, tuple[float, float]], each: str = "call") -> list[str]:
+    """The table as text, of one `each`. `used`: microseconds of it on a processor and waiting for one, by process."""
     made = [f"{title:<58} {'at p50':>8} {'step p50':>9} {'step p90':>9}"]
+    found = list(found)
     made += [f"{hop.name:<58} {hop.at_p50:>8.0f} {hop.step_p50:>9.0f} {hop.step_p90:>9.0f}" for hop in found]
     made += [
-        f"  processor time of a call, {name:<30} {ran:>8.0f}   waited {waited:.0f}"
+        f"  {f'processor time of a {each}, {name}':<56} {ran:>8.0f}   waited {waited:.0f}"
         for name, (ran, waited) in used.items()
     ]
+    if any(hop.step_p50 < 0 for hop in found):
+        made.append(
+            "  a step below 0: most of them pass this point before the one above it; steps are medians of differences"
+        )
     return made

@@ -45,7 +45,7 @@ def trace(count: int) -> list[str]:
         lives, used = lives[1:], used[1:]
         stamps = [stamp for path in folder.glob("operator-*.ring") for stamp in read(path)]
         each = {"operator": (sum(one.ran for one in used) / count * 1e6, sum(one.waited for one in used) / count * 1e6)}
-        return lines("an engine's life in the operator, µs", hops(lives, stamps, "client: Idle is seen"), each)
+        return lines("an engine's life in the operator, µs", hops(lives, stamps, "client: Idle is seen"), each, "life")
 
 
 def _until_idle(made: Installation, name: str) -> None:

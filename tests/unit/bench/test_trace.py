@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.trace.hops import hops, lines
+from bench.trace.hops import Hop, hops, lines
 from bench.trace.points import wrap
 from bench.trace.ring import CAPACITY, MAX_NAMES, Ring, read
 
@@ -46,6 +46,10 @@ def test_hops_are_in_the_order_of_most_calls_with_the_time_of_each() -> None:
     assert [(hop.at_p50, hop.step_p50) for hop in found] == [(10, 10), (30, 20), (100, 70)]
     text = "\n".join(lines("title", found, {"gateway": (500.0, 20.0)}))
     assert "title" in text
+    assert "a step below 0" not in text
+    told = lines("title", [Hop("late", 10, -2, 3)], {"operator": (1.0, 2.0)}, "life")
+    assert "processor time of a life, operator" in told[-2]
+    assert "a step below 0: most of them pass this point before the one above it" in told[-1]
     assert "500   waited 20" in text
 
 
