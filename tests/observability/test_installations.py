@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.observability.cases import CASES
-from tests.observability.test_quiet import promtool
+from tests.observability.test_quiet import promtool, promtool_each
 from tools.dashboards.boards import BOARDS
 from tools.dashboards.panels import LEADS, of_leaders, total_of_leaders
 from tools.observability.alerts import INSTALLATION, SHARD, alerts
@@ -173,16 +173,19 @@ def test_an_alert_names_the_cluster_that_it_is_of(tmp_path: Path) -> None:
     )
 
 
-# Where the first of two releases is, and the second: in one namespace, in two, and in one of two clusters.
-PLACES = {
-    "one namespace": ({"namespace": "linkis", "release": "a"}, {"namespace": "linkis", "release": "b"}),
-    "two namespaces": ({"namespace": "one", "release": "a"}, {"namespace": "two", "release": "a"}),
-    "two namespaces without the label": ({"namespace": "one"}, {"namespace": "two"}),
-    "two clusters": (
+# Where two releases are: in one namespace, in two, with and without the label, and in two clusters.
+ONE_NAMESPACE = ({"namespace": "shared", "release": "a"}, {"namespace": "shared", "release": "b"})
+PLACES = (
+    ONE_NAMESPACE,
+    ({"namespace": "one", "release": "a"}, {"namespace": "two", "release": "a"}),
+    ({"namespace": "bare-one"}, {"namespace": "bare-two"}),
+    (
         {"cluster": "east", "namespace": "linkis", "release": "a"},
         {"cluster": "west", "namespace": "linkis", "release": "a"},
     ),
-}
+)
+# Which of the two is ill, then the other one, elsewhere.
+TURNS = [*PLACES, *(tuple(one | {"namespace": f"{one['namespace']}-2"} for one in pair[::-1]) for pair in PLACES)]
 
 
 def of(place: dict[str, str], histories: Mapping[str, str]) -> list[dict[str, str]]:
@@ -196,34 +199,31 @@ def of(place: dict[str, str], histories: Mapping[str, str]) -> list[dict[str, st
     return found
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_of_two_releases_each_alert_fires_for_the_one_alone_that_it_is_for(where: str, tmp_path: Path) -> None:
+def test_of_two_releases_each_alert_fires_for_the_one_alone_that_it_is_for(tmp_path: Path) -> None:
     """Neither does one that is well hide the other, nor is one blamed for the other, whichever of the two it is."""
-    tests = []
+    tests = {}
     for alert in alerts():
         case = CASES[alert.name]
         if not case.has_namespace:
             continue  # absent(): tests/unit/chart/test_chart_monitoring.py asks by the chart's rules
-        for ill, well in (PLACES[where], PLACES[where][::-1]):
-            labels = {"severity": alert.severity} | ill | dict(case.labels)
-            expected = {"exp_labels": labels, "exp_annotations": told(alert) | {"description": case.says}}
-            tests.append(
-                {
-                    "name": f"{alert.name} of {ill}",
-                    "input_series": [*of(ill, case.fires), *of(well, case.silent)],
-                    "alert_rule_test": [
-                        {"eval_time": f"{case.at}m", "alertname": alert.name, "exp_alerts": [expected]}
-                    ],
-                }
-            )
-    assert len(tests) == 2 * (len(alerts()) - 2)
-    promtool(tmp_path, tests, rule_file())
+        expected = [
+            {
+                "exp_labels": {"severity": alert.severity} | ill | dict(case.labels),
+                "exp_annotations": told(alert) | {"description": case.says},
+            }
+            for ill, _ in TURNS
+        ]
+        both = [one for ill, well in TURNS for one in (*of(ill, case.fires), *of(well, case.silent))]
+        asked = {"eval_time": f"{case.at}m", "alertname": alert.name, "exp_alerts": expected}
+        tests[alert.name] = [{"input_series": both, "alert_rule_test": [asked]}]
+    assert len(tests) == len(alerts()) - 2
+    promtool_each(tmp_path, tests)
 
 
 def test_a_second_release_in_the_namespace_hides_no_shard_that_is_gone(tmp_path: Path) -> None:
     """It has no shards, or as many: its operators are none of the first one's."""
     alert = next(one for one in alerts() if one.name == "LinkisEcmShardMissing")
-    first, second = PLACES["one namespace"]
+    first, second = ONE_NAMESPACE
     ill = of(first, CASES[alert.name].fires)
     labels = {"severity": "critical"} | first
     expected = {"exp_labels": labels, "exp_annotations": told(alert) | {"description": CASES[alert.name].says}}
