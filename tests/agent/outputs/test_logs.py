@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import re
 import select
@@ -412,6 +413,30 @@ def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
     assert done.wait(PATIENCE)
     text = b"".join(frames).decode()
     assert text.index("before") < text.index("after") < text.index("the engine has stopped")
+
+
+def test_a_followed_log_that_is_cut_breaks_off_and_is_then_told_from_its_beginning(
+    start: Callable[..., AgentProcess],
+) -> None:
+    """Its follower would else wait without a word until the log is as long again."""
+    agent = start()
+    agent.execute("print('before')")
+    connection = agent.connection()
+    connection.request("GET", "/v1/logs/stdout/follow", headers=(bearer := {"Authorization": f"Bearer {agent.token}"}))
+    answer = connection.getresponse()
+    before = answer.read(int(answer.readline()))
+    assert b"before\n" in before
+    os.truncate(agent.log_dir / "stdout", 0)
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        answer.read()
+    connection.close()
+    agent.execute("print('x')")
+    again = agent.connection()
+    again.request("GET", f"/v1/logs/stdout/follow?offset={1 << 20}", headers=bearer)
+    answer = again.getresponse()
+    assert answer.headers["X-Log-Offset"] == "0"
+    assert b"x\n" in answer.read(int(answer.readline()))
+    again.close()
 
 
 async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

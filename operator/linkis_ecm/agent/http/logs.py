@@ -108,13 +108,15 @@ class LogApi:
 
     def _follow(self, name: str, query: dict[str, str]) -> Response:
         """The bytes from `offset`, or the last `tail`, on, and those that are written from now on, until the engine
-        ends. Where the first of them is, is told: later, where some were dropped."""
+        ends. Where the first of them is, is told: later, where some were dropped, and the log's beginning, where
+        `offset` is behind its end: it is another log then than the one that its follower has read."""
         given, last = (
             whole(query, "offset", -1, top=MAX_NUMBER),
             whole(query, "tail", MAX_NUMBER, top=MAX_NUMBER),
         )
         log = self._open(name)
-        offset = max(log.start.first, given if given >= 0 else log.size - last)
+        wanted = given if given >= 0 else log.size - last
+        offset = log.start.first if wanted > log.size else max(log.start.first, wanted)
         self._engine.stream_opened("follower")
 
         def done() -> None:
@@ -149,9 +151,12 @@ class LogApi:
     @staticmethod
     def _read_chunk(log: OpenLog, offset: int) -> bytes:
         try:
-            return log.read_at(offset, FOLLOW_CHUNK)
+            data = log.read_at(offset, FOLLOW_CHUNK)
         except OverwrittenError:
             raise ConnectionAbortedError("the log's beginning was dropped up to where its follower was") from None
+        if not data and log.was_cut:
+            raise ConnectionAbortedError("the log was cut before where its follower was")
+        return data
 
     def _open(self, name: str) -> OpenLog:
         log = self._files.open(name)

@@ -247,6 +247,12 @@ class OpenLog:
         shown, _, length = self._parts[-1] if self._parts else (self.start.begin, 0, 0)
         return shown + length
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether the file is shorter than what of it is known: the user's code has set its length."""
+        known = self._parts[-1][1] + self._parts[-1][2] if self._parts else self.start.begin
+        return os.fstat(self.descriptor).st_size < known
+
     def _found(self, offset: int, length: int) -> list[tuple[int, int]]:
         """The same; of a file that has grown, with what is new."""
         if offset + length > self._end:
