@@ -51,6 +51,12 @@ def drop_capabilities() -> None:
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
+def _as_in_an_image() -> dict[str, str]:
+    """This process's variables without the virtual environment that whoever runs the tests has activated: an image has
+    none, and IPython looks at it."""
+    return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+
+
 class AgentProcess:
     """One agent on a free port of the loopback."""
 
@@ -72,7 +78,7 @@ class AgentProcess:
         with open(folder / "container.out", "wb") as out, open(folder / "container.err", "wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, *self.arguments],
-                env={**os.environ, **settings, **environment},
+                env={**_as_in_an_image(), **settings, **environment},
                 stdout=out,
                 stderr=err,
                 preexec_fn=as_in_a_pod(),  # noqa: PLW1509 - it only makes system calls
