@@ -155,14 +155,14 @@ def calls(gateway: Gateway, ticket: str) -> list[float]:
     return took
 
 
-def download(gateway: Gateway, address: str, info: dict[str, Any]) -> tuple[float, float, int]:
-    """A log of 1 GiB: seconds, growth of the gateway's memory in MiB, bytes that came."""
+def download(gateway: Gateway, metrics: str, info: dict[str, Any]) -> tuple[float, float, int]:
+    """A log of 1 GiB: seconds, growth of the gateway's memory in MiB, bytes that came. `metrics` is its address."""
     code = (
         "with open('/var/log/engine/stdout', 'ab') as f:\n"
         "    for _ in range(1024): f.write((b'x' * 127 + b'\\n') * 8192)\n"
     )
     assert gateway.execute(info["ticketId"], code).data["status"] == "Succeed"
-    before = metric(address, 9102, "process_resident_memory_bytes")
+    before = metric(metrics, 9106, "process_resident_memory_bytes")
     peak, size = before, 0
     begun = time.perf_counter()
     pieces = gateway.stream(
@@ -172,7 +172,7 @@ def download(gateway: Gateway, address: str, info: dict[str, Any]) -> tuple[floa
     for number, piece in enumerate(pieces):
         size += len(piece)
         if number % 64 == 0:
-            peak = max(peak, metric(address, 9102, "process_resident_memory_bytes"))
+            peak = max(peak, metric(metrics, 9106, "process_resident_memory_bytes"))
     seconds = time.perf_counter() - begun
     return seconds, (peak - before) / 2**20, size
 
@@ -245,7 +245,7 @@ def main() -> int:
                 floor_unit="ms",
                 samples=[one / floor for one in called],
             )
-            seconds, grown, size = download(gateway, address, info)
+            seconds, grown, size = download(gateway, service_address(f"{RELEASE}-gateway-metrics"), info)
             tell("log of 1 GiB, downloaded in", f"{seconds:.1f} s")
             tell("its bytes", f"{size / 2**30:.3f} GiB", "≥ 1", met=size >= DOWNLOAD)
             table.judge("cluster-log-memory", "log of 1 GiB: the gateway grew by", grown, "MiB", at_most=32)

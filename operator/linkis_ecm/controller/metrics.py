@@ -103,7 +103,8 @@ class Metrics:
             Counter(
                 "ecm_soft_pause_resizes",
                 "Resizes of soft pauses, by direction (down, up) and outcome: taken, refused (by the API server, such"
-                " as for a quota), conflict (the pod had changed), unanswered. The last three are tried again.",
+                " as for a quota), conflict (the pod had changed), overruled (taken, and nothing changed), unanswered."
+                " All but the first are tried again.",
                 ["direction", "outcome"],
                 registry=self.registry,
             ),

@@ -1,4 +1,4 @@
-"""Remembers what a function gave for an object that nobody changes, as long as the object is one of the last. Pure.
+"""Remembers what a function gave for an object that nobody changes, as long as there is the object. Pure.
 
 For parsed specs: they have no hash, and to compare two takes longer than most of what is computed of them. Must not be
 used for objects that change.
@@ -6,6 +6,7 @@ used for objects that change.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -13,7 +14,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Objects: more engines than are on their way at a time. Each entry holds its object, so no other one has its id.
+# Objects: more engines than are on their way at a time. No entry holds its object: a spec may have half a million
+# characters of code, and each event of its engine brings another one.
 SIZE = 4096
 
 
@@ -23,15 +25,24 @@ class ByIdentity(Generic[T, R]):
     def __init__(self, function: Callable[[T], R], size: int = SIZE) -> None:
         self._function = function
         self._size = size
-        self._known: OrderedDict[int, tuple[T, R]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[weakref.ref[T], R]] = OrderedDict()
 
     def __call__(self, of: T) -> R:
         """What the function gives for that object."""
-        entry = self._known.get(id(of))
-        if entry is not None:
+        key = id(of)
+        entry = self._known.get(key)
+        # An object that is gone may have left its id to this one.
+        if entry is not None and entry[0]() is of:
             return entry[1]
         result = self._function(of)
-        self._known[id(of)] = of, result
+
+        def forget(gone: weakref.ref[T]) -> None:
+            found = self._known.get(key)
+            if found is not None and found[0] is gone:
+                del self._known[key]
+
+        self._known[key] = weakref.ref(of, forget), result
+        self._known.move_to_end(key)
         if len(self._known) > self._size:
             self._known.popitem(last=False)
         return result

@@ -12,6 +12,7 @@ from linkis_ecm.engine.admission.limits import Amount, Limits
 from linkis_ecm.kube.resources import PODS
 from tests.simulation.claims.test_warm_claims import SMALL, started
 from tools.testkit.fakes.faults import Fault
+from tools.testkit.fakes.rules import copied
 from tools.testkit.members import AnyPool, add_members, world_with_members
 from tools.testkit.world import NAMESPACE, World
 
@@ -183,3 +184,54 @@ async def test_a_node_that_has_no_room_yet_and_then_never_is_said_each_in_its_wo
     kubelet()
     await world.until(lambda: not world.condition("mine", "Resized"), 5)
     assert "resources" not in world.status("mine")
+
+
+@pytest.mark.parametrize("asked", [{}, ASKED])
+@pytest.mark.parametrize("limit", ["4", "8"])
+async def test_the_cpu_limit_of_a_limit_range_is_no_reason_for_a_resize(
+    world: World, limit: str, asked: dict[str, str]
+) -> None:
+    """The engine has no cpu limit of its own, and its own pod would get the same one. It was resized without end."""
+    running = await started(world, **(SMALL if asked else {}))
+    assert running is not None
+
+    def admit(pod: dict[str, Any]) -> None:
+        for container in pod["spec"]["containers"]:
+            container["resources"]["limits"].setdefault("cpu", limit)
+
+    world.cluster.admit_pod = admit
+    add_members(world, "m1")
+    await asyncio.sleep(1)
+    world.create("mine", resources=asked)
+    await world.until_state("mine", "Idle", 10)
+    assert world.status("mine")["startup"]["kind"] == "warm"
+    await asyncio.sleep(5)
+    writes = world.writes()
+    await asyncio.sleep(60)
+    assert world.writes() == writes
+    assert world.condition("mine", "Resized") == {}
+    (pod,) = world.pods("mine")
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == limit
+    assert not asked or memory(world) == "4Gi"
+
+
+async def test_a_resize_that_the_cluster_overrules_is_told_and_tried_ever_more_seldom(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Any] = []
+
+    def overruled(old: dict[str, Any], patch: Any) -> dict[str, Any]:
+        tries.append(patch)
+        return copied(old)
+
+    await started(world, **SMALL)
+    add_members(world, "m1")
+    await asyncio.sleep(1)
+    monkeypatch.setattr(world.cluster, "_resize", overruled)
+    world.create("mine", resources=ASKED)
+    await world.until_state("mine", "Idle", 10)
+    await world.until(lambda: "changed nothing" in world.condition("mine", "Resized").get("message", ""), 30)
+    begun = len(tries)
+    await asyncio.sleep(600)
+    # 2, 4, 8, 16, 32 and then 60 s apart, a quarter more or less.
+    assert 8 <= len(tries) - begun <= 18

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from linkis_ecm.engine.by_identity import ByIdentity
 from linkis_ecm.engine.decision import CreatePod, Stop
 from linkis_ecm.engine.pod_view import ContainerView
 from linkis_ecm.model import reasons
-from linkis_ecm.model.engineconn import Launch
+from linkis_ecm.model.engineconn import EngineConnSpec, Launch
 from linkis_ecm.model.states import EngineState
 from tests.unit.engine.snapshots import IDLE, STARTING, T0, at, decided, ended, engine, gone, pod, report, snapshot
 
@@ -103,17 +105,38 @@ def test_what_else_is_written_is_looked_at_at_once() -> None:
     assert after_write(slow) == 0
 
 
-def test_a_function_is_asked_once_for_an_object() -> None:
-    asked: list[list[int]] = []
+class Numbers(list[int]):
+    """A list to which there are weak references."""
 
-    def length(of: list[int]) -> int:
+
+def test_a_function_is_asked_once_for_an_object() -> None:
+    asked: list[Numbers] = []
+
+    def length(of: Numbers) -> int:
         asked.append(of)
         return len(of)
 
     known = ByIdentity(length, size=2)
-    one, equal, third = [1], [1], [1, 2, 3]
+    one, equal, third = Numbers([1]), Numbers([1]), Numbers([1, 2, 3])
     assert [known(one), known(one), known(equal), known(third), known(third)] == [1, 1, 1, 3, 3]
     assert [id(of) for of in asked] == [id(one), id(equal), id(third)]
     # Of two, the first one is forgotten.
     assert known(one) == 1
     assert len(asked) == 4
+
+
+def test_an_object_that_nobody_needs_is_not_kept() -> None:
+    """An author's spec may have half a million characters of code, and each touch of its engine brings another one."""
+    known = ByIdentity(len)
+    spec = Numbers([1])
+    gone = weakref.ref(spec)
+    assert known(spec) == 1
+    del spec
+    gc.collect()
+    assert gone() is None
+    assert not known._known
+
+
+def test_specs_are_objects_that_it_can_forget() -> None:
+    engine = EngineConnSpec.model_validate({"user": "hadoop", "engineType": "python"})
+    assert weakref.ref(engine)() is engine

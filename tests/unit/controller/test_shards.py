@@ -69,7 +69,8 @@ def test_a_neighbour_that_has_written_nothing_may_serve_everything_while_it_has_
 
 @pytest.mark.parametrize(
     "text", ["", "x", "[]", "{}", '{"namespaces": "a", "term": 1, "holder": ""}', '{"namespaces": [1], "term": 1,'
-             ' "holder": ""}', '{"namespaces": [], "term": "1", "holder": ""}', "[" * 100_000]
+             ' "holder": ""}', '{"namespaces": [], "term": "1", "holder": ""}', "[" * 100_000,
+             *(f'{{"namespaces": [], "term": {term}, "holder": ""}}' for term in ("9" * 4300, "-1", "true", "1.5"))]
 )  # fmt: skip
 def test_a_claim_that_cannot_be_read_is_one_on_everything(text: str) -> None:
     assert read_claims({"one": text}, ()) == {"one": UNKNOWN}

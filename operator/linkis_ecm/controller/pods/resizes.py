@@ -34,21 +34,30 @@ WRITE_SECONDS = 3.0
 UP_RETRY, DOWN_RETRY = Backoff(2, 60), Backoff(30, 600)
 # The pod has changed since it was looked at: its newest view is here after that time at the latest.
 CONFLICT_RETRY = timedelta(seconds=1)
+OVERRULED = "the API server took it and changed nothing: a webhook of the cluster sets another size"
 NO_RESIZES = "this cluster does not resize pods in place: Kubernetes 1.33 and later do"
 
 
 async def resize(
     client: KubeClient, cache: Cache, engine: EngineView, pod: str, resources: dict[str, Any], *, version: int = 0
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """PATCH pods/resize. Its kubelet follows within a second or two, or says in the pod's status why not.
 
-    Raises ApiError; Conflict where the pod is not of that `version` any more.
+    Whether the pod asks for that size now: what changes pods on admission may have put back another. Raises ApiError;
+    Conflict where the pod is not of that `version` any more.
     """
     answer = await client.patch(
         PODS, pod, resizing.body(resources, version=version), namespace=engine.namespace, subresource="resize",
         strategic=True, timeout=WRITE_SECONDS,
     )  # fmt: skip
-    cache.apply_pod(pod_view(answer))
+    view = pod_view(answer)
+    cache.apply_pod(view)
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    amounts = (
+        (requests.get("cpu"), view.cpu_request), (limits.get("cpu"), view.cpu_limit),
+        (limits.get("memory"), view.memory_limit),
+    )  # fmt: skip
+    return all(asked is None or soft_pause.same_amount(asked, has) for asked, has in amounts)
 
 
 def why_refused(error: ApiError) -> str:
@@ -101,9 +110,10 @@ class Resizes:
         direction, outcome, failure = "down" if action.down else "up", "taken", None
         count = _tries(before, down=action.down)
         try:
-            await resize(
+            if not await resize(
                 self._client, self._cache, engine, action.pod, action.resources, version=action.version
-            )  # fmt: skip
+            ):  # fmt: skip
+                outcome, failure = "overruled", self._failure(down=action.down, sentence=OVERRULED, count=count)
         except Conflict as error:
             log.info("%s: its pod %s changed before its resize: %s", engine.key, action.pod, error)
             await self._read_again(engine, action.pod)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from linkis_ecm.agent.formats.names import KERNEL_ENV_PREFIX
 from linkis_ecm.agent.formats.variables import STRING_BYTES, problem_of, string_bytes
 from linkis_ecm.agent_client.address import agent_host
-from linkis_ecm.controller.pods.resizes import resize, short, why_refused
+from linkis_ecm.controller.pods.resizes import OVERRULED, resize, short, why_refused
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.decision import ClaimAgent, ClaimPod
@@ -233,11 +233,11 @@ class WarmClaims:
         if action.resources is None:
             return ""
         try:
-            await resize(self._client, self._cache, engine, action.pod, action.resources)
+            taken = await resize(self._client, self._cache, engine, action.pod, action.resources)
         except ApiError as error:
             log.warning("%s: its pod %s is not resized: %s", engine.key, action.pod, error)
             return why_refused(error)
-        return ""
+        return "" if taken else OVERRULED
 
 
 def needs_secrets(entries: Sequence[dict[str, Any]]) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 # In place of namespaces' names: all of the cluster. Neither is a name that a namespace can have.
 ALL = "*"
+# Leaders of one shard, far more than there can be.
+MAX_TERM = 1 << 53
 # The work of the installation that is of no namespace: one shard at a time does it.
 COMMON = "(common)"
 
@@ -56,7 +58,8 @@ def _read(text: str) -> Claim:
     except (ValueError, TypeError, KeyError, RecursionError):
         return UNKNOWN
     usable = isinstance(names, list) and all(isinstance(one, str) for one in names)
-    if not usable or not isinstance(term, int) or not isinstance(holder, str):
+    # A bool is an int, and one of thousands of digits cannot be written again.
+    if not usable or type(term) is not int or not 0 <= term <= MAX_TERM or not isinstance(holder, str):
         return UNKNOWN
     return Claim(frozenset(names), term, holder)
 

@@ -205,12 +205,17 @@ def claim_environment(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def resize(pod: dict[str, Any], member: PodView) -> dict[str, Any] | None:
-    """Cpu and memory that the member must get for the engine of `pod`, as a container has them; None if it has them."""
+    """Cpu and memory that the member must get for the engine of `pod`, as a container has them; None if it has them.
+
+    Where the engine has no cpu limit, whatever limit the member has is right: a LimitRange gives one to each pod that
+    has none, the engine's own would get it as well, and a resize takes none away.
+    """
     resources = _engine_container(pod)["resources"]
     wanted = {kind: {name: resources[kind][name] for name in ("cpu", "memory") if name in resources[kind]}
               for kind in ("requests", "limits")}  # fmt: skip
     has = (member.cpu_request, member.cpu_limit, member.memory_limit)
-    asked = (wanted["requests"]["cpu"], wanted["limits"].get("cpu", ""), wanted["limits"]["memory"])
+    limit = wanted["limits"].get("cpu", member.cpu_limit)
+    asked = (wanted["requests"]["cpu"], limit, wanted["limits"]["memory"])
     return None if all(same_amount(*pair) for pair in zip(asked, has, strict=True)) else wanted
 
 

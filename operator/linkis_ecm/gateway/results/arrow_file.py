@@ -12,6 +12,7 @@ import logging
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from linkis_ecm.agent.formats.cells import TYPE_KEY, is_plain
@@ -22,9 +23,11 @@ from linkis_ecm.gateway.results.arrow_metadata import (
     Block,
     Blocks,
     MalformedError,
+    SchemaSize,
     batch,
     blocks,
     message,
+    schema_size,
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,9 @@ RATIO = 3
 RUN_BYTES = 8 << 20
 # Characters of a column's name and of its type.
 NAME_MAX = 1000
+# Bytes in memory of a byte of names and types, which Arrow has and Python with up to four bytes a character, twice; and
+# of a field.
+TEXT_TIMES, FIELD_BYTES = 9, 500
 # Bytes read from both ends when a file is opened: in most files this is everything except the batches.
 EDGE_BYTES = 64 << 10
 
@@ -126,7 +132,7 @@ class ArrowFile:
     @property
     def held_bytes(self) -> int:
         """Bytes that it has in memory while nobody reads rows, about: a schema takes more than in the file."""
-        return len(self._head) + len(self._tail) + self._blocks.nbytes + 4 * self._schema_bytes
+        return len(self._head) + len(self._tail) + self._blocks.nbytes + self._schema_bytes
 
     async def slices(self, begin: int, end: int) -> AsyncGenerator[Any]:
         """The rows from `begin` to `end` (not included, counted from 0) as record batches, RUN_BYTES of them in memory
@@ -196,13 +202,11 @@ class ArrowFile:
 
     async def _read_schema(self, length: int) -> None:
         data = await self._read(8, length - 8)
-        self._schema_bytes = len(data)
-        self.schema = await self.run_in_thread(_schema, bytes(message(data)), data)
-        self._times = TIMES_NESTED if any(field.type.num_fields for field in self.schema) else TIMES
-        self._cell_bytes = CELL_BYTES + max((_longest_name(field.type) for field in self.schema), default=0)
-        self.columns = [
-            {"name": field.name[:NAME_MAX], "type": _type_name(field)[:NAME_MAX]} for field in self.schema
-        ]  # fmt: skip
+        found = await self.run_in_thread(_schema, message(data), data)
+        self.schema, self.columns = found.schema, found.columns
+        self._times = TIMES_NESTED if found.is_nested else TIMES
+        self._cell_bytes = CELL_BYTES + found.longest_name
+        self._schema_bytes = 4 * len(data) + TEXT_TIMES * found.size.texts + FIELD_BYTES * found.size.fields
 
     async def _layout_of(self, index: int) -> BatchLayout:
         block = self._blocks[index]
@@ -234,11 +238,23 @@ class ArrowFile:
         return await self._read_from(offset, length)
 
 
-def _schema(_: bytes, data: bytes) -> Any:
-    """Blocking. The schema at the beginning of a file. Raises MalformedError."""
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What a file's schema says: `longest_name` is of the fields within columns."""
+
+    schema: Any
+    columns: list[dict[str, str]]
+    is_nested: bool
+    longest_name: int
+    size: SchemaSize
+
+
+def _schema(metadata: memoryview, data: bytes) -> _Schema:
+    """Blocking. The schema at the beginning of a file, `data`; `metadata` is its message's. Raises MalformedError."""
     import pyarrow as pa  # noqa: PLC0415 - the gateway's start does not pay for it
     from pyarrow import ipc  # noqa: PLC0415
 
+    size = schema_size(metadata)
     try:
         found = ipc.read_schema(pa.py_buffer(data))
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
@@ -248,12 +264,13 @@ def _schema(_: bytes, data: bytes) -> Any:
     try:
         odd = [field.type for field in found if not is_plain(field.type)]
         # Arrow decodes names and types when they are used: a name that is no UTF-8 must fail here.
-        [(field.name, _type_name(field), _longest_name(field.type)) for field in found]
+        columns = [{"name": field.name[:NAME_MAX], "type": _type_name(field)[:NAME_MAX]} for field in found]
+        longest = max((_longest_name(field.type) for field in found), default=0)
     except UnicodeDecodeError:
         raise MalformedError("a column's name is not in UTF-8") from None
     if odd:
         raise MalformedError(f"a column's type is not one that engines keep: {str(odd[0])[:100]}")
-    return found
+    return _Schema(found, columns, any(field.type.num_fields for field in found), longest, size)
 
 
 def _decode(parts: list[memoryview], schema: Any, rows: list[int]) -> list[Any]:

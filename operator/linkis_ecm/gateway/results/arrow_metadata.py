@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 MAGIC = b"ARROW1"
 CONTINUATION = b"\xff\xff\xff\xff"
-_RECORD_BATCH = 3
+_SCHEMA, _RECORD_BATCH = 1, 3
+# Fields of a schema, with those within lists and structs, and remarks of them (a column has one: its type's name).
+# Arrow needs minutes for a schema of 300,000.
+FIELDS_MAX, REMARKS_MAX = 20_000, 40_000
+# Of the flatbuffer's bytes, what a field or a remark takes at least: its place in a list, and a table.
+_LEAST_BYTES = 12
 _BLOCK = struct.Struct("<qi4xq")
 _PAIR = struct.Struct("<qq")
 
@@ -129,6 +134,14 @@ class _Table:
             raise MalformedError("a list in the metadata is longer than the metadata")
         return found
 
+    def tables(self, field: int) -> Iterator[_Table]:
+        """The tables of a list; none where the field is absent."""
+        position = self._field(field)
+        count = len(self.vector(field, 4)) // 4
+        first = position + _number("<I", self._data, position) + 4 if count else 0
+        for place in range(first, first + 4 * count, 4):
+            yield _Table(self._data, place + _number("<I", self._data, place))
+
     def _field(self, field: int) -> int:
         slot = 4 + 2 * field
         offset = _number("<H", self._data, self._vtable + slot) if slot + 2 <= self._size else 0
@@ -154,6 +167,48 @@ def message(data: bytes | memoryview) -> memoryview:
     if length <= 0 or length > len(data) - 8:
         raise MalformedError("a message's metadata is not as long as it says")
     return memoryview(data)[8 : 8 + length]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaSize:
+    """How many fields a schema has, with those nested in them, and how many bytes of text they and their remarks."""
+
+    fields: int
+    texts: int
+
+
+def schema_size(metadata: memoryview) -> SchemaSize:
+    """What Arrow makes of a schema's message. Raises MalformedError where that is more than the message has bytes for:
+    places in a flatbuffer may share a table, so that a small one names millions of fields."""
+    table = _Table.root(metadata)
+    if table.number(1, "<B") != _SCHEMA:
+        raise MalformedError("the first message is no schema")
+    schema = table.table(2)
+    fields = remarks = texts = 0
+    waiting = [iter((schema,))]
+    while waiting:
+        one = next(waiting[-1], None)
+        if one is None:
+            waiting.pop()
+            continue
+        # A schema's fields are in its second field, a field's in its sixth; what is remarked of each is behind them.
+        is_field = len(waiting) > 1
+        fields += is_field
+        texts += len(one.vector(0, 1)) if is_field else 0
+        for remark in one.tables(6 if is_field else 2):
+            remarks += 1
+            texts += len(remark.vector(0, 1)) + len(remark.vector(1, 1))
+            _require_place(fields, remarks, texts, metadata)
+        _require_place(fields, remarks, texts, metadata)
+        waiting.append(one.tables(5 if is_field else 1))
+    return SchemaSize(fields, texts)
+
+
+def _require_place(fields: int, remarks: int, texts: int, metadata: memoryview) -> None:
+    if fields > FIELDS_MAX or remarks > REMARKS_MAX:
+        raise MalformedError(f"its schema has over {FIELDS_MAX} fields, or over {REMARKS_MAX} remarks of them")
+    if _LEAST_BYTES * (fields + remarks) + texts > len(metadata):
+        raise MalformedError("its schema names more fields than it has bytes for")
 
 
 def batch(metadata: memoryview) -> BatchLayout:
