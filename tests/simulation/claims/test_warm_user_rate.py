@@ -10,7 +10,7 @@ import pytest
 
 from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.names import POOL_LABEL, READY_ANNOTATION
-from linkis_ecm.kube.resources import PODS
+from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.members import MemberAgent, claim_of
 from tools.testkit.world import NAMESPACE, World
 
@@ -70,3 +70,20 @@ async def test_engines_made_and_deleted_again_and_again_take_no_warm_start_from_
             "User mallory takes pods of the warm pool of python-3.11 faster than one user may: 4 at once, and then one"
             " each 3 s."
         )
+
+
+async def test_what_no_member_can_be_given_is_told_before_the_users_rate(world: World) -> None:
+    """Another time it would start cold all the same."""
+    reasons: list[str | None] = []
+    while "UserRate" not in reasons:
+        assert len(reasons) < 20
+        name = f"m{len(reasons)}"
+        world.create(name, user="mallory")
+        await world.until_state(name, "Idle", 30)
+        reasons.append(world.status(name)["startup"].get("coldReason"))
+        world.delete(name)
+        await world.until(lambda: not world.cluster.all(ENGINECONNS), 30)
+    world.create("odd", user="mallory", stopGrace="3m")
+    await world.until_state("odd", "Idle", 30)
+    assert world.status("odd")["startup"]["coldReason"] == "Misfit"
+    assert "spec.stopGrace" in world.status("odd")["startup"]["coldBecause"]

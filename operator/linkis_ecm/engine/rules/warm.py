@@ -72,7 +72,8 @@ def _misfit(case: Situation) -> tuple[str, ...]:
         return ()
     if warm.member is not None and warm.member.member is not None and warm.template is not None:
         return fit.differences(case.manifest, warm.template, warm.member.member.takes)
-    if warm.because is None or warm.because.reason is not ColdReason.POOL_EMPTY:
+    # Of the reasons, these say what would be another time; the fields what never will be.
+    if warm.because is None or warm.because.reason not in (ColdReason.POOL_EMPTY, ColdReason.USER_RATE):
         return ()
     try:
         template = fit.template(plugin, case.s.engine.namespace, case.settings.pod)
