@@ -102,13 +102,16 @@ class Metrics:
         self.soft_pause_resizes = from_zero(
             Counter(
                 "ecm_soft_pause_resizes",
-                "Resizes of soft pauses, by direction (down, up) and outcome: taken, refused (by the API server, such"
-                " as for a quota), conflict (the pod had changed), overruled (taken, and nothing changed), unanswered."
-                " All but the first are tried again.",
+                "Resizes of soft pauses, by direction (down, up) and outcome: taken, refused, conflict (the pod had"
+                " changed), overruled (taken, and nothing changed), unanswered; all but taken are tried again.",
                 ["direction", "outcome"],
                 registry=self.registry,
             ),
-            *((one, outcome) for one in ("down", "up") for outcome in ("taken", "refused", "conflict", "unanswered")),
+            *(
+                (one, outcome)
+                for one in ("down", "up")
+                for outcome in ("taken", "refused", "conflict", "overruled", "unanswered")
+            ),
         )
         self.wake_seconds = Histogram(
             "ecm_soft_pause_wake_seconds",
