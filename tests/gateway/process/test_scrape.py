@@ -52,6 +52,26 @@ async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[
             await asyncio.wait_for(started.wait(), PATIENCE)
 
 
+@asynccontextmanager
+async def gateway(folder: Path, port: int, **environment: str) -> AsyncIterator[None]:
+    """A gateway without a database at that port, over an API server without engines."""
+    (folder / "key").write_bytes(b"k" * 32)
+    async with (
+        FakeApiServer().serve() as server,
+        process(
+            "gateway",
+            folder,
+            KUBECONFIG=str(write_kubeconfig(folder / "kubeconfig", server)),
+            ECM_TOKEN_KEY_FILE=str(folder / "key"),
+            ECM_NAMESPACE="engines",
+            ECM_GATEWAY_HOST="127.0.0.1",
+            ECM_GATEWAY_PORT=str(port),
+            **environment,
+        ),
+    ):
+        yield
+
+
 async def scrape_until(url: str, wanted: dict[str, float], folder: Path, *, trust: ssl.SSLContext | bool = True) -> str:
     """The text at `url` once it has these samples with these values."""
     text = ""
@@ -135,7 +155,6 @@ async def test_a_process_serves_all_that_it_counts(part: str, tmp_path: Path) ->
 
 
 async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_renewed_one(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(b"k" * 32)
     authority = Authority(tmp_path / "pki")
     trust = ssl.create_default_context(cafile=str(authority.pair.certificate))
 
@@ -143,22 +162,9 @@ async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_re
         pair = authority.issue("gateway", common_name="gateway", addresses=["127.0.0.1"])
         return {"ECM_TLS_CERT_FILE": str(pair.certificate), "ECM_TLS_KEY_FILE": str(pair.key)}
 
-    api = FakeApiServer()
     with reserved() as first:
         port = first.getsockname()[1]
-        async with (
-            api.serve() as server,
-            process(
-                "gateway",
-                tmp_path,
-                KUBECONFIG=str(write_kubeconfig(tmp_path / "kubeconfig", server)),
-                ECM_TOKEN_KEY_FILE=str(tmp_path / "key"),
-                ECM_NAMESPACE="engines",
-                ECM_GATEWAY_HOST="127.0.0.1",
-                ECM_GATEWAY_PORT=str(port),
-                **issue(),
-            ),
-        ):
+        async with gateway(tmp_path, port, **issue()):
             url = f"https://127.0.0.1:{port}/metrics"
             await scrape_until(url, STARTED["gateway"], tmp_path, trust=trust)
             issue()
@@ -167,22 +173,10 @@ async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_re
 
 
 async def test_metrics_with_a_port_of_their_own_are_there_alone(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(b"k" * 32)
-    api = FakeApiServer()
     with reserved() as first, reserved() as second:
         port, scraped = first.getsockname()[1], second.getsockname()[1]
         async with (
-            api.serve() as server,
-            process(
-                "gateway",
-                tmp_path,
-                KUBECONFIG=str(write_kubeconfig(tmp_path / "kubeconfig", server)),
-                ECM_TOKEN_KEY_FILE=str(tmp_path / "key"),
-                ECM_NAMESPACE="engines",
-                ECM_GATEWAY_HOST="127.0.0.1",
-                ECM_GATEWAY_PORT=str(port),
-                ECM_GATEWAY_METRICS_PORT=str(scraped),
-            ),
+            gateway(tmp_path, port, ECM_GATEWAY_METRICS_PORT=str(scraped)),
             aiohttp.ClientSession() as session,
         ):
             await scrape_until(f"http://127.0.0.1:{scraped}/metrics", STARTED["gateway"], tmp_path)
