@@ -193,6 +193,16 @@ def same_amount(one: str, other: str) -> bool:
     return parse_quantity(one) == parse_quantity(other)
 
 
+def has_size(pod: PodView, *, cpu: str | None, cpu_limit: str | None, memory: str | None) -> bool:
+    """Whether the pod asks for these amounts; of None any is right.
+
+    So is any cpu limit for an engine that has none: a LimitRange gives one to each pod without, and a resize takes none
+    away.
+    """
+    pairs = ((cpu, pod.cpu_request), (cpu_limit, pod.cpu_limit), (memory, pod.memory_limit))
+    return all(asked is None or same_amount(asked, has) for asked, has in pairs)
+
+
 def _is_amount(text: str) -> bool:
     """Whether it is a quantity that engines have. Whoever may resize pods can write others, such as 100u."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -24,6 +24,16 @@ ASKED = {"cpu": "2", "memory": "4Gi"}
 async def world() -> AsyncIterator[World]:
     async with world_with_members() as made:
         yield made
+
+
+def default_limit(cpu: str) -> Callable[[dict[str, Any]], None]:
+    """What a LimitRange does to pods without a cpu limit."""
+
+    def admit(pod: dict[str, Any]) -> None:
+        for container in pod["spec"]["containers"]:
+            container["resources"]["limits"].setdefault("cpu", cpu)
+
+    return admit
 
 
 def memory(world: World) -> str:
@@ -120,7 +130,12 @@ async def test_the_retry_aims_at_the_newest_size_of_the_spec(world: World, newes
     assert world.writes() == writes
 
 
-async def test_a_spec_that_asks_for_what_the_pod_has_by_now_is_not_resized(world: World) -> None:
+@pytest.mark.parametrize("limit_range", [None, "4"])
+async def test_a_spec_that_asks_for_what_the_pod_has_by_now_is_not_resized(
+    world: World, limit_range: str | None
+) -> None:
+    if limit_range is not None:
+        world.cluster.admit_pod = default_limit(limit_range)
     await refused(world)
     world.edit("mine", resources={"cpu": "50m", "memory": "256Mi"})
     world.server.faults.clear()
@@ -194,12 +209,7 @@ async def test_the_cpu_limit_of_a_limit_range_is_no_reason_for_a_resize(
     """The engine has no cpu limit of its own, and its own pod would get the same one. It was resized without end."""
     running = await started(world, **(SMALL if asked else {}))
     assert running is not None
-
-    def admit(pod: dict[str, Any]) -> None:
-        for container in pod["spec"]["containers"]:
-            container["resources"]["limits"].setdefault("cpu", limit)
-
-    world.cluster.admit_pod = admit
+    world.cluster.admit_pod = default_limit(limit)
     add_members(world, "m1")
     await asyncio.sleep(1)
     world.create("mine", resources=asked)

@@ -53,11 +53,9 @@ async def resize(
     view = pod_view(answer)
     cache.apply_pod(view)
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    amounts = (
-        (requests.get("cpu"), view.cpu_request), (limits.get("cpu"), view.cpu_limit),
-        (limits.get("memory"), view.memory_limit),
+    return soft_pause.has_size(
+        view, cpu=requests.get("cpu"), cpu_limit=limits.get("cpu"), memory=limits.get("memory")
     )  # fmt: skip
-    return all(asked is None or soft_pause.same_amount(asked, has) for asked, has in amounts)
 
 
 def why_refused(error: ApiError) -> str:

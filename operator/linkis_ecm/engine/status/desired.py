@@ -197,8 +197,7 @@ def _has_size_of_spec(s: Snapshot) -> bool:
     except podspec.InvalidSpecError:
         return False
     pod = soft_pause.whole(s.engine, s.pod)
-    pairs = ((size.cpu, pod.cpu_request), (size.cpu_limit or "", pod.cpu_limit), (size.memory, pod.memory_limit))
-    return all(soft_pause.same_amount(*pair) for pair in pairs)
+    return soft_pause.has_size(pod, cpu=size.cpu, cpu_limit=size.cpu_limit, memory=size.memory)
 
 
 def _refused(s: Snapshot, *, down: bool) -> str:

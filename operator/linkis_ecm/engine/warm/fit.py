@@ -31,7 +31,7 @@ from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes, build_pod
 from linkis_ecm.engine.pod_view import ENGINE_CONTAINER, SPEC_ANNOTATION, PodView
-from linkis_ecm.engine.soft_pause import same_amount
+from linkis_ecm.engine.soft_pause import has_size, same_amount
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
@@ -205,18 +205,13 @@ def claim_environment(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def resize(pod: dict[str, Any], member: PodView) -> dict[str, Any] | None:
-    """Cpu and memory that the member must get for the engine of `pod`, as a container has them; None if it has them.
-
-    Where the engine has no cpu limit, whatever limit the member has is right: a LimitRange gives one to each pod that
-    has none, the engine's own would get it as well, and a resize takes none away.
-    """
+    """Cpu and memory that the member must get for the engine of `pod`, as a container has them; None if it has them."""
     resources = _engine_container(pod)["resources"]
     wanted = {kind: {name: resources[kind][name] for name in ("cpu", "memory") if name in resources[kind]}
               for kind in ("requests", "limits")}  # fmt: skip
-    has = (member.cpu_request, member.cpu_limit, member.memory_limit)
-    limit = wanted["limits"].get("cpu", member.cpu_limit)
-    asked = (wanted["requests"]["cpu"], limit, wanted["limits"]["memory"])
-    return None if all(same_amount(*pair) for pair in zip(asked, has, strict=True)) else wanted
+    requests, limits = wanted["requests"], wanted["limits"]
+    has_them = has_size(member, cpu=requests["cpu"], cpu_limit=limits.get("cpu"), memory=limits["memory"])
+    return None if has_them else wanted
 
 
 def _stand_in(namespace: str) -> EngineView:
