@@ -33,6 +33,7 @@ from linkis_ecm.engine.times import parse_time
 from tools.cluster import tools
 from tools.testkit import kubectl
 from tools.testkit.installation import RELEASE, engines_of
+from tools.testkit.warm_pods import claimable
 
 ENGINES = engines_of(NAMESPACE)
 ENGINE_TYPE = "python"
@@ -262,12 +263,12 @@ async def filled(size: int) -> None:
     selector = f"linkis.apache.org/warm-pool={plugin()}"
     while True:
         found = await asyncio.to_thread(kubectl.get, "pods", "-n", ENGINES, "-l", selector)
-        ready = [one for one in found["items"] if "linkis.apache.org/warm-ready" in one["metadata"]["annotations"]]
-        if len(ready) >= size:
+        ready = sum(map(claimable, found["items"]))
+        if ready >= size:
             return
         if time.monotonic() > deadline:
             status = await asyncio.to_thread(kubectl.get, "engineconnplugin", plugin())
-            raise SystemExit(f"{len(ready)} of {size} members after {FILL_SECONDS:g} s: {status.get('status')}")
+            raise SystemExit(f"{ready} of {size} members after {FILL_SECONDS:g} s: {status.get('status')}")
         await asyncio.sleep(0.3)
 
 

@@ -33,6 +33,7 @@ from tools.testkit.installation import RELEASE, Installation
 from tools.testkit.panels import as_table, seen
 from tools.testkit.prometheus_server import PrometheusServer, hurried
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until, until_holds
+from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]
@@ -148,8 +149,7 @@ def starts_warm(engines: Engines, warm: str) -> None:
     """An engine takes the member of the pool, which is filled again."""
 
     def ready() -> bool:
-        members = kubectl.listed("pods", NAMESPACE, f"linkis.apache.org/warm-pool={warm}")
-        return any("linkis.apache.org/warm-ready" in one["metadata"]["annotations"] for one in members)
+        return any(map(claimable, kubectl.listed("pods", NAMESPACE, f"linkis.apache.org/warm-pool={warm}")))
 
     until("the pool has its member", ready)
     until_holds("its status says so", lambda: kubectl.get("ecp", warm)["status"].get("warmPool"), _by_schedule, 30)

@@ -16,13 +16,14 @@ from tools.testkit import kubectl
 from tools.testkit.gateway_client import BASE, Gateway, texts
 from tools.testkit.installation import Installation
 from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, operator_pods, status, until_holds, until_state
+from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 VERSION = "3.13.warm"
 # The least that the CRD takes.
 PAUSE = {"after": "60s", "cpu": "15m"}
-POOL_LABEL, READY = "linkis.apache.org/warm-pool", "linkis.apache.org/warm-ready"
+POOL_LABEL = "linkis.apache.org/warm-pool"
 
 
 class Pool:
@@ -43,11 +44,7 @@ class Pool:
 
     def ready(self) -> list[str]:
         found = kubectl.listed("pods", NAMESPACE, f"{POOL_LABEL}={self.plugin}")
-        return [
-            pod["metadata"]["name"]
-            for pod in found
-            if READY in pod["metadata"]["annotations"] and "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [pod["metadata"]["name"] for pod in found if claimable(pod)]
 
     def until_ready(self, number: int) -> None:
         until_holds(f"{number} members", self.ready, lambda names: len(names) == number, 90)

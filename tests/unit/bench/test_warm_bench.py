@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import cpu
 from bench.warm import FIRST, HOPS, document, hops
+from tools.testkit.warm_pods import claimable
 
 
 def claim(begun: float, *seconds: float) -> dict[str, float]:
@@ -37,6 +39,27 @@ def test_the_document_has_every_sample_in_seconds() -> None:
     assert made["warm"] == [0.05, 0.06346]
     assert made["cpu"] == {"etcd": 1.5}
     assert {tuple(one) for one in made["hops"]} == {("hop", "ms", "p90")}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "phase", "counts"),
+    [
+        ({"annotations": {"linkis.apache.org/warm-ready": "{}"}}, "Running", True),
+        # A member that goes is nobody's to take, though it is still marked.
+        (
+            {"annotations": {"linkis.apache.org/warm-ready": "{}"}, "deletionTimestamp": "2026-11-27T12:00:00Z"},
+            "Running",
+            False,
+        ),
+        ({"annotations": {"linkis.apache.org/warm-ready": "{}"}}, "Failed", False),
+        ({"annotations": {"linkis.apache.org/warm-template": "a"}}, "Running", False),
+        ({"annotations": None}, "Running", False),
+        ({}, "Pending", False),
+    ],
+)
+def test_members_that_may_be_claimed_are_marked_and_stay(metadata: dict[str, Any], phase: str, counts: bool) -> None:
+    assert claimable({"metadata": metadata, "status": {"phase": phase}}) is counts
+    assert not claimable({"metadata": metadata})
 
 
 def test_the_meter_counts_what_a_process_ran_since_the_call_before(tmp_path: Path) -> None:
