@@ -25,10 +25,10 @@ from bench.clean import FLOORS, NAMESPACE
 from bench.floods import __main__ as floods
 from bench.table import Table
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, engines_of
-from tools.testkit.orphans import start
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, engines_of
+from tools.testkit.gateway.client import Gateway
+from tools.testkit.servers.orphans import start
 
 ENGINES = engines_of(NAMESPACE)
 STARTS = 20

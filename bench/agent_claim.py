@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.testkit.agent_process import TOKEN
-from tools.testkit.member_process import MemberProcess, engine_environment, key_of
+from tools.testkit.agents.member import MemberProcess, engine_environment, key_of
+from tools.testkit.agents.process import TOKEN
 
 ROUND_TRIPS = 20
 # Of the user: ten variables, one of them as large as a certificate.

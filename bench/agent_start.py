@@ -28,7 +28,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
 import linkis_ecm.agent
-from tools.testkit.orphans import start
+from tools.testkit.servers.orphans import start
 
 TOKEN = "bench"
 TIMEOUT = 30.0

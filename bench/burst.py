@@ -21,7 +21,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
-from tools.testkit.world import Script, World
+from tools.testkit.simulation.world import Script, World
 
 ENGINES = 300
 GOAL_SECONDS = 1.0

@@ -27,8 +27,8 @@ from bench.loopback import HEADERS, agents, engine_id, gateway
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from tools.cluster import packages
-from tools.testkit.orphans import start
-from tools.testkit.serving import Server
+from tools.testkit.servers.orphans import start
+from tools.testkit.servers.serving import Server
 
 ENGINES, AT_ONCE = 10, 50
 ROUNDS, CALLS = 6, 100  # one at a time

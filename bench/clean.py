@@ -1,8 +1,8 @@
 """What a benchmark leaves: nothing, also where it is killed. `python -m bench.clean` removes what one of before left.
 
-Processes end with the benchmark that started them, which Linux sees to (`tools.testkit.orphans`). SIGTERM ends a
-benchmark as Ctrl-C does, through its `finally` blocks (`end_on_signals`). SIGKILL runs none of them: what it leaves in
-the cluster and on the disk is removed by the next benchmark, or by `python -m bench.clean`. It removes what benchmarks
+Processes end with the benchmark that started them, which Linux sees to (`tools.testkit.servers.orphans`). SIGTERM ends
+it as Ctrl-C does, through its `finally` blocks (`end_on_signals`). SIGKILL runs none of them: what it leaves in the
+cluster and on the disk is removed by the next benchmark, or by `python -m bench.clean`. It removes what benchmarks
 make, by their names and labels, folders of kernels that do not run, and nothing else. Must not measure.
 """
 
@@ -28,9 +28,9 @@ from types import TracebackType
 from typing import Any
 
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.installation import Installation, engines_of, install, uninstall
-from tools.testkit.orphans import start
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation, engines_of, install, uninstall
+from tools.testkit.servers.orphans import start
 
 # The release that benchmarks install, and the namespace of pods that they measure against.
 NAMESPACE = "ecm-bench"

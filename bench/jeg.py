@@ -22,9 +22,9 @@ from typing import Any, Protocol
 from bench import clean, jeg_setup
 from bench.jeg_client import Channels, Kernels
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, Installation, installed
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, Installation, installed
+from tools.testkit.gateway.client import Gateway
 
 PLUGIN = "python-3.11"
 ROUNDS = 10

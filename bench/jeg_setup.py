@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import clean
 from tools.cluster import images
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
 
 NAMESPACE = "ecm-bench-jeg"
 PORT = 8888

@@ -31,9 +31,9 @@ from bench.loopback import HEADERS, agents, engine_id, gateway, name_of
 from bench.table import Table
 from bench.trace.processes import usage
 from linkis_ecm.api.paths import BASE
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import engine_item
-from tools.testkit.serving import Server, serving, until_let_go
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import engine_item
+from tools.testkit.servers.serving import Server, serving, until_let_go
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import EM, KEY, TOKEN, Harness, engine_item
-from tools.testkit.keys import agent_key_of
-from tools.testkit.serving import Server, serving_by, until_let_go
-from tools.testkit.stores import store_in
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness, engine_item
+from tools.testkit.gateway.stores import store_in
+from tools.testkit.servers.serving import Server, serving_by, until_let_go
 
 HEADERS = {"Token-Code": TOKEN, "Token-User": "alice", "Content-Type": "application/json"}
 

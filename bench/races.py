@@ -29,10 +29,10 @@ from bench.race_ledger import Ledger
 from bench.table import Table
 from bench.warm import ENGINES, SETTINGS, SIZE, filled, plugin, pool, settled
 from tools.cluster import tools
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import RELEASE
-from tools.testkit.waiting import is_ready, operator_pods
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.installation import RELEASE
+from tools.testkit.cluster.waiting import is_ready, operator_pods
+from tools.testkit.gateway.client import Gateway, texts
 
 WAVES, ENGINES_OF_WAVE, MEMBERS = 5, 40, 20
 # In each wave an operator dies as soon as so many of its members are claimed, and its successor at the second number.

@@ -19,8 +19,8 @@ from bench.clean import end_on_signals, scratch
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.gateways import EM, KEY, TOKEN, Harness
-from tools.testkit.serving import Server, serving, until_let_go
+from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness
+from tools.testkit.servers.serving import Server, serving, until_let_go
 
 ENGINES = 1000
 VIEWERS = 20

@@ -31,8 +31,8 @@ from bench.table import Table
 from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.engine.times import parse_time
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.installation import RELEASE, engines_of
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, engines_of
 from tools.testkit.warm_pods import claimable
 
 ENGINES = engines_of(NAMESPACE)

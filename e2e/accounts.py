@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from linkis_ecm.model.engineconn import GROUP
-from tools.testkit import kubectl
-from tools.testkit.installation import RELEASE
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, until_holds
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, until_holds
 
 PAGE = Path(__file__).parents[1] / "docs/security/accounts.md"
 # (group, resource, name or "" for all, verb)

@@ -6,7 +6,7 @@ import os
 import signal
 
 from tools.cluster import node
-from tools.testkit.waiting import until
+from tools.testkit.cluster.waiting import until
 
 
 def kill_component(name: str) -> None:

@@ -14,9 +14,9 @@ import pytest
 from e2e.engines import Engines
 from e2e.faulttable import TABLE
 from e2e.release import settings_of, upgrade
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import Installation, install, installed, uninstall
-from tools.testkit.waiting import FIRST, RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
+from tools.testkit.cluster.installation import Installation, install, installed, uninstall
+from tools.testkit.cluster.waiting import FIRST, RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
+from tools.testkit.gateway.client import Gateway
 
 # A folder that several runs of pytest share, so that they share the first release, too. It stays after them.
 SHARED = "ECM_E2E_SHARED"

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from tools.cluster import tools
 from tools.cluster.progress import ClusterError
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import RELEASE, engines_of, install, stopwatch
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, engines_of, install, stopwatch
+from tools.testkit.gateway.client import Gateway, texts
 
 NAMESPACE = "linkis"
 ENGINES = engines_of(NAMESPACE)

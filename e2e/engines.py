@@ -6,8 +6,8 @@ import json
 import uuid
 from typing import Any
 
-from tools.testkit import kubectl
-from tools.testkit.waiting import NAMESPACE, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, until_state
 
 
 class Engines:

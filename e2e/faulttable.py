@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.testkit.waiting import pods, until_row, until_state
+from tools.testkit.cluster.waiting import pods, until_row, until_state
 
 
 @dataclass

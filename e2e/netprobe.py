@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tools.cluster.tools import images
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.waiting import until_holds
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import until_holds
+from tools.testkit.gateway.client import Gateway, texts
 
 # (kind, host, port). A kind is tcp, mapped (an IPv6 socket to an IPv4-mapped address), udp, udp-from-53 (its own port),
 # name (resolved, not dialled) or `get /path`.

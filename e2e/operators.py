@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tools.cluster.tools import backend
-from tools.testkit import kubectl, processes
-from tools.testkit.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.waiting import RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
 
 # On two busy cores: a kubelet's look at ended containers, a new container or pod, and two Python processes that start.
 BACK_SECONDS = 120

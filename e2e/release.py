@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tools.testkit.installation import OF_THE_CLUSTER, Installation, install
-from tools.testkit.waiting import FIRST, RELEASE_NAMESPACE
+from tools.testkit.cluster.installation import OF_THE_CLUSTER, Installation, install
+from tools.testkit.cluster.waiting import FIRST, RELEASE_NAMESPACE
 
 # Of the tests of network policies: a namespace without policies, and a place outside that engines may reach (RFC 5737).
 FREE, LISTED, LISTED_PORT = "ecm-e2e-free", "198.51.100.7", 8080

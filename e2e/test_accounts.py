@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from e2e import accounts
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import NAMESPACE
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import NAMESPACE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 # What nobody of ours needs, with any verb.

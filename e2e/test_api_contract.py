@@ -10,9 +10,9 @@ import pytest
 
 from linkis_ecm.kube.client import KubeClient
 from tools.cluster.tools import kubeconfig
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import OURS, RELEASE
 from tools.testkit.contract import BEHAVIOURS
-from tools.testkit.installation import OURS, RELEASE
 
 OPERATOR = f"{RELEASE}-operator"
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from e2e.operators import kill_operator
-from tools.testkit import kubectl
 from tools.testkit.behaviours import BEHAVIOURS, Row
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, pods, record
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, pods, record
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ENGINE = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn"}

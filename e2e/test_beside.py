@@ -10,9 +10,9 @@ import pytest
 
 from e2e.engines import Engines
 from tools.cluster.tools import images
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import NAMESPACE, pods, status, until_holds, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until_holds, until_state
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 # No device plugin runs here: the node's status says that it has two, which is all that the scheduler looks at.

@@ -13,10 +13,9 @@ from e2e.engines import Engines
 from e2e.release import upgrade
 from tools.cluster import tools
 from tools.cluster.layout import POD_PIDS
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway, Reply, texts
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import (
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import (
     NAMESPACE,
     gateway_pods,
     operator_pods,
@@ -26,6 +25,7 @@ from tools.testkit.waiting import (
     until_row,
     until_state,
 )
+from tools.testkit.gateway.client import Gateway, Reply, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 API = "linkis.apache.org/v1alpha1"

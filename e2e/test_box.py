@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import NAMESPACE, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import NAMESPACE, until_state
+from tools.testkit.gateway.client import Gateway, texts
 
 pytestmark = [
     pytest.mark.cluster,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from e2e.engines import Engines
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import NAMESPACE, pods, status, until, until_holds, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until, until_holds, until_state
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 POLICIES = "mutatingadmissionpolicies.admissionregistration.k8s.io"

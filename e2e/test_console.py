@@ -15,11 +15,11 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from e2e.engines import Engines
-from tools.testkit import kubectl
-from tools.testkit.browsers import PATIENCE, Tab, chromium, opened
-from tools.testkit.consoles import go, live, log_in, picture
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, gateway_pods, is_ready, until_holds
+from tools.testkit.browser.chromium import PATIENCE, Tab, chromium, opened
+from tools.testkit.browser.console import go, live, log_in, picture
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, gateway_pods, is_ready, until_holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 # A pod has to be scheduled and its kernel to answer, while other tests use the node.

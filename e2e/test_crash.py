@@ -11,9 +11,9 @@ import pytest
 from e2e.engines import Engines
 from e2e.operators import kill_operator, operator_pod, renew_operator, restarts, until_running_again
 from tools.cluster.tools import backend
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.waiting import NAMESPACE, Gate, pods, until_row, until_state
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.waiting import NAMESPACE, Gate, pods, until_row, until_state
+from tools.testkit.gateway.client import Gateway, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(400)]
 

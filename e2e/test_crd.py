@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
 from tools.testkit.corpus import cases
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]

@@ -16,9 +16,9 @@ import pytest
 from e2e.engines import Engines
 from e2e.faulttable import TABLE, ended_as, pod_uid
 from tools.cluster import tools
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import NAMESPACE, pods, status, until_holds, until_state
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until_holds, until_state
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [
     pytest.mark.cluster,

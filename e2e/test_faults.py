@@ -24,9 +24,8 @@ from e2e.engines import Engines
 from e2e.faulttable import TABLE, pod_uid, ready_again
 from e2e.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.waiting import (
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
     Gate,
@@ -37,6 +36,7 @@ from tools.testkit.waiting import (
     until_row,
     until_state,
 )
+from tools.testkit.gateway.client import Gateway, texts
 
 pytestmark = [
     pytest.mark.cluster,
@@ -61,7 +61,7 @@ def engine(engines: Engines) -> str:
 
 INSIDE = """
 import json, sys
-from tools.testkit.gateway_client import Gateway
+from tools.testkit.gateway.client import Gateway
 address, token, ticket, code = sys.argv[1:]
 with Gateway(address, 9102, token) as gateway:
     print(json.dumps(gateway.execute(ticket, code).data))

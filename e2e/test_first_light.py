@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.pod.launch import IDENTITY_AUDIENCE
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.waiting import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, Gate, pods, status, until_holds, until_row, until_state
+from tools.testkit.gateway.client import BASE, Gateway, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 SAMPLES = Path(__file__).parents[1] / "manifests/samples"

@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 import pytest
 
 from linkis_ecm.client import EcmClient
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE, Gateway
-from tools.testkit.waiting import NAMESPACE, pods, until, until_holds
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import NAMESPACE, pods, until, until_holds
+from tools.testkit.gateway.client import BASE, Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 LINKIS = "/api/rest_j/v1/linkisManager"

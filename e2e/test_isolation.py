@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tools.testkit import kubectl
-from tools.testkit.installation import RELEASE, Installation
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, until_holds
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, Installation
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, until_holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GROUP = "linkis.apache.org"

@@ -18,10 +18,10 @@ from e2e.engines import Engines
 from e2e.release import upgrade
 from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway, texts
-from tools.testkit.installation import RELEASE, Installation, guards
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, status, until_holds, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, Installation, guards
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, status, until_holds, until_state
+from tools.testkit.gateway.client import Gateway, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]
 # Over the 70 s after which a silent engine is lost.

@@ -12,10 +12,19 @@ import pytest
 
 from e2e.engines import Engines
 from e2e.release import upgrade
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until, until_holds, until_row, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import (
+    NAMESPACE,
+    RELEASE_NAMESPACE,
+    pods,
+    status,
+    until,
+    until_holds,
+    until_row,
+    until_state,
+)
+from tools.testkit.gateway.client import BASE, Gateway, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 

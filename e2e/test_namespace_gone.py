@@ -14,9 +14,9 @@ from e2e.engines import Engines
 from e2e.operators import gateway_pod, operator_pod
 from e2e.release import upgrade
 from tools.cluster import tools
-from tools.testkit import kubectl
-from tools.testkit.installation import RELEASE, guards
-from tools.testkit.waiting import (
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, guards
+from tools.testkit.cluster.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
     is_ready,

@@ -24,10 +24,9 @@ from linkis_ecm.engine.names import AGENT_PORT
 from tools.cluster import tools
 from tools.cluster.layout import API_PORT, DNS_ADDRESS, NODE_ADDRESS, SERVICE_ADDRESS
 from tools.cluster.paths import namespace as node_namespace
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import RELEASE, Installation
-from tools.testkit.waiting import (
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE, Installation
+from tools.testkit.cluster.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
     gateway_pods,
@@ -37,6 +36,7 @@ from tools.testkit.waiting import (
     until,
     until_holds,
 )
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [
     pytest.mark.cluster,

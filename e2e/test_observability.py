@@ -1,6 +1,6 @@
 """A real Prometheus scrapes the release while engines start, run, fail and end: each panel has data, alerts fire.
 
-Windows, `for:` and one threshold of the rules are shortened by `tools.testkit.prometheus_server.hurried`.
+Windows, `for:` and one threshold of the rules are shortened by `tools.testkit.servers.prometheus.hurried`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tools.cluster.tools import helm, images, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.observability.alerts import RUNBOOKS, alerts
 from tools.observability.rules import rule_file
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import BASE, Gateway
-from tools.testkit.installation import RELEASE, Installation
-from tools.testkit.panels import as_table, seen
-from tools.testkit.prometheus_server import PrometheusServer, hurried
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until, until_holds
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.installation import RELEASE, Installation
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until, until_holds
+from tools.testkit.gateway.client import BASE, Gateway
+from tools.testkit.servers.panels import as_table, seen
+from tools.testkit.servers.prometheus import PrometheusServer, hurried
 from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]

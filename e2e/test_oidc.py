@@ -29,9 +29,9 @@ from linkis_ecm.gateway.auth.oidc import LEEWAY_SECONDS, OidcAuthenticator
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.model.users import user_name
 from tools.cluster.tools import kubeconfig
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE
-from tools.testkit.waiting import until
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import until
+from tools.testkit.gateway.client import BASE
 
 # The release of the run brings the CRDs, the catalogue and the operator.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("installation")]

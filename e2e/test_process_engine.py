@@ -14,9 +14,8 @@ import yaml
 
 from e2e.netprobe import from_pod, idle, start
 from tools.cluster.tools import images
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.waiting import (
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
     operator_pods,
@@ -26,6 +25,7 @@ from tools.testkit.waiting import (
     until_row,
     until_state,
 )
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 SAMPLE = Path(__file__).parents[1] / "manifests/samples/process.yaml"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tools.cluster.tools import helm, images, kubeconfig
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import OF_THE_CLUSTER, RELEASE, ROOT, Installation, PortForward, dns, engines_of
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import OF_THE_CLUSTER, RELEASE, ROOT, Installation, PortForward, dns, engines_of
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, status, until_state
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 NAME = "second"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from e2e.engines import Engines
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.installation import Installation
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, operator_pods, status, until_holds, until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, operator_pods, status, until_holds, until_state
+from tools.testkit.gateway.client import BASE, Gateway, texts
 from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

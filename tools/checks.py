@@ -14,8 +14,8 @@ from pathlib import Path
 import typer
 
 from tools.steps import ROOT, Step, Steps
-from tools.testkit.installation import uninstall
-from tools.testkit.waiting import FIRST
+from tools.testkit.cluster.installation import uninstall
+from tools.testkit.cluster.waiting import FIRST
 
 BIN = Path(sys.executable).parent
 CLUSTER = (sys.executable, "-m", "tools.cluster")

@@ -18,10 +18,10 @@ from tools.cluster import node, tools
 from tools.cluster.layout import Machine
 from tools.cluster.paths import cache
 from tools.cluster.progress import ClusterError
-from tools.testkit import kubectl
-from tools.testkit.gateway_client import BASE, Gateway, texts
-from tools.testkit.installation import Installation, engines_of, install
-from tools.testkit.waiting import until_state
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import Installation, engines_of, install
+from tools.testkit.cluster.waiting import until_state
+from tools.testkit.gateway.client import BASE, Gateway, texts
 from tools.vm import boot
 
 NAMESPACE = "ecm-elsewhere"

@@ -1,7 +1,7 @@
 """What an interrupt takes, by kind of code: `python -m tools.interrupt_table` writes docs/cases/interrupts.md.
 
-Starts one agent of its own, runs each member of `tools.testkit.interrupt_cases`, interrupts it, and measures how long
-its end took, how it ended, and whether a line behind the interrupted one ran. Members or kinds that are named as
+Starts one agent of its own, runs each member of `tools.testkit.agents.interrupt_cases`, interrupts it, and measures how
+long its end took, how it ended, and whether a line behind the interrupted one ran. Members or kinds that are named as
 arguments alone are printed and not written (`python -m tools.interrupt_table duckdb '!!'`); `--times 30` repeats each.
 Each wait is bounded by the test kit's patience.
 """
@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.interrupt_cases import BEGUN, LATER, cases
+from tools.testkit.agents.interrupt_cases import BEGUN, LATER, cases
+from tools.testkit.agents.process import AgentProcess, until
 
 PAGE = Path(__file__).parents[1] / "docs/cases/interrupts.md"
 # What an interrupt should take where Python can (issue 13).
@@ -99,9 +99,9 @@ def page(rows: list[Row], now: datetime, processors: int) -> str:
 
 _HEAD = """# What an interrupt takes
 
-Written by `python -m tools.interrupt_table`; the code of each member is in `tools/testkit/interrupt_cases.py`. Seconds
-count from the request to the task's answer. A second stage begins 0.5 s after the first signal: it repeats it, and
-reaches children that have left the kernel's group and code that has put something else in SIGINT's place
+Written by `python -m tools.interrupt_table`; the code of each member is in `tools/testkit/agents/interrupt_cases.py`.
+Seconds count from the request to the task's answer. A second stage begins 0.5 s after the first signal: it repeats it,
+and reaches children that have left the kernel's group and code that has put something else in SIGINT's place
 ([the agent](../design/agent.md#interrupts-and-ends)). `tests/agent/kernel/test_interrupts.py` tries every third
 member."""
 

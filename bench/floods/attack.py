@@ -19,7 +19,7 @@ from typing import Any
 from linkis_ecm.api.paths import BASE, PREFIX
 from tools.loopback.installation import Engine, Installation
 from tools.loopback.sockets import Target, connection, request, send
-from tools.testkit.gateways import TOKEN
+from tools.testkit.gateway.harness import TOKEN
 
 # Who attacks with a login: not the legitimate user.
 ATTACKER = "mallory"

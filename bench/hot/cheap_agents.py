@@ -16,8 +16,8 @@ import orjson
 
 from bench.loopback import name_of
 from linkis_ecm.agent.formats.proof import proof
-from tools.testkit.gateways import KEY, engine_item
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.gateway.harness import KEY, engine_item
 
 _RESULT = {
     "taskId": "", "status": "Succeed", "reason": "", "message": "", "executionCount": 1, "acceptedAt": 1.0,

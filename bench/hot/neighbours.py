@@ -22,8 +22,8 @@ from bench.loopback import HEADERS, engine_id, name_of
 from bench.table import Table
 from linkis_ecm.api.paths import BASE
 from tools.loopback.watch import waited
-from tools.testkit.gateways import KEY, ScriptedAgent, engine_item
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.gateway.harness import KEY, ScriptedAgent, engine_item
 
 # Engines: who is measured, who floods and is left, and whose agent answers late.
 MEASURED, BUSY, LATE = 0, 1, 2

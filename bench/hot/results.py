@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 from bench import logs
 from bench.hot.client import Caller
 from bench.table import Table
-from tools.testkit.serving import serving_by
+from tools.testkit.servers.serving import serving_by
 
 ROWS, PAGE, PAGES, RUNS = 1_000_000, 1000, 40, 9
 MIB = 1 << 20

@@ -18,8 +18,8 @@ from typing import Any
 from tools.cluster import binaries
 from tools.cluster.pki import Authority, write_kubeconfig
 from tools.cluster.progress import ClusterError
-from tools.testkit.orphans import start
-from tools.testkit.ports import reserved
+from tools.testkit.servers.orphans import start
+from tools.testkit.servers.ports import reserved
 
 HOST = "127.0.0.1"
 # Two busy cores take seconds for each part.

@@ -23,9 +23,9 @@ import aiohttp
 from bench.clean import stop
 from linkis_ecm.model.agent_key import Enrolment, agent_key
 from tools.cluster import binaries
-from tools.testkit.keys import NONCE
-from tools.testkit.orphans import start
-from tools.testkit.ports import reserved
+from tools.testkit.agents.keys import NONCE
+from tools.testkit.servers.orphans import start
+from tools.testkit.servers.ports import reserved
 
 STAGES = Path(__file__).parent / "kwok.yaml"
 NAMESPACE = "ecm-scale"

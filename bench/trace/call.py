@@ -21,7 +21,7 @@ from bench.trace.hops import hops, lines
 from bench.trace.processes import Usage, usage
 from bench.trace.ring import read
 from linkis_ecm.api.paths import BASE
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 # The calls of a side come in so many turns, so that both have the same neighbours on the machine.
 TURNS = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tools.cluster import node
 from tools.cluster.layout import NODE_ADDRESS
-from tools.testkit.mariadb import MariaDB
+from tools.testkit.servers.mariadb import MariaDB
 
 
 @contextmanager

@@ -19,11 +19,11 @@ from e2e.database.server import on_the_node
 from e2e.faulttable import TABLE
 from linkis_ecm.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD
 from tools.cluster import tools
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import OF_THE_CLUSTER, Installation, engines_of, install, uninstall
-from tools.testkit.mariadb import MariaDB
-from tools.testkit.waiting import is_ready, operator_pods, status, until_holds, until_row, until_state
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.installation import OF_THE_CLUSTER, Installation, engines_of, install, uninstall
+from tools.testkit.cluster.waiting import is_ready, operator_pods, status, until_holds, until_row, until_state
+from tools.testkit.gateway.client import Gateway
+from tools.testkit.servers.mariadb import MariaDB
 
 # Engines start, run and end, one after another, while the database is away. A minute each time; ten by
 # ECM_E2E_OUTAGE_SECONDS=600 for the figure in docs/faults.md.

@@ -15,10 +15,10 @@ import pytest
 from e2e.database.server import on_the_node
 from e2e.engines import Engines
 from tools.cluster import tools
-from tools.testkit import kubectl, processes
-from tools.testkit.gateway_client import Gateway
-from tools.testkit.installation import OF_THE_CLUSTER, RELEASE, Installation, engines_of, install, uninstall
-from tools.testkit.waiting import is_ready, operator_pods, until_holds, until_row, until_state
+from tools.testkit.cluster import kubectl, processes
+from tools.testkit.cluster.installation import OF_THE_CLUSTER, RELEASE, Installation, engines_of, install, uninstall
+from tools.testkit.cluster.waiting import is_ready, operator_pods, until_holds, until_row, until_state
+from tools.testkit.gateway.client import Gateway
 
 pytestmark = [
     pytest.mark.cluster,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.agent.operator import FILE_MAX, Operator
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.member_process import MemberProcess
+from tools.testkit.agents.member import MemberProcess
+from tools.testkit.agents.process import AgentProcess
 
 
 @pytest.fixture(scope="session")

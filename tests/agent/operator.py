@@ -18,8 +18,8 @@ from linkis_ecm.controller.pods.evidence import EvidenceKeeper
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.engine.pod_view import pod_view
 from linkis_ecm.model.record import PostMortemRecord
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.keys import NONCE, agent_key_of, enrolment_of
+from tools.testkit.agents.keys import NONCE, agent_key_of, enrolment_of
+from tools.testkit.agents.process import AgentProcess
 
 KEY = b"k" * 32
 UID = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from linkis_ecm.agent.background import AFTER_TASK_SECONDS, LOOK_SECONDS, SEEN_SECONDS, Background, cpu_seconds_below
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 
 Start = Callable[..., AgentProcess]
 

@@ -11,7 +11,7 @@ import pytest
 
 from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.outputs import Outputs
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 
 def shown(changes: list[dict[str, Any]], before: dict[int, Any]) -> dict[int, Any]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from linkis_ecm.agent.executors.ipython import CAPABILITIES
-from tools.testkit.agent_process import TOKEN, AgentProcess, until
+from tools.testkit.agents.process import TOKEN, AgentProcess, until
 
 
 def text(stream: str, value: str) -> dict[str, str]:

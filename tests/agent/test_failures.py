@@ -14,7 +14,7 @@ from linkis_ecm.agent.executors.messages import read_reply
 from linkis_ecm.agent.failures import FailureSink, in_one_line
 from linkis_ecm.agent.logs.files import LogFiles
 from linkis_ecm.agent.tasks import FAILED, Task, TaskBook
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 GROUP = "async def a(): raise ValueError('the real reason')\n"
 # Code, the error's name, a part of its value, and a part of what stderr has.

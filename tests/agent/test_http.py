@@ -17,7 +17,7 @@ import pytest
 from linkis_ecm.agent.http import server as http_server
 from linkis_ecm.agent.http.sent import send_piece
 from linkis_ecm.agent.http.server import HttpError, Request, Response, Server, json_response
-from tools.testkit.agent_process import PATIENCE, TOKEN, AgentProcess
+from tools.testkit.agents.process import PATIENCE, TOKEN, AgentProcess
 from tools.testkit.big_files import write_zeros
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.agent.operator import UID, Operator, Start, ended, started
-from tools.testkit.agent_process import until
+from tools.testkit.agents.process import until
 
 
 def until_told() -> str:

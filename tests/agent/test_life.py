@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from linkis_ecm.agent.executors.spawn import process_started
-from tools.testkit.agent_process import PATIENCE, AgentProcess, children, process_state, until
+from tools.testkit.agents.process import PATIENCE, AgentProcess, children, process_state, until
 
 Start = Callable[..., AgentProcess]
 

@@ -15,7 +15,7 @@ import pytest
 
 from linkis_ecm.agent.host import parent_death
 from tests.agent.kernel.test_kernelspec import kernel_of, kernelspec, settings
-from tools.testkit.agent_process import PATIENCE, AgentProcess, children, command_line, until
+from tools.testkit.agents.process import PATIENCE, AgentProcess, children, command_line, until
 
 # ipykernel's own watch on its parent is a thread, as is its printing: no thread runs while the code holds the
 # interpreter's lock.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent import tasks
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 
 
 def submit(agent: AgentProcess, task_id: str, code: str) -> dict[str, Any]:

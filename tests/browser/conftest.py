@@ -11,8 +11,8 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.browsers import Tab, chromium, opened
-from tools.testkit.gateways import EM, KEY, TOKEN, Harness
+from tools.testkit.browser.chromium import Tab, chromium, opened
+from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -17,9 +17,9 @@ from aiohttp import web
 from playwright.async_api import expect
 
 from linkis_ecm.gateway.methods import watch
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import findings, go, live, log_in, picture
-from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import findings, go, live, log_in, picture
+from tools.testkit.gateway.harness import TOKEN, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

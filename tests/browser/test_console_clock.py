@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.async_api import Browser, Route, expect
 
-from tools.testkit.browsers import PATIENCE, Tab, opened
-from tools.testkit.consoles import findings, go, live, log_in
-from tools.testkit.gateways import Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab, opened
+from tools.testkit.browser.console import findings, go, live, log_in
+from tools.testkit.gateway.harness import Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import findings, go, live, log_in
-from tools.testkit.gateways import Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import findings, go, live, log_in
+from tools.testkit.gateway.harness import Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -13,9 +13,9 @@ from playwright.async_api import Browser, Download, Request, expect
 from pyarrow import ipc
 
 from tools.loopback.installation import Engine, Installation, installation
-from tools.testkit.agent_process import until
-from tools.testkit.browsers import PATIENCE, Tab, opened
-from tools.testkit.consoles import findings, go, live, log_in, picture
+from tools.testkit.agents.process import until
+from tools.testkit.browser.chromium import PATIENCE, Tab, opened
+from tools.testkit.browser.console import findings, go, live, log_in, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -17,10 +17,10 @@ from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
 from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.browsers import PATIENCE, Tab, opened
-from tools.testkit.code_issuer import AUDIENCE, CLIENT, CodeIssuer, code_issuer
-from tools.testkit.consoles import findings, keep_own_clock, live
-from tools.testkit.gateways import EM, KEY, Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab, opened
+from tools.testkit.browser.console import findings, keep_own_clock, live
+from tools.testkit.gateway.code_issuer import AUDIENCE, CLIENT, CodeIssuer, code_issuer
+from tools.testkit.gateway.harness import EM, KEY, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -13,9 +13,9 @@ from aiohttp import web
 from playwright.async_api import Route, expect
 
 from linkis_ecm.archive.bundles import BUNDLE
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import findings, go, live, log_in
-from tools.testkit.gateways import Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import findings, go, live, log_in
+from tools.testkit.gateway.harness import Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

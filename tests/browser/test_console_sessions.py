@@ -11,9 +11,9 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from linkis_ecm.gateway.http.errors import no_login
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import findings, go, keep_own_clock, live, log_in
-from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import findings, go, keep_own_clock, live, log_in
+from tools.testkit.gateway.harness import TOKEN, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -6,9 +6,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import go, live, log_in
-from tools.testkit.gateways import Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import go, live, log_in
+from tools.testkit.gateway.harness import Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

@@ -12,9 +12,9 @@ from playwright.async_api import expect
 
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.routes import METHODS
-from tools.testkit.browsers import PATIENCE, Tab
-from tools.testkit.consoles import findings
-from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.browser.chromium import PATIENCE, Tab
+from tools.testkit.browser.console import findings
+from tools.testkit.gateway.harness import TOKEN, Harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE)

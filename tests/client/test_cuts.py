@@ -13,9 +13,9 @@ import pytest
 from linkis_ecm.client import text_of
 from tests.client.proxy import CuttingProxy
 from tests.client.support import Both
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.gateways import TOKEN, Harness
-from tools.testkit.real_agents import UID
+from tools.testkit.agents.process import AgentProcess, until
+from tools.testkit.gateway.harness import TOKEN, Harness
+from tools.testkit.gateway.real_agents import UID
 
 Through = Callable[..., Awaitable[tuple[Both, CuttingProxy]]]
 

@@ -12,9 +12,9 @@ import pytest
 from linkis_ecm.client import EcmClient, EcmError
 from tests.client.support import Both
 from tools.cluster.pki import Authority
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import TOKEN, Harness
-from tools.testkit.real_agents import engine_at
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import TOKEN, Harness
+from tools.testkit.gateway.real_agents import engine_at
 
 
 @pytest.fixture

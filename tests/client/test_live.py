@@ -25,9 +25,9 @@ from linkis_ecm.client import (
     text_of,
 )
 from tests.client.support import Both
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import TOKEN, Harness, engine_item
-from tools.testkit.real_agents import AGENT_TOKEN, NAME, UID, engine_at
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import TOKEN, Harness, engine_item
+from tools.testkit.gateway.real_agents import AGENT_TOKEN, NAME, UID, engine_at
 
 # Its end is a cancellation, or its own where a test fails before that: the engine is other tests' too.
 LOOP = "print('begun', flush=True)\nimport time\nfor _ in range(1200): time.sleep(0.05)"

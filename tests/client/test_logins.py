@@ -15,7 +15,7 @@ from linkis_ecm.gateway.http import standing
 from linkis_ecm.gateway.http.errors import no_login
 from tests.client.support import Both
 from tests.gateway.tasks.test_followers import OldAgent
-from tools.testkit.gateways import PATIENCE
+from tools.testkit.gateway.harness import PATIENCE
 
 
 class Rotating:

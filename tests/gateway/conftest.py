@@ -15,10 +15,10 @@ import pytest
 from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
-from tools.testkit.real_agents import engine_at, start_agent
+from tools.testkit.gateway.harness import BOB_TOKEN, EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.real_agents import engine_at, start_agent
 
 if TYPE_CHECKING:
     from tests.gateway.auth.issuer import Issuer, Setup

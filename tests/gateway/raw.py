@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.harness import BASE, PATIENCE, TOKEN, Harness
 
 
 @dataclass

@@ -21,10 +21,10 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.model import reasons
 from linkis_ecm.store.linkis import record
 from tests.judge.build import BUILD_SECONDS, judge
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import EM, KEY, TOKEN, Harness
-from tools.testkit.keys import agent_key_of, key_status
-from tools.testkit.stores import store_in
+from tools.testkit.agents.keys import agent_key_of, key_status
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness
+from tools.testkit.gateway.stores import store_in
 
 # Cold, the first of these tests builds the judge.
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)

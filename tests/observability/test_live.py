@@ -13,10 +13,10 @@ from unittest import mock
 import pytest
 
 from tools.loopback.installation import API, Installation, installation, until
-from tools.testkit.gateway_client import BASE, Gateway
-from tools.testkit.gateways import TOKEN
-from tools.testkit.panels import seen
-from tools.testkit.prometheus_server import PrometheusServer
+from tools.testkit.gateway.client import BASE, Gateway
+from tools.testkit.gateway.harness import TOKEN
+from tools.testkit.servers.panels import seen
+from tools.testkit.servers.prometheus import PrometheusServer
 
 # Panels that have no figure here, and why.
 NOT_HERE = {

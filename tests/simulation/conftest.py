@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tools.testkit.clocks import NOOP_CYCLES
-from tools.testkit.world import World
+from tools.testkit.simulation.world import World
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

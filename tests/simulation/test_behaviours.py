@@ -11,7 +11,7 @@ import pytest
 from linkis_ecm.kube.resources import ENGINECONNS
 from tools.testkit.behaviours import BEHAVIOURS, Row
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

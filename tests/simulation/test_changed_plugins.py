@@ -10,7 +10,7 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from linkis_ecm.model.engine_status import EngineConnStatus
-from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Script, World
+from tools.testkit.simulation.world import NAMESPACE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
 

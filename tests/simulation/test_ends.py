@@ -15,7 +15,7 @@ from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, NAMESPACES, NODES, PO
 from linkis_ecm.model.engine_status import PostMortem
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, NODE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, NODE, Script, World
 
 pytestmark = pytest.mark.looptime
 

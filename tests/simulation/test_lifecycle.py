@@ -10,7 +10,7 @@ import pytest
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PODS
 from linkis_ecm.model.states import EngineState
 from tools.testkit.fakes.cluster import loop_now
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PLUGINS, PODS
-from tools.testkit.world import NAMESPACE, PLUGIN_SPEC, Agent, Script, World
+from tools.testkit.simulation.world import NAMESPACE, PLUGIN_SPEC, Agent, Script, World
 
 pytestmark = pytest.mark.looptime
 

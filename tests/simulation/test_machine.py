@@ -28,7 +28,7 @@ from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.fakes.rules import StatusError
 from tools.testkit.fakes.watches import Change
-from tools.testkit.world import NAMESPACE, Rows, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Rows, Script, World
 
 POLICIES = st.sampled_from(["Never", "OnFailure", "OnInfrastructureFailure"])
 ENDS = st.sampled_from([(0, ""), (3, ""), (137, "OOMKilled"), (139, "")])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tools.testkit.world import World
+from tools.testkit.simulation.world import World
 
 pytestmark = pytest.mark.looptime
 KIND = "SpecPending"

@@ -9,7 +9,7 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import KEY, NODE, PLUGIN_SPEC, Script, World
+from tools.testkit.simulation.world import KEY, NODE, PLUGIN_SPEC, Script, World
 
 pytestmark = pytest.mark.looptime
 

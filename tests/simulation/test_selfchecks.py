@@ -13,7 +13,7 @@ from linkis_ecm.controller.selfchecks.canary import Canary, CanaryError
 from linkis_ecm.controller.workloop.worker import Result
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.model.states import EngineState
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

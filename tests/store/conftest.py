@@ -16,7 +16,7 @@ from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.sink import Sink
 from tests.store.records import PATIENCE, at
-from tools.testkit.mariadb import START_SECONDS, MariaDB
+from tools.testkit.servers.mariadb import START_SECONDS, MariaDB
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ from linkis_ecm.store import linkis, schema
 from linkis_ecm.store.database import DatabaseError, check, open_engine
 from linkis_ecm.store.migrate import upgrade
 from tests.store.records import PATIENCE
-from tools.testkit.mariadb import PASSWORD, MariaDB
+from tools.testkit.servers.mariadb import PASSWORD, MariaDB
 
 # Linkis's own DDL, word for word.
 DDL = [

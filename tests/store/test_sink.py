@@ -22,7 +22,7 @@ from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from linkis_ecm.store.sink import Sink, merged
 from tests.store.records import PATIENCE, RESOURCE, T0, at, edges, life, step, ticket
-from tools.testkit.mariadb import MariaDB
+from tools.testkit.servers.mariadb import MariaDB
 
 
 def test_a_life_leaves_its_row_its_edge_and_its_history(engine: Engine, sink: Sink) -> None:

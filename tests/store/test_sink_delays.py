@@ -16,8 +16,8 @@ from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.sink import LINGER_MAX, Sink, _linger_after
 from tests.store.records import PATIENCE, life, step, ticket
-from tools.testkit.agent_process import until
-from tools.testkit.mariadb import MariaDB
+from tools.testkit.agents.process import until
+from tools.testkit.servers.mariadb import MariaDB
 
 
 @pytest.mark.mariadb

@@ -13,7 +13,7 @@ from linkis_ecm.agent_client import paths
 from linkis_ecm.gateway.routes import METHODS
 from tools.loopback.installation import Engine
 from tools.loopback.sockets import request
-from tools.testkit.gateways import EM, TOKEN
+from tools.testkit.gateway.harness import EM, TOKEN
 
 JSON = {"Content-Type": "application/json"}
 # Code that ends at once, and code that leaves something to ask for.

@@ -19,7 +19,7 @@ from tools.fuzz.findings import Findings
 from tools.loopback.installation import Engine, Installation, Part
 from tools.loopback.sockets import Answer, Target, send
 from tools.loopback.watch import HEALTH, tracebacks, waited
-from tools.testkit.gateways import KEY, TOKEN
+from tools.testkit.gateway.harness import KEY, TOKEN
 
 MIB = 1 << 20
 # The chart's limits of gateway and operator.

@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 from linkis_ecm.gateway import openapi
 from tools.fuzz.findings import Findings
 from tools.fuzz.oracle import ALLOWED, is_message
-from tools.testkit.gateways import TOKEN
+from tools.testkit.gateway.harness import TOKEN
 
 EXAMPLES = 12
 # The admin's and the user's names, and nobody's.

@@ -21,14 +21,14 @@ from linkis_ecm.engine.names import MEMBER_UID, POOL_LABEL
 from linkis_ecm.kube.resources import NODES, PODS
 from linkis_ecm.kube.transport import Reply, Request
 from linkis_ecm.model.agent_key import Enrolment, agent_key
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.keys import NONCE
+from tools.testkit.agents.process import AgentProcess
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.cluster import FakeCluster, timestamp
 from tools.testkit.fakes.rules import StatusError
 from tools.testkit.fakes.watches import Change, FakeWatch
-from tools.testkit.gateways import KEY
-from tools.testkit.keys import NONCE
-from tools.testkit.serving import until_let_go
+from tools.testkit.gateway.harness import KEY
+from tools.testkit.servers.serving import until_let_go
 
 NAMESPACE = "engines"
 NODE = "node"

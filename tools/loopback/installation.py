@@ -28,11 +28,11 @@ from typing import Any
 from linkis_ecm.model.agent_key import Enrolment, agent_key
 from tools.cluster.pki import Authority
 from tools.loopback.cluster import NAMESPACE, host_of
+from tools.testkit.agents.keys import NONCE
 from tools.testkit.fakes.apiserver import write_kubeconfig
-from tools.testkit.gateways import EM, KEY, PLUGIN, TOKEN
-from tools.testkit.keys import NONCE
-from tools.testkit.orphans import start
-from tools.testkit.serving import serving
+from tools.testkit.gateway.harness import EM, KEY, PLUGIN, TOKEN
+from tools.testkit.servers.orphans import start
+from tools.testkit.servers.serving import serving
 
 PATIENCE = 60.0
 PART = ("-m", "tools.loopback.part")
@@ -327,8 +327,8 @@ def installation(
 
 
 def _reserved() -> socket.socket:
-    """As tools.testkit.ports.reserved, below the ports that the system gives to connections: the many connections from
-    addresses of their own (tools.loopback.sockets) hold those for every address."""
+    """As tools.testkit.servers.ports.reserved, below the ports that the system gives to connections: the many
+    connections from addresses of their own (tools.loopback.sockets) hold those for every address."""
     choice = random.SystemRandom()
     while True:
         held = socket.socket()

@@ -22,8 +22,8 @@ import aiohttp
 from linkis_ecm.api.paths import BASE
 from tools.loopback.installation import Engine, Installation, Part, forget_peak, memory_of
 from tools.loopback.sockets import Target, request, send
-from tools.testkit.agent_process import children
-from tools.testkit.gateways import TOKEN
+from tools.testkit.agents.process import children
+from tools.testkit.gateway.harness import TOKEN
 
 HEALTH_SECONDS, USER_SECONDS = 0.05, 0.2
 # A probe that takes longer is given up, and counts as so long.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.agent.outputs import Outputs
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 IMPORTS = "from IPython.display import *\n"
 

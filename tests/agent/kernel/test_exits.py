@@ -14,7 +14,7 @@ import pytest
 
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 
 Start = Callable[..., AgentProcess]
 # Each ends a script; what comes after it in the same code must not run.

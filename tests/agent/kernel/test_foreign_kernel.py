@@ -1,4 +1,4 @@
-"""The kernelspec executor with kernels that break the protocol's rules (tools/testkit/fake_kernel.py)."""
+"""The kernelspec executor with kernels that break the protocol's rules (tools/testkit/agents/fake_kernel.py)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from linkis_ecm.engine.pod.spec import build_pod
 from linkis_ecm.engine.view import engine_view
 from linkis_ecm.model.engineconn import RunType
 from linkis_ecm.model.plugin import EngineConnPluginSpec
-from tools.testkit import fake_kernel
-from tools.testkit.agent_process import AgentProcess, children, command_line, until
+from tools.testkit.agents import fake_kernel
+from tools.testkit.agents.process import AgentProcess, children, command_line, until
 
 Start = Callable[..., AgentProcess]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.agent.operator import Operator, Start, ended, started
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 # Waits for the child, and prints how it ended.
 _WAIT = "\nif pid: print('child ended with', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)"

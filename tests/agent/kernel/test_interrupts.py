@@ -18,8 +18,8 @@ from linkis_ecm.agent.executors.processes import descendants, interrupt_outside
 from linkis_ecm.agent.kernel import interrupts as interrupts_module
 from linkis_ecm.agent.kernel.interrupts import Interrupts
 from tools.interrupt_table import interrupted, went_on
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.interrupt_cases import BEGUN, KINDS, LATER, cases
+from tools.testkit.agents.interrupt_cases import BEGUN, KINDS, LATER, cases
+from tools.testkit.agents.process import AgentProcess, until
 
 # Every third of each kind: the same general cause.
 _TRIED = [case for kind in KINDS for case in [case for case in cases() if case[0] == kind][::3]]

@@ -18,7 +18,7 @@ from linkis_ecm.agent.executors.base import ExecutorGoneError
 from linkis_ecm.agent.executors.ipython import IPythonKernel
 from linkis_ecm.agent.executors.spawn import SpawnedKernel
 from linkis_ecm.agent.outputs import Outputs
-from tools.testkit.agent_process import PATIENCE
+from tools.testkit.agents.process import PATIENCE
 
 
 class Harmless(IPythonKernel):

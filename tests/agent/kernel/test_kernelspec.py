@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.testkit.agent_process import PATIENCE, AgentProcess, children, command_line, until
+from tools.testkit.agents.process import PATIENCE, AgentProcess, children, command_line, until
 
 DENO = Path(sys.executable).parent / "deno"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 MAIN = "import asyncio\nasync def main():\n    await asyncio.sleep(0.01)\n    return 'done'\n"
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from tests.agent.operator import UID, Operator, Start, ended, started
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 FILES = {
     "bad.py": "before = 1\n1/0\n", "exits.py": "import sys\nsys.exit(3)\n", "leaves.py": "exit(3)\n",

@@ -15,7 +15,7 @@ from linkis_ecm.agent.formats.names import OTHERS_TASK
 from linkis_ecm.agent.kernel_user import KernelUser
 from linkis_ecm.agent.tasks import OtherTaskError, Task, TaskBook
 from tests.agent.test_tasks import over
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 
 def send(agent: AgentProcess, user: str, code: str, **more: Any) -> dict[str, Any]:

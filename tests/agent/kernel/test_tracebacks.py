@@ -7,7 +7,7 @@ import pytest
 from linkis_ecm.agent.formats.tracebacks import shortened
 from linkis_ecm.agent.kernel.output.bounds import substitute
 from linkis_ecm.agent.outputs import Outputs
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 3), (3, 3), (4, 3), (1000, 20), (1001, 200)])

@@ -17,7 +17,7 @@ import pytest
 
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.executors.workplace import enter
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 Start = Callable[..., AgentProcess]
 

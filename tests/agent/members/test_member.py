@@ -16,9 +16,9 @@ from tests.agent.kernel.test_kernelspec import kernelspec
 from tests.agent.kernel.test_kernelspec import settings as kernelspec_settings
 from tests.agent.operator import TICKET, UID, Operator
 from tests.agent.operator import TOKEN as OF_ENGINE
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.keys import enrolment_of
-from tools.testkit.member_process import MemberProcess, Start, engine_environment, key_of, text
+from tools.testkit.agents.keys import enrolment_of
+from tools.testkit.agents.member import MemberProcess, Start, engine_environment, key_of, text
+from tools.testkit.agents.process import AgentProcess, until
 
 
 @pytest.fixture(scope="module")

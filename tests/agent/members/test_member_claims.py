@@ -17,9 +17,9 @@ from linkis_ecm.agent.formats.proof import proof
 from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import AgentUnreachable
 from tests.agent.reports.test_identity import FakeOperator
-from tools.testkit.agent_process import PATIENCE, TOKEN, AgentProcess, until
-from tools.testkit.keys import NONCE
-from tools.testkit.member_process import Start, engine_environment, key_of, text
+from tools.testkit.agents.keys import NONCE
+from tools.testkit.agents.member import Start, engine_environment, key_of, text
+from tools.testkit.agents.process import PATIENCE, TOKEN, AgentProcess, until
 
 # --- the claim
 

@@ -22,8 +22,8 @@ from linkis_ecm.engine.view import EngineView, engine_view, plugin_view
 from linkis_ecm.engine.warm import fit
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id
 from linkis_ecm.model.states import EngineState
-from tools.testkit.keys import NONCE
-from tools.testkit.member_process import MASTER, MemberProcess, engine_environment, key_of
+from tools.testkit.agents.keys import NONCE
+from tools.testkit.agents.member import MASTER, MemberProcess, engine_environment, key_of
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 POD_UID = "pod-uid"

@@ -18,7 +18,7 @@ from linkis_ecm.agent.logs import bounded_file
 from linkis_ecm.agent.logs.bounded_file import STEP, BoundedFile
 from linkis_ecm.agent.logs.files import LogFiles, OpenLog, OverwrittenError
 from linkis_ecm.agent.settings import SettingsError, read_settings
-from tools.testkit.agent_process import AgentProcess, Pending
+from tools.testkit.agents.process import AgentProcess, Pending
 
 MIB = 1 << 20
 KEEP = 8 * MIB

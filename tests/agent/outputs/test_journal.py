@@ -14,7 +14,7 @@ from linkis_ecm.agent.formats import journal
 from linkis_ecm.agent.kernel.output.journal import Journal as KernelJournal
 from linkis_ecm.agent.kernel.output.journal import keep_messages
 from linkis_ecm.agent.kernel.output.streams import Buffer
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 Start = Callable[..., AgentProcess]
 

@@ -21,7 +21,7 @@ from linkis_ecm.agent.formats.log_pages import Filter, LineIndex, page, tail
 from linkis_ecm.agent.http import logs as log_routes
 from linkis_ecm.agent.http.server import Request
 from linkis_ecm.agent.logs.files import MIRROR_BYTES, LogFiles, Mirror, open_log
-from tools.testkit.agent_process import PATIENCE, AgentProcess, until
+from tools.testkit.agents.process import PATIENCE, AgentProcess, until
 from tools.testkit.big_files import write_zeros
 
 

@@ -18,7 +18,7 @@ from linkis_ecm.agent.formats.cells import cells
 from linkis_ecm.agent.formats.result_files import file_name, is_id, make_room, new_id, open_result
 from linkis_ecm.agent.kernel.tables import spill
 from linkis_ecm.agent.kernel.tables.display import frame_table, relation_table
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 LIMIT = "import linkis_ecm.agent.kernel.tables.spill\nlinkis_ecm.agent.kernel.tables.spill.MAX_SECONDS = {}"
 ROWS = 200_000

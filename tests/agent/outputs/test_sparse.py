@@ -12,7 +12,7 @@ import pytest
 
 from linkis_ecm.agent.logs import files as log_files
 from linkis_ecm.agent.logs.files import OpenLog, open_file
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 
 TIB = 1 << 40
 BLOCK = 64 << 10

@@ -15,7 +15,7 @@ from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.formats.marks import mark, secret_of
 from linkis_ecm.agent.formats.rewriting import last_states, newest_states
 from linkis_ecm.agent.outputs import LAST_CHARS, Outputs
-from tools.testkit.agent_process import AgentProcess
+from tools.testkit.agents.process import AgentProcess
 
 Start = Callable[..., AgentProcess]
 IMPORTS = "import ctypes, logging, multiprocessing, os, subprocess, sys, threading, time\n"

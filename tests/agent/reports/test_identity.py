@@ -19,7 +19,7 @@ from linkis_ecm.agent_client import paths
 from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import AgentUnreachable
 from linkis_ecm.model.agent_key import Enrolment, agent_key
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 
 MASTER = b"m" * 32
 POD_TOKEN = "header.claims.signature"

@@ -14,7 +14,7 @@ import pytest
 
 from linkis_ecm.agent.identity import Identity
 from linkis_ecm.agent.operator_client.reporter import AFTER_ANSWER, Reporter
-from tools.testkit.agent_process import PATIENCE, AgentProcess, Pending, until
+from tools.testkit.agents.process import PATIENCE, AgentProcess, Pending, until
 
 
 class Operator:

@@ -12,7 +12,7 @@ import pytest
 
 from linkis_ecm.controller.pods import evidence
 from tests.agent.operator import QUERY, TICKET, TOKEN, UID, Operator, Start, ended, started
-from tools.testkit.agent_process import PATIENCE
+from tools.testkit.agents.process import PATIENCE
 
 SPILLS = "import duckdb\nduckdb.sql('select * from range(20000)')"
 

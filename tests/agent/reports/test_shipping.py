@@ -20,7 +20,7 @@ from linkis_ecm.controller.agents.uploads import UPLOADS
 from linkis_ecm.controller.pods import evidence
 from linkis_ecm.engine.pod.launch import AFTER_GRACE
 from tests.agent.operator import FILE_MAX, QUERY, TICKET, TOKEN, UID, Operator, Start, ended, started
-from tools.testkit.agent_process import PATIENCE, until
+from tools.testkit.agents.process import PATIENCE, until
 
 
 async def test_a_stopped_engine_leaves_its_logs_in_the_archive(start: Start, operator: Operator) -> None:

@@ -19,8 +19,8 @@ from joserfc.jws import JWSRegistry
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
 from linkis_ecm.gateway.http.errors import Refused
-from tools.testkit.callers import Clock, Sent
-from tools.testkit.ports import reserved
+from tools.testkit.gateway.callers import Clock, Sent
+from tools.testkit.servers.ports import reserved
 
 AUDIENCE = "linkis-ecm"
 NOW = 1_800_000_000

@@ -15,8 +15,8 @@ import pytest
 from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.tokens import CHECK_SECONDS, TokenFile
 from linkis_ecm.gateway.http.errors import Refused
-from tools.testkit.callers import Clock, Sent
-from tools.testkit.gateways import BOB_TOKEN, TOKEN, Harness
+from tools.testkit.gateway.callers import Clock, Sent
+from tools.testkit.gateway.harness import BOB_TOKEN, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 

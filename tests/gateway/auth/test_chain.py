@@ -12,7 +12,7 @@ from linkis_ecm.gateway.auth.base import Caller
 from linkis_ecm.gateway.auth.bearer import MAX_TOKEN
 from linkis_ecm.gateway.auth.chain import Chain
 from linkis_ecm.gateway.http.errors import Refused, no_login
-from tools.testkit.callers import Sent
+from tools.testkit.gateway.callers import Sent
 
 ISSUER = "https://login.example.org"
 

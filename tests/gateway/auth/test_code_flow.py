@@ -17,8 +17,8 @@ import pytest
 from linkis_ecm.gateway.auth import code_flow
 from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.auth.oidc import OidcAuthenticator
-from tools.testkit.code_issuer import AUDIENCE, CLIENT, CodeIssuer, code_issuer
-from tools.testkit.gateways import Answer, Harness
+from tools.testkit.gateway.code_issuer import AUDIENCE, CLIENT, CodeIssuer, code_issuer
+from tools.testkit.gateway.harness import Answer, Harness
 
 VERIFIER = "v" * 50
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")

@@ -28,9 +28,9 @@ from linkis_ecm.kube.errors import ApiError, Forbidden, ServerError, Throttled, 
 from linkis_ecm.model import formats
 from linkis_ecm.model.users import user_name
 from linkis_ecm.process.ports.ratelimit import TokenBuckets
-from tools.testkit.callers import Clock, Sent
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import PATIENCE
+from tools.testkit.gateway.callers import Clock, Sent
+from tools.testkit.gateway.harness import PATIENCE
 
 TOKEN = "kube-token-secret-0123456789"
 ROBOT = "system:serviceaccount:team-a:note-book"

@@ -12,7 +12,7 @@ from linkis_ecm.engine.admission.limits import parse_limits
 from tests.gateway.engines.test_create import READY, TICKET, becomes
 from tests.gateway.engines.test_linkis import LABELS, send
 from tests.gateway.tasks.test_tasks import sized_pod
-from tools.testkit.gateways import Harness, engine_item
+from tools.testkit.gateway.harness import Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 LIMITS = '{"user": {"engines": 2}, "users": {"bob": {"engines": 0, "cpu": "1"}}}'

@@ -15,8 +15,8 @@ from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.process.jwt import end_of
 from tests.gateway.auth.issuer import NOW, Issuer, Setup, ask
 from tests.gateway.auth.test_kubeauth import FakeReviews, new
-from tools.testkit.callers import Sent
-from tools.testkit.gateways import BOB_TOKEN, TOKEN
+from tools.testkit.gateway.callers import Sent
+from tools.testkit.gateway.harness import BOB_TOKEN, TOKEN
 
 
 async def test_of_linkis_tokens(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from linkis_ecm.kube.errors import Forbidden
 from linkis_ecm.model.users import user_name
 from linkis_ecm.process.signing_keys import REFETCH_SECONDS
 from tests.gateway.auth.test_kubeauth import refused
-from tools.testkit.callers import Clock, Sent
+from tools.testkit.gateway.callers import Clock, Sent
 
 NOW = 1_800_000_000
 KEY = ECKey.generate_key("P-256", {"kid": "own"})

@@ -17,9 +17,9 @@ from linkis_ecm.process.ports import listener
 from linkis_ecm.process.ports.listener import HEAD_SECONDS
 from tests.gateway.process.test_tls import Secret
 from tests.gateway.raw import Raw, head_of
-from tools.testkit.agent_process import until
+from tools.testkit.agents.process import until
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BASE, TOKEN, Harness
+from tools.testkit.gateway.harness import BASE, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 MIB = 1 << 20

@@ -10,7 +10,7 @@ import pytest
 
 from linkis_ecm.gateway.inventory.cache import EngineCache
 from linkis_ecm.gateway.inventory.view import view_of
-from tools.testkit.gateways import BASE, TOKEN, Harness, engine_item
+from tools.testkit.gateway.harness import BASE, TOKEN, Harness, engine_item
 
 VICTIM = engine_item(name="alices", metadata={"creationTimestamp": "2026-11-24T05:00:00Z"})
 TICKET = VICTIM["metadata"]["uid"]

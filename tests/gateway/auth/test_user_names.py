@@ -12,8 +12,8 @@ from linkis_ecm.gateway.auth.tokens import TokenFile
 from linkis_ecm.gateway.http.errors import Refused
 from tests.gateway.auth.issuer import Issuer, Setup, ask
 from tests.gateway.engines.test_linkis import becomes_ready
-from tools.testkit.callers import Sent
-from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.gateway.callers import Sent
+from tools.testkit.gateway.harness import TOKEN, Harness
 
 NAMES = {"jane-doe": "jane_x2ddoe", "jane@corp.com": "jane_x40corp.com", "CORP\\bob": "CORP_x5cbob", "Alice": "Alice"}
 

@@ -16,8 +16,8 @@ from linkis_ecm.gateway.inventory.view import plugin_of
 from linkis_ecm.gateway.settings import Settings
 from tests.gateway.engines.test_linkis import LABELS, send
 from tests.gateway.engines.test_reuse import Clock, SlowWrites
-from tools.testkit.gateways import KEY, PLUGIN, Answer, Harness
-from tools.testkit.keys import agent_key_of, key_status
+from tools.testkit.agents.keys import agent_key_of, key_status
+from tools.testkit.gateway.harness import KEY, PLUGIN, Answer, Harness
 
 Item = dict[str, Any]
 OWNER = "pool"

@@ -13,7 +13,7 @@ from aiohttp import web
 from linkis_ecm.gateway.inventory.history import History
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.kube.errors import Unreachable
-from tools.testkit.gateways import EM, PATIENCE, Harness, engine_item
+from tools.testkit.gateway.harness import EM, PATIENCE, Harness, engine_item
 
 
 def row_of(item: dict[str, Any], **changes: Any) -> KnownEngine:

@@ -22,7 +22,7 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Forbidden, Invalid, NotFound, ServerError, Unreachable
 from linkis_ecm.kube.resources import CONFIGMAPS
 from linkis_ecm.model.engineconn import EngineConnSpec
-from tools.testkit.gateways import EM, KEY, PATIENCE, PLUGIN, Harness
+from tools.testkit.gateway.harness import EM, KEY, PATIENCE, PLUGIN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 TICKET = "6d48068a-0e1e-44b5-8eb2-835034db5b30"

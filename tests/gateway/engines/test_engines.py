@@ -13,7 +13,7 @@ from aiohttp import web
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.gateway.routes import METHODS, OURS
 from linkis_ecm.kube.errors import NotFound, Unreachable
-from tools.testkit.gateways import BOB_TOKEN, EM, Harness
+from tools.testkit.gateway.harness import BOB_TOKEN, EM, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 PAST = engine_of_record(

@@ -31,7 +31,7 @@ from tests.gateway.engines.lenders import (
 )
 from tests.gateway.engines.test_linkis import LABELS, send
 from tests.gateway.engines.test_reuse import CREATED, REUSED, Clock, behind, claim_of, tickets, unlock
-from tools.testkit.gateways import PLUGIN, Answer, Harness
+from tools.testkit.gateway.harness import PLUGIN, Answer, Harness
 
 MANY = GROUP | {"shareLocks": 100}
 

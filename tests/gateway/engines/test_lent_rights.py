@@ -37,7 +37,7 @@ from tests.gateway.engines.lenders import (
     lent,
 )
 from tests.gateway.engines.test_reuse import Clock, behind
-from tools.testkit.gateways import EM, Answer, Harness
+from tools.testkit.gateway.harness import EM, Answer, Harness
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 # What a borrower may call, by the method's name.

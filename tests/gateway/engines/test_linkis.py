@@ -19,8 +19,8 @@ from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from tools.testkit.gateways import BOB_TOKEN, EM, Answer, Harness
-from tools.testkit.stores import database_in
+from tools.testkit.gateway.harness import BOB_TOKEN, EM, Answer, Harness
+from tools.testkit.gateway.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
 LINKIS = "/api/rest_j/v1/linkisManager"

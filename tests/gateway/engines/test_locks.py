@@ -29,7 +29,7 @@ from tests.gateway.engines.test_reuse import (
     unlock,
 )
 from tests.gateway.tasks.test_execute import RESULT, succeed
-from tools.testkit.gateways import PLUGIN, Answer, Harness, ScriptedAgent
+from tools.testkit.gateway.harness import PLUGIN, Answer, Harness, ScriptedAgent
 
 HALF = CLAIM_HOLD / 2
 Item = dict[str, Any]

@@ -16,7 +16,7 @@ from linkis_ecm.gateway.inventory.info import info_of
 from linkis_ecm.gateway.inventory.lookup import EngineLookup, may_use, require_owner, require_use
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record, view_of
 from linkis_ecm.kube.errors import Unreachable
-from tools.testkit.gateways import EM, FakeCluster, engine_item
+from tools.testkit.gateway.harness import EM, FakeCluster, engine_item
 
 TICKET = "0c6f0d3e-6a0b-4f4e-9a51-3c8f3c0c9a11"
 

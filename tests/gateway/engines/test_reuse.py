@@ -19,7 +19,7 @@ from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Conflict, Unreachable
 from tests.gateway.engines.test_create import becomes
 from tests.gateway.engines.test_linkis import LABELS, NOW, becomes_ready, send
-from tools.testkit.gateways import Answer, FakeCluster, Harness
+from tools.testkit.gateway.harness import Answer, FakeCluster, Harness
 
 REUSED, CREATED = "reuse engineConn ended.", "create engineConn ended."
 

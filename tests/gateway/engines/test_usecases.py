@@ -26,10 +26,10 @@ from linkis_ecm.gateway.methods.logs import LogFile, download_engine_log, follow
 from linkis_ecm.gateway.methods.resources import EngineReport, report_resource_usage
 from linkis_ecm.gateway.methods.results import get_result_set
 from linkis_ecm.gateway.methods.tasks import execute_code, get_task_result, task_events
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import EM, KEY, Harness
-from tools.testkit.keys import agent_key_of
-from tools.testkit.real_agents import UID
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import EM, KEY, Harness
+from tools.testkit.gateway.real_agents import UID
 
 ALICE, BOB = Caller("alice"), Caller("bob")
 BIG = orjson.dumps({"status": "Succeed", "outputs": [{"type": "text", "name": "stdout", "text": "x" * (2 << 20)}]})

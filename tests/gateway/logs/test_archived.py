@@ -14,9 +14,9 @@ from aiohttp import web
 from linkis_ecm.archive.bundles import Reader
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.view import KnownEngine, engine_of_record
-from tools.testkit import gateways
-from tools.testkit.agent_process import until
-from tools.testkit.gateways import BASE, BOB_TOKEN, EM, PATIENCE, Harness
+from tools.testkit.agents.process import until
+from tools.testkit.gateway import harness
+from tools.testkit.gateway.harness import BASE, BOB_TOKEN, EM, PATIENCE, Harness
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LINES = b"".join(b"line %d\n" % n for n in range(1, 201))
@@ -210,8 +210,8 @@ async def test_explain_says_that_an_engine_is_soft_paused_and_when_it_will_be(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gw: Harness = await make(now=NOW)
-    plugin = gateways.PLUGIN | {"spec": gateways.PLUGIN["spec"] | {"softPause": {"after": "20m", "cpu": "50m"}}}
-    monkeypatch.setattr(gateways, "PLUGIN", plugin)
+    plugin = harness.PLUGIN | {"spec": harness.PLUGIN["spec"] | {"softPause": {"after": "20m", "cpu": "50m"}}}
+    monkeypatch.setattr(harness, "PLUGIN", plugin)
     ended, since = (NOW - timedelta(minutes=10)).timestamp(), format_time(NOW - timedelta(minutes=12))
     _, engine = await gw.served(status_of(lastTaskEnded=ended), status={"stateSince": since})
     told = (await gw.get("explainEngine", {"engineId": engine["metadata"]["uid"]})).data

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from linkis_ecm.gateway.http.socket_relay import BUFFER, SourceGoneError, transfer
-from tools.testkit.gateways import PATIENCE
+from tools.testkit.gateway.harness import PATIENCE
 
 Ends = tuple[socket.socket, socket.socket, socket.socket, socket.socket]
 

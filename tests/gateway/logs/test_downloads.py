@@ -18,11 +18,11 @@ from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tests.gateway.raw import connect, head_of
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import PATIENCE, Answer, Harness
-from tools.testkit.real_agents import NAME, engine_at, start_agent
+from tools.testkit.gateway.harness import PATIENCE, Answer, Harness
+from tools.testkit.gateway.real_agents import NAME, engine_at, start_agent
 
 Make = Callable[..., Awaitable[Harness]]
 MIB = 1 << 20

@@ -14,11 +14,11 @@ from aiohttp import web
 from linkis_ecm.gateway.logs import live as live_logs
 from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
 from tests.gateway.raw import connect, head_of
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
-from tools.testkit.real_agents import engine_at, start_agent
+from tools.testkit.gateway.harness import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.real_agents import engine_at, start_agent
 
 Make = Callable[..., Awaitable[Harness]]
 

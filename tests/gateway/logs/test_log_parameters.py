@@ -16,7 +16,7 @@ from linkis_ecm.process.ports.listener import HEAD_SECONDS
 from tests.gateway.logs.test_logs import LOG, ONLY, Make, log
 from tests.gateway.raw import connect, head_of
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent
+from tools.testkit.gateway.harness import BASE, EM, TOKEN, Answer, Harness, ScriptedAgent
 
 OPEN = "/api/rest_j/v1/linkisManager/openEngineLog"
 METHODS = ("downloadEngineLog", "getEngineLogs", "followEngineLog", "openEngineLog")

@@ -20,7 +20,7 @@ from linkis_ecm.gateway.agents.link import no_agent
 from linkis_ecm.gateway.logs import source
 from linkis_ecm.gateway.logs.live import DOWNLOADS_PER_ENGINE
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BASE, EM, PATIENCE, Harness
+from tools.testkit.gateway.harness import BASE, EM, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 LOG = "".join(f"line {n}\n" for n in range(1, 101)).encode()

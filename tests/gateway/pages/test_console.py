@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tools.testkit.gateways import Harness
+from tools.testkit.gateway.harness import Harness
 
 FOLDER = resources.files("linkis_ecm.gateway.pages").joinpath("console")
 OWN = sorted(entry.name for entry in FOLDER.iterdir() if entry.is_file())

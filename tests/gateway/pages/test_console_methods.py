@@ -27,7 +27,7 @@ from linkis_ecm.gateway.inventory.trends import SAMPLES, USERS_MAX, Trends
 from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.gateway.methods import watch
 from linkis_ecm.gateway.routes import METHODS
-from tools.testkit.gateways import BASE, BOB_TOKEN, TOKEN, Harness, engine_item
+from tools.testkit.gateway.harness import BASE, BOB_TOKEN, TOKEN, Harness, engine_item
 
 LOOKER = "LINKIS-LOOKER-0123456789"
 

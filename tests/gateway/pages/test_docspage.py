@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from tools.testkit.gateways import Harness
+from tools.testkit.gateway.harness import Harness
 
 FILES = {
     "/docs": "text/html",

@@ -15,7 +15,7 @@ from linkis_ecm.api.paths import BASE
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.routes import METHODS
-from tools.testkit.gateways import PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.harness import PATIENCE, TOKEN, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 

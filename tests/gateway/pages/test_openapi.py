@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.http.validate import REMEDIES
 from linkis_ecm.gateway.routes import METHODS
-from tools.testkit.gateways import Harness
+from tools.testkit.gateway.harness import Harness
 
 COMMITTED = Path(__file__).parents[3] / "docs/openapi.json"
 

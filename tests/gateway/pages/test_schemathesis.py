@@ -28,8 +28,8 @@ from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.methods import watch
 from linkis_ecm.gateway.routes import METHODS
 from linkis_ecm.gateway.settings import Settings
-from tools.testkit.gateways import EM, KEY, PATIENCE, TOKEN, Harness
-from tools.testkit.stores import store_in
+from tools.testkit.gateway.harness import EM, KEY, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.stores import store_in
 
 # For each of the operations; some 1000 calls in all.
 EXAMPLES = 25

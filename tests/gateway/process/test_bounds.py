@@ -19,9 +19,9 @@ from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.validate import from_json
 from linkis_ecm.gateway.routes import METHODS
 from tests.gateway.raw import connect, head_of
-from tools.testkit.agent_process import until
-from tools.testkit.gateways import KEY, PATIENCE, Harness
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.agents.process import until
+from tools.testkit.gateway.harness import KEY, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 JSON = {"Content-Type": "application/json"}

@@ -15,8 +15,8 @@ from linkis_ecm.api.paths import PREFIX
 from linkis_ecm.gateway.http import ratelimit
 from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.http.ratelimit import Limits
-from tools.testkit.callers import Clock
-from tools.testkit.gateways import TOKEN, Harness
+from tools.testkit.gateway.callers import Clock
+from tools.testkit.gateway.harness import TOKEN, Harness
 
 
 def test_a_user_over_the_rate_waits_and_others_do_not() -> None:

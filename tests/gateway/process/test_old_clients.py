@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.gateway.raw import Raw, connect, head_of
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.dolphin import dolphin
-from tools.testkit.gateways import Harness
-from tools.testkit.real_agents import NAME, UID
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.dolphin import dolphin
+from tools.testkit.gateway.harness import Harness
+from tools.testkit.gateway.real_agents import NAME, UID
 
 TABLE = "import pandas as pd; pd.DataFrame({'n': range(6000)})"
 LOG = b"a line of some words\n" * 1000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tools.testkit.gateways import Harness, ScriptedAgent
+from tools.testkit.gateway.harness import Harness, ScriptedAgent
 
 LAUNCH = {"kind": "process", "port": 8080}
 SENTENCE = "runs a process (launch.kind of its EngineConnPlugin) and no agent"

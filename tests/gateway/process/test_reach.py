@@ -21,9 +21,9 @@ from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from tests.gateway.engines.test_linkis import LABELS, LINKIS, NOW, becomes_ready, row
-from tools.testkit.callers import Sent
-from tools.testkit.gateways import BASE, EM, Answer, Harness
-from tools.testkit.stores import database_in
+from tools.testkit.gateway.callers import Sent
+from tools.testkit.gateway.harness import BASE, EM, Answer, Harness
+from tools.testkit.gateway.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
 NAMESPACES = ("linkis", "team-b")

@@ -19,7 +19,7 @@ from linkis_ecm.store.migrate import upgrade
 from tools.testkit.fakes.apiserver import FakeApiServer, write_kubeconfig
 from tools.testkit.fakes.cluster import FakeCluster
 from tools.testkit.fakes.faults import Call, Fault
-from tools.testkit.ports import reserved
+from tools.testkit.servers.ports import reserved
 
 # The start of a process takes 2 s here, and ten times as long on a busy machine.
 PATIENCE = 60.0

@@ -22,7 +22,7 @@ from linkis_ecm.store.migrate import upgrade
 from tools import reference
 from tools.cluster.pki import Authority
 from tools.testkit.fakes.apiserver import FakeApiServer, write_kubeconfig
-from tools.testkit.ports import reserved
+from tools.testkit.servers.ports import reserved
 
 # The start of a process takes 2 s here, and ten times as long on a busy machine.
 PATIENCE = 60.0

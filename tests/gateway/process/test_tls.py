@@ -21,11 +21,11 @@ from linkis_ecm.gateway.tls import CHECK_SECONDS, CertificateError, ServerCertif
 from linkis_ecm.process.ports.listener import BUFFER_BYTES, HANDSHAKE_SECONDS
 from tests.gateway.raw import Raw, head_of
 from tools.cluster.pki import Authority, Pair
-from tools.testkit.agent_process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, until
 from tools.testkit.big_files import write_zeros
 from tools.testkit.clocks import LoopClock
-from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
-from tools.testkit.real_agents import engine_at
+from tools.testkit.gateway.harness import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.real_agents import engine_at
 
 Make = Callable[..., Awaitable[Harness]]
 MIB = 1 << 20

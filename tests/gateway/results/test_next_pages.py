@@ -14,9 +14,9 @@ from linkis_ecm.agent.formats.names import RESULTS_FOLDER
 from linkis_ecm.agent.formats.result_files import file_name
 from linkis_ecm.gateway.agents.link import AgentLink
 from linkis_ecm.gateway.results.opened import FILE_BYTES, FILES, OpenedFiles
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import Answer, Harness
-from tools.testkit.real_agents import UID
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import Answer, Harness
+from tools.testkit.gateway.real_agents import UID
 
 ROWS = 100_000
 CODE = (

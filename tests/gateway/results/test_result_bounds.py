@@ -13,7 +13,7 @@ from aiohttp import web
 
 from linkis_ecm.gateway.results import json_budget
 from linkis_ecm.gateway.results import source as result_source
-from tools.testkit.gateways import Harness
+from tools.testkit.gateway.harness import Harness
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from linkis_ecm.gateway.inventory.view import engine_of_record
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.dolphin import dolphin
-from tools.testkit.gateways import EM, Harness
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.dolphin import dolphin
+from tools.testkit.gateway.harness import EM, Harness
 
 ROWS = 20_000
 CODE = (

@@ -18,10 +18,10 @@ from pyarrow import ipc
 
 from linkis_ecm.gateway.methods import results
 from linkis_ecm.gateway.results import source as result_source
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.dolphin import dolphin
-from tools.testkit.gateways import BASE, BOB_TOKEN, TOKEN, Answer, Harness
-from tools.testkit.real_agents import NAME, UID
+from tools.testkit.agents.process import AgentProcess, until
+from tools.testkit.gateway.dolphin import dolphin
+from tools.testkit.gateway.harness import BASE, BOB_TOKEN, TOKEN, Answer, Harness
+from tools.testkit.gateway.real_agents import NAME, UID
 
 ROWS = 200_000
 FRAME = (

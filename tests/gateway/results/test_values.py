@@ -11,9 +11,9 @@ import pytest
 from pyarrow import ipc
 
 from linkis_ecm.agent.formats.cells import cell_text, cells
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.dolphin import dolphin
-from tools.testkit.gateways import BASE, TOKEN, Harness
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.dolphin import dolphin
+from tools.testkit.gateway.harness import BASE, TOKEN, Harness
 
 HEAD = "import pandas as pd, numpy as np, math, datetime, decimal\nfrom unittest.mock import MagicMock\n"
 BIG = "pd.concat([f] * 6000, ignore_index=True)"

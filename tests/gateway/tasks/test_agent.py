@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import Harness
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import Harness
 
 
 async def test_text_table_picture_and_error_come_back_typed(gw: Harness, engine: dict[str, Any]) -> None:

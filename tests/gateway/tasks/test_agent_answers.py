@@ -16,7 +16,7 @@ from linkis_ecm.engine.agent_report import InvalidReportError, parse_report
 from linkis_ecm.engine.times import from_unix
 from linkis_ecm.engine.view import engine_view
 from linkis_ecm.gateway.agents import reported
-from tools.testkit.gateways import Harness, engine_item
+from tools.testkit.gateway.harness import Harness, engine_item
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SCALARS = st.one_of(

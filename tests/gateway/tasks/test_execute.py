@@ -15,8 +15,8 @@ from aiohttp import web
 
 from linkis_ecm.gateway.agents.client import EXECUTES_PER_ENGINE, WHOLE_RESULT
 from linkis_ecm.gateway.inventory.view import engine_of_record
-from tools.testkit.gateways import KEY, PATIENCE, Harness, engine_item
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.gateway.harness import KEY, PATIENCE, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
 RESULT = {

@@ -10,10 +10,10 @@ import pytest
 
 from linkis_ecm.gateway.inventory.view import engine_of_record
 from tests.gateway.tasks.test_tasks import over
-from tools.testkit.agent_process import until
-from tools.testkit.gateways import EM, Harness
-from tools.testkit.real_agents import UID, engine_at
-from tools.testkit.stores import Store, store_in
+from tools.testkit.agents.process import until
+from tools.testkit.gateway.harness import EM, Harness
+from tools.testkit.gateway.real_agents import UID, engine_at
+from tools.testkit.gateway.stores import Store, store_in
 
 CODE = "def load(path): return open(path)\nload('/data/missing.csv')"
 VALUE = "[Errno 2] No such file or directory: '/data/missing.csv'"

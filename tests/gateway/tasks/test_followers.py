@@ -16,9 +16,9 @@ from aiohttp import web
 from linkis_ecm.gateway.followers import follow
 from tests.gateway.process.test_tls import Secret
 from tests.gateway.raw import connect, head_of
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.gateways import BASE, BOB_TOKEN, PATIENCE, TOKEN, Harness
-from tools.testkit.real_agents import engine_at
+from tools.testkit.agents.process import AgentProcess, until
+from tools.testkit.gateway.harness import BASE, BOB_TOKEN, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.real_agents import engine_at
 
 Make = Callable[..., Awaitable[Harness]]
 

@@ -19,10 +19,10 @@ from linkis_ecm.gateway.main import finder
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import EM, KEY, TOKEN, Harness
-from tools.testkit.keys import agent_key_of, key_status
-from tools.testkit.stores import database_in
+from tools.testkit.agents.keys import agent_key_of, key_status
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness
+from tools.testkit.gateway.stores import database_in
 
 ROOT = Path(__file__).parents[3]
 NAME = "python-hadoop-session"

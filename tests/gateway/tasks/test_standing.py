@@ -19,7 +19,7 @@ from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_man
 from tests.gateway.raw import connect, head_of
 from tests.gateway.tasks.test_followers import OldAgent, Reader, until_true
 from tests.gateway.tasks.test_streams import endless
-from tools.testkit.gateways import BASE, PATIENCE, Harness
+from tools.testkit.gateway.harness import BASE, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 STREAMS = {

@@ -27,7 +27,7 @@ from linkis_ecm.gateway.main import JOURNAL_SECONDS, SCRAPE_STOP_SECONDS
 from linkis_ecm.gateway.methods import watch
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.process.ports.web_runner import LAST_SECONDS
-from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness
+from tools.testkit.gateway.harness import BASE, PATIENCE, TOKEN, Harness
 
 ROOT = Path(__file__).parents[3]
 TASK = "0f0e3f6e-6f3f-4d3b-9a55-1c5a0c2f7a11"

@@ -19,11 +19,11 @@ from linkis_ecm.gateway.inventory.view import view_of
 from linkis_ecm.gateway.journal import ExecutionJournal, Observation, Settler, settled, with_report
 from linkis_ecm.gateway.methods.tasks import task_id_for_key
 from linkis_ecm.model.record import ExecutionRecord
-from tools.testkit import gateways
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.gateways import BASE, PATIENCE, TOKEN, Harness, engine_item
-from tools.testkit.real_agents import AGENT_TOKEN, NAME, UID, engine_at
-from tools.testkit.stores import Store, store_in
+from tools.testkit.agents.process import AgentProcess, until
+from tools.testkit.gateway import harness
+from tools.testkit.gateway.harness import BASE, PATIENCE, TOKEN, Harness, engine_item
+from tools.testkit.gateway.real_agents import AGENT_TOKEN, NAME, UID, engine_at
+from tools.testkit.gateway.stores import Store, store_in
 
 
 @pytest.fixture
@@ -341,8 +341,8 @@ async def test_an_engine_that_is_paused_again_at_once_has_its_new_size(
     gw: Harness, agent: AgentProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_at(gw, agent, podName=f"{NAME}-0", softPause=PAUSED)
-    plugin = gateways.PLUGIN | {"spec": gateways.PLUGIN["spec"] | {"softPause": {"after": "60s", "cpu": "50m"}}}
-    monkeypatch.setattr(gateways, "PLUGIN", plugin)
+    plugin = harness.PLUGIN | {"spec": harness.PLUGIN["spec"] | {"softPause": {"after": "60s", "cpu": "50m"}}}
+    monkeypatch.setattr(harness, "PLUGIN", plugin)
     pod = gw.cluster.other_pods["pods", f"{NAME}-0"] = paused_pod("1Gi")
     patch, small = gw.cluster.patch, paused_pod("2Gi")
 

@@ -20,7 +20,7 @@ from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.states import EngineState
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 WANTED = Requirements(user="hadoop", creator="IDE", engine_type="python")

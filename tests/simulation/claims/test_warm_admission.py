@@ -14,8 +14,8 @@ import pytest
 from linkis_ecm.kube.resources import PLUGINS, PODS, POLICIES, POLICY_BINDINGS, SECRETS, Resource
 from tests.simulation.people.test_admission_gap import NAMES, install, uninstall
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import AnyPool, add_members, members_left, world_with_members
-from tools.testkit.world import NAMESPACE, Running, World
+from tools.testkit.simulation.members import AnyPool, add_members, members_left, world_with_members
+from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 

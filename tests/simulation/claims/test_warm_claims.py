@@ -12,8 +12,8 @@ from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.names import CLAIMED_ANNOTATION
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import AnyPool, add_members, members_left, world_with_members
-from tools.testkit.world import NAMESPACE, Running, World
+from tools.testkit.simulation.members import AnyPool, add_members, members_left, world_with_members
+from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 

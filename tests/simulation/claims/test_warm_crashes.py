@@ -15,8 +15,15 @@ from linkis_ecm.kube.resources import PODS
 from tests.simulation.claims.test_warm_claims import SMALL, started, watch_pods
 from tests.simulation.people.test_ownership import NAMES
 from tools.testkit.fakes.faults import Call, Fault
-from tools.testkit.members import AnyPool, MemberAgent, add_members, claim_of, members_left, world_with_members
-from tools.testkit.world import NAMESPACE, Running, Script, World
+from tools.testkit.simulation.members import (
+    AnyPool,
+    MemberAgent,
+    add_members,
+    claim_of,
+    members_left,
+    world_with_members,
+)
+from tools.testkit.simulation.world import NAMESPACE, Running, Script, World
 
 pytestmark = pytest.mark.looptime
 

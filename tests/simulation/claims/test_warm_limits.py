@@ -15,8 +15,8 @@ from linkis_ecm.engine.names import POOL_LABEL, READY_ANNOTATION
 from linkis_ecm.kube.resources import PODS
 from linkis_ecm.model.formats import parse_quantity
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NAMESPACE, Running, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 

@@ -13,8 +13,8 @@ from linkis_ecm.controller.pool.claims import ClaimRefused
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, SECRETS
 from tests.simulation.claims.test_warm_claims import WARM, started
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import add_members, members_left, world_with_members
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.members import add_members, members_left, world_with_members
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

@@ -13,8 +13,8 @@ from linkis_ecm.kube.resources import PODS
 from tests.simulation.claims.test_warm_claims import SMALL, started
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.fakes.rules import copied
-from tools.testkit.members import AnyPool, add_members, world_with_members
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.members import AnyPool, add_members, world_with_members
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 ASKED = {"cpu": "2", "memory": "4Gi"}

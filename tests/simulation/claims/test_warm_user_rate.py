@@ -11,8 +11,8 @@ import pytest
 from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.names import POOL_LABEL, READY_ANNOTATION
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

@@ -11,7 +11,7 @@ import pytest
 from linkis_ecm.kube.resources import EVENTS, LIMIT_RANGES, PODS
 from tools.testkit.fakes.cluster import loop_now, timestamp
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -11,7 +11,7 @@ from linkis_ecm.controller.workloop.worker import Result
 from linkis_ecm.engine.names import pod_name
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -13,7 +13,7 @@ from linkis_ecm.engine.admission.limits import Amount, Limits
 from linkis_ecm.engine.names import SEAL_ANNOTATION, pod_name
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, Running, World
+from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 

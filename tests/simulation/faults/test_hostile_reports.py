@@ -9,7 +9,7 @@ import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import Script, World
+from tools.testkit.simulation.world import Script, World
 
 pytestmark = pytest.mark.looptime
 

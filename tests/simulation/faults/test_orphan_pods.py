@@ -12,7 +12,7 @@ from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.names import INSTANCE, label_hash
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from linkis_ecm.controller.agents import reports
-from tools.testkit.world import Agent, World
+from tools.testkit.simulation.world import Agent, World
 
 pytestmark = pytest.mark.looptime
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from linkis_ecm.controller.workloop.call_pool import ERROR_PAUSE, CallMetrics, CallPool, Share
 from linkis_ecm.kube.resources import NODES, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import Script, World
+from tools.testkit.simulation.world import Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -7,7 +7,7 @@ import pytest
 from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.engine.names import host_port
 from linkis_ecm.kube.resources import PODS
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

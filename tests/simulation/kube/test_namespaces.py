@@ -16,7 +16,7 @@ from linkis_ecm.gateway.inventory.feeds import Feeds
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from tools.testkit.fakes.faults import Call, Fault
 from tools.testkit.fakes.watches import Change
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 WATCHED = (NAMESPACE, "default")

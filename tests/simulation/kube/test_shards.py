@@ -13,8 +13,8 @@ import pytest
 from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, NAMESPACES, PLUGINS, PODS, Resource
 from tools.testkit.fakes.faults import Call, Fault
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import Running, Script, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import Running, Script, World
 
 pytestmark = pytest.mark.looptime
 

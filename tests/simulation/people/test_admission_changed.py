@@ -11,7 +11,7 @@ from linkis_ecm.engine.admission.fields import ANNOTATION, fields
 from linkis_ecm.kube.resources import POLICIES, POLICY_BINDINGS, Resource
 from tests.simulation.people.test_admission_gap import NAMES, SECRET, VOLUME, objects, refused
 from tools.testkit.fakes.cluster import loop_now, timestamp
-from tools.testkit.world import World
+from tools.testkit.simulation.world import World
 
 pytestmark = pytest.mark.looptime
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, POLICIES, POLICY_BINDINGS, Resource
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

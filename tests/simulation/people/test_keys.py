@@ -8,7 +8,7 @@ import pytest
 
 from linkis_ecm.model.agent_key import key_id
 from linkis_ecm.process.registry import Registry
-from tools.testkit.world import KEY, Script, World
+from tools.testkit.simulation.world import KEY, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -23,7 +23,7 @@ from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS
 from tests.simulation.people.test_admission_gap import install, lead
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 GROUP = {"level": "group", "group": "analysts"}

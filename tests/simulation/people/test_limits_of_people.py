@@ -13,7 +13,7 @@ from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.pod_view import pod_view
 from linkis_ecm.kube.resources import EVENTS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
 

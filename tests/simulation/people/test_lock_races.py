@@ -19,7 +19,7 @@ from linkis_ecm.kube.resources import ENGINECONNS
 from tests.simulation.claims.test_claims import WANTED, gateway, idle
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import World
+from tools.testkit.simulation.world import World
 
 pytestmark = pytest.mark.looptime
 ENGINES = ("e0", "e1", "e2")

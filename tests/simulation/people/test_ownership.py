@@ -12,7 +12,7 @@ import pytest
 from linkis_ecm.engine.names import INSTANCE, label_hash
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, LEASES, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, Running, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Running, Script, World
 
 pytestmark = pytest.mark.looptime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.world import World
+from tools.testkit.simulation.world import World
 
 pytestmark = pytest.mark.looptime
 

@@ -14,8 +14,8 @@ import pytest
 from linkis_ecm.engine.names import CLAIMED_ANNOTATION, INSTANCE, POOL_LABEL, READY_ANNOTATION
 from linkis_ecm.kube.resources import PODS, SECRETS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NAMESPACE, Running, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 

@@ -15,7 +15,7 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, Claim
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

@@ -10,7 +10,7 @@ import pytest
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, change, condition, filled, members, pooled, ready
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.world import NAMESPACE, World
 
 __all__ = ["pooled"]
 

@@ -11,8 +11,8 @@ import pytest
 from linkis_ecm.kube.resources import NODES
 from tests.simulation.warm.test_warm_pools import filled, live, pooled, ready
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NODE, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NODE, World
 
 __all__ = ["pooled"]
 

@@ -11,7 +11,7 @@ import pytest
 from linkis_ecm.kube.resources import PODS
 from tests.simulation.warm.test_warm_pools import POOL, condition, filled, live, ready
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.world import Script, World
+from tools.testkit.simulation.world import Script, World
 
 pytestmark = pytest.mark.looptime
 NO_NODE = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."

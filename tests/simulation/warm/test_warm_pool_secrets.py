@@ -13,8 +13,8 @@ from linkis_ecm.kube.resources import SECRETS
 from tests.simulation.warm.test_warm_pools import change, filled, pooled, ready, uids
 from tools.testkit.fakes.cluster import loop_now, timestamp
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NAMESPACE, World
 
 __all__ = ["pooled"]
 

@@ -13,8 +13,8 @@ import pytest
 from linkis_ecm.kube.resources import PODS
 from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, change, condition, filled, live, members, ready, status
 from tools.testkit.fakes.cluster import loop_now
-from tools.testkit.members import MemberAgent, claim_of
-from tools.testkit.world import NAMESPACE, World
+from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

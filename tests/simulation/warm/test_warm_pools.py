@@ -14,7 +14,7 @@ from linkis_ecm.engine.view import EngineView
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from linkis_ecm.model.plugin import EngineConnPluginStatus
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.world import NAMESPACE, Running, Script, World
+from tools.testkit.simulation.world import NAMESPACE, Running, Script, World
 
 pytestmark = pytest.mark.looptime
 

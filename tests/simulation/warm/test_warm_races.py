@@ -24,12 +24,12 @@ from linkis_ecm.engine.warm import fit
 from linkis_ecm.engine.warm.seals import Seals
 from linkis_ecm.kube.client import ApiError
 from linkis_ecm.kube.resources import PLUGINS, PODS
-from tools.testkit.agent_calls import AgentCalls
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Call, Fault
 from tools.testkit.fakes.watches import Change
-from tools.testkit.members import PLUGIN, SETTINGS, add_members
-from tools.testkit.world import KEY, NAMESPACE, World
+from tools.testkit.simulation.agent_calls import AgentCalls
+from tools.testkit.simulation.members import PLUGIN, SETTINGS, add_members
+from tools.testkit.simulation.world import KEY, NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 

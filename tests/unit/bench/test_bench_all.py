@@ -23,7 +23,7 @@ from bench.all.plan import PLAN, SECONDS, Bench
 from bench.all.runner import execute, last_line, run_all
 from bench.clean import remove_folders
 from bench.figure import Figure, MalformedError, as_json
-from tools.testkit.agent_process import until
+from tools.testkit.agents.process import until
 
 ROOT = Path(__file__).parents[3]
 FIGURE = Figure("call-p50", "a call", 1.1, goal=1.2)

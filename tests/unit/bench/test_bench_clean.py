@@ -13,14 +13,14 @@ import pytest
 
 from bench.clean import remove_folders, scratch
 from tools.cluster.processes import start_time
-from tools.testkit.agent_process import until
+from tools.testkit.agents.process import until
 
 ROOT = Path(__file__).parents[3]
 # A benchmark with a folder and a process in it, which says who they are and waits.
 PROGRAM = """
 import sys, time
 from bench.clean import end_on_signals, scratch
-from tools.testkit.orphans import start
+from tools.testkit.servers.orphans import start
 end_on_signals()
 with scratch(sys.argv[1]) as folder:
     (folder / "data").write_text("x")

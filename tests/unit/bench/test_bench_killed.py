@@ -13,7 +13,7 @@ import pytest
 from bench import clean
 from bench.clean import remove_kernel_folders
 from tools.cluster.processes import start_time
-from tools.testkit.agent_process import children, until
+from tools.testkit.agents.process import children, until
 
 ROOT = Path(__file__).parents[3]
 # What bench.hot, bench.calls and bench.trace start.

@@ -18,7 +18,7 @@ from linkis_ecm.engine.names import pod_name
 from linkis_ecm.engine.pod_view import pod_view
 from linkis_ecm.model import reasons
 from linkis_ecm.process.environment import SettingsError
-from tools.testkit.world import PLUGIN_SPEC
+from tools.testkit.simulation.world import PLUGIN_SPEC
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 

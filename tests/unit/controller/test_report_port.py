@@ -15,7 +15,7 @@ from linkis_ecm.controller.agents.reports import Reports
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.controller.state.cache import Cache
-from tools.testkit.connections import ROOMY, Told
+from tools.testkit.gateway.connections import ROOMY, Told
 
 PATIENCE = 30.0
 

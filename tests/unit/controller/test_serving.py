@@ -14,8 +14,8 @@ from linkis_ecm.controller import serving
 from linkis_ecm.controller.serving import serve
 from linkis_ecm.process.ports import listener
 from linkis_ecm.process.ports.connections import ConnectionLimits
-from tools.testkit.agent_process import until
-from tools.testkit.connections import ROOMY, Told
+from tools.testkit.agents.process import until
+from tools.testkit.gateway.connections import ROOMY, Told
 
 PATIENCE = 30.0
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab"

@@ -10,7 +10,7 @@ import pytest
 
 from linkis_ecm.gateway.results import dolphin as made
 from linkis_ecm.gateway.results.arrow_inline import batches
-from tools.testkit.dolphin import dolphin
+from tools.testkit.gateway.dolphin import dolphin
 
 
 def whole(batch: pa.RecordBatch) -> bytes:

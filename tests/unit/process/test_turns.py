@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.process.ports.turns import Turns
-from tools.testkit.callers import Clock
+from tools.testkit.gateway.callers import Clock
 
 
 def turns(clock: Clock, keys: int = 100) -> Turns:

@@ -33,7 +33,7 @@ from linkis_ecm.agent.kernel.tables import display, spill
 from linkis_ecm.agent.outputs import TABLE_MIME, Outputs
 from linkis_ecm.gateway.results import arrow_inline, dolphin
 from linkis_ecm.process import exact_json
-from tools.testkit.dolphin import dolphin as dolphin_parts
+from tools.testkit.gateway.dolphin import dolphin as dolphin_parts
 
 Rows = list[list[Any]]
 ZONE = re.compile(r"[+-][0-9]{2}:[0-9]{2}(:[0-9]{2})?")

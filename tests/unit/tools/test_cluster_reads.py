@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools.cluster.pki import Authority, write_kubeconfig
-from tools.testkit import api, kubectl
+from tools.testkit.cluster import api, kubectl
 
 PODS = [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]
 ENGINE = {"kind": "EngineConn", "metadata": {"name": "e"}}

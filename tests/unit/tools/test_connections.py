@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.process.ports.connections import KNOWN_SECONDS, ConnectionLimits, Connections
-from tools.testkit.callers import Clock
-from tools.testkit.connections import Told
+from tools.testkit.gateway.callers import Clock
+from tools.testkit.gateway.connections import Told
 
 
 class One:

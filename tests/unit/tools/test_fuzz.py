@@ -15,7 +15,7 @@ from tools.fuzz.oracle import Oracle, answers, is_message, traceback_kind
 from tools.loopback.installation import Engine
 from tools.loopback.sockets import Answer, is_whole, request, status_of
 from tools.loopback.watch import tracebacks
-from tools.testkit.gateways import TOKEN
+from tools.testkit.gateway.harness import TOKEN
 
 MESSAGE = b'{"method":null,"status":1,"message":"m","data":{}}'
 ENGINE = Engine("real-1", "alice", "uid-1", "pod-1", "127.0.0.2:9105", "a-key")

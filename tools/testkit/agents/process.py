@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tools.testkit.keys import NONCE, enrolment_of
-from tools.testkit.orphans import ends_with_parent
+from tools.testkit.agents.keys import NONCE, enrolment_of
+from tools.testkit.servers.orphans import ends_with_parent
 
 T = TypeVar("T")
 TOKEN = "token-of-this-engine"

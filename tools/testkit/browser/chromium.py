@@ -1,6 +1,6 @@
 """A real browser (Debian's chromium) for tests, and what is seen of a page in it: requests, errors, refusals.
 
-Must not know what a page shows: `tools.testkit.consoles` and the tests do.
+Must not know what a page shows: `tools.testkit.browser.console` and the tests do.
 """
 
 from __future__ import annotations

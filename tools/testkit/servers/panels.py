@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tools.dashboards.boards import BOARDS
 from tools.observability.evaluating import ALL, plain
 from tools.reference import table
-from tools.testkit.prometheus_server import PrometheusServer
+from tools.testkit.servers.prometheus import PrometheusServer
 
 # All that a test does is within these.
 WINDOWS: Mapping[str, str] = ALL | {"$__rate_interval": "3m", "$__range": "5m"}

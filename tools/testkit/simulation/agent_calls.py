@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from linkis_ecm.engine.decision import KeyRefused
 
 if TYPE_CHECKING:
-    from tools.testkit.world import World
+    from tools.testkit.simulation.world import World
 
 
 class AgentCalls:

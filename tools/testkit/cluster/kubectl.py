@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.cluster.tools import kubeconfig, kubectl
-from tools.testkit import api
+from tools.testkit.cluster import api
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from linkis_ecm.gateway.main import certificate_of
 from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.client import ObjectList
 from linkis_ecm.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
+from tools.testkit.agents.keys import agent_key_of, key_status
 from tools.testkit.fakes.rules import merged
-from tools.testkit.keys import agent_key_of, key_status
 
 BASE = "/api/rest_j/v1/engineconnManager"
 TOKEN = "LINKIS-TEST-0123456789"

@@ -27,7 +27,7 @@ from linkis_ecm.engine.warm.seals import Seals
 from linkis_ecm.kube.resources import PLUGINS, PODS
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id
 from tools.testkit.fakes.cluster import loop_now, timestamp
-from tools.testkit.world import KEY, NAMESPACE, NODE, Agent, Script, World
+from tools.testkit.simulation.world import KEY, NAMESPACE, NODE, Agent, Script, World
 
 PLUGIN = "python-3.11"
 TAKES = ["env", "workingDir"]

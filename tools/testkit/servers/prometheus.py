@@ -22,7 +22,7 @@ from typing import Any, Self
 import yaml
 
 from tools.observability.prometheus import binary
-from tools.testkit.ports import reserved
+from tools.testkit.servers.ports import reserved
 
 # It is ready within 1 s here, and ten times as long on a busy machine.
 START_SECONDS = 30.0

@@ -25,7 +25,6 @@ from linkis_ecm.engine.names import MEMBER_UID, host_port
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NODES, PLUGINS, PODS, Resource
 from linkis_ecm.model.record import EngineRecord
-from tools.testkit.agent_calls import AgentCalls, no_claim
 from tools.testkit.fakes.apiserver import FakeApiServer
 from tools.testkit.fakes.archive import MemoryArchive
 from tools.testkit.fakes.cluster import FakeCluster, loop_now, timestamp
@@ -33,6 +32,7 @@ from tools.testkit.fakes.inline_executor import InlineExecutor
 from tools.testkit.fakes.rows import Rows
 from tools.testkit.fakes.rules import StatusError
 from tools.testkit.fakes.watches import Change
+from tools.testkit.simulation.agent_calls import AgentCalls, no_claim
 
 NAMESPACE = "engines"
 NODE = "node"
@@ -161,7 +161,7 @@ class World:
         self.pods_made: list[str] = []
         # uids of pods that run a process in place of an agent.
         self.processes: set[str] = set()
-        # Names of pods that are there at once (tools/testkit/members.py); what plays an agent, and answers a claim.
+        # Names of pods that are there at once (simulation/members.py); what plays an agent, and answers a claim.
         self.members: set[str] = set()
         self.agent_type: type[Agent] = Agent
         self.answer_claim: Callable[[str, tuple[str, str], dict[str, Any]], Awaitable[Any]] = no_claim

@@ -8,8 +8,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from tools.testkit.browsers import Tab
-from tools.testkit.gateways import TOKEN
+from tools.testkit.browser.chromium import Tab
+from tools.testkit.gateway.harness import TOKEN
 from tools.vendor import axe_script
 
 # Where the pictures of docs/console are written; they are taken where this names a folder.

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
 
 # The release that the e2e tests share; the plugins and the users' roles of the cluster are its own.
 FIRST = "ecm-e2e"

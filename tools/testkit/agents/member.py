@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.testkit.agent_process import AgentProcess, until
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.agents.process import AgentProcess, until
 
 MASTER = b"m" * 32
 

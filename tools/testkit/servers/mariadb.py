@@ -16,7 +16,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from tools.testkit.ports import reserved
+from tools.testkit.servers.ports import reserved
 
 MARIADBD = "/usr/sbin/mariadbd"
 PASSWORD = "s3cret-word"

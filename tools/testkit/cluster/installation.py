@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tools.cluster.tools import dns_block, helm, images, kubeconfig, refresh_volumes
 from tools.cluster.tools import kubectl as kubectl_binary
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RELEASE = "linkis-ecm"
 # Where the demo, the e2e tests and the benchmark install. Engine plugins are cluster-scoped, so each of these takes the
 # others' place; what stands beside another release leaves out what is of the cluster.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tools.testkit.agent_process import AgentProcess
-from tools.testkit.gateways import KEY, Harness, engine_item
-from tools.testkit.keys import agent_key_of
+from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.agents.process import AgentProcess
+from tools.testkit.gateway.harness import KEY, Harness, engine_item
 
 NAME = "python-alice-real"
 UID = engine_item(name=NAME)["metadata"]["uid"]

@@ -1,0 +1,1 @@
+"""Agents in processes of their own, their keys, and what runs in them. Must not know a gateway."""
