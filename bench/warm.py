@@ -33,7 +33,7 @@ from linkis_ecm.engine.times import parse_time
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE, engines_of
-from tools.testkit.warm_pods import claimable
+from tools.testkit.cluster.warm_pods import claimable
 
 ENGINES = engines_of(NAMESPACE)
 ENGINE_TYPE = "python"

@@ -30,10 +30,10 @@ from tools.observability.rules import rule_file
 from tools.testkit.cluster import kubectl, processes
 from tools.testkit.cluster.installation import RELEASE, Installation
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until, until_holds
+from tools.testkit.cluster.warm_pods import claimable
 from tools.testkit.gateway.client import BASE, Gateway
 from tools.testkit.servers.panels import as_table, seen
 from tools.testkit.servers.prometheus import PrometheusServer, hurried
-from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from e2e.engines import Engines
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import Installation
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, operator_pods, status, until_holds, until_state
+from tools.testkit.cluster.warm_pods import claimable
 from tools.testkit.gateway.client import BASE, Gateway, texts
-from tools.testkit.warm_pods import claimable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

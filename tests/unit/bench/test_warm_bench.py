@@ -9,7 +9,7 @@ import pytest
 
 from bench import cpu
 from bench.warm import FIRST, HOPS, document, hops
-from tools.testkit.warm_pods import claimable
+from tools.testkit.cluster.warm_pods import claimable
 
 
 def claim(begun: float, *seconds: float) -> dict[str, float]:
