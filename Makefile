@@ -116,7 +116,7 @@ lock: ## The pins in requirements/, from pyproject.toml (needs uv)
 	$(LOCK) pyproject.toml --extra server --group dev --group agent --group python-engine -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/runtime.txt
 	$(LOCK) --group agent --group python-engine --group installers -c requirements/dev.txt -o requirements/engine-python.txt
-	echo jupyter_enterprise_gateway==3.3.0 | $(LOCK) - -o bench/jeg-requirements.txt
+	echo jupyter_enterprise_gateway==3.3.0 | $(LOCK) - -o bench/jeg/jeg-requirements.txt
 
 clean: ## The virtual environment and caches of the checkout
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -22,8 +22,8 @@ from typing import Any
 
 from bench import clean
 from bench.clean import FLOORS, NAMESPACE
+from bench.figures.table import Table
 from bench.floods import __main__ as floods
-from bench.table import Table
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE, engines_of
@@ -87,7 +87,7 @@ def raw_pods(image: str) -> list[float]:
 
 def bare_kernels(image: str) -> dict[str, list[float]]:
     """Starts and calls of a bare ipykernel in such a pod."""
-    script = (Path(__file__).parent / "bare.py").read_text()
+    script = (Path(__file__).parent / "processes/bare.py").read_text()
     kubectl.must("create", "-f", "-", stdin=pod("bare", image, "python", "-c", script, "10"))
     kubectl.must("wait", "-n", FLOORS, "pod/bare", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=100s")
     loaded: dict[str, list[float]] = json.loads(kubectl.must("logs", "-n", FLOORS, "bare").splitlines()[-1])

@@ -16,7 +16,7 @@ import time
 from sqlalchemy import Engine, select
 
 from bench.clean import end_on_signals, scratch
-from bench.table import Table
+from bench.figures.table import Table
 from linkis_ecm.store.database import open_engine
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.migrate import upgrade

@@ -23,8 +23,8 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
 from bench.clean import end_on_signals, scratch
-from bench.loopback import HEADERS, agents, engine_id, gateway
-from bench.table import Table
+from bench.figures.table import Table
+from bench.processes.loopback import HEADERS, agents, engine_id, gateway
 from linkis_ecm.api.paths import BASE
 from tools.cluster import packages
 from tools.testkit.servers.orphans import start

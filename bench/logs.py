@@ -27,8 +27,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from bench.clean import end_on_signals, scratch
-from bench.loopback import HEADERS, agents, engine_id, gateway, name_of
-from bench.table import Table
+from bench.figures.table import Table
+from bench.processes.loopback import HEADERS, agents, engine_id, gateway, name_of
 from bench.trace.processes import usage
 from linkis_ecm.api.paths import BASE
 from tools.testkit.agents.process import AgentProcess

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as Picture
 from bench.all.compare import DEVIATIONS
 from bench.all.document import Run, read_run
 from bench.chart import ROOT, SCHEMES, Scheme
-from bench.figure import Figure, MalformedError
+from bench.figures.figure import Figure, MalformedError
 
 RUNS = ROOT / "docs/benchmarks/runs"
 # Of more runs the picture would be too small to read, and the table too wide.

@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.clean import end_on_signals, scratch
-from bench.table import Table
+from bench.figures.table import Table
 from linkis_ecm.api.paths import BASE
 from linkis_ecm.gateway.settings import Settings
 from tools.testkit.gateway.harness import EM, KEY, TOKEN, Harness

@@ -24,10 +24,11 @@ from typing import Any
 
 import aiohttp
 
-from bench import clean, cpu
+from bench import clean
 from bench.__main__ import raw_pods, service_address
 from bench.clean import NAMESPACE
-from bench.table import Table
+from bench.figures.table import Table
+from bench.processes import cpu
 from linkis_ecm.api.paths import BASE, PREFIX
 from linkis_ecm.engine.times import parse_time
 from tools.cluster import tools

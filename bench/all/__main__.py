@@ -21,7 +21,7 @@ from bench.all.document import Run, read_run, run_as_json
 from bench.all.plan import PLAN, SECONDS, Bench
 from bench.all.runner import execute, run_all
 from bench.clean import end_on_signals, scratch
-from bench.figure import MalformedError
+from bench.figures.figure import MalformedError
 
 # Not in git: whoever wants to keep a run copies its file to docs/benchmarks/runs.
 OUT = ROOT / "out/bench"

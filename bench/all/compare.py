@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.all.document import Run
-from bench.figure import Figure, show
+from bench.figures.figure import Figure, show
 
 # About 25 figures are compared at once. With 2 deviations nearly every second comparison of two equal commits would
 # report one of them as worse (1 - 0.977^25 = 0.44); with 3 one in thirty does (1 - 0.99865^25 = 0.033).

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.all.document import Conditions
-from bench.figure import MAX_TEXT
+from bench.figures.figure import MAX_TEXT
 
 ROOT = Path(__file__).parents[2]
 # What the measured paths and their floors are made of.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.figure import (
+from bench.figures.figure import (
     Figure,
     MalformedError,
     as_json,
@@ -23,7 +23,7 @@ from bench.figure import (
     text,
     whole,
 )
-from bench.table import MAX_FIGURES, loaded
+from bench.figures.table import MAX_FIGURES, loaded
 
 FORM = 1
 MAX_FILE = 1 << 20

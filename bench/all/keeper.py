@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.clean import end_on_signals, running
-from bench.figure import MalformedError, mapping, whole
-from bench.table import loaded
+from bench.figures.figure import MalformedError, mapping, whole
+from bench.figures.table import loaded
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # A child that ends with its parent needs a moment for it.

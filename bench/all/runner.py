@@ -20,8 +20,8 @@ from bench.all.document import Outcome, Result
 from bench.all.keeper import KILLING_SECONDS, LEAVING_SECONDS, Ended, ended_from
 from bench.all.plan import Bench
 from bench.clean import running, scratch
-from bench.figure import MAX_TEXT, MalformedError
-from bench.table import FILE_VARIABLE, reported
+from bench.figures.figure import MAX_TEXT, MalformedError
+from bench.figures.table import FILE_VARIABLE, reported
 
 ROOT = Path(__file__).parents[2]
 # A benchmark with less time is not begun.

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from bench.clean import end_on_signals, scratch
+from bench.figures.table import Table
 from bench.hot import crowd, neighbours, results, streams
 from bench.hot.cheap_agents import cheap_agents
-from bench.loopback import agents, gateway
-from bench.table import Table
+from bench.processes.loopback import agents, gateway
 
 PARTS = ("streams", "results", "crowd", "neighbours")
 

@@ -1,6 +1,6 @@
 """`python -m bench.hot.cheap_agents COUNT`: agents that answer each task at once, so that a gateway is measured alone.
 
-Each has a port of its own and proves the key of its engine (`bench.loopback`). Must not run code.
+Each has a port of its own and proves the key of its engine (`bench.processes.loopback`). Must not run code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from bench.loopback import name_of
+from bench.processes.loopback import name_of
 from linkis_ecm.agent.formats.proof import proof
 from tools.testkit.agents.keys import agent_key_of
 from tools.testkit.gateway.harness import KEY, engine_item

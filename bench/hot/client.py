@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.loopback import HEADERS, engine_id
+from bench.processes.loopback import HEADERS, engine_id
 from linkis_ecm.api.paths import BASE
 
 

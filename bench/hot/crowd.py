@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from bench.figures.table import Table
 from bench.hot.client import Caller
-from bench.table import Table
 from bench.trace.processes import usage
 
 ENGINES, CALLERS, EACH, ROUNDS = 10, 50, 40, 3

@@ -17,9 +17,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiohttp import web
 
+from bench.figures.table import Table
 from bench.hot.client import Caller
-from bench.loopback import HEADERS, engine_id, name_of
-from bench.table import Table
+from bench.processes.loopback import HEADERS, engine_id, name_of
 from linkis_ecm.api.paths import BASE
 from tools.loopback.watch import waited
 from tools.testkit.agents.keys import agent_key_of

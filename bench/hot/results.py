@@ -10,8 +10,8 @@ from pathlib import Path
 from aiohttp import ClientSession
 
 from bench import logs
+from bench.figures.table import Table
 from bench.hot.client import Caller
-from bench.table import Table
 from tools.testkit.servers.serving import serving_by
 
 ROWS, PAGE, PAGES, RUNS = 1_000_000, 1000, 40, 9

@@ -8,8 +8,8 @@ import statistics
 import time
 from pathlib import Path
 
+from bench.figures.table import Table
 from bench.hot.client import Caller
-from bench.table import Table
 from bench.trace.processes import usage
 
 PRINTS, PAUSE = 30, 0.3

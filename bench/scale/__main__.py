@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from bench.clean import end_on_signals, scratch
+from bench.figures.table import Table
 from bench.scale import shards
 from bench.scale.control_plane import control_plane
 from bench.scale.parts import (
@@ -37,7 +38,6 @@ from bench.scale.parts import (
     node,
 )
 from bench.scale.probes import Arrivals, is_idle, is_ready, leads, make_each, until
-from bench.table import Table
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS

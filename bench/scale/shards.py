@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.figures.table import Table
 from bench.scale.parts import (
     PLUGIN_BODY,
     PODS_PER_NODE,
@@ -31,7 +32,6 @@ from bench.scale.parts import (
     node,
 )
 from bench.scale.probes import Arrivals, is_idle, leads, make_each, until
-from bench.table import Table
 from linkis_ecm.kube.client import KubeClient, Object
 from linkis_ecm.kube.reflector import Reflector
 from linkis_ecm.kube.resources import CONFIGMAPS, ENGINECONNS, NAMESPACES, NODES, PLUGINS, PODS

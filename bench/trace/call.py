@@ -15,7 +15,7 @@ import aiohttp
 
 from bench.calls import Direct, Kernels
 from bench.clean import scratch
-from bench.loopback import HEADERS, agents, engine_id, gateway
+from bench.processes.loopback import HEADERS, agents, engine_id, gateway
 from bench.trace import launch
 from bench.trace.hops import hops, lines
 from bench.trace.processes import Usage, usage

@@ -41,7 +41,7 @@ def _gateway() -> None:
     import asyncio  # noqa: PLC0415 - each part imports what it needs and no more: an agent's start is short
     import json  # noqa: PLC0415
 
-    from bench.loopback import serve  # noqa: PLC0415
+    from bench.processes.loopback import serve  # noqa: PLC0415
 
     points.install_gateway(new_ring("gateway"))
     asyncio.run(serve(json.loads(sys.argv[1])))

@@ -22,7 +22,7 @@ from bench.all.keeper import Ended, ended_from
 from bench.all.plan import PLAN, SECONDS, Bench
 from bench.all.runner import execute, last_line, run_all
 from bench.clean import remove_folders
-from bench.figure import Figure, MalformedError, as_json
+from bench.figures.figure import Figure, MalformedError, as_json
 from tools.testkit.agents.process import until
 
 ROOT = Path(__file__).parents[3]

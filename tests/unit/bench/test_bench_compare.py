@@ -10,7 +10,7 @@ import pytest
 
 from bench.all.compare import Compared, compare
 from bench.all.document import Conditions, Result, Run
-from bench.figure import Figure
+from bench.figures.figure import Figure
 
 CONDITIONS = Conditions(datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC), "ab" * 20, False, 2, "A", 0.1)
 

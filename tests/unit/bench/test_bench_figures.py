@@ -14,8 +14,8 @@ import pytest
 from bench import calls
 from bench.all import document
 from bench.all.document import Conditions, Result, Run, read_run, run_as_json, run_from
-from bench.figure import Figure, MalformedError, as_json, figure_from, standard_error
-from bench.table import FILE_VARIABLE, MAX_FIGURES, MAX_FILE, Table, reported
+from bench.figures.figure import Figure, MalformedError, as_json, figure_from, standard_error
+from bench.figures.table import FILE_VARIABLE, MAX_FIGURES, MAX_FILE, Table, reported
 
 FIGURE = Figure("call-p50", "1+1 to straight, p50", 1.1, "", 3.0, "ms", 1.2, "at most", 6, 0.02, 0.5)
 CONDITIONS = Conditions(

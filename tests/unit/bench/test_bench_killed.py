@@ -26,7 +26,7 @@ BEFORE = """
 import asyncio, sys, time
 from pathlib import Path
 from bench.calls import Kernels
-from bench.loopback import agents, gateway
+from bench.processes.loopback import agents, gateway
 from tools.loopback.installation import installation
 folder = Path(sys.argv[1])
 def wait():

@@ -11,7 +11,7 @@ import pytest
 from bench import page
 from bench.all.document import Conditions, Result, Run, run_as_json
 from bench.chart import SCHEMES, Scheme
-from bench.figure import Figure, MalformedError
+from bench.figures.figure import Figure, MalformedError
 
 
 def run(day: int, value: float, *, load: float = 0.1, name: str = "call-p50", what: str = "a call") -> Run:

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from bench.jeg import Times, report
-from bench.jeg_client import Kernels
+from bench.jeg.__main__ import Times, report
+from bench.jeg.client import Kernels
 
 RESULT = ("execute_result", {"data": {"text/plain": "2"}})
 REPLY = ("execute_reply", {"status": "ok"})

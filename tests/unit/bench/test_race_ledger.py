@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.race_ledger import POOL_LABEL, Ledger
+from bench.races.ledger import POOL_LABEL, Ledger
 
 
 def pod(name: str, *engines: str, member: bool = False, **meta: Any) -> dict[str, Any]:

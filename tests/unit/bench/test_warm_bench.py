@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import cpu
+from bench.processes import cpu
 from bench.warm import FIRST, HOPS, document, hops
 from tools.testkit.cluster.warm_pods import claimable
 

@@ -1,7 +1,7 @@
 """A gateway in a process of its own over real agents, all on loopback, for benchmarks that need no cluster.
 
-`python -m bench.loopback SETTINGS` is that process: SETTINGS is JSON, {"addresses": […], "folder": "…"}. The cluster
-is the tests' one in memory; gateway, journal, agents and kernels are the real ones. Must not measure.
+`python -m bench.processes.loopback SETTINGS` is that process: SETTINGS is JSON, {"addresses": […], "folder": "…"}. The
+cluster is the tests' one in memory; gateway, journal, agents and kernels are the real ones. Must not measure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def agents(count: int, folder: Path, kind: type[AgentProcess] = AgentProcess) ->
 
 
 def gateway(
-    addresses: list[str], folder: Path, command: Sequence[str] = ("-m", "bench.loopback")
+    addresses: list[str], folder: Path, command: Sequence[str] = ("-m", "bench.processes.loopback")
 ) -> AbstractContextManager[Server]:
     """A gateway whose engines have these addresses."""
     return serving_by(command, json.dumps({"addresses": addresses, "folder": str(folder)}))

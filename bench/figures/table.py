@@ -12,7 +12,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.figure import DIRECTIONS, Figure, MalformedError, as_json, figure_from, mapping, standard_error, whole
+from bench.figures.figure import (
+    DIRECTIONS,
+    Figure,
+    MalformedError,
+    as_json,
+    figure_from,
+    mapping,
+    standard_error,
+    whole,
+)
 
 # Set by bench.all. A variable, since benchmarks start themselves anew inside the node's network.
 FILE_VARIABLE = "ECM_BENCH_FIGURES"

@@ -2,8 +2,8 @@
 
 In waves of 40 over a pool of 20, made at the API server; in each wave two operators die by kill -9, as soon as so many
 members are claimed. Then each engine must be Idle with one pod and answer with its own variable from that pod, and no
-pod may ever have had two engines (bench/race_ledger.py). Runs inside the node's network namespace; all that it makes it
-takes away. Exit code 1 where a promise is broken. Must not measure time.
+pod may ever have had two engines (bench/races/ledger.py). Runs inside the node's network namespace; all that it makes
+it takes away. Exit code 1 where a promise is broken. Must not measure time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import aiohttp
 from bench import clean
 from bench.__main__ import service_address
 from bench.clean import NAMESPACE
-from bench.race_ledger import Ledger
-from bench.table import Table
+from bench.figures.table import Table
+from bench.races.ledger import Ledger
 from bench.warm import ENGINES, SETTINGS, SIZE, filled, plugin, pool, settled
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl, processes

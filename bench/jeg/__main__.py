@@ -3,7 +3,7 @@
 Measured in turn, so that what else the machine does falls on all alike. Cold: from nothing to the result of 1+1, ours
 until the whole answer is here, theirs until the result's message is. Round trip: 1+1 on a live kernel until the whole
 answer is here; theirs is when reply and idle have come, and jupyter_client waits for both. Theirs runs in two ways, as
-it ships and tuned (bench/jeg_setup.py). Exit code 1 where ours is slower than the faster of the two in either. What was
+it ships and tuned (bench/jeg/setup.py). Exit code 1 where ours is slower than the faster of the two in either. What was
 found, and why: docs/design/jeg.md.
 """
 
@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench import clean, jeg_setup
-from bench.jeg_client import Channels, Kernels
+from bench import clean
+from bench.jeg import setup
+from bench.jeg.client import Channels, Kernels
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE, Installation, installed
@@ -117,11 +118,11 @@ class Ours:
 class Theirs:
     """A kernel through Jupyter Enterprise Gateway: REST to start it, then one websocket that stays open."""
 
-    def __init__(self, way: jeg_setup.Way, settings: dict[str, str], loop: asyncio.Runner) -> None:
+    def __init__(self, way: setup.Way, settings: dict[str, str], loop: asyncio.Runner) -> None:
         self.name = f"JEG {way.name}"
         self.times = Times()
-        address = service_address(way.deployment, jeg_setup.NAMESPACE)
-        self._kernels = Kernels(address, jeg_setup.PORT, jeg_setup.TOKEN, settings, way.quick)
+        address = service_address(way.deployment, setup.NAMESPACE)
+        self._kernels = Kernels(address, setup.PORT, setup.TOKEN, settings, way.quick)
         self._loop = loop
         self._kernel = ""
         self._channels: Channels | None = None
@@ -140,7 +141,7 @@ class Theirs:
         if not self._kernel:
             return
         self._loop.run(self._end())
-        which = ("pod", "-n", jeg_setup.NAMESPACE, "-l", f"kernel_id={self._kernel}")
+        which = ("pod", "-n", setup.NAMESPACE, "-l", f"kernel_id={self._kernel}")
         kubectl.must("wait", *which, "--for=delete", "--timeout=60s")
         self._kernel = ""
 
@@ -179,7 +180,7 @@ class Theirs:
         await self._kernels.close()
 
     async def _start(self) -> None:
-        self._kernel = await self._kernels.start(jeg_setup.KERNELSPEC)
+        self._kernel = await self._kernels.start(setup.KERNELSPEC)
         self._channels = await self._kernels.connect(self._kernel)
 
     @property
@@ -252,25 +253,25 @@ def _ratio(values: list[float], base: list[float], percent: int) -> str:
     return f" {quantile(values, percent) / quantile(base, percent):>5.2f}×" if values and base else " " * 7
 
 
-def run(release: Installation, engine: dict[str, Any], made: jeg_setup.Images, rounds: int) -> bool:
+def run(release: Installation, engine: dict[str, Any], made: setup.Images, rounds: int) -> bool:
     """Installs theirs, measures, removes it; whether ours is faster in both."""
-    settings = jeg_setup.kernel_settings(made.kernel, engine["defaultResources"])
+    settings = setup.kernel_settings(made.kernel, engine["defaultResources"])
     address = service_address(f"{RELEASE}-gateway", release.namespace)
     print(f"engine image {engine['image']}, {rounds} cold rounds, {CALLS} calls", flush=True)
     with asyncio.Runner() as loop:
         ours = Ours(address, release)
         theirs: list[Theirs] = []
         try:
-            jeg_setup.install(made.gateway)
-            theirs += [Theirs(way, settings, loop) for way in jeg_setup.WAYS]
+            setup.install(made.gateway)
+            theirs += [Theirs(way, settings, loop) for way in setup.WAYS]
             measure([ours, *theirs], rounds)
         except Exception:
-            print(jeg_setup.logs(), file=sys.stderr)
+            print(setup.logs(), file=sys.stderr)
             raise
         finally:
             for one in theirs:
                 one.close()
-            jeg_setup.remove()
+            setup.remove()
             ours.end()
         return report(ours.times, {one.name: one.times for one in theirs})
 
@@ -286,7 +287,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _measured(release: Installation, rounds: int) -> bool:
     engine = kubectl.get("engineconnplugin", PLUGIN)["spec"]
-    return run(release, engine, jeg_setup.build(engine["image"]), rounds)
+    return run(release, engine, setup.build(engine["image"]), rounds)
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -294,9 +295,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     if not tools.is_up():
         tools.up()
     if arguments.release:
-        jeg_setup.build(kubectl.get("engineconnplugin", PLUGIN)["spec"]["image"])
+        setup.build(kubectl.get("engineconnplugin", PLUGIN)["spec"]["image"])
     else:
-        jeg_setup.build(tools.images()["engine-python"])
+        setup.build(tools.images()["engine-python"])
 
 
 if __name__ == "__main__":

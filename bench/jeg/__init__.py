@@ -1,0 +1,1 @@
+"""Jupyter Enterprise Gateway beside ours: `python -m bench.jeg`."""

@@ -1,0 +1,1 @@
+"""A race for the members of a warm pool: `python -m bench.races`."""
