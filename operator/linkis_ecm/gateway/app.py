@@ -300,14 +300,8 @@ def _while_allowed(request: web.Request, call: Call, result: Result) -> Abstract
         await call.ask_rights_again()
         return left(caller)
 
-    def cut(why: str) -> None:
-        gateway.metrics.answers_cut.labels("gateway").inc()
-        log.info("an answer to %s is cut: %s", request.path, why)
-        if request.transport is not None:
-            request.transport.abort()
-
     streams = gateway.streams if request.path in STREAMS else None
-    return while_allowed(result, ask, login_seconds=left(began_as), streams=streams, cut=cut)
+    return while_allowed(result, ask, login_seconds=left(began_as), streams=streams, cut=lambda why: _cut(request, why))
 
 
 @web.middleware
@@ -332,13 +326,21 @@ async def _middleware(request: web.Request, handler: Endpoint) -> web.StreamResp
     except Exception:
         metrics.errors.inc()
         response = envelope.refused(path, _unexpected_error(request))
-        if request.get(HEAD_SENT) and request.transport is not None:
-            request.transport.abort()
     finally:
         if is_call or login is not None:
             # 499: the client left before there was an answer.
             _count(request, response.status if response is not None else 499, time.perf_counter() - began)
+    if request.get(HEAD_SENT) and not response.prepared:
+        _cut(request, "its source failed")  # another head would be taken for a part of the body
     return response
+
+
+def _cut(request: web.Request, why: str) -> None:
+    """Break off an answer that is being sent."""
+    request.app[GATEWAY].metrics.answers_cut.labels("gateway").inc()
+    log.info("an answer to %s is cut: %s", request.path, why)
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _count(request: web.Request, http: int, took: float) -> None:

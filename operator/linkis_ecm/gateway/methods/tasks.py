@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -342,15 +343,15 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
 
     def last(why: str) -> bytes:
         # The word for a task of which the gateway cannot say more: a client asks again, and another replica answers.
-        return _end({"taskId": task_id, "status": "Unknown", "message": as_sentence(why)})
+        return _end(_unknown(task_id, why))
 
     return Stream(content_type=EVENT_STREAM, chunks=_until_end(call, engine, task_id, found), last=last)
 
 
 async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The events. If their source ends early and the engine has ended, the last event has the task's last known status.
-    Raises OSError or TimeoutError where the engine lives: the answer breaks off, and who follows comes back with the
-    last id. An `end` would say that the task has no more events."""
+    """The events. If their source ends early and the engine has ended, the last event has how the task ended. Raises
+    OSError or TimeoutError where the engine lives: the answer breaks off, and who follows comes back with the last id.
+    An `end` would say that the task has no more events."""
     try:
         async for events in found:
             yield events
@@ -362,9 +363,26 @@ async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: Async
     if view is not None and not view.is_final:
         log.info("%s: events of a task are cut, its follower has to come back: %r", engine.title, why)
         raise why
-    info = await find_task(call, view or engine, task_id)
-    reported = info.model_dump(by_alias=True) if info is not None else {"taskId": task_id, "status": "Unknown"}
-    yield _end(reported)
+    yield _end(await _how_it_ended(call, engine, view, task_id))
+
+
+async def _how_it_ended(call: Call, engine: KnownEngine, view: KnownEngine | None, task_id: str) -> dict[str, Any]:
+    """A task whose engine has ended, or was deleted, where `view` is None; Unknown with the reason where nobody can
+    say: the head of the stream is sent, so that a refusal would be too late."""
+    why = f"{engine.title} {'was deleted' if view is None else 'has ended'}: ask getTask how its tasks ended"
+    # Its agent is gone with its pod: the journal is asked alone.
+    after = replace(engine, in_cluster=False, address="") if view is None else view
+    try:
+        info = await find_task(call, after, task_id)
+    except Refused as refusal:
+        info, why = None, refusal.sentence
+    if info is not None and info.final:
+        return info.model_dump(by_alias=True)
+    return _unknown(task_id, why)
+
+
+def _unknown(task_id: str, why: str) -> dict[str, Any]:
+    return {"taskId": task_id, "status": "Unknown", "message": as_sentence(why)}
 
 
 def _end(reported: dict[str, Any]) -> bytes:
