@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.followers import follow
+from linkis_ecm.gateway.followers.hub import BATCH_BYTES
 from tests.gateway.process.test_tls import Secret
 from tests.gateway.raw import connect, head_of
 from tools.testkit.agents.process import AgentProcess, until
@@ -369,6 +370,39 @@ async def test_members_go_on_where_the_shared_connection_breaks(gw: Harness) -> 
     await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
     assert {reader.text for reader in readers} == {"".join(f"{n} " for n in range(1, 10))}
     assert {reader.end["status"] for reader in readers} == {"Succeed"}
+
+
+@pytest.mark.parametrize(("size", "closes"), [(10, True), (BATCH_BYTES + 1, False)], ids=["closed", "big"])
+async def test_an_agent_that_throws_members_out_is_asked_again_after_a_pause(
+    gw: Harness, monkeypatch: pytest.MonkeyPatch, size: int, closes: bool
+) -> None:
+    """By closing the connection at once, or by batches that nobody shares: 430 connections a second."""
+    monkeypatch.setattr(follow, "MEMBER_SECONDS", 0.3)
+    asked: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def hostile(request: web.Request) -> web.StreamResponse:
+        asked.append(loop.time())
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        at = int(request.query.get("from", "0.0.0.0").split(".")[1])
+        while True:
+            at += 1
+            await answer.write(line("output", at, "x" * size, f"0.{at}.0.0"))
+            await asyncio.sleep(0.02)
+            if closes:
+                return answer
+
+    _, engine = await gw.served(hostile)
+    readers = [Reader(), Reader()]
+    tasks = [asyncio.create_task(read(gw, engine, "t", reader=reader)) for reader in readers]
+    # Each member asks once for itself, and both once together: three times in 0.3 s at most.
+    await until_true(lambda: len(asked) >= 9)
+    assert asked[8] - asked[2] >= 0.5
+    assert not any(task.done() for task in tasks), "nobody is cut"
+    for task in tasks:
+        task.cancel()
+    await until_true(lambda: not gw.gateway.followers._tasks)
 
 
 async def test_more_followers_that_are_behind_than_an_agent_takes_are_refused_in_time(

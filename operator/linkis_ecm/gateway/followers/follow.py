@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -32,6 +33,11 @@ TURN_SECONDS = 5.0
 JOIN_SECONDS = 1.0
 # Who was too slow, or could not join, reads by itself for so many seconds at least.
 ALONE_SECONDS = 5.0
+# Who was a member for less than this waits out the rest before it asks the agent again. Else an agent that closes the
+# shared connection at once, or tells nothing but big batches, would have the gateway connect 430 times a second.
+MEMBER_SECONDS = 1.0
+# Up to such a part more, so that members that left together do not come back together.
+JITTER = 0.25
 
 OnEnd = Callable[[bytes], None]
 
@@ -62,11 +68,13 @@ class Followers:
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self.agents = agents
         self.budget = budget
         self.metrics = metrics
         self.clock = clock
+        self.rng = rng or random.Random()  # noqa: S311 - jitter
         self._tasks: dict[tuple[str, int, str, str], _Followed] = {}
         metrics.watch_followers(own=self.own, shared=self.shared)
 
@@ -155,6 +163,7 @@ class _Follower:
                 assert member is not None  # noqa: S101 - `_go_to` leaves one of both
                 if member.status:
                     yield member.status
+                began = self._parent.clock()
                 yield member
                 self._member = None
                 self._advance(member.cursor)
@@ -164,6 +173,8 @@ class _Follower:
                 if member.left is Left.SLOW:
                     self._parent.metrics.followers_behind.inc()
                     self._alone_until = self._parent.clock() + ALONE_SECONDS
+                else:
+                    await self._wait_out(began)
                 await self._reopen()
                 continue
             found = events_of(self._chunks, self.budget, self._parent.clock)
@@ -190,6 +201,12 @@ class _Follower:
             await (self._go_to(member) if member is not None else self.open())
         except (AgentNotFound, Refused) as why:
             raise ConnectionResetError(f"the task's events cannot be read on: {why}") from None
+
+    async def _wait_out(self, began: float) -> None:
+        """Wait until what began then is MEMBER_SECONDS ago. No connection is held meanwhile."""
+        left = began + MEMBER_SECONDS - self._parent.clock()
+        if left > 0:
+            await asyncio.sleep(left * (1 + self._parent.rng.uniform(0, JITTER)))
 
     def _advance(self, cursor: Cursor) -> None:
         self._cursor, self._id = cursor, str(cursor)
