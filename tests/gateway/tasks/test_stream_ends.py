@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tools.testkit.gateways import PATIENCE, Harness
-from tools.testkit.real_agents import NAME
-from tools.testkit.stores import store_in
 
 from linkis_ecm.gateway.http.errors import unavailable
 from linkis_ecm.gateway.methods import tasks
 from linkis_ecm.model.record import ExecutionRecord
 from tests.gateway.raw import Raw, connect, head_of
 from tests.gateway.tasks.test_followers import Reader, unchunked, until_true
+from tools.testkit.gateway.harness import PATIENCE, Harness
+from tools.testkit.gateway.real_agents import NAME
+from tools.testkit.gateway.stores import store_in
 
 Make = Callable[..., Awaitable[Harness]]
 BEGUN = b'{"event": "status", "status": "Running", "id": "0.1.0.0"}\n'
