@@ -136,7 +136,9 @@ class WarmPool(Camel):
         None, description="A size that follows how many engines come; size, or schedule's, is the least then."
     )
     max_age: Duration = Field(
-        "24h", description="An older one that nobody took is replaced; 10m at least, or 0s: never."
+        "24h",
+        description="Older ones that nobody took are replaced, a quarter of the pool at a time; while new ones cannot"
+        " start they last for as long once more, at most. 10m at least, or 0s: never.",
     )
     namespaces: list[NamespaceName] | None = Field(
         None,

@@ -210,25 +210,6 @@ def test_an_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
     )
 
 
-def test_old_members_are_replaced_one_at_a_time_and_only_of_a_full_pool() -> None:
-    old = ready(3, age=1000)
-    assert deleted(plan(place(*old), max_age=900)) == [("r0", "age")]
-    assert deleted(plan(place(*old[1:]), max_age=900)) == []
-    assert deleted(plan(place(*old[1:], *starting(1)), max_age=900)) == []
-    assert deleted(plan(place(*old, reserved=frozenset({"uid-r0"})), max_age=900)) == [("r1", "age")]
-    assert deleted(plan(place(*old, setback=Setback(1, NOW, at(5), BROKEN)), max_age=900)) == []
-    assert plan(place(*old), max_age=0).delete == ()
-
-
-def test_members_of_one_age_are_not_all_too_old_at_once() -> None:
-    times = {sizing.too_old_at(pod(f"p{i}", age=0), 1000) for i in range(20)}
-    assert len(times) > 15
-    assert all(at(900) <= one <= at(1000) for one in times if one is not None)
-    young = ready(3, age=10)
-    first = min(one for pod in young if (one := sizing.too_old_at(pod, 100)) is not None)
-    assert plan(place(*young), max_age=100).at == first
-
-
 def test_a_pool_gives_way_to_an_engine_that_waits_for_room() -> None:
     made = plan(place(*ready(2), *starting(1), waiting=1))
     assert deleted(made) == [("s0", "room")]

@@ -12,13 +12,14 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.pool.agents import MemberAgents, MemberReport
 from linkis_ecm.controller.pool.demands import Demands
+from linkis_ecm.controller.pool.memory import PoolMemory
 from linkis_ecm.controller.pool.nodes import MemberNodes
 from linkis_ecm.controller.pool.reservations import Reservations
 from linkis_ecm.controller.pool.roster import Roster
@@ -26,7 +27,7 @@ from linkis_ecm.controller.pool.secrets import MemberSecrets, beside
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.pool.waiting import WaitingEngines
 from linkis_ecm.controller.pool.writes import Made, PoolWrites
-from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.controller.workloop.worker import Result, Worker
 from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.causes.cold_starts import UNMET, cold_reason
@@ -39,7 +40,7 @@ from linkis_ecm.engine.warm import pacing, sizing
 from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.members import SUSPICIOUS, AsMade
 from linkis_ecm.engine.warm.problems import NO_ANSWER, Problem
-from linkis_ecm.engine.warm.sizing import Bucket, Place, PlaceState, Plan, Pool, Setback
+from linkis_ecm.engine.warm.sizing import Place, PlaceState, Plan, Pool
 from linkis_ecm.engine.warm.status import status_patch
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
@@ -61,24 +62,6 @@ LONGEST_PAUSE = timedelta(seconds=60)
 AFTER_CLAIM = timedelta(seconds=0.25)
 # Of a member's name, from the plugin's.
 _STEM = 40
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is known of one pool between passes."""
-
-    bucket: Bucket = field(default_factory=Bucket)
-    setbacks: dict[str, Setback | None] = field(default_factory=dict)
-    gave_way: dict[str, datetime] = field(default_factory=dict)
-    waited: dict[str, datetime] = field(default_factory=dict)
-    # Since when claims hold the refill back, by namespace.
-    held_since: dict[str, datetime] = field(default_factory=dict)
-    # Namespace and name of members whose create was not answered, and the error.
-    unanswered: dict[Key, Problem | None] = field(default_factory=dict)
-    # The plugin's generation: with another one the failures of before count no more.
-    generation: int = 0
-    # When the status may be written again.
-    status_after: datetime | None = None
 
 
 class WarmPools:
@@ -115,7 +98,7 @@ class WarmPools:
         self._rng = rng
         self._metrics = metrics.pools
         self._recorder = recorder
-        self._memory: dict[str, _Memory] = {}
+        self._memory: dict[str, PoolMemory] = {}
         self._waiting = WaitingEngines(cache=cache, is_foreign=ownership.is_foreign)
         # When a member was last claimed, by namespace.
         self._last_claim: dict[str, datetime] = {}
@@ -226,18 +209,15 @@ class WarmPools:
     async def process(self, pool: str) -> Result:
         """One pass over a pool. Raises ApiError where a write was not answered: it is repeated soon."""
         plugin = self._plugin(pool)
-        memory = self._memory.setdefault(pool, _Memory())
+        memory = self._memory.setdefault(pool, PoolMemory())
         now = self._clock()
         if plugin is not None and memory.generation != plugin.generation:
             memory.generation, memory.setbacks = plugin.generation, {}
         self._drop_answered(pool, memory)
         known = self._pool(pool, plugin, memory, now)
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
-        memory.bucket, memory.setbacks = plan.bucket, dict(plan.setbacks)
-        memory.gave_way |= dict.fromkeys(plan.gave_way, now)
-        memory.waited |= dict.fromkeys(plan.waited, now)
+        memory.note(plan, now)
         self._waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
-        memory.held_since = {namespace: memory.held_since.get(namespace, now) for namespace in plan.held}
         errors = await self._execute(pool, plugin, memory, plan)
         again = plan.at
         if plugin is not None:
@@ -261,7 +241,7 @@ class WarmPools:
         again = _earliest(again, now + LONGEST_PAUSE if pool in self._memory else None)
         return Result(requeue_at=again.timestamp() if again is not None else None)
 
-    def _drop_answered(self, pool: str, memory: _Memory) -> None:
+    def _drop_answered(self, pool: str, memory: PoolMemory) -> None:
         """A watch may bring a pod before its create is answered, or in place of the answer: it is not counted twice."""
         there = {(pod.namespace, pod.name) for pods in self.roster.by_namespace(pool).values() for pod in pods}
         for key in there & memory.unanswered.keys():
@@ -276,7 +256,7 @@ class WarmPools:
         found = self._cache.plugins.get(pool)
         return found or next((one for name, one in self._cache.plugins.items() if label_hash(name) == pool), None)
 
-    def _pool(self, pool: str, plugin: PluginView | None, memory: _Memory, now: datetime) -> Pool:
+    def _pool(self, pool: str, plugin: PluginView | None, memory: PoolMemory, now: datetime) -> Pool:
         members = self.roster.by_namespace(pool)
         given = plugin.spec.warm_pool if plugin is not None else None
         names = self._places(plugin) if plugin is not None and largest_size(given) else []
@@ -306,7 +286,7 @@ class WarmPools:
         return (not self._namespaces or namespace in self._namespaces) and self._serves(namespace)
 
     def _place(
-        self, plugin: PluginView | None, namespace: str, members: tuple[PodView, ...], memory: _Memory
+        self, plugin: PluginView | None, namespace: str, members: tuple[PodView, ...], memory: PoolMemory
     ) -> Place:  # fmt: skip
         as_made, why = self._as_made(plugin, namespace)
         failed = {pod.uid: report.failure for pod, report in self._reported(members) if report.failure is not None}
@@ -328,6 +308,7 @@ class WarmPools:
             contacts={pod.uid: self.agents.contact(pod) for pod in members},
             last_claim=self._last_claim.get(namespace),
             held_since=memory.held_since.get(namespace),
+            aged=memory.aged.get(namespace),
         )
 
     def _secrets_beside(self, plugin: PluginView | None, namespace: str) -> frozenset[str]:
@@ -356,7 +337,7 @@ class WarmPools:
         return [(pod, report) for pod in members if (report := self.agents.last(pod)) is not None]
 
     async def _execute(
-        self, pool: str, plugin: PluginView | None, memory: _Memory, plan: Plan
+        self, pool: str, plugin: PluginView | None, memory: PoolMemory, plan: Plan
     ) -> list[Exception]:  # fmt: skip
         """Sends all that is to be sent at once. Returns what was not answered."""
         going = {one.pod.uid for one in plan.delete}
@@ -398,7 +379,7 @@ class WarmPools:
             self._metrics.deletes.labels(self._label(pool), why.value).inc()
 
     async def _create(
-        self, pool: str, plugin: PluginView | None, memory: _Memory, namespace: str, name: str
+        self, pool: str, plugin: PluginView | None, memory: PoolMemory, namespace: str, name: str
     ) -> None:  # fmt: skip
         if plugin is None:
             return
@@ -406,7 +387,7 @@ class WarmPools:
         self._settle(pool, memory, namespace, name, await self._writes.create(template, name))
 
     async def _ask_again(
-        self, pool: str, plugin: PluginView | None, memory: _Memory, namespace: str, name: str
+        self, pool: str, plugin: PluginView | None, memory: PoolMemory, namespace: str, name: str
     ) -> None:  # fmt: skip
         """Repeat a create that was not answered; where there is no pool any more, only look."""
         as_made, _ = self._as_made(plugin, namespace)
@@ -415,7 +396,7 @@ class WarmPools:
             return
         self._settle(pool, memory, namespace, name, await self._writes.look(namespace, name))
 
-    def _settle(self, pool: str, memory: _Memory, namespace: str, name: str, made: Made) -> None:
+    def _settle(self, pool: str, memory: PoolMemory, namespace: str, name: str, made: Made) -> None:
         """Note what became of a create. Raises the error of one that was not answered."""
         if made.error is not None:
             self._metrics.creates.labels(pool, "unanswered").inc()
@@ -460,14 +441,14 @@ class WarmPools:
         self._metrics.show(pool, states=counts, wanted=wanted, reasons=found)
 
     async def _write_status(
-        self, plugin: PluginView, memory: _Memory, states: tuple[PlaceState, ...]
+        self, plugin: PluginView, memory: PoolMemory, states: tuple[PlaceState, ...]
     ) -> datetime | None:  # fmt: skip
         """Write what has changed, at most each STATUS_PERIOD. Returns when to come again for it."""
         # As it is now: the pass has waited.
         plugin = self._cache.plugins.get(plugin.name, plugin)
         now = self._clock()
         patch = status_patch(
-            plugin, _with_outages(states, memory), is_own=self._is_own, now=now, served=self._namespaces,
+            plugin, memory.with_outages(states), is_own=self._is_own, now=now, served=self._namespaces,
             # Also what another shard serves until it has stopped: it says how that pool is.
             elsewhere={*self._elsewhere, *(one for one in self._namespaces if not self._serves(one))},
         )  # fmt: skip
@@ -491,9 +472,3 @@ def _ready(pod: PodView) -> bool:
 
 def _earliest(*times: datetime | None) -> datetime | None:
     return min((one for one in times if one is not None), default=None)
-
-
-def _with_outages(states: tuple[PlaceState, ...], memory: _Memory) -> list[PlaceState]:
-    """The states, with what the API server said to creates that it did not execute, where nothing else is known."""
-    said = {namespace: problem for (namespace, _), problem in memory.unanswered.items() if problem is not None}
-    return [replace(one, problem=one.problem or said.get(one.namespace)) for one in states]

@@ -87,6 +87,11 @@ SILENT = Reason(
     "Each is replaced after a minute, or after five while none reports. See the pod's node, and the network from the"
     " namespace to the operator.",
 )
+OLD = Reason(
+    "MembersTooOld",
+    "Pods of the pool are older than spec.warmPool.maxAge.",
+    "A quarter of the pool is replaced at a time: raise maxAge where pods need long to get ready.",
+)
 ZONE = Reason(
     "UnknownTimeZone",
     "An entry of spec.warmPool.schedule has a timeZone that is not known.",
@@ -102,7 +107,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, ZONE, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, SILENT, OLD, ZONE, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.
@@ -167,6 +172,17 @@ def of_overdue(pod: PodView) -> Problem:
     found = of_start(pod)
     waits = "Its container runs, but its kernel has not answered, or preload is not done."
     return found if found is not None else Problem(START_TIMEOUT, unfinished_phase(pod, waits))
+
+
+def with_old(problem: Problem | None, number: int) -> Problem | None:
+    """With so many members that are older than maxAge: a problem of their own only where nothing else keeps them."""
+    if not number:
+        return problem
+    they = "One pod is" if number == 1 else f"{number} pods are"
+    if problem is None:
+        return Problem(OLD, f"{they} older.")
+    more = f"{they} older than spec.warmPool.maxAge, since new ones do not come: they are replaced one at a time."
+    return Problem(problem.reason, sentences(problem.details[: MESSAGE_MAX // 2], more))
 
 
 def _details(verdict: Verdict) -> str:

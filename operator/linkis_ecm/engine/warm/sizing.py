@@ -8,14 +8,13 @@ choose names, nor what a member is made of.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.warm import pacing, problems
+from linkis_ecm.engine.warm import aging, pacing, problems
 from linkis_ecm.engine.warm.demand import SizeFrom, Wanted
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault, oldest_first
 from linkis_ecm.engine.warm.problems import Problem
@@ -35,8 +34,6 @@ GIVE_WAY_PAUSE = timedelta(seconds=60)
 ASK_AGAIN = timedelta(seconds=1)
 # While a member is silent: an agent reports each 10 s, so one that reports again is found ready within two reports.
 LOOK_AT_SILENT = timedelta(seconds=15)
-# Of maxAge: members that were made together are not all replaced at the same time.
-AGE_SPREAD = 0.1
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -108,7 +105,8 @@ class Place:
     last seen to wait. `failed` is what members' agents have reported, by the pods' uids; `reserved` members are an
     engine's, and `refused` ones could not be claimed. `closing` ones are on nodes that take no new pods, and
     `outdated` ones have values that a Secret had before. `contacts`: whether each agent reports. `last_claim` and
-    `held_since` are those of `pacing.pace`. `wanted`: how many there are to be; the pool's size where it is None.
+    `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its age. `wanted`: how many there
+    are to be; the pool's size where it is None.
     """
 
     namespace: str
@@ -129,6 +127,7 @@ class Place:
     contacts: Mapping[str, Contact] = field(default_factory=dict)
     last_claim: datetime | None = None
     held_since: datetime | None = None
+    aged: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +176,8 @@ class Plan:
     waited: frozenset[str]
     # Where claims hold the refill back.
     held: frozenset[str]
+    # Where members go for their age now.
+    aged: frozenset[str]
     bucket: Bucket
     states: tuple[PlaceState, ...]
     at: datetime | None
@@ -198,6 +199,8 @@ class _Count:
     paused_until: datetime | None = None
     pace: pacing.Pace = pacing.FREE
     created: int = 0
+    # When the next one that is too old may go.
+    age_again: datetime | None = None
 
     @property
     def missing(self) -> int:
@@ -212,10 +215,14 @@ class _Count:
         return self.live + self.ending + len(self.delete)
 
     @property
+    def waiting(self) -> int:
+        """Those that wait for a node or for a queue."""
+        return sum(bool(pod.unschedulable or pod.gates) for pod in self.starting)
+
+    @property
     def booting(self) -> int:
-        """Those that take a node's time now: not those that wait for a node or for a queue."""
-        waiting = sum(bool(pod.unschedulable or pod.gates) for pod in self.starting)
-        return len(self.starting) - waiting + self.place.unanswered + self.created
+        """Those that take a node's time now, or soon."""
+        return len(self.starting) - self.waiting + self.place.unanswered + self.created
 
     def drop(self, pod: PodView, why: Why | Fault) -> None:
         next(pods for pods in (self.ready, self.starting, self.silent) if pod in pods).remove(pod)
@@ -238,23 +245,19 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         create=tuple(order),
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
         setbacks={count.place.namespace: count.setback for count in counts},
-        gave_way=frozenset(
-            count.place.namespace for count in counts if any(one.why is Why.ROOM for one in count.delete)
-        ),
+        gave_way=_where(counts, Why.ROOM),
         waited=frozenset(count.place.namespace for count in counts if count.place.waiting),
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
+        aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(_state(count, room) for count in counts),
+        states=tuple(_state(count, pool, room, now) for count in counts),
         at=_next_look(counts, pool, bucket, room, now),
     )
 
 
-def too_old_at(pod: PodView, max_age: float) -> datetime | None:
-    """When a member is replaced for its age: within the last tenth of maxAge, each at a time of its own."""
-    if not max_age or pod.created is None:
-        return None
-    share = int.from_bytes(hashlib.sha256(pod.uid.encode()).digest()[:2], "big") / 65536
-    return pod.created + timedelta(seconds=max_age * (1 - AGE_SPREAD * share))
+def _where(counts: list[_Count], why: Why) -> frozenset[str]:
+    """The namespaces in which members go for that."""
+    return frozenset(count.place.namespace for count in counts if any(one.why is why for one in count.delete))
 
 
 def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
@@ -343,22 +346,32 @@ def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
 
 
 def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
-    """One at a time and only of a full pool: its place is taken by a new one before the next goes."""
+    """What `aging` says of each place."""
     for count in counts:
-        if (
-            count.missing
-            or count.starting
-            or count.silent
-            or count.place.unanswered
-            or count.setback
-            or count.paused_until
-        ):
-            continue
-        for pod in oldest_first(count.ready):
-            at = too_old_at(pod, pool.max_age)
-            if at is not None and at <= now and pod.uid not in count.place.reserved:
-                count.drop(pod, Why.AGE)
-                break
+        room = pool.cap - sum(one.all for one in counts) - len(pool.elsewhere)
+        going, count.age_again = aging.goes(
+            oldest_first(count.ready), count.place.reserved, _progress(count, room), pool.max_age, now
+        )
+        for pod in going:
+            count.drop(pod, Why.AGE)
+        if going and count.setback is not None and count.setback.refused:
+            # It leaves room: the long pause of a full quota would keep its successor away.
+            until = min(count.setback.until, now + timedelta(seconds=SETBACK.base))
+            count.setback = replace(count.setback, count=0, until=until)
+
+
+def _progress(count: _Count, room: int) -> aging.Progress:
+    setback = count.setback
+    may_come = setback is None and not count.waiting
+    if count.missing:
+        may_come = may_come and count.paused_until is None and room > 0
+    return aging.Progress(
+        size=count.wanted.size,
+        coming=count.booting + (len(count.silent) + count.missing if may_come else 0),
+        short=not may_come,
+        failing=setback is not None and setback.problem.reason != problems.QUOTA,
+        last=count.place.aged,
+    )
 
 
 def _hold_back(counts: list[_Count], now: datetime) -> None:
@@ -400,14 +413,15 @@ def _may_grow(count: _Count, now: datetime) -> bool:
     return now >= count.setback.until and count.live == len(count.ready)
 
 
-def _state(count: _Count, room: int) -> PlaceState:
+def _state(count: _Count, pool: Pool, room: int, now: datetime) -> PlaceState:
+    problem = _problem(count, room) or count.wanted.problem
     return PlaceState(
         namespace=count.place.namespace,
         ready=len(count.ready),
         starting=len(count.starting) + len(count.silent) + count.place.unanswered,
         wanted=count.wanted.size,
         ending=count.ending + len(count.delete),
-        problem=_problem(count, room) or count.wanted.problem,
+        problem=problems.with_old(problem, aging.late(count.ready, pool.max_age, now)),
         size_from=count.wanted.source,
     )
 
@@ -448,9 +462,9 @@ def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now:
             times.append(now + LOOK_AT_SILENT)
         if count.wanted.until is not None:
             times.append(count.wanted.until)
-        ages = (too_old_at(pod, pool.max_age) for pod in count.ready)
-        # What is too old already waits for a full pool, and goes with the next event.
-        times += [at for at in ages if at is not None and at > now]
+        ages = (aging.too_old_at(pod, pool.max_age) for pod in count.ready)
+        # What is too old already waits for new members, and goes when one is ready, or at `age_again`.
+        times += [at for at in (*ages, count.age_again) if at is not None and at > now]
         starts = (pod.scheduled for pod in count.starting)
         times += [at + timedelta(seconds=pool.start_timeout) for at in starts if at is not None]
     return min(times, default=None)

@@ -1,0 +1,45 @@
+"""What an operator remembers of a warm pool between two passes. All of it may be lost: a successor begins without.
+
+Must not decide: `engine.warm.sizing` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from linkis_ecm.controller.state.cache import Key
+from linkis_ecm.engine.warm.problems import Problem
+from linkis_ecm.engine.warm.sizing import Bucket, PlaceState, Plan, Setback
+
+
+@dataclass(slots=True)
+class PoolMemory:
+    """What is known of one pool between passes, much of it by namespace."""
+
+    bucket: Bucket = field(default_factory=Bucket)
+    setbacks: dict[str, Setback | None] = field(default_factory=dict)
+    gave_way: dict[str, datetime] = field(default_factory=dict)
+    waited: dict[str, datetime] = field(default_factory=dict)
+    aged: dict[str, datetime] = field(default_factory=dict)
+    # Since when claims hold the refill back, by namespace.
+    held_since: dict[str, datetime] = field(default_factory=dict)
+    # Namespace and name of members whose create was not answered, and the error.
+    unanswered: dict[Key, Problem | None] = field(default_factory=dict)
+    # The plugin's generation: with another one the failures of before count no more.
+    generation: int = 0
+    # When the status may be written again.
+    status_after: datetime | None = None
+
+    def note(self, plan: Plan, now: datetime) -> None:
+        """What a pass has decided."""
+        self.bucket, self.setbacks = plan.bucket, dict(plan.setbacks)
+        self.gave_way |= dict.fromkeys(plan.gave_way, now)
+        self.waited |= dict.fromkeys(plan.waited, now)
+        self.aged |= dict.fromkeys(plan.aged, now)
+        self.held_since = {namespace: self.held_since.get(namespace, now) for namespace in plan.held}
+
+    def with_outages(self, states: tuple[PlaceState, ...]) -> list[PlaceState]:
+        """The states, with what the API server said to creates that it did not execute, where nothing else is known."""
+        said = {namespace: problem for (namespace, _), problem in self.unanswered.items() if problem is not None}
+        return [replace(one, problem=one.problem or said.get(one.namespace)) for one in states]
