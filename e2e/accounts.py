@@ -1,7 +1,7 @@
 """`python -m e2e.accounts`: writes docs/security/accounts.md, what each account may do on a real cluster.
 
 As `kubectl auth can-i --list` shows it (SelfSubjectRulesReview), asked as each account in each kind of namespace. The
-release of the e2e tests must be there. Must not judge: e2e/test_accounts.py compares with what is committed.
+release of the e2e tests must be there. Must not judge: e2e/security/test_accounts.py compares with what is committed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ HEAD = """\
 Status: accepted. Date: 2026-11-27. Last changed: 2026-11-27.
 
 Written by `python -m e2e.accounts` from the API server's own answer, as `kubectl auth can-i --list --as ACCOUNT`
-shows it, on the release of the e2e tests: the chart's defaults with `auth.kubernetes.enabled`. `e2e/test_accounts.py`
-asks again and fails where a right is more or less than here. Left out is what every account of a cluster may do (ask
-for its own rights, read the API's discovery).
+shows it, on the release of the e2e tests: the chart's defaults with `auth.kubernetes.enabled`.
+`e2e/security/test_accounts.py` asks again and fails where a right is more or less than here. Left out is what every
+account of a cluster may do (ask for its own rights, read the API's discovery).
 
 Not one account makes tokens of service accounts, executes in pods, or changes roles. One reads Secrets: the operator,
 each by its name and where engines are, for engines that take a pod of a warm pool (`warmPools.secrets`; it makes pods

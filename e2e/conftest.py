@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.faulttable import TABLE
-from e2e.release import settings_of, upgrade
+from e2e.shared.engines import Engines
+from e2e.shared.faulttable import TABLE
+from e2e.shared.release import settings_of, upgrade
 from tools.testkit.cluster.installation import Installation, install, installed, uninstall
 from tools.testkit.cluster.waiting import FIRST, RELEASE_NAMESPACE, gateway_pods, is_ready, operator_pods, until_holds
 from tools.testkit.gateway.client import Gateway

@@ -97,7 +97,7 @@ def _on_the_cluster(steps: Steps) -> None:
     # Before it in the queue is chromium: the tests on the cluster look at the console in a browser.
     steps.wait(LINKIS_CLIENT)
     # It reads files and asks no cluster; the tests on the cluster wait for most of their time.
-    shipped = "e2e/test_images.py"
+    shipped = "e2e/installation/test_images.py"
     steps.beside("what the images hold and who signed them", *_pytest(shipped))
     others = ("e2e", f"--ignore={shipped}")
     # Most of their time is waiting: for kubelets, schedulers, grace. A file's tests stay together, the longest files

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from e2e.database.server import on_the_node
-from e2e.faulttable import TABLE
+from e2e.shared.faulttable import TABLE
 from linkis_ecm.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl, processes

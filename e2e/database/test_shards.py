@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from e2e.database.server import on_the_node
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl, processes
 from tools.testkit.cluster.installation import OF_THE_CLUSTER, RELEASE, Installation, engines_of, install, uninstall

@@ -1,6 +1,7 @@
 """A real Prometheus scrapes a real operator and gateway on loopback: each panel has data once engines were used.
 
-The cluster is a fake one. What takes a minute, such as the canary's next round, is for `e2e/test_observability.py`.
+The cluster is a fake one. What takes a minute, such as the canary's next round, is for
+`e2e/interfaces/test_observability.py`.
 """
 
 from __future__ import annotations

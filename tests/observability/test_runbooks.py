@@ -1,6 +1,6 @@
 """What a runbook tells to do can be done: the chart takes its values, a shell reads its commands.
 
-The commands of the Diagnosis run on a real cluster, in `e2e/test_observability.py`.
+The commands of the Diagnosis run on a real cluster, in `e2e/interfaces/test_observability.py`.
 """
 
 from __future__ import annotations

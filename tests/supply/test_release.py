@@ -1,4 +1,7 @@
-"""What is said of an image in provenance and statements, and which keys are taken. Signatures: e2e/test_images.py."""
+"""What is said of an image in provenance and statements, and which keys are taken.
+
+Signatures: e2e/installation/test_images.py.
+"""
 
 from __future__ import annotations
 

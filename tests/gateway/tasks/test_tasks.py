@@ -274,7 +274,7 @@ async def test_an_engine_reports_of_itself_only(gw: Harness, engine: dict[str, A
     assert (await gw.post("reportResourceUsage", other, headers={"Authorization": f"Bearer {AGENT_TOKEN}"})).http == 403
 
 
-# -- updateResource: what a kubelet may say; the rest is e2e/test_gateway.py's -----------------------------------------
+# -- updateResource: what a kubelet may say; the rest is e2e/interfaces/test_gateway.py's ------------------------------
 
 
 def sized_pod(memory: str, condition: str = "", message: str = "") -> dict[str, Any]:

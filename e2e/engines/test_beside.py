@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.cluster.tools import images
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until_holds, until_state

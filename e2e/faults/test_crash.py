@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.operators import kill_operator, operator_pod, renew_operator, restarts, until_running_again
+from e2e.shared.engines import Engines
+from e2e.shared.operators import kill_operator, operator_pod, renew_operator, restarts, until_running_again
 from tools.cluster.tools import backend
 from tools.testkit.cluster import kubectl, processes
 from tools.testkit.cluster.waiting import NAMESPACE, Gate, pods, until_row, until_state

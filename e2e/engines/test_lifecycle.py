@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.release import upgrade
+from e2e.shared.engines import Engines
+from e2e.shared.release import upgrade
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import Installation
 from tools.testkit.cluster.waiting import (

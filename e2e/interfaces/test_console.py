@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.testkit.browser.chromium import PATIENCE, Tab, chromium, opened
 from tools.testkit.browser.console import go, live, log_in, picture
 from tools.testkit.cluster import kubectl

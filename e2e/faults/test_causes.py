@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until, until_holds, until_state
 from tools.testkit.gateway.client import Gateway

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.release import upgrade
+from e2e.shared.engines import Engines
+from e2e.shared.release import upgrade
 from tools.cluster import tools
 from tools.cluster.layout import POD_PIDS
 from tools.testkit.cluster import kubectl

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from e2e import netprobe
-from e2e.netprobe import Target, from_engine, from_pod, idle, server
-from e2e.release import DATABASE_LABELS, FREE, LISTED, LISTED_PORT, SCRAPER, upgrade
+from e2e.shared import netprobe
+from e2e.shared.netprobe import Target, from_engine, from_pod, idle, server
+from e2e.shared.release import DATABASE_LABELS, FREE, LISTED, LISTED_PORT, SCRAPER, upgrade
 from linkis_ecm.engine.names import AGENT_PORT
 from tools.cluster import tools
 from tools.cluster.layout import API_PORT, DNS_ADDRESS, NODE_ADDRESS, SERVICE_ADDRESS

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.faulttable import TABLE, ended_as, pod_uid
+from e2e.shared.engines import Engines
+from e2e.shared.faulttable import TABLE, ended_as, pod_uid
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl, processes
 from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until_holds, until_state

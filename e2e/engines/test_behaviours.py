@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.operators import kill_operator
+from e2e.shared.operators import kill_operator
 from tools.testkit.behaviours import BEHAVIOURS, Row
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, pods, record

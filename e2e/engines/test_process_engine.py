@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.netprobe import from_pod, idle, start
+from e2e.shared.netprobe import from_pod, idle, start
 from tools.cluster.tools import images
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.waiting import (
@@ -28,7 +28,7 @@ from tools.testkit.cluster.waiting import (
 from tools.testkit.gateway.client import Gateway
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
-SAMPLE = Path(__file__).parents[1] / "manifests/samples/process.yaml"
+SAMPLE = Path(__file__).parents[2] / "manifests/samples/process.yaml"
 TYPE = "e2e_process"
 # A server as programs write them: it answers its health check, ends on SIGTERM, and does what the test's files say.
 SERVER = """

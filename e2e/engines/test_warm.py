@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import Installation
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, operator_pods, status, until_holds, until_state

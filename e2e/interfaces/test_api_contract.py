@@ -18,7 +18,7 @@ OPERATOR = f"{RELEASE}-operator"
 
 # The first one's time has an operator's end and the CRDs' beginning in it.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-CRDS = Path(__file__).parents[1] / "crds"
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 def watches_every_namespace(home: str) -> bool:

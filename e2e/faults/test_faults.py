@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from e2e.components import kill_component
-from e2e.engines import Engines
-from e2e.faulttable import TABLE, pod_uid, ready_again
-from e2e.operators import gateway_pod, operator_pod, renew_operator
+from e2e.shared.components import kill_component
+from e2e.shared.engines import Engines
+from e2e.shared.faulttable import TABLE, pod_uid, ready_again
+from e2e.shared.operators import gateway_pod, operator_pod, renew_operator
 from tools.cluster import node, tools
 from tools.testkit.cluster import kubectl, processes
 from tools.testkit.cluster.waiting import (
@@ -45,7 +45,7 @@ pytestmark = [
 ]
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

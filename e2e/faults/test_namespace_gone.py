@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from e2e.components import kill_component
-from e2e.engines import Engines
-from e2e.operators import gateway_pod, operator_pod
-from e2e.release import upgrade
+from e2e.shared.components import kill_component
+from e2e.shared.engines import Engines
+from e2e.shared.operators import gateway_pod, operator_pod
+from e2e.shared.release import upgrade
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE, guards

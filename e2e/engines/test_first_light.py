@@ -18,7 +18,7 @@ from tools.testkit.cluster.waiting import NAMESPACE, Gate, pods, status, until_h
 from tools.testkit.gateway.client import BASE, Gateway, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-SAMPLES = Path(__file__).parents[1] / "manifests/samples"
+SAMPLES = Path(__file__).parents[2] / "manifests/samples"
 
 
 @pytest.fixture(scope="module")

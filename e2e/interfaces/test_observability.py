@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
+from e2e.shared.engines import Engines
 from tools.cluster.tools import helm, images, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.observability.alerts import RUNBOOKS, alerts
@@ -36,14 +36,14 @@ from tools.testkit.servers.panels import as_table, seen
 from tools.testkit.servers.prometheus import PrometheusServer, hurried
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # A second of a lag is a minute's, to be seen within the test.
 THRESHOLDS = {"LinkisEcmDatabaseAway": "> 3"}
 # Panels whose figure is not a number here, and why.
 NOT_HERE = {
     "Certificate": "the release of the e2e tests has no TLS",
     "Token": "the chart's own token does not end",
-    "Waking from a soft pause": "no engine is paused before it has rested for a minute; e2e/test_warm.py wakes one",
+    "Waking from a soft pause": "no engine is paused before it has rested for a minute; test_warm.py wakes one",
 }
 SMALL = {"cpu": "50m", "memory": "256Mi"}
 # The user whom the installation's limits give one engine.

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.release import upgrade
+from e2e.shared.engines import Engines
+from e2e.shared.release import upgrade
 from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit.cluster import kubectl
@@ -107,7 +107,7 @@ def test_an_engine_whose_key_is_lost_lives_until_it_is_back(installation: Instal
 
 # --- the rotation, as the documentation has it
 
-HARDENING = Path(__file__).parents[1] / "docs/security/hardening.md"
+HARDENING = Path(__file__).parents[2] / "docs/security/hardening.md"
 LATER = "# when no live engine has the old keyId any more:\n"
 
 

@@ -1,0 +1,1 @@
+"""Releases: what their images hold, a second one beside the first, and what outlives a reinstall."""

@@ -1,0 +1,1 @@
+"""Who may do what: rights, admission, logins, and the network between pods."""
