@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tools.testkit.world import Script, World
 
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.kube.resources import PODS
@@ -25,6 +24,7 @@ from tests.simulation.warm.test_warm_pools import (
 )
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.rules import StatusError
+from tools.testkit.simulation.world import Script, World
 
 __all__ = ["pooled"]
 
