@@ -267,6 +267,9 @@ class Reports:
         """Why the report is not taken; None where it was."""
         attempt, sequence = order
         previous, since = self._reconciler.last_report(engine), self._reconciler.since_report(engine)
+        if previous is not None and previous.agent_key is not None and previous.agent_key.pod_uid != ref.pod_uid:
+            # Of a pod from a warm pool that was given up for another one, in the same attempt: each counts for itself.
+            previous = since = None
         same = previous is not None and previous.attempt == attempt
         if same and previous is not None and since is not None and sequence > self._highest(previous.sequence, since):
             return self._beyond(sequence)
