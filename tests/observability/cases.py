@@ -236,7 +236,7 @@ CASES: dict[str, Case] = {
             'ecm_warm_pool_problem{plugin="python",reason="GivesWay"}': "1x30",
         },
         labels={"plugin": "python", "reason": "QuotaExceeded"},
-        says="The warm pool of python has not been full for 10 minutes: QuotaExceeded.",
+        says="The warm pool of python has not been full, or of no use, for 10 minutes: QuotaExceeded.",
     ),
     "LinkisEcmWarmPoolEmpty": Case(
         fires={

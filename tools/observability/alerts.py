@@ -261,8 +261,9 @@ GROUPS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "LinkisEcmWarmPoolCannotFill", "warning", "10m",
             f'max by ({SHARD}, plugin, reason) (ecm_warm_pool_problem{{reason!="GivesWay"}}) == 1',
-            "A warm pool cannot be filled",
-            "The warm pool of {{ $labels.plugin }} has not been full for 10 minutes: {{ $labels.reason }}.",
+            "A warm pool cannot be filled, or not be used",
+            "The warm pool of {{ $labels.plugin }} has not been full, or of no use, for 10 minutes:"
+            " {{ $labels.reason }}.",
         ),
         Alert(
             "LinkisEcmWarmPoolEmpty", "warning", "5m",

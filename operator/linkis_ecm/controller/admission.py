@@ -161,6 +161,8 @@ class Admission:
             pod = whole(engine, pod)
             has = amount(pod.cpu_request, pod.memory_limit, pod.extended)
             has = has.at_least(self._growing.get(engine.uid, NOTHING))
+            # What its kubelet has not taken back, or never will: it holds that, whatever it asks for.
+            has = has.at_least(amount(pod.actual_cpu, pod.actual_memory))
             # From a warm pool, and to be resized: now, or again after a refusal.
             resized = _is_unconfirmed(engine, pod) or (
                 keeps_members_size(engine, pod) and asks_as_at_claim(engine, pod)

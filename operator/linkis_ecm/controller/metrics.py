@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from linkis_ecm.controller.workloop.call_pool import CallMetrics
 from linkis_ecm.controller.workloop.worker import WorkerMetrics
 from linkis_ecm.engine.facts import ticket_id
-from linkis_ecm.engine.status.conditions import not_resized, soft_paused
+from linkis_ecm.engine.status.conditions import soft_paused, too_small
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.kube.metrics import EventMetrics, KubeMetrics, LeaseMetrics
 from linkis_ecm.model.states import FINAL
@@ -276,7 +276,7 @@ class Metrics:
         """Counts these engines at each scrape; `known_types` are the catalogue's."""
         self._engines.watch(lambda: [_labels(engine) for engine in engines()], known_types=known_types)
         self._paused.set_function(lambda: _count(engines(), lambda conditions: soft_paused(conditions) == "True"))
-        self._too_small.set_function(lambda: _count(engines(), not_resized))
+        self._too_small.set_function(lambda: _count(engines(), too_small))
         self._owners.watch(lambda: [owner_of(engine) for engine in engines() if engine.state not in FINAL])
 
     def watch_usage(self, reports: Callable[[], Iterable[tuple[EngineView, Report]]], *, limit: int) -> None:

@@ -135,13 +135,14 @@ class Warm:
 class ResizeFailure:
     """Why the API server did not take the last resize: `down` for a soft pause, or up at its end or after a claim. ""
     for a reason that concerns nobody. It is tried again at `retry_at`; `count` is how many failed in a row. `limited`:
-    a limit of people is why, and it was not sent."""
+    a limit of people is why, and it was not sent. `final`: the API server never takes it of that pod."""
 
     down: bool
     sentence: str
     retry_at: datetime
     count: int = 1
     limited: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,8 @@ class Snapshot:
     warm_failed: Cold | None = None
     # Why the last resize of the pod was not done; None: it was, or there was none.
     resize_failure: ResizeFailure | None = None
+    # The resize of its claim was sent, and is not answered.
+    resize_sent: bool = False
     # When this process first saw the engine; None: not known.
     known_since: datetime | None = None
     # Why the engine gets no place under the limits of people; None: it has one, or needs none.

@@ -96,16 +96,54 @@ def asks_as_at_claim(engine: EngineView, pod: PodView) -> bool:
 
 def _same_size(written: str, sizes: tuple[str, ...]) -> bool:
     parts = written.split("/")
-    return len(parts) == len(sizes) and all(map(soft_pause.same_amount, parts, sizes))
+    return len(parts) == len(sizes) and all(map(resizing.same_amount, parts, sizes))
 
 
-def unsized(engine: EngineView, pod: PodView | None, refused: str) -> str:
+# Cpu and memory as a container has them: by `requests` and `limits`, then by name.
+Amounts = Mapping[str, Mapping[str, str]]
+
+
+def is_larger(engine: EngineView, pod: PodView | None, asked: Amounts) -> bool:
+    """Whether a pod from a warm pool lacks nothing that its engine asks for, and has more of something. `asked` is
+    what the engine's own pod would have."""
+    if pod is None or pod.claimed is None:
+        return False
+    has = _as_in_pool(engine, soft_pause.whole(engine, pod))
+    # No cpu limit of the pod, or none of the engine, is no lack.
+    limit = resizing.amount(asked, "limits", "cpu")
+    limits = (limit, has.cpu_limit) if limit and has.cpu_limit else ("0", "0")
+    pairs = ((asked["requests"]["cpu"], has.cpu_request), limits, (asked["limits"]["memory"], has.memory_limit))
+    if not all(resizing.is_amount(one) and resizing.is_amount(other) for one, other in pairs):
+        return False
+    numbers = [(parse_quantity(one), parse_quantity(other)) for one, other in pairs]
+    return all(one <= other for one, other in numbers) and any(one < other for one, other in numbers)
+
+
+def unsized(engine: EngineView, pod: PodView | None, refused: str, asked: Amounts | None = None) -> str:
     """A sentence with the remedy for a pod from a warm pool that has not got the size that its engine asks for; "" for
     any other. `refused`: what the API server said to the last resize, where this process has tried. A kubelet that
     waits for room is no refusal yet, and the sentence says that."""
     if pod is None or pod.claimed is None or engine.spec is None:
         return ""
-    if keeps_members_size(engine, pod):
+    keeps = keeps_members_size(engine, pod)
+    never = pod.refuses(asked) if keeps and asked is not None else ""
+    if asked is not None and (keeps or pod.resize_pending) and is_larger(engine, pod, asked):
+        has = _as_in_pool(engine, soft_pause.whole(engine, pod))
+        why = never or refused or pod.resize_pending or "it is tried again"
+        cpu, memory = asked["requests"]["cpu"], asked["limits"]["memory"]
+        return (
+            f"The engine runs with cpu {has.cpu_request} and memory {has.memory_limit}, and asks for cpu {cpu} and"
+            f" memory {memory}: its pod, which it took from a warm pool, could not be made smaller ({why}). It lacks"
+            " nothing, and limits of people count what it has. Ask for that with updateResource, or create another"
+            f" engine: {_COLD}"
+        )
+    if never:
+        return (
+            f"The engine runs with {pod.memory_limit or 'no'} memory and cpu {pod.cpu_request}: its pod, which it took"
+            f" from a warm pool, can never have the size that it asks for, and nobody tries that ({never})."
+            f" Ask for another size with updateResource, or create another engine: {_COLD}"
+        )
+    if keeps:
         again = " The resize is tried again." if refused else ""
         return (
             f"The engine runs with {pod.memory_limit or 'no'} memory: its pod, which it took from a warm pool, could"

@@ -136,6 +136,9 @@ class PodView:
     resize_pending: str = ""
     # Its kubelet has not given it yet what its spec asks for.
     resizing: bool = False
+    # What its container has while that is so, cpu's request and memory's limit; "" where it has what the spec asks for.
+    actual_cpu: str = ""
+    actual_memory: str = ""
     # Kubernetes's own class of quality of service; it never changes.
     qos: str = ""
     # The image in the spec, which anybody with the right to patch pods may change.
@@ -145,7 +148,10 @@ class PodView:
     ephemeral: bool = False
     cpu_request: str = ""
     cpu_limit: str = ""
+    memory_request: str = ""
     memory_limit: str = ""
+    # Whether its class follows from the engine's container (`engine.resizing`).
+    decides_class: bool = True
     # Its extended resources by name, sorted; what is no whole number counts as none.
     extended: tuple[tuple[str, int], ...] = ()
     # What it was created to run; None if it does not say so.
@@ -163,6 +169,16 @@ class PodView:
     def ended(self) -> bool:
         """The engine's container will not run again."""
         return self.phase in ("Succeeded", "Failed") or self.terminated is not None
+
+    def refuses(self, wanted: Mapping[str, Any]) -> str:
+        """Why the API server will never resize the engine's container to `wanted`; "" where nothing is known."""
+        amounts = {
+            "requests": {"cpu": self.cpu_request, "memory": self.memory_request},
+            "limits": {"cpu": self.cpu_limit, "memory": self.memory_limit},
+        }
+        return resizing.never(
+            amounts, wanted, guaranteed=self.qos == "Guaranteed", decides=self.decides_class and self.qos != ""
+        )
 
     @property
     def outlived(self) -> bool:
@@ -209,6 +225,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     grace = timedelta(seconds=min(max(0, int(meta.get("deletionGracePeriodSeconds") or 0)), GRACE_MAX))
     first: Mapping[str, Any] = next((c for c in spec.get("containers") or [] if c.get("name") == ENGINE_CONTAINER), {})
     gates = tuple(str(mapping(gate).get("name") or "") for gate in spec.get("schedulingGates") or [])
+    resizing_now = resizing.is_under_way(first, container, conditions)
+    actual = container.get("resources") if resizing_now else None
     return PodView(
         namespace=str(meta.get("namespace", "")),
         name=str(meta.get("name", "")),
@@ -243,7 +261,9 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         made_from=_made_from(meta),
         undisrupted=UNDISRUPTED.items() <= mapping(meta.get("annotations")).items(),
         ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
+        memory_request=resizing.amount(first.get("resources"), "requests", "memory"),
         memory_limit=resizing.amount(first.get("resources"), "limits", "memory"),
+        decides_class=resizing.decides_class(spec),
         instance=str(mapping(meta.get("labels")).get(INSTANCE) or ""),
         extended=_extended(mapping(mapping(first.get("resources")).get("limits"))),
         member=_member(meta, owned=bool(owner)),
@@ -253,7 +273,9 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         member_key=AgentKeyRef.read({"podUid": meta.get("uid"), **_ready(meta)}) if claimed is not None else None,
         member_size=str(mapping(meta.get("annotations")).get(MEMBER_SIZE_ANNOTATION) or "")[:OWNER_MAX],
         resize_pending=resizing.pending(conditions),
-        resizing=resizing.is_under_way(first, container, conditions),
+        resizing=resizing_now,
+        actual_cpu=resizing.amount(actual, "requests", "cpu"),
+        actual_memory=resizing.amount(actual, "limits", "memory"),
         qos=str(status.get("qosClass") or ""),
         image=str(first.get("image") or ""),
         restarts=int(container.get("restartCount") or 0),

@@ -1,4 +1,5 @@
-"""A resize in place, as Kubernetes has it: the body of its request, and what a pod's status says of it. Pure.
+"""A resize in place, as Kubernetes has it: the body of its request, what it never takes, and what a pod's status says
+of it. Pure.
 
 Must not choose a size.
 """
@@ -8,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from linkis_ecm.model.formats import parse_quantity
+
 # The container that the operator puts into the pod. Admission policies may add others.
 ENGINE_CONTAINER = "engine"
 # Of the pod's conditions: the kubelet does not resize it now (and says why), or is at it.
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
+# What a resize changes, and what a pod's class of quality of service follows from.
+AMOUNTS = ("cpu", "memory")
 # Their reasons.
 INFEASIBLE, DEFERRED, ERROR = "Infeasible", "Deferred", "Error"
 
@@ -57,7 +62,7 @@ def is_under_way(container: Mapping[str, Any], status: Mapping[str, Any], condit
     return bool(has) and any(
         amount(container.get("resources"), kind, name) != amount(has, kind, name)
         for kind in ("requests", "limits")
-        for name in ("cpu", "memory")
+        for name in AMOUNTS
     )
 
 
@@ -66,3 +71,77 @@ def amount(resources: Any, kind: str, name: str) -> str:
     amounts = resources.get(kind) if isinstance(resources, Mapping) else None
     found = amounts.get(name) if isinstance(amounts, Mapping) else None
     return str(found) if found else ""
+
+
+def same_amount(one: str, other: str) -> bool:
+    """Whether two amounts are as much. "" is none, and no number."""
+    if one == other or not is_amount(one) or not is_amount(other):
+        return one == other
+    return parse_quantity(one) == parse_quantity(other)
+
+
+def is_amount(text: str) -> bool:
+    """Whether it is a quantity that engines have. Whoever may resize pods can write others, such as 100u."""
+    try:
+        parse_quantity(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_fixed(resources: Any) -> bool:
+    """Whether a container has as much as it may use, of cpu and of memory. A limit alone is a request as well."""
+    return all(
+        _is_some(limit := amount(resources, "limits", name))
+        and same_amount(amount(resources, "requests", name) or limit, limit)
+        for name in AMOUNTS
+    )
+
+
+def is_guaranteed(spec: Mapping[str, Any]) -> bool:
+    """Whether Kubernetes counts a pod of this spec as Guaranteed: all its containers are fixed, or the amounts of the
+    pod as a whole, where it has some."""
+    whole = spec.get("resources")
+    if isinstance(whole, Mapping) and (whole.get("requests") or whole.get("limits")):
+        return is_fixed(whole)
+    return all(is_fixed(one.get("resources")) for one in _containers(spec))
+
+
+def decides_class(spec: Mapping[str, Any]) -> bool:
+    """Whether the pod's class follows from the engine's container: the others are fixed, and the pod as a whole has no
+    amounts."""
+    whole = spec.get("resources")
+    if isinstance(whole, Mapping) and (whole.get("requests") or whole.get("limits")):
+        return False
+    return all(is_fixed(one.get("resources")) for one in _containers(spec) if one.get("name") != ENGINE_CONTAINER)
+
+
+def never(has: Mapping[str, Any], wanted: Mapping[str, Any], *, guaranteed: bool, decides: bool) -> str:
+    """Why the API server refuses the resize of a container that `has` these resources to `wanted`, however often it is
+    asked; "" where nothing is known against it.
+
+    A limit that `wanted` does not name stays: a LimitRange gave it when the pod was made, or the first resize since.
+    `guaranteed`: the pod is of that class now, and it keeps its class for life. `decides`: its class follows from this
+    container.
+    """
+    after = {kind: dict(has.get(kind) or {}) | dict(wanted.get(kind) or {}) for kind in ("requests", "limits")}
+    for name in AMOUNTS:
+        asked, most = amount(after, "requests", name), amount(after, "limits", name)
+        if is_amount(asked) and is_amount(most) and parse_quantity(asked) > parse_quantity(most):
+            return f"{name} {asked} is over the {name} limit {most} that its pod has"
+    if not decides or is_fixed(after) is guaranteed:
+        return ""
+    before, then = ("Guaranteed", "Burstable") if guaranteed else ("Burstable", "Guaranteed")
+    cpu, limit = amount(after, "requests", "cpu"), amount(after, "limits", "cpu") or "none"
+    return (
+        f"with cpu {cpu} and the cpu limit {limit} its pod would be {then} in place of {before}, and Kubernetes never"
+        " changes a pod's quality of service"
+    )
+
+
+def _is_some(text: str) -> bool:
+    return is_amount(text) and parse_quantity(text) > 0
+
+
+def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.resizing import ENGINE_CONTAINER, INFEASIBLE, kind
+from linkis_ecm.engine.resizing import ENGINE_CONTAINER, INFEASIBLE, is_amount, kind, same_amount
 from linkis_ecm.engine.times import format_time, parse_time
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.formats import as_sentence, parse_duration, parse_quantity
@@ -84,18 +84,18 @@ def parsed(found: object) -> Paused | None:
     if not isinstance(found, Mapping):
         return None
     texts = {name: str(found.get(name) or "") for name in ("since", "cpu", "fullCpu", "fullCpuLimit", "specCpu")}
-    if not _is_amount(texts["cpu"]) or not _is_amount(texts["fullCpu"]):
+    if not is_amount(texts["cpu"]) or not is_amount(texts["fullCpu"]):
         return None
-    limit = texts["fullCpuLimit"] if _is_amount(texts["fullCpuLimit"]) else ""
-    asked = texts["specCpu"] if _is_amount(texts["specCpu"]) else ""
+    limit = texts["fullCpuLimit"] if is_amount(texts["fullCpuLimit"]) else ""
+    asked = texts["specCpu"] if is_amount(texts["specCpu"]) else ""
     return Paused(texts["since"], texts["cpu"], texts["fullCpu"], limit, asked)
 
 
 def begun(given: SoftPause, engine: EngineView, pod: PodView, now: datetime) -> Paused | None:
     """The record of a pause that begins now; None where the pod has no more than what it would keep."""
-    if not _is_amount(pod.cpu_request) or parse_quantity(pod.cpu_request) <= parse_quantity(given.cpu):
+    if not is_amount(pod.cpu_request) or parse_quantity(pod.cpu_request) <= parse_quantity(given.cpu):
         return None
-    limit = pod.cpu_limit if _is_amount(pod.cpu_limit) else ""
+    limit = pod.cpu_limit if is_amount(pod.cpu_limit) else ""
     return Paused(format_time(now), given.cpu, pod.cpu_request, limit, _spec_cpu(engine))
 
 
@@ -186,13 +186,6 @@ def not_woken(engine: EngineView, pod: PodView | None, refused: str) -> str:
     )
 
 
-def same_amount(one: str, other: str) -> bool:
-    """Whether two amounts are as much. "" is none, and no number."""
-    if one == other or not _is_amount(one) or not _is_amount(other):
-        return one == other
-    return parse_quantity(one) == parse_quantity(other)
-
-
 def has_size(pod: PodView, *, cpu: str | None, cpu_limit: str | None, memory: str | None) -> bool:
     """Whether the pod asks for these amounts; of None any is right.
 
@@ -201,15 +194,6 @@ def has_size(pod: PodView, *, cpu: str | None, cpu_limit: str | None, memory: st
     """
     pairs = ((cpu, pod.cpu_request), (cpu_limit, pod.cpu_limit), (memory, pod.memory_limit))
     return all(asked is None or same_amount(asked, has) for asked, has in pairs)
-
-
-def _is_amount(text: str) -> bool:
-    """Whether it is a quantity that engines have. Whoever may resize pods can write others, such as 100u."""
-    try:
-        parse_quantity(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _spec_cpu(engine: EngineView) -> str:

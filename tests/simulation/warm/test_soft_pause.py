@@ -168,7 +168,6 @@ async def test_a_guaranteed_engine_stays_guaranteed(world: World) -> None:
     await world.start()
     world.create("e", resources={"cpu": "1", "cpuLimit": "1"})
     await world.until_state("e", "Idle")
-    change(world, qosClass="Guaranteed")
     await world.until(lambda: cpu(world) == "50m", LATEST)
     assert resources(world)["limits"]["cpu"] == "50m"
     await asyncio.sleep(60)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from linkis_ecm.kube.resources import NAMESPACES, PODS, Resource
+from tools.testkit.fakes.resizes import check_resize, default_requests, qos_class
 from tools.testkit.fakes.rules import (
     CUSTOM,
     NAME,
@@ -72,6 +73,8 @@ class FakeCluster:
         self._first_namespaces = namespaces
         # Mutating admission of new pods, as a policy or a webhook does it.
         self.admit_pod: Callable[[Object], None] = lambda pod: None
+        # The same for a resize: a LimitRange's defaults come with both.
+        self.admit_resize: Callable[[Object], None] = lambda pod: None
         # Pods have the subresource resize (Kubernetes 1.33).
         self.resizes = True
 
@@ -169,8 +172,9 @@ class FakeCluster:
             item.pop("status", None)
         if resource == PODS:
             item["spec"] = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30} | item.get("spec", {})
-            item["status"] = {"phase": "Pending", "qosClass": "Burstable"}
             self.admit_pod(item)
+            default_requests(item)
+            item["status"] = {"phase": "Pending", "qosClass": qos_class(item["spec"])}
         if resource == NAMESPACES:
             item["status"] = {"phase": "Active"}
         item = judged(resource, item, None)
@@ -226,7 +230,9 @@ class FakeCluster:
             one | {"resources": merged(one.get("resources") or {}, wanted.get(one["name"], {}))}
             for one in old["spec"]["containers"]
         ]
-        new = old | {"spec": old["spec"] | {"containers": containers}}
+        new = old | {"spec": old["spec"] | {"containers": copied(containers)}}
+        self.admit_resize(new)
+        check_resize(new, old)
         metadata = new["metadata"] | {"generation": old["metadata"]["generation"] + 1}
         stored: Object = copied(old if new == old else self._commit(PODS, old, new | {"metadata": metadata}))
         return stored

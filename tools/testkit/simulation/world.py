@@ -407,7 +407,7 @@ class World:
         def edit(item: dict[str, Any]) -> None:
             item["spec"]["nodeName"] = NODE
             scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(loop_now())}
-            item["status"] = {"phase": "Pending", "conditions": [scheduled]}
+            item["status"] = {"phase": "Pending", "conditions": [scheduled], "qosClass": item["status"]["qosClass"]}
 
         self.cluster.change(PODS, _key(pod), edit)
         self._later(script.start, self._run, pod, script)

@@ -228,16 +228,17 @@ class WarmClaims:
         body = {"environment": environment, "key": engine_key}
         return await self._agents.claim(host, member_key, engine_key, body)
 
-    async def resize_pod(self, engine: EngineView, action: ClaimAgent) -> str:
-        """PATCH the size of the claimed pod. "" where the API server took it, else what it said."""
+    async def resize_pod(self, engine: EngineView, action: ClaimAgent) -> tuple[str, bool]:
+        """PATCH the size of the claimed pod. "" where the API server took it, else what it said, and whether it says so
+        of this pod for ever: the resize breaks a rule of Kubernetes, and not one of the namespace."""
         if action.resources is None:
-            return ""
+            return "", False
         try:
             taken = await resize(self._client, self._cache, engine, action.pod, action.resources)
         except ApiError as error:
             log.warning("%s: its pod %s is not resized: %s", engine.key, action.pod, error)
-            return why_refused(error)
-        return "" if taken else OVERRULED
+            return why_refused(error), isinstance(error, Invalid)
+        return ("" if taken else OVERRULED), False
 
 
 def needs_secrets(entries: Sequence[dict[str, Any]]) -> bool:

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # So many members are tried: whoever loses twice in a row meets a crowd, and a cold start is certain.
 TRIES = 2
+_NOT_RESIZED = "The API server does not give the pod that it took from the warm pool the size that the engine asks for"
 
 
 class WarmStarts:
@@ -189,15 +190,25 @@ class WarmStarts:
                 memory.warm_failed = found.why
                 return
             environment = found
-        answer, unsized = await asyncio.gather(
-            self._claims.claim_agent(engine, action, environment), self._claims.resize_pod(engine, action)
-        )
+        memory.resize_sent = action.resources is not None
+        try:
+            answer, (unsized, final) = await asyncio.gather(
+                self._claims.claim_agent(engine, action, environment), self._claims.resize_pod(engine, action)
+            )
+        finally:
+            memory.resize_sent = False
         if not is_current():
             return
         memory.environment = None
         # What was refused once may be taken soon: the rule asks again (engine.rules.warm).
         again = self._clock() + timedelta(seconds=UP_RETRY.base)
-        memory.resize_failure = ResizeFailure(down=False, sentence=unsized, retry_at=again) if unsized else None
+        memory.resize_failure = (
+            ResizeFailure(down=False, sentence=unsized, retry_at=again, final=final) if unsized else None
+        )
+        if final:
+            # A LimitRange that is younger than the pod, or a cluster that takes no memory away: another pod has it.
+            memory.warm_failed = Cold(ColdReason.MISFIT, f"{_NOT_RESIZED}: {unsized}.")
+            return
         report = self._report_of(engine, action, answer)
         if isinstance(report, ClaimRefused):
             log.warning("%s: %s", engine.key, report.sentence)
@@ -224,5 +235,6 @@ class WarmStarts:
     def note_discard(memory: Memory, action: DiscardPod) -> None:
         """The attempt starts cold now, and says why."""
         memory.warm_failed, memory.environment = memory.warm_failed or action.because, None
+        memory.resize_failure = None
         # What follows is another pod's start.
         memory.first_seen = {name: at for name, at in memory.first_seen.items() if name == "accepted"}

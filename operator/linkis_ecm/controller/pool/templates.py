@@ -41,8 +41,11 @@ class Templates:
             known = (
                 state,
                 template,
-                as_made(template, key_ids=self._key_ids, images=self._images, is_known=self.is_known),
-            )
+                as_made(
+                    template, key_ids=self._key_ids, images=self._images, is_known=self.is_known,
+                    default=fit.default_pod(plugin, namespace, self._settings),
+                ),
+            )  # fmt: skip
             self._built[key] = known
         return known[1], known[2]
 

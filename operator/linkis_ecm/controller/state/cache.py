@@ -318,9 +318,9 @@ def _precedence(engine: EngineView) -> tuple[int, datetime, str]:
     return rank, engine.created, engine.uid
 
 
-def _pod_size(pod: PodView) -> tuple[str, str, str]:
+def _pod_size(pod: PodView) -> tuple[str, ...]:
     """What a pod counts as: it can be resized in place."""
-    return pod.uid, pod.cpu_request, pod.memory_limit
+    return pod.uid, pod.cpu_request, pod.memory_limit, pod.actual_cpu, pod.actual_memory
 
 
 def _place(view: EngineView | None) -> tuple[object, ...]:

@@ -58,6 +58,8 @@ class Memory:
     environment: dict[str, str] | None = None
     # Why the last resize of the pod was not done.
     resize_failure: ResizeFailure | None = None
+    # The resize of its claim was sent, and is not answered.
+    resize_sent: bool = False
     # When the engine was seen to be used again, while its pod has not got its cpu back from a soft pause.
     waking_since: datetime | None = None
 

@@ -54,6 +54,7 @@ def take_snapshot(
         warm=warm,
         warm_failed=memory.warm_failed,
         resize_failure=memory.resize_failure,
+        resize_sent=memory.resize_sent,
         known_since=memory.known_since,
         policies=policies,
         first_seen=dict(memory.first_seen),

@@ -8,6 +8,7 @@ one. Must not import `decide`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -60,9 +61,13 @@ def why_cold(case: Situation) -> Cold | None:
         return s.warm_failed
     fields = _misfit(case)
     if fields:
-        said = f"A pod that runs already cannot be given what the engine asks for: {', '.join(fields)}."
-        return Cold(ColdReason.MISFIT, said)
+        return _misfit_of(fields)
     return s.warm.because
+
+
+def _misfit_of(fields: Iterable[str]) -> Cold:
+    said = f"A pod that runs already cannot be given what the engine asks for: {', '.join(fields)}."
+    return Cold(ColdReason.MISFIT, said)
 
 
 def _misfit(case: Situation) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ def _misfit(case: Situation) -> tuple[str, ...]:
     if warm is None or plugin is None:
         return ()
     if warm.member is not None and warm.member.member is not None and warm.template is not None:
-        return fit.differences(case.manifest, warm.template, warm.member.member.takes)
+        return fit.differences(case.manifest, warm.template, warm.member.member.takes, warm.member)
     # Of the reasons, these say what would be another time; the fields what never will be.
     if warm.because is None or warm.because.reason not in (ColdReason.POOL_EMPTY, ColdReason.USER_RATE):
         return ()
@@ -89,9 +94,15 @@ def _misfit(case: Situation) -> tuple[str, ...]:
 def claim_failed(case: Situation) -> Outcome | None:
     """The claimed pod cannot become the engine's: delete it at once, without waiting for its kubelet. No code has run
     in it. The engine starts cold when it is gone."""
-    if not _is_unconfirmed(case):
+    s = case.s
+    if not _is_unwritten(case):
         return None
-    because = case.s.warm_failed or _why_unusable(case)
+    if _is_unconfirmed(case):
+        because = s.warm_failed or _why_unusable(case)
+    else:
+        # Nobody has the engine's address yet, and this pod will never have its size.
+        never = s.resize_failure is not None and s.resize_failure.final
+        because = s.warm_failed if never else None
     if because is None:
         return None
     pod = case.pod
@@ -116,14 +127,22 @@ def _waiting(case: Situation, action: ClaimAgent | DiscardPod, again: timedelta)
     return case.unchanged(state, actions=(action,), requeue_at=case.now + again)
 
 
-def _is_unconfirmed(case: Situation) -> bool:
-    """Whether the engine's pod comes from a pool, and its agent has not reported as this engine's yet.
+def _is_unwritten(case: Situation) -> bool:
+    """Whether the engine's pod comes from a pool, and the engine's status does not name it yet.
 
     With a stop the ordinary rules end the pod: they need nothing of the claim.
     """
+    return case.pod.claimed is not None and not case.s.engine.text("podName") and case.stop is None
+
+
+def _is_unconfirmed(case: Situation) -> bool:
+    """Whether such a pod's agent has not reported as this engine's yet. Nor is it taken before its resize is answered:
+    a pod that can never have the engine's size is given up while nobody has its address."""
     s, pod = case.s, case.pod
-    if pod.claimed is None or s.engine.text("podName") or case.stop is not None:
+    if not _is_unwritten(case):
         return False
+    if s.resize_sent:
+        return True
     key = s.report.agent_key if s.report is not None and s.report.attempt == facts.attempt(s.engine) else None
     return key is None or key.pod_uid != pod.uid
 
@@ -146,10 +165,11 @@ def _why_unusable(case: Situation) -> Cold | None:
     if pod.member_key is None or not pod.ip:
         return Cold(ColdReason.AGENT_REFUSED, "The pod that it took from the warm pool has no agent that is known.")
     try:
-        _ = case.manifest
+        never = fit.unresizable(case.manifest, pod)
     except podspec.InvalidSpecError as error:
         return Cold(ColdReason.INVALID_SPEC, f"No pod can be made for it any more: {error}")
-    return None
+    # Its spec was edited since the claim.
+    return _misfit_of([f"spec.resources ({never})"]) if never else None
 
 
 # --- amendments
@@ -175,7 +195,8 @@ def grow_to_asked(case: Situation, outcome: Outcome) -> Outcome:
         resources = fit.resize(case.manifest, pod)
     except podspec.InvalidSpecError:
         return outcome
-    if resources is None:
+    if resources is None or pod.refuses(resources):
+        # The status says why, and what helps.
         return outcome
     resize = ResizePod(pod.name, pod.version, resources, down=False, claimed=True)
     return replace(outcome, actions=(*outcome.actions, resize))

@@ -28,6 +28,8 @@ NAMESPACE_PREPARED = "NamespacePrepared"
 RESIZED = "Resized"
 # Its reason, where the kubelet has none of its own (`engine.resizing`).
 SMALLER = "SmallerThanAsked"
+# Its reason where the pod lacks nothing, and has more than the engine asks for. The kubelet's word is in the message.
+LARGER = "LargerThanAsked"
 # The engine has given cpu back because nobody uses it. Only said while it has, or while that fails.
 SOFT_PAUSED = "SoftPaused"
 
@@ -49,9 +51,9 @@ def conditions(
     An engine that ended well has no Ready: one that is False means to kstatus (Flux, kpt) that it is still to come, so
     a stopped engine or a job that is done would never be reconciled.
 
-    `pending`, `unprepared` and `unsized` are sentences, "" for none; `unsized_reason` is the kubelet's word. `paused`
-    says whether the engine is soft-paused, with a sentence; None: its plugin does not want it now. A condition keeps
-    its time if its status did not change. `registered` is None for an engine without an agent.
+    `pending`, `unprepared` and `unsized` are sentences, "" for none; `unsized_reason` is the kubelet's word, LARGER or
+    that of a limit. `paused` says whether the engine is soft-paused, with a sentence; None: its plugin does not want it
+    now. A condition keeps its time if its status did not change. `registered` is None for an engine without an agent.
     """
     old = {c.get("type"): c for c in before if isinstance(c, dict)} if isinstance(before, list) else {}
     # Each condition's own reason and message; the engine's, where the condition is about the engine as a whole.
@@ -137,6 +139,13 @@ def not_resized(conditions: Any) -> bool:
     if not isinstance(conditions, list):
         return False
     return any(isinstance(c, Mapping) and c.get("type") == RESIZED for c in conditions)
+
+
+def too_small(conditions: Any) -> bool:
+    """Whether the conditions say that the pod has less than the engine asks for."""
+    if not isinstance(conditions, list):
+        return False
+    return any(isinstance(c, Mapping) and c.get("type") == RESIZED and c.get("reason") != LARGER for c in conditions)
 
 
 def not_resized_because(conditions: Any) -> str:

@@ -9,10 +9,11 @@ from linkis_ecm.engine import facts, lending, resizing, soft_pause
 from linkis_ecm.engine.admission import given, in_force
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
-from linkis_ecm.engine.pending import own_size, pending, unsized
+from linkis_ecm.engine.pending import Amounts, is_larger, own_size, pending, unsized
 from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod import spec as podspec
-from linkis_ecm.engine.status.conditions import conditions, has_pass_failed, pass_failed_conditions
+from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.status.conditions import LARGER, conditions, has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
 from linkis_ecm.engine.view import EngineView, Report
 from linkis_ecm.model import reasons
@@ -178,26 +179,39 @@ def _unsized(s: Snapshot) -> str:
     """Of a pod from a warm pool that was paused since, the pause is why."""
     if why := soft_pause.not_woken(s.engine, s.pod, _refused(s, down=False)):
         return why
-    return "" if _has_size_of_spec(s) else unsized(s.engine, s.pod, _refused(s, down=False))
+    if s.pod is None or s.pod.claimed is None:
+        return ""
+    asked = _asked(s)
+    if not s.pod.resize_pending and asked is not None and _has(s, s.pod, asked):
+        return ""
+    return unsized(s.engine, s.pod, _refused(s, down=False), asked)
 
 
 def _unsized_reason(s: Snapshot) -> str:
-    """The kubelet's word, or that a limit of people is why; "" for all else."""
+    """That the pod lacks nothing, that a limit of people is why, or the kubelet's word; "" for all else."""
+    if s.pod is not None and s.pod.claimed is not None and soft_pause.paused(s.engine) is None:
+        asked = _asked(s)
+        if asked is not None and is_larger(s.engine, s.pod, asked):
+            return LARGER
     if s.resize_failure is not None and s.resize_failure.limited:
         return reasons.LIMIT_REACHED.name
     return resizing.kind(s.pod.resize_pending) if s.pod is not None else ""
 
 
-def _has_size_of_spec(s: Snapshot) -> bool:
-    """Whether a pod whose kubelet has nothing to do has what the spec asks for by now: it may have been edited."""
-    if s.pod is None or s.pod.resize_pending or s.engine.spec is None or s.plugin is None:
-        return False
+def _asked(s: Snapshot) -> Amounts | None:
+    """The cpu and memory that the engine asks for by now: its spec may have been edited. None where it can have no
+    pod."""
+    if s.engine.spec is None or s.plugin is None:
+        return None
     try:
-        size = podspec.sizes(s.engine.spec, s.plugin.spec)
+        return podspec.sizes(s.engine.spec, s.plugin.spec).as_container
     except podspec.InvalidSpecError:
-        return False
-    pod = soft_pause.whole(s.engine, s.pod)
-    return soft_pause.has_size(pod, cpu=size.cpu, cpu_limit=size.cpu_limit, memory=size.memory)
+        return None
+
+
+def _has(s: Snapshot, pod: PodView, asked: Amounts) -> bool:
+    pod, limits = soft_pause.whole(s.engine, pod), asked["limits"]
+    return soft_pause.has_size(pod, cpu=asked["requests"]["cpu"], cpu_limit=limits.get("cpu"), memory=limits["memory"])
 
 
 def _refused(s: Snapshot, *, down: bool) -> str:

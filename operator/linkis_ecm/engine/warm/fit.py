@@ -31,7 +31,8 @@ from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes, build_pod
 from linkis_ecm.engine.pod_view import ENGINE_CONTAINER, SPEC_ANNOTATION, PodView
-from linkis_ecm.engine.soft_pause import has_size, same_amount
+from linkis_ecm.engine.resizing import is_guaranteed
+from linkis_ecm.engine.soft_pause import has_size
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
@@ -88,9 +89,7 @@ def template(plugin: PluginView, namespace: str, settings: PodSettings) -> dict[
         raise InvalidSpecError(
             "spec.warmPool needs launch.kind agent: a process takes no user's environment once it runs. Remove warmPool"
         )
-    pod = build_pod(
-        _stand_in(namespace), _no_wishes(plugin.spec), plugin.spec, ticket=MEMBER_UID, attempt=0, settings=settings
-    )
+    pod = default_pod(plugin, namespace, settings)
     metadata, spec = pod["metadata"], pod["spec"]
     metadata["name"] = ""
     metadata["labels"] = {name: value for name, value in metadata["labels"].items() if name not in _OWN_LABELS} | {
@@ -140,11 +139,14 @@ def digest_of(made_from: Mapping[str, Any]) -> str:
     return str(made_from["metadata"]["annotations"].get(TEMPLATE_ANNOTATION, ""))
 
 
-def differences(pod: dict[str, Any], template: dict[str, Any], takes: frozenset[str]) -> tuple[str, ...]:
+def differences(
+    pod: dict[str, Any], template: dict[str, Any], takes: frozenset[str], member: PodView | None = None
+) -> tuple[str, ...]:  # fmt: skip
     """The fields in which an engine's own pod and the template differ beyond what a claim carries, as users write them.
 
     Empty: the engine may have a member. `takes` is what the member's kernel takes with a claim (TAKES_ENV,
-    TAKES_FOLDER). Sorted.
+    TAKES_FOLDER). Whether it can get the engine's size is asked of the `member`, as the API server has it: a LimitRange
+    may have given it a cpu limit. Without one, of the template. Sorted.
     """
     found: set[str] = set()
     preload = _preload_of(template)
@@ -159,10 +161,25 @@ def differences(pod: dict[str, Any], template: dict[str, Any], takes: frozenset[
     found |= _different(asked["env"], has["env"], lambda name: _env_word(name, preload))
     if pod["spec"]["terminationGracePeriodSeconds"] > template["spec"]["terminationGracePeriodSeconds"]:
         found.add("spec.stopGrace")
-    # A resize must leave the quality-of-service class as it is.
-    if _guaranteed(pod) != _guaranteed(template):
+    if member is not None:
+        found |= {f"spec.resources ({why})" for why in [unresizable(pod, member)] if why}
+    elif is_guaranteed(pod["spec"]) != is_guaranteed(template["spec"]):
+        # A resize must leave the quality-of-service class as it is.
         found.add("spec.resources.cpuLimit")
     return tuple(sorted(found))
+
+
+def unresizable(pod: Mapping[str, Any], member: PodView) -> str:
+    """Why the API server never gives the member the size of `pod`; "" where it has it, or where nothing is known."""
+    wanted = resize(pod, member)
+    return member.refuses(wanted) if wanted is not None else ""
+
+
+def default_pod(plugin: PluginView, namespace: str, settings: PodSettings) -> dict[str, Any]:
+    """The pod of an engine without wishes. Raises InvalidSpecError."""
+    return build_pod(
+        _stand_in(namespace), _no_wishes(plugin.spec), plugin.spec, ticket=MEMBER_UID, attempt=0, settings=settings
+    )
 
 
 def claim_patch(member: PodView, pod: dict[str, Any], attempt: int) -> list[dict[str, Any]]:
@@ -204,7 +221,7 @@ def claim_environment(pod: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def resize(pod: dict[str, Any], member: PodView) -> dict[str, Any] | None:
+def resize(pod: Mapping[str, Any], member: PodView) -> dict[str, Any] | None:
     """Cpu and memory that the member must get for the engine of `pod`, as a container has them; None if it has them."""
     resources = _engine_container(pod)["resources"]
     wanted = {kind: {name: resources[kind][name] for name in ("cpu", "memory") if name in resources[kind]}
@@ -316,21 +333,6 @@ def _word(name: str) -> str:
         "disk": "spec.volumes", "extended": "spec.resources.extended", "sidecars": _WORDS["initContainers"],
     }  # fmt: skip
     return words.get(name, f"pod.spec.{name}")
-
-
-def _guaranteed(pod: dict[str, Any]) -> bool:
-    """Whether Kubernetes counts the pod as Guaranteed: each container has as much as it may use. None is BestEffort: an
-    engine has requests."""
-    containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
-    return all(_fixed_amounts(one.get("resources") or {}) for one in containers)
-
-
-def _fixed_amounts(resources: Mapping[str, Any]) -> bool:
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    return all(
-        name in limits and same_amount(str(requests.get(name, limits[name])), str(limits[name]))
-        for name in ("cpu", "memory")
-    )
 
 
 def _pointer(name: str) -> str:

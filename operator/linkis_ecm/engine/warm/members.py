@@ -52,7 +52,8 @@ class AsMade:
 
     `images` are those of members that this process has made, by the pods' uids, as the API server answered: an
     admission webhook may write another name of a registry into each pod. Of any other member it is `image`.
-    `is_known` says whether this operator made a pod, or one before it did (`controller.pool.templates`).
+    `is_known` says whether this operator made a pod, or one before it did (`controller.pool.templates`). `default` is
+    the pod of an engine without wishes.
     """
 
     digest: str
@@ -60,6 +61,7 @@ class AsMade:
     key_ids: frozenset[str]
     images: Mapping[str, str]
     is_known: Callable[[PodView], bool]
+    default: Mapping[str, Any] | None = None
 
     def fault_of(self, pod: PodView) -> Fault | None:
         """What is wrong with a member; None: nothing. One that is being deleted has no fault any more."""
@@ -89,6 +91,10 @@ class AsMade:
             and not pod.deleting
             and self.fault_of(pod) is None
         )
+
+    def unresizable(self, pod: PodView) -> str:
+        """Why an engine without wishes never gets its size with this member; "" where nothing is known."""
+        return fit.unresizable(self.default, pod) if self.default is not None else ""
 
 
 class Contact(IntEnum):
@@ -120,10 +126,11 @@ def as_made(
     key_ids: frozenset[str],
     images: Mapping[str, str],
     is_known: Callable[[PodView], bool],
+    default: Mapping[str, Any] | None = None,
 ) -> AsMade:
-    """Of a pool's template in one namespace (`fit.template`)."""
+    """Of a pool's template in one namespace (`fit.template`), and the pod of an engine without wishes there."""
     engine = next(one for one in template["spec"]["containers"] if one["name"] == ENGINE_CONTAINER)
-    return AsMade(fit.digest_of(template), str(engine["image"]), key_ids, images, is_known)
+    return AsMade(fit.digest_of(template), str(engine["image"]), key_ids, images, is_known, default)
 
 
 def oldest_first(pods: Iterable[PodView]) -> list[PodView]:

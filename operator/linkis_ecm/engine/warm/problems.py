@@ -97,6 +97,13 @@ ZONE = Reason(
     "An entry of spec.warmPool.schedule has a timeZone that is not known.",
     "Write a name of the zone database, such as Europe/Berlin, or UTC.",
 )
+SIZE_FIXED = Reason(
+    "SizeFixed",
+    "Pods of the pool cannot get the size that the EngineConnPlugin gives by default, so engines of that size start"
+    " cold.",
+    "The namespace's LimitRange has given them a cpu limit. Set defaultResources.cpuLimit to its cpu or above, or leave"
+    " spec.warmPool.resources out.",
+)
 REFUSED = Reason(
     "PodRefused", "The API server refuses the pool's pods.", "Mend what the message names in the EngineConnPlugin."
 )
@@ -107,7 +114,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, OLD, ZONE, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, SILENT, OLD, ZONE, SIZE_FIXED, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.
@@ -159,6 +166,11 @@ def of_silent(pods: Sequence[PodView]) -> Problem:
     """Members whose agents do not report, one at least."""
     others = f" and {len(pods) - 1} more" if len(pods) > 1 else ""
     return Problem(SILENT, f"The pods: {pods[0].name}{others}.")
+
+
+def of_fixed_size(why: str) -> Problem:
+    """Members that an engine without wishes cannot take, in the words of `engine.resizing`."""
+    return Problem(SIZE_FIXED, as_sentence(f"{why[:1].upper()}{why[1:]}"))
 
 
 def of_start(pod: PodView) -> Problem | None:

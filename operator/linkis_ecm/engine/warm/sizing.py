@@ -8,7 +8,7 @@ choose names, nor what a member is made of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -439,7 +439,17 @@ def _problem(count: _Count, room: int) -> Problem | None:
         return found
     if count.silent and len(count.ready) < count.wanted.size:
         return problems.of_silent(oldest_first(count.silent))
-    return Problem(problems.CAP) if count.missing and room <= 0 else None
+    if count.missing and room <= 0:
+        return Problem(problems.CAP)
+    fixed = next((why for pod in _of_each_size(count.ready) if (why := count.place.as_made.unresizable(pod))), "")
+    return problems.of_fixed_size(fixed) if fixed else None
+
+
+def _of_each_size(pods: list[PodView]) -> Iterable[PodView]:
+    """One for each size: a LimitRange that was changed meanwhile gives later members another one."""
+    return {
+        (pod.cpu_request, pod.cpu_limit, pod.memory_limit, pod.qos, pod.decides_class): pod for pod in pods
+    }.values()
 
 
 def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now: datetime) -> datetime | None:

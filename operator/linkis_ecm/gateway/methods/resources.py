@@ -32,7 +32,8 @@ from linkis_ecm.engine.admission.limits import Amount, Holder, amount
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes
-from linkis_ecm.engine.soft_pause import same_amount, whole_body
+from linkis_ecm.engine.resizing import same_amount
+from linkis_ecm.engine.soft_pause import whole_body
 from linkis_ecm.gateway.agents.link import can_ask_agent
 from linkis_ecm.gateway.agents.reported import number, whole
 from linkis_ecm.gateway.answers import Answer
