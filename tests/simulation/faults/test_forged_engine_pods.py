@@ -177,6 +177,54 @@ async def test_an_engine_of_an_earlier_version_keeps_its_pod(world: World) -> No
     assert world.status("e")["podUid"] == uid
 
 
+def seal_as_before(world: World) -> None:
+    """The seals of all pods in the form of the version before, which was a MAC alone."""
+    for pod in world.cluster.all(PODS):
+        world.cluster.change(
+            PODS, (NAMESPACE, pod["metadata"]["name"]),
+            lambda item: item["metadata"]["annotations"].update({SEAL_ANNOTATION: "0" * 64}),
+        )  # fmt: skip
+
+
+async def test_an_engine_with_a_seal_of_an_earlier_form_keeps_its_pod(world: World) -> None:
+    running = await world.start("one")
+    world.create("e")
+    await world.until_state("e", "Idle")
+    await world.crash(running)
+    seal_as_before(world)
+    uid = world.status("e")["podUid"]
+    await world.start("two")
+    await asyncio.sleep(30)
+    world.agent("e").become("Busy")
+    await world.until_state("e", "Busy")
+    assert world.status("e")["podUid"] == uid
+    assert len(world.pods_made) == 1
+
+
+async def test_a_pod_with_a_seal_of_an_earlier_form_that_no_status_knows_is_made_anew_once(world: World) -> None:
+    pod = await kill_when_made(world, await world.start("one"), "e")
+    seal_as_before(world)
+    await world.start("two")
+    await world.until_state("e", "Idle", 60)
+    assert world.status("e")["podUid"] != pod["metadata"]["uid"]
+    assert (len(world.pods("e")), len(world.pods_made)) == (1, 2)
+
+
+async def test_a_copy_with_another_size_in_the_place_of_a_pod_that_no_status_knows_is_not_taken(world: World) -> None:
+    """It has the seal, and runs the same image: the engine's amounts alone are others."""
+    pod = await kill_when_made(world, await world.start("one"), "e")
+    copy = copied(pod)
+    copy["spec"]["containers"][0].pop("command")
+    copy["spec"]["containers"][0]["resources"]["limits"]["memory"] = "64Gi"
+    world.cluster.delete(PODS, pod["metadata"]["name"], namespace=NAMESPACE, grace_seconds=0)
+    forged = world.cluster.create(PODS, copy, namespace=NAMESPACE)["metadata"]["uid"]
+    await world.start("two")
+    await world.until_state("e", "Idle", 60)
+    assert world.status("e")["podUid"] != forged
+    assert not has_key(world, forged)
+    assert forged not in pods_of(world)
+
+
 @pytest.mark.parametrize(("answer", "attack"), [(0.004, 0.002), (0.01, 0.005), (0.5, 0.1), (4.0, 1.0)])
 async def test_a_pod_that_takes_the_place_of_one_whose_answer_is_under_way_gets_no_key(
     world: World, answer: float, attack: float

@@ -1,7 +1,8 @@
-"""A pod of the engine's name whose uid nobody knows is the operator's by its seal, which is over what it runs."""
+"""A pod of the engine's name whose uid nobody knows is the operator's by its seal, which is over the whole of it."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,124 +10,380 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.pod.made import PodSeals
-from tests.unit.pods.test_pod_bounds import built
-from tests.unit.pods.test_pod_containers import FETCH, PROXY, SHIPPER, plugin
+from tools.testkit.engine_pods import KINDS, manifest
+from tools.testkit.pod_defaults import LIMIT_RANGE, stored
 
 KEY, OTHER = b"k" * 32, b"o" * 32
-OWNER = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "name": "e", "uid": "engine-uid"}
+SEAL = "linkis.apache.org/seal"
+Pod = dict[str, Any]
+Change = Callable[[Pod], Any]
+SANDBOX = {"runtimeClassName": "sandbox", "priorityClassName": "high", "serviceAccountName": "engines"}
 
 
-def manifest() -> dict[str, Any]:
-    variable = {"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
-    volumes = [{"name": "data", "mountPath": "/data", "secret": {"secretName": "d"}}]
-    offered = plugin(initContainers=[FETCH, PROXY], containers=[SHIPPER]) | {"env": [{"name": "EMPTY", "value": ""}]}
-    spec = built(offered, {"env": [variable], "volumes": volumes})
-    metadata = {"name": "e-01234567-0", "namespace": "team", "ownerReferences": [OWNER], "annotations": {"a": "b"}}
-    return {"metadata": metadata, "spec": spec}
+def sealed(kind: str, **template: Any) -> Pod:
+    return PodSeals((KEY,)).sealed(manifest(kind, **template))
 
 
-def stored(pod: dict[str, Any]) -> dict[str, Any]:
-    """The pod as a real API server (1.35) stores it and a kubelet runs it."""
-    found: dict[str, Any] = json.loads(json.dumps(pod))
-    spec = found["spec"]
-    spec |= {
-        "dnsPolicy": "ClusterFirst", "nodeName": "node-1", "preemptionPolicy": "PreemptLowerPriority", "priority": 0,
-        "schedulerName": "default-scheduler", "serviceAccount": "default", "serviceAccountName": "default",
-        "tolerations": [{"effect": "NoExecute", "key": "node.kubernetes.io/not-ready", "operator": "Exists"}],
-    }  # fmt: skip
-    for container in (*spec["containers"], *spec["initContainers"]):
-        container["imagePullPolicy"] = "IfNotPresent"
-        container["terminationMessagePath"] = "/dev/termination-log"
-        container.setdefault("terminationMessagePolicy", "File")
-        container.setdefault("resources", {})["requests"] = {"cpu": "1", "memory": "1Gi"}
-        for port in container.get("ports", []):
-            port["protocol"] = "TCP"
-        for variable in container.get("env", []):
-            if variable.get("value") == "":
-                del variable["value"]
-            if "fieldRef" in variable.get("valueFrom", {}):
-                variable["valueFrom"]["fieldRef"]["apiVersion"] = "v1"
-        if probe := container.get("startupProbe"):
-            probe |= {"failureThreshold": 3, "periodSeconds": 10, "successThreshold": 1, "timeoutSeconds": 1}
-    for volume in spec["volumes"]:
-        for kind in ("secret", "projected"):
-            if kind in volume:
-                volume[kind].setdefault("defaultMode", 420)
-        if "sizeLimit" in volume.get("emptyDir", {}):
-            volume["emptyDir"]["sizeLimit"] = "3Gi"
-    found["metadata"] |= {"uid": "pod-uid", "resourceVersion": "7"}
+def holds(pod: Pod) -> bool:
+    return PodSeals((KEY,)).holds(pod)
+
+
+@pytest.mark.parametrize("limit_range", [None, LIMIT_RANGE])
+@pytest.mark.parametrize("template", [{}, SANDBOX], ids=["plain", "sandbox"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pod_as_the_api_server_stores_it_is_what_was_made(kind: str, template: Any, limit_range: Any) -> None:
+    pod = sealed(kind, **template)
+    found = stored(pod, limit_range=limit_range)
+    assert holds(pod)
+    assert found["spec"] != pod["spec"]
+    assert holds(found)
+
+
+def engine(pod: Pod) -> Pod:
+    found: Pod = pod["spec"]["containers"][0]
     return found
 
 
-def test_a_pod_as_the_api_server_stores_it_runs_what_was_made() -> None:
-    sealed = PodSeals((KEY,)).sealed(manifest())
-    assert PodSeals((KEY,)).holds(sealed)
-    assert PodSeals((KEY,)).holds(stored(sealed))
+def beside(pod: Pod, name: str) -> Pod:
+    containers = [*pod["spec"]["containers"], *pod["spec"]["initContainers"]]
+    return next(one for one in containers if one["name"] == name)
 
 
-def engine(pod: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = pod["spec"]["containers"][0]
+def check(pod: Pod) -> Pod:
+    found: Pod = beside(pod, "proxy")["startupProbe"]
     return found
 
 
-ATTACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "another image": lambda pod: engine(pod).update(image="evil:1"),
-    "a command": lambda pod: engine(pod).update(command=["sh"]),
-    "arguments": lambda pod: engine(pod).update(args=["-c", "evil"]),
-    "a variable more": lambda pod: engine(pod)["env"].append({"name": "LD_PRELOAD", "value": "/data/x.so"}),
-    "another value": lambda pod: engine(pod)["env"][0].update(value="evil"),
-    "a hook": lambda pod: engine(pod).update(lifecycle={"postStart": {"exec": {"command": ["evil"]}}}),
-    "a mount over the code": lambda pod: engine(pod)["volumeMounts"].append({"name": "data", "mountPath": "/opt"}),
-    "another volume": lambda pod: pod["spec"]["volumes"][-1].update(secret={"secretName": "evil"}),
-    "a container more": lambda pod: pod["spec"]["containers"].append({"name": "x", "image": "evil:1"}),
-    "an init container more": lambda pod: pod["spec"]["initContainers"].append({"name": "x", "image": "evil:1"}),
-    "a container for debugging": lambda pod: pod["spec"].update(ephemeralContainers=[{"name": "x"}]),
-    "one process namespace": lambda pod: pod["spec"].update(shareProcessNamespace=True),
-    "the node's processes": lambda pod: pod["spec"].update(hostPID=True),
-    "another account": lambda pod: pod["spec"].update(serviceAccountName="admin"),
-    "root": lambda pod: engine(pod)["securityContext"].update(runAsUser=0, runAsNonRoot=False),
-    "a way to more rights": lambda pod: engine(pod)["securityContext"].pop("allowPrivilegeEscalation"),
-    "another runtime": lambda pod: pod["spec"].update(runtimeClassName="evil"),
+def devices(pod: Pod, number: str) -> None:
+    for side in engine(pod)["resources"].values():
+        side["nvidia.com/gpu"] = number
+
+
+def tolerate(pod: Pod, **toleration: str) -> None:
+    pod["spec"]["tolerations"].append({"operator": "Exists"} | toleration)
+
+
+def mounts(pod: Pod) -> list[Pod]:
+    found: list[Pod] = engine(pod)["volumeMounts"]
+    return found
+
+
+def volume(pod: Pod, kind: str) -> Pod:
+    found: Pod = next(one[kind] for one in pod["spec"]["volumes"] if kind in one)
+    return found
+
+
+def labels(pod: Pod) -> Pod:
+    found: Pod = pod["metadata"]["labels"]
+    return found
+
+
+def notes(pod: Pod) -> Pod:
+    found: Pod = pod["metadata"]["annotations"]
+    return found
+
+
+def affinity(pod: Pod) -> Pod:
+    found: Pod = pod["spec"]["affinity"]["podAntiAffinity"]
+    return found
+
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+MESH = {"name": "mesh", "image": "mesh:1"}
+# What a webhook, an admission plugin or a controller of the platform writes: it changes nothing of what runs.
+HARMLESS: dict[str, Change] = {
+    "a label more": lambda pod: labels(pod).update({"platform.example/cost": "7"}),
+    "a standard label more": lambda pod: labels(pod).update({"app.kubernetes.io/created-by": "platform"}),
+    "a note more": lambda pod: notes(pod).update({"cni.projectcalico.org/podIP": "10.0.0.1/32"}),
+    "autoscalers' mark": lambda pod: notes(pod).update({"karpenter.sh/do-not-disrupt": "true"}),
+    "an account's pull secret": lambda pod: pod["spec"].update(imagePullSecrets=[{"name": "registry"}]),
+    "a gate of a queue": lambda pod: pod["spec"].update(schedulingGates=[{"name": "queue"}]),
+    "a finalizer": lambda pod: pod["metadata"].update(finalizers=["platform/x"]),
+    "a pull at each start": lambda pod: engine(pod).update(imagePullPolicy="Always"),
+    "a range's limit": lambda pod: engine(pod)["resources"]["limits"].update(cpu="3"),
+    "other words for a default": lambda pod: pod["spec"].update(hostNetwork=False, dnsPolicy="ClusterFirst"),
+    "a longer stay on a dead node": lambda pod: pod["spec"]["tolerations"][0].update(tolerationSeconds=9),
+}  # fmt: skip
+# What an attacker may change of a copy that has the seal: the kind of pod, and the change.
+ATTACKS: dict[str, tuple[str, Change]] = {
+    # What runs.
+    "another image": ("python", lambda pod: engine(pod).update(image="evil:1")),
+    "a command": ("python", lambda pod: engine(pod).update(command=["sh"])),
+    "arguments": ("python", lambda pod: engine(pod).update(args=["-c", "evil"])),
+    "a folder": ("python", lambda pod: engine(pod).update(workingDir="/evil")),
+    "a variable more": ("python", lambda pod: engine(pod)["env"].append({"name": "LD_PRELOAD", "value": "/x.so"})),
+    "another value": ("python", lambda pod: engine(pod)["env"][0].update(value="evil")),
+    "a value in place of none": ("containers beside", lambda pod: beside(pod, "shipper")["env"][0].update(value="1")),
+    "no value": ("python", lambda pod: engine(pod)["env"][0].pop("value")),
+    "another Secret": (
+        "containers beside",
+        lambda pod: beside(pod, "shipper")["env"][1]["valueFrom"]["secretKeyRef"].update(name="evil"),
+    ),
+    "a Secret that may be absent": (
+        "containers beside",
+        lambda pod: beside(pod, "shipper")["env"][1]["valueFrom"]["secretKeyRef"].update(optional=True),
+    ),
+    "variables of a map": ("python", lambda pod: engine(pod).update(envFrom=[{"configMapRef": {"name": "evil"}}])),
+    "a hook": ("python", lambda pod: engine(pod).update(lifecycle={"preStop": {"exec": {"command": ["evil"]}}})),
+    "a container more": ("python", lambda pod: pod["spec"]["containers"].append(MESH)),
+    "an init container more": ("python", lambda pod: pod["spec"].update(initContainers=[MESH])),
+    "a container for debugging": ("python", lambda pod: pod["spec"].update(ephemeralContainers=[MESH])),
+    "another order": ("containers beside", lambda pod: pod["spec"]["initContainers"].reverse()),
+    "a sidecar that ends": ("containers beside", lambda pod: beside(pod, "proxy").pop("restartPolicy")),
+    "a restart": ("python", lambda pod: pod["spec"].update(restartPolicy="Always")),
+    "no pull": ("python", lambda pod: engine(pod).update(imagePullPolicy="Never")),
+    "a pull that was asked for": ("other users", lambda pod: engine(pod).update(imagePullPolicy="IfNotPresent")),
+    "a file for the last words": ("python", lambda pod: engine(pod).update(terminationMessagePath="/tmp/evil")),
+    "other last words": ("python", lambda pod: engine(pod).update(terminationMessagePolicy="File")),
+    "an input": ("python", lambda pod: engine(pod).update(stdin=True)),
+    "a field that is not known": ("python", lambda pod: engine(pod).update(evil={})),
+    "a field of the pod that is not known": ("python", lambda pod: pod["spec"].update(evil=0)),
+    # Checks and ports.
+    "another check": ("a process with a check", lambda pod: engine(pod)["readinessProbe"]["httpGet"].update(path="/")),
+    "a slower check": ("a process with a check", lambda pod: engine(pod)["readinessProbe"].update(periodSeconds=60)),
+    "a check at once": ("a process with a check", lambda pod: engine(pod)["readinessProbe"].pop("initialDelaySeconds")),
+    "a check over TLS": ("containers beside", lambda pod: check(pod)["httpGet"].update(scheme="HTTPS")),
+    "a check more": ("python", lambda pod: engine(pod).update(livenessProbe={"tcpSocket": {"port": 1}})),
+    "another protocol": ("python", lambda pod: engine(pod)["ports"][0].update(protocol="UDP")),
+    "a port of the node": ("python", lambda pod: engine(pod)["ports"][0].update(hostPort=80)),
+    # Rights.
+    "one process namespace": ("python", lambda pod: pod["spec"].update(shareProcessNamespace=True)),
+    "the node's processes": ("python", lambda pod: pod["spec"].update(hostPID=True)),
+    "the node's network": ("python", lambda pod: pod["spec"].update(hostNetwork=True)),
+    "the node's users": ("other users", lambda pod: pod["spec"].pop("hostUsers")),
+    "another account": ("python", lambda pod: pod["spec"].update(serviceAccountName="admin", serviceAccount="admin")),
+    "the account's token": ("python", lambda pod: pod["spec"].update(automountServiceAccountToken=True)),
+    "a token by default": ("python", lambda pod: pod["spec"].pop("automountServiceAccountToken")),
+    "root": ("python", lambda pod: pod["spec"]["securityContext"].update(runAsUser=0, runAsNonRoot=False)),
+    "no profile": ("python", lambda pod: pod["spec"]["securityContext"].pop("seccompProfile")),
+    "root in the container": ("python", lambda pod: engine(pod)["securityContext"].update(runAsUser=0)),
+    "a way to more rights": ("python", lambda pod: engine(pod)["securityContext"].pop("allowPrivilegeEscalation")),
+    "another runtime": ("python", lambda pod: pod["spec"].update(runtimeClassName="evil")),
+    # Volumes.
+    "a mount over the code": ("python", lambda pod: mounts(pod).append({"name": "tmp", "mountPath": "/opt"})),
+    "a mount to write": ("volumes and variables", lambda pod: [one.pop("readOnly", 0) for one in mounts(pod)]),
+    "a part of a volume": ("python", lambda pod: mounts(pod)[0].update(subPath="x")),
+    "another Secret as files": ("volumes and variables", lambda pod: volume(pod, "secret").update(secretName="evil")),
+    "files for all": ("volumes and variables", lambda pod: volume(pod, "secret").update(defaultMode=511)),
+    "one file": ("volumes and variables", lambda pod: volume(pod, "configMap").update(items=[{"key": "a"}])),
+    "a claim to read": (
+        "volumes and variables", lambda pod: volume(pod, "persistentVolumeClaim").update(readOnly=True),
+    ),
+    "a driver's volume": ("python", lambda pod: pod["spec"]["volumes"].append({"name": "x", "csi": {"driver": "d"}})),
+    "a longer token": (
+        "python",
+        lambda pod: volume(pod, "projected")["sources"][0]["serviceAccountToken"].update(expirationSeconds=86400),
+    ),
+    "a token for others": (
+        "python", lambda pod: volume(pod, "projected")["sources"][0]["serviceAccountToken"].pop("audience"),
+    ),
+    "more room": ("python", lambda pod: volume(pod, "emptyDir").update(sizeLimit="5Gi")),
+    "room without end": ("python", lambda pod: volume(pod, "emptyDir").pop("sizeLimit")),
+    "room in memory": ("python", lambda pod: volume(pod, "emptyDir").update(medium="Memory")),
+    # Amounts.
+    "more memory": ("python", lambda pod: engine(pod)["resources"]["limits"].update(memory="64Gi")),
+    "a smaller request": ("python", lambda pod: engine(pod)["resources"]["requests"].update(cpu="1m")),
+    "no limit": ("python", lambda pod: engine(pod)["resources"]["limits"].pop("memory")),
+    "no amounts": ("python", lambda pod: engine(pod).pop("resources")),
+    "another limit of cpu": ("volumes and variables", lambda pod: engine(pod)["resources"]["limits"].update(cpu="9")),
+    "a device": ("python", lambda pod: devices(pod, "8")),
+    "more devices": ("devices", lambda pod: devices(pod, "8")),
+    "a claim of a device": ("python", lambda pod: engine(pod)["resources"].update(claims=[{"name": "x"}])),
+    "amounts of the pod": ("python", lambda pod: pod["spec"].update(resources={"limits": {"cpu": "9"}})),
+    "a restart at a resize": (
+        "python",
+        lambda pod: engine(pod)["resizePolicy"][0].update(restartPolicy="RestartContainer"),
+    ),
+    # Where it runs, and before whom.
+    "a priority": ("python", lambda pod: pod["spec"].update(priorityClassName="system-node-critical")),
+    "another scheduler": ("python", lambda pod: pod["spec"].update(schedulerName="evil")),
+    "another resolver": ("python", lambda pod: pod["spec"].update(dnsConfig={"nameservers": ["6.6.6.6"]})),
+    "the node's resolver": ("python", lambda pod: pod["spec"].update(dnsPolicy="Default")),
+    "another domain": ("placed", lambda pod: pod["spec"]["dnsConfig"].update(searches=["evil.example"])),
+    "any node": ("python", tolerate),
+    "a node for others": ("python", lambda pod: tolerate(pod, key="nvidia.com/gpu", effect="NoSchedule")),
+    "another toleration": ("placed", lambda pod: pod["spec"]["tolerations"][0].update(value="red")),
+    "another node": ("placed", lambda pod: pod["spec"]["nodeSelector"].update(priority="low")),
+    "one node more": ("placed", lambda pod: pod["spec"]["nodeSelector"].update(nodeName="x")),
+    "no empty value": ("placed", lambda pod: pod["spec"]["nodeSelector"].pop("resources")),
+    "no neighbours": ("placed", lambda pod: pod["spec"].pop("affinity")),
+    "neighbours by nothing": (
+        "placed", lambda pod: affinity(pod)[PREFERRED][0]["podAffinityTerm"].pop("labelSelector"),
+    ),
+    "other neighbours": (
+        "placed", lambda pod: affinity(pod)[REQUIRED][0]["labelSelector"]["matchLabels"].update(a="b"),
+    ),
+    "neighbours of others": (
+        "placed", lambda pod: affinity(pod)[REQUIRED][0]["labelSelector"]["matchExpressions"][0].update(values=["eve"]),
+    ),
+    "another spread": ("placed", lambda pod: pod["spec"]["topologySpreadConstraints"][0].update(maxSkew=9)),
+    "another registry's Secret": ("placed", lambda pod: pod["spec"].update(imagePullSecrets=[{"name": "evil"}])),
+    "another host": ("containers beside", lambda pod: pod["spec"]["hostAliases"][0].update(ip="10.6.6.6")),
+    "another name of the host": ("python", lambda pod: pod["spec"].update(hostname="evil")),
+    "a late end": ("python", lambda pod: pod["spec"].update(terminationGracePeriodSeconds=9999)),
+    "an early end": ("python", lambda pod: pod["spec"].update(activeDeadlineSeconds=60)),
+    # What the operator reads of it, and what nodes do.
+    "another user": ("python", lambda pod: labels(pod).update({"linkis.apache.org/user": "eve"})),
+    "another engine": ("python", lambda pod: labels(pod).update({"linkis.apache.org/engineconn": "eve"})),
+    "another installation": ("python", lambda pod: labels(pod).pop("linkis.apache.org/ecm-instance")),
+    "another attempt": ("python", lambda pod: labels(pod).update({"linkis.apache.org/attempt": "1"})),
+    "another component": ("python", lambda pod: labels(pod).pop("app.kubernetes.io/component")),
+    "a pool": ("python", lambda pod: labels(pod).update({"linkis.apache.org/warm-pool": "python"})),
+    "a process's label": ("python", lambda pod: labels(pod).update({"linkis.apache.org/launch": "process"})),
+    "a label of the plugin": ("placed", lambda pod: labels(pod).update(team="red")),
+    "a label of the author": ("placed", lambda pod: labels(pod).pop("user.linkis.apache.org/job")),
+    "another launch": ("python", lambda pod: notes(pod).update({"linkis.apache.org/launch": '{"kind":"process"}'})),
+    "another spec": ("python", lambda pod: notes(pod).update({"linkis.apache.org/spec": "{}"})),
+    "another ticket": ("python", lambda pod: notes(pod).pop("linkis.apache.org/ticket-id")),
+    "a claim": ("python", lambda pod: notes(pod).update({"linkis.apache.org/warm-claimed": "0"})),
+    "a note of the plugin": ("placed", lambda pod: notes(pod).update(note="evil")),
+    "a profile": (
+        "python", lambda pod: notes(pod).update({"container.apparmor.security.beta.kubernetes.io/engine": "none"}),
+    ),
+    "a device by a note": ("python", lambda pod: notes(pod).update({"cdi.k8s.io/x": "nvidia.com/gpu=all"})),
+    "a mount by a note": ("python", lambda pod: notes(pod).update({"mounts.nri.containerd.io/container.engine": "[]"})),
+    "a network by a note": ("python", lambda pod: notes(pod).update({"k8s.v1.cni.cncf.io/networks": "other"})),
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("change", HARMLESS)
+def test_what_the_platform_adds_does_not_break_the_seal(change: str) -> None:
+    found = stored(sealed("python"))
+    HARMLESS[change](found)
+    assert holds(found)
+
+
+@pytest.mark.parametrize("limit_range", [None, LIMIT_RANGE], ids=["plain", "range"])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_pod_that_runs_anything_else_is_not_it(attack: str) -> None:
-    found = stored(PodSeals((KEY,)).sealed(manifest()))
-    ATTACKS[attack](found)
-    assert not PodSeals((KEY,)).holds(found)
+def test_a_pod_that_differs_in_anything_is_not_it(attack: str, limit_range: Any) -> None:
+    kind, change = ATTACKS[attack]
+    found = stored(sealed(kind), limit_range=limit_range)
+    before = copy.deepcopy(found)
+    change(found)
+    assert found != before
+    assert not holds(found)
+
+
+# Names that are left out, or have a default, where Kubernetes has them: elsewhere an author chooses them.
+NAMES = (
+    "priority",
+    "nodeName",
+    "resources",
+    "protocol",
+    "schedulerName",
+    "defaultMode",
+    "optional",
+    "tolerations",
+    "value",
+)
+
+
+@pytest.mark.parametrize("value", ["", "x", False, None, {}, 0])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_means_something_at_its_place_alone(name: str, value: Any) -> None:
+    places: tuple[Change, ...] = (
+        lambda pod: pod["spec"]["nodeSelector"].update({name: value}),
+        lambda pod: affinity(pod)[REQUIRED][0]["labelSelector"]["matchLabels"].update({name: value}),
+        lambda pod: pod["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].update({name: value}),
+        lambda pod: volume(pod, "csi")["volumeAttributes"].update({name: value}),
+        lambda pod: labels(pod).update({f"linkis.apache.org/{name}": value}),
+    )
+    made = manifest("placed")
+    made["spec"]["volumes"].append({"name": "x", "csi": {"driver": "d", "volumeAttributes": {"resources": "given"}}})
+    found = stored(PodSeals((KEY,)).sealed(made))
+    assert holds(found)
+    for place in places:
+        other = copy.deepcopy(found)
+        place(other)
+        assert other == found or not holds(other)
+
+
+def test_with_a_runtime_class_what_the_manifest_gave_still_counts() -> None:
+    found = stored(sealed("placed", **SANDBOX))
+    assert holds(found)
+    changes: tuple[Change, ...] = (
+        lambda pod: pod["spec"]["nodeSelector"].update(priority="low"),
+        lambda pod: pod["spec"]["nodeSelector"].pop("priority"),
+        lambda pod: pod["spec"]["tolerations"].pop(0),
+        lambda pod: pod["spec"].update(runtimeClassName="runc"),
+        lambda pod: pod["spec"].pop("runtimeClassName"),
+        lambda pod: pod["spec"].update(priorityClassName="higher"),
+        lambda pod: pod["spec"].update(serviceAccountName="default", serviceAccount="default"),
+    )
+    for change in changes:
+        other = copy.deepcopy(found)
+        change(other)
+        assert not holds(other)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"open": {"engine": ["limits.memory", "requests.cpu", "imagePullPolicy"], "": ["imagePullSecrets"]}},
+        {"labels": ["team"]}, {"annotations": ["note"]}, {"selector": ["priority"]}, {"tolerations": ["{}"]}, {},
+    ],
+)  # fmt: skip
+def test_what_was_given_is_sealed_itself(claim: dict[str, Any]) -> None:
+    """Whoever writes into the seal what the manifest left open has another seal."""
+    found = stored(sealed("volumes and variables"))
+    seal = json.loads(notes(found)[SEAL])
+    notes(found)[SEAL] = json.dumps(seal | {"given": claim})
+    engine(found)["resources"]["limits"]["memory"] = "64Gi"
+    assert not holds(found)
 
 
 def test_a_seal_is_of_one_name_namespace_and_owner() -> None:
-    seals = PodSeals((KEY,))
-    pod = seals.sealed(manifest())
-    assert pod["metadata"]["annotations"]["a"] == "b"
-    assert seals.holds(pod)
-    assert not seals.holds(manifest())
-    for part, value in (("name", "e-01234567-1"), ("namespace", "other"), ("ownerReferences", [OWNER | {"uid": "x"}])):
-        assert not seals.holds({**pod, "metadata": pod["metadata"] | {part: value}}), part
-    two = [*pod["metadata"]["ownerReferences"], OWNER | {"uid": "x"}]
-    assert not seals.holds({**pod, "metadata": pod["metadata"] | {"ownerReferences": two}})
+    pod = sealed("python")
+    owner = pod["metadata"]["ownerReferences"][0]
+    assert not holds(manifest("python"))
+    for part, value in (("name", "mine-0-1"), ("namespace", "other"), ("ownerReferences", [owner | {"uid": "x"}])):
+        assert not holds({**pod, "metadata": pod["metadata"] | {part: value}}), part
+    for field, value in (("kind", "Job"), ("name", "x"), ("controller", False), ("apiVersion", "v1")):
+        assert not holds({**pod, "metadata": pod["metadata"] | {"ownerReferences": [owner | {field: value}]}}), field
+    two = [owner, owner | {"uid": "x"}]
+    assert not holds({**pod, "metadata": pod["metadata"] | {"ownerReferences": two}})
 
 
 def test_the_keys_of_before_and_now_are_taken() -> None:
-    pod = PodSeals((OTHER,)).sealed(manifest())
+    pod = PodSeals((OTHER,)).sealed(manifest("python"))
     assert PodSeals((KEY, OTHER)).holds(pod)
     assert not PodSeals((KEY,)).holds(pod)
 
 
-@pytest.mark.parametrize("seal", [None, "", 7, "é" * 64])
+@pytest.mark.parametrize(
+    "seal",
+    [
+        None, "", 7, "é" * 64, "0" * 64, "null", "[]", "{}", '{"mac":7,"given":{}}', '{"mac":"x"}',
+        '{"mac":"é","given":{}}', '{"mac":"x","given":[]}', '{"mac":"x","given":{"labels":7}}',
+        '{"mac":"x","given":{"open":[]}}', '{"mac":"x","given":{"open":{"a":[{}]}}}', "[" * 100_000,
+        '{"mac":"' + "x" * 200_000 + '"}',
+    ],
+)  # fmt: skip
 def test_what_is_no_seal_is_none(seal: Any) -> None:
-    pod = manifest()
-    pod["metadata"]["annotations"] = {"linkis.apache.org/seal": seal}
-    assert not PodSeals((KEY,)).holds(pod)
-    assert not PodSeals((KEY,)).holds({"metadata": {"name": "e"}})
+    pod = manifest("python")
+    pod["metadata"]["annotations"][SEAL] = seal
+    assert not holds(pod)
+    assert not holds({"metadata": {"name": "e", "annotations": {SEAL: seal}}})
 
 
 def test_a_pod_of_endless_depth_is_not_it() -> None:
-    deep: dict[str, Any] = {}
+    deep: Pod = {}
     for _ in range(200):
         deep = {"a": deep}
-    found = PodSeals((KEY,)).sealed(manifest())
-    found["spec"]["containers"][0]["securityContext"] = deep
-    assert not PodSeals((KEY,)).holds(found)
+    found = sealed("python")
+    engine(found)["securityContext"] = deep
+    assert not holds(found)
+
+
+def test_the_seal_of_the_greatest_pod_template_is_read() -> None:
+    metadata = {
+        "labels": {f"{n}".rjust(317, "k"): "" for n in range(32)},
+        "annotations": {f"{n}".rjust(317, "k"): "" for n in range(32)},
+    }
+    pod = manifest("containers beside", runtimeClassName="x")
+    for part, more in metadata.items():
+        pod["metadata"][part] |= more
+    pod["spec"]["tolerations"] = [{"key": "k" * 317, "value": "v" * 63, "effect": str(n)} for n in range(16)]
+    pod["spec"]["nodeSelector"] = {f"{n}".rjust(317, "k"): "v" for n in range(32)}
+    assert holds(PodSeals((KEY,)).sealed(pod))

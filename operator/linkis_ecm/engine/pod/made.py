@@ -3,7 +3,7 @@
 The name follows from the engine, so whoever may create pods can take it first, or delete the engine's pod and make
 another one in its place. The operator knows its own pod by its uid: from the API server's answer to its create, and
 then from the engine's status. Where it knows no uid, because it ended or got no answer in between, the pod must have
-the operator's seal, which is over what the pod runs. Must not decide what happens to a pod that has none.
+the operator's seal, which is over the whole of it (`sealed_form`). Must not decide what happens to a pod that has none.
 """
 
 from __future__ import annotations
@@ -15,30 +15,13 @@ from hashlib import sha256
 from typing import Any
 
 from linkis_ecm.engine.names import SEAL_ANNOTATION
+from linkis_ecm.engine.pod.sealed_form import Given, form, given
 
 # Of the master key's uses. The text that is sealed is a JSON list, which no text of an agent's key is
 # (`model.agent_key`), and the key is another than that of members' seals (`engine.warm.seals`).
 _PURPOSE = b"linkis-ecm seal of an engine's pod"
-# What a seal is not over. Fields that the API server, its own admission plugins, the scheduler and the kubelet write;
-# amounts, which the API server writes in a form of its own; where the pod may run. None of them says what it runs.
-_LEFT_OUT = frozenset(
-    {
-        "apiVersion", "defaultMode", "dnsPolicy", "expirationSeconds", "failureThreshold", "imagePullPolicy",
-        "imagePullSecrets", "nodeName", "overhead", "periodSeconds", "preemptionPolicy", "priority",
-        "priorityClassName", "protocol", "resources", "schedulerName", "schedulingGates", "scheme", "serviceAccount",
-        "sizeLimit", "successThreshold", "terminationMessagePath", "terminationMessagePolicy", "timeoutSeconds",
-        "tolerations",
-    }
-)  # fmt: skip
-# The API server leaves fields out that are false, except these, which mean something else where they are absent.
-_FALSE_COUNTS = frozenset(
-    {
-        "allowPrivilegeEscalation", "automountServiceAccountToken", "enableServiceLinks", "hostUsers", "optional",
-        "privileged", "readOnlyRootFilesystem", "runAsNonRoot",
-    }
-)  # fmt: skip
-# A pod's spec is less deep. What is deeper has no seal.
-_DEPTH = 24
+# Characters of the annotation. The greatest podTemplate has names for a quarter of it.
+_SEAL_MAX = 128 << 10
 
 
 class PodSeals:
@@ -48,44 +31,41 @@ class PodSeals:
         self._keys = tuple(hmac.digest(master, _PURPOSE, "sha256") for master in masters)
 
     def sealed(self, pod: Mapping[str, Any]) -> dict[str, Any]:
-        """The manifest with its seal. Raises ValueError for a spec that is too deep."""
-        metadata = dict(pod["metadata"])
-        seal = _digest(self._keys[0], pod)
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), SEAL_ANNOTATION: seal}
+        """The manifest with its seal. Raises ValueError for one that is too deep."""
+        metadata, known = dict(pod["metadata"]), given(pod)
+        seal = {"given": known.written(), "mac": _mac(self._keys[0], _text(pod, known))}
+        text = json.dumps(seal, separators=(",", ":"))
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), SEAL_ANNOTATION: text}
         return {**pod, "metadata": metadata}
 
     def holds(self, pod: Mapping[str, Any]) -> bool:
-        """Whether a pod of the API has the seal of its own name, namespace, owners and of what it runs.
+        """Whether a pod of the API has the seal of itself.
 
-        A pod that a webhook has changed has none: it is made anew, which costs one start.
+        A pod that a webhook has changed, beyond labels and notes in annotations, has none: it is made anew, which
+        costs one start.
         """
-        given = str((pod["metadata"].get("annotations") or {}).get(SEAL_ANNOTATION) or "").encode(errors="replace")
         try:
-            return any(hmac.compare_digest(_digest(key, pod).encode(), given) for key in self._keys)
-        except ValueError:
+            known, mac = _read((pod["metadata"].get("annotations") or {}).get(SEAL_ANNOTATION))
+            text = _text(pod, known)
+        except (ValueError, RecursionError):
             return False
+        return any(hmac.compare_digest(_mac(key, text).encode(), mac.encode(errors="replace")) for key in self._keys)
 
 
-def _digest(key: bytes, pod: Mapping[str, Any]) -> str:
-    metadata = pod["metadata"]
-    owners = sorted(str(owner.get("uid")) for owner in metadata.get("ownerReferences") or [])
-    runs = _plain(pod.get("spec") or {}, _DEPTH)
-    text = json.dumps([metadata.get("namespace"), metadata.get("name"), owners, runs], sort_keys=True)
-    return hmac.new(key, text.encode(), sha256).hexdigest()
+def _read(annotation: Any) -> tuple[Given, str]:
+    """What the manifest gave, and the seal. Raises ValueError for what is no seal, as those of earlier versions are."""
+    if not isinstance(annotation, str) or len(annotation) > _SEAL_MAX:
+        raise ValueError("no seal")
+    found = json.loads(annotation)
+    mac = found.get("mac") if isinstance(found, dict) else None
+    if not isinstance(mac, str):
+        raise ValueError("no seal")
+    return Given.read(found.get("given")), mac
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """What a pod runs, in one form for the manifest and for what the API server makes of it."""
-    if depth < 0:
-        raise ValueError("the pod's spec is too deep")
-    if isinstance(value, Mapping):
-        parts = {name: _plain(part, depth - 1) for name, part in value.items() if name not in _LEFT_OUT}
-        # The API server writes the default's name.
-        if parts.get("serviceAccountName") == "default":
-            del parts["serviceAccountName"]
-        return {name: part for name, part in parts.items() if not _is_empty(name, part)}
-    return [_plain(part, depth - 1) for part in value] if isinstance(value, list) else value
+def _text(pod: Mapping[str, Any], known: Given) -> bytes:
+    return json.dumps([known.written(), form(pod, known)], sort_keys=True).encode()
 
 
-def _is_empty(name: str, value: Any) -> bool:
-    return value is None or value in ("", {}, []) or (value is False and name not in _FALSE_COUNTS)
+def _mac(key: bytes, text: bytes) -> str:
+    return hmac.new(key, text, sha256).hexdigest()
