@@ -1,7 +1,7 @@
 """A pod as a real API server stores it and a kubelet runs it, with what admission writes. For tests without a cluster.
 
 By Kubernetes's own source (pkg/apis/core/v1/defaults.go, pkg/registry/core/pod/strategy.go, plugin/pkg/admission), 1.30
-to 1.36. e2e/test_seals.py asks a real one. Must not import what it tests.
+to 1.36. e2e/security/test_seals.py asks a real one. Must not import what it tests.
 """
 
 from __future__ import annotations

@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engines
-from e2e.test_process_engine import HTTP, Processes
+from e2e.engines.test_process_engine import HTTP, Processes
+from e2e.shared.engines import Engines
 from linkis_ecm.engine.names import SEAL_ANNOTATION
 from linkis_ecm.engine.pod.made import PodSeals
 from linkis_ecm.engine.pod.sealed_form import form, given
 from linkis_ecm.model.agent_key import master_key
 from tools.cluster.tools import images
-from tools.testkit import kubectl
+from tools.testkit.cluster import kubectl
+from tools.testkit.cluster.installation import RELEASE
+from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until_holds, until_state
 from tools.testkit.engine_pods import KINDS, manifest
-from tools.testkit.installation import RELEASE
 from tools.testkit.pod_defaults import LIMIT_RANGE
-from tools.testkit.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until_holds, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 KEY = b"k" * 32
