@@ -51,12 +51,17 @@ class Paused:
 
     def is_small(self, pod: PodView) -> bool:
         """Whether the pod's spec has the paused size."""
-        limit = same_amount(pod.cpu_limit, self.full_cpu_limit) or same_amount(pod.cpu_limit, self.cpu)
+        limit = self._has_full_limit(pod) or same_amount(pod.cpu_limit, self.cpu)
         return same_amount(pod.cpu_request, self.cpu) and limit
 
     def is_full(self, pod: PodView) -> bool:
         """Whether the pod's spec has the size from before the pause."""
-        return same_amount(pod.cpu_request, self.full_cpu) and same_amount(pod.cpu_limit, self.full_cpu_limit)
+        return same_amount(pod.cpu_request, self.full_cpu) and self._has_full_limit(pod)
+
+    def _has_full_limit(self, pod: PodView) -> bool:
+        """Any is right where it had none: a LimitRange that is younger than the pod gives it one with the first resize,
+        and no resize takes it away."""
+        return not self.full_cpu_limit or same_amount(pod.cpu_limit, self.full_cpu_limit)
 
     def small(self, pod: PodView) -> dict[str, Any]:
         """The resources to ask for at the pause.
@@ -105,7 +110,7 @@ def whole(engine: EngineView, pod: PodView) -> PodView:
     record = paused(engine)
     if record is None or not record.is_small(pod):
         return pod
-    return replace(pod, cpu_request=record.full_cpu, cpu_limit=record.full_cpu_limit)
+    return replace(pod, cpu_request=record.full_cpu, cpu_limit=record.full_cpu_limit or pod.cpu_limit)
 
 
 def whole_body(engine: EngineView, pod: dict[str, Any]) -> dict[str, Any]:
@@ -168,13 +173,16 @@ def not_woken(engine: EngineView, pod: PodView | None, refused: str) -> str:
     record = paused(engine)
     if record is None or pod is None:
         return ""
-    why = refused if record.is_small(pod) else pod.resize_pending if record.is_full(pod) else ""
+    small, full = record.is_small(pod), record.is_full(pod)
+    never = pod.refuses(record.full()) if small else ""
+    why = never or (refused if small else pod.resize_pending if full else "")
     if not why:
         return ""
-    if record.is_full(pod) and kind(why) == INFEASIBLE:
+    if never or (full and kind(why) == INFEASIBLE):
+        who = "its pod can never have" if never else "its node can never give it"
         return (
             f"The engine is used again and runs with cpu {record.cpu} in place of {record.full_cpu}, which it gave back"
-            f" while nobody used it: its node can never give it that again, and nobody tries it ({why}). Ask for less"
+            f" while nobody used it: {who} that again, and nobody tries it ({why}). Ask for less"
             " with updateResource, or create another engine, which may get another node. The platform keeps cpu for"
             " idle engines with a greater softPause.cpu of the EngineConnPlugin, or without softPause."
         )

@@ -4,7 +4,7 @@ operators, lost and refused writes."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -442,3 +442,46 @@ async def test_how_long_waking_takes_is_measured_until_the_kubelet_has_given_the
     world.agent("e").become("Busy")
     await world.until(lambda: figure("count") == 2, 5)
     assert figure("sum") < 8
+
+
+def limit_range(cpu: str) -> Callable[[dict[str, Any]], None]:
+    """What a LimitRange that is younger than the pod does to a resize."""
+
+    def admit(pod: dict[str, Any]) -> None:
+        for container in pod["spec"]["containers"]:
+            container["resources"]["limits"].setdefault("cpu", cpu)
+
+    return admit
+
+
+async def test_a_cpu_limit_that_comes_with_the_pause_takes_no_cpu_from_the_engine(world: World) -> None:
+    await begin(world)
+    world.cluster.admit_resize = limit_range("2")
+    await world.until(lambda: cpu(world) == "50m", LATEST)
+    await world.until(lambda: paused(world) == "True", 5)
+    assert resources(world)["limits"]["cpu"] == "2"
+    await asyncio.sleep(300)
+    assert (resizes(world), paused(world)) == (1, "True")
+    world.agent("e").become("Busy")
+    await world.until(lambda: cpu(world) == "500m", 1)
+    await world.until(lambda: "softPause" not in world.status("e"), 5)
+    assert resizes(world) == 2
+
+
+async def test_a_cpu_limit_below_what_it_gets_back_is_told_and_not_tried(world: World) -> None:
+    await begin(world)
+    world.cluster.admit_resize = limit_range("400m")
+    await world.until(lambda: cpu(world) == "50m", LATEST)
+    world.agent("e").become("Busy")
+    await world.until(lambda: world.condition("e", "Resized"), 5)
+    message = world.condition("e", "Resized")["message"]
+    assert "its pod can never have that again, and nobody tries it (cpu 500m is over the cpu limit 400m" in message
+    assert "Ask for less with updateResource" in message
+    await asyncio.sleep(300)
+    assert resizes(world) == 1
+    # As updateResource does: the pod, then the resource.
+    resize_by_hand(world, requests={"cpu": "300m"})
+    world.edit("e", resources={"cpu": "300m"})
+    await world.until(lambda: not world.condition("e", "Resized"), 60)
+    assert cpu(world) == "300m"
+    assert "softPause" not in world.status("e")

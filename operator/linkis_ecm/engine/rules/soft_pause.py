@@ -48,6 +48,9 @@ def follow_use(case: Situation, outcome: Outcome) -> Outcome:
     if failure is not None and failure.down is pauses and case.now < failure.retry_at:
         return _later(case, outcome, failure.retry_at)
     resources = record.small(pod) if pauses else record.full()
+    if not pauses and pod.refuses(resources):
+        # The status says why, and what helps.
+        return outcome
     resize = ResizePod(pod.name, pod.version, resources, down=pauses)
     return _later(case, replace(outcome, actions=(*outcome.actions, resize)))
 

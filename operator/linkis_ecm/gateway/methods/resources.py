@@ -32,6 +32,7 @@ from linkis_ecm.engine.admission.limits import Amount, Holder, amount
 from linkis_ecm.engine.decision import Snapshot
 from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes
+from linkis_ecm.engine.pod_view import pod_view
 from linkis_ecm.engine.resizing import same_amount
 from linkis_ecm.engine.soft_pause import whole_body
 from linkis_ecm.gateway.agents.link import can_ask_agent
@@ -197,6 +198,11 @@ async def update_resource(call: Call, request: UpdateResourceRequest) -> Answer:
         pod = await gateway.cluster.get(PODS, engine.pod_name, namespace=engine.namespace)
     # Of a soft-paused engine as it is while it is used: it grows from there, and goes back to there.
     pod = whole_body(snapshot.engine, pod)
+    if why := pod_view(pod).refuses(after.as_container):
+        raise bad_request(
+            f"{engine.title} cannot have these resources while it runs: {why}. Give resources.cpu and"
+            " resources.cpuLimit that keep to that, or create another engine with them"
+        )
     # No await between question and hold: of two calls at a time the second counts the first.
     _require_place(gateway, engine, before=_less(amount(before.cpu, before.memory), _size_of(pod)), to=to)
     with gateway.growing.hold((engine.namespace, engine.name), to):
@@ -285,13 +291,10 @@ def _refusals_of(engine: KnownEngine) -> Iterator[None]:
 
 
 def _resized(container: dict[str, Any], resources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """The container's resources with other cpu and memory; what else it has, such as local disk, cannot be resized."""
+    """The container's resources with other cpu and memory. What else it has, such as local disk, cannot be resized. A
+    limit cannot be taken away, and a LimitRange gives one of cpu to each pod without."""
     before = container.get("resources") or {}
-    kept = {
-        kind: {name: amount for name, amount in (before.get(kind) or {}).items() if name not in ("cpu", "memory")}
-        for kind in resources
-    }
-    return {kind: kept[kind] | amounts for kind, amounts in resources.items()}
+    return {kind: dict(before.get(kind) or {}) | amounts for kind, amounts in resources.items()}
 
 
 async def _patch(gateway: Gateway, engine: KnownEngine, containers: list[dict[str, Any]]) -> dict[str, Any]:
