@@ -25,8 +25,8 @@ from tools.cluster.tools import images
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, until_holds, until_state
-from tools.testkit.engine_pods import KINDS, manifest
-from tools.testkit.pod_defaults import LIMIT_RANGE
+from tools.testkit.pods.kinds import KINDS, manifest
+from tools.testkit.pods.stored import LIMIT_RANGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 KEY = b"k" * 32

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.pod.made import PodSeals
-from tools.testkit.engine_pods import KINDS, manifest
-from tools.testkit.pod_defaults import LIMIT_RANGE, stored
+from tools.testkit.pods.kinds import KINDS, manifest
+from tools.testkit.pods.stored import LIMIT_RANGE, stored
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 SEAL = "linkis.apache.org/seal"
