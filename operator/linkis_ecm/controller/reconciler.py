@@ -420,7 +420,7 @@ class Reconciler:
                 await self._warm.claim_pod(engine, memory, action)
                 return False
             case DiscardPod():
-                self._warm.note_discard(memory, action)
+                self._warm.note_discard(engine, memory, action)
                 await self._executor.delete_pod(engine, DeletePod(action.name, action.uid, 0))
             case ConfirmPodGone():
                 memory.pod_gone = not await self._executor.confirm_pod(engine, action)

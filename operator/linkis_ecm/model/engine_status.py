@@ -44,7 +44,8 @@ class ColdReason(StrEnum):
     MEMBER_TAKEN = "MemberTaken"
     # Its user has taken more members lately than one user may.
     USER_RATE = "UserRate"
-    # A Secret of its variables cannot be read, or they are larger than a claim carries.
+    # A Secret of its variables cannot be read, they are larger than a claim carries, or the member cannot be given them
+    # or the working folder.
     ENVIRONMENT = "Environment"
     # The API server refused the claim: rights, or a webhook.
     CLAIM_FORBIDDEN = "ClaimForbidden"

@@ -21,9 +21,11 @@ from linkis_ecm.engine.pod.spec import build_pod
 from linkis_ecm.engine.view import EngineView, engine_view, plugin_view
 from linkis_ecm.engine.warm import fit
 from linkis_ecm.model.agent_key import AgentKeyRef, Enrolment, agent_key, key_id
+from linkis_ecm.model.engine_status import ColdReason
 from linkis_ecm.model.states import EngineState
 from tools.testkit.agents.keys import NONCE
 from tools.testkit.agents.member import MASTER, MemberProcess, engine_environment, key_of
+from tools.testkit.simulation.members import AnyPool
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 POD_UID = "pod-uid"
@@ -73,8 +75,8 @@ async def test_the_operators_claim_makes_the_real_member_the_engines_agent(
     agents, cache = EngineAgents(), Cache(epoch=NOW)
     client: Any = None  # the API server is not asked
     sent = claims.WarmClaims(client=client, cache=cache, agents=agents, master_keys=(MASTER,))
-    pool: Any = None
-    starts = WarmStarts(cache=cache, claims=sent, pool=pool, clock=lambda: NOW)
+    world: Any = None  # nobody is offered a member
+    starts = WarmStarts(cache=cache, claims=sent, pool=AnyPool(world), clock=lambda: NOW)
 
     async def claim(view: EngineView) -> Memory:
         assert view.spec is not None
@@ -103,6 +105,7 @@ async def test_the_operators_claim_makes_the_real_member_the_engines_agent(
     assert other.report is None
     assert other.warm_failed is not None
     assert "409" in other.warm_failed.sentence
+    assert other.warm_failed.reason is ColdReason.AGENT_REFUSED
     key = agent_key(MASTER, Enrolment(POD_UID, mine.uid, 0, NONCE))
     member.token = key
     assert member.status()["uid"] == mine.uid
@@ -148,6 +151,28 @@ async def test_reaching_an_agent_that_is_gone_or_another_says_nothing(member: Me
     member.process.kill()
     member.process.wait()
     await agents.reach(f"127.0.0.1:{member.port}", member.token)
+    await agents.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"ECM_WORK_DIR": "/proc/nothing"}, 400),
+        ({"ECM_ENV_LD_PRELOAD": "/x.so"}, 400),
+        ({"ECM_ENV_A": "x" * 200_000}, 413),
+    ],
+)
+async def test_what_a_claim_carries_is_the_engines_own_fault_and_the_member_stays(
+    member: MemberProcess, changes: dict[str, str], status: int
+) -> None:
+    agents, address = EngineAgents(), f"127.0.0.1:{member.port}"
+    body = {"environment": engine_environment() | changes, "key": key_of("uid-1")}
+    found = await agents.claim(address, member.token, key_of("uid-1"), body)
+    assert isinstance(found, claims.ClaimRefused)
+    assert f"HTTP {status}" in found.sentence
+    assert found.reason is ColdReason.ENVIRONMENT
+    body = {"environment": engine_environment(), "key": key_of("uid-2")}
+    assert isinstance(await agents.claim(address, member.token, key_of("uid-2"), body), dict)
     await agents.close()
 
 

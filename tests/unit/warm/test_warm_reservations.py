@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, datetime
 from typing import Any
 
+from linkis_ecm.controller.pool.claim_failures import ClaimFailures
 from linkis_ecm.controller.pool.reservations import Reservations
 from linkis_ecm.controller.pool.roster import Roster
 from linkis_ecm.controller.pool.templates import Templates
@@ -38,6 +40,7 @@ class Rooms:
             cache=self.cache, roster=roster, templates=self.templates, on_refused=self.refused.append,
             is_closing=lambda pod: pod.name in self.closing,
             contact=lambda pod: self.contacts.get(pod.name, Contact.REPORTS),
+            failures=ClaimFailures(lambda: EPOCH, random.Random(1)),
         )  # fmt: skip
         self.version = 10
         self.plugin(**plugin)

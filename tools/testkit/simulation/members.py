@@ -18,6 +18,7 @@ from typing import Any
 
 from linkis_ecm.controller.pool.claims import ClaimRefused
 from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.names import MEMBER_UID, POOL_LABEL, READY_ANNOTATION, host_port, label_hash
 from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.engine.pod_view import PodView, pod_view
@@ -100,6 +101,15 @@ class AnyPool:
 
     def release(self, engine: EngineView) -> None:
         """Nothing is reserved."""
+
+    def why_none(self, engine: EngineView) -> Cold | None:
+        return None
+
+    def claim_failed(self, engine: EngineView, because: Cold) -> None:
+        """Nothing is remembered."""
+
+    def claim_succeeded(self, engine: EngineView) -> None:
+        """Nothing is remembered."""
 
     def refused(self, pod: PodView) -> None:
         self.refusals += 1

@@ -14,6 +14,7 @@ from linkis_ecm.agent_client.client import AgentClient, AgentEndpoint
 from linkis_ecm.agent_client.errors import AgentError, AgentNotProven, AgentRefused
 from linkis_ecm.controller.pool.claims import ClaimRefused
 from linkis_ecm.engine.decision import KeyRefused
+from linkis_ecm.model.engine_status import ColdReason
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ MAX_STATUS_BYTES = 64 * 1024
 CONNECTIONS = 100
 # Answers that say: the key is not this agent's.
 KEY_REFUSED = (401, 403)
+# Answers that say: this agent takes claims, and not what this one carries.
+UNUSABLE = (400, 413)
 
 
 class EngineAgents:
@@ -89,7 +92,9 @@ class EngineAgents:
                 )  # fmt: skip
             except AgentRefused as refusal:
                 log.warning("agent %s answered %d to a claim: %s", address, refusal.status, refusal.sentence)
-                return ClaimRefused(f"The agent of the pod that it took refused it ({refusal}).")
+                # What the claim carries is the engine's own: another engine may have the next member.
+                reason = ColdReason.ENVIRONMENT if refusal.status in UNUSABLE else ColdReason.AGENT_REFUSED
+                return ClaimRefused(f"The agent of the pod that it took refused it ({refusal}).", reason)
             except AgentNotProven as error:
                 log.warning("agent %s does not have the key: %s", address, error)
             except AgentError as error:

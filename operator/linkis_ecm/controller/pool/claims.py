@@ -65,6 +65,18 @@ class Pool(Protocol):
         """The engine takes no member: another one may have it."""
         ...
 
+    def why_none(self, engine: EngineView) -> Cold | None:
+        """Why it is offered no member though there are some; None where there are none."""
+        ...
+
+    def claim_failed(self, engine: EngineView, because: Cold) -> None:
+        """A claim has cost a member and came to nothing."""
+        ...
+
+    def claim_succeeded(self, engine: EngineView) -> None:
+        """The agent has taken the claim."""
+        ...
+
     def refused(self, pod: PodView) -> None:
         """The API server did not give that member to the engine: somebody else has it, or it is gone."""
         ...

@@ -18,6 +18,7 @@ from typing import Any
 
 from linkis_ecm.controller.metrics import Metrics
 from linkis_ecm.controller.pool.agents import MemberAgents, MemberReport
+from linkis_ecm.controller.pool.claim_failures import ClaimFailures
 from linkis_ecm.controller.pool.demands import Demands
 from linkis_ecm.controller.pool.memory import PoolMemory
 from linkis_ecm.controller.pool.nodes import MemberNodes
@@ -107,6 +108,7 @@ class WarmPools:
         self._nodes = MemberNodes(client)
         self._secrets = MemberSecrets(client)
         self.agents = MemberAgents(clock, on_change=self._enqueue_of, silent_after=silent_after)
+        self._failures = ClaimFailures(clock, rng, on_change=self._enqueue)
         self.reservations = Reservations(
             cache=cache,
             roster=self.roster,
@@ -114,6 +116,7 @@ class WarmPools:
             on_refused=self._enqueue_of,
             is_closing=lambda pod: self._nodes.is_closed(pod) or self._is_outdated(pod),
             contact=self.agents.contact,
+            failures=self._failures,
         )
         self._writes = PoolWrites(client=client, cache=cache, templates=self.templates)
         self.worker: Worker[str] = Worker(
@@ -138,6 +141,7 @@ class WarmPools:
         self._memory.clear()
         self._last_claim.clear()
         self._demands.forget_all()
+        self._failures.forget()
         self._metrics.forget_all()
 
     def plugin_changed(self, name: str) -> None:
@@ -213,6 +217,7 @@ class WarmPools:
         now = self._clock()
         if plugin is not None and memory.generation != plugin.generation:
             memory.generation, memory.setbacks = plugin.generation, {}
+            self._failures.forget(pool)
         self._drop_answered(pool, memory)
         known = self._pool(pool, plugin, memory, now)
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
@@ -300,6 +305,7 @@ class WarmPools:
             gave_way=memory.gave_way.get(namespace),
             waited=memory.waited.get(namespace),
             setback=memory.setbacks.get(namespace),
+            claims=self._failures.setback((namespace, label_hash(plugin.name))) if plugin is not None else None,
             failed=failed,
             reserved=frozenset(pod.uid for pod in members if self.reservations.holder(pod) is not None),
             refused=frozenset(pod.uid for pod in members if self.reservations.is_refused(pod)),

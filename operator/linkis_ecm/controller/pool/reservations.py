@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from linkis_ecm.controller.pool.claim_failures import ClaimFailures
 from linkis_ecm.controller.pool.roster import Roster
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache, Key
+from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.names import label_hash
 from linkis_ecm.engine.pod.spec import InvalidSpecError
 from linkis_ecm.engine.pod_view import PodView
@@ -33,7 +35,7 @@ class _Reservation:
 
 class Reservations:
     """Over the roster. `on_refused(pod)` is called for a member that an engine could not take: it is deleted. One that
-    `is_closing` is offered to nobody."""
+    `is_closing` is offered to nobody; where claims fail (`failures`) members are offered to one engine at a time."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Reservations:
         on_refused: Callable[[PodView], None] = lambda _: None,
         is_closing: Callable[[PodView], bool] = lambda _: False,
         contact: Callable[[PodView], Contact] = lambda _: Contact.REPORTS,
+        failures: ClaimFailures,
     ) -> None:
         self._cache = cache
         self._roster = roster
@@ -51,6 +54,7 @@ class Reservations:
         self._on_refused = on_refused
         self._is_closing = is_closing
         self._contact = contact
+        self._failures = failures
         self._by_engine: dict[str, _Reservation] = {}
         self._by_pod: dict[str, _Reservation] = {}
         # Uids of members that were refused and may still be in the cache.
@@ -84,15 +88,35 @@ class Reservations:
             self._remove(own)
         for pod in sorted(oldest_first(members), key=self._contact):
             if self.holder(pod) is None:
+                if not self._failures.may_try((engine.namespace, label_hash(plugin.name)), engine.uid):
+                    return None
                 self._add(_Reservation(engine.key, engine.uid, pod.name, pod.uid))
                 return pod, template
         return None
 
     def release(self, engine: EngineView) -> None:
         """The engine takes no member: another one may have it."""
+        self._failures.release(engine.uid)
         own = self._by_engine.get(engine.uid)
         if own is not None:
             self._remove(own)
+
+    def why_none(self, engine: EngineView) -> Cold | None:
+        """Why it is offered no member though there are some; None where there are none."""
+        plugin = self._cache.plugin_for(engine.spec)
+        if plugin is None:
+            return None
+        return self._failures.why_none((engine.namespace, label_hash(plugin.name)), plugin.name)
+
+    def claim_failed(self, engine: EngineView, because: Cold) -> None:
+        """A claim has cost a member and came to nothing."""
+        if (plugin := self._cache.plugin_for(engine.spec)) is not None:
+            self._failures.failed((engine.namespace, label_hash(plugin.name)), because)
+
+    def claim_succeeded(self, engine: EngineView) -> None:
+        """The agent has taken the claim."""
+        if (plugin := self._cache.plugin_for(engine.spec)) is not None:
+            self._failures.succeeded((engine.namespace, label_hash(plugin.name)))
 
     def refused(self, pod: PodView) -> None:
         """The member could not be claimed: nobody gets it any more, and it is deleted if it is still there."""

@@ -73,6 +73,8 @@ class WarmStarts:
             said = f"The warm pool of {plugin.name} has no pods in namespace {engine.namespace}."
             return Warm(because=Cold(ColdReason.NOT_IN_NAMESPACE, said))
         found = self._pool.offer(engine)
+        if found is None and (because := self._pool.why_none(engine)) is not None:
+            return Warm(because=because)
         if found is None:
             said = f"The warm pool of {plugin.name} had no pod ready in namespace {engine.namespace}."
             return Warm(because=Cold(ColdReason.POOL_EMPTY, said))
@@ -169,6 +171,8 @@ class WarmStarts:
                 memory.warm_failed = NOT_AS_MADE
             return
         self._pool.refused(action.member)
+        if refused.reason is not ColdReason.MEMBER_TAKEN:
+            self._pool.claim_failed(engine, refused.why)
         self._not_taken(engine)
         memory.environment, memory.warm_tries = None, memory.warm_tries + 1
         if not refused.another or memory.warm_tries >= TRIES:
@@ -213,9 +217,11 @@ class WarmStarts:
         if isinstance(report, ClaimRefused):
             log.warning("%s: %s", engine.key, report.sentence)
             memory.warm_failed = report.why
-        elif memory.report is None or memory.report.attempt != action.attempt:
-            # Else the agent's own report was quicker, and is newer.
-            memory.report, memory.reported = report, self._clock()
+        else:
+            self._pool.claim_succeeded(engine)
+            if memory.report is None or memory.report.attempt != action.attempt:
+                # Else the agent's own report was quicker, and is newer.
+                memory.report, memory.reported = report, self._clock()
         memory.record_contact(self._clock())
 
     def _report_of(
@@ -231,9 +237,11 @@ class WarmStarts:
             return ClaimRefused("The agent of the pod that it took answers as another engine's.")
         return report
 
-    @staticmethod
-    def note_discard(memory: Memory, action: DiscardPod) -> None:
+    def note_discard(self, engine: EngineView, memory: Memory, action: DiscardPod) -> None:
         """The attempt starts cold now, and says why."""
+        if memory.discarded != action.uid:
+            memory.discarded = action.uid
+            self._pool.claim_failed(engine, memory.warm_failed or action.because)
         memory.warm_failed, memory.environment = memory.warm_failed or action.because, None
         memory.resize_failure = None
         # What follows is another pod's start.

@@ -52,6 +52,8 @@ class Memory:
     # Why this attempt takes no pod of a warm pool any more, and how many were refused.
     warm_failed: Cold | None = None
     warm_tries: int = 0
+    # The uid of the pod that its last claim got, and that went for nothing.
+    discarded: str = ""
     # A pod of a pool whose claim was sent and whose answer did not come: it may be the engine's.
     unanswered_claim: str = ""
     # What the claim gives the agent, with the values of Secrets, until the agent has it.

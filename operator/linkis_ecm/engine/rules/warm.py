@@ -36,6 +36,10 @@ NOT_AS_MADE = Cold(
 )
 
 
+# Reasons for which a pool gives an engine no member now, and may another time.
+_FOR_NOW = frozenset({ColdReason.POOL_EMPTY, ColdReason.USER_RATE, ColdReason.AGENT_REFUSED})
+
+
 def claim_member(case: Situation) -> Outcome | None:
     """Take the reserved member, if the engine's own pod would differ from it only in what a claim carries."""
     s = case.s
@@ -78,7 +82,7 @@ def _misfit(case: Situation) -> tuple[str, ...]:
     if warm.member is not None and warm.member.member is not None and warm.template is not None:
         return fit.differences(case.manifest, warm.template, warm.member.member.takes, warm.member)
     # Of the reasons, these say what would be another time; the fields what never will be.
-    if warm.because is None or warm.because.reason not in (ColdReason.POOL_EMPTY, ColdReason.USER_RATE):
+    if warm.because is None or warm.because.reason not in _FOR_NOW:
         return ()
     try:
         template = fit.template(plugin, case.s.engine.namespace, case.settings.pod)

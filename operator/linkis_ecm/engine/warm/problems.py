@@ -87,6 +87,12 @@ SILENT = Reason(
     "Each is replaced after a minute, or after five while none reports. See the pod's node, and the network from the"
     " namespace to the operator.",
 )
+CLAIMS = Reason(
+    "ClaimsFail",
+    "Engines cannot take the pool's pods, so they start cold.",
+    "One engine at a time tries again. See the log of a pod of the pool, and whether a NetworkPolicy lets the operator"
+    " reach it.",
+)
 OLD = Reason(
     "MembersTooOld",
     "Pods of the pool are older than spec.warmPool.maxAge.",
@@ -114,7 +120,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, OLD, ZONE, SIZE_FIXED, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, SILENT, CLAIMS, OLD, ZONE, SIZE_FIXED, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.
@@ -160,6 +166,11 @@ def of_end(pod: PodView) -> Problem:
     """Why a member that nobody took has ended."""
     _, verdict = verdict_of_ended_pod(pod, None, was_ready=False, once=False)
     return Problem(ENDED, _details(verdict))
+
+
+def of_claims(said: str) -> Problem:
+    """Claims that fail one after the other; what was said of the last one."""
+    return Problem(CLAIMS, f"The last one: {said}")
 
 
 def of_silent(pods: Sequence[PodView]) -> Problem:

@@ -102,11 +102,11 @@ class Place:
     `members` are this installation's pods there. `as_made` is None where the plugin gives no pod there: `no_template`
     says why. `unanswered`: creates of which nothing is known. `waiting`: engines of the namespace that wait for quota
     or room which members have (`room`). `gave_way`: when the last member was deleted for one; `waited`: when one was
-    last seen to wait. `failed` is what members' agents have reported, by the pods' uids; `reserved` members are an
-    engine's, and `refused` ones could not be claimed. `closing` ones are on nodes that take no new pods, and
-    `outdated` ones have values that a Secret had before. `contacts`: whether each agent reports. `last_claim` and
-    `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its age. `wanted`: how many there
-    are to be; the pool's size where it is None.
+    last seen to wait. `claims`: engines cannot take its members. `failed` is what members' agents have reported, by the
+    pods' uids; `reserved` members are an engine's, and `refused` ones could not be claimed. `closing` ones are on nodes
+    that take no new pods, and `outdated` ones have values that a Secret had before. `contacts`: whether each agent
+    reports. `last_claim` and `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its
+    age. `wanted`: how many there are to be; the pool's size where it is None.
     """
 
     namespace: str
@@ -119,6 +119,7 @@ class Place:
     gave_way: datetime | None = None
     waited: datetime | None = None
     setback: Setback | None = None
+    claims: Setback | None = None
     failed: Mapping[str, Problem] = field(default_factory=dict)
     reserved: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -201,6 +202,10 @@ class _Count:
     created: int = 0
     # When the next one that is too old may go.
     age_again: datetime | None = None
+
+    @property
+    def setbacks(self) -> list[Setback]:
+        return [one for one in (self.setback, self.place.claims) if one is not None]
 
     @property
     def missing(self) -> int:
@@ -361,15 +366,15 @@ def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
 
 
 def _progress(count: _Count, room: int) -> aging.Progress:
-    setback = count.setback
-    may_come = setback is None and not count.waiting
+    setbacks = count.setbacks
+    may_come = not setbacks and not count.waiting
     if count.missing:
         may_come = may_come and count.paused_until is None and room > 0
     return aging.Progress(
         size=count.wanted.size,
         coming=count.booting + (len(count.silent) + count.missing if may_come else 0),
         short=not may_come,
-        failing=setback is not None and setback.problem.reason != problems.QUOTA,
+        failing=any(one.problem.reason != problems.QUOTA for one in setbacks),
         last=count.place.aged,
     )
 
@@ -407,10 +412,8 @@ def _may_grow(count: _Count, now: datetime) -> bool:
         return False
     if count.pace.most is not None and count.booting >= count.pace.most:
         return False
-    if count.setback is None:
-        return True
     # One tries whether the next would fail as well.
-    return now >= count.setback.until and count.live == len(count.ready)
+    return all(now >= one.until and count.live == len(count.ready) for one in count.setbacks)
 
 
 def _state(count: _Count, pool: Pool, room: int, now: datetime) -> PlaceState:
@@ -430,6 +433,9 @@ def _problem(count: _Count, room: int) -> Problem | None:
     """Why the pool is not full; None where it is, or where it only takes its time."""
     if count.place.as_made is None:
         return Problem(problems.NO_TEMPLATE, count.place.no_template)
+    if count.place.claims is not None:
+        # Also of a full pool: it is of no use.
+        return count.place.claims.problem
     if count.paused_until is not None and count.missing:
         return Problem(problems.GIVES_WAY)
     if count.setback is not None and len(count.ready) < count.wanted.size:
@@ -460,8 +466,8 @@ def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now:
             times.append(now + GIVE_WAY_PERIOD)
         elif missing and count.paused_until is not None:
             times.append(count.paused_until)
-        elif missing and count.setback is not None and count.setback.until > now:
-            times.append(count.setback.until)
+        elif missing and (later := [one.until for one in count.setbacks if one.until > now]):
+            times.append(max(later))
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
         elif missing and room > 0 and bucket.tokens < 1:

@@ -1,0 +1,123 @@
+"""After claims that fail in a row engines of a pool start cold, and one at a time tries again after a pause."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from linkis_ecm.controller.pool.claim_failures import TRIAL, ClaimFailures
+from linkis_ecm.engine.causes.cold_starts import Cold
+from linkis_ecm.engine.warm import problems
+from linkis_ecm.engine.warm.problems import Problem
+from linkis_ecm.engine.warm.sizing import Setback
+from linkis_ecm.model.engine_status import ColdReason
+from tests.unit.warm.test_warm_sizing import at, place, plan, ready, starting
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+HERE, THERE = ("team", "python"), ("other", "python")
+REFUSED = Cold(ColdReason.AGENT_REFUSED, "The agent of the pod that it took refused it (HTTP 409: no).")
+
+
+class Failing:
+    def __init__(self) -> None:
+        self.now = NOW
+        self.changed: list[str] = []
+        self.failures = ClaimFailures(lambda: self.now, random.Random(1), self.changed.append)
+
+    def fail(self, times: int = 2, because: Cold = REFUSED) -> None:
+        for _ in range(times):
+            self.failures.failed(HERE, because)
+
+    def until_pause_is_over(self) -> timedelta:
+        setback = self.failures.setback(HERE)
+        assert setback is not None
+        pause, self.now = setback.until - self.now, setback.until
+        return pause
+
+
+def test_one_failure_may_be_chance_and_two_in_a_row_are_a_setback_of_that_place() -> None:
+    world = Failing()
+    world.fail(1)
+    assert world.failures.may_try(HERE, "a")
+    assert world.failures.setback(HERE) is None
+    world.failures.succeeded(HERE)
+    world.fail(1)
+    assert world.failures.may_try(HERE, "a")
+    world.fail(1)
+    assert not world.failures.may_try(HERE, "a")
+    assert world.failures.may_try(THERE, "a")
+    why = world.failures.why_none(HERE, "python-3.11")
+    assert why == Cold(
+        ColdReason.AGENT_REFUSED,
+        "Engines cannot take pods of the warm pool of python-3.11 in namespace team, so few of them try. The last one:"
+        " The agent of the pod that it took refused it (HTTP 409: no).",
+    )
+    assert world.failures.why_none(THERE, "python-3.11") is None
+    assert world.changed == ["python"]
+
+
+def test_one_engine_at_a_time_tries_after_a_pause_that_doubles() -> None:
+    world = Failing()
+    world.fail()
+    pauses = []
+    for number in range(9):
+        pauses.append(world.until_pause_is_over().total_seconds())
+        assert world.failures.may_try(HERE, f"e{number}")
+        assert world.failures.may_try(HERE, f"e{number}")
+        assert not world.failures.may_try(HERE, "another")
+        world.fail(1)
+    for pause, usual in zip(pauses, (2, 4, 8, 16, 32, 64, 128, 256, 300), strict=True):
+        assert 0.75 * usual <= pause <= 1.25 * usual
+    # One that gives its member back, or is not heard of again, leaves the trial to another.
+    world.until_pause_is_over()
+    assert world.failures.may_try(HERE, "misfit")
+    world.failures.release("misfit")
+    assert world.failures.may_try(HERE, "lost")
+    world.now += TRIAL
+    assert world.failures.may_try(HERE, "last")
+    world.failures.succeeded(HERE)
+    assert world.failures.setback(HERE) is None
+    assert world.failures.may_try(HERE, "any")
+
+
+@pytest.mark.parametrize(
+    ("reason", "counts"),
+    [
+        (ColdReason.AGENT_REFUSED, True), (ColdReason.CLAIM_FORBIDDEN, True), (ColdReason.MEMBER_ENDED, True),
+        (ColdReason.MEMBER_CHANGED, True),
+        # An engine's own doing, or chance: one user must not keep all others from the pool.
+        (ColdReason.ENVIRONMENT, False), (ColdReason.MEMBER_TAKEN, False), (ColdReason.OTHER, False),
+        (ColdReason.INVALID_SPEC, False),
+    ],
+)  # fmt: skip
+def test_what_an_engine_did_itself_is_no_failure_of_the_pool(reason: ColdReason, counts: bool) -> None:
+    world = Failing()
+    world.fail(5, Cold(reason, "no"))
+    assert world.failures.may_try(HERE, "a") is not counts
+
+
+def test_a_changed_plugin_is_tried_at_once() -> None:
+    world = Failing()
+    world.fail()
+    world.failures.forget("another")
+    assert not world.failures.may_try(HERE, "a")
+    world.failures.forget("python")
+    assert world.failures.may_try(HERE, "a")
+    world.fail()
+    world.failures.forget()
+    assert world.failures.may_try(HERE, "a")
+
+
+def test_a_pool_that_nobody_can_take_from_says_so_and_is_not_refilled() -> None:
+    said = Problem(problems.CLAIMS, "The last one: no")
+    failing = Setback(3, at(-1), at(7), said)
+    made = plan(place(*ready(1), claims=failing))
+    assert (made.create, made.at, made.states[0].problem) == ((), at(7), said)
+    # A full one, too: its members are of no use.
+    assert plan(place(*ready(3), claims=failing)).states[0].problem == said
+    # Afterwards one at a time; that it gets ready ends nothing.
+    over = Setback(3, at(-90), at(-1), said)
+    assert plan(place(*ready(1), claims=over)).create == ("team",)
+    assert plan(place(*ready(1), *starting(1), claims=over)).create == ()
