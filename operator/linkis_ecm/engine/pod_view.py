@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import _lru_cache_wrapper, lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -36,9 +36,10 @@ ENGINE_CONTAINER = resizing.ENGINE_CONTAINER
 CONTAINERS_MAX = 32
 # Seconds, a year. Whoever deletes a pod may ask for any number as its grace.
 GRACE_MAX = 365 * 86400
-T = TypeVar("T")
-# Characters of an annotation: the operator's own are shorter.
-REMEMBERED_TEXT = 1024
+# Characters of an annotation: the operator's own are shorter. Anybody may write one of 256 KiB, and views are kept.
+NOTE_MAX = 1024
+# Of what a member's agent said, names of a kernel's features among it.
+READY_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         cpu_limit=resizing.amount(first.get("resources"), "limits", "cpu"),
         made_from=_made_from(meta),
         undisrupted=UNDISRUPTED.items() <= mapping(meta.get("annotations")).items(),
-        ticket=str((meta.get("annotations") or {}).get(TICKET_ANNOTATION) or ""),
+        ticket=_note(meta, TICKET_ANNOTATION),
         memory_request=resizing.amount(first.get("resources"), "requests", "memory"),
         memory_limit=resizing.amount(first.get("resources"), "limits", "memory"),
         decides_class=resizing.decides_class(spec),
@@ -268,10 +269,10 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         extended=_extended(mapping(mapping(first.get("resources")).get("limits"))),
         member=_member(meta, owned=bool(owner)),
         claimed=(claimed := _claimed(meta) if owner else None),
-        template=str(mapping(meta.get("annotations")).get(TEMPLATE_ANNOTATION) or ""),
+        template=_note(meta, TEMPLATE_ANNOTATION),
         seal=seal if isinstance(seal := _ready(meta).get("seal"), str) else "",
-        member_key=AgentKeyRef.read({"podUid": meta.get("uid"), **_ready(meta)}) if claimed is not None else None,
-        member_size=str(mapping(meta.get("annotations")).get(MEMBER_SIZE_ANNOTATION) or "")[:OWNER_MAX],
+        member_key=_enrolment(meta) if claimed is not None else None,
+        member_size=_note(meta, MEMBER_SIZE_ANNOTATION)[:OWNER_MAX],
         resize_pending=resizing.pending(conditions),
         resizing=resizing_now,
         actual_cpu=resizing.amount(actual, "requests", "cpu"),
@@ -285,28 +286,36 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
 
 def _member(meta: Mapping[str, Any], *, owned: bool) -> Member | None:
     """None for an engine's pod, whatever its labels say."""
-    pool, annotations = mapping(meta.get("labels")).get(POOL_LABEL), mapping(meta.get("annotations"))
+    pool = mapping(meta.get("labels")).get(POOL_LABEL)
     if owned or not isinstance(pool, str) or not pool:
         return None
-    said = _ready(meta)
-    ref = AgentKeyRef.read({"podUid": meta.get("uid"), **said})
-    takes = said.get("takes")
+    takes = _ready(meta).get("takes")
     known = frozenset(one for one in takes if isinstance(one, str)) if isinstance(takes, list) else frozenset()
-    return Member(pool, str(annotations.get(TEMPLATE_ANNOTATION) or ""), ref, known)
+    return Member(pool, _note(meta, TEMPLATE_ANNOTATION), _enrolment(meta), known)
+
+
+def _enrolment(meta: Mapping[str, Any]) -> AgentKeyRef | None:
+    """The enrolment of a member's agent, in this very pod: the annotation can be a copy of another's, with any uid."""
+    return AgentKeyRef.read({**_ready(meta), "podUid": meta.get("uid")})
 
 
 def _ready(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the agent of a pool's pod said when it was ready, as the operator wrote it; empty where it is not ready."""
-    text = mapping(meta.get("annotations")).get(READY_ANNOTATION)
     try:
-        return mapping(json.loads(text)) if isinstance(text, str) else {}
+        return mapping(json.loads(_note(meta, READY_ANNOTATION, READY_MAX) or "{}"))
     except (ValueError, RecursionError):
         return {}
 
 
+def _note(meta: Mapping[str, Any], name: str, most: int = NOTE_MAX) -> str:
+    """One of our annotations; "" where there is none, or what is there is none of ours."""
+    text = mapping(meta.get("annotations")).get(name)
+    return text if isinstance(text, str) and len(text) <= most else ""
+
+
 def _claimed(meta: Mapping[str, Any]) -> int | None:
-    text = mapping(meta.get("annotations")).get(CLAIMED_ANNOTATION)
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 4 else None
+    text = _note(meta, CLAIMED_ANNOTATION)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else None
 
 
 def _extended(limits: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
@@ -337,20 +346,13 @@ def _other_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tup
 
 
 def _launch(meta: Mapping[str, Any]) -> Launch | None:
-    return _read(_launch_of, mapping(meta.get("annotations")).get(LAUNCH_ANNOTATION))
+    text = _note(meta, LAUNCH_ANNOTATION)
+    return _launch_of(text) if text else None
 
 
 def _made_from(meta: Mapping[str, Any]) -> Mapping[str, str]:
-    return _read(_made_from_of, mapping(meta.get("annotations")).get(SPEC_ANNOTATION)) or {}
-
-
-def _read(read: _lru_cache_wrapper[T], text: Any) -> T | None:
-    """What an annotation says, None where it is no text. Of short texts alone the last results are kept: anybody may
-    write an annotation of any length."""
-    if not isinstance(text, str):
-        return None
-    found: T = read(text) if len(text) <= REMEMBERED_TEXT else read.__wrapped__(text)
-    return found
+    text = _note(meta, SPEC_ANNOTATION)
+    return _made_from_of(text) if text else {}
 
 
 # Most pods of an installation say one of a few things, and each of a pod's events repeats it. The views share them.

@@ -83,6 +83,25 @@ async def test_a_copy_of_a_member_is_deleted_and_given_to_nobody(world: World) -
     assert (forged["metadata"]["uid"], "WarmPoolPodDeleted") in events
 
 
+async def test_a_copy_that_names_the_member_whose_seal_it_has_is_given_to_nobody(world: World) -> None:
+    """The seal is of a pod's uid: the copy's own, whatever its annotation says."""
+    running = await pool_of(world)
+    original = ready(world)[0]["metadata"]["uid"]
+    forged = forge(world, "aa-forged")
+
+    def named(item: dict[str, Any]) -> None:
+        notes = item["metadata"]["annotations"]
+        notes[READY_ANNOTATION] = json.dumps(json.loads(notes[READY_ANNOTATION]) | {"podUid": original})
+
+    world.cluster.change(PODS, (NAMESPACE, "aa-forged"), named)
+    await world.until(lambda: forged["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in members(world)})
+    assert value(running, "ecm_warm_pool_deletes_total", plugin=PLUGIN, reason="unknown") == 1
+    for n in range(4):
+        world.create(f"v{n}")
+        await world.until_state(f"v{n}", "Idle", 30)
+        assert world.status(f"v{n}")["podUid"] != forged["metadata"]["uid"]
+
+
 async def test_a_copy_with_another_installations_label_is_given_to_nobody(world: World) -> None:
     await pool_of(world)
     forged = forge(world, "aa-forged", **{INSTANCE: "somebody-else"})

@@ -21,6 +21,9 @@ from linkis_ecm.model.agent_key import AgentKeyRef
 _PURPOSE = b"linkis-ecm seal of a warm pool's member"
 # Seals whose check is remembered: a claim looks at all members of a pool, of which there are 1,000 at most.
 _REMEMBERED = 20_000
+# Characters of each part of ours: a seal has 64, the others fewer. Anybody may write longer ones into a pod, and what
+# is remembered stays.
+_PART_MAX = 64
 
 
 class Seals:
@@ -38,7 +41,11 @@ class Seals:
         """Whether the pod carries the seal of itself: a member that was ready, or a pod that an engine took."""
         enrolment = pod.member.ready if pod.member is not None else pod.member_key
         # The enrolment as the view has it names the pod's own uid.
-        return enrolment is not None and self._check(pod.namespace, enrolment, pod.template, pod.seal)
+        if enrolment is None or len(pod.seal) != _PART_MAX:
+            return False
+        if any(len(part) > _PART_MAX for part in (pod.template, enrolment.nonce, enrolment.key_id)):
+            return False
+        return self._check(pod.namespace, enrolment, pod.template, pod.seal)
 
     def _matches(self, namespace: str, enrolment: AgentKeyRef, template: str, seal: str) -> bool:
         given = seal.encode(errors="replace")
