@@ -15,13 +15,13 @@ from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.times import from_unix, parse_time
 from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model import reasons
+from linkis_ecm.model import amounts, reasons
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.formats import parse_duration
 from linkis_ecm.model.states import AVAILABLE, EngineState
 
 # Seconds. Linkis's own limit of a start, used if neither the engine nor its plugin has one.
-START_TIMEOUT = 480.0
+START_TIMEOUT = parse_duration(amounts.START_TIMEOUT)
 # Durations of an engine that are its plugin's at most, with their names in the resource.
 _BOUNDED = {"idle_timeout": "idleTimeout", "max_lifetime": "maxLifetime"}
 # Seconds. Only a longer timeout gets a warning before the engine ends.

@@ -1,6 +1,6 @@
 """Amounts of cpu, memory and disk: which texts are amounts, the least that is one, and which of two must not be above.
 
-One rule for CRD, REST and pods; of durations the same.
+One rule for CRD, REST and pods; of durations the same, where 0s is never, at once, or no duration at all.
 
 Kubernetes takes a limit of 0 for no limit at all: the container may use the whole node, an emptyDir has no size, and
 limits of people count nothing. So an amount is a positive number. Must not know whose amount it is.
@@ -27,6 +27,16 @@ _AMOUNT = re.compile(AMOUNT_PATTERN)
 # The context of a validation of what the API server has stored. Objects from before the rule are parsed, so that a live
 # engine goes on and its plugin stays in the catalogue; `engine.pod.spec` makes no new pod with such an amount.
 STORED = {"stored": True}
+
+# Kubernetes's own form of a duration, as far as engines need it.
+DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+# How long a running task may go on: a node that is drained waits for it, and the kubelet's own patience has an end.
+STOP_GRACE_MAX = "1h"
+STOP_GRACE_TEXT = f"stopGrace must not be above {STOP_GRACE_MAX}: shorten it"
+# Linkis's own default.
+START_TIMEOUT = "8m"
+# No time at all would fail each engine, and there is none that waits for ever: a start that hangs holds its room.
+START_TIMEOUT_TEXT = "startTimeout must be 1s or more, as no engine starts in no time: raise it, or leave it out"
 
 Kind = Literal["cpu", "memory", "disk"]
 # memory: measured, an ipykernel alone has 37 MiB and an agent 10 MiB before its first import; a process that is no
@@ -74,15 +84,14 @@ class AtMost:
 class Before:
     """That one duration of a spec must end before another one, or it never has an effect. Paths are as in AtMost.
 
-    0s of the latter is never, unless `at_once`: then it is no time at all. `unless` is an entry of `overridable` by
-    which engines make the latter longer. `first` may be a number of seconds.
+    0s of the latter is never. `unless` is an entry of `overridable` by which engines make the latter longer. `first`
+    may be a number of seconds.
     """
 
     first: str
     last: str
     remedy: str
     unless: str = ""
-    at_once: bool = False
     in_seconds: bool = False
 
     @property
@@ -100,8 +109,7 @@ class Before:
         excused = [f"!has(self.{path})" for path in paths]
         if self.unless:
             excused.append(f"(has(self.overridable) && '{self.unless}' in self.overridable)")
-        if not self.at_once:
-            excused.append(f"duration(self.{self.last}) == duration('0s')")
+        excused.append(f"duration(self.{self.last}) == duration('0s')")
         last = f"duration(self.{self.last})"
         holds = (
             f"self.{self.first} < {last}.getSeconds()" if self.in_seconds else f"duration(self.{self.first}) < {last}"
@@ -114,7 +122,7 @@ class Before:
         if first is None or last is None or (self.unless and self.unless in (spec.get("overridable") or ())):
             return True
         end = parse_duration(last)
-        return (not end and not self.at_once) or (first if self.in_seconds else parse_duration(first)) < end
+        return not end or (first if self.in_seconds else parse_duration(first)) < end
 
 
 # A bound of one figure or of two, as a rule for the API server and for us.
@@ -193,3 +201,38 @@ Amount = Annotated[
 # Of requests, which are answered at once; a resource with less is refused by the operator (InvalidSpec).
 CpuAmount = Annotated[Amount, _at_least("cpu")]
 MemoryAmount = Annotated[Amount, _at_least("memory")]
+
+
+def _short_grace(text: str, info: ValidationInfo) -> str:
+    if info.context != STORED and parse_duration(text) > parse_duration(STOP_GRACE_MAX):
+        raise ValueError(STOP_GRACE_TEXT)
+    return text
+
+
+def _some_time(text: str, info: ValidationInfo) -> str:
+    if parse_duration(text):
+        return text
+    if info.context != STORED:
+        raise ValueError(START_TIMEOUT_TEXT)
+    # From before the rule: as if it were not given.
+    return START_TIMEOUT
+
+
+def _duration_rule(expression: str, message: str) -> JsonDict:
+    entry: JsonDict = {"rule": expression, "message": message, "reason": "FieldValueInvalid"}
+    return {"x-kubernetes-validations": [entry]}
+
+
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
+# 0s is at once.
+StopGrace = Annotated[
+    Duration,
+    AfterValidator(_short_grace),
+    Field(json_schema_extra=_duration_rule(f"duration(self) <= duration('{STOP_GRACE_MAX}')", STOP_GRACE_TEXT)),
+]
+# 0s is none.
+StartTimeout = Annotated[
+    Duration,
+    AfterValidator(_some_time),
+    Field(json_schema_extra=_duration_rule("duration(self) > duration('0s')", START_TIMEOUT_TEXT)),
+]

@@ -15,15 +15,22 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from linkis_ecm.model import formats, pod_template, users
-from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, broken_bound
+from linkis_ecm.model.amounts import (
+    STORED,
+    WHOLE,
+    Amount,
+    AtMost,
+    Duration,
+    StartTimeout,
+    StopGrace,
+    broken_bound,
+)
 from linkis_ecm.model.extended import Extended
 
 GROUP = "linkis.apache.org"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-# Kubernetes's own form of a duration, as far as engines need it.
-DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 # Names that the agent's own settings use: an engine's environment must not replace them.
 RESERVED_ENV_PREFIX = "ECM_"
@@ -52,33 +59,6 @@ RunType = Annotated[str, Field(pattern=formats.RUN_TYPE_PATTERN, max_length=form
 ObjectName = Annotated[str, Field(pattern=formats.OBJECT_NAME_PATTERN, max_length=63), WHOLE]
 EnvName = Annotated[str, Field(pattern=formats.ENV_NAME_PATTERN, max_length=128), WHOLE]
 TicketId = Annotated[str, Field(pattern=UUID_PATTERN, max_length=36), WHOLE]
-Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=20), WHOLE]
-# How long a running task may go on: a node that is drained waits for it, and the kubelet's own patience has an end.
-STOP_GRACE_MAX = "1h"
-STOP_GRACE_TEXT = f"stopGrace must not be above {STOP_GRACE_MAX}: shorten it"
-
-
-def _short_grace(text: str, info: ValidationInfo) -> str:
-    if info.context != STORED and formats.parse_duration(text) > formats.parse_duration(STOP_GRACE_MAX):
-        raise ValueError(STOP_GRACE_TEXT)
-    return text
-
-
-StopGrace = Annotated[
-    Duration,
-    AfterValidator(_short_grace),
-    Field(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": f"duration(self) <= duration('{STOP_GRACE_MAX}')",
-                    "message": STOP_GRACE_TEXT,
-                    "reason": "FieldValueInvalid",
-                }
-            ]
-        }
-    ),
-]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The path of an HTTP request, with its query: printable ASCII without blanks.
 HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=256), WHOLE]
@@ -443,11 +423,17 @@ class EngineConnSpec(Camel):
     resources: Resources | None = None
     idle_timeout: Duration | None = Field(None, description="Ends an engine without a task for this long; 0s: never.")
     max_lifetime: Duration | None = Field(None, description="Ends an engine of this age; 0s: never.")
-    start_timeout: Duration | None = Field(None, description="Fails an engine that is not ready by then.")
-    stop_grace: StopGrace | None = Field(
-        None, description="How long a running task may go on when the engine is to end; 1h at most, 30s where absent."
+    start_timeout: StartTimeout | None = Field(
+        None, description="Fails an engine that is not ready by then; 1s at least."
     )
-    ttl_after_finished: Duration | None = Field(None, description="Removes the ended engine's resource after this.")
+    stop_grace: StopGrace | None = Field(
+        None,
+        description="How long a running task may go on when the engine is to end; 0s: no longer, 1h at most, 30s where"
+        " absent.",
+    )
+    ttl_after_finished: Duration | None = Field(
+        None, description="Removes the ended engine's resource after this; 0s: at once."
+    )
     restart_policy: RestartPolicy | None = None
     env: list[EnvVar] | None = Field(
         None,

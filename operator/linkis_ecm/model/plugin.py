@@ -11,7 +11,20 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
 from linkis_ecm.model import pod_containers
-from linkis_ecm.model.amounts import STORED, WHOLE, Amount, AtMost, Before, Bound, Quantity, broken_bound
+from linkis_ecm.model.amounts import (
+    START_TIMEOUT,
+    STORED,
+    WHOLE,
+    Amount,
+    AtMost,
+    Before,
+    Bound,
+    Duration,
+    Quantity,
+    StartTimeout,
+    StopGrace,
+    broken_bound,
+)
 from linkis_ecm.model.engine_status import LIST_MAP_TYPE, Condition
 from linkis_ecm.model.engineconn import (
     LIST_MAP_NAME,
@@ -20,7 +33,6 @@ from linkis_ecm.model.engineconn import (
     SHARED_LEVELS,
     WORKING_DIR_RULE,
     Camel,
-    Duration,
     EngineTypeName,
     EngineVersion,
     EnvVar,
@@ -30,7 +42,6 @@ from linkis_ecm.model.engineconn import (
     PluginPodTemplate,
     RestartPolicy,
     RunType,
-    StopGrace,
     UserName,
     Volume,
     linkis_name,
@@ -148,7 +159,7 @@ BOUNDS: tuple[Bound, ...] = (
     Before(
         "launch.ready.initialDelaySeconds", "startTimeout",
         "no engine would be asked whether it is ready before its start has failed, so lower it or raise startTimeout",
-        at_once=True, in_seconds=True,
+        in_seconds=True,
     ),
 )  # fmt: skip
 # A folder that grows past this ends the engine by eviction rather than the node by a full disk. The agent's own files
@@ -349,10 +360,12 @@ class EngineConnPluginSpec(Camel):
         " the processor.",
     )
     max_lifetime: Duration = Field("0s", description="As in an EngineConn; 0s: never.")
-    start_timeout: Duration = Field("8m", description="Linkis's own default is 8 minutes.")
+    start_timeout: StartTimeout = Field(START_TIMEOUT, description="Linkis's own default is 8 minutes; 1s at least.")
     stop_grace: StopGrace = Field("30s", description="As in an EngineConn.")
     restart_policy: RestartPolicy | None = Field(None, description="Of engines that name none; Never where absent.")
-    ttl_after_finished: Duration = Field("24h", description="How long an ended engine's resource stays.")
+    ttl_after_finished: Duration = Field(
+        "24h", description="How long an ended engine's resource stays; 0s: not at all."
+    )
 
     @model_validator(mode="after")
     def _run_types_of_an_agent(self) -> EngineConnPluginSpec:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
-from linkis_ecm.model.amounts import WHOLE, Amount
-from linkis_ecm.model.engineconn import Camel, Duration, rule
+from linkis_ecm.model.amounts import WHOLE, Amount, Duration
+from linkis_ecm.model.engineconn import Camel, rule
 
 # A module's name, as Python's import takes it.
 Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200), WHOLE]

@@ -268,6 +268,7 @@ async def test_an_engine_that_is_not_ready_in_time_goes_on_and_can_be_asked_for_
         ({"resources": {"gpu": "1"}}, "Unknown parameter 'resources.gpu'"),
         ({"resources": "1Gi"}, "Parameter resources is '1Gi': give a JSON object"),
         ({"idleTimeout": "soon"}, "Parameter idleTimeout is 'soon': write it like 90s"),
+        ({"startTimeout": "0s"}, "Parameter startTimeout is '0s': startTimeout must be 1s or more"),
         ({"env": {"1BAD": "x"}}, "is '1BAD': use letters, digits and '_', and do not begin with a digit"),
         (
             {"env": {"ECM_TOKEN": "x"}},

@@ -334,3 +334,12 @@ def test_where_pip_looks_is_a_value_and_env_says_it_better() -> None:
 )
 def test_an_index_that_is_none_or_holds_a_password_is_refused(pip: dict[str, str]) -> None:
     assert "pip" in refusal(*value("engines.python.pip", pip))
+
+
+@pytest.mark.parametrize("written", ["0s", "0h0m"])
+def test_a_start_in_no_time_is_refused_by_the_chart(written: str) -> None:
+    assert "startTimeout" in refusal(*value("engines.python.startTimeout", written))
+    assert entries(*value("engines.python.startTimeout", "1s"))["python-3.11"]["startTimeout"] == "1s"
+    # Of these it is never, or at once.
+    for field in ("idleTimeout", "maxLifetime", "stopGrace", "ttlAfterFinished"):
+        assert entries(*value(f"engines.python.{field}", written))["python-3.11"][field] == written

@@ -216,6 +216,7 @@ BASE = {
         {"storage": {"request": "9Gi"}},
         {"softPause": {"after": "1h", "cpu": "50m"}},
         {"stopGrace": "2h"},
+        {"startTimeout": "0s"},
         {"podTemplate": {"spec": {"containers": [{"name": "a", "image": "i", "resources": BEYOND}]}}},
     ],
 )
@@ -225,12 +226,26 @@ def test_a_stored_plugin_that_would_be_refused_now_stays_in_the_catalogue(spec: 
     assert EngineConnPluginSpec.model_validate(BASE | spec, context=STORED).engine_type == "python"
 
 
-@pytest.mark.parametrize("spec", [{"resources": {"cpu": "2", "cpuLimit": "1"}}, {"stopGrace": "2h"}])
+@pytest.mark.parametrize(
+    "spec", [{"resources": {"cpu": "2", "cpuLimit": "1"}}, {"stopGrace": "2h"}, {"startTimeout": "0m"}]
+)
 def test_a_stored_engine_that_would_be_refused_now_is_read(spec: dict[str, Any]) -> None:
     body = {"engineType": "python", "user": "u"} | spec
-    with pytest.raises(ValidationError, match="must not be above"):
+    with pytest.raises(ValidationError, match=r"must (not be above|be 1s or more)"):
         EngineConnSpec.model_validate(body)
     assert EngineConnSpec.model_validate(body, context=STORED).user == "u"
+
+
+@pytest.mark.parametrize("written", ["0s", "0h", "0h0m0s"])
+def test_a_stored_start_timeout_of_no_time_is_as_if_it_were_not_given(written: str) -> None:
+    """Its engines failed at once, and a pool's pods were replaced before they were ready."""
+    engine = EngineConnSpec.model_validate(
+        {"engineType": "python", "user": "u", "startTimeout": written}, context=STORED
+    )
+    plugin = EngineConnPluginSpec.model_validate(BASE | {"startTimeout": written}, context=STORED)
+    assert engine.start_timeout == plugin.start_timeout == "8m"
+    kept = EngineConnSpec.model_validate({"engineType": "python", "user": "u", "startTimeout": "1s"}, context=STORED)
+    assert kept.start_timeout == "1s"
 
 
 SCRATCH = {"volumes": [{"name": "a", "mountPath": "/a", "emptyDir": {"sizeLimit": "1Gi"}}]}

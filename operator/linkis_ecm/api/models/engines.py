@@ -18,10 +18,9 @@ from linkis_ecm.api.models.base import (
     Response,
     RunType,
 )
-from linkis_ecm.model.amounts import CpuAmount, MemoryAmount
+from linkis_ecm.model.amounts import CpuAmount, Duration, MemoryAmount, StartTimeout
 from linkis_ecm.model.engineconn import (
     CreatorName,
-    Duration,
     EngineTypeName,
     EngineVersion,
     EnvName,
@@ -56,7 +55,7 @@ class CreateEngineRequest(Request):
     resources: ResourceRequest | None = None
     env: dict[EnvName, EnvValue] | None = Field(None, max_length=64)
     idle_timeout: Duration | None = None
-    start_timeout: Duration | None = None
+    start_timeout: StartTimeout | None = None
     max_lifetime: Duration | None = None
     ttl_after_finished: Duration | None = None
     name: ObjectName | None = None

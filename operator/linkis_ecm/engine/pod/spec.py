@@ -39,8 +39,8 @@ from linkis_ecm.engine.pod.volumes import (
 from linkis_ecm.engine.pod.volumes import InvalidSpecError as InvalidSpecError  # noqa: PLC0414 - known by this module's name
 from linkis_ecm.engine.pod_view import SPEC_ANNOTATION
 from linkis_ecm.engine.view import EngineView
-from linkis_ecm.model.amounts import Kind
-from linkis_ecm.model.engineconn import API_VERSION, STOP_GRACE_MAX, EngineConnSpec, EnvVar, Resources
+from linkis_ecm.model.amounts import STOP_GRACE_MAX, Kind
+from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources
 from linkis_ecm.model.formats import parse_duration, parse_quantity
 from linkis_ecm.model.plugin import LOG_VOLUME, EngineConnPluginSpec, FullResources, Storage, least_disk
 from linkis_ecm.model.pod_template import PLUGIN_FIELDS, PLUGIN_SCHEMA, SCHEMA, SPEC_FIELDS, excess, not_taken

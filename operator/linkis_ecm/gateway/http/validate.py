@@ -26,7 +26,7 @@ _NAMES = "letters, digits, '_' and '.', and begin with one of the first three"
 REMEDIES = {
     amounts.QUANTITY_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
     amounts.AMOUNT_PATTERN: "write cpu like 500m or 2, memory like 512Mi or 2Gi",
-    engineconn.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
+    amounts.DURATION_PATTERN: "write it like 90s, 30m or 1h30m",
     engineconn.UUID_PATTERN: "give a UUID in lower case",
     # Of creators, tenants and versions.
     formats.VERSION_PATTERN: f"use {_NAMES}: {formats.LABEL_RULE}",
