@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.followers import follow
+from linkis_ecm.gateway.followers import follow, places
 from linkis_ecm.gateway.followers.hub import BATCH_BYTES
 from tests.gateway.process.test_tls import Secret
 from tests.gateway.raw import connect, head_of
@@ -408,7 +408,7 @@ async def test_an_agent_that_throws_members_out_is_asked_again_after_a_pause(
 async def test_more_followers_that_are_behind_than_an_agent_takes_are_refused_in_time(
     gw: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(places, "TURN_SECONDS", 0.2)
 
     async def endless(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
@@ -424,7 +424,7 @@ async def test_more_followers_that_are_behind_than_an_agent_takes_are_refused_in
     await until_true(lambda: all(reader.names for reader in readers))
     refused = await gw.get("taskEvents", {"engineId": engine["metadata"]["uid"], "taskId": "t"})
     assert refused.http == 429
-    assert "15 followers of this task of engine linkis/python-alice-abc123 are behind the others" in refused.message
+    assert "15 followers of tasks of engine linkis/python-alice-abc123 are behind the others" in refused.message
     for task in tasks:
         task.cancel()
     await until_true(lambda: not gw.gateway.followers._tasks)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from linkis_ecm.gateway.followers import lines as event_lines
 from linkis_ecm.gateway.followers.lines import COPIES, MAX_EVENT_BYTES, EventBudget, events_of
+from linkis_ecm.gateway.followers.places import Sending
 from linkis_ecm.gateway.http.budget import ByteBudget, ByteQuota
 
 MIB = 1 << 20
@@ -152,10 +153,10 @@ async def test_a_client_that_reads_slowly_keeps_only_its_own_user_waiting() -> N
     big = line("output", "x" * (15 * MIB), 7)
 
     async def follow(user: str) -> bytes:
-        async with aclosing(events_of(stream([big]), budget.of(user), time.monotonic)) as found:
+        async with aclosing(events_of(stream([big]), budget.of(user, Sending()), time.monotonic)) as found:
             return (await anext(found)).data
 
-    alices = [events_of(stream([big]), budget.of("alice"), time.monotonic) for _ in range(2)]
+    alices = [events_of(stream([big]), budget.of("alice", Sending()), time.monotonic) for _ in range(2)]
     for sending in alices:
         assert len((await anext(sending)).data) > 15 * MIB
     # Two that are sent for as long as alice's clients take: her third has no room, and others' come as ever.
@@ -167,3 +168,40 @@ async def test_a_client_that_reads_slowly_keeps_only_its_own_user_waiting() -> N
         await sending.aclose()
     assert await follow("alice")
     assert not whole.held
+
+
+async def test_of_one_users_clients_the_one_that_does_not_read_gives_way() -> None:
+    whole, budget = budgets()
+    big = line("output", "x" * (15 * MIB), 7)
+    now = [0.0]
+    cut: list[str] = []
+    held: dict[str, asyncio.Task[None]] = {}
+
+    async def hold(user: str, name: str) -> None:
+        sending, gone = Sending(lambda: now[0]), asyncio.Event()
+        sending.begin(lambda: (cut.append(name), gone.set()))
+        async with aclosing(events_of(stream([big]), budget.of(user, sending), time.monotonic)) as found:
+            async for _ in found:
+                with sending.piece():
+                    await gone.wait()
+                return
+
+    for number, (user, name) in enumerate((("bob", "b"), ("alice", "first"), ("alice", "second"))):
+        now[0] = float(number)
+        held[name] = asyncio.create_task(hold(user, name))
+        for _ in range(10):
+            await asyncio.sleep(0)
+    own = budget.of("alice", Sending())
+    now[0] = 2.9
+    with pytest.raises(ConnectionResetError, match="too many long events"):
+        await anext(events_of(stream([big]), own, time.monotonic))
+    assert not cut, "both may still read"
+    now[0] = 30.0
+    async with aclosing(events_of(stream([big]), own, time.monotonic)) as found:
+        assert len((await anext(found)).data) > 15 * MIB
+        assert cut == ["first"], "the one that has not read for longest, of her own"
+    for name in ("b", "second"):
+        held[name].cancel()
+    await asyncio.gather(*held.values(), return_exceptions=True)
+    assert not whole.held
+    assert not budget._crowds

@@ -19,16 +19,15 @@ from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.client import FOLLOWERS_PER_ENGINE, Agents
 from linkis_ecm.gateway.followers.hub import Hub, Left, Member
 from linkis_ecm.gateway.followers.lines import EventBudget, events_of
+from linkis_ecm.gateway.followers.places import Places, Sending
 from linkis_ecm.gateway.http.errors import Refused, too_many
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# Connections to the agent for the followers of one task, beside the shared one.
+# Connections to an agent for followers of its tasks, beside the one that is kept for a shared reader.
 OWN_CONNECTIONS = FOLLOWERS_PER_ENGINE - 1
-# Seconds that a follower waits for one of these: catching up takes less than one.
-TURN_SECONDS = 5.0
 # The shared reader is told what is new within 50 ms (agent.http.tasks.FOLLOW_PAUSE).
 JOIN_SECONDS = 1.0
 # Who was too slow, or could not join, reads by itself for so many seconds at least.
@@ -45,11 +44,11 @@ OnEnd = Callable[[bytes], None]
 class _Followed:
     """One task, while somebody follows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self.places = places
         self.followers = 0
         self.hub: Hub | None = None
         self.reading: asyncio.Task[None] | None = None
-        self.turns = asyncio.Semaphore(OWN_CONNECTIONS)
 
     def end(self) -> None:
         if self.hub is not None:
@@ -76,20 +75,28 @@ class Followers:
         self.clock = clock
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self._tasks: dict[tuple[str, int, str, str], _Followed] = {}
+        # By agent, and by who has borrowed its engine.
+        self._places: dict[tuple[str, int, str], Places] = {}
         metrics.watch_followers(own=self.own, shared=self.shared)
 
     @asynccontextmanager
     async def follow(
-        self, engine: KnownEngine, task_id: str, cursor: str, *, user: str, on_end: OnEnd
+        self, engine: KnownEngine, task_id: str, cursor: str, *, user: str, sending: Sending, on_end: OnEnd
     ) -> AsyncIterator[AsyncGenerator[bytes | Member]]:
-        """The events of a task behind `cursor`, as bytes and as parts that are shared, until its end, for `user`;
-        `on_end` is called with the agent's line of the end, once or more often. Raises AgentNotFound and Refused before
-        the block begins; the events raise OSError and TimeoutError where they end early."""
+        """The events of a task behind `cursor`, as bytes and as parts that are shared, until its end, for `user`, whose
+        client is being sent them by `sending`; `on_end` is called with the agent's line of the end, once or more often.
+        Raises AgentNotFound and Refused before the block begins; the events raise OSError and TimeoutError where they
+        end early."""
         # Who has borrowed an engine shares nothing with its owner, whose followers must not be in his way.
-        key = engine.uid, engine.attempt, engine.borrower, task_id
-        followed = self._tasks.setdefault(key, _Followed())
-        follower = _Follower(self, followed, engine=engine, task_id=task_id, cursor=cursor, on_end=on_end)
-        follower.budget = self.budget.of(user)
+        agent = engine.uid, engine.attempt, engine.borrower
+        key = *agent, task_id
+        places = self._places.setdefault(agent, Places(OWN_CONNECTIONS))
+        followed = self._tasks.setdefault(key, _Followed(places))
+        follower = _Follower(
+            self, followed, engine=engine, task_id=task_id, cursor=cursor, sending=sending, on_end=on_end
+        )
+        follower.budget = self.budget.of(user, sending)
+        places.followers += 1
         followed.followers += 1
         try:
             await follower.open()
@@ -101,6 +108,9 @@ class Followers:
             if not followed.followers:
                 del self._tasks[key]
                 followed.end()
+            places.followers -= 1
+            if not places.followers:
+                del self._places[agent]
 
     def stop(self) -> None:
         """The gateway stops: no member gets more."""
@@ -127,6 +137,7 @@ class _Follower:
         engine: KnownEngine,
         task_id: str,
         cursor: str,
+        sending: Sending,
         on_end: OnEnd,
     ) -> None:
         self._parent = parent
@@ -136,6 +147,7 @@ class _Follower:
         # Where it is, as text: what the caller has sent may be no id, which the agent then refuses.
         self._id = cursor
         self._cursor = _parsed(cursor)
+        self._sending = sending
         self._on_end = on_end
         self.budget = parent.budget
         self._status = b""
@@ -180,7 +192,8 @@ class _Follower:
             found = events_of(self._chunks, self.budget, self._parent.clock)
             async with aclosing(found):
                 async for events in found:
-                    yield events.data
+                    with self._sending.piece():
+                        yield events.data
                     if events.end is not None:
                         self._on_end(events.end)
                         return
@@ -248,6 +261,7 @@ class _Follower:
         parent, followed = self._parent, self._followed
         try:
             async with (
+                followed.places.shared(),
                 parent.agents.events(self._engine, self._task_id, str(hub.cursor)) as chunks,
                 aclosing(events_of(chunks, parent.budget, parent.clock)) as found,
             ):
@@ -287,16 +301,13 @@ class _Follower:
         return await connection.enter_async_context(events)
 
     async def _take_turn(self, connection: AsyncExitStack) -> None:
-        turns = self._followed.turns
         try:
-            async with asyncio.timeout(TURN_SECONDS):
-                await turns.acquire()
+            await connection.enter_async_context(self._followed.places.own(self._sending))
         except TimeoutError:
             raise too_many(
-                f"{OWN_CONNECTIONS} followers of this task of {self._engine.title} are behind the others: try again"
-                " when they have caught up"
+                f"{OWN_CONNECTIONS} followers of tasks of {self._engine.title} are behind the others: try again when"
+                " they have caught up"
             ) from None
-        connection.callback(turns.release)
 
     def _leave(self) -> None:
         if self._member is not None:

@@ -7,14 +7,16 @@ longer one only within the byte budget, one over MAX_EVENT_BYTES is thrown away 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
 from linkis_ecm.agent.formats.cursors import Cursor
+from linkis_ecm.gateway.followers.places import Crowd, Sending
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget, ByteQuota
 from linkis_ecm.process import exact_json
 
@@ -57,18 +59,24 @@ class EventBudget:
     """Where followers reserve memory for long lines: a part of its own, so that they never take everybody's.
 
     A line has that part while it comes, which an agent cannot draw out. While it is sent, for as long as its client
-    takes, it counts in the quota of its `user`: a client that reads slowly keeps nobody else's lines waiting.
+    takes, it counts in the quota of its `user`: a client that reads slowly keeps nobody else's lines waiting, and gives
+    way where the same user's next one needs the room.
     """
 
-    def __init__(self, whole: ByteBudget, part: ByteBudget, sent: ByteQuota, user: str = "") -> None:
+    def __init__(self, whole: ByteBudget, part: ByteBudget, sent: ByteQuota) -> None:
         self._whole = whole
         self._part = part
         self._sent = sent
-        self._user = user
+        self._user = ""
+        self._sending = Sending()
+        # Whose long lines are being sent, by user.
+        self._crowds: dict[str, Crowd] = {}
 
-    def of(self, user: str) -> EventBudget:
-        """The same for another user."""
-        return EventBudget(self._whole, self._part, self._sent, user)
+    def of(self, user: str, sending: Sending) -> EventBudget:
+        """The same for another user's follower."""
+        found = copy(self)
+        found._user, found._sending = user, sending
+        return found
 
     async def hold(self, held: AsyncExitStack, size: int) -> Reservation:
         """Reserve so many bytes until `held` is closed."""
@@ -76,15 +84,29 @@ class EventBudget:
         shrink_whole = await held.enter_async_context(self._whole.hold(size))
         return Reservation(shrink_part, shrink_whole)
 
-    def hold_sent(self, held: AsyncExitStack, size: int, reservation: Reservation) -> None:
-        """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises ConnectionResetError
-        where too many are being sent."""
+    async def hold_sent(self, held: AsyncExitStack, size: int, reservation: Reservation) -> None:
+        """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises ConnectionResetError and
+        TimeoutError where too many are being sent to clients that read."""
         if size > SMALL:
-            if not self._sent.take(self._user, size):
-                raise ConnectionResetError("too many long events are being sent to clients that read slowly")
+            while not self._sent.take(self._user, size):
+                crowd = self._crowds.get(self._user)
+                if crowd is None or not crowd.break_off_slowest():
+                    raise ConnectionResetError("too many long events are being sent to clients that read slowly")
+                await crowd.until_one_has_left()
             held.callback(self._sent.give_back, self._user, size)
+            held.enter_context(self._is_sending())
         reservation.shrink_part(0)
         reservation.shrink_whole(size)
+
+    @contextmanager
+    def _is_sending(self) -> Iterator[None]:
+        crowd = self._crowds.setdefault(self._user, Crowd())
+        try:
+            with crowd.holds(self._sending):
+                yield
+        finally:
+            if not crowd:
+                del self._crowds[self._user]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +157,7 @@ async def events_of(
                         own.push_async_exit(held.pop_all())
                     events = _events(lines)
                     del lines
-                    budget.hold_sent(own, len(events.data), reserved)
+                    await budget.hold_sent(own, len(events.data), reserved)
                     reserved = None
                     yield events
                     del events

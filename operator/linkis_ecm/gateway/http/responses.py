@@ -93,6 +93,8 @@ class Responder:
             headers |= _of_table(stream.table)
         sender = self._sender(web.StreamResponse(headers=headers))
         await sender.begin()
+        if stream.on_begin is not None:
+            stream.on_begin(lambda: sender.abort("client"))
         await sender.stream(stream.chunks)
         return await sender.end()
 

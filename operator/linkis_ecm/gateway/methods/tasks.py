@@ -31,6 +31,7 @@ from linkis_ecm.gateway.agents.client import KernelOf, TaskResult
 from linkis_ecm.gateway.agents.link import can_ask_agent, no_agent
 from linkis_ecm.gateway.answers import Answer, LargeJson, Stream
 from linkis_ecm.gateway.context import Call, Gateway
+from linkis_ecm.gateway.followers.places import Sending
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory import lending
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -335,7 +336,10 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
             reported = exact_json.loads(line)
             record_task_report(call.gateway, engine, task_id, reported if isinstance(reported, dict) else {})
 
-    following = call.gateway.followers.follow(engine, task_id, cursor, user=call.caller.user, on_end=record_end)
+    sending = Sending()
+    following = call.gateway.followers.follow(
+        engine, task_id, cursor, user=call.caller.user, sending=sending, on_end=record_end
+    )
     try:
         found = await call.held.enter_async_context(following)
     except AgentNotFound:
@@ -345,7 +349,12 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
         # The word for a task of which the gateway cannot say more: a client asks again, and another replica answers.
         return _end(_unknown(task_id, why))
 
-    return Stream(content_type=EVENT_STREAM, chunks=_until_end(call, engine, task_id, found), last=last)
+    return Stream(
+        content_type=EVENT_STREAM,
+        chunks=_until_end(call, engine, task_id, found),
+        last=last,
+        on_begin=sending.begin,
+    )
 
 
 async def _until_end(call: Call, engine: KnownEngine, task_id: str, found: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -1,0 +1,126 @@
+"""A user's followers that do not read: they give way to one that does, and come back with their last id."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from linkis_ecm.gateway.followers import follow, places
+from tests.gateway.process.test_tls import Secret
+from tests.gateway.raw import Raw, head_of
+from tests.gateway.tasks.test_followers import Reader, opened, read, until_true
+from tools.testkit.gateway.harness import PATIENCE, Harness
+
+Make = Callable[..., Awaitable[Harness]]
+LONG = 10 << 20
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.02)
+
+
+@asynccontextmanager
+async def stuck(gw: Harness, engine: dict[str, Any], task_id: str) -> AsyncIterator[Raw]:
+    """A follower that reads the head of its answer, and then nothing."""
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", gw.port))
+        reader, writer = await asyncio.open_connection(sock=plain, limit=1 << 10)
+        raw = Raw(reader, writer)
+        try:
+            query = {"engineId": engine["metadata"]["uid"], "taskId": task_id}
+            await raw.send(head_of("GET", "taskEvents", query))
+            assert (await raw.head())[0] == 200
+            yield raw
+        finally:
+            raw.vanish()
+
+
+def cuts(gw: Harness) -> float:
+    return float(gw.gateway.metrics.answers_cut.labels("client")._value.get())
+
+
+async def flood(request: web.Request) -> web.StreamResponse:
+    """An agent that tells without an end what nobody can share, since nothing of it has an id."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    told = json.dumps({"event": "output", "index": 0, "output": {"text": "x" * 30_000}}).encode() + b"\n"
+    while True:
+        await answer.write(told)
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("task_id", ["t", "another"])
+async def test_who_reads_gets_the_place_of_one_who_does_not(make: Make, task_id: str) -> None:
+    """Also a follower of another task of the engine: the agent has its connections for all of them."""
+    gw = await make(user_streams=100, user_at_once=0)
+    _, engine = await gw.served(flood)
+    async with AsyncExitStack() as held:
+        for _ in range(follow.OWN_CONNECTIONS):
+            await held.enter_async_context(stuck(gw, engine, "t"))
+        assert cuts(gw) == 0
+        async with opened(gw, engine, task_id) as answer, asyncio.timeout(PATIENCE):
+            assert answer.status == 200, await answer.text()
+            await answer.content.readexactly(3_000_000)
+            assert cuts(gw) == 1, "one place was wanted, and one has given way"
+            assert gw.gateway.followers.own() == follow.OWN_CONNECTIONS
+
+
+async def longs(request: web.Request) -> web.StreamResponse:
+    """An agent whose task has printed much, and goes on."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    # Behind something small a long event goes to the client's socket without a copy, which waits by itself.
+    await answer.write(b'{"event": "status", "status": "Running"}\n')
+    if "from" not in request.query:
+        output = {"type": "text", "stream": "stdout", "text": "x" * LONG}
+        await answer.write(
+            json.dumps({"event": "output", "index": 0, "output": output, "id": "0.1.0.0"}).encode() + b"\n"
+        )
+    await asyncio.Event().wait()
+    return answer
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_who_reads_gets_the_memory_of_one_who_does_not(make: Make, tmp_path: Any, tls: bool) -> None:
+    gw = await make(user_streams=100, user_at_once=0, **(Secret(tmp_path).settings() if tls else {}))
+    _, engine = await gw.served(longs)
+    budget = gw.gateway.followers.budget
+    fit = budget._sent._total // 2 // LONG
+    async with AsyncExitStack() as held:
+        open_stuck = stuck_over_tls if tls else stuck
+        for number in range(fit):
+            await held.enter_async_context(open_stuck(gw, engine, "t"))
+            await until_true(lambda number=number: budget._sent.held > (number + 1) * LONG)
+        await asyncio.sleep(places.SLOW_SECONDS)
+        reader = Reader()
+        reading = asyncio.create_task(read(gw, engine, "t", reader=reader))
+        await until_true(lambda: len(reader.text) == LONG)
+        assert cuts(gw) == 1
+        reading.cancel()
+    await until_true(lambda: not budget._sent.held and not gw.gateway.followers._places)
+
+
+@asynccontextmanager
+async def stuck_over_tls(gw: Harness, engine: dict[str, Any], task_id: str) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", gw.port, limit=1 << 10, ssl=gw.trust if not isinstance(gw.trust, bool) else None
+    )
+    raw = Raw(reader, writer)
+    try:
+        query = {"engineId": engine["metadata"]["uid"], "taskId": task_id}
+        await raw.send(head_of("GET", "taskEvents", query))
+        assert (await raw.head())[0] == 200
+        yield raw
+    finally:
+        raw.vanish()
