@@ -24,6 +24,7 @@ from bench import clean
 from bench.clean import FLOORS, NAMESPACE
 from bench.figures.table import Table
 from bench.floods import __main__ as floods
+from linkis_ecm.process.scrape import FRESH_SECONDS
 from tools.cluster import tools
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE, engines_of
@@ -110,7 +111,9 @@ def metric(address: str, port: int, name: str) -> float:
 
 
 def writes(operator: str) -> float:
-    """What the operator wrote to the API server about engines and pods."""
+    """What the operator wrote to the API server about engines and pods, until now."""
+    # Before that, a scrape may answer as it did the last time.
+    time.sleep(FRESH_SECONDS)
     with urllib.request.urlopen(f"http://{operator}:9104/metrics", timeout=10) as answer:
         text = answer.read().decode()
     wanted = r'ecm_kube_requests_total\{.*resource="(engineconns|engineconns/status|pods)".*\}'
@@ -123,8 +126,8 @@ def writes(operator: str) -> float:
 def cold_starts(gateway: Gateway, operator: str) -> tuple[list[float], list[dict[str, int]], list[float]]:
     """create → first result of 1+1, one at a time; the phases; the operator's writes for each whole life."""
     took, phases, spent = [], [], []
+    before = writes(operator)
     for _ in range(STARTS):
-        before = writes(operator)
         ticket = str(uuid.uuid4())
         begun = time.perf_counter()
         made = gateway.create(ticketId=ticket).data
@@ -141,8 +144,10 @@ def cold_starts(gateway: Gateway, operator: str) -> tuple[list[float], list[dict
             "--for=jsonpath={.status.engineState}=Success",
             "--timeout=30s",
         )
-        spent.append(writes(operator) - before)
         kubectl.must("delete", "ec", made["name"], "-n", ENGINES)
+        after = writes(operator)
+        spent.append(after - before)
+        before = after
     return took, phases, spent
 
 
