@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.controller.state.delays import AVAILABLE_WRITTEN, POD_MADE, POD_STARTS, after_pod_event, after_write
+from linkis_ecm.controller.state.delays import AVAILABLE_WRITTEN, POD_STARTS, after_pod_event, after_write
 from linkis_ecm.controller.state.memory import Memory
 from linkis_ecm.engine.by_identity import ByIdentity
 from linkis_ecm.engine.decision import CreatePod, Stop
@@ -78,7 +78,7 @@ def test_an_engine_that_is_known_more_of_does_not_wait() -> None:
 def test_what_a_start_writes_needs_no_pass_at_once() -> None:
     made = decided(snapshot())
     assert [type(action) for action in made.actions] == [CreatePod]
-    assert after_write(made) == POD_MADE
+    assert after_write(made) == POD_STARTS
     ready = decided(snapshot(engine=engine(STARTING), pod=pod(launch=AGENT), report=report()))
     assert (ready.state, after_write(ready)) == (EngineState.IDLE, AVAILABLE_WRITTEN)
     # The decision's own deadline is sooner, or as late as the pass.
