@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
+
 from linkis_ecm.model.engineconn import GROUP
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import RELEASE
@@ -133,8 +135,9 @@ def _rows(rights: Iterable[Right]) -> list[str]:
 
 
 def main() -> None:
+    """Asks the cluster what each account may do, and writes docs/security/accounts.md."""
     PAGE.write_text(page(seen()))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -95,6 +96,7 @@ def run_code(gateway: Gateway, ticket: str) -> None:
 
 
 def main() -> None:
+    """Starts a cluster of one node, builds the images, installs the chart, and shows an engine's whole life."""
     took: dict[str, float] = {}
     title("1. A real Kubernetes cluster")
     with stopwatch(took, "builds"):
@@ -168,7 +170,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        typer.run(main)
     except ClusterError as error:
         error.show()
         sys.exit(1)

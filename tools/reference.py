@@ -6,9 +6,10 @@ reads its variables, so no list is kept here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import typer
 
 from linkis_ecm.controller.metrics import Metrics as OperatorMetrics
 from linkis_ecm.controller.settings import OperatorSettings
@@ -99,12 +100,11 @@ def settings_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {"metrics.md": metrics_page, "settings.md": settings_page}
 
 
-def main() -> None:
-    """Writes the pages into the folder that the argument names."""
-    folder = Path(sys.argv[1])
+def main(folder: Path) -> None:
+    """Writes the pages into this folder."""
     for name, page in PAGES.items():
         (folder / name).write_text(page())
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+import typer
 
 from tools.cluster.tools import helm
 
@@ -60,6 +61,11 @@ def _documents() -> list[str]:
     return re.split(r"^(?=---\n)", done.stdout, flags=re.MULTILINE)
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """Writes both files into this folder."""
     for name, text in (("install.yaml", render()), ("catalogue.yaml", catalogue())):
-        (Path(sys.argv[1]) / name).write_text(text)
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -7,11 +7,11 @@ What a value means is the comment above it or behind it, so it is written once. 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 import yaml
 
 from tools.reference import table
@@ -88,5 +88,10 @@ def page() -> str:
     return HEAD + table(("value", "default", "meaning"), rows)
 
 
+def main(file: Path) -> None:
+    """Writes the page into this file."""
+    file.write_text(page())
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page())
+    typer.run(main)

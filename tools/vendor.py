@@ -22,6 +22,9 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import typer
 
 from tools.cluster.paths import cache
 
@@ -234,8 +237,9 @@ def axe_script() -> Path:
     return target
 
 
-def main(arguments: list[str]) -> None:
-    if arguments == ["axe"]:
+def main(what: Literal["console", "axe"] = "console") -> None:
+    """Fetches what the console ships; `axe`: the script of the tests of accessibility, into the cache."""
+    if what == "axe":
         print(axe_script())
         return
     VENDOR.mkdir(parents=True, exist_ok=True)
@@ -247,4 +251,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)

@@ -290,16 +290,23 @@ def corefile(layout: Layout) -> str:
 
 
 def write_settings(layout: Layout, machine: Machine, binaries: Mapping[str, Path]) -> None:
-    """The components' files; written on every `up`, from pins and detection alone."""
+    """The components' files, from pins and detection alone; on every `up` those are written that would be others."""
     (layout.settings / "cni").mkdir(parents=True, exist_ok=True)
     for folder in (layout.logs, layout.kubelet / "plugins", layout.volumes, layout.root / "opt"):
         folder.mkdir(parents=True, exist_ok=True)
-    (layout.settings / "containerd.toml").write_text(containerd_toml(layout, machine, binaries))
-    (layout.settings / "cni/10-ecm.conflist").write_text(json.dumps(cni_conflist(layout), indent=1))
-    (layout.settings / "kubelet.yaml").write_text(yaml.safe_dump(kubelet_config(layout)))
-    (layout.settings / "kube-proxy.yaml").write_text(yaml.safe_dump(proxy_config(layout)))
-    (layout.settings / "Corefile").write_text(corefile(layout))
-    (layout.settings / "resolv.conf").write_text("")
+    files = {
+        "containerd.toml": containerd_toml(layout, machine, binaries),
+        "cni/10-ecm.conflist": json.dumps(cni_conflist(layout), indent=1),
+        "kubelet.yaml": yaml.safe_dump(kubelet_config(layout)),
+        "kube-proxy.yaml": yaml.safe_dump(proxy_config(layout)),
+        "Corefile": corefile(layout),
+        "resolv.conf": "",
+    }
+    for name, text in files.items():
+        file = layout.settings / name
+        # kube-proxy ends when its file is written, also with the same text: an `up` beside it must not harm a node.
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
 
 def commands(layout: Layout, binaries: Mapping[str, Path]) -> dict[str, list[str]]:

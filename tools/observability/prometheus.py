@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import typer
+
 from tools.cluster.paths import cache
 from tools.cluster.progress import ClusterError, run, step
 
@@ -58,6 +60,11 @@ def _unpack(folder: Path) -> None:
             (Path(scratch) / "usr/bin" / name).replace(folder / name)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fetches both programs where they are missing, and prints where they are."""
     for one in NAMES:
         print(binary(one))
+
+
+if __name__ == "__main__":
+    typer.run(main)

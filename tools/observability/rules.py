@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
 from tools.observability.alerts import GROUPS, RUNBOOKS, Alert
@@ -145,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
