@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from linkis_ecm.model.record import ExecutionRecord
 from linkis_ecm.store.database import open_engine
-from linkis_ecm.store.journal import BATCH, Journal
+from linkis_ecm.store.journal import BATCH, Journal, write
 from linkis_ecm.store.migrate import upgrade
 from linkis_ecm.store.queries import Queries
 from tests.store.records import PATIENCE
@@ -208,3 +208,63 @@ def test_a_full_batch_is_written_without_a_wait(
         journal.offer(replace(LINE, task_id=f"t{number}"))
     assert journal.flush(PATIENCE)
     assert len(Queries(engine).executions("engine", 2 * BATCH, **OWNER)) == BATCH
+
+
+def test_the_first_of_two_replicas_ends_stays(new_url: Callable[[], str]) -> None:
+    url = new_url()
+    upgrade(url)
+    engines = [open_engine(url), open_engine(url)]
+    replicas = [Journal(engine) for engine in engines]  # their threads do not run: what is offered waits
+    first, second = (replace(LINE, status="Lost", reason=why, ended=1002.5 + n) for n, why in enumerate(("A", "B")))
+    try:
+        replicas[0].offer(LINE)
+        # The request's own line is written with the end, if it waits still.
+        replicas[0].end([first])
+        replicas[1].end([second])
+        replicas[0].end([second])
+        assert Queries(engines[1]).executions_by_id(["t1", "none"]) == [first]
+        # An end that was told is before one that is concluded, and so is a refusal.
+        for name, reason in (("t2", ""), ("t3", "Refused")):
+            told = replace(LINE, task_id=name, status="Failed", reason=reason, ended=1001.0)
+            replicas[0].offer(told)
+            replicas[0].end([replace(first, task_id=name)])
+            assert Queries(engines[1]).execution(name) == told
+        replicas[1].end([replace(first, task_id="t4")])
+        assert Queries(engines[0]).execution("t4") is None
+    finally:
+        for engine in engines:
+            engine.dispose()
+
+
+def test_replicas_that_end_the_same_tasks_at_once_keep_one_end_of_each(new_url: Callable[[], str]) -> None:
+    url = new_url()
+    upgrade(url)
+    engines = [open_engine(url) for _ in range(3)]
+    replicas = [Journal(engine) for engine in engines]
+    lines = [replace(LINE, task_id=f"t{number}") for number in range(40)]
+    failed: list[BaseException] = []
+    begin = threading.Barrier(len(replicas))
+
+    def end(number: int, replica: Journal) -> None:
+        ends = [replace(line, status="Lost", reason=str(number), ended=2000.0 + number) for line in lines]
+        begin.wait(PATIENCE)
+        try:
+            replica.end(ends if number % 2 else ends[::-1])
+        except BaseException as error:
+            failed.append(error)
+
+    try:
+        with engines[0].begin() as connection:
+            write(connection, lines)
+        threads = [threading.Thread(target=end, args=numbered) for numbered in enumerate(replicas)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not failed
+        kept = Queries(engines[0]).executions_by_id([line.task_id for line in lines])
+        assert {(record.status, record.ended - 2000.0 == float(record.reason)) for record in kept} == {("Lost", True)}
+        assert len(kept) == len(lines)
+    finally:
+        for engine in engines:
+            engine.dispose()

@@ -2,7 +2,8 @@
 
 Records are written in the background, so that running code never waits for the database. After a crash some records
 say nothing of their task's end. `Settler` asks the engine's agent and looks at the engine, and `settled` computes the
-record from both. Must not run code.
+record from both. Such an end is told only after the database has it: the first one counts, whichever gateway found it,
+so all askers of all gateways get the same one. Must not run code.
 """
 
 from __future__ import annotations
@@ -45,15 +46,19 @@ class Store(Protocol):
 
     def execution(self, task_id: str) -> ExecutionRecord | None: ...
 
+    def executions_by_id(self, task_ids: Sequence[str]) -> list[ExecutionRecord]: ...
+
     def executions(self, ticket: str, limit: int, *, uid: str, user: str) -> list[ExecutionRecord]: ...
 
     def open_executions(self, before: float, limit: int) -> list[ExecutionRecord]: ...
 
 
 class Writer(Protocol):
-    """Writes records to the database in the background; `offer` never blocks."""
+    """Writes records to the database in the background; `offer` never blocks. `end` writes at once, and blocks."""
 
     def offer(self, record: ExecutionRecord) -> None: ...
+
+    def end(self, records: Sequence[ExecutionRecord]) -> None: ...
 
     def pending(self, task_id: str) -> ExecutionRecord | None: ...
 
@@ -159,6 +164,51 @@ class ExecutionJournal:
         )
         return [record for record in found if belongs(record, engine)]
 
+    async def settle(self, record: ExecutionRecord, observation: Observation) -> ExecutionRecord:
+        """`settle_all` for one record."""
+        return (await self.settle_all([(record, observation)]))[0]
+
+    async def settle_all(self, seen: Sequence[tuple[ExecutionRecord, Observation]]) -> list[ExecutionRecord]:
+        """The records as they follow from what was seen (`settled`), and as the database keeps them. Of a task that has
+        ended this is the first end that any gateway has written. Raises Refused where the database does not answer:
+        an end that it does not have might be told otherwise by the next one who is asked."""
+        now = self._clock()
+        found = [settled(record, observation, now) for record, observation in seen]
+        changed = [after for (record, _), after in zip(seen, found, strict=True) if after != record]
+        ends = {after.task_id: after for after in changed if after.final}
+        for after in changed:
+            if not after.final:
+                self.write(after)
+        if not ends:
+            return found
+        kept = await self._first_ends(ends)
+        return [kept.get(after.task_id, after) for after in found]
+
+    async def _first_ends(self, ends: dict[str, ExecutionRecord]) -> dict[str, ExecutionRecord]:
+        """The first end of each of these tasks, by their ids. Raises Refused."""
+        store, writer = self._store, self._writer
+        if store is None or writer is None:
+            for record in ends.values():
+                self.write(record)
+            return ends
+
+        def keep() -> dict[str, ExecutionRecord]:
+            known = {record.task_id: record for record in store.executions_by_id(list(ends)) if record.final}
+            missing = [record for task_id, record in ends.items() if task_id not in known]
+            if missing:
+                writer.end(missing)
+                known = {record.task_id: record for record in store.executions_by_id(list(ends))}
+            return known
+
+        kept = ends | await self._history.query(keep)
+        for task_id, record in ends.items():
+            # Another's end was counted by the gateway that wrote it.
+            if (kept[task_id].status, kept[task_id].reason) == (record.status, record.reason) and is_same_moment(
+                kept[task_id].ended, record.ended
+            ):
+                self._count(kept[task_id])
+        return kept
+
     async def open(self) -> Sequence[ExecutionRecord]:
         """Records of tasks that were accepted at least OPEN_SECONDS ago and have not ended. Raises Refused."""
         store = self._store
@@ -209,6 +259,11 @@ def with_report(record: ExecutionRecord, reported: dict[str, Any]) -> ExecutionR
     )
 
 
+def is_same_moment(one: float, other: float) -> bool:
+    """Whether both are the same in microseconds, as the database keeps them."""
+    return round(one * 1e6) == round(other * 1e6)
+
+
 def belongs(record: ExecutionRecord, engine: KnownEngine) -> bool:
     """Whether the record is of this engine, or of its user and an earlier engine with this ticket. The ticket alone
     does not say so: after an engine was deleted, an engine of another user may have its ticket."""
@@ -224,7 +279,8 @@ def settled(record: ExecutionRecord, observation: Observation, now: float) -> Ex
     if observation.reported is not None:
         return with_report(record, observation.reported)
     engine = observation.engine
-    if observation.answered:
+    if observation.answered and now - record.accepted >= OPEN_SECONDS:
+        # A younger one may be on its way to the agent.
         return _lost_record(
             record, now, "Unknown", "the engine's agent knows no such task: it was never taken, or forgotten"
         )
@@ -237,7 +293,8 @@ def settled(record: ExecutionRecord, observation: Observation, now: float) -> Ex
         return _lost_record(
             record, now, engine.reason or "EngineEnded", f"the engine ended while the task was open: {why}"
         )
-    if engine.in_cluster and engine.attempt != record.attempt:
+    if engine.in_cluster and engine.attempt > record.attempt:
+        # A pod that is older than the task's says that this gateway's watch is behind.
         return _lost_record(record, now, "EngineRestarted", "the engine's pod was replaced while the task was open")
     return record
 
@@ -277,16 +334,14 @@ class Settler:
         changed = 0
         for record in await self._journal.open():
             try:
-                after = settled(record, await self.observe(record), self._journal.now())
+                after = await self._journal.settle(record, await self.observe(record))
             except Refused:
                 raise
             except Exception:
                 # A record that cannot be settled must not keep the others open.
                 log.exception("task %s cannot be settled", record.task_id)
                 continue
-            if after != record:
-                self._journal.write(after)
-                changed += after.final
+            changed += after.final
         return changed
 
     async def observe(self, record: ExecutionRecord) -> Observation:

@@ -1,6 +1,7 @@
 """Writes the execution journal to the database: merged by task, in batches, from one thread.
 
-`offer` never blocks and never raises, so that no code waits for a database. What does not fit while the database is
+`offer` never blocks and never raises, so that no code waits for a database; `end` is for those who tell an end that no
+agent has told. What does not fit while the database is
 down is counted; the engine's agent still knows it. A final row never changes, except that of a request that was refused
 and is sent again. Must not decide.
 """
@@ -107,6 +108,22 @@ class Journal:
             if not before or before < BATCH <= len(self._pending):
                 self._lock.notify_all()
 
+    def end(self, records: Sequence[ExecutionRecord]) -> None:
+        """Write the ends of these tasks now; blocking. One that has an end keeps it, and one without a row gets none.
+
+        Raises SQLAlchemyError.
+        """
+        with self._lock:
+            waiting = [record for one in records if (record := self._waiting(one.task_id)) is not None]
+        if waiting:
+            # What was offered before counts before: the request's own line, or an end that the agent has told.
+            with self._engine.begin() as connection:
+                write(connection, waiting)
+        # In one order, so that two gateways wait for each other's rows and do not block each other.
+        rows = [_bound(record) for record in sorted(records, key=lambda record: record.task_id)]
+        with self._engine.begin() as connection:
+            connection.execute(_UPDATE, rows)
+
     def purge(self, before: float, limit: int = 1000) -> int:
         """Deletes ended tasks that were accepted before then (Unix seconds), `limit` at most; blocking.
 
@@ -123,7 +140,10 @@ class Journal:
     def pending(self, task_id: str) -> ExecutionRecord | None:
         """The task's record that is not written yet, or None."""
         with self._lock:
-            return self._pending.get(task_id) or self._writing.get(task_id)
+            return self._waiting(task_id)
+
+    def _waiting(self, task_id: str) -> ExecutionRecord | None:
+        return self._pending.get(task_id) or self._writing.get(task_id)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all offered records are written. False if the time expires first."""
@@ -241,8 +261,7 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
         (_UPDATE, changed),
     ):
         if records:
-            rows = [{f"b_{name}": value for name, value in _row(record).items()} for record in records]
-            connection.execute(statement, rows)
+            connection.execute(statement, [_bound(record) for record in records])
 
 
 def _insert_one(connection: Connection, row: dict[str, Any]) -> None:
@@ -251,6 +270,10 @@ def _insert_one(connection: Connection, row: dict[str, Any]) -> None:
             connection.execute(insert(execution), [row])
     except IntegrityError:
         return
+
+
+def _bound(record: ExecutionRecord) -> dict[str, Any]:
+    return {f"b_{name}": value for name, value in _row(record).items()}
 
 
 def _row(record: ExecutionRecord) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The one write is the deletion of an ended engine's row, which a caller asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -118,6 +119,10 @@ class Queries:
         """A task's line of the journal."""
         found = self._executions(schema.execution.c.task_id == task_id, limit=1)
         return found[0] if found else None
+
+    def executions_by_id(self, task_ids: Sequence[str]) -> list[ExecutionRecord]:
+        """The lines of these tasks; none for a task that has none."""
+        return self._executions(schema.execution.c.task_id.in_(task_ids), limit=len(task_ids))
 
     def executions(self, ticket: str, limit: int, *, uid: str, user: str) -> list[ExecutionRecord]:
         """The tasks of the engine `uid` of `user`, the newest first, with the user's own of earlier engines with this

@@ -35,7 +35,7 @@ from linkis_ecm.gateway.followers.places import Sending
 from linkis_ecm.gateway.http.errors import Refused, bad_request, shown
 from linkis_ecm.gateway.inventory import lending
 from linkis_ecm.gateway.inventory.view import KnownEngine
-from linkis_ecm.gateway.journal import Observation, belongs, settled, with_report
+from linkis_ecm.gateway.journal import Observation, belongs, with_report
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence
 from linkis_ecm.model.record import ENDED, ExecutionRecord
@@ -215,7 +215,7 @@ async def _ended_earlier(call: Call, engine: KnownEngine, task_ids: list[str]) -
         record = await call.gateway.executions.find(task_id)
         if record is None or not belongs(record, engine) or (live and record.attempt == engine.attempt):
             continue
-        after = settled(record, Observation(engine), call.gateway.executions.now())
+        after = await call.gateway.executions.settle(record, Observation(engine))
         if after.cannot_change or (after.final and not live):
             return _task_info(after)
     return None
@@ -247,11 +247,8 @@ async def find_task(call: Call, engine: KnownEngine, task_id: str) -> TaskInfo |
     if record is None:
         return None if reported is None else _task_info(_record_without_journal(engine, task_id), reported)
     same_pod = engine.in_cluster and engine.attempt == record.attempt
-    after = settled(
-        record, Observation(engine, answered=answered and same_pod, reported=reported), gateway.executions.now()
-    )
-    if after != record:
-        gateway.executions.write(after)
+    seen = Observation(engine, answered=answered and same_pod, reported=reported)
+    after = await gateway.executions.settle(record, seen)
     return _task_info(after, reported)
 
 
@@ -263,12 +260,14 @@ async def list_tasks(call: Call, request: ListTasksRequest) -> Answer:
     if can_ask_agent(engine):
         reported = {str(task.get("taskId")): task for task in await gateway.agents.tasks(engine)}
     records = {record.task_id: record for record in await gateway.executions.of_engine(engine, request.page_size)}
-    found = []
-    for task_id in [*reported, *(task_id for task_id in records if task_id not in reported)]:
-        record = records.get(task_id) or _record_without_journal(engine, task_id)
-        # The agent is not asked for each task: that would be one request per task.
-        after = settled(record, Observation(engine, reported=reported.get(task_id)), gateway.executions.now())
-        found.append(_task_info(after, reported.get(task_id)))
+    found = [
+        _task_info(with_report(_record_without_journal(engine, task_id), report), report)
+        for task_id, report in reported.items()
+        if task_id not in records
+    ]
+    # The agent is not asked for each task: that would be one request per task.
+    seen = [(record, Observation(engine, reported=reported.get(task_id))) for task_id, record in records.items()]
+    found += [_task_info(after, reported.get(after.task_id)) for after in await gateway.executions.settle_all(seen)]
     found.sort(key=lambda task: task.accepted_at, reverse=True)
     return Answer(TasksAnswer(tasks=found[: request.page_size]))
 
@@ -424,9 +423,15 @@ def _record_without_journal(engine: KnownEngine, task_id: str) -> ExecutionRecor
     )  # fmt: skip
 
 
+# What an end fixes of a task.
+_OF_THE_END = frozenset({"status", "startedAt", "endedAt", "reason", "message"})
+
+
 def _task_info(record: ExecutionRecord, reported: dict[str, Any] | None = None) -> TaskInfo:
-    """The task in the shape of the API."""
+    """The task in the shape of the API. An end that the journal has stays as it is, whatever an agent says later."""
     reported = reported or {}
+    if record.cannot_change and record.is_complete:
+        reported = {name: value for name, value in reported.items() if name not in _OF_THE_END}
     status: Any = str(reported.get("status") or record.status)
     return TaskInfo.model_construct(
         task_id=record.task_id,
