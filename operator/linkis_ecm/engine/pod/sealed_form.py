@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from linkis_ecm.engine.names import SEAL_ANNOTATION, UNDISRUPTED
@@ -47,11 +48,11 @@ class Given:
     @classmethod
     def read(cls, written: Any) -> Given:
         """Raises ValueError for what this class has not written."""
-        if not isinstance(written, Mapping):
+        if not isinstance(written, dict):
             raise ValueError("what was given is an object")
         places = written.get("open", {})
         lists = {name: _names(written.get(name, [])) for name in _LISTS}
-        if not isinstance(places, Mapping):
+        if not isinstance(places, dict):
             raise ValueError("places are an object")
         return cls(**lists, open={name: _names(found) for name, found in places.items()})
 
@@ -66,8 +67,7 @@ def _names(written: Any) -> frozenset[str]:
 
 
 def given(pod: Mapping[str, Any]) -> Given:
-    """What this manifest gives. Raises ValueError for one that is too deep."""
-    _refuse_deep(pod, _DEPTH)
+    """What this manifest gives."""
     metadata, spec = _map(pod.get("metadata")), _map(pod.get("spec"))
     runtime = bool(spec.get("runtimeClassName"))
     places = {str(one.get("name")): _open(one) for one in _containers(spec)}
@@ -158,7 +158,7 @@ def _record(fields: Mapping[str, Rule]) -> Rule:
     """An object: a rule for each of these fields, and every other as it is."""
 
     def rule(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return value
         parts = ((name, fields.get(name, _as_is)(part)) for name, part in value.items())
         return {name: part for name, part in parts if part is not None}
@@ -171,15 +171,26 @@ def _each(of: Rule) -> Rule:
 
 
 _QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{0,30})?)([numkMGTPE]|[KMGTPE]i)?")
+# Longer ones are no quantities by it.
+_QUANTITY_MAX = 64
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
 def _amount(value: Any) -> Any:
     """In whole thousandths, to which the API server rounds up; what is no quantity as it is."""
-    match = _QUANTITY.fullmatch(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-    if match is None:
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
         return value
+    text = str(value)
+    return value if len(text) > _QUANTITY_MAX or (found := _thousandths(text)) is None else found
+
+
+# Installations know some tens of amounts; computing one costs 10 µs, and a pod has nine.
+@lru_cache(maxsize=1024)
+def _thousandths(text: str) -> int | None:
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        return None
     unit = match[2] or ""
     factor = Fraction(2) ** _BINARY[unit] if unit in _BINARY else Fraction(10) ** _DECIMAL[unit]
     return math.ceil(Fraction(match[1]) * factor * 1000)
@@ -243,7 +254,7 @@ _CONTAINER = _record(
 
 def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = [one for kind in ("containers", "initContainers") for one in spec.get(kind) or []]
-    return [one for one in found if isinstance(one, Mapping)]
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _open(container: Mapping[str, Any]) -> frozenset[str]:
@@ -275,7 +286,7 @@ def _resources(value: Any, left: Collection[str]) -> dict[str, Any]:
 
 
 def _container(value: Any, known: Given) -> Any:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
     left = known.open.get(str(value.get("name")), frozenset())
     pulls = _pulls(value)
@@ -335,8 +346,8 @@ def _selecting(labels: Mapping[str, Any]) -> Rule:
 
     def rule(value: Any) -> Any:
         found = _TERM(value)
-        selector = found.get("labelSelector") if isinstance(found, Mapping) else None
-        if not isinstance(selector, Mapping):
+        selector = found.get("labelSelector") if isinstance(found, dict) else None
+        if not isinstance(selector, dict):
             return found
         merged = list(selector.get("matchExpressions") or [])
         for names, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
@@ -366,7 +377,7 @@ def _tolerations(spec: Mapping[str, Any]) -> list[Any]:
     devices = {name for names in amounts for name in names if "/" in name}
 
     def is_added(one: Any) -> bool:
-        if not isinstance(one, Mapping) or one.get("operator") != "Exists":
+        if not isinstance(one, dict) or one.get("operator") != "Exists":
             return False
         key, effect = one.get("key"), one.get("effect")
         return (key in _DEAD_NODE and effect == "NoExecute") or (key in devices and effect == "NoSchedule")
@@ -437,7 +448,7 @@ def _spec(spec: Mapping[str, Any], labels: Mapping[str, Any], known: Given) -> d
 
 
 def _map(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _json(value: Any) -> str:
@@ -447,6 +458,6 @@ def _json(value: Any) -> str:
 def _refuse_deep(value: Any, depth: int) -> None:
     if depth < 0:
         raise ValueError("the pod is too deep")
-    if isinstance(value, (Mapping, list)):
-        for part in value.values() if isinstance(value, Mapping) else value:
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, (dict, list)):
             _refuse_deep(part, depth - 1)
