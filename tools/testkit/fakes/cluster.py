@@ -75,6 +75,8 @@ class FakeCluster:
         self.admit_pod: Callable[[Object], None] = lambda pod: None
         # The same for a resize: a LimitRange's defaults come with both.
         self.admit_resize: Callable[[Object], None] = lambda pod: None
+        # Objects from before a rule are let by (Kubernetes 1.30).
+        self.ratchets = True
         # Pods have the subresource resize (Kubernetes 1.33).
         self.resizes = True
 
@@ -246,6 +248,14 @@ class FakeCluster:
         edit(new)
         return self._store(resource, old, new)
 
+    def age(self, resource: Resource, key: Key, edit: Callable[[Object], None]) -> None:
+        """Makes an object one that was stored before its definition had a rule: nothing judges the edit."""
+        old = self._objects[resource][key]
+        new = copied(old)
+        edit(new)
+        new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        self._commit(resource, old, new)
+
     def delete(
         self,
         resource: Resource,
@@ -339,7 +349,7 @@ class FakeCluster:
 
     def _store(self, resource: Resource, old: Object, new: Object) -> Object:
         """Checks and keeps a changed object; a write that changes nothing makes no version and no event."""
-        new = judged(resource, new, old)
+        new = judged(resource, new, old, ratchets=self.ratchets)
         metadata = new["metadata"] = dict(new["metadata"])
         fixed = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
         for key in (*fixed, "resourceVersion"):

@@ -29,6 +29,7 @@ from linkis_ecm.kube.resources import (
     Resource,
 )
 from linkis_ecm.model import crd
+from linkis_ecm.model.amounts import STORED
 from linkis_ecm.model.engine_status import EngineConnStatus
 from linkis_ecm.model.engineconn import IDENTITY, IDENTITY_REQUIRED, EngineConnSpec
 from linkis_ecm.model.plugin import EngineConnPluginSpec, EngineConnPluginStatus
@@ -174,8 +175,12 @@ def by_schema(schema: Object, value: Any) -> Any:
     return result
 
 
-def judged(resource: Resource, new: Object, old: Object | None) -> Object:
-    """The object as its definition lets it in: defaulted, pruned, valid, its identity unchanged; else Invalid."""
+def judged(resource: Resource, new: Object, old: Object | None, *, ratchets: bool = True) -> Object:
+    """The object as its definition lets it in: defaulted, pruned, valid, its identity unchanged; else Invalid.
+
+    `ratchets`: a spec that was stored before a rule is let by while it stays as it is (Kubernetes 1.30; of each field
+    there, of the whole spec here).
+    """
     kind = CUSTOM.get(resource)
     if kind is None:
         return new
@@ -190,7 +195,8 @@ def judged(resource: Resource, new: Object, old: Object | None) -> Object:
             continue
         result[part] = by_schema(properties[part], new[part])
         try:
-            model.model_validate(result[part])
+            stored = ratchets and old is not None and part == "spec" and old.get(part) == result[part]
+            model.model_validate(result[part], context=STORED if stored else None)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in (part, *first["loc"]))

@@ -113,7 +113,8 @@ def grace_seconds(text: str | None) -> int:
 
 
 def bounded_grace(text: str | None) -> int:
-    """`stopGrace` in seconds, an hour at most: a spec may be edited after its pod was made."""
+    """`stopGrace` in seconds, an hour at most: a spec may be edited after its pod was made, or be older than the
+    bound."""
     return min(_grace(text), GRACE_MAX)
 
 
@@ -208,7 +209,8 @@ def build_pod(
         env = _user_env(plugin, spec, for_kernel=launch.has_agent(launched))
     except overrides.FixedError as error:
         raise InvalidSpecError(str(error)) from None
-    grace = grace_seconds(spec.stop_grace or plugin.stop_grace)
+    # A plugin that was stored before the bound still has a catalogue's worth of engines to start.
+    grace = grace_seconds(spec.stop_grace) if spec.stop_grace else bounded_grace(plugin.stop_grace)
     storage = plugin.storage or Storage.model_validate({})
     protected = settings.protected_in(engine.namespace)
     refuse_protected_env(spec.env or [], protected)
