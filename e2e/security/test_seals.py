@@ -90,7 +90,7 @@ def test_a_pod_that_the_api_server_stores_has_its_seal(kind: str, filled: bool) 
     answer = kubectl.must("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(sealed))
     stored = json.loads(answer)
     assert stored["spec"]["schedulerName"] == "default-scheduler", "it is what the API server makes of it"
-    assert ("kubernetes.io/limit-ranger" in stored["metadata"]["annotations"]) == filled
+    assert ("overhead" in stored["spec"]) == filled
     known = given(pod)
     assert differences(form(pod, known), form(stored, known)) == []
     assert PodSeals((KEY,)).holds(stored)

@@ -210,7 +210,7 @@ class PodView:
 def pod_view(body: Mapping[str, Any]) -> PodView:
     """A pod of the API."""
     meta, spec, status = (mapping(body.get(part)) for part in ("metadata", "spec", "status"))
-    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or [] if o.get("kind") == "EngineConn"), {})
+    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or [] if _is_engine(o)), {})
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     scheduled = mapping(conditions.get("PodScheduled"))
     disruption = mapping(conditions.get("DisruptionTarget"))
@@ -278,10 +278,17 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         actual_cpu=resizing.amount(actual, "requests", "cpu"),
         actual_memory=resizing.amount(actual, "limits", "memory"),
         qos=str(status.get("qosClass") or ""),
-        image=str(first.get("image") or ""),
+        # One that is longer than any plugin's is none of them.
+        image=str(first.get("image") or "")[:NOTE_MAX],
         restarts=int(container.get("restartCount") or 0),
         ephemeral=bool(spec.get("ephemeralContainers")),
     )
+
+
+def _is_engine(owner: Mapping[str, Any]) -> bool:
+    """Whether it can be one: the API server has no bound for an owner's name and uid."""
+    texts = (str(owner.get("name", "")), str(owner.get("uid", "")))
+    return owner.get("kind") == "EngineConn" and all(len(text) <= OWNER_MAX for text in texts)
 
 
 def _member(meta: Mapping[str, Any], *, owned: bool) -> Member | None:

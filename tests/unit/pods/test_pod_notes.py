@@ -33,6 +33,17 @@ def test_a_long_annotation_is_not_kept(name: str, owned: bool, text: str) -> Non
     assert LONG not in repr(view(owned, **claimed, **{name: text}))
 
 
+@pytest.mark.parametrize(
+    ("owner", "image"), [({"name": LONG}, "a:1"), ({"uid": LONG}, "a:1"), ({}, LONG)], ids=["name", "uid", "image"]
+)
+def test_no_long_text_that_the_api_server_takes_is_kept(owner: dict[str, str], image: str) -> None:
+    spec = {"containers": [{"name": "engine", "image": image}]}
+    metadata = {"namespace": "team", "name": "a", "uid": "u", "ownerReferences": [OWNER | owner]}
+    found = pod_view.pod_view({"metadata": metadata, "spec": spec})
+    assert LONG not in repr(found)
+    assert found.owner_uid == ("" if owner else "engine-uid")
+
+
 def test_the_longest_of_ours_are_read() -> None:
     check = {"http": {"path": "/" + '"' * 255, "port": 65535}, "initialDelaySeconds": 3600, "failureThreshold": 10}
     launch = Launch.model_validate({"kind": "process", "port": 65535, "ready": check})
