@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -263,6 +264,65 @@ def test_a_pod_that_differs_in_anything_is_not_it(attack: str, limit_range: Any)
     change(found)
     assert found != before
     assert not holds(found)
+
+
+# Of a stored pod, what may be another (a value), come (+) or go (-), by design (docs/design/identity.md).
+FREE = re.compile(
+    r"metadata[+-]|metadata\.(uid|resourceVersion|generation|creationTimestamp|managedFields.*|(labels|annotations)\+"
+    r"|annotations\.kubernetes\.io/limit-ranger"
+    r"|annotations\.(cluster-autoscaler\.kubernetes\.io/safe-to-evict|karpenter\.sh/do-not-disrupt))"
+    r"|spec\.(nodeName|priority|preemptionPolicy|serviceAccount|overhead(\..*|[+-]))"
+    # Without an entry that the API server writes, it is the same: it would write it.
+    r"|spec\.(containers|initContainers)\.[0-9]+\.(resizePolicy|resources\.requests)-"
+    r"|spec\..*\.labelSelector\.matchExpressions-|spec\.tolerations-|spec\.tolerations\.[0-9]+\.tolerationSeconds"
+)
+# What a LimitRange filled in.
+FILLED = re.compile(r"spec\.(containers|initContainers)\.[0-9]+\.resources(\.(requests|limits)(\.(cpu|memory)|-)|-)")
+# What RuntimeClass admission added; tolerations that the manifest had are the first.
+ADDED = re.compile(r"spec\.nodeSelector([+-]|\.runtime)|spec\.tolerations(\+|\.[1-9].*)")
+ALL_ADDED = re.compile(r"spec\.tolerations\.0.*")
+
+
+def others(value: Any) -> list[tuple[str, Any]]:
+    """Other values in the place of one."""
+    if isinstance(value, dict):
+        return [("+", value | {"evil": "x"}), *([("-", {})] if value else [])]
+    if isinstance(value, list):
+        return [("+", [*value, {"evil": "x"}]), *([("-", value[1:])] if value else [])]
+    return [("", one) for one in ((not value,) if isinstance(value, bool) else (_another(value), "7"))]
+
+
+def _another(value: Any) -> Any:
+    return value + 1 if isinstance(value, int) else f"{value}x"
+
+
+def changed(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """The same with one place changed, and where."""
+    for how, other in others(value):
+        yield ".".join(path) + how, other
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        for where, other in changed(part, (*path, str(name))):
+            copied = value.copy()
+            copied[name] = other
+            yield where, copied
+
+
+@pytest.mark.parametrize(("template", "limit_range"), [({}, None), (SANDBOX, LIMIT_RANGE)], ids=["plain", "filled"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_place_of_a_pod_is_sealed_but_those_that_are_named(kind: str, template: Any, limit_range: Any) -> None:
+    found = stored(sealed(kind, **template), limit_range=limit_range)
+    places = [
+        (where, found | {part: other})
+        for part in ("metadata", "spec")
+        for where, other in changed(found[part], (part,))
+    ]
+    allowed = [FREE, *([FILLED] if limit_range else []), *([ADDED] if template else [])]
+    if template and kind != "placed":
+        allowed.append(ALL_ADDED)
+    free = {where for where, pod in places if holds(pod)}
+    assert len(places) > 200
+    assert {where for where in free if not any(one.fullmatch(where) for one in allowed)} == set()
 
 
 # Names that are left out, or have a default, where Kubernetes has them: elsewhere an author chooses them.

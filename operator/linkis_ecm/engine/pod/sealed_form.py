@@ -352,8 +352,8 @@ def _selecting(labels: Mapping[str, Any]) -> Rule:
         merged = list(selector.get("matchExpressions") or [])
         for names, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
             for name in found.get(names) or []:
-                one = {"key": name, "operator": operator, "values": [labels.get(name)]}
-                if name in labels and one not in merged:
+                one = {"key": name, "operator": operator, "values": [labels.get(str(name))]}
+                if str(name) in labels and one not in merged:
                     merged.append(one)
         return found | {"labelSelector": {**selector, "matchExpressions": merged} if merged else selector}
 
@@ -367,6 +367,7 @@ def _affinity(labels: Mapping[str, Any]) -> Rule:
 
 
 _TOLERATION = _record({"key": _some, "operator": _default("Equal", ""), "value": _some, "effect": _some})
+_WRITTEN_BY_ADMISSION = frozenset({"key", "operator", "effect", "tolerationSeconds"})
 _DEAD_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -377,7 +378,7 @@ def _tolerations(spec: Mapping[str, Any]) -> list[Any]:
     devices = {name for names in amounts for name in names if "/" in name}
 
     def is_added(one: Any) -> bool:
-        if not isinstance(one, dict) or one.get("operator") != "Exists":
+        if not isinstance(one, dict) or one.get("operator") != "Exists" or one.keys() - _WRITTEN_BY_ADMISSION:
             return False
         key, effect = one.get("key"), one.get("effect")
         return (key in _DEAD_NODE and effect == "NoExecute") or (key in devices and effect == "NoSchedule")
