@@ -29,12 +29,35 @@ _RESULT_HEADERS = {
     result_headers.RESULT_ROWS: ("integer", "arrow, dolphin: so many of the table's rows are kept."),
     result_headers.TOTAL_ROWS: ("integer", "arrow, dolphin: so many rows the table has; absent where nobody counted."),
 }
-# Methods that never answer with a Message, with their content type.
+# Methods that never answer with a Message, with their content type, and what a reader of it has to know.
 _STREAMS = {
-    "downloadEngineLog": "text/plain",
-    "followEngineLog": "text/plain",
-    "taskEvents": "text/event-stream",
-    "watchEngines": "text/event-stream",
+    "downloadEngineLog": ("text/plain", "The bytes that the log had when the download began."),
+    "followEngineLog": (
+        "text/plain",
+        "The log's bytes as they come; the header X-Log-Offset says which of the log is the first. A reader that"
+        " counts goes on by `fromByte`. The engine's end ends the answer; an answer that breaks off, without HTTP's"
+        " last chunk, ended before. Nothing is sent while nothing is written. The logs of an engine have 8 followers"
+        " at a time, together.",
+    ),
+    "taskEvents": (
+        "text/event-stream",
+        "Server-sent events, each with a name and a JSON object. `status`: `status`, `progress`, `progressMessage`."
+        " `output`: `index` and `output`; text is to be appended to what was told of that index, and with `replaces` it"
+        " replaces that. `reset`: all outputs that were told are void. `end`: the task as getTask has it; nothing comes"
+        " behind it. An `end` with the status Unknown is the stream's and not the task's, and `message` says why."
+        " Of events that belong together the last one has the `id`: apply them when it is there. The last id, in the"
+        " header Last-Event-ID or as `lastEventId`, goes on behind it, here or at another replica; without one all is"
+        " told from the beginning. Call again with it after such an `end`, and where the stream breaks off, without"
+        " `end` and without HTTP's last chunk: so ends, too, the stream of a client that takes nothing for a minute, or"
+        " for 2 s while other followers of its user need the room. While nothing happens a comment (`: here`) comes each"
+        " 10 s: 30 s without a byte are a dead connection. An output of more than 20 MiB is left out, with a comment:"
+        " getResultSet has it when the task has ended.",
+    ),
+    "watchEngines": (
+        "text/event-stream",
+        "Server-sent events `engines`, and `end` as the last: call again then, and where the stream breaks off."
+        " There are no ids: the first event of each stream has `reset`. A comment comes after 15 s without an event.",
+    ),
 }
 _DOWNLOAD = ("emInstance", "instance", "logDirSuffix", "logType")
 # Groups of methods, by the module that handles them.
@@ -141,13 +164,15 @@ def _message(data: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
     """One method as an operation."""
-    description = (method.handler.__doc__ or method.name).strip()
+    summary, description = _sentences(method.handler.__doc__ or method.name)
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+(\w)", lambda part: part.group(1).upper(), method.name),
         "tags": [_TAG_OF.get(method.handler.__module__, "More")],
-        "summary": description.split("\n")[0],
+        "summary": summary,
         "responses": {"200": _success(method), **_refusals()},
     }
+    if description:
+        operation["description"] = description
     if method.by_engine:
         operation["security"] = [{"bearer": []}]
     parameters = [
@@ -169,6 +194,12 @@ def _operation(method: Method, components: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def _sentences(text: str) -> tuple[str, str]:
+    """The first sentence, and the others."""
+    first, *others = re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.split()), maxsplit=1)
+    return first, "".join(others)
+
+
 def _query(model: type[BaseModel], components: dict[str, Any]) -> list[dict[str, Any]]:
     """A request model's fields as query parameters."""
     schema = components.get(model.__name__, {})
@@ -188,11 +219,11 @@ def _without_null(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _success(method: Method) -> dict[str, Any]:
-    stream = _STREAMS.get(method.name)
-    if stream is not None:
+    if method.name in _STREAMS:
+        kind, description = _STREAMS[method.name]
         # OpenAPI 3.1 has no schema for a stream of events.
-        schema = {} if stream == "text/event-stream" else {"type": "string"}
-        return {"description": "As it comes.", "content": {stream: {"schema": schema}}}
+        schema = {} if kind == "text/event-stream" else {"type": "string"}
+        return {"description": description, "content": {kind: {"schema": schema}}}
     data = {"$ref": REF.format(model=method.response.__name__)} if method.response is not None else None
     content = {"application/json": {"schema": _message(data)}}
     content |= {

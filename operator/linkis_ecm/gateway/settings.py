@@ -337,7 +337,14 @@ class Settings(KeySettings):
     ] = 500
     # A console has one for its list and one for the task or log that it shows.
     user_streams: Annotated[
-        int, whole(1, 100_000), variable("ECM_GATEWAY_USER_STREAMS", "Streams of one user at a time.")
+        int,
+        whole(1, 100_000),
+        variable(
+            "ECM_GATEWAY_USER_STREAMS",
+            "Streams of one user at a time; raise it by the chart's gateway.extraEnv, with ECM_GATEWAY_STREAMS, for"
+            " a crowd that follows one task as one user. The logs of an engine have 8 followers together, whatever it"
+            " says.",
+        ),
     ] = 50
     execute_seconds: Annotated[
         int,

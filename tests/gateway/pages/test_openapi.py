@@ -8,9 +8,16 @@ from typing import Any
 
 from openapi_spec_validator import validate
 
+from linkis_ecm.agent.http.tasks import HEARTBEAT
+from linkis_ecm.client.streams import EVENTS_READ_TIMEOUT
 from linkis_ecm.gateway import openapi
+from linkis_ecm.gateway.followers.lines import MAX_EVENT_BYTES
+from linkis_ecm.gateway.followers.places import SLOW_SECONDS
 from linkis_ecm.gateway.http.validate import REMEDIES
+from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
+from linkis_ecm.gateway.methods.watch import QUIET_SECONDS
 from linkis_ecm.gateway.routes import METHODS
+from linkis_ecm.gateway.settings import Settings
 from tools.testkit.gateway.harness import Harness
 
 COMMITTED = Path(__file__).parents[3] / "docs/openapi.json"
@@ -56,3 +63,35 @@ def test_what_matches_no_pattern_of_a_request_is_refused_with_words_and_not_with
     look(openapi.document())
     assert found
     assert found <= set(REMEDIES)
+
+
+def operations() -> dict[str, Any]:
+    return {one["operationId"]: one for verbs in openapi.document()["paths"].values() for one in verbs.values()}
+
+
+def test_a_summary_is_a_whole_sentence() -> None:
+    """Of a docstring of several lines it was the first line, to its last word."""
+    found = operations()
+    assert [name for name, one in found.items() if not one["summary"].endswith(".")] == []
+    assert found["taskEvents"]["summary"].endswith("`reset`, and `end` as the last.")
+    assert found["taskEvents"]["description"].startswith("An `end` with the status Unknown")
+    assert "description" not in found["getTask"]
+
+
+def test_what_a_reader_of_events_has_to_know_stands_in_the_document() -> None:
+    """With the numbers that the code has."""
+    told = operations()["taskEvents"]["responses"]["200"]["description"]
+    for word in ("`status`", "`output`", "`reset`", "`end`", "`replaces`", "`id`", "Last-Event-ID", "lastEventId"):
+        assert word in told
+    for number in (
+        f"`: here`) comes each {HEARTBEAT:.0f} s",
+        f"more than {MAX_EVENT_BYTES >> 20} MiB is left out",
+        f"for {SLOW_SECONDS:.0f} s while other followers",
+        f"{EVENTS_READ_TIMEOUT:.0f} s without a byte",
+    ):
+        assert number in told
+    assert Settings.model_fields["client_seconds"].default == 60, "a minute"
+    log = operations()["followEngineLog"]["responses"]["200"]["description"]
+    assert f"an engine have {FOLLOWERS_PER_ENGINE} followers" in log
+    watched = operations()["watchEngines"]["responses"]["200"]["description"]
+    assert f"after {QUIET_SECONDS:.0f} s without" in watched
