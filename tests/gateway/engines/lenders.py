@@ -15,9 +15,9 @@ from linkis_ecm.gateway.auth.base import Caller, Credentials
 from linkis_ecm.gateway.inventory.view import plugin_of
 from linkis_ecm.gateway.settings import Settings
 from tests.gateway.engines.test_linkis import LABELS, send
-from tests.gateway.engines.test_reuse import Clock, SlowWrites
 from tools.testkit.agents.keys import agent_key_of, key_status
 from tools.testkit.gateway.harness import KEY, PLUGIN, Answer, Harness
+from tools.testkit.gateway.replicas import Clock, another_replica, first_replica
 
 Item = dict[str, Any]
 OWNER = "pool"
@@ -98,28 +98,25 @@ def operator_accepts(gw: Harness, **status: Any) -> None:
 @asynccontextmanager
 async def lender(settings: Settings, clock: Clock, plugin: Item) -> AsyncIterator[Harness]:
     """A gateway over a cluster whose writes take some turns of the loop, with logins that have groups."""
-    made = Harness(settings)
-    made.clock = clock
-    made.authenticator = Logins()
-    made.cluster = SlowWrites(made.engines)
-    lends(made, **plugin)
-    operator_accepts(made)
-    await made.start()
-    yield made
-    await made.stop()
+
+    def prepare(made: Harness) -> None:
+        has_logins(made, plugin)
+        operator_accepts(made)
+
+    async with first_replica(settings, clock, prepare) as made:
+        yield made
 
 
 @asynccontextmanager
 async def another_lender(first: Harness, settings: Settings, plugin: Item) -> AsyncIterator[Harness]:
     """Another gateway over the same cluster."""
-    made = Harness(settings)
-    made.clock, made.cluster = first.clock, first.cluster
-    made.authenticator = Logins()
-    lends(made, **plugin)
-    first.cluster.more_caches.append(made.engines)
-    await made.start()
-    yield made
-    await made.stop()
+    async with another_replica(first, settings, lambda made: has_logins(made, plugin)) as made:
+        yield made
+
+
+def has_logins(gw: Harness, plugin: Item) -> None:
+    gw.authenticator = Logins()
+    lends(gw, **plugin)
 
 
 async def lent(

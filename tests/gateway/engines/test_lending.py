@@ -30,15 +30,11 @@ from tests.gateway.engines.lenders import (
     operator_accepts,
 )
 from tests.gateway.engines.test_linkis import LABELS, send
-from tests.gateway.engines.test_reuse import CREATED, REUSED, Clock, behind, claim_of, tickets, unlock
+from tests.gateway.engines.test_reuse import CREATED, REUSED, claim_of, tickets, unlock
 from tools.testkit.gateway.harness import PLUGIN, Answer, Harness
+from tools.testkit.gateway.replicas import Clock, behind
 
 MANY = GROUP | {"shareLocks": 100}
-
-
-@pytest.fixture
-def hands() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

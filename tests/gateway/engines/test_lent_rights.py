@@ -36,8 +36,8 @@ from tests.gateway.engines.lenders import (
     lends,
     lent,
 )
-from tests.gateway.engines.test_reuse import Clock, behind
 from tools.testkit.gateway.harness import EM, Answer, Harness
+from tools.testkit.gateway.replicas import Clock, behind
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 # What a borrower may call, by the method's name.
@@ -327,7 +327,9 @@ async def test_while_keys_are_changed_a_user_has_one_kernel_and_a_key_one_task(g
     assert len(set(agent.kernel_users)) == 1
 
 
-async def test_a_key_whose_task_an_earlier_pod_ran_under_another_master_key_runs_nothing_again(gw: Harness) -> None:
+async def test_a_key_whose_task_an_earlier_pod_ran_under_another_master_key_runs_nothing_again(
+    gw: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The keys were changed and the engine's pod was lost meanwhile: its next agent has the new key."""
     old, new = b"o" * 32, b"n" * 32
     keys = {"podUid": "p2", "enrolment": "0" * 32, "keyId": key_id(new)}
@@ -342,7 +344,8 @@ async def test_a_key_whose_task_an_earlier_pod_ran_under_another_master_key_runs
     async def find(task_id: str) -> ExecutionRecord | None:
         return ran if task_id == ran.task_id else None
 
-    call: Any = SimpleNamespace(gateway=SimpleNamespace(executions=SimpleNamespace(find=find, now=lambda: 3.0)))
+    monkeypatch.setattr(gw.gateway.executions, "find", find)
+    call: Any = SimpleNamespace(gateway=gw.gateway)
     found = await ended_earlier(call, engine, ids)
     assert found is not None
     assert (found.task_id, found.status) == (ids[1], "Succeed")

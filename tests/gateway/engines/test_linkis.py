@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
 from linkis_ecm.store.rows import naive
 from tools.testkit.gateway.harness import BOB_TOKEN, EM, Answer, Harness
+from tools.testkit.gateway.replicas import NOW
 from tools.testkit.gateway.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
 LINKIS = "/api/rest_j/v1/linkisManager"
 ECM = "linkis-cg-engineconnmanager"
 LABELS = {"engineType": "python-3.11", "userCreator": "alice-IDE"}
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 USED = '{"instance":1,"memory":"512.0 MB","cpu":2}'
 
 

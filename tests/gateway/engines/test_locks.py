@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,42 +13,20 @@ from aiohttp import web
 from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, HOLD_LONGEST, Claim, parse_claim
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.view import plugin_of
-from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Unreachable
-from tests.gateway.engines.test_linkis import LABELS, NOW, get, send
-from tests.gateway.engines.test_reuse import (
-    CREATED,
-    REUSED,
-    Clock,
-    another_replica,
-    ask,
-    behind,
-    claim_of,
-    first_replica,
-    unlock,
-)
+from tests.gateway.engines.test_linkis import LABELS, get, send
+from tests.gateway.engines.test_reuse import CREATED, REUSED, ask, claim_of, unlock
 from tests.gateway.tasks.test_execute import RESULT, succeed
 from tools.testkit.gateway.harness import PLUGIN, Answer, Harness, ScriptedAgent
+from tools.testkit.gateway.replicas import NOW, Clock, behind
 
 HALF = CLAIM_HOLD / 2
 Item = dict[str, Any]
 
 
 @pytest.fixture
-def hands() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def gw(settings: Settings, hands: Clock) -> AsyncIterator[Harness]:
-    async with first_replica(settings, hands) as made:
-        yield made
-
-
-@pytest.fixture
-async def other(gw: Harness, settings: Settings) -> AsyncIterator[Harness]:
-    async with another_replica(gw, settings) as made:
-        yield made
+def gw(first: Harness) -> Harness:
+    return first
 
 
 def becomes(gw: Harness, item: Item, state: str) -> None:

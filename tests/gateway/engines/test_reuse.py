@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,85 +13,18 @@ from linkis_ecm.engine.matching import CLAIM_ANNOTATION, CLAIM_HOLD, CLAIM_LONGE
 from linkis_ecm.engine.times import format_time
 from linkis_ecm.gateway.inventory.claims import EXPLAINED_MAX
 from linkis_ecm.gateway.methods.commands import COMMANDS
-from linkis_ecm.gateway.settings import Settings
 from linkis_ecm.kube.errors import Conflict, Unreachable
 from tests.gateway.engines.test_create import becomes
-from tests.gateway.engines.test_linkis import LABELS, NOW, becomes_ready, send
-from tools.testkit.gateway.harness import Answer, FakeCluster, Harness
+from tests.gateway.engines.test_linkis import LABELS, send
+from tools.testkit.gateway.harness import Answer, Harness
+from tools.testkit.gateway.replicas import NOW, Clock, SlowWrites, behind
 
 REUSED, CREATED = "reuse engineConn ended.", "create engineConn ended."
 
 
-class SlowWrites(FakeCluster):
-    """Some turns of the loop before each write: calls are then under way at the same time. Counts what is tried."""
-
-    tried = 0
-
-    async def patch(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        self.tried += 1
-        for _ in range(20):
-            await asyncio.sleep(0)
-        return await super().patch(*arguments, **options)
-
-
-class Clock:
-    """Stands at NOW until a test puts it forward."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@asynccontextmanager
-async def first_replica(settings: Settings, clock: Clock) -> AsyncIterator[Harness]:
-    """A gateway whose engines become ready, and whose writes take some turns of the loop."""
-    made = Harness(settings)
-    made.clock = clock
-    made.cluster = SlowWrites(made.engines)
-    becomes_ready(made)
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@asynccontextmanager
-async def another_replica(first: Harness, settings: Settings) -> AsyncIterator[Harness]:
-    """Another gateway over the same cluster."""
-    made = Harness(settings)
-    made.clock = first.clock
-    made.cluster = first.cluster
-    first.cluster.more_caches.append(made.engines)
-    await made.start()
-    yield made
-    await made.stop()
-
-
 @pytest.fixture
-def hands() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def gw(settings: Settings, hands: Clock) -> AsyncIterator[Harness]:
-    async with first_replica(settings, hands) as made:
-        yield made
-
-
-@pytest.fixture
-async def other(gw: Harness, settings: Settings) -> AsyncIterator[Harness]:
-    async with another_replica(gw, settings) as made:
-        yield made
-
-
-@contextmanager
-def behind(gw: Harness) -> Iterator[None]:
-    """The other replica's watch does not tell what happens in the block."""
-    caches = list(gw.cluster.more_caches)
-    gw.cluster.more_caches.clear()
-    yield
-    gw.cluster.more_caches.extend(caches)
+def gw(first: Harness) -> Harness:
+    return first
 
 
 @pytest.mark.parametrize(

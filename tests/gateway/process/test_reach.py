@@ -20,9 +20,10 @@ from linkis_ecm.kube.errors import ServerError
 from linkis_ecm.store import schema
 from linkis_ecm.store.linkis import record
 from linkis_ecm.store.queries import Queries
-from tests.gateway.engines.test_linkis import LABELS, LINKIS, NOW, becomes_ready, row
+from tests.gateway.engines.test_linkis import LABELS, LINKIS, becomes_ready, row
 from tools.testkit.gateway.callers import Sent
 from tools.testkit.gateway.harness import BASE, EM, Answer, Harness
+from tools.testkit.gateway.replicas import NOW
 from tools.testkit.gateway.stores import database_in
 
 Make = Callable[..., Awaitable[Harness]]
