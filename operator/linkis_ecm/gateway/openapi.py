@@ -50,8 +50,8 @@ _STREAMS = {
         " told from the beginning. Call again with it after such an `end`, and where the stream breaks off, without"
         " `end` and without HTTP's last chunk: so ends, too, the stream of a client that takes nothing for a minute, or"
         " for 2 s while other followers of its user need the room. While nothing happens a comment (`: here`) comes"
-        " each 10 s: 30 s without a byte are a dead connection. An output of more than 20 MiB is left out, with a comment:"
-        " getResultSet has it when the task has ended.",
+        " each 10 s: 30 s without a byte are a dead connection. An output of more than 20 MiB is left out, with a"
+        " comment: getResultSet has it when the task has ended.",
     ),
     "watchEngines": (
         "text/event-stream",
