@@ -118,17 +118,24 @@ async def test_a_resize_is_the_third_write(world: World) -> None:
     assert "resources" not in world.status("mine")
 
 
-async def test_a_size_that_is_refused_is_said_and_ends_nothing(world: World) -> None:
+async def test_a_cluster_that_resizes_no_pods_gives_a_cold_start_of_full_size(world: World) -> None:
     await started(world, **SMALL)
-    add_members(world, "m1")
+    add_members(world, "m1", "m2")
     world.cluster.resizes = False
     await asyncio.sleep(1)
     world.create("mine")
     await world.until_state("mine", "Idle", 5)
-    condition = world.condition("mine", "Resized")
-    assert condition["status"] == "False"
-    assert "Kubernetes 1.33" in condition["message"]
-    assert world.status("mine")["startup"]["kind"] == "warm"
+    assert world.status("mine")["startup"]["kind"] == "cold"
+    assert "Kubernetes 1.33" in world.status("mine")["startup"]["coldBecause"]
+    (pod,) = world.pods("mine")
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    # The next one is not tried, and one of the pool's own size has a pod of the pool.
+    world.create("second")
+    await world.until_state("second", "Idle", 5)
+    assert world.status("second")["startup"]["coldReason"] == "Misfit"
+    world.create("small", resources={"cpu": "50m", "memory": "256Mi"})
+    await world.until_state("small", "Idle", 5)
+    assert world.status("small")["startup"]["kind"] == "warm"
 
 
 async def test_a_node_without_room_for_the_size_is_said_when_the_kubelet_says_it(world: World) -> None:

@@ -146,6 +146,62 @@ async def test_what_the_api_server_alone_knows_is_a_cold_start_too(world: World,
     assert len(world.pods("mine")) == 1
 
 
+def refused(world: World, message: str, status: int = 422) -> Fault:
+    fault = Fault(
+        verb="patch", resource=PODS, subresource="resize", status=status, times=None, message=message
+    )  # fmt: skip
+    world.server.faults.add(fault)
+    return fault
+
+
+NO_LESS = "spec.containers[0].resources.limits: Forbidden: memory limits cannot be decreased"
+
+
+async def test_one_claim_finds_out_what_the_api_server_refuses_and_not_each(world: World) -> None:
+    """As before Kubernetes 1.34, which takes no memory away. It would burn the pool."""
+    await started(world)
+    add_members(world, "m1", "m2", "m3")
+    await asyncio.sleep(1)
+    fault = refused(world, NO_LESS)
+    for name in ("mine", "second", "third"):
+        world.create(name, resources={"memory": "512Mi"})
+        await world.until_state(name, "Idle", 10)
+        assert world.status(name)["startup"]["coldReason"] == "Misfit"
+        assert "memory limits cannot be decreased" in world.status(name)["startup"]["coldBecause"]
+    assert fault.played == 1
+    assert members_left(world) == ["m2", "m3"]
+    # Any other size is asked for, and after a while the same again.
+    world.server.faults.clear()
+    world.create("larger", resources={"memory": "2Gi"})
+    await world.until_state("larger", "Idle", 10)
+    assert world.status("larger")["startup"]["kind"] == "warm"
+    await asyncio.sleep(600)
+    world.create("later", resources={"memory": "512Mi"})
+    await world.until_state("later", "Idle", 10)
+    assert world.status("later")["startup"]["kind"] == "warm"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "maximum cpu usage per Container is 1, but limit is 2",
+        "minimum memory usage per Pod is 2Gi, but request is 1Gi",
+        "memory max limit to request ratio per Container is 2, but provided ratio is 4.000000",
+    ],
+)
+async def test_what_a_limit_range_refuses_is_told_as_of_a_cold_pod(world: World, message: str) -> None:
+    await started(world, **SMALL)
+    add_members(world, "m1", "m2")
+    await asyncio.sleep(1)
+    said = f'pods "m1" is forbidden: {message}'
+    fault = refused(world, said, 403)
+    world.server.faults.add(Fault(verb="create", resource=PODS, status=403, times=None, message=said))
+    world.create("mine", resources=ASKED)
+    await world.until(lambda: world.status("mine").get("reason") == "LimitRangeExceeded", 10)
+    assert "or have the LimitRange changed" in world.status("mine")["message"]
+    assert (fault.played, members_left(world)) == (1, ["m2"])
+
+
 async def test_a_spec_that_no_resize_gives_any_more_is_told_and_not_tried(world: World) -> None:
     await started(world, **SMALL)
     world.cluster.admit_pod = default_limit("4")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from linkis_ecm.agent.formats.names import KERNEL_ENV_PREFIX
 from linkis_ecm.agent.formats.variables import STRING_BYTES, problem_of, string_bytes
 from linkis_ecm.agent_client.address import agent_host
+from linkis_ecm.controller.pods.refusals import concerns_limit_range
 from linkis_ecm.controller.pods.resizes import OVERRULED, resize, short, why_refused
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.engine.causes.cold_starts import Cold
@@ -241,15 +242,17 @@ class WarmClaims:
         return await self._agents.claim(host, member_key, engine_key, body)
 
     async def resize_pod(self, engine: EngineView, action: ClaimAgent) -> tuple[str, bool]:
-        """PATCH the size of the claimed pod. "" where the API server took it, else what it said, and whether it says so
-        of this pod for ever: the resize breaks a rule of Kubernetes, and not one of the namespace."""
+        """PATCH the size of the claimed pod. "" where the API server took it, else what it said, and whether time does
+        not help. It does where a quota or a webhook refuses; not where Kubernetes has a rule against it, where
+        the cluster resizes no pods, or where a LimitRange refuses it, as it does the engine's own pod, with the remedy.
+        """
         if action.resources is None:
             return "", False
         try:
             taken = await resize(self._client, self._cache, engine, action.pod, action.resources)
         except ApiError as error:
             log.warning("%s: its pod %s is not resized: %s", engine.key, action.pod, error)
-            return why_refused(error), isinstance(error, Invalid)
+            return why_refused(error), isinstance(error, Invalid | NotFound) or concerns_limit_range(error)
         return ("" if taken else OVERRULED), False
 
 

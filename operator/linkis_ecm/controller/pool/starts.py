@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from linkis_ecm.controller.pods.resizes import UP_RETRY
 from linkis_ecm.controller.pool.claims import ClaimRefused, Pool, WarmClaims, needs_secrets
+from linkis_ecm.controller.pool.refused_sizes import RefusedSizes
 from linkis_ecm.controller.pool.user_rates import UserRates
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.controller.state.memory import Memory
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 # So many members are tried: whoever loses twice in a row meets a crowd, and a cold start is certain.
 TRIES = 2
-_NOT_RESIZED = "The API server does not give the pod that it took from the warm pool the size that the engine asks for"
 
 
 class WarmStarts:
@@ -52,6 +52,7 @@ class WarmStarts:
         self._pool = pool
         self._clock = clock
         self._user_rates = UserRates(clock)
+        self._refused_sizes = RefusedSizes(clock)
 
     def offer(self, engine: EngineView, memory: Memory, limit: Refusal | None) -> Warm | None:
         """What a pool has for the engine's next pod; None where it needs none now, or its plugin has no pool."""
@@ -72,6 +73,8 @@ class WarmStarts:
         if given.namespaces is not None and engine.namespace not in given.namespaces:
             said = f"The warm pool of {plugin.name} has no pods in namespace {engine.namespace}."
             return Warm(because=Cold(ColdReason.NOT_IN_NAMESPACE, said))
+        if refused := self._refused_sizes.why(engine, plugin):
+            return Warm(because=_misfit(refused))
         found = self._pool.offer(engine)
         if found is None and (because := self._pool.why_none(engine)) is not None:
             return Warm(because=because)
@@ -210,8 +213,9 @@ class WarmStarts:
             ResizeFailure(down=False, sentence=unsized, retry_at=again, final=final) if unsized else None
         )
         if final:
-            # A LimitRange that is younger than the pod, or a cluster that takes no memory away: another pod has it.
-            memory.warm_failed = Cold(ColdReason.MISFIT, f"{_NOT_RESIZED}: {unsized}.")
+            memory.warm_failed = _misfit(unsized)
+            if (plugin := self._cache.plugin_for(engine.spec)) is not None:
+                self._refused_sizes.note(engine, plugin, unsized)
             return
         report = self._report_of(engine, action, answer)
         if isinstance(report, ClaimRefused):
@@ -246,3 +250,10 @@ class WarmStarts:
         memory.resize_failure = None
         # What follows is another pod's start.
         memory.first_seen = {name: at for name, at in memory.first_seen.items() if name == "accepted"}
+
+
+def _misfit(said: str) -> Cold:
+    """What the API server said to a resize that it never takes."""
+    return Cold(
+        ColdReason.MISFIT, f"The API server gives no pod of the warm pool the size that the engine asks for: {said}."
+    )
