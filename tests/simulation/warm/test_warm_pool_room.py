@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.kube.resources import PODS
+from linkis_ecm.kube.resources import EVENTS, NODES, PODS
 from tests.simulation.warm.test_warm_pools import POOL, condition, filled, live, ready
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.simulation.world import Script, World
+from tools.testkit.simulation.world import NODE, Script, World
 
 pytestmark = pytest.mark.looptime
 NO_NODE = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
@@ -75,3 +75,72 @@ async def test_an_engine_gets_the_room_that_it_asks_for_and_the_pool_is_filled_a
     await asyncio.sleep(300)
     assert len(ready(pooled)) == 6
     assert pooled.status("e")["reason"] == "Unschedulable"
+
+
+def kept(world: World) -> list[str]:
+    return [event["note"] for event in world.cluster.all(EVENTS) if event["reason"] == "WarmPoolStays"]
+
+
+async def always_ready(world: World, number: int, seconds: int = 900) -> None:
+    for _ in range(seconds // 10):
+        await asyncio.sleep(10)
+        assert len(ready(world)) == number
+
+
+async def test_an_engine_larger_than_all_members_costs_none_and_is_told(pooled: World) -> None:
+    """Six members have 3 cpu together. The pool was empty until the engine's startTimeout."""
+    await pooled.start()
+    await filled(pooled, 6)
+    pooled.create("e", stuck(NO_CPU), resources={"cpu": "4"}, podTemplate={"spec": {"nodeSelector": {"a": "b"}}})
+    await pooled.until(lambda: pooled.status("e").get("reason") == "Unschedulable")
+    await always_ready(pooled, 6)
+    (said,) = kept(pooled)
+    assert "node node, which has most of them, then has 3 of cpu where it asks for 4" in said
+
+
+async def test_a_quota_that_all_members_together_do_not_make_large_enough_costs_none(pooled: World) -> None:
+    create: Any = pooled.cluster.create
+
+    def refuse(resource: Any, body: dict[str, Any], **more: Any) -> Any:
+        if resource == PODS and body["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "4":
+            words = "exceeded quota: q, requested: requests.cpu=4, used: requests.cpu=3500m, limited: requests.cpu=4"
+            raise StatusError(403, "Forbidden", words)
+        return create(resource, body, **more)
+
+    await pooled.start()
+    await filled(pooled, 6)
+    pooled.cluster.create = refuse  # type: ignore[method-assign]
+    pooled.create("e", resources={"cpu": "4"}, podTemplate={"spec": {"nodeSelector": {"a": "b"}}})
+    await pooled.until(lambda: pooled.status("e").get("reason") == "QuotaExceeded")
+    await always_ready(pooled, 6, 300)
+    (said,) = kept(pooled)
+    assert "the quota would then have 3.5 of cpu where it asks for 4" in said
+
+
+async def test_a_node_that_may_have_enough_is_tried_once(pooled: World) -> None:
+    """The node has 5 cpu, of which 2 are of no pod that the operator knows. Somebody else may have them: then the
+    engine waits on, and the pool is filled again and left alone."""
+    has = {"allocatable": {"cpu": "5", "memory": "64Gi", "pods": "110"}}
+    pooled.cluster.change(NODES, ("", NODE), lambda node: node["status"].update(has))
+    await pooled.start()
+    await filled(pooled, 6)
+    await asyncio.sleep(70)
+    pooled.create("e", stuck(NO_CPU), resources={"cpu": "4"}, podTemplate={"spec": {"nodeSelector": {"a": "b"}}})
+    await pooled.until(lambda: not live(pooled), 60)
+    await pooled.until(lambda: len(ready(pooled)) == 6, 120)
+    await always_ready(pooled, 6, 600)
+    assert pooled.status("e")["reason"] == "Unschedulable"
+    assert kept(pooled) == []
+
+
+async def test_two_engines_that_members_can_help_only_one_of_get_them_one_after_the_other(pooled: World) -> None:
+    await pooled.start()
+    await filled(pooled, 6)
+    for name in ("e1", "e2"):
+        pooled.create(name, stuck(NO_CPU), resources={"cpu": "2"}, podTemplate={"spec": {"nodeSelector": {"a": "b"}}})
+    await pooled.until(lambda: pooled.status("e2").get("reason") == "Unschedulable")
+    await asyncio.sleep(40)
+    # Four of 500m for the first one; two more would help nobody. The second one has its turn when there are four.
+    assert len(live(pooled)) == 2
+    await asyncio.sleep(250)
+    await always_ready(pooled, 6, 300)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.warm.room import need
+from linkis_ecm.engine.warm.room import free_on, need
 from linkis_ecm.model.reasons import QUOTA_EXCEEDED, UNSCHEDULABLE
 from tests.unit.warm.test_warm_sizing import pod
 
@@ -67,8 +68,60 @@ def test_a_member_without_a_node_leaves_no_room_on_one() -> None:
     assert found.share(replace(MEMBER, node="")) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "members", "met", "said"),
+    [
+        # The quota has 500m left, so members must leave 1500m of the 2 that are asked for.
+        ("requested: requests.cpu=2, used: requests.cpu=3500m, limited: requests.cpu=4", 3, True, ""),
+        (
+            "requested: requests.cpu=2, used: requests.cpu=3500m, limited: requests.cpu=4",
+            2,
+            False,
+            "1.5 of cpu where it asks for 2",
+        ),
+        # The quota was lowered below what is used.
+        ("requested: cpu=500m, used: cpu=3, limited: cpu=2", 2, False, "0 of cpu where it asks for 0.5"),
+        ("requested: cpu=500m, used: cpu=3, limited: cpu=2", 3, True, ""),
+        (
+            "requested: cpu=1,limits.memory=4Gi, used: cpu=4,limits.memory=4Gi, limited: cpu=4,limits.memory=4Gi",
+            4,
+            False,
+            "2048Mi of memory where it asks for 4096Mi",
+        ),
+        ("requested: pods=1, used: pods=9, limited: pods=9", 1, True, ""),
+        ("requested: pods=1, used: pods=9, limited: pods=9", 0, False, ""),
+        # What cannot be read is not held against it.
+        ("requested: cpu=much, used: cpu=4, limited: cpu=4", 1, True, ""),
+        ("requested: cpu=1, used: cpu=4", 1, False, "0.5 of cpu where it asks for 1"),
+    ],
+)
+def test_all_members_together_must_leave_what_a_quota_lacks(words: str, members: int, met: bool, said: str) -> None:
+    found = need(QUOTA_EXCEEDED.name, f"exceeded quota: q, {words}", None)
+    assert found is not None
+    assert found.is_met([MEMBER] * members) is met
+    assert found.in_words([MEMBER] * members) == said
+
+
+def test_of_a_node_members_and_what_it_has_left_must_be_enough() -> None:
+    found = need(UNSCHEDULABLE.name, "", waits("0/3 nodes are available: 3 Insufficient cpu, 3 Insufficient memory."))
+    assert found is not None
+    assert found.is_met([MEMBER] * 4, {})
+    assert not found.is_met([MEMBER] * 3, {})
+    assert (
+        found.in_words([MEMBER], {}) == "0.5 of cpu where it asks for 2, and 512Mi of memory where it asks for 1024Mi"
+    )
+    busy = replace(MEMBER, cpu_request="1500m", memory_limit="1Gi", member=None)
+    free = free_on({"cpu": "3", "memory": "4Gi", "pods": "9"}, [MEMBER, MEMBER, busy])
+    assert (free["cpu"], free["memory"]) == (Decimal("0.5"), Decimal(2 * 1024**3))
+    assert not found.is_met([MEMBER] * 2, free)
+    assert found.is_met([MEMBER] * 3, free)
+    assert free_on({}, [MEMBER]) == {}
+    assert free_on({"cpu": "1", "memory": "x"}, [busy]) == {"cpu": 0}
+
+
 @given(st.text(max_size=300), st.sampled_from(["", "exceeded quota: q, requested: ", "0/3 nodes are available: "]))
 def test_no_words_raise_and_no_share_is_more_than_all(words: str, before: str) -> None:
     for reason in (QUOTA_EXCEEDED, UNSCHEDULABLE):
         found = need(reason.name, before + words, waits(before + words))
         assert found is None or 0 <= found.share(MEMBER) <= 1
+        assert found is None or found.is_met([MEMBER]) is (found.in_words([MEMBER]) == "")

@@ -211,18 +211,18 @@ def test_an_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
 
 
 def test_a_pool_gives_way_to_an_engine_that_waits_for_room() -> None:
-    made = plan(place(*ready(2), *starting(1), waiting=1))
+    made = plan(place(*ready(2), *starting(1), waiting=("",)))
     assert deleted(made) == [("s0", "room")]
     assert (made.create, made.gave_way, made.at) == ((), frozenset({"team"}), at(6))
     assert made.states[0].problem == Problem(problems.GIVES_WAY)
     # The next one goes when the first has had the time to make room.
-    assert plan(place(*ready(2), waiting=1, gave_way=at(-5))).delete == ()
-    assert deleted(plan(place(*ready(2), waiting=5, gave_way=at(-6)))) == [("r0", "room"), ("r1", "room")]
+    assert plan(place(*ready(2), waiting=("",), gave_way=at(-5))).delete == ()
+    assert deleted(plan(place(*ready(2), waiting=("",) * 5, gave_way=at(-6)))) == [("r0", "room"), ("r1", "room")]
     paused = plan(place(gave_way=at(-90), waited=at(-20)))
     assert (paused.create, paused.at) == ((), at(40))
     assert plan(place(gave_way=at(-90), waited=at(-60))).create == ("team",) * 3
     # Another namespace is another quota.
-    assert plan(place(waiting=1), place(namespace="other")).create == ("other",) * 3
+    assert plan(place(waiting=("",)), place(namespace="other")).create == ("other",) * 3
 
 
 def test_a_silent_member_is_not_ready_is_no_place_to_fill_and_goes_first() -> None:
@@ -242,7 +242,7 @@ def test_a_silent_member_is_not_ready_is_no_place_to_fill_and_goes_first() -> No
 
 
 def test_an_engines_own_member_does_not_give_way() -> None:
-    assert plan(place(*ready(1), waiting=1, reserved=frozenset({"uid-r0"}))).delete == ()
+    assert plan(place(*ready(1), waiting=("",), reserved=frozenset({"uid-r0"}))).delete == ()
 
 
 def test_a_plugin_that_gives_no_pod_says_so_and_loses_its_members() -> None:
@@ -316,7 +316,7 @@ def test_no_plan_overshoots(
     half = len(pods) // 2 if split else len(pods)
     reserved = frozenset(one.uid for one in pods[::3])
     places = (
-        place(*pods[:half], unanswered=unanswered, waiting=waiting, reserved=reserved),
+        place(*pods[:half], unanswered=unanswered, waiting=("",) * waiting, reserved=reserved),
         place(*pods[half:], namespace="other", reserved=reserved),
     )
     made = plan(*places, size=size, cap=cap, bucket=Bucket(tokens, NOW), max_age=400.0)

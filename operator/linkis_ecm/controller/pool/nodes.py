@@ -1,4 +1,4 @@
-"""Whether new pods may go to the nodes on which members wait: read by name, each node once a minute.
+"""The nodes on which members wait: whether new pods may go there, and how much they have. Each is read once a minute.
 
 A member on a node that takes no new pods is about to be evicted: a drain or an autoscaler has begun there. Nodes are
 not watched, so the operator needs no more than `get` for them. Must not decide what becomes of a member.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.warm.room import free_on
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import NODES
 
@@ -34,6 +36,7 @@ _CLOSING = frozenset({"ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"
 class _Node:
     looked: datetime
     closed_since: datetime | None = None
+    allocatable: Mapping[str, str] = field(default_factory=dict)
 
 
 class MemberNodes:
@@ -53,6 +56,11 @@ class MemberNodes:
             return False
         return pod.created is None or pod.created < node.closed_since
 
+    def free_on(self, name: str, pods: Iterable[PodView]) -> dict[str, Decimal]:
+        """What the node has left beside these pods of it; empty where it was not read."""
+        node = self._known.get(name)
+        return free_on(node.allocatable, pods) if node is not None else {}
+
     async def look(self, names: Iterable[str], now: datetime) -> bool:
         """Read the nodes that are due. Returns whether one is closed or open now that was not before."""
         due = [one for one in set(names) - {""} if one not in self._known or self._known[one].looked + PERIOD <= now]
@@ -65,16 +73,19 @@ class MemberNodes:
     async def _read(self, name: str, now: datetime, limit: asyncio.Semaphore) -> bool:
         before = self._known.get(name)
         since = before.closed_since if before is not None else None
+        allocatable = before.allocatable if before is not None else {}
         try:
             async with limit:
-                closed = is_closed(await self._client.get(NODES, name, timeout=READ_SECONDS))
+                found = await self._client.get(NODES, name, timeout=READ_SECONDS)
+            closed, has = is_closed(found), (found.get("status") or {}).get("allocatable") or {}
+            allocatable = {one: str(has[one]) for one in ("cpu", "memory") if one in has}
         except NotFound:
             closed = True
         except ApiError as error:
             # Without the right to read nodes nothing is known, and members stay.
             log.info("node %s: %s", name, error)
             closed = since is not None
-        self._known[name] = _Node(now, (since or now) if closed else None)
+        self._known[name] = _Node(now, (since or now) if closed else None, allocatable)
         return closed is not (since is not None)
 
 

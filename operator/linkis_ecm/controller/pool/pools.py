@@ -100,7 +100,11 @@ class WarmPools:
         self._metrics = metrics.pools
         self._recorder = recorder
         self._memory: dict[str, PoolMemory] = {}
-        self._waiting = WaitingEngines(cache=cache, is_foreign=ownership.is_foreign)
+        self._waiting = WaitingEngines(
+            cache=cache, is_foreign=ownership.is_foreign, recorder=recorder,
+            members=lambda namespace: self.reservations.free(namespace),  # noqa: PLW0108 - it is made below
+            free_on=lambda node: self._nodes.free_on(node, cache.pods_on(node)),
+        )  # fmt: skip
         # When a member was last claimed, by namespace.
         self._last_claim: dict[str, datetime] = {}
         self.templates = Templates(settings=pod_settings, master_keys=master_keys)
@@ -223,6 +227,7 @@ class WarmPools:
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
         memory.note(plan, now)
         self._waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
+        self._waiting.tell_kept([one.namespace for one in known.places])
         errors = await self._execute(pool, plugin, memory, plan)
         again = plan.at
         if plugin is not None:

@@ -94,6 +94,12 @@ class Reservations:
                 return pod, template
         return None
 
+    def free(self, namespace: str) -> list[PodView]:
+        """The members of all pools there that no engine is about to take."""
+        pools = sorted(pool for space, pool in self._cache.pools() if space == namespace)
+        found = [pod for pool in pools for pod in self._roster.members(namespace, pool)]
+        return [pod for pod in found if not pod.deleting and not pod.ended and self.holder(pod) is None]
+
     def release(self, engine: EngineView) -> None:
         """The engine takes no member: another one may have it."""
         self._failures.release(engine.uid)

@@ -1,34 +1,72 @@
 """The engines that wait for room, and what the warm pools of their namespaces have given them already.
 
-Kept in memory alone: after a restart an engine that still waits may get as much once more. Must not delete, nor choose
-a member: `engine.warm.sizing` does.
+An engine is helped only where all members together leave enough for it, as far as that is known, and once: what it
+waits for after that is something else. Kept in memory alone: after a restart an engine that still waits may get as much
+once more. Must not delete, nor choose a member: `engine.warm.sizing` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 
 from linkis_ecm.controller.state.cache import Cache, Key
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.engine.warm.room import Need, need
+from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.model import reasons
+from linkis_ecm.model.engineconn import API_VERSION
 from linkis_ecm.model.states import FINAL
 
 _WAITS = frozenset({reasons.QUOTA_EXCEEDED.name, reasons.UNSCHEDULABLE.name})
 # Of what an engine lacks. Shares are sums of floats.
 _ALL = 0.999
+# An Event's reason: members stay though an engine waits.
+KEPT = "WarmPoolStays"
+_STAY = "The warm pools' pods of this namespace stay, for all of them would not be enough"
+
+
+@dataclass(slots=True)
+class _Given:
+    """To one engine that waits: the part of what it asks for, and of which node; `over`: it gets no more. `told`: that
+    members stay since all of them are not enough."""
+
+    share: float = 0.0
+    node: str = ""
+    over: bool = False
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Helped:
+    key: Key
+    lacks: Need
+    node: str
 
 
 class WaitingEngines:
     """By namespace. An engine gets as much room as it asks for and no more: what it waits for then is something else,
     such as a single node's room, and the pool is filled again."""
 
-    def __init__(self, *, cache: Cache, is_foreign: Callable[[EngineView], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        is_foreign: Callable[[EngineView], bool],
+        members: Callable[[str], Sequence[PodView]],
+        free_on: Callable[[str], Mapping[str, Decimal]],
+        recorder: EventRecorder,
+    ) -> None:
+        """`members(namespace)`: those of all pools there that may go. `free_on(node)`: what that node has left beside
+        all pods that are known; empty where nothing is known of it."""
         self._cache = cache
         self._is_foreign = is_foreign
-        # The part that each engine has got of what it lacks.
-        self._given: dict[str, dict[Key, float]] = {}
+        self._members = members
+        self._free_on = free_on
+        self._recorder = recorder
+        self._given: dict[str, dict[Key, _Given]] = {}
 
     def note(self, before: EngineView | None, after: EngineView | None) -> bool:
         """An engine has changed. Returns whether it began or ended to wait."""
@@ -40,34 +78,110 @@ class WaitingEngines:
         if waits == (engine.key in known):
             return False
         if waits:
-            self._given.setdefault(engine.namespace, {})[engine.key] = 0.0
+            self._given.setdefault(engine.namespace, {})[engine.key] = _Given()
         else:
             del known[engine.key]
             if not known:
                 del self._given[engine.namespace]
         return True
 
-    def helped(self, namespace: str) -> int:
-        """How many engines would get room from a member that goes now."""
-        return len(self._needs(namespace))
+    def helped(self, namespace: str) -> tuple[str, ...]:
+        """The engines that would get room from a member that goes now: for each the node on which it must be, or ""
+        where any member of the namespace will do."""
+        return tuple(one.node for one in self._helped(namespace))
 
     def gave(self, pods: list[PodView]) -> None:
         """Members that go, one for each engine that waits."""
         for namespace in {pod.namespace for pod in pods}:
-            going = (pod for pod in pods if pod.namespace == namespace)
-            for (key, lacks), pod in zip(self._needs(namespace), going, strict=False):
-                self._given[namespace][key] += lacks.share(pod)
+            going = [pod for pod in pods if pod.namespace == namespace]
+            for one in self._helped(namespace):
+                pod = next((pod for pod in going if not one.node or pod.node in ("", one.node)), None)
+                if pod is not None:
+                    going.remove(pod)
+                    given = self._given[namespace][one.key]
+                    given.share, given.node = given.share + one.lacks.share(pod), one.node
 
-    def _needs(self, namespace: str) -> list[tuple[Key, Need]]:
+    def tell_kept(self, namespaces: Iterable[str]) -> None:
+        """Tell engines for which members stay, since all of them would not be enough, what would help: each once."""
+        for namespace in namespaces:
+            needs = [one for one in self._needs(namespace) if not one[1].told and not one[1].share]
+            members = self._members(namespace) if needs else ()
+            for engine, given, lacks in needs:
+                said = "" if self._node(lacks, given, members) is not None else self._in_words(lacks, members)
+                if said:
+                    given.told = True
+                    regarding = {
+                        "apiVersion": API_VERSION, "kind": "EngineConn", "namespace": engine.namespace,
+                        "name": engine.name, "uid": engine.uid,
+                    }  # fmt: skip
+                    self._recorder.record(regarding, KEPT, said, action="Wait", kind="Warning")
+
+    def _needs(self, namespace: str) -> list[tuple[EngineView, _Given, Need]]:
+        """The engines that members could help if there were enough of them, those first that began to wait first."""
         found = []
         for key, given in self._given.get(namespace, {}).items():
             engine = self._cache.engines.get(key)
-            if given >= _ALL or engine is None:
+            if engine is None or given.over or given.share >= _ALL:
                 continue
             lacks = need(engine.text("reason"), engine.text("message"), self._cache.pod_of(engine))
             if lacks is not None:
-                found.append((key, lacks))
+                found.append((engine, given, lacks))
         return found
+
+    def _helped(self, namespace: str) -> list[_Helped]:
+        """Each with members of its own: two engines that get half of what they need are no help."""
+        needs = self._needs(namespace)
+        free = list(self._members(namespace)) if needs else []
+        found = []
+        for engine, given, lacks in needs:
+            node = self._node(lacks, given, free)
+            if node is None:
+                # Where it has got all that there was, it has got its chance.
+                given.over = given.share > 0
+                continue
+            found.append(_Helped(engine.key, lacks, node))
+            share = given.share
+            for pod in [pod for pod in free if not node or pod.node == node]:
+                if share >= _ALL:
+                    break
+                free.remove(pod)
+                share += lacks.share(pod)
+        return found
+
+    def _node(self, lacks: Need, given: _Given, members: Sequence[PodView]) -> str | None:
+        """On which node members of these are to go for it; "" where that is all the same; None where none is to go."""
+        if not lacks.on_node:
+            return "" if (members and given.share) or lacks.is_met(members) else None
+        there = _by_node(members)
+        if given.share:
+            return given.node if given.node in there else None
+        met = [name for name, pods in there.items() if lacks.is_met(pods, self._free_on(name))]
+        # Where the most of them are, the least other pods are in the way.
+        return max(met, key=lambda name: (len(there[name]), name), default=None)
+
+    def _in_words(self, lacks: Need, members: Sequence[PodView]) -> str:
+        if not lacks.on_node:
+            said = lacks.in_words(members)
+            return (
+                said and f"{_STAY}: the quota would then have {said}. Ask for that at most, or have the quota raised."
+            )
+        there = _by_node(members)
+        if not there:
+            return ""
+        name = max(there, key=lambda name: (len(there[name]), name))
+        said = lacks.in_words(there[name], self._free_on(name))
+        return said and (
+            f"{_STAY}: node {name}, which has most of them, then has {said}, as far as the operator knows. Ask for that"
+            " at most, or wait for a node with more room."
+        )
+
+
+def _by_node(members: Sequence[PodView]) -> dict[str, list[PodView]]:
+    found: dict[str, list[PodView]] = {}
+    for pod in members:
+        if pod.node:
+            found.setdefault(pod.node, []).append(pod)
+    return found
 
 
 def _waits(engine: EngineView) -> bool:

@@ -274,6 +274,10 @@ class Cache:
         """The pod of that namespace and name."""
         return self._pods.get(key)
 
+    def pods_on(self, node: str) -> list[PodView]:
+        """The pods of a node that are known: of engines and of pools in the namespaces that are watched."""
+        return [pod for pod in self._pods.values() if pod.node == node]
+
     def orphans(self) -> list[PodView]:
         """Pods whose engine is not in the cache."""
         return [pod for pod in self._pods.values() if self.is_orphan(pod)]

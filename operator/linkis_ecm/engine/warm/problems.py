@@ -52,7 +52,7 @@ GATED = Reason(
 )
 GIVES_WAY = Reason(
     "GivesWay",
-    "An engine of the namespace waits for quota or for room on a node, so the pool there is emptied and not refilled.",
+    "An engine of the namespace waits for quota or for room on a node, so pods of the pool there go, and none is made.",
     "It is filled a minute after the last engine has its room. Lower spec.warmPool.size, or add room.",
 )
 CAP = Reason(

@@ -1,14 +1,15 @@
-"""Whether an engine that waits for room would get any from a warm pool's members, and how much. Pure.
+"""Whether an engine that waits for room would get enough of it from warm pools' members, and how much. Pure.
 
 Kubernetes says what is missing by its words alone. Members hold cpu, memory, disk and their places as pods: an engine
-that lacks anything else as well waits as long without them. Must not count members, nor choose them.
+that lacks anything else as well waits as long without them, and so does one that lacks more than all of them hold. Must
+not choose which members go.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from linkis_ecm.engine.pod_view import PodView
@@ -29,7 +30,9 @@ _NODE = {
 }  # fmt: skip
 # Characters of a refusal that are looked at: a cluster's message is shorter.
 WORDS_MAX = 4000
-_EXCEEDED = re.compile(r"exceeded quota: [^,]{1,300}, requested: ([^ ]{1,2000}), used: ")
+_EXCEEDED = re.compile(
+    r"exceeded quota: [^,]{1,300}, requested: ([^ ]{1,1000}), used: ([^ ]{0,1000})(?: limited: ([^ ]{1,1000}))?"
+)
 _NODES = re.compile(r"\b0/(\d{1,6}) nodes are (?:un)?available: (.*)", re.DOTALL)
 _COUNTED = re.compile(r"(\d{1,6}) (.+)", re.DOTALL)
 
@@ -37,16 +40,55 @@ _COUNTED = re.compile(r"(\d{1,6}) (.+)", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class Need:
     """What an engine lacks that members hold. `amounts`: by resource, what the engine asks for; None where that is not
-    known or is one of its kind. `on_node`: of a node, not of a quota."""
+    known or is one of its kind. `free`: what a quota still has of it, which only lacks the rest. `on_node`: of a node,
+    not of a quota: what a node still has, the scheduler does not say."""
 
     amounts: Mapping[str, Decimal | None]
     on_node: bool
+    free: Mapping[str, Decimal] = field(default_factory=dict)
 
     def share(self, member: PodView) -> float:
         """Which part of it the member leaves when it goes, 1 for all."""
         if self.on_node and not member.node:
             return 0.0
         return float(min((_share(asked, _has(member, name)) for name, asked in self.amounts.items()), default=1))
+
+    def is_met(self, members: Sequence[PodView], free: Mapping[str, Decimal] | None = None) -> bool:
+        """Whether these members together leave enough, beside what is free there anyway. An amount that is not known is
+        enough."""
+        return bool(members) and not self._short(members, free)
+
+    def in_words(self, members: Sequence[PodView], free: Mapping[str, Decimal] | None = None) -> str:
+        """What these members leave, and what is asked for, where that is not enough."""
+        short = self._short(members, free)
+        return ", and ".join(f"{_text(name, has)} of {name} where it asks for {_text(name, asked)}"
+                             for name, (has, asked) in short.items())  # fmt: skip
+
+    def _short(
+        self, members: Sequence[PodView], free: Mapping[str, Decimal] | None
+    ) -> dict[str, tuple[Decimal, Decimal]]:  # fmt: skip
+        """By resource that is not enough: what there would be, and what is asked for."""
+        found = {}
+        for name, asked in sorted(self.amounts.items()):
+            amounts = [_has(member, name) for member in members]
+            if asked is None or None in amounts:
+                continue
+            there = self.free if free is None else free
+            has = there.get(name, Decimal(0)) + sum(one for one in amounts if one is not None)
+            if has < asked:
+                found[name] = (has, asked)
+        return found
+
+
+def free_on(allocatable: Mapping[str, str], pods: Iterable[PodView]) -> dict[str, Decimal]:
+    """What a node has left beside these pods of it, as far as they are known: there may be others."""
+    known = list(pods)
+    found = {}
+    for name in ("cpu", "memory"):
+        has = _amount(allocatable.get(name, ""))
+        if has is not None:
+            found[name] = max(Decimal(0), has - sum(_has(pod, name) or Decimal(0) for pod in known))
+    return found
 
 
 def need(reason: str, message: str, pod: PodView | None) -> Need | None:
@@ -65,13 +107,23 @@ def _of_quota(words: str) -> Need | None:
     if found is None:
         return None
     amounts: dict[str, Decimal | None] = {}
-    for entry in found[1].split(","):
-        name, _, asked = entry.partition("=")
+    free: dict[str, Decimal] = {}
+    used, limited = (_entries(found[number] or "") for number in (2, 3))
+    for name, asked in _entries(found[1]).items():
         if name not in _QUOTA:
             return None
-        if _QUOTA[name]:
-            amounts[_QUOTA[name]] = _amount(asked)
-    return Need(amounts, on_node=False)
+        if measured := _QUOTA[name]:
+            amounts[measured] = _amount(asked)
+            most, taken = (_amount(one.get(name, "")) for one in (limited, used))
+            if most is not None and taken is not None:
+                # Negative where the quota was lowered: so much more must go.
+                free[measured] = most - taken
+    return Need(amounts, on_node=False, free=free)
+
+
+def _entries(words: str) -> dict[str, str]:
+    """`a=1,b=2` as Kubernetes writes it."""
+    return {name: amount for entry in words.split(",") for name, _, amount in [entry.rstrip(".").partition("=")]}
 
 
 def _of_nodes(words: str, pod: PodView) -> Need | None:
@@ -105,6 +157,11 @@ def _share(asked: Decimal | None, has: Decimal | None) -> Decimal:
 def _has(pod: PodView, name: str) -> Decimal | None:
     """What the pod holds of it."""
     return _amount({"cpu": pod.cpu_request, "cpu limit": pod.cpu_limit}.get(name, pod.memory_limit))
+
+
+def _text(name: str, amount: Decimal) -> str:
+    amount = max(Decimal(0), amount)
+    return f"{int(amount) >> 20}Mi" if name == "memory" else f"{amount.normalize():f}"
 
 
 def _amount(text: str) -> Decimal | None:

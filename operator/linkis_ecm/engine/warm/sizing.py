@@ -101,12 +101,13 @@ class Place:
 
     `members` are this installation's pods there. `as_made` is None where the plugin gives no pod there: `no_template`
     says why. `unanswered`: creates of which nothing is known. `waiting`: engines of the namespace that wait for quota
-    or room which members have (`room`). `gave_way`: when the last member was deleted for one; `waited`: when one was
-    last seen to wait. `claims`: engines cannot take its members. `failed` is what members' agents have reported, by the
-    pods' uids; `reserved` members are an engine's, and `refused` ones could not be claimed. `closing` ones are on nodes
-    that take no new pods, and `outdated` ones have values that a Secret had before. `contacts`: whether each agent
-    reports. `last_claim` and `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its
-    age. `wanted`: how many there are to be; the pool's size where it is None.
+    or room which members have (`room`), for each the node on which one must go, or "". `gave_way`: when the last member
+    was deleted for one; `waited`: when one was last seen to wait. `claims`: engines cannot take its members. `failed`
+    is what members' agents have reported, by the pods' uids; `reserved` members are an engine's, and `refused` ones
+    could not be claimed. `closing` ones are on nodes that take no new pods, and `outdated` ones have values that a
+    Secret had before. `contacts`: whether each agent reports. `last_claim` and `held_since` are those of `pacing.pace`,
+    and `aged` is when a member last went for its age. `wanted`: how many there are to be; the pool's size where it is
+    None.
     """
 
     namespace: str
@@ -115,7 +116,7 @@ class Place:
     as_made: AsMade | None = None
     no_template: str = ""
     unanswered: int = 0
-    waiting: int = 0
+    waiting: tuple[str, ...] = ()
     gave_way: datetime | None = None
     waited: datetime | None = None
     setback: Setback | None = None
@@ -325,8 +326,12 @@ def _give_way(counts: list[_Count], now: datetime) -> None:
             if place.gave_way is None or now >= place.gave_way + GIVE_WAY_PERIOD:
                 # One node after the other: room on several nodes is none for a pod.
                 victims = sorted(_least_useful(count), key=lambda pod: (pod in count.ready, pod.node))
-                for pod in victims[: place.waiting]:
-                    count.drop(pod, Why.ROOM)
+                for node in place.waiting:
+                    # One without a node waits for the same room, and would take it.
+                    victim = next((pod for pod in victims if not node or pod.node in ("", node)), None)
+                    if victim is not None:
+                        victims.remove(victim)
+                        count.drop(victim, Why.ROOM)
         elif place.waited is not None and now < place.waited + GIVE_WAY_PAUSE:
             count.paused_until = place.waited + GIVE_WAY_PAUSE
 
