@@ -68,6 +68,18 @@ def env_of(pod: dict[str, Any]) -> dict[str, Any]:
     return {one["name"]: one for one in pod["spec"]["containers"][0]["env"]}
 
 
+def test_a_warm_engine_has_the_priority_of_a_cold_one_and_another_class_is_cold() -> None:
+    """A pod keeps its priority for life, so a member has the class that the engine is to have."""
+    plugin = a_plugin(podTemplate={"spec": {"priorityClassName": "batch"}})
+    assert own_pod(plugin)["spec"]["priorityClassName"] == "batch"
+    assert member(plugin)["spec"]["priorityClassName"] == "batch"
+    assert found(plugin=plugin) == ()
+    asked = {"spec": {"priorityClassName": "interactive"}}
+    assert found(plugin=plugin, podTemplate=asked) == ("spec.podTemplate.spec.priorityClassName",)
+    assert found(podTemplate=asked) == ("spec.podTemplate.spec.priorityClassName",)
+    assert "priorityClassName" not in member()["spec"]
+
+
 def test_a_member_knows_of_no_engine_and_no_user() -> None:
     pod = member()
     assert not {"ECM_NAME", "ECM_UID", "ECM_ATTEMPT", "ECM_TICKET_ID"} & env_of(pod).keys()
