@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import os
 import re
 import select
@@ -12,15 +10,12 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
 from linkis_ecm.agent.formats import log_pages
 from linkis_ecm.agent.formats.log_pages import Filter, LineIndex, page, tail
-from linkis_ecm.agent.http import logs as log_routes
-from linkis_ecm.agent.http.server import Request
-from linkis_ecm.agent.logs.files import MIRROR_BYTES, LogFiles, Mirror, open_log
+from linkis_ecm.agent.logs.files import MIRROR_BYTES, Mirror, open_log
 from tools.testkit.agents.process import PATIENCE, AgentProcess, until
 from tools.testkit.big_files import write_zeros
 
@@ -413,61 +408,6 @@ def test_a_followed_log_tells_what_comes_and_ends_with_the_engine(
     assert done.wait(PATIENCE)
     text = b"".join(frames).decode()
     assert text.index("before") < text.index("after") < text.index("the engine has stopped")
-
-
-def test_a_followed_log_that_is_cut_breaks_off_and_is_then_told_from_its_beginning(
-    start: Callable[..., AgentProcess],
-) -> None:
-    """Its follower would else wait without a word until the log is as long again."""
-    agent = start()
-    agent.execute("print('before')")
-    connection = agent.connection()
-    connection.request("GET", "/v1/logs/stdout/follow", headers=(bearer := {"Authorization": f"Bearer {agent.token}"}))
-    answer = connection.getresponse()
-    before = answer.read(int(answer.readline()))
-    assert b"before\n" in before
-    os.truncate(agent.log_dir / "stdout", 0)
-    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
-        answer.read()
-    connection.close()
-    agent.execute("print('x')")
-    again = agent.connection()
-    again.request("GET", f"/v1/logs/stdout/follow?offset={1 << 20}", headers=bearer)
-    answer = again.getresponse()
-    assert answer.headers["X-Log-Offset"] == "0"
-    assert b"x\n" in answer.read(int(answer.readline()))
-    again.close()
-
-
-async def test_a_quiet_log_sends_an_empty_frame_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_routes, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(log_routes, "FOLLOW_PAUSE", 0.01)
-
-    class Engine:
-        ended = asyncio.get_running_loop().create_future()
-        attached: ClassVar[list[str]] = []
-
-        def stream_opened(self, what: str) -> None:
-            self.attached.append(what)
-
-        def stream_closed(self, what: str) -> None:
-            self.attached.remove(what)
-
-    files = LogFiles(str(tmp_path), file_bytes=1 << 30, total_bytes=1 << 30)
-    engine: Any = Engine()
-    (tmp_path / "gc").write_text("first\n")
-    request = Request("GET", "/v1/logs/gc/follow", {}, {}, read_body=lambda: asyncio.sleep(0, b""))
-    response = await log_routes.LogApi(engine, files).logs(["gc", "follow"], request)
-    assert engine.attached == ["follower"]
-    assert response.stream is not None
-    assert response.done is not None
-    got = [await anext(response.stream) for _ in range(4)]
-    assert got == [b"6\nfirst\n", b"0\n", b"0\n", b"0\n"]
-    engine.ended.set_result(0)
-    assert [frame async for frame in response.stream if frame != b"0\n"] == []
-    response.done()
-    assert engine.attached == []
-    files.close(1.0)
 
 
 # -- what the engine's own code writes there ---------------------------------------------------------------------------

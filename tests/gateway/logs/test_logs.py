@@ -32,7 +32,9 @@ async def log(_: web.Request) -> web.StreamResponse:
 
 
 async def missing(_: web.Request) -> web.StreamResponse:
-    return web.json_response({"error": "this engine has written no log gc"}, status=404)
+    return web.json_response(
+        {"error": "this engine has no log gc now: none was written, or its code has renamed or removed it"}, status=404
+    )
 
 
 def endless(size: int, piece: bytes = b"x" * (256 << 10)) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -17,6 +17,7 @@ from linkis_ecm.agent.formats.result_files import open_result
 from linkis_ecm.agent.http.requests import only, whole
 from linkis_ecm.agent.http.server import HttpError, Request, Response, json_response
 from linkis_ecm.agent.logs.files import LogFiles, OpenLog, OverwrittenError
+from linkis_ecm.agent.logs.followed import ChangedError, FollowedLog
 
 TEXT = b"text/plain; charset=utf-8"
 # Each page of log lines may be a scan of a big file in a thread: so many at once.
@@ -117,6 +118,11 @@ class LogApi:
         log = self._open(name)
         wanted = given if given >= 0 else log.size - last
         offset = log.start.first if wanted > log.size else max(log.start.first, wanted)
+        try:
+            followed = FollowedLog(log, f"{self._files.directory}/{name}", offset)
+        except OverwrittenError:
+            log.close()
+            raise HttpError(409, "this part of the log is being dropped: ask for a later one") from None
         self._engine.stream_opened("follower")
 
         def done() -> None:
@@ -127,17 +133,16 @@ class LogApi:
             200,
             content_type=b"application/octet-stream",
             headers=((b"x-log-offset", b"%d" % offset),),
-            stream=self._wait_for_growth(log, offset),
+            stream=self._wait_for_growth(followed),
             done=done,
         )
 
-    async def _wait_for_growth(self, log: OpenLog, offset: int) -> AsyncGenerator[bytes]:
+    async def _wait_for_growth(self, followed: FollowedLog) -> AsyncGenerator[bytes]:
         """Frames: a length, a line end, so many bytes. An empty one tells that the engine is there."""
         quiet = 0.0
         while True:
             over = self._engine.ended.done()
-            while data := self._read_chunk(log, offset):
-                offset += len(data)
+            while data := self._read_chunk(followed):
                 quiet = 0.0
                 yield b"%d\n%b" % (len(data), data)
             if over:
@@ -149,14 +154,13 @@ class LogApi:
                 yield b"0\n"
 
     @staticmethod
-    def _read_chunk(log: OpenLog, offset: int) -> bytes:
+    def _read_chunk(followed: FollowedLog) -> bytes:
         try:
-            data = log.read_at(offset, FOLLOW_CHUNK)
+            return followed.read(FOLLOW_CHUNK)
         except OverwrittenError:
             raise ConnectionAbortedError("the log's beginning was dropped up to where its follower was") from None
-        if not data and log.was_cut:
-            raise ConnectionAbortedError("the log was cut before where its follower was")
-        return data
+        except ChangedError as why:
+            raise ConnectionAbortedError(str(why)) from None
 
     def _open(self, name: str) -> OpenLog:
         log = self._files.open(name)
@@ -164,7 +168,9 @@ class LogApi:
             known = name in LOG_NAMES
             raise HttpError(
                 404,
-                f"this engine has written no log {name}" if known else f"no such log: ask for {', '.join(LOG_NAMES)}",
+                f"this engine has no log {name} now: none was written, or its code has renamed or removed it"
+                if known
+                else f"no such log: ask for {', '.join(LOG_NAMES)}",
             )
         return log
 
