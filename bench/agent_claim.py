@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import arguments
 from tools.testkit.agents.member import MemberProcess, engine_environment, key_of
 from tools.testkit.agents.process import TOKEN
 
@@ -82,8 +83,10 @@ def measure(preload: str, *, realtime: bool) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--members", type=int, default=20, help="members that are claimed (default 20)")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.agent_claim", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--members", type=arguments.count, default=20, help="members that are claimed (default 20)")
     parser.add_argument("--preload", default="", help="what they import before, such as pandas")
     parser.add_argument("--realtime", action="store_true", help="as on a machine that does nothing else; needs root")
     options = parser.parse_args()

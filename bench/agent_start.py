@@ -28,6 +28,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
 import linkis_ecm.agent
+from bench import arguments
 from tools.testkit.servers.orphans import start
 
 TOKEN = "bench"
@@ -137,9 +138,11 @@ def timed(call: Callable[[], object], count: int) -> list[float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=7, help="starts of each kind (default 7)")
-    parser.add_argument("--round-trips", type=int, default=100, help="warm 1+1 per start (default 100)")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.agent_start", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--runs", type=arguments.count, default=7, help="starts of each kind (default 7)")
+    parser.add_argument("--round-trips", type=arguments.count, default=100, help="warm 1+1 per start (default 100)")
     options = parser.parse_args()
     bare_first: list[float] = []
     agent_first: list[float] = []

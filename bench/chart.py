@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from bench import arguments
 from tools import pages
 
 ROOT = Path(__file__).parents[1]
@@ -147,5 +148,5 @@ def main(file: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.chart", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=DATA)
+    parser.add_argument("file", nargs="?", type=arguments.read_file, default=DATA)
     main(parser.parse_args().file)

@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from bench import arguments
 from bench.clean import end_on_signals, scratch
 from bench.figures.table import Table
 from bench.processes.loopback import HEADERS, agents, engine_id, gateway, name_of
@@ -147,10 +148,12 @@ def make_files(folder: Path, long: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", help="where the files are made (default: the system's)")
-    parser.add_argument("--pairs", type=int, default=31, help="downloads of each kind in a run, in turns (default 31)")
-    parser.add_argument("--runs", type=int, default=3, help="runs, of which the median counts (default 3)")
+    parser = argparse.ArgumentParser(prog="python -m bench.logs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=arguments.folder, help="where the files are made (default: the system's)")
+    parser.add_argument(
+        "--pairs", type=arguments.count, default=31, help="downloads of each kind in a run, in turns (default 31)"
+    )
+    parser.add_argument("--runs", type=arguments.count, default=3, help="runs, of which the median counts (default 3)")
     parser.add_argument("--download", action="store_true", help="the ratio of downloads alone: 512 MiB of disk")
     parser.add_argument("--floor", help=argparse.SUPPRESS)
     options = parser.parse_args()

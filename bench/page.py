@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
+from bench import arguments
 from bench.all.compare import DEVIATIONS
 from bench.all.document import Run, read_run
 from bench.chart import ROOT, SCHEMES, Scheme
@@ -201,7 +202,7 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=RUNS)
+    parser.add_argument("folder", nargs="?", type=arguments.folder, default=RUNS)
     try:
         main(parser.parse_args().folder)
     except (MalformedError, OSError) as error:

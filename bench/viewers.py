@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bench import arguments
 from bench.clean import end_on_signals, scratch
 from bench.figures.table import Table
 from linkis_ecm.api.paths import BASE
@@ -86,12 +87,13 @@ async def load(gateway: Server, viewers: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="?", help="of the gateway's own process")
+    parser = argparse.ArgumentParser(prog="python -m bench.viewers", description=__doc__)
+    parser.add_argument(
+        "settings", nargs="?", type=arguments.settings("changes", "folder"), help="of the gateway's own process"
+    )
     told = parser.parse_args().settings
     if told is not None:
-        given = json.loads(told)
-        asyncio.run(serve(given["changes"], Path(given["folder"])))
+        asyncio.run(serve(told["changes"], Path(told["folder"])))
         return 0
     end_on_signals()
     table = Table(58, 12, 12)

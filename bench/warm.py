@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-from bench import clean
+from bench import arguments, clean
 from bench.__main__ import raw_pods, service_address
 from bench.clean import NAMESPACE
 from bench.figures.table import Table
@@ -432,7 +432,7 @@ def main(kept: Path | None) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.warm", description=__doc__)
     parser.add_argument("--inside", action="store_true", help="it runs in the node's network namespace already")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every sample there")
+    parser.add_argument("--json", type=arguments.written_file, metavar="FILE", help="keep every sample there")
     given = parser.parse_args()
     if given.inside:
         sys.exit(main(given.json))

@@ -7,6 +7,7 @@ parent of such orphans. REPORT gets JSON of how it ended. Must not know what is 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench import arguments
 from bench.clean import end_on_signals, running
 from bench.figures.figure import MalformedError, mapping, whole
 from bench.figures.table import loaded
@@ -123,8 +125,19 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    report, bound, grace, *rest = sys.argv[1:]
+    parser = arguments.internal("bench.all.keeper", __doc__)
+    parser.add_argument("report", metavar="REPORT", type=arguments.written_file, help="the file for how it ended")
+    parser.add_argument("seconds", metavar="SECONDS", type=arguments.seconds, help="that the benchmark may take")
+    parser.add_argument(
+        "cleaning", metavar="CLEANING", type=arguments.seconds, help="seconds in which it may end by itself"
+    )
+    parser.add_argument(
+        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="the benchmark, with its arguments"
+    )
+    asked = parser.parse_args()
+    if not asked.command:
+        parser.error("the command is missing: name what is to be run")
     try:
-        Path(report).write_text(json.dumps(asdict(keep(rest, float(bound), float(grace)))))
+        asked.report.write_text(json.dumps(asdict(keep(asked.command, asked.seconds, asked.cleaning))))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import arguments
 from bench.floods.attack import Flood, settings_of
 from bench.floods.table import FLOODS
 from tools.loopback.installation import Engine, Installation, installation
@@ -159,19 +160,18 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join(rows)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench floods")
     parser.add_argument("names", nargs="*", metavar="NAME", help="floods to run; without any, all")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each flood")
-    parser.add_argument("--keep", type=Path, help="a folder in which logs stay")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--seconds", type=arguments.seconds, default=SECONDS, help="of each flood")
+    parser.add_argument("--keep", type=arguments.new_folder, help="a folder in which logs stay")
+    given = parser.parse_args(words)
     known = {flood.name: flood for flood in FLOODS}
     if unknown := set(given.names) - known.keys():
         parser.error(f"no such flood: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     floods = [known[name] for name in given.names] or list(FLOODS)
     with tempfile.TemporaryDirectory(prefix="ecm-floods-") as name:
         folder = given.keep or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         with installation(folder, tls=any(flood.aim == "tls" for flood in floods)) as made:
             print(line(HEADS), flush=True)

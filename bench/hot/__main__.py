@@ -22,7 +22,7 @@ PARTS = ("streams", "results", "crowd", "neighbours")
 
 def main() -> int:
     """Measure what is asked for, all by default."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.hot", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"which of {', '.join(PARTS)} (default: all)")
     wanted = parser.parse_args().parts or PARTS
     if unknown := set(wanted) - set(PARTS):

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from bench import arguments
 from bench.processes.loopback import name_of
 from linkis_ecm.agent.formats.proof import proof
 from tools.testkit.agents.keys import agent_key_of
@@ -86,4 +87,6 @@ def cheap_agents(count: int) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    parser = arguments.internal("bench.hot.cheap_agents", __doc__)
+    parser.add_argument("count", metavar="COUNT", type=arguments.count, help="how many agents")
+    asyncio.run(serve(parser.parse_args().count))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import arguments
 from linkis_ecm.gateway.settings import Settings
 from tools.testkit.agents.keys import agent_key_of
 from tools.testkit.agents.process import AgentProcess
@@ -84,4 +84,6 @@ async def serve(told: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(json.loads(sys.argv[1])))
+    parser = arguments.internal("bench.processes.loopback", __doc__)
+    parser.add_argument("settings", metavar="SETTINGS", type=arguments.settings("addresses", "folder"), help="JSON")
+    asyncio.run(serve(parser.parse_args().settings))

@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench import arguments
 from bench.clean import end_on_signals, scratch
 from bench.figures.table import Table
 from bench.scale import shards
@@ -222,10 +223,14 @@ async def measure(options: argparse.Namespace, folder: Path, kubeconfig: Path, o
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("engines", nargs="?", type=int, default=ENGINES, help=f"how many ({ENGINES})")
-    parser.add_argument("--raw", type=int, default=RAW_PODS, help=f"how many raw pods ({RAW_PODS})")
-    parser.add_argument("--shards", type=int, default=1, metavar="N", help="N operators beside one, and nothing else")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="where cProfile's figures of the operator go")
+    parser.add_argument("engines", nargs="?", type=arguments.count, default=ENGINES, help=f"how many ({ENGINES})")
+    parser.add_argument("--raw", type=arguments.count, default=RAW_PODS, help=f"how many raw pods ({RAW_PODS})")
+    parser.add_argument(
+        "--shards", type=arguments.count, default=1, metavar="N", help="N operators beside one, and nothing else"
+    )
+    parser.add_argument(
+        "--profile", type=arguments.written_file, metavar="FILE", help="where cProfile's figures of the operator go"
+    )
     options = parser.parse_args()
     end_on_signals()
     with (

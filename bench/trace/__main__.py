@@ -6,22 +6,16 @@ from __future__ import annotations
 import argparse
 import sys
 
+from bench import arguments
 from bench.clean import end_on_signals
 from bench.trace import call, life
 
 
-def _count(word: str) -> int:
-    """One at least: a table of none says nothing."""
-    if not word.isdecimal() or not 1 <= int(word) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 to 100000")
-    return int(word)
-
-
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=_count, default=200, help="of each way, one at a time (default 200)")
-    parser.add_argument("--engines", type=_count, default=30, help="lives in the operator (default 30)")
+    parser = argparse.ArgumentParser(prog="python -m bench.trace", description=__doc__)
+    parser.add_argument("--calls", type=arguments.count, default=200, help="of each way, one at a time (default 200)")
+    parser.add_argument("--engines", type=arguments.count, default=30, help="lives in the operator (default 30)")
     options = parser.parse_args()
     end_on_signals()
     print("\n".join(call.trace(options.calls)), flush=True)
