@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from linkis_ecm.kube.resources import NODES
+from linkis_ecm.kube.resources import NODES, PLUGINS
 from tests.simulation.warm.test_warm_pools import filled, live, pooled, ready
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.members import PLUGIN, MemberAgent, claim_of
 from tools.testkit.simulation.world import NODE, World
 
 __all__ = ["pooled"]
@@ -84,3 +84,49 @@ async def test_a_node_that_is_opened_again_keeps_its_members(pooled: World) -> N
     pooled.cluster.patch(NODES, NODE, {"spec": {"unschedulable": None}})
     await asyncio.sleep(300)
     assert uids(pooled) == before
+
+
+def size_of_node(world: World, cpu: str, memory: str = "64Gi") -> None:
+    def edit(item: dict[str, Any]) -> None:
+        item["status"]["allocatable"] = {"cpu": cpu, "memory": memory, "pods": "110"}
+
+    world.cluster.change(NODES, ("", NODE), edit)
+
+
+def pool_reason(world: World) -> str:
+    conditions = (world.cluster.get(PLUGINS, PLUGIN).get("status") or {}).get("conditions") or []
+    return next((str(one["reason"]) for one in conditions if one["type"] == "WarmPoolReady"), "")
+
+
+@pytest.mark.parametrize(("cpu", "memory"), [("3920m", "64Gi"), ("16", "8189436Ki")])
+async def test_an_engine_that_no_members_node_could_ever_hold_starts_cold(pooled: World, cpu: str, memory: str) -> None:
+    """It would take one, its kubelet would call the resize Infeasible, and it would be small for ever."""
+    pooled.agent_type, pooled.answer_claim = MemberAgent, partial(claim_of, pooled)
+    size_of_node(pooled, cpu, memory)
+    await pooled.start()
+    await filled(pooled)
+    before = uids(pooled)
+    pooled.create("large", resources={"cpu": "4", "memory": "8Gi"})
+    await pooled.until_state("large", "Idle", 30)
+    startup = pooled.status("large")["startup"]
+    assert (startup["kind"], startup["coldReason"]) == ("cold", "Misfit")
+    assert "is on a node that can never give it what the engine asks for" in startup["coldBecause"]
+    assert before <= uids(pooled)
+    # What fits is warm, and a larger node counts within the minute.
+    pooled.create("small", resources={"cpu": "2", "memory": "2Gi"})
+    await pooled.until_state("small", "Idle", 30)
+    assert pooled.status("small")["startup"]["kind"] == "warm"
+    size_of_node(pooled, "32")
+    await asyncio.sleep(70)
+    pooled.create("later", resources={"cpu": "4", "memory": "8Gi"})
+    await pooled.until_state("later", "Idle", 30)
+    assert pooled.status("later")["startup"]["kind"] == "warm"
+
+
+async def test_a_pool_on_nodes_that_hold_no_engine_of_the_default_size_says_so(pooled: World) -> None:
+    size_of_node(pooled, "400m")
+    await pooled.start()
+    await filled(pooled)
+    await pooled.until(lambda: pool_reason(pooled) == "NodesTooSmall", 30)
+    size_of_node(pooled, "4")
+    await pooled.until(lambda: pool_reason(pooled) == "Filled", 90)

@@ -18,6 +18,7 @@ from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm.room import free_on
 from linkis_ecm.kube.client import ApiError, KubeClient, NotFound
 from linkis_ecm.kube.resources import NODES
+from linkis_ecm.model.formats import parse_quantity
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,14 @@ class MemberNodes:
         node = self._known.get(name)
         return free_on(node.allocatable, pods) if node is not None else {}
 
+    def can_give(self, pod: PodView, requests: Mapping[str, str]) -> bool:
+        """Whether the pod's node could give it these requests, if it were empty. Yes where that is not known: its
+        kubelet says Infeasible then."""
+        has = self.free_on(pod.node, ())
+        return all(parse_quantity(asked) <= has[name] for name, asked in requests.items() if name in has)
+
     async def look(self, names: Iterable[str], now: datetime) -> bool:
-        """Read the nodes that are due. Returns whether one is closed or open now that was not before."""
+        """Read the nodes that are due. Returns whether something of them has changed."""
         due = [one for one in set(names) - {""} if one not in self._known or self._known[one].looked + PERIOD <= now]
         due.sort(key=lambda one: (self._known[one].looked.timestamp() if one in self._known else 0.0, one))
         limit = asyncio.Semaphore(AT_A_TIME)
@@ -86,7 +93,7 @@ class MemberNodes:
             log.info("node %s: %s", name, error)
             closed = since is not None
         self._known[name] = _Node(now, (since or now) if closed else None, allocatable)
-        return closed is not (since is not None)
+        return closed is not (since is not None) or allocatable != (before.allocatable if before is not None else {})
 
 
 def is_closed(node: dict[str, Any]) -> bool:

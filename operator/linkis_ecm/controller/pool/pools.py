@@ -121,6 +121,7 @@ class WarmPools:
             is_closing=lambda pod: self._nodes.is_closed(pod) or self._is_outdated(pod),
             contact=self.agents.contact,
             failures=self._failures,
+            can_give=self._nodes.can_give,
         )
         self._writes = PoolWrites(client=client, cache=cache, templates=self.templates)
         self.worker: Worker[str] = Worker(
@@ -316,6 +317,7 @@ class WarmPools:
             refused=frozenset(pod.uid for pod in members if self.reservations.is_refused(pod)),
             closing=frozenset(pod.uid for pod in members if self._nodes.is_closed(pod)),
             outdated=frozenset(pod.uid for pod in members if self._is_outdated(pod)),
+            cramped=frozenset(pod.uid for pod in members if as_made is not None and self._is_cramped(pod, as_made)),
             contacts={pod.uid: self.agents.contact(pod) for pod in members},
             last_claim=self._last_claim.get(namespace),
             held_since=memory.held_since.get(namespace),
@@ -330,6 +332,9 @@ class WarmPools:
             return beside(self.templates.of(plugin, namespace)[0])
         except InvalidSpecError:
             return frozenset()
+
+    def _is_cramped(self, pod: PodView, as_made: AsMade) -> bool:
+        return not self._nodes.can_give(pod, as_made.default_requests)
 
     def _is_outdated(self, pod: PodView) -> bool:
         """Whether its containers beside the engine have values from before a Secret's change."""

@@ -7,7 +7,7 @@ reservation. Must not write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache, Key
 from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.names import label_hash
-from linkis_ecm.engine.pod.spec import InvalidSpecError
+from linkis_ecm.engine.pod.spec import InvalidSpecError, sizes
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.view import EngineView
+from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.members import Contact, oldest_first
+from linkis_ecm.model.engine_status import ColdReason
 from linkis_ecm.model.states import FINAL
 
 
@@ -35,7 +36,8 @@ class _Reservation:
 
 class Reservations:
     """Over the roster. `on_refused(pod)` is called for a member that an engine could not take: it is deleted. One that
-    `is_closing` is offered to nobody; where claims fail (`failures`) members are offered to one engine at a time."""
+    `is_closing` is offered to nobody; where claims fail (`failures`) members are offered to one engine at a time. An
+    engine is offered those alone whose nodes `can_give` them its requests, each if it were empty."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Reservations:
         is_closing: Callable[[PodView], bool] = lambda _: False,
         contact: Callable[[PodView], Contact] = lambda _: Contact.REPORTS,
         failures: ClaimFailures,
+        can_give: Callable[[PodView, Mapping[str, str]], bool] = lambda pod, requests: True,
     ) -> None:
         self._cache = cache
         self._roster = roster
@@ -55,6 +58,7 @@ class Reservations:
         self._is_closing = is_closing
         self._contact = contact
         self._failures = failures
+        self._can_give = can_give
         self._by_engine: dict[str, _Reservation] = {}
         self._by_pod: dict[str, _Reservation] = {}
         # Uids of members that were refused and may still be in the cache.
@@ -66,20 +70,10 @@ class Reservations:
         None where there is none now: no pool, none ready, or all of them other engines'.
         """
         plugin = self._cache.plugin_for(engine.spec)
-        if plugin is None or not largest_size(plugin.spec.warm_pool):
+        found = self._ready(engine, plugin)
+        if plugin is None or found is None:
             return None
-        try:
-            template, as_made = self._templates.of(plugin, engine.namespace)
-        except InvalidSpecError:
-            return None
-        members = [
-            pod
-            for pod in self._roster.members(engine.namespace, label_hash(plugin.name))
-            if as_made.is_ready(pod)
-            and pod.uid not in self._refused
-            and not self._is_closing(pod)
-            and self._contact(pod) < Contact.SILENT
-        ]
+        template, members = found[0], self._roomy(engine, plugin, found[1])
         own = self._by_engine.get(engine.uid)
         if own is not None:
             for pod in members:
@@ -112,7 +106,45 @@ class Reservations:
         plugin = self._cache.plugin_for(engine.spec)
         if plugin is None:
             return None
-        return self._failures.why_none((engine.namespace, label_hash(plugin.name)), plugin.name)
+        because = self._failures.why_none((engine.namespace, label_hash(plugin.name)), plugin.name)
+        found = self._ready(engine, plugin) if because is None else None
+        if found is None or not found[1] or self._roomy(engine, plugin, found[1]):
+            return because
+        said = (
+            f"Each pod of the warm pool of {plugin.name} is on a node that can never give it what the engine asks for."
+        )
+        return Cold(ColdReason.MISFIT, said)
+
+    def _ready(
+        self, engine: EngineView, plugin: PluginView | None
+    ) -> tuple[dict[str, Any], list[PodView]] | None:  # fmt: skip
+        """The template and the members that engines may take now, whoever has reserved them; None without a pool."""
+        if plugin is None or not largest_size(plugin.spec.warm_pool):
+            return None
+        try:
+            template, as_made = self._templates.of(plugin, engine.namespace)
+        except InvalidSpecError:
+            return None
+        return template, [
+            pod
+            for pod in self._roster.members(engine.namespace, label_hash(plugin.name))
+            if as_made.is_ready(pod)
+            and pod.uid not in self._refused
+            and not self._is_closing(pod)
+            and self._contact(pod) < Contact.SILENT
+        ]
+
+    def _roomy(self, engine: EngineView, plugin: PluginView, members: list[PodView]) -> list[PodView]:
+        """Those whose nodes could give the engine its size."""
+        if engine.spec is None:
+            return members
+        try:
+            requests = sizes(engine.spec, plugin.spec).as_container["requests"]
+        except InvalidSpecError:
+            return members
+        by_node = {pod.node: pod for pod in members}
+        small = {node for node, pod in by_node.items() if not self._can_give(pod, requests)}
+        return [pod for pod in members if pod.node not in small] if small else members
 
     def claim_failed(self, engine: EngineView, because: Cold) -> None:
         """A claim has cost a member and came to nothing."""

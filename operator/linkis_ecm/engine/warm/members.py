@@ -92,6 +92,15 @@ class AsMade:
             and self.fault_of(pod) is None
         )
 
+    @property
+    def default_requests(self) -> Mapping[str, str]:
+        """What an engine without wishes requests."""
+        if self.default is None:
+            return {}
+        engine = next(one for one in self.default["spec"]["containers"] if one["name"] == ENGINE_CONTAINER)
+        requests: Mapping[str, str] = engine["resources"]["requests"]
+        return requests
+
     def unresizable(self, pod: PodView) -> str:
         """Why an engine without wishes never gets its size with this member; "" where nothing is known."""
         return fit.unresizable(self.default, pod) if self.default is not None else ""

@@ -110,6 +110,13 @@ SIZE_FIXED = Reason(
     "The namespace's LimitRange has given them a cpu limit. Set defaultResources.cpuLimit to its cpu or above, or leave"
     " spec.warmPool.resources out.",
 )
+NODES_TOO_SMALL = Reason(
+    "NodesTooSmall",
+    "Pods of the pool are on nodes that can never give them the size that the EngineConnPlugin gives by default, so"
+    " engines of that size start cold.",
+    "Raise spec.warmPool.resources or leave it out, so that the scheduler chooses larger nodes, or choose them by"
+    " nodeSelector in spec.podTemplate.",
+)
 REFUSED = Reason(
     "PodRefused", "The API server refuses the pool's pods.", "Mend what the message names in the EngineConnPlugin."
 )
@@ -120,7 +127,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, CLAIMS, OLD, ZONE, SIZE_FIXED, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, SILENT, CLAIMS, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.

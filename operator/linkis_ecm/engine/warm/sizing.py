@@ -126,6 +126,8 @@ class Place:
     refused: frozenset[str] = frozenset()
     closing: frozenset[str] = frozenset()
     outdated: frozenset[str] = frozenset()
+    # On nodes that can never give an engine's default size.
+    cramped: frozenset[str] = frozenset()
     contacts: Mapping[str, Contact] = field(default_factory=dict)
     last_claim: datetime | None = None
     held_since: datetime | None = None
@@ -453,7 +455,10 @@ def _problem(count: _Count, room: int) -> Problem | None:
     if count.missing and room <= 0:
         return Problem(problems.CAP)
     fixed = next((why for pod in _of_each_size(count.ready) if (why := count.place.as_made.unresizable(pod))), "")
-    return problems.of_fixed_size(fixed) if fixed else None
+    if fixed:
+        return problems.of_fixed_size(fixed)
+    cramped = bool(count.ready) and all(pod.uid in count.place.cramped for pod in count.ready)
+    return Problem(problems.NODES_TOO_SMALL) if cramped else None
 
 
 def _of_each_size(pods: list[PodView]) -> Iterable[PodView]:
