@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from linkis_ecm.engine.admission.in_force import MARGIN, SKEW
+from linkis_ecm.engine.times import parse_time
 from tools.cluster.tools import dns_block, helm, images, kubeconfig, refresh_volumes
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit.cluster import kubectl
@@ -94,7 +97,23 @@ def install(namespace: str, *settings: str, seconds: float = 180, beside: bool =
         logs = kubectl.run("logs", "-n", namespace, "-l", selector, "--prefix", "--tail=30").out
         raise RuntimeError(f"helm: {done.stderr.strip()}\n{pods}\n{logs}")
     kubectl.must("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    _until_policies_count(namespace)
     return installed(namespace)
+
+
+def _until_policies_count(namespace: str) -> None:
+    """Waits until an operator that has just begun takes engines, which it does some seconds after the release's
+    admission policies were last written (engine/admission/in_force.py)."""
+    kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+    policies = [
+        one["metadata"]
+        for one in kubectl.get(kinds, "-l", f"app.kubernetes.io/instance={RELEASE}", "--show-managed-fields")["items"]
+        if one["metadata"]["annotations"]["meta.helm.sh/release-namespace"] == namespace
+    ]
+    written = [found for one in policies for wrote in one["managedFields"] if (found := parse_time(wrote["time"]))]
+    if written:
+        left = max(written) + MARGIN + SKEW - datetime.now(UTC)
+        time.sleep(min(max(0.0, left.total_seconds()), (MARGIN + SKEW).total_seconds()))
 
 
 def installed(namespace: str) -> Installation:
