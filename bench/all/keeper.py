@@ -55,7 +55,7 @@ def ended_from(file: Path) -> Ended | None:
     return Ended(whole(found, "code", "report", least=-255), found["timed_out"], whole(found, "left", "report"))
 
 
-def keep(command: Sequence[str], seconds: float, cleaning: float) -> Ended:
+def keep(command: Sequence[str], seconds: float, cleaning: float, leaving: float = LEAVING_SECONDS) -> Ended:
     """Runs it, and returns when it and all that it started are gone."""
     _adopt_orphans()
     end_on_signals()
@@ -71,7 +71,7 @@ def keep(command: Sequence[str], seconds: float, cleaning: float) -> Ended:
                 _ignore_signals()
     finally:
         _ignore_signals()
-        left = _end_children()
+        left = _end_children(leaving)
     return Ended(process.returncode, timed_out, left)
 
 
@@ -87,12 +87,12 @@ def _adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _end_children() -> int:
+def _end_children(leaving: float) -> int:
     """Ends all children of this process, and theirs, which become its own. How many did not end by themselves."""
     killed: set[int] = set()
     begun = time.monotonic()
-    while _reap() and time.monotonic() - begun < LEAVING_SECONDS + KILLING_SECONDS:
-        if time.monotonic() - begun > LEAVING_SECONDS:
+    while _reap() and time.monotonic() - begun < leaving + KILLING_SECONDS:
+        if time.monotonic() - begun > leaving:
             for pid in _children():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -126,6 +126,9 @@ def _children() -> list[int]:
 
 if __name__ == "__main__":
     parser = arguments.internal("bench.all.keeper", __doc__)
+    parser.add_argument(
+        "--leaving", type=arguments.seconds, default=LEAVING_SECONDS, help="for what it leaves, before that is killed"
+    )
     parser.add_argument("report", metavar="REPORT", type=arguments.written_file, help="the file for how it ended")
     parser.add_argument("seconds", metavar="SECONDS", type=arguments.seconds, help="that the benchmark may take")
     parser.add_argument(
@@ -138,6 +141,6 @@ if __name__ == "__main__":
     if not asked.command:
         parser.error("the command is missing: name what is to be run")
     try:
-        asked.report.write_text(json.dumps(asdict(keep(asked.command, asked.seconds, asked.cleaning))))
+        asked.report.write_text(json.dumps(asdict(keep(asked.command, asked.seconds, asked.cleaning, asked.leaving))))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -110,12 +110,15 @@ def last_line(tail: str) -> str:
     return "".join(one for one in line if one.isprintable()).strip()[:MAX_TEXT]
 
 
-def execute(command: Sequence[str], seconds: float, cleaning: float, figures: Path) -> tuple[Ended | None, str]:
+def execute(
+    command: Sequence[str], seconds: float, cleaning: float, figures: Path, leaving: float = LEAVING_SECONDS
+) -> tuple[Ended | None, str]:
     """In a process of its own under a keeper, which also ends it when this process is killed. Shows what it prints."""
     with scratch() as folder:
         report = folder / "report"
-        keeper = [sys.executable, "-m", "bench.all.keeper", str(report), str(seconds), str(cleaning), *command]
-        ending = cleaning + LEAVING_SECONDS + KILLING_SECONDS + KEEPER_SECONDS
+        times = ["--leaving", str(leaving), str(report), str(seconds), str(cleaning)]
+        keeper = [sys.executable, "-m", "bench.all.keeper", *times, *command]
+        ending = cleaning + leaving + KILLING_SECONDS + KEEPER_SECONDS
         printed = bytearray()
         late = False
         with running(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from linkis_ecm.kube.resources import ENGINECONNS, PODS
 from linkis_ecm.store.migrate import upgrade
@@ -21,6 +23,8 @@ from tools.testkit.fakes.cluster import FakeCluster
 from tools.testkit.fakes.faults import Call, Fault
 from tools.testkit.servers.ports import reserved
 
+# One process for all: its start is most of what each of them costs.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 # The start of a process takes 2 s here, and ten times as long on a busy machine.
 PATIENCE = 60.0
 
@@ -30,6 +34,7 @@ class Running:
 
     def __init__(self, api: FakeApiServer, process: asyncio.subprocess.Process, metrics: str, log: Path) -> None:
         self.api, self.process, self._metrics, self._log = api, process, metrics, log
+        self._numbers = itertools.count()
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
         try:
@@ -53,8 +58,9 @@ class Running:
         except TimeoutError:
             pytest.fail(f"not {line}:\n{self.log}")
 
-    async def until_served(self, name: str, namespace: str) -> None:
+    async def until_served(self, namespace: str) -> None:
         """Create an engine, and wait until the operator has written its status."""
+        name = f"e{next(self._numbers)}"
         body: dict[str, Any] = {
             "apiVersion": ENGINECONNS.api_version, "kind": ENGINECONNS.kind, "metadata": {"name": name},
             "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"},
@@ -73,8 +79,9 @@ class Running:
         return self._log.read_text()[-6000:]
 
 
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def operator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    tmp_path = tmp_path_factory.mktemp("operator")
     (tmp_path / "key").write_bytes(b"k" * 32)
     url = f"sqlite:///{tmp_path}/ecm.sqlite3"
     upgrade(url)
@@ -103,6 +110,14 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
                 assert await asyncio.wait_for(process.wait(), PATIENCE) == 0, made.log
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(operator: Running) -> AsyncIterator[Running]:
+    """With both namespaces served, before a test and after it."""
+    yield operator
+    operator.api.faults.clear()
+    await operator.until_metric("ecm_namespaces_unserved 0.0")
+
+
 def refuse(api: FakeApiServer, status: int, *verbs: str) -> None:
     """The API server's answer for the engines and pods of the namespace `two`; its watches end."""
 
@@ -117,19 +132,19 @@ def refuse(api: FakeApiServer, status: int, *verbs: str) -> None:
 async def test_the_process_goes_on_and_serves_the_namespace_again(running: Running, status: int) -> None:
     refuse(running.api, status)
     await running.until_metric("ecm_namespaces_unserved 1.0")
-    await running.until_served("during", "one")
+    await running.until_served("one")
     running.api.faults.clear()
     await running.until_metric("ecm_namespaces_unserved 0.0")
-    await running.until_served("after", "two")
-    await running.until_served("after", "one")
+    await running.until_served("two")
+    await running.until_served("one")
 
 
 async def test_where_lists_are_served_and_watches_are_not_the_other_namespace_goes_on(running: Running) -> None:
     refuse(running.api, 403, "watch")
     await running.until_metric("ecm_namespaces_unserved 1.0")
-    await running.until_served("during", "one")
+    await running.until_served("one")
     running.api.faults.clear()
-    await running.until_served("after", "two")
+    await running.until_served("two")
 
 
 async def test_a_list_that_was_too_old_begins_again(running: Running) -> None:
@@ -137,5 +152,5 @@ async def test_a_list_that_was_too_old_begins_again(running: Running) -> None:
     running.api.faults.add(Fault(verb="watch", resource=ENGINECONNS, status=410, reason="Expired"))
     running.api.watches.end(ENGINECONNS)
     await running.until("watches again", lambda: len(running.watches()) >= seen + 3)
-    await running.until_served("after", "one")
-    await running.until_served("after", "two")
+    await running.until_served("one")
+    await running.until_served("two")

@@ -30,6 +30,12 @@ ENGINE = {
     "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": "e", "namespace": "engines"},
     "spec": {"engineType": "python", "user": "hadoop", "desiredState": "Stopped"},
 }  # fmt: skip
+# The command line, of a process that looks at its certificate's files more often than each 10 s.
+LOOKS_OFTEN = (
+    "-c",
+    "import runpy; from linkis_ecm.gateway import tls; tls.CHECK_SECONDS = 0.05;"
+    " runpy.run_module('linkis_ecm', run_name='__main__')",
+)
 # What the last step of each process's start counts.
 STARTED = {
     "gateway": {f'ecm_reflector_lists_total{{resource="{kind.plural}"}}': 1.0 for kind in (ENGINECONNS, PLUGINS)},
@@ -38,11 +44,13 @@ STARTED = {
 
 
 @asynccontextmanager
-async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[None]:
+async def process(
+    part: str, folder: Path, start: tuple[str, ...] = ("-m", "linkis_ecm"), **environment: str
+) -> AsyncIterator[None]:
     """`python -m linkis_ecm <part>`, ended by SIGTERM."""
     with (folder / f"{part}.log").open("wb") as log:
         started = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "linkis_ecm", part, env={**os.environ, **environment}, stdout=log, stderr=log
+            sys.executable, *start, part, env={**os.environ, **environment}, stdout=log, stderr=log
         )
         try:
             yield
@@ -53,7 +61,9 @@ async def process(part: str, folder: Path, **environment: str) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def gateway(folder: Path, port: int, **environment: str) -> AsyncIterator[None]:
+async def gateway(
+    folder: Path, port: int, start: tuple[str, ...] = ("-m", "linkis_ecm"), **environment: str
+) -> AsyncIterator[None]:
     """A gateway without a database at that port, over an API server without engines."""
     (folder / "key").write_bytes(b"k" * 32)
     async with (
@@ -61,6 +71,7 @@ async def gateway(folder: Path, port: int, **environment: str) -> AsyncIterator[
         process(
             "gateway",
             folder,
+            start,
             KUBECONFIG=str(write_kubeconfig(folder / "kubeconfig", server)),
             ECM_TOKEN_KEY_FILE=str(folder / "key"),
             ECM_NAMESPACE="engines",
@@ -164,7 +175,7 @@ async def test_a_gateway_with_a_certificate_is_scraped_over_https_and_takes_a_re
 
     with reserved() as first:
         port = first.getsockname()[1]
-        async with gateway(tmp_path, port, **issue()):
+        async with gateway(tmp_path, port, LOOKS_OFTEN, **issue()):
             url = f"https://127.0.0.1:{port}/metrics"
             await scrape_until(url, STARTED["gateway"], tmp_path, trust=trust)
             issue()

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from linkis_ecm.gateway.agents.client import EXECUTES_PER_ENGINE, WHOLE_RESULT
+from linkis_ecm.gateway.agents.client import END_REPORT_SECONDS, EXECUTES_PER_ENGINE, WHOLE_RESULT
 from linkis_ecm.gateway.inventory.view import engine_of_record
 from tools.testkit.agents.keys import agent_key_of
+from tools.testkit.clocks import LoopClock
 from tools.testkit.gateway.harness import KEY, PATIENCE, Harness, engine_item
 
 Make = Callable[..., Awaitable[Harness]]
@@ -201,12 +202,15 @@ async def test_an_agent_that_answers_with_no_result_is_named_not_believed(gw: Ha
     assert "not JSON" in answer.message
 
 
-async def test_an_agent_that_cannot_be_reached_says_that_the_code_has_not_run(gw: Harness) -> None:
+async def test_an_agent_that_cannot_be_reached_says_that_the_code_has_not_run(gw: Harness, clock: LoopClock) -> None:
     agent, engine = await gw.served(succeed)
     await agent.stop()
     gw.cluster.put(engine | {"status": engine["status"] | {"engineState": "Failed", "message": "Memory ran out."}})
     gw.cluster.put(engine)
-    answer = await gw.execute(engine)
+    asking = asyncio.create_task(gw.execute(engine))
+    # It waits for the cluster to report the engine's end.
+    await clock.until_over(asking, END_REPORT_SECONDS)
+    answer = await asking
     assert answer.http == 502
     assert "could take the code, which has not run" in answer.message
 

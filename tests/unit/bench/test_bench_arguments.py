@@ -30,7 +30,10 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("bench.scale", "9" * 5000), "is no whole number"),
     (("bench.scale", "--shards", "-2"), "--shards"),
     (("bench.scale", "--profile", f"{MISSING}/x"), f"nothing can be written into '{MISSING}'"),
-    (("bench.trace", "--calls", "many"), "--calls: 'many' is no whole number"),
+    (("bench.trace", "--calls", "x"), "--calls: 'x' is no whole number"),
+    (("bench.trace", "--calls", "-1"), "--calls: "),
+    (("bench.trace", "--engines", "0"), "--engines: '0' is no whole number"),
+    (("bench.trace", "--engines", "-1"), "--engines: "),
     (("bench.viewers", "{}"), "no JSON object with changes and folder"),
     (("bench.warm", "--json", str(Path(__file__).parent)), "is a folder: name a file"),
     # Its own processes.
