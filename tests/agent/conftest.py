@@ -42,10 +42,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
     """Starts engines that the test may end in any way."""
     started: list[AgentProcess] = []
 
-    def start(**options: object) -> AgentProcess:
+    def start(kind: type[AgentProcess] = AgentProcess, **options: object) -> AgentProcess:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(AgentProcess(folder, **options))  # type: ignore[arg-type]
+        started.append(kind(folder, **options))  # type: ignore[arg-type]
         return started[-1]
 
     yield start

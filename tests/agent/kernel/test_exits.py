@@ -37,11 +37,11 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
     await made.runner.cleanup()
 
 
-async def job(start: Start, operator: Operator, code: str) -> AgentProcess:
+async def job(start: Start, operator: Operator, code: str, **settings: str) -> AgentProcess:
     operator.engine(mode="once", code=code)
     return await asyncio.to_thread(
         start, wait=False, ECM_MODE="once", ECM_REPORT_URL=operator.url, ECM_UID=UID, ECM_TICKET_ID=TICKET,
-        ECM_AGENT_KEY=TOKEN, ECM_POD_UID=f"pod-{UID}",
+        ECM_AGENT_KEY=TOKEN, ECM_POD_UID=f"pod-{UID}", **settings,
     )  # fmt: skip
 
 
@@ -114,9 +114,8 @@ async def test_what_a_script_does_behind_its_last_line_a_job_does(
 async def test_a_stop_ends_what_a_job_does_behind_its_last_line_and_the_job_has_not_succeeded(
     start: Start, operator: Operator
 ) -> None:
-    agent = await job(
-        start, operator, "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()"
-    )
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()"
+    agent = await job(start, operator, code, ECM_STOP_GRACE="1")
     await asyncio.to_thread(until, lambda: "threads and exit handlers go on" in agent.log("stdout"))
     assert operator.reports[-1]["state"] == "Running"
     agent.process.terminate()

@@ -45,6 +45,26 @@ def foreign(folder: Path, *habits: str, **changes: object) -> dict[str, str]:
     return {"ECM_EXECUTOR": "kernelspec", "ECM_KERNEL_NAME": "fake", "JUPYTER_PATH": str(folder)}
 
 
+class Impatient(AgentProcess):
+    """An agent that waits a second, not ten, for a kernel that may publish nothing at all."""
+
+    arguments = (
+        "-c",
+        "import runpy; from linkis_ecm.agent.executors import jupyter; jupyter.SILENT_AFTER = 1.0;"
+        " runpy.run_module('linkis_ecm.agent', run_name='__main__')",
+    )
+
+
+# With one of these, a kernel publishes nothing until it has a task, or never.
+SILENT = frozenset({"silent", "no-status"})
+
+
+def started(start: Start, folder: Path, *habits: str, **changes: object) -> AgentProcess:
+    """An agent over a fake kernel with these habits."""
+    kind = Impatient if SILENT.intersection(habits) else AgentProcess
+    return start(kind, **foreign(folder, *habits, **changes))
+
+
 def kernel_of(agent: AgentProcess) -> int:
     def found() -> int:
         return next((pid for pid in children(agent.process.pid) if "connection.json" in command_line(pid)), 0)
@@ -137,7 +157,7 @@ def test_an_interrupt_reaches_a_kernel_whose_agent_was_started_in_the_background
 def test_a_bad_message_is_left_out_and_costs_the_others_nothing(
     habits: tuple[str, ...], start: Start, tmp_path: Path
 ) -> None:
-    agent = start(**foreign(tmp_path / "path", *habits))
+    agent = started(start, tmp_path / "path", *habits)
     for number in range(3):
         result = agent.execute(f"print {number}")
         assert result["status"] == "Succeed"
@@ -164,7 +184,7 @@ def test_bad_messages_are_counted(start: Start, tmp_path: Path) -> None:
 def test_a_kernel_that_says_little_of_its_state_is_not_waited_for(
     habits: tuple[str, ...], start: Start, tmp_path: Path
 ) -> None:
-    agent = start(**foreign(tmp_path / "path", *habits))
+    agent = started(start, tmp_path / "path", *habits)
     agent.outputs("print first")
     began = time.monotonic()
     for number in range(10):
@@ -188,7 +208,7 @@ def test_what_ran_before_is_not_taken_for_the_end_of_a_task(start: Start, tmp_pa
 def test_an_interrupt_that_is_accepted_is_sent(
     habits: tuple[str, ...], mode: str, start: Start, tmp_path: Path
 ) -> None:
-    agent = start(**foreign(tmp_path / "path", *habits, interrupt_mode=mode))
+    agent = started(start, tmp_path / "path", *habits, interrupt_mode=mode)
     running = agent.start_execute("sleep 30")
     until(lambda: agent.status()["state"] == "Busy")
     assert agent.json("POST", "/v1/interrupt")[0] == 202
@@ -200,7 +220,7 @@ def test_an_interrupt_that_is_accepted_is_sent(
 
 
 def test_a_kernel_that_publishes_nothing_is_used_and_the_log_says_so(start: Start, tmp_path: Path) -> None:
-    agent = start(**foreign(tmp_path / "path", "silent"))
+    agent = started(start, tmp_path / "path", "silent")
     result = agent.execute("print nothing")
     assert (result["status"], result["outputs"]) == ("Succeed", [])
     assert "[the kernel answers and publishes nothing: the outputs of its tasks will be missing]" in agent.log("stderr")
