@@ -186,6 +186,7 @@ class Operator:
             sink=sink, evidence=self.keeper, recorder=self.recorder, settings=decisions, leading=self.leading,
             may_write=lambda: self.lease.held, serves=self.claims.serves, clock=clock, rng=rng, metrics=metrics,
         )  # fmt: skip
+        self.pools.waiting.refused, self.reconciler.on_refused = self.reconciler.refused, self.pools.engine_refused
         metrics.watch_usage(self.reconciler.reports, limit=settings.metrics_engines)
         metrics.limit_shares.watch(self.admission.shares)
         metrics.archive.watch(

@@ -125,6 +125,8 @@ class Reconciler:
             metrics=metrics,
         )
         self.reports = self._report_path.reports
+        # Called where the API server has refused an engine in other words than before, or refuses it no more.
+        self.on_refused: Callable[[EngineView], None] = lambda _engine: None
         self.leading = leading
         self.worker: Worker[Key] = Worker(
             lambda key: self.process(key),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
@@ -196,6 +198,11 @@ class Reconciler:
         """The last report of that engine, if there was one."""
         return self._memory_of(engine).report
 
+    def refused(self, engine: EngineView) -> str:
+        """What the API server last said to the engine's pod, or to its resize up; "" where nothing is known."""
+        memory = self._memory.get(engine.key)
+        return memory.refused if memory is not None and memory.uid == engine.uid else ""
+
     def since_report(self, engine: EngineView) -> timedelta | None:
         """How long ago a report of that engine was last taken; None where none was."""
         reported = self._memory_of(engine).reported
@@ -261,6 +268,7 @@ class Reconciler:
         if engine is None:
             return Result()
         memory = self._memory_of(engine)
+        self._tell_refusal(engine, memory)
         await self._warm.settle(engine, memory)
         limit = self._ask_for_place(engine)
         warm = self._warm.offer(engine, memory, limit)
@@ -301,6 +309,11 @@ class Reconciler:
         if refused is not None:
             raise refused
         return result
+
+    def _tell_refusal(self, engine: EngineView, memory: Memory) -> None:
+        if memory.refused != memory.refusal_told:
+            memory.refusal_told = memory.refused
+            self.on_refused(engine)
 
     async def _read_engine(self, key: Key) -> EngineView | None:
         """The engine, after the policies were read if its pass depends on them; None if this pass does nothing more."""
@@ -352,6 +365,8 @@ class Reconciler:
                 raise
             refused, patch = error, patch_without_details(engine, patch, str(error), self._clock())
             exists = not patch or await self._executor.patch_status(engine, patch)
+        if exists and "message" in patch:
+            memory.words_written = self._clock()
         if exists and patch:
             self._announcer.announce(engine, decision)
         if exists and patch.get("attempt") not in (None, engine.status.get("attempt") or 0):

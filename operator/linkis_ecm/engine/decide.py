@@ -32,7 +32,7 @@ from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.rules import disruption, ending, live_pod, no_pod, soft_pause, warm
 from linkis_ecm.engine.rules.situation import Amendment, Rule, Situation
 from linkis_ecm.engine.status.conditions import has_marks_of, merge_patch
-from linkis_ecm.engine.status.desired import message_of, status_of
+from linkis_ecm.engine.status.desired import message_of, news_at, status_of
 from linkis_ecm.engine.status.record import Projection, project
 from linkis_ecm.model import reasons
 from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState, may_follow
@@ -192,13 +192,16 @@ _UNWRITTEN = CollectEvidence | ClaimPod | ClaimAgent | DiscardPod | IdentifyPod
 
 def _decision(case: Situation, outcome: Outcome) -> Decision:
     s, now, settings = case.s, case.now, case.settings
-    message = message_of(s, outcome)
+    message, news = message_of(s, outcome, now), news_at(s, outcome)
     desired = status_of(s, case.launch, outcome, now, settings, message=message)
     patch: dict[str, Any] = {}
     requeue_at = outcome.requeue_at
     current = s.engine.status
+    if news is not None and now < news:
+        requeue_at = min(filter(None, (requeue_at, news)))
     same = (
-        desired["engineState"] == current.get("engineState")
+        (news is None or now < news)
+        and desired["engineState"] == current.get("engineState")
         and desired["reason"] == current.get("reason")
         and desired["ecmInstance"] == s.engine.owner
         and desired["attempt"] == (current.get("attempt") or 0)

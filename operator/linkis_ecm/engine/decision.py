@@ -185,6 +185,8 @@ class Snapshot:
     resize_sent: bool = False
     # When this process first saw the engine; None: not known.
     known_since: datetime | None = None
+    # When this process last wrote the status' message; None: it has not.
+    words_written: datetime | None = None
     # Why the engine gets no place under the limits of people; None: it has one, or needs none.
     limit: Refusal | None = None
     # The admission policies, for an engine without a pod as they are now; None: none are wanted.

@@ -86,10 +86,12 @@ def test_a_member_without_a_node_leaves_no_room_on_one() -> None:
             "requested: cpu=1,limits.memory=4Gi, used: cpu=4,limits.memory=4Gi, limited: cpu=4,limits.memory=4Gi",
             4,
             False,
-            "2048Mi of memory where it asks for 4096Mi",
+            "2048Mi of memory limit where it asks for 4096Mi",
         ),
         ("requested: pods=1, used: pods=9, limited: pods=9", 1, True, ""),
-        ("requested: pods=1, used: pods=9, limited: pods=9", 0, False, ""),
+        ("requested: pods=1, used: pods=9, limited: pods=9", 0, False, "0 of pods where it asks for 1"),
+        ("requested: pods=1, used: pods=9, limited: pods=7", 2, False, "0 of pods where it asks for 1"),
+        ("requested: pods=1, used: pods=9, limited: pods=7", 3, True, ""),
         # What cannot be read is not held against it.
         ("requested: cpu=much, used: cpu=4, limited: cpu=4", 1, True, ""),
         ("requested: cpu=1, used: cpu=4", 1, False, "0.5 of cpu where it asks for 1"),
@@ -100,6 +102,36 @@ def test_all_members_together_must_leave_what_a_quota_lacks(words: str, members:
     assert found is not None
     assert found.is_met([MEMBER] * members) is met
     assert found.in_words([MEMBER] * members) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "share"),
+    [
+        # 500m of the 1500m that are lacking, of 2 that are asked for.
+        ("requested: cpu=2, used: cpu=3500m, limited: cpu=4", 1 / 3),
+        # The quota was lowered: 1500m must go for 500m.
+        ("requested: cpu=500m, used: cpu=3, limited: cpu=2", 1 / 3),
+        ("requested: pods=1, used: pods=9, limited: pods=7", 1 / 3),
+        ("requested: cpu=500m,pods=1, used: cpu=3,pods=9, limited: cpu=3,pods=7", 1 / 3),
+        ("requested: cpu=1,requests.cpu=1, used: cpu=4,requests.cpu=4, limited: cpu=5,requests.cpu=4", 0.5),
+        # A member requests half of its memory's limit.
+        ("requested: requests.memory=1Gi, used: requests.memory=4Gi, limited: requests.memory=4Gi", 0.25),
+        ("requested: limits.memory=1Gi, used: limits.memory=4Gi, limited: limits.memory=4Gi", 0.5),
+    ],
+)
+def test_a_members_share_is_of_what_the_quota_lacks(words: str, share: float) -> None:
+    found = need(QUOTA_EXCEEDED.name, f"exceeded quota: q, {words}", None)
+    assert found is not None
+    assert found.share(replace(MEMBER, memory_request="256Mi")) == pytest.approx(share)
+
+
+def test_a_node_counts_memory_by_what_is_requested() -> None:
+    member = replace(MEMBER, memory_request="128Mi")
+    engine = replace(ENGINE, memory_request="256Mi", unschedulable="0/1 nodes are available: 1 Insufficient memory.")
+    found = need(UNSCHEDULABLE.name, "", engine)
+    assert found is not None
+    assert (found.is_met([member]), found.is_met([member] * 2)) == (False, True)
+    assert free_on({"memory": "1Gi"}, [member])["memory"] == Decimal(7 * 128 * 1024**2)
 
 
 def test_of_a_node_members_and_what_it_has_left_must_be_enough() -> None:

@@ -100,7 +100,7 @@ class WarmPools:
         self._metrics = metrics.pools
         self._recorder = recorder
         self._memory: dict[str, PoolMemory] = {}
-        self._waiting = WaitingEngines(
+        self.waiting = WaitingEngines(
             cache=cache, is_foreign=ownership.is_foreign, recorder=recorder,
             members=lambda namespace: self.reservations.free(namespace),  # noqa: PLW0108 - it is made below
             free_on=lambda node: self._nodes.free_on(node, cache.pods_on(node)),
@@ -197,8 +197,15 @@ class WarmPools:
         """Note whether an engine waits for room; the pools of its namespace give way then."""
         if before is not None and after is not None and cold_reason(before) is None:
             self._note_cold(after, cold_reason(after))
-        if not self._waiting.note(before, after):
-            return
+        if self.waiting.note(before, after):
+            self._enqueue_all()
+
+    def engine_refused(self, engine: EngineView) -> None:
+        """The API server has refused an engine in other words than before: there may be room that is worth it."""
+        if self.waiting.is_noted(engine):
+            self._enqueue_all()
+
+    def _enqueue_all(self) -> None:
         for name, plugin in self._cache.plugins.items():
             if plugin.spec.warm_pool is not None:
                 self._enqueue(label_hash(name))
@@ -227,8 +234,8 @@ class WarmPools:
         known = self._pool(pool, plugin, memory, now)
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
         memory.note(plan, now)
-        self._waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
-        self._waiting.tell_kept([one.namespace for one in known.places])
+        self.waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
+        self.waiting.tell_kept([one.namespace for one in known.places])
         errors = await self._execute(pool, plugin, memory, plan)
         again = plan.at
         if plugin is not None:
@@ -307,7 +314,7 @@ class WarmPools:
             as_made=as_made,
             no_template=why,
             unanswered=sum(one == namespace for one, _ in memory.unanswered),
-            waiting=self._waiting.helped(namespace),
+            waiting=self.waiting.helped(namespace),
             gave_way=memory.gave_way.get(namespace),
             waited=memory.waited.get(namespace),
             setback=memory.setbacks.get(namespace),

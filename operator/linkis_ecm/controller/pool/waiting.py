@@ -1,14 +1,15 @@
 """The engines that wait for room, and what the warm pools of their namespaces have given them already.
 
-An engine is helped only where all members together leave enough for it, as far as that is known, and once: what it
-waits for after that is something else. Kept in memory alone: after a restart an engine that still waits may get as much
+An engine is helped only where all members together leave enough for it, as far as that is known, and once for each
+thing that it lacks: what it waits for after that is something else. What it lacks is what was said to it last; its
+status may say what was said before. Kept in memory alone: after a restart an engine that still waits may get as much
 once more. Must not delete, nor choose a member: `engine.warm.sizing` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from linkis_ecm.controller.state.cache import Cache, Key
@@ -28,21 +29,33 @@ KEPT = "WarmPoolStays"
 _STAY = "The warm pools' pods of this namespace stay, for all of them would not be enough"
 
 
+# Needs of one engine that are helped with: one for each quota and limit of it, mostly one in all.
+_MOST = 8
+
+
 @dataclass(slots=True)
 class _Given:
-    """To one engine that waits: the part of what it asks for, and of which node; `over`: it gets no more. `told`: that
-    members stay since all of them are not enough."""
+    """For one need of an engine: the part that it has got of what it lacked at first, and of which node; `over`: it
+    gets no more."""
 
+    lacked: Need
     share: float = 0.0
     node: str = ""
     over: bool = False
+
+
+@dataclass(slots=True)
+class _Waits:
+    """One engine that waits. `told`: that members stay since all of them are not enough. `given`: by what a need is
+    about. The API server names one quota at a time, and of two not always the same."""
+
     told: bool = False
+    given: dict[tuple[str, ...], _Given] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Helped:
-    key: Key
-    lacks: Need
+    given: _Given
     node: str
 
 
@@ -66,7 +79,9 @@ class WaitingEngines:
         self._members = members
         self._free_on = free_on
         self._recorder = recorder
-        self._given: dict[str, dict[Key, _Given]] = {}
+        self._waits: dict[str, dict[Key, _Waits]] = {}
+        # What the API server said last to an engine's pod; "" where that is not known, as after a restart.
+        self.refused: Callable[[EngineView], str] = lambda _engine: ""
 
     def note(self, before: EngineView | None, after: EngineView | None) -> bool:
         """An engine has changed. Returns whether it began or ended to wait."""
@@ -74,16 +89,20 @@ class WaitingEngines:
         if engine is None:
             return False
         waits = after is not None and _waits(after) and not self._is_foreign(after)
-        known = self._given.get(engine.namespace, {})
+        known = self._waits.get(engine.namespace, {})
         if waits == (engine.key in known):
             return False
         if waits:
-            self._given.setdefault(engine.namespace, {})[engine.key] = _Given()
+            self._waits.setdefault(engine.namespace, {})[engine.key] = _Waits()
         else:
             del known[engine.key]
             if not known:
-                del self._given[engine.namespace]
+                del self._waits[engine.namespace]
         return True
+
+    def is_noted(self, engine: EngineView) -> bool:
+        """Whether it waits, as far as its status says."""
+        return engine.key in self._waits.get(engine.namespace, {})
 
     def helped(self, namespace: str) -> tuple[str, ...]:
         """The engines that would get room from a member that goes now: for each the node on which it must be, or ""
@@ -98,18 +117,20 @@ class WaitingEngines:
                 pod = next((pod for pod in going if not one.node or pod.node in ("", one.node)), None)
                 if pod is not None:
                     going.remove(pod)
-                    given = self._given[namespace][one.key]
-                    given.share, given.node = given.share + one.lacks.share(pod), one.node
+                    # Of what it lacked then: what was said since may count those that have gone.
+                    one.given.share += one.given.lacked.share(pod)
+                    one.given.node = one.node
 
     def tell_kept(self, namespaces: Iterable[str]) -> None:
         """Tell engines for which members stay, since all of them would not be enough, what would help: each once."""
         for namespace in namespaces:
-            needs = [one for one in self._needs(namespace) if not one[1].told and not one[1].share]
+            waits = self._waits.get(namespace, {})
+            needs = [one for one in self._needs(namespace) if not waits[one[0].key].told and not one[1].share]
             members = self._members(namespace) if needs else ()
-            for engine, given, lacks in needs:
+            for engine, given, lacks in needs if members else ():
                 said = "" if self._node(lacks, given, members) is not None else self._in_words(lacks, members)
                 if said:
-                    given.told = True
+                    waits[engine.key].told = True
                     regarding = {
                         "apiVersion": API_VERSION, "kind": "EngineConn", "namespace": engine.namespace,
                         "name": engine.name, "uid": engine.uid,
@@ -119,33 +140,44 @@ class WaitingEngines:
     def _needs(self, namespace: str) -> list[tuple[EngineView, _Given, Need]]:
         """The engines that members could help if there were enough of them, those first that began to wait first."""
         found = []
-        for key, given in self._given.get(namespace, {}).items():
+        for key, waits in self._waits.get(namespace, {}).items():
             engine = self._cache.engines.get(key)
-            if engine is None or given.over or given.share >= _ALL:
+            lacks = self._need(engine) if engine is not None else None
+            if engine is None or lacks is None:
                 continue
-            lacks = need(engine.text("reason"), engine.text("message"), self._cache.pod_of(engine))
-            if lacks is not None:
+            if lacks.about not in waits.given and len(waits.given) >= _MOST:
+                waits.given = {about: one for about, one in waits.given.items() if one.share}
+                if len(waits.given) >= _MOST:
+                    continue
+            given = waits.given.setdefault(lacks.about, _Given(lacks))
+            if not given.share:
+                given.lacked = lacks
+            if not given.over and given.share < _ALL:
                 found.append((engine, given, lacks))
         return found
+
+    def _need(self, engine: EngineView) -> Need | None:
+        words = self.refused(engine) or engine.text("message")
+        return need(engine.text("reason"), words, self._cache.pod_of(engine))
 
     def _helped(self, namespace: str) -> list[_Helped]:
         """Each with members of its own: two engines that get half of what they need are no help."""
         needs = self._needs(namespace)
         free = list(self._members(namespace)) if needs else []
         found = []
-        for engine, given, lacks in needs:
+        for _engine, given, lacks in needs:
             node = self._node(lacks, given, free)
             if node is None:
                 # Where it has got all that there was, it has got its chance.
                 given.over = given.share > 0
                 continue
-            found.append(_Helped(engine.key, lacks, node))
+            found.append(_Helped(given, node))
             share = given.share
             for pod in [pod for pod in free if not node or pod.node == node]:
                 if share >= _ALL:
                     break
                 free.remove(pod)
-                share += lacks.share(pod)
+                share += given.lacked.share(pod)
         return found
 
     def _node(self, lacks: Need, given: _Given, members: Sequence[PodView]) -> str | None:

@@ -64,6 +64,10 @@ class Memory:
     resize_sent: bool = False
     # When the engine was seen to be used again, while its pod has not got its cpu back from a soft pause.
     waking_since: datetime | None = None
+    # When the status' message was last written.
+    words_written: datetime | None = None
+    # Of `refused`, what the pools were told last.
+    refusal_told: str = ""
 
     def __post_init__(self) -> None:
         self.known_since = self.known_since or self.last_contact
@@ -83,6 +87,13 @@ class Memory:
         self.warm_tries, self.environment, self.resize_failure = 0, None, None
         self.waking_since = None
         self.record_contact(now)
+
+    @property
+    def refused(self) -> str:
+        """What the API server last said to the engine's pod, or to its resize up; "" where it took it."""
+        if self.resize_failure is not None:
+            return "" if self.resize_failure.down else self.resize_failure.sentence
+        return self.failure.verdict.details if self.failure is not None else ""
 
     @property
     def silence(self) -> Silence:

@@ -56,6 +56,7 @@ def take_snapshot(
         resize_failure=memory.resize_failure,
         resize_sent=memory.resize_sent,
         known_since=memory.known_since,
+        words_written=memory.words_written,
         policies=policies,
         first_seen=dict(memory.first_seen),
     )

@@ -25,6 +25,9 @@ from linkis_ecm.model.states import AVAILABLE, FINAL, EngineState
 MESSAGE_MAX = 16384
 # Characters of status.startup.coldBecause.
 COLD_MAX = 1024
+# Their words have figures, which others change while the engine waits. Written at most so often.
+_COUNTED = frozenset({reasons.QUOTA_EXCEEDED, reasons.UNSCHEDULABLE})
+WORDS_PERIOD = timedelta(seconds=30)
 # The fields that later passes decide by. None holds a value that an agent or a user chose.
 ESSENTIAL = (
     "engineState", "stateSince", "reason", "observedGeneration", "attempt", "nextAttemptAt", "podName", "podUid",
@@ -32,8 +35,20 @@ ESSENTIAL = (
 )  # fmt: skip
 
 
-def message_of(s: Snapshot, outcome: Outcome) -> str:
-    return _message_of(s, outcome)[:MESSAGE_MAX]
+def message_of(s: Snapshot, outcome: Outcome, now: datetime) -> str:
+    due = news_at(s, outcome)
+    return (outcome.verdict.message if due is not None and now >= due else _message_of(s, outcome))[:MESSAGE_MAX]
+
+
+def news_at(s: Snapshot, outcome: Outcome) -> datetime | None:
+    """When the status' message is to follow: what the engine waits for has other figures now than the status says.
+    None where it says the same."""
+    same = outcome.verdict.reason.name == s.engine.text("reason") and s.engine.state == outcome.state
+    if not same or outcome.verdict.reason not in _COUNTED or not outcome.verdict.details:
+        return None
+    if s.engine.text("message") == outcome.verdict.message[:MESSAGE_MAX]:
+        return None
+    return s.words_written + WORDS_PERIOD if s.words_written is not None else outcome.since
 
 
 def without_details(patch: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from linkis_ecm.model.formats import parse_quantity
 # What a quota may name that members hold too: "" is a resource that is counted and not measured here.
 _QUOTA = {
     "cpu": "cpu", "requests.cpu": "cpu", "limits.cpu": "cpu limit",
-    "memory": "memory", "requests.memory": "memory", "limits.memory": "memory",
+    "memory": "memory", "requests.memory": "memory", "limits.memory": "memory limit",
     "ephemeral-storage": "", "requests.ephemeral-storage": "", "limits.ephemeral-storage": "",
-    "pods": "", "count/pods": "",
+    "pods": "pods", "count/pods": "pods",
 }  # fmt: skip
 # The same for a node, in the scheduler's words.
 _NODE = {
@@ -31,7 +31,7 @@ _NODE = {
 # Characters of a refusal that are looked at: a cluster's message is shorter.
 WORDS_MAX = 4000
 _EXCEEDED = re.compile(
-    r"exceeded quota: [^,]{1,300}, requested: ([^ ]{1,1000}), used: ([^ ]{0,1000})(?: limited: ([^ ]{1,1000}))?"
+    r"exceeded quota: ([^,]{1,300}), requested: ([^ ]{1,1000}), used: ([^ ]{0,1000})(?: limited: ([^ ]{1,1000}))?"
 )
 _NODES = re.compile(r"\b0/(\d{1,6}) nodes are (?:un)?available: (.*)", re.DOTALL)
 _COUNTED = re.compile(r"(\d{1,6}) (.+)", re.DOTALL)
@@ -41,17 +41,24 @@ _COUNTED = re.compile(r"(\d{1,6}) (.+)", re.DOTALL)
 class Need:
     """What an engine lacks that members hold. `amounts`: by resource, what the engine asks for; None where that is not
     known or is one of its kind. `free`: what a quota still has of it, which only lacks the rest. `on_node`: of a node,
-    not of a quota: what a node still has, the scheduler does not say."""
+    not of a quota: what a node still has, the scheduler does not say. `about`: while that is the same, it is the same
+    need, whatever others have taken or left meanwhile."""
 
     amounts: Mapping[str, Decimal | None]
     on_node: bool
     free: Mapping[str, Decimal] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
 
     def share(self, member: PodView) -> float:
-        """Which part of it the member leaves when it goes, 1 for all."""
+        """Which part of what is lacking the member leaves when it goes, 1 for all."""
         if self.on_node and not member.node:
             return 0.0
-        return float(min((_share(asked, _has(member, name)) for name, asked in self.amounts.items()), default=1))
+        return float(min((_share(self._lack(name), _has(member, name)) for name in self.amounts), default=1))
+
+    def _lack(self, name: str) -> Decimal | None:
+        """What a quota lacks: more than what is asked for where it was lowered below what is used. Of a node, all."""
+        asked = self.amounts[name]
+        return None if asked is None else asked - self.free.get(name, Decimal(0))
 
     def is_met(self, members: Sequence[PodView], free: Mapping[str, Decimal] | None = None) -> bool:
         """Whether these members together leave enough, beside what is free there anyway. An amount that is not known is
@@ -108,17 +115,18 @@ def _of_quota(words: str) -> Need | None:
         return None
     amounts: dict[str, Decimal | None] = {}
     free: dict[str, Decimal] = {}
-    used, limited = (_entries(found[number] or "") for number in (2, 3))
-    for name, asked in _entries(found[1]).items():
+    used, limited = (_entries(found[number] or "") for number in (3, 4))
+    for name, asked in _entries(found[2]).items():
         if name not in _QUOTA:
             return None
         if measured := _QUOTA[name]:
             amounts[measured] = _amount(asked)
             most, taken = (_amount(one.get(name, "")) for one in (limited, used))
             if most is not None and taken is not None:
-                # Negative where the quota was lowered: so much more must go.
-                free[measured] = most - taken
-    return Need(amounts, on_node=False, free=free)
+                # Negative where the quota was lowered: so much more must go. It may have two names for one thing.
+                free[measured] = min(most - taken, free.get(measured, most - taken))
+    about = (found[1], *(f"{name}={asked}/{limited.get(name, '')}" for name, asked in _entries(found[2]).items()))
+    return Need(amounts, on_node=False, free=free, about=about)
 
 
 def _entries(words: str) -> dict[str, str]:
@@ -147,21 +155,28 @@ def _of_nodes(words: str, pod: PodView) -> Need | None:
             excluded += number
     if not lacking or excluded + without >= int(found[1]):
         return None
-    return Need({name: _has(pod, name) for name in lacking if name}, on_node=True)
+    amounts = {name: _has(pod, name) for name in sorted(lacking) if name}
+    return Need(amounts, on_node=True, about=(pod.uid, *(f"{name}={asked}" for name, asked in amounts.items())))
 
 
 def _share(asked: Decimal | None, has: Decimal | None) -> Decimal:
-    return Decimal(1) if not asked or not has else min(Decimal(1), has / asked)
+    return Decimal(1) if asked is None or asked <= 0 or not has else min(Decimal(1), has / asked)
 
 
 def _has(pod: PodView, name: str) -> Decimal | None:
-    """What the pod holds of it."""
-    return _amount({"cpu": pod.cpu_request, "cpu limit": pod.cpu_limit}.get(name, pod.memory_limit))
+    """What the pod holds of it. A limit without a request is the request."""
+    if name == "pods":
+        return Decimal(1)
+    texts = {
+        "cpu": pod.cpu_request or pod.cpu_limit, "cpu limit": pod.cpu_limit,
+        "memory": pod.memory_request or pod.memory_limit, "memory limit": pod.memory_limit,
+    }  # fmt: skip
+    return _amount(texts[name])
 
 
 def _text(name: str, amount: Decimal) -> str:
     amount = max(Decimal(0), amount)
-    return f"{int(amount) >> 20}Mi" if name == "memory" else f"{amount.normalize():f}"
+    return f"{int(amount) >> 20}Mi" if name.startswith("memory") else f"{amount.normalize():f}"
 
 
 def _amount(text: str) -> Decimal | None:
