@@ -137,29 +137,44 @@ def unsized(engine: EngineView, pod: PodView | None, refused: str, asked: Amount
             " nothing, and limits of people count what it has. Ask for that with updateResource, or create another"
             f" engine: {_COLD}"
         )
+    runs = _runs_with(_as_in_pool(engine, soft_pause.whole(engine, pod)), asked)
     if never:
         return (
-            f"The engine runs with {pod.memory_limit or 'no'} memory and cpu {pod.cpu_request}: its pod, which it took"
-            f" from a warm pool, can never have the size that it asks for, and nobody tries that ({never})."
-            f" Ask for another size with updateResource, or create another engine: {_COLD}"
+            f"{runs}: its pod, which it took from a warm pool, can never have the size that it asks for, and nobody"
+            f" tries that ({never}). Ask for another size with updateResource, or create another engine: {_COLD}"
         )
     if keeps:
         again = " The resize is tried again." if refused else ""
         return (
-            f"The engine runs with {pod.memory_limit or 'no'} memory: its pod, which it took from a warm pool, could"
-            f" not be resized ({refused or 'it is tried again'}).{again} {_ASK_FOR_LESS}, repeat it when the node has"
-            f" room, or create another engine: {_COLD}"
+            f"{runs}: its pod, which it took from a warm pool, could not be resized ({refused or 'it is tried again'})."
+            f"{again} {_ASK_FOR_LESS}, repeat it when the node has room, or create another engine: {_COLD}"
         )
-    return _not_given(pod.resize_pending) if pod.resize_pending else ""
+    return _not_given(runs, pod.resize_pending) if pod.resize_pending else ""
+
+
+def _runs_with(has: PodView, asked: Amounts | None) -> str:
+    """What the pod has, for each amount that is not what the engine asks for; all of it where that is not known."""
+    amounts = (
+        ("cpu", has.cpu_request, "requests", "cpu"),
+        ("a cpu limit of", has.cpu_limit, "limits", "cpu"),
+        ("memory", has.memory_limit, "limits", "memory"),
+    )
+    found = []
+    for words, amount, kind, name in amounts:
+        wish = resizing.amount(asked, kind, name)
+        # Any cpu limit is right for an engine that asks for none.
+        if wish and not resizing.same_amount(wish, amount):
+            found.append(f"{words} {amount} in place of {wish}" if amount else f"no {words.removeprefix('a ')} {wish}")
+    every = [f"{words} {amount}" for words, amount, _, _ in amounts if amount]
+    return f"The engine runs with {' and '.join(found or every) or 'what it had in the warm pool'}"
 
 
 _ASK_FOR_LESS = "Ask for less with updateResource"
 _COLD = "the platform gets cold starts of full size with warmPool.size 0 of the EngineConnPlugin."
 
 
-def _not_given(why: str) -> str:
-    """What the kubelet's refusal of a size means, and what helps."""
-    has = "The engine runs with what it had in the warm pool"
+def _not_given(has: str, why: str) -> str:
+    """What the kubelet's refusal of a size means, and what helps. `has` says what the engine runs with."""
     match resizing.kind(why):
         case resizing.INFEASIBLE:
             return (

@@ -362,3 +362,21 @@ async def test_limits_of_people_are_asked_before_a_claim(world: World) -> None:
     world.edit("a", desiredState="Stopped")
     await world.until_state("b", "Idle", 30)
     assert world.status("b")["startup"]["kind"] == "warm"
+
+
+@pytest.mark.parametrize("overridable", [["priorityClassName"], None])
+async def test_an_engine_of_another_priority_class_starts_cold_only_where_the_plugin_lets_it(
+    world: World, overridable: list[str] | None
+) -> None:
+    plugin = WARM | {"podTemplate": {"spec": {"priorityClassName": "low"}}, "overridable": overridable}
+    await started(world, **plugin)
+    add_members(world, "m1")
+    await asyncio.sleep(1)
+    world.create("mine", podTemplate={"spec": {"priorityClassName": "high"}})
+    await world.until(lambda: world.state("mine") in ("Idle", "Failed"), 20)
+    if overridable:
+        assert world.status("mine")["startup"]["coldReason"] == "Misfit"
+    else:
+        assert (world.state("mine"), world.status("mine")["reason"]) == ("Failed", "InvalidSpec")
+        assert "overridable: [priorityClassName]" in world.status("mine")["message"]
+    assert members_left(world) == ["m1"]

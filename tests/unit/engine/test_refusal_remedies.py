@@ -11,6 +11,7 @@ from linkis_ecm.engine import restart
 from linkis_ecm.engine.causes.start_problems import eviction_of_events, problem_of_events
 from linkis_ecm.engine.causes.verdicts import evicted, verdict_of_ended_pod
 from linkis_ecm.engine.pod_view import pod_view
+from linkis_ecm.engine.warm import problems
 from linkis_ecm.kube.errors import Forbidden
 from linkis_ecm.model import reasons
 from tests.unit.engine.snapshots import engine, snapshot
@@ -40,6 +41,30 @@ def test_a_class_that_is_not_there_is_a_cluster_admins_to_create(words: str) -> 
     told = refused(words)
     assert "Have a cluster admin create that" in told
     assert "the EngineConnPlugin's, which is the platform's" in told
+
+
+OF_A_POOL = {
+    "failed quota: q: must specify limits.cpu for: engine": "Set defaultResources.cpuLimit of the EngineConnPlugin.",
+    "failed quota: q: must specify requests.nvidia.com/gpu for: engine": "Set defaultResources.extended of the",
+    "failed quota: q: must specify limits.ephemeral-storage for: engine": "Have a LimitRange in the namespace give a",
+    "minimum cpu usage per Container is 200m, but request is 50m": "Set warmPool.resources.cpu (defaultResources.cpu",
+    "maximum cpu usage per Container is 1.  No limit is specified": "and defaultResources.cpuLimit within",
+    "maximum memory usage per Pod is 1Gi, but limit is 2Gi": "Set warmPool.resources.memory (defaultResources.memory",
+    "no PriorityClass with name fast was found": "Have a cluster admin create that PriorityClass",
+    "namespace team-a because it is being terminated": "take it out of warmPool.namespaces",
+    "exceeded quota: q, requested: cpu=1, used: cpu=1, limited: cpu=1": "Lower spec.warmPool.size",
+}
+
+
+@pytest.mark.parametrize("words", OF_A_POOL)
+def test_a_pool_is_told_what_its_plugin_can_change(words: str) -> None:
+    verdict = refusals.of_forbidden(Forbidden(403, "Forbidden", f'pods "m" is forbidden: {words}'), [])
+    told = problems.of_verdict(verdict).message
+    assert OF_A_POOL[words] in told
+    assert words in told
+    # An engine's fields are nobody's here.
+    assert "spec.resources" not in told
+    assert "create the engine" not in told
 
 
 def test_a_volume_of_the_plugin_is_not_the_engines_to_correct() -> None:

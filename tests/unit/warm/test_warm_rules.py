@@ -361,6 +361,39 @@ def test_a_size_that_was_refused_is_asked_for_again_until_somebody_else_decides(
     assert own_size(bigger, edited) == {"cpu": "500m", "memory": "256Mi"}
 
 
+SIZES = {
+    "cpu alone": ({"cpu": "1"}, ("500m", "", "1Gi"), "with cpu 500m in place of 1: "),
+    "memory alone": ({"memory": "2Gi"}, ("500m", "", "256Mi"), "with memory 256Mi in place of 2Gi: "),
+    "both": ({"cpu": "1", "memory": "2Gi"}, ("50m", "", "256Mi"), "cpu 50m in place of 1 and memory 256Mi in place"),
+    "the limit of cpu": ({"cpuLimit": "2"}, ("500m", "1", "1Gi"), "with a cpu limit of 1 in place of 2: "),
+    "no limit of cpu": ({"cpuLimit": "2"}, ("500m", "", "1Gi"), "with no cpu limit of 2: "),
+    "a limit that nobody asked for": ({"cpu": "1"}, ("500m", "4", "1Gi"), "with cpu 500m in place of 1: "),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+@pytest.mark.parametrize("word", ["", "Deferred: full", "Infeasible: too much"])
+def test_a_size_that_is_missing_is_named_and_no_other(case: str, word: str) -> None:
+    asks, has, words = SIZES[case]
+    asked = engine(IDLE, resources=asks)
+    cpu, limit, memory = has
+    small = claimed(cpu_request=cpu, cpu_limit=limit, memory_limit=memory, member_size="/".join(has),
+                    made_from=digests(asked.spec))  # fmt: skip
+    failure = ResizeFailure(down=False, sentence="exceeded quota: q, requested: cpu=500m", retry_at=at(1000))
+    if word:
+        given = {"cpu": small.cpu_request, "cpuLimit": small.cpu_limit, "memory": small.memory_limit} | asks
+        small = replace(small, cpu_request=given["cpu"], cpu_limit=given["cpuLimit"], memory_limit=given["memory"],
+                        resize_pending=word)  # fmt: skip
+        failure = replace(failure, sentence="")
+    s = snapshot(engine=asked, report=report(agent_key=REF), resize_failure=failure, **taken(pod=small))
+    (condition,) = [one for one in decided(s).patch["conditions"] if one["type"] == "Resized"]
+    assert condition["message"].startswith("The engine runs with ")
+    assert words in condition["message"]
+    assert (word or "(exceeded quota: q, requested: cpu=500m)") in condition["message"]
+    for name in {"cpu", "memory"} - {one.removesuffix("Limit") for one in asks}:
+        assert f"{name} {has[0] if name == 'cpu' else has[2]}" not in condition["message"]
+
+
 KUBELET = {
     "Infeasible": ("its node can never give its pod the size that it asks for", "nobody tries that again", "another"),
     "Deferred": ("its node has no room now", "The kubelet gives it when other pods of the node have ended"),

@@ -21,6 +21,13 @@ _FIELDS = {
     "memory": "spec.resources.memory",
 }  # fmt: skip
 _EXTENDED = "spec.resources.extended"
+# The same of a pod of a warm pool: fields of the EngineConnPlugin.
+_POOL_FIELDS = {
+    "spec.resources.cpuLimit": "defaultResources.cpuLimit",
+    "spec.resources.cpu": "warmPool.resources.cpu (defaultResources.cpu where that is absent)",
+    "spec.resources.memory": "warmPool.resources.memory (defaultResources.memory where that is absent)",
+    _EXTENDED: "defaultResources.extended",
+}
 _UNSPECIFIED = re.compile(r"must specify (.*)", re.DOTALL)
 # The LimitRanger's sentences, such as "maximum cpu usage per Container is 200m, but limit is 500m".
 _LIMIT_RANGE = re.compile(
@@ -44,6 +51,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("RuntimeClass", "Have a cluster admin create that RuntimeClass, or correct runtimeClassName in the podTemplate"
      " that names it: the engine's, or the EngineConnPlugin's, which is the platform's."),
 )  # fmt: skip
+# Of a pool that remedy would be no help.
+_ENDING = {
+    _REMEDIES[0][1]: "The namespace is being deleted: take it out of warmPool.namespaces of the EngineConnPlugin."
+}
 _NO_ACCOUNT = re.compile(r"looking up service account ([\w.-]+)/([\w.-]*\w)")
 
 
@@ -53,7 +64,8 @@ def of_forbidden(error: Forbidden, limit_ranges: Iterable[Mapping[str, Any]]) ->
     if "exceeded quota" in words:
         return Verdict(reasons.QUOTA_EXCEEDED, words)
     if (unspecified := _UNSPECIFIED.search(words)) is not None:
-        return Verdict(reasons.QUOTA_EXCEEDED, words, remedy=_specify(unspecified[1]))
+        remedy, for_pool = _specify(unspecified[1])
+        return Verdict(reasons.QUOTA_EXCEEDED, words, remedy=remedy, pool_remedy=for_pool)
     found = {one or other for one, other in _LIMIT_RANGE.findall(words)}
     if found:
         fields = " and ".join(sorted({_field(name) for name in found} | _cpu_limit(found, words)))
@@ -62,7 +74,8 @@ def of_forbidden(error: Forbidden, limit_ranges: Iterable[Mapping[str, Any]]) ->
             fields = f"{fields.replace(_FIELDS['memory'], 'memoryRequestPercent of the EngineConnPlugin')}"
         return _by_limit_range(words, found, limit_ranges, f"Set {fields} within the LimitRange")
     remedy = _no_account(words) or next((remedy for part, remedy in _REMEDIES if part in words), "")
-    return Verdict(reasons.POD_REFUSED, words, fatal="violates PodSecurity" in words, remedy=remedy)
+    fatal = "violates PodSecurity" in words
+    return Verdict(reasons.POD_REFUSED, words, fatal=fatal, remedy=remedy, pool_remedy=_ENDING.get(remedy, remedy))
 
 
 def _no_account(words: str) -> str:
@@ -110,18 +123,27 @@ def _field(name: str) -> str:
     return _FIELDS.get(name, _EXTENDED if "/" in name else name)
 
 
-def _specify(words: str) -> str:
-    """The remedy for a quota on something that the pod does not say."""
+def _specify(words: str) -> tuple[str, str]:
+    """The remedy for a quota on something that the pod does not say: for an engine, and for a warm pool."""
     named = re.findall(r"(?:limits|requests)\.[\w./-]+|(?<![\w.])(?:cpu|memory)(?![\w.])", words)
     fields = sorted({_field(name) for name in named if _field(name) != name})
     unknown = sorted({name for name in named if _field(name) == name})
-    parts = []
+    of_engine, of_pool = [], []
     if fields:
-        parts.append(f"Set {' and '.join(fields)} of the engine, or defaultResources of the EngineConnPlugin")
+        of_engine = [f"Set {' and '.join(fields)} of the engine, or defaultResources of the EngineConnPlugin"]
+        of_pool = [f"Set {_of_pool(' and '.join(fields))} of the EngineConnPlugin"]
     if unknown or not fields:
         what = " and ".join(unknown) or "what the message names"
-        parts.append(f"Have a LimitRange in the namespace give a default for {what}")
-    return sentences(*parts)
+        both = f"Have a LimitRange in the namespace give a default for {what}"
+        of_engine, of_pool = [*of_engine, both], [*of_pool, both]
+    return sentences(*of_engine), sentences(*of_pool)
+
+
+def _of_pool(text: str) -> str:
+    """The engine's fields in a remedy, as those of the plugin that the pods of its pool follow."""
+    for field, of_plugin in _POOL_FIELDS.items():
+        text = re.sub(rf"{re.escape(field)}(?!\w)", of_plugin, text)
+    return text
 
 
 def _cpu_limit(found: set[str], words: str) -> set[str]:
@@ -139,7 +161,8 @@ def _by_limit_range(
         if any(found & _resources_of(item) for item in (body.get("spec") or {}).get("limits") or [])
     )
     which = f"It is {' or '.join(names)}" if names else ""
-    return Verdict(reasons.LIMIT_RANGE, sentences(which, words), remedy=f"{remedy}, or have the LimitRange changed.")
+    remedy = f"{remedy}, or have the LimitRange changed."
+    return Verdict(reasons.LIMIT_RANGE, sentences(which, words), remedy=remedy, pool_remedy=_of_pool(remedy))
 
 
 def _resources_of(item: Mapping[str, Any]) -> set[str]:

@@ -48,7 +48,8 @@ _CONTAINER_LOST = {"ContainerStatusUnknown"}
 class Verdict:
     """A reason, the details that make its sentence useful, and whether it is fatal: waiting does not help.
 
-    `remedy` is one that fits better than the reason's own. `container`: the one that the verdict is about, if it is not
+    `remedy` is one that fits better than the reason's own, and `pool_remedy` the same for a pod of a warm pool, which
+    has no engine whose spec could be changed. `container`: the one that the verdict is about, if it is not
     the engine's. `certain`: no event of the pod says otherwise.
     """
 
@@ -56,6 +57,7 @@ class Verdict:
     details: str = ""
     fatal: bool = False
     remedy: str = ""
+    pool_remedy: str = ""
     container: str = ""
     certain: bool = field(default=False, compare=False)
 

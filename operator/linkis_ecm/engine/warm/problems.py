@@ -6,7 +6,7 @@ The sentences are for platform engineers: an engine's own reasons (`model.reason
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from linkis_ecm.engine.causes.start_problems import start_problem
 from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase, verdict_of_ended_pod
@@ -145,22 +145,24 @@ _OF_VERDICTS = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A reason and its details, which may have any text of Kubernetes or of a kernel."""
+    """A reason and its details, which may have any text of Kubernetes or of a kernel. `better` is a remedy that fits
+    better than the reason's own."""
 
     reason: Reason
     details: str = ""
+    better: str = ""
 
     @property
     def message(self) -> str:
         """The reason's sentence, the details, the remedy."""
-        remedy = self.reason.remedy
+        remedy = self.better or self.reason.remedy
         room = MESSAGE_MAX - len(self.reason.sentence) - len(remedy) - 3
         return sentences(self.reason.sentence, self.details[: max(0, room)], remedy)
 
 
 def of_verdict(verdict: Verdict) -> Problem:
     """What keeps an engine's pod from starting, said of a pod of a pool."""
-    return Problem(_OF_VERDICTS.get(verdict.reason, ENDED), _details(verdict))
+    return Problem(_OF_VERDICTS.get(verdict.reason, ENDED), _details(verdict), verdict.pool_remedy)
 
 
 def of_report(reason: str, message: str) -> Problem:
@@ -212,7 +214,7 @@ def with_old(problem: Problem | None, number: int) -> Problem | None:
     if problem is None:
         return Problem(OLD, f"{they} older.")
     more = f"{they} older than spec.warmPool.maxAge, since new ones do not come: they are replaced one at a time."
-    return Problem(problem.reason, sentences(problem.details[: MESSAGE_MAX // 2], more))
+    return replace(problem, details=sentences(problem.details[: MESSAGE_MAX // 2], more))
 
 
 def _details(verdict: Verdict) -> str:
