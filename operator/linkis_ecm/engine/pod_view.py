@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from linkis_ecm.engine.names import (
     TICKET_ANNOTATION,
     UNDISRUPTED,
 )
+from linkis_ecm.engine.placing import Placing, beside, placing
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import OWNER_MAX, mapping
 from linkis_ecm.model.agent_key import AgentKeyRef
@@ -151,6 +153,10 @@ class PodView:
     cpu_limit: str = ""
     memory_request: str = ""
     memory_limit: str = ""
+    # What its other containers take together; empty where there are none.
+    beside: Mapping[str, Decimal] = field(default_factory=dict)
+    # Which nodes it may use, while it has none.
+    placing: Placing | None = None
     # Whether its class follows from the engine's container (`engine.resizing`).
     decides_class: bool = True
     # Its extended resources by name, sorted; what is no whole number counts as none.
@@ -264,6 +270,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         ticket=_note(meta, TICKET_ANNOTATION),
         memory_request=resizing.amount(first.get("resources"), "requests", "memory"),
         memory_limit=resizing.amount(first.get("resources"), "limits", "memory"),
+        beside=beside(spec),
+        placing=None if spec.get("nodeName") else placing(spec),
         decides_class=resizing.decides_class(spec),
         instance=str(mapping(meta.get("labels")).get(INSTANCE) or ""),
         extended=_extended(mapping(mapping(first.get("resources")).get("limits"))),

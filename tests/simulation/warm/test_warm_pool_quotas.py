@@ -157,3 +157,19 @@ async def test_of_two_quotas_both_get_what_they_lack() -> None:
     await world.until_state("e", "Idle", 120)
     assert len(live(world)) == 2
     await world.close()
+
+
+async def test_a_container_beside_the_engine_counts() -> None:
+    """An admission webhook adds one of 250m, so that a member holds 750m of the quota: two leave what the engine needs
+    with its own."""
+    world = World()
+    aside = {"name": "proxy", "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}}}
+    world.cluster.admit_pod = lambda pod: pod["spec"]["containers"].append(aside)
+    Quotas(world, q={"requests.cpu": "3"})
+    world.install_plugin(warmPool=POOL | {"size": 4}, startTimeout="20m")
+    await world.start()
+    await filled(world, 4)
+    await refused(world, "e", resources={"cpu": "1250m"})
+    await world.until_state("e", "Idle", 60)
+    assert len(live(world)) == 2
+    await world.close()

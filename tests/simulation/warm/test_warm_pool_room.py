@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,6 +27,8 @@ def stuck(words: str) -> Script:
 @pytest.fixture
 async def pooled() -> AsyncIterator[World]:
     made = World()
+    # What engines here choose their node by: members do not, so that these engines start cold.
+    made.cluster.patch(NODES, NODE, {"metadata": {"labels": {"a": "b"}}})
     made.install_plugin(
         warmPool=POOL | {"size": 6}, startTimeout="15m",
         maxResources={"cpu": "4", "memory": "8Gi", "extended": {"nvidia.com/gpu": "1"}},
@@ -144,3 +147,40 @@ async def test_two_engines_that_members_can_help_only_one_of_get_them_one_after_
     assert len(live(pooled)) == 2
     await asyncio.sleep(250)
     await always_ready(pooled, 6, 300)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "spec", "expected"),
+    [
+        # The one with most members is of another zone.
+        ({"a": {}, "b": {"labels": {"zone": "b"}}, "c": {}}, {"nodeSelector": {"zone": "b"}}, {"a": 3, "c": 1}),
+        # It has a taint that the engine does not tolerate.
+        ({"a": {"taint": "gpu"}, "b": {}, "c": {}}, {"nodeSelector": {"kubernetes.io/os": "linux"}}, {"a": 3, "c": 1}),
+        ({"a": {}, "b": {}, "c": {}}, {"nodeSelector": {"zone": "d"}}, {"a": 3, "b": 2, "c": 1}),
+        (
+            {"a": {"taint": "gpu"}, "b": {}, "c": {}},
+            {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+            {"a": 1, "b": 2, "c": 1},
+        ),
+    ],
+)
+async def test_members_go_on_a_node_that_the_engine_may_use(
+    nodes: dict[str, dict[str, Any]], spec: dict[str, Any], expected: dict[str, int]
+) -> None:
+    world, names = World(), iter("aaabbc")
+    world.node_of = lambda _pod: next(names, "a")
+    for name, has in nodes.items():
+        labels = {"kubernetes.io/os": "linux"} | has.get("labels", {})
+        taints = [{"key": has["taint"], "effect": "NoSchedule"}] if "taint" in has else []
+        node = {"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}, "status": {}}
+        world.cluster.create(NODES, {"apiVersion": "v1", "kind": "Node"} | node)
+    world.install_plugin(warmPool=POOL | {"size": 6}, startTimeout="15m")
+    await world.start()
+    await filled(world, 6)
+    await asyncio.sleep(70)
+    assert Counter(pod["spec"]["nodeName"] for pod in live(world)) == {"a": 3, "b": 2, "c": 1}
+    world.create("e", stuck(NO_CPU), resources={"cpu": "1"}, podTemplate={"spec": spec | {"schedulerName": "s"}})
+    await world.until(lambda: world.status("e").get("reason") == "Unschedulable")
+    await asyncio.sleep(30)
+    assert Counter(pod["spec"].get("nodeName") for pod in live(world)) == expected
+    await world.close()

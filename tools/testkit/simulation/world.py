@@ -176,8 +176,8 @@ class World:
         # Engines on a dead node: its kubelet confirms no deletion.
         self.unconfirmed: set[str] = set()
         self.stop_graces: list[int] = []
-        # Of pods, by their number.
-        self.addresses = ""
+        self.addresses = ""  # of pods, by their number
+        self.node_of: Callable[[dict[str, Any]], str] = lambda _pod: NODE
         # A container that runs beside each engine and does not end with it; "" for none.
         self.sidecar = ""
         self._seed = seed
@@ -405,7 +405,7 @@ class World:
             return
 
         def edit(item: dict[str, Any]) -> None:
-            item["spec"]["nodeName"] = NODE
+            item["spec"]["nodeName"] = self.node_of(pod)
             scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(loop_now())}
             item["status"] = {"phase": "Pending", "conditions": [scheduled], "qosClass": item["status"]["qosClass"]}
 

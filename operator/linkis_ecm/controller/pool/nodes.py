@@ -38,6 +38,9 @@ class _Node:
     looked: datetime
     closed_since: datetime | None = None
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    # None: it was not read.
+    labels: Mapping[str, str] | None = None
+    taints: tuple[Mapping[str, Any], ...] = ()
 
 
 class MemberNodes:
@@ -62,6 +65,13 @@ class MemberNodes:
         node = self._known.get(name)
         return free_on(node.allocatable, pods) if node is not None else {}
 
+    def lets_in(self, name: str, pod: PodView) -> bool:
+        """Whether a pod without a node may use that one. Yes where that is not known."""
+        node = self._known.get(name)
+        if node is None or node.labels is None or pod.placing is None:
+            return True
+        return pod.placing.may_use(node.labels, node.taints)
+
     def can_give(self, pod: PodView, requests: Mapping[str, str]) -> bool:
         """Whether the pod's node could give it these requests, if it were empty. Yes where that is not known: its
         kubelet says Infeasible then."""
@@ -80,20 +90,25 @@ class MemberNodes:
     async def _read(self, name: str, now: datetime, limit: asyncio.Semaphore) -> bool:
         before = self._known.get(name)
         since = before.closed_since if before is not None else None
-        allocatable = before.allocatable if before is not None else {}
+        node = before if before is not None else _Node(now)
+        allocatable, labels, taints = node.allocatable, node.labels, node.taints
         try:
             async with limit:
                 found = await self._client.get(NODES, name, timeout=READ_SECONDS)
             closed, has = is_closed(found), (found.get("status") or {}).get("allocatable") or {}
             allocatable = {one: str(has[one]) for one in ("cpu", "memory") if one in has}
+            labels = found["metadata"].get("labels") or {}
+            taints = tuple((found.get("spec") or {}).get("taints") or ())
         except NotFound:
             closed = True
         except ApiError as error:
             # Without the right to read nodes nothing is known, and members stay.
             log.info("node %s: %s", name, error)
             closed = since is not None
-        self._known[name] = _Node(now, (since or now) if closed else None, allocatable)
-        return closed is not (since is not None) or allocatable != (before.allocatable if before is not None else {})
+        self._known[name] = _Node(now, (since or now) if closed else None, allocatable, labels, taints)
+        return closed is not (since is not None) or (allocatable, labels, taints) != (
+            node.allocatable, node.labels, node.taints
+        )  # fmt: skip
 
 
 def is_closed(node: dict[str, Any]) -> bool:

@@ -104,6 +104,7 @@ class WarmPools:
             cache=cache, is_foreign=ownership.is_foreign, recorder=recorder,
             members=lambda namespace: self.reservations.free(namespace),  # noqa: PLW0108 - it is made below
             free_on=lambda node: self._nodes.free_on(node, cache.pods_on(node)),
+            lets_in=lambda node, pod: self._nodes.lets_in(node, pod),  # noqa: PLW0108 - the same
         )  # fmt: skip
         # When a member was last claimed, by namespace.
         self._last_claim: dict[str, datetime] = {}

@@ -70,14 +70,17 @@ class WaitingEngines:
         is_foreign: Callable[[EngineView], bool],
         members: Callable[[str], Sequence[PodView]],
         free_on: Callable[[str], Mapping[str, Decimal]],
+        lets_in: Callable[[str, PodView], bool],
         recorder: EventRecorder,
     ) -> None:
         """`members(namespace)`: those of all pools there that may go. `free_on(node)`: what that node has left beside
-        all pods that are known; empty where nothing is known of it."""
+        all pods that are known; empty where nothing is known of it. `lets_in(node, pod)`: whether the pod may use
+        it."""
         self._cache = cache
         self._is_foreign = is_foreign
         self._members = members
         self._free_on = free_on
+        self._lets_in = lets_in
         self._recorder = recorder
         self._waits: dict[str, dict[Key, _Waits]] = {}
         # What the API server said last to an engine's pod; "" where that is not known, as after a restart.
@@ -127,8 +130,10 @@ class WaitingEngines:
             waits = self._waits.get(namespace, {})
             needs = [one for one in self._needs(namespace) if not waits[one[0].key].told and not one[1].share]
             members = self._members(namespace) if needs else ()
-            for engine, given, lacks in needs if members else ():
-                said = "" if self._node(lacks, given, members) is not None else self._in_words(lacks, members)
+            for engine, given, lacks in needs:
+                there = self._usable(engine, lacks, members)
+                helped = not there or self._node(lacks, given, there) is not None
+                said = "" if helped else self._in_words(lacks, there)
                 if said:
                     waits[engine.key].told = True
                     regarding = {
@@ -165,8 +170,8 @@ class WaitingEngines:
         needs = self._needs(namespace)
         free = list(self._members(namespace)) if needs else []
         found = []
-        for _engine, given, lacks in needs:
-            node = self._node(lacks, given, free)
+        for engine, given, lacks in needs:
+            node = self._node(lacks, given, self._usable(engine, lacks, free))
             if node is None:
                 # Where it has got all that there was, it has got its chance.
                 given.over = given.share > 0
@@ -179,6 +184,14 @@ class WaitingEngines:
                 free.remove(pod)
                 share += given.lacked.share(pod)
         return found
+
+    def _usable(self, engine: EngineView, lacks: Need, members: Sequence[PodView]) -> Sequence[PodView]:
+        """Those on nodes that the engine's pod may use."""
+        pod = self._cache.pod_of(engine)
+        if not lacks.on_node or pod is None:
+            return members
+        shut = {name for name in {one.node for one in members} if name and not self._lets_in(name, pod)}
+        return [one for one in members if one.node not in shut] if shut else members
 
     def _node(self, lacks: Need, given: _Given, members: Sequence[PodView]) -> str | None:
         """On which node members of these are to go for it; "" where that is all the same; None where none is to go."""

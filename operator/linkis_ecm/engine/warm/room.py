@@ -89,7 +89,7 @@ class Need:
 
 def free_on(allocatable: Mapping[str, str], pods: Iterable[PodView]) -> dict[str, Decimal]:
     """What a node has left beside these pods of it, as far as they are known: there may be others."""
-    known = list(pods)
+    known = [pod for pod in pods if pod.phase not in ("Succeeded", "Failed")]
     found = {}
     for name in ("cpu", "memory"):
         has = _amount(allocatable.get(name, ""))
@@ -164,14 +164,15 @@ def _share(asked: Decimal | None, has: Decimal | None) -> Decimal:
 
 
 def _has(pod: PodView, name: str) -> Decimal | None:
-    """What the pod holds of it. A limit without a request is the request."""
+    """What all containers of the pod hold of it. A limit without a request is the request."""
     if name == "pods":
         return Decimal(1)
     texts = {
         "cpu": pod.cpu_request or pod.cpu_limit, "cpu limit": pod.cpu_limit,
         "memory": pod.memory_request or pod.memory_limit, "memory limit": pod.memory_limit,
     }  # fmt: skip
-    return _amount(texts[name])
+    own = _amount(texts[name])
+    return None if own is None else own + pod.beside.get(name, Decimal(0))
 
 
 def _text(name: str, amount: Decimal) -> str:
