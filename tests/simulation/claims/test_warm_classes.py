@@ -202,6 +202,44 @@ async def test_what_a_limit_range_refuses_is_told_as_of_a_cold_pod(world: World,
     assert (fault.played, members_left(world)) == (1, ["m2"])
 
 
+@pytest.mark.parametrize(
+    ("bound", "first", "beyond", "within"),
+    [
+        ("minimum cpu usage per Container is 200m, but request is {}", {"cpu": "100m"}, {"cpu": "0.15"}, {"cpu": "1"}),
+        ("maximum cpu usage per Container is 1, but limit is {}", {"cpuLimit": "3"}, {"cpu": "1500m"}, {"cpu": "1"}),
+        (
+            "[minimum cpu usage per Container is 1m, but request is 0, minimum memory usage per Container is 512Mi, but"
+            " request is {}]",
+            {"memory": "300Mi"},
+            {"memory": "511Mi"},
+            {"memory": "512Mi"},
+        ),
+        ("maximum memory usage per Container is 2Gi.  No limit is specified", ASKED, {"memory": "3Gi"}, {}),
+    ],
+)
+async def test_a_bound_of_a_limit_range_costs_one_member_and_not_one_for_each_size(
+    world: World, bound: str, first: dict[str, str], beyond: dict[str, str], within: dict[str, str]
+) -> None:
+    await started(world, **SMALL)
+    add_members(world, "m1", "m2", "m3")
+    await asyncio.sleep(1)
+    fault = refused(world, f'pods "m1" is forbidden: {bound.format("x")}', 403)
+    world.create("mine", resources=first)
+    await world.until_state("mine", "Idle", 10)
+    assert (startup(world), members_left(world), fault.played) == (COLD, ["m2", "m3"], 1)
+    world.server.faults.clear()
+    world.create("other", resources=beyond)
+    await world.until_state("other", "Idle", 10)
+    assert world.status("other")["startup"]["coldReason"] == "Misfit"
+    assert members_left(world) == ["m2", "m3"]
+    # One within it, and one of just the members' size, take theirs.
+    world.create("small", user="a", resources={"cpu": "50m", "memory": "256Mi"})
+    await world.until_state("small", "Idle", 10)
+    world.create("inside", user="b", resources=within)
+    await world.until_state("inside", "Idle", 10)
+    assert {world.status(name)["startup"]["kind"] for name in ("small", "inside")} == {"warm"}
+
+
 async def test_a_spec_that_no_resize_gives_any_more_is_told_and_not_tried(world: World) -> None:
     await started(world, **SMALL)
     world.cluster.admit_pod = default_limit("4")

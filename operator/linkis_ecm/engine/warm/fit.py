@@ -29,7 +29,7 @@ from linkis_ecm.engine.names import (
 )
 from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod.launch import PodSettings
-from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes, build_pod
+from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes, build_pod, sizes
 from linkis_ecm.engine.pod_view import ENGINE_CONTAINER, SPEC_ANNOTATION, PodView
 from linkis_ecm.engine.resizing import is_guaranteed
 from linkis_ecm.engine.soft_pause import has_size
@@ -229,6 +229,11 @@ def resize(pod: Mapping[str, Any], member: PodView) -> dict[str, Any] | None:
     requests, limits = wanted["requests"], wanted["limits"]
     has_them = has_size(member, cpu=requests["cpu"], cpu_limit=limits.get("cpu"), memory=limits["memory"])
     return None if has_them else wanted
+
+
+def member_sizes(plugin: EngineConnPluginSpec) -> Sizes:
+    """What a member has before a claim."""
+    return _small(plugin) or sizes(_no_wishes(plugin), plugin)
 
 
 def _stand_in(namespace: str) -> EngineView:
