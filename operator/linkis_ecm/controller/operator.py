@@ -187,6 +187,7 @@ class Operator:
             may_write=lambda: self.lease.held, serves=self.claims.serves, clock=clock, rng=rng, metrics=metrics,
         )  # fmt: skip
         self.pools.waiting.refused, self.reconciler.on_refused = self.reconciler.refused, self.pools.engine_refused
+        self.pools.waiting.gave_room = self.reconciler.room_comes
         metrics.watch_usage(self.reconciler.reports, limit=settings.metrics_engines)
         metrics.limit_shares.watch(self.admission.shares)
         metrics.archive.watch(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -66,6 +67,8 @@ NAME = "engine"
 CALL_RETRY = 30.0
 # Seconds. Whoever deletes an engine's pod as soon as it is made makes no pass of each millisecond.
 REPLACED_RETRY = 1.0
+# A pod of a pool is gone within its grace of 5 seconds.
+ROOM_COMES = timedelta(seconds=6)
 
 
 class RecordSink(Protocol):
@@ -202,6 +205,14 @@ class Reconciler:
         """What the API server last said to the engine's pod, or to its resize up; "" where nothing is known."""
         memory = self._memory.get(engine.key)
         return memory.refused if memory is not None and memory.uid == engine.uid else ""
+
+    def room_comes(self, key: Key) -> None:
+        """A pod of a pool goes for the engine's resize: it is tried when that is gone, and not a minute later."""
+        memory, at = self._memory.get(key), self._clock() + ROOM_COMES
+        failure = memory.resize_failure if memory is not None else None
+        if memory is not None and failure is not None and not failure.down:
+            memory.resize_failure = replace(failure, retry_at=min(failure.retry_at, at), count=1)
+            self.worker.enqueue(key)
 
     def since_report(self, engine: EngineView) -> timedelta | None:
         """How long ago a report of that engine was last taken; None where none was."""

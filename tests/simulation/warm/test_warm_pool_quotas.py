@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
-from linkis_ecm.kube.resources import ENGINECONNS, PODS
+from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PODS
 from linkis_ecm.model.formats import parse_quantity
 from tests.simulation.warm.test_warm_pools import POOL, filled, live, ready
 from tools.testkit.fakes.rules import StatusError
+from tools.testkit.simulation.members import MemberAgent, claim_of
 from tools.testkit.simulation.world import World
 
 pytestmark = pytest.mark.looptime
@@ -172,4 +174,88 @@ async def test_a_container_beside_the_engine_counts() -> None:
     await refused(world, "e", resources={"cpu": "1250m"})
     await world.until_state("e", "Idle", 60)
     assert len(live(world)) == 2
+    await world.close()
+
+
+def request(world: World, name: str, kind: str = "cpu") -> str:
+    (pod,) = world.pods(name)
+    return str(pod["spec"]["containers"][0]["resources"]["requests"][kind])
+
+
+async def test_a_pool_gives_back_what_it_took_from_a_paused_engine() -> None:
+    """The pool has two members beside the engine, and fills up with what the pause gives. At its end two go."""
+    world = World()
+    Quotas(world, q={"requests.cpu": "2"})
+    world.install_plugin(warmPool=POOL | {"size": 4}, softPause={"after": "2m", "cpu": "50m"})
+    await world.start()
+    await filled(world, 4)
+    world.create("e", resources={"cpu": "1"}, **COLD)
+    await world.until_state("e", "Idle", 60)
+    assert len(live(world)) == 2
+    await asyncio.sleep(900)
+    assert (request(world, "e"), len(live(world))) == ("50m", 3)
+    world.agent("e").become("Busy")
+    await world.until(lambda: request(world, "e") == "1", 30)
+    await asyncio.sleep(30)
+    assert world.condition("e", "Resized") == {}
+    assert len(live(world)) == 2
+    await world.close()
+
+
+async def warm(world: World, memory: str) -> None:
+    world.agent_type, world.answer_claim = MemberAgent, partial(claim_of, world)
+    small = {"cpu": "100m", "memory": "256Mi"}
+    world.install_plugin(warmPool=POOL | {"size": 8, "resources": small})
+    await world.start()
+    await filled(world, 8)
+    world.create("e", resources={"cpu": "100m", "memory": memory})
+    await world.until_state("e", "Idle", 60)
+    assert world.status("e")["startup"]["kind"] == "warm"
+
+
+async def test_a_pool_gives_way_to_the_resize_of_a_warm_start() -> None:
+    """Eight members of 256Mi fill the quota; the engine takes one and asks for 768Mi more: three go."""
+    world = World()
+    Quotas(world, q={"requests.memory": "2Gi"})
+    await warm(world, "1Gi")
+    await world.until(lambda: request(world, "e", "memory") == "1Gi", 60)
+    await world.until(lambda: world.condition("e", "Resized") == {}, 30)
+    await asyncio.sleep(120)
+    assert len(live(world)) == 4
+    await world.close()
+
+
+async def test_a_pool_stays_where_it_cannot_help_a_resize_and_the_engine_is_told() -> None:
+    world = World()
+    Quotas(world, q={"requests.memory": "2Gi"})
+    await warm(world, "4Gi")
+    await asyncio.sleep(300)
+    assert len(live(world)) == 7
+    (said,) = (event["note"] for event in world.cluster.all(EVENTS) if event["reason"] == "WarmPoolStays")
+    assert "the quota would then have 1792Mi of memory where it asks for 3840Mi" in said
+    assert "with updateResource" in said
+    await world.close()
+
+
+@pytest.mark.parametrize(("word", "left"), [("Deferred", 6), ("Infeasible", 8)])
+async def test_members_of_its_node_go_for_a_resize_that_the_kubelet_defers(word: str, left: int) -> None:
+    """The kubelet has no room for 512Mi more: two members of 256Mi leave it. One that can never be is no reason."""
+    world = World()
+    await warm(world, "768Mi")
+    await filled(world, 8)
+    (pod,) = world.pods("e")
+
+    def defer(item: dict[str, Any]) -> None:
+        why = {"type": "PodResizePending", "status": "True", "reason": word}
+        item["status"]["conditions"].append(why | {"message": "Node didn't have enough resource: memory"})
+        has = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
+        item["status"]["containerStatuses"][0]["resources"] = has
+
+    world.cluster.change(PODS, ("engines", pod["metadata"]["name"]), defer)
+    fewest = 8
+    for _ in range(40):
+        await asyncio.sleep(1)
+        fewest = min(fewest, len(live(world)))
+    assert world.condition("e", "Resized")["reason"] == word
+    assert fewest == left
     await world.close()

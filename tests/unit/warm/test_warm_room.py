@@ -148,7 +148,7 @@ def test_of_a_node_members_and_what_it_has_left_must_be_enough() -> None:
     assert not found.is_met([MEMBER] * 2, free)
     assert found.is_met([MEMBER] * 3, free)
     assert free_on({}, [MEMBER]) == {}
-    assert free_on({"cpu": "1", "memory": "x"}, [busy]) == {"cpu": 0}
+    assert free_on({"cpu": "1", "memory": "x"}, [busy]) == {"cpu": Decimal("-0.5")}
 
 
 @given(st.text(max_size=300), st.sampled_from(["", "exceeded quota: q, requested: ", "0/3 nodes are available: "]))

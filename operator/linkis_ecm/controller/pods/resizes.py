@@ -34,6 +34,8 @@ WRITE_SECONDS = 3.0
 UP_RETRY, DOWN_RETRY = Backoff(2, 60), Backoff(30, 600)
 # The pod has changed since it was looked at: its newest view is here after that time at the latest.
 CONFLICT_RETRY = timedelta(seconds=1)
+# Characters of what the API server says.
+WORDS_MAX = 1500
 OVERRULED = "the API server took it and changed nothing: a webhook of the cluster sets another size"
 NO_RESIZES = "this cluster does not resize pods in place: Kubernetes 1.33 and later do"
 
@@ -64,8 +66,8 @@ def why_refused(error: ApiError) -> str:
 
 
 def short(error: ApiError) -> str:
-    """The API server's words, for a sentence."""
-    return " ".join(error.message.split())[:300].rstrip(".")
+    """The API server's words, for a sentence: whole where a quota of several resources says them."""
+    return " ".join(error.message.split())[:WORDS_MAX].rstrip(".")
 
 
 class Resizes:

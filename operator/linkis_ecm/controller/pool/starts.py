@@ -167,6 +167,8 @@ class WarmStarts:
         refused = await self._claims.claim_pod(engine, action)
         memory.unanswered_claim = ""
         if refused is None:
+            # Also where one that was to be made for it had been refused.
+            memory.failure = None
             memory.first_seen.setdefault("claimed", self._clock())
             pod = self._cache.pod_of(engine)
             if pod is not None and pod.image != action.member.image:

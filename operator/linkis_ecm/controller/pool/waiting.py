@@ -14,8 +14,9 @@ from decimal import Decimal
 
 from linkis_ecm.controller.state.cache import Cache, Key
 from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.status.conditions import not_resized_because, too_small
 from linkis_ecm.engine.view import EngineView
-from linkis_ecm.engine.warm.room import Need, need
+from linkis_ecm.engine.warm.room import Need, need, need_to_grow
 from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.model import reasons
 from linkis_ecm.model.engineconn import API_VERSION
@@ -55,6 +56,7 @@ class _Waits:
 
 @dataclass(frozen=True, slots=True)
 class _Helped:
+    key: Key
     given: _Given
     node: str
 
@@ -85,6 +87,8 @@ class WaitingEngines:
         self._waits: dict[str, dict[Key, _Waits]] = {}
         # What the API server said last to an engine's pod; "" where that is not known, as after a restart.
         self.refused: Callable[[EngineView], str] = lambda _engine: ""
+        # Called where a member goes for an engine that runs, so that its resize is tried again soon.
+        self.gave_room: Callable[[Key], None] = lambda _key: None
 
     def note(self, before: EngineView | None, after: EngineView | None) -> bool:
         """An engine has changed. Returns whether it began or ended to wait."""
@@ -123,6 +127,8 @@ class WaitingEngines:
                     # Of what it lacked then: what was said since may count those that have gone.
                     one.given.share += one.given.lacked.share(pod)
                     one.given.node = one.node
+                    if one.given.lacked.grows:
+                        self.gave_room(one.key)
 
     def tell_kept(self, namespaces: Iterable[str]) -> None:
         """Tell engines for which members stay, since all of them would not be enough, what would help: each once."""
@@ -162,8 +168,10 @@ class WaitingEngines:
         return found
 
     def _need(self, engine: EngineView) -> Need | None:
-        words = self.refused(engine) or engine.text("message")
-        return need(engine.text("reason"), words, self._cache.pod_of(engine))
+        said, pod = self.refused(engine), self._cache.pod_of(engine)
+        if engine.text("reason") in _WAITS:
+            return need(engine.text("reason"), said or engine.text("message"), pod)
+        return need_to_grow(said or not_resized_because(engine.status.get("conditions")), pod)
 
     def _helped(self, namespace: str) -> list[_Helped]:
         """Each with members of its own: two engines that get half of what they need are no help."""
@@ -176,7 +184,7 @@ class WaitingEngines:
                 # Where it has got all that there was, it has got its chance.
                 given.over = given.share > 0
                 continue
-            found.append(_Helped(given, node))
+            found.append(_Helped(engine.key, given, node))
             share = given.share
             for pod in [pod for pod in free if not node or pod.node == node]:
                 if share >= _ALL:
@@ -190,6 +198,8 @@ class WaitingEngines:
         pod = self._cache.pod_of(engine)
         if not lacks.on_node or pod is None:
             return members
+        if lacks.node:
+            return [one for one in members if one.node == lacks.node]
         shut = {name for name in {one.node for one in members} if name and not self._lets_in(name, pod)}
         return [one for one in members if one.node not in shut] if shut else members
 
@@ -200,21 +210,31 @@ class WaitingEngines:
         there = _by_node(members)
         if given.share:
             return given.node if given.node in there else None
-        met = [name for name, pods in there.items() if lacks.is_met(pods, self._free_on(name))]
+        met = [name for name, pods in there.items() if lacks.is_met(pods, self._free(lacks, name))]
         # Where the most of them are, the least other pods are in the way.
         return max(met, key=lambda name: (len(there[name]), name), default=None)
+
+    def _free(self, lacks: Need, node: str) -> Mapping[str, Decimal]:
+        """What the node has left. Of a pod there that is to grow it counts what that has now."""
+        free = self._free_on(node)
+        more = lacks.amounts if lacks.node else {}
+        return {name: amount + (more.get(name) or Decimal(0)) for name, amount in free.items()}
 
     def _in_words(self, lacks: Need, members: Sequence[PodView]) -> str:
         if not lacks.on_node:
             said = lacks.in_words(members)
-            return (
-                said and f"{_STAY}: the quota would then have {said}. Ask for that at most, or have the quota raised."
-            )
+            less = "for that much more at most, with updateResource" if lacks.grows else "for that at most"
+            return said and f"{_STAY}: the quota would then have {said}. Ask {less}, or have the quota raised."
         there = _by_node(members)
         if not there:
             return ""
         name = max(there, key=lambda name: (len(there[name]), name))
-        said = lacks.in_words(there[name], self._free_on(name))
+        said = lacks.in_words(there[name], self._free(lacks, name))
+        if lacks.node:
+            return said and (
+                f"{_STAY}: its node {name} then has {said} beside what it has, as far as the operator knows. Ask for"
+                " less with updateResource, or create another engine, which may get another node."
+            )
         return said and (
             f"{_STAY}: node {name}, which has most of them, then has {said}, as far as the operator knows. Ask for that"
             " at most, or wait for a node with more room."
@@ -230,4 +250,7 @@ def _by_node(members: Sequence[PodView]) -> dict[str, list[PodView]]:
 
 
 def _waits(engine: EngineView) -> bool:
-    return engine.state not in FINAL and not engine.stop_requested and engine.text("reason") in _WAITS
+    """It waits for its pod, or for its pod's size."""
+    if engine.state in FINAL or engine.stop_requested:
+        return False
+    return engine.text("reason") in _WAITS or too_small(engine.status.get("conditions"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from linkis_ecm.engine import resizing
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import parse_quantity
@@ -33,6 +34,8 @@ WORDS_MAX = 4000
 _EXCEEDED = re.compile(
     r"exceeded quota: ([^,]{1,300}), requested: ([^ ]{1,1000}), used: ([^ ]{0,1000})(?: limited: ([^ ]{1,1000}))?"
 )
+# The kubelet's word for what its node has too little of.
+_ENOUGH = re.compile(r"enough (?:resource|capacity): (cpu|memory)\b")
 _NODES = re.compile(r"\b0/(\d{1,6}) nodes are (?:un)?available: (.*)", re.DOTALL)
 _COUNTED = re.compile(r"(\d{1,6}) (.+)", re.DOTALL)
 
@@ -42,12 +45,15 @@ class Need:
     """What an engine lacks that members hold. `amounts`: by resource, what the engine asks for; None where that is not
     known or is one of its kind. `free`: what a quota still has of it, which only lacks the rest. `on_node`: of a node,
     not of a quota: what a node still has, the scheduler does not say. `about`: while that is the same, it is the same
-    need, whatever others have taken or left meanwhile."""
+    need, whatever others have taken or left meanwhile. `grows`: the engine runs, and its pod is to be larger by that;
+    `node`: where it is, if that one has no room."""
 
     amounts: Mapping[str, Decimal | None]
     on_node: bool
     free: Mapping[str, Decimal] = field(default_factory=dict)
     about: tuple[str, ...] = ()
+    grows: bool = False
+    node: str = ""
 
     def share(self, member: PodView) -> float:
         """Which part of what is lacking the member leaves when it goes, 1 for all."""
@@ -94,7 +100,8 @@ def free_on(allocatable: Mapping[str, str], pods: Iterable[PodView]) -> dict[str
     for name in ("cpu", "memory"):
         has = _amount(allocatable.get(name, ""))
         if has is not None:
-            found[name] = max(Decimal(0), has - sum(_has(pod, name) or Decimal(0) for pod in known))
+            # Negative where a kubelet has no room yet for what a pod asks for.
+            found[name] = has - sum(_has(pod, name) or Decimal(0) for pod in known)
     return found
 
 
@@ -106,6 +113,38 @@ def need(reason: str, message: str, pod: PodView | None) -> Need | None:
     if reason == reasons.UNSCHEDULABLE.name and pod is not None:
         return _of_nodes(pod.unschedulable[:WORDS_MAX], pod)
     return None
+
+
+def need_to_grow(words: str, pod: PodView | None) -> Need | None:
+    """What would help an engine that runs with less than it asks for, by its kubelet's words or by what the API server
+    said to its resize; None where no member has it."""
+    if pod is None:
+        return None
+    if pod.resize_pending:
+        return _of_own_node(pod) if resizing.kind(pod.resize_pending) == resizing.DEFERRED else None
+    found = _of_quota(words[:WORDS_MAX])
+    return None if found is None else replace(found, grows=True)
+
+
+def _of_own_node(pod: PodView) -> Need | None:
+    """Its kubelet waits for room: for what the pod asks for, less what it has."""
+    asked = {name: _has(pod, name) for name in ("cpu", "memory")}
+    whole, has = _amount(pod.memory_limit), _amount(pod.actual_memory)
+    before = {
+        "cpu": _has(replace(pod, cpu_request=pod.actual_cpu), "cpu") if pod.actual_cpu else None,
+        # Of memory the limit is known alone: a part of it is requested, the same as of the new one.
+        "memory": asked["memory"] * has / whole if asked["memory"] and has and whole else None,
+    }
+    named = _ENOUGH.search(pod.resize_pending)
+    amounts: dict[str, Decimal | None] = {}
+    for name, amount in asked.items():
+        had = before[name]
+        if amount is not None and had is not None and amount > had and (named is None or named[1] == name):
+            amounts[name] = amount - had
+    if not amounts or not pod.node:
+        return None
+    about = (pod.uid, pod.node, *(f"{name}+{more}" for name, more in amounts.items()))
+    return Need(amounts, on_node=True, about=about, grows=True, node=pod.node)
 
 
 def _of_quota(words: str) -> Need | None:
