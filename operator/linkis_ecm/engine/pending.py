@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from linkis_ecm.engine import resizing, soft_pause
 from linkis_ecm.engine.by_identity import ByIdentity
 from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView
 from linkis_ecm.model.engineconn import EngineConnSpec
 from linkis_ecm.model.formats import parse_quantity
@@ -119,6 +121,24 @@ def is_larger(engine: EngineView, pod: PodView | None, asked: Amounts) -> bool:
     return all(one <= other for one, other in numbers) and any(one < other for one, other in numbers)
 
 
+def slow_at(engine: EngineView, pod: PodView | None) -> datetime | None:
+    """From when on a resize that its kubelet is at counts as one that does not come; None where it is at none."""
+    if pod is None or not pod.in_progress:
+        return None
+    since = pod.in_progress_since or parse_time(engine.text("readyTime"))
+    return since + resizing.SLOW_AFTER if since is not None else None
+
+
+def with_slow(engine: EngineView, pod: PodView | None, now: datetime) -> PodView | None:
+    """The pod as what is told of its size goes by it: one whose kubelet is at a resize for long waits for that size.
+    One that gives cpu back for a soft pause lacks nothing."""
+    at, record = slow_at(engine, pod), soft_pause.paused(engine)
+    if pod is None or at is None or now < at or (record is not None and not record.is_full(pod)):
+        return pod
+    since = at - resizing.SLOW_AFTER
+    return replace(pod, resize_pending=f"{resizing.SLOW}: its kubelet is at it since {since:%Y-%m-%d %H:%M:%S} UTC")
+
+
 def unsized(engine: EngineView, pod: PodView | None, refused: str, asked: Amounts | None = None) -> str:
     """A sentence with the remedy for a pod from a warm pool that has not got the size that its engine asks for; "" for
     any other. `refused`: what the API server said to the last resize, where this process has tried. A kubelet that
@@ -176,6 +196,12 @@ _COLD = "the platform gets cold starts of full size with warmPool.size 0 of the 
 def _not_given(has: str, why: str) -> str:
     """What the kubelet's refusal of a size means, and what helps. `has` says what the engine runs with."""
     match resizing.kind(why):
+        case resizing.SLOW:
+            return (
+                f"{has}: the kubelet of its node has begun to give its pod the size that it asks for, and has not ended"
+                f" ({why}). It gets the size when the kubelet ends that: where it does not, have the platform see the"
+                f" node and the kubelet's log, or create another engine, which may get another node: {_COLD}"
+            )
         case resizing.INFEASIBLE:
             return (
                 f"{has}: its node can never give its pod the size that it asks for, and nobody tries that again"
@@ -209,6 +235,10 @@ def own_size(engine: EngineView, pod: PodView | None) -> dict[str, Any] | None:
 
 def _as_in_pool(engine: EngineView, pod: PodView) -> PodView:
     """A pod whose kubelet has no room for the size that its claim asked for has what it had in the pool."""
+    if pod.in_progress and pod.resize_pending:
+        # Its kubelet may have done a part of it.
+        cpu, memory = pod.actual_cpu or pod.cpu_request, pod.actual_memory or pod.memory_limit
+        return replace(pod, cpu_request=cpu, memory_limit=memory)
     parts = pod.member_size.split("/")
     asked = asks_as_at_claim(engine, pod) or (engine.spec is not None and _is_resized(engine.spec, pod))
     if not pod.resize_pending or pod.claimed is None or not asked or len(parts) != 3:

@@ -139,6 +139,9 @@ class PodView:
     resize_pending: str = ""
     # Its kubelet has not given it yet what its spec asks for.
     resizing: bool = False
+    # Its kubelet is at it, and since when, where it says that.
+    in_progress: bool = False
+    in_progress_since: datetime | None = None
     # What its container has while that is so, cpu's request and memory's limit; "" where it has what the spec asks for.
     actual_cpu: str = ""
     actual_memory: str = ""
@@ -234,6 +237,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     gates = tuple(str(mapping(gate).get("name") or "") for gate in spec.get("schedulingGates") or [])
     resizing_now = resizing.is_under_way(first, container, conditions)
     actual = container.get("resources") if resizing_now else None
+    at_it = resizing.in_progress(first, container, conditions)
     return PodView(
         namespace=str(meta.get("namespace", "")),
         name=str(meta.get("name", "")),
@@ -283,6 +287,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         member_size=_note(meta, MEMBER_SIZE_ANNOTATION)[:OWNER_MAX],
         resize_pending=resizing.pending(conditions),
         resizing=resizing_now,
+        in_progress=at_it is not None,
+        in_progress_since=parse_time(at_it),
         actual_cpu=resizing.amount(actual, "requests", "cpu"),
         actual_memory=resizing.amount(actual, "limits", "memory"),
         qos=str(status.get("qosClass") or ""),

@@ -7,6 +7,7 @@ Must not choose a size.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from linkis_ecm.model.formats import parse_quantity
@@ -19,6 +20,8 @@ PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 AMOUNTS = ("cpu", "memory")
 # Their reasons.
 INFEASIBLE, DEFERRED, ERROR = "Infeasible", "Deferred", "Error"
+# Our own word for one that is in progress for longer than this: a kubelet needs a second or two.
+SLOW, SLOW_AFTER = "InProgress", timedelta(seconds=60)
 
 
 def body(resources: Mapping[str, Any], *, version: int = 0) -> dict[str, Any]:
@@ -44,9 +47,9 @@ def pending(conditions: Mapping[str, Any]) -> str:
 
 
 def kind(why: str) -> str:
-    """The kubelet's word of what `pending` says: INFEASIBLE, DEFERRED or ERROR; "" for any other."""
+    """The kubelet's word of what `pending` says, INFEASIBLE, DEFERRED or ERROR, or SLOW; "" for any other."""
     word = why.partition(":")[0]
-    return word if word in (INFEASIBLE, DEFERRED, ERROR) else ""
+    return word if word in (INFEASIBLE, DEFERRED, ERROR, SLOW) else ""
 
 
 def is_under_way(container: Mapping[str, Any], status: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
@@ -58,8 +61,24 @@ def is_under_way(container: Mapping[str, Any], status: Mapping[str, Any], condit
         condition = conditions.get(kind)
         if isinstance(condition, Mapping) and condition.get("status") == "True":
             return True
+    return bool(status.get("resources")) and _differs(container, status)
+
+
+def in_progress(container: Mapping[str, Any], status: Mapping[str, Any], conditions: Mapping[str, Any]) -> str | None:
+    """Since when, as it is written, the kubelet is at a resize that the engine's container does not have yet; "" where
+    it does not say that, None where there is none."""
+    condition = conditions.get(IN_PROGRESS)
+    if not isinstance(condition, Mapping) or condition.get("status") != "True" or pending(conditions):
+        return None
+    if not status.get("resources") or not _differs(container, status):
+        return None
+    return str(condition.get("lastTransitionTime") or "")
+
+
+def _differs(container: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the engine's container has other amounts than its spec."""
     has = status.get("resources")
-    return bool(has) and any(
+    return any(
         amount(container.get("resources"), kind, name) != amount(has, kind, name)
         for kind in ("requests", "limits")
         for name in AMOUNTS

@@ -11,6 +11,7 @@ import pytest
 from linkis_ecm.engine.admission.limits import Amount, Limits
 from linkis_ecm.kube.resources import PODS
 from tests.simulation.claims.test_warm_claims import SMALL, started
+from tools.testkit.fakes.cluster import loop_now, timestamp
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.fakes.rules import copied
 from tools.testkit.simulation.members import AnyPool, add_members, world_with_members
@@ -245,3 +246,52 @@ async def test_a_resize_that_the_cluster_overrules_is_told_and_tried_ever_more_s
     await asyncio.sleep(600)
     # 2, 4, 8, 16, 32 and then 60 s apart, a quarter more or less.
     assert 8 <= len(tries) - begun <= 18
+
+
+@pytest.mark.parametrize("says_when", [True, False])
+@pytest.mark.parametrize(
+    ("has", "words"),
+    [
+        ({"cpu": "50m", "memory": "256Mi"}, "with cpu 50m in place of 2 and memory 256Mi in place of 4Gi: "),
+        ({"cpu": "2", "memory": "256Mi"}, "with memory 256Mi in place of 4Gi: "),
+    ],
+)
+async def test_a_resize_that_its_kubelet_does_not_end_is_told_after_a_minute(
+    world: World, says_when: bool, has: dict[str, str], words: str
+) -> None:
+    running = await started(world, **SMALL)
+    add_members(world, "m1")
+    await asyncio.sleep(1)
+    world.create("mine", resources=ASKED)
+    await world.until_state("mine", "Idle", 10)
+    await world.until(lambda: memory(world) == "4Gi", 10)
+
+    def kubelet(amounts: dict[str, str], *conditions: dict[str, str]) -> None:
+        def edit(item: dict[str, Any]) -> None:
+            others = [one for one in item["status"]["conditions"] if not one["type"].startswith("PodResize")]
+            item["status"]["conditions"] = [*others, *conditions]
+            resources = {"requests": amounts, "limits": {"memory": amounts["memory"]}}
+            item["status"]["containerStatuses"][0]["resources"] = resources
+
+        world.cluster.change(PODS, (NAMESPACE, "m1"), edit)
+
+    def too_small() -> float | None:
+        return running.parts.metrics.registry.get_sample_value("ecm_engines_too_small")
+
+    since = {"lastTransitionTime": timestamp(loop_now())} if says_when else {}
+    kubelet(has, {"type": "PodResizeInProgress", "status": "True"} | since)
+    await asyncio.sleep(55)
+    assert world.condition("mine", "Resized") == {}
+    await world.until(lambda: world.condition("mine", "Resized"), 10)
+    condition = world.condition("mine", "Resized")
+    assert (condition["status"], condition["reason"]) == ("False", "InProgress")
+    assert words in condition["message"]
+    assert "see the node and the kubelet's log" in condition["message"]
+    await world.until(lambda: too_small() == 1, 30)
+    writes = world.writes()
+    await asyncio.sleep(600)
+    assert world.writes() == writes
+    # It has the amounts, also before its kubelet takes the condition back.
+    kubelet(ASKED, {"type": "PodResizeInProgress", "status": "True"} | since)
+    await world.until(lambda: not world.condition("mine", "Resized"), 5)
+    await world.until(lambda: too_small() == 0, 30)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from linkis_ecm.engine import facts, soft_pause
 from linkis_ecm.engine.admission import in_force
@@ -18,7 +18,7 @@ from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.causes.verdicts import Verdict
 from linkis_ecm.engine.decision import ClaimAgent, ClaimPod, DeletePod, DiscardPod, Outcome, ResizePod
 from linkis_ecm.engine.names import AGENT_PORT, host_port, pod_name
-from linkis_ecm.engine.pending import keeps_members_size
+from linkis_ecm.engine.pending import keeps_members_size, slow_at
 from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.rules.ending import STOP_RETRY
@@ -185,16 +185,19 @@ def grow_to_asked(case: Situation, outcome: Outcome) -> Outcome:
     It follows from what the API has: the pod still has the size from its pool. A soft pause has its cpu meanwhile.
     """
     s, pod = case.s, case.s.pod
-    if outcome.state not in AVAILABLE or pod is None or pod.ended or pod.deleting or pod.resizing:
+    if outcome.state not in AVAILABLE or pod is None or pod.ended or pod.deleting:
         return outcome
+    if pod.resizing:
+        # Then its status says that it does not come.
+        at = slow_at(s.engine, pod) if pod.claimed is not None else None
+        return _look_again(outcome, at) if at is not None and case.now < at else outcome
     if soft_pause.paused(s.engine) is not None or not keeps_members_size(s.engine, pod):
         return outcome
     if any(isinstance(one, ResizePod | ClaimAgent | DiscardPod) for one in outcome.actions):
         return outcome
     failure = s.resize_failure
     if failure is not None and not failure.down and case.now < failure.retry_at:
-        at = failure.retry_at
-        return replace(outcome, requeue_at=at if outcome.requeue_at is None else min(outcome.requeue_at, at))
+        return _look_again(outcome, failure.retry_at)
     try:
         resources = fit.resize(case.manifest, pod)
     except podspec.InvalidSpecError:
@@ -204,6 +207,10 @@ def grow_to_asked(case: Situation, outcome: Outcome) -> Outcome:
         return outcome
     resize = ResizePod(pod.name, pod.version, resources, down=False, claimed=True)
     return replace(outcome, actions=(*outcome.actions, resize))
+
+
+def _look_again(outcome: Outcome, at: datetime) -> Outcome:
+    return replace(outcome, requeue_at=at if outcome.requeue_at is None else min(outcome.requeue_at, at))
 
 
 def no_second_pod(case: Situation, outcome: Outcome) -> Outcome:

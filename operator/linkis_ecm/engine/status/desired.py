@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from linkis_ecm.engine import facts, lending, resizing, soft_pause
 from linkis_ecm.engine.admission import given, in_force
 from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Snapshot
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
-from linkis_ecm.engine.pending import Amounts, is_larger, own_size, pending, unsized
+from linkis_ecm.engine.pending import Amounts, is_larger, own_size, pending, unsized, with_slow
 from linkis_ecm.engine.pod import launch
 from linkis_ecm.engine.pod import spec as podspec
 from linkis_ecm.engine.pod_view import PodView
@@ -79,6 +80,7 @@ def status_of(
 ) -> dict[str, Any]:  # fmt: skip
     """The whole desired status. `message` is that of `message_of`."""
     engine, current, state = s.engine, s.engine.status, outcome.state
+    sized = replace(s, pod=with_slow(engine, s.pod, now))
     ticket = facts.ticket_id(engine)
     desired = dict(current) | _soft_pause_field(s, outcome)
     kind, version = _type_and_version(s)
@@ -106,8 +108,8 @@ def status_of(
             exhausted=outcome.exhausted,
             unprepared="" if settings.pod.has_service(engine.namespace) else _unprepared(engine.namespace),
             pending=pending(engine, s.pod) if state not in FINAL and outcome.restart is None else "",
-            unsized=_unsized(s) if state not in FINAL and not outcome.restart else "",
-            unsized_reason=_unsized_reason(s),
+            unsized=_unsized(sized) if state not in FINAL and not outcome.restart else "",
+            unsized_reason=_unsized_reason(sized),
             paused=_paused(s, outcome, now),
         ),
     }
