@@ -177,6 +177,37 @@ async def test_a_container_beside_the_engine_counts() -> None:
     await world.close()
 
 
+async def test_an_engine_whose_room_another_one_took_gets_the_rest() -> None:
+    """Four members leave the 2 cpu that the first engine asks for, and the second one is quicker by 500m."""
+    world, _ = await pooled(6, {"q": {"requests.cpu": "3"}})
+    await refused(world, "first", resources={"cpu": "2"})
+    await asyncio.sleep(3)
+    world.create("second", resources={"cpu": "500m"}, **COLD)
+    await world.until_state("second", "Idle", 60)
+    await world.until_state("first", "Idle", 60)
+    assert len(live(world)) == 1
+    await world.close()
+
+
+async def test_others_that_take_all_that_an_engine_gets_do_not_empty_the_pool_for_ever() -> None:
+    """Somebody's own pods, which the operator does not see, take each place of a quota on pods at once."""
+    world, quotas = await pooled(8, {"q": {"pods": "8"}})
+
+    def taken() -> dict[str, Decimal]:
+        found = type(quotas).used(quotas)
+        return found | {"pods": max(found["pods"], Decimal(8) - Decimal(len(live(world)) % 2) / 2)}
+
+    quotas.used = taken  # type: ignore[method-assign]
+    await refused(world, "e")
+    fewest = 8
+    for _ in range(200):
+        await asyncio.sleep(1)
+        fewest = min(fewest, len(live(world)))
+    assert fewest == 5
+    assert world.status("e")["reason"] == "QuotaExceeded"
+    await world.close()
+
+
 def request(world: World, name: str, kind: str = "cpu") -> str:
     (pod,) = world.pods(name)
     return str(pod["spec"]["containers"][0]["resources"]["requests"][kind])
@@ -237,8 +268,10 @@ async def test_a_pool_stays_where_it_cannot_help_a_resize_and_the_engine_is_told
     await world.close()
 
 
-@pytest.mark.parametrize(("word", "left"), [("Deferred", 6), ("Infeasible", 8)])
-async def test_members_of_its_node_go_for_a_resize_that_the_kubelet_defers(word: str, left: int) -> None:
+@pytest.mark.parametrize(
+    ("word", "says", "left"), [("Deferred", True, 6), ("Deferred", False, 6), ("Infeasible", True, 8)]
+)
+async def test_members_of_its_node_go_for_a_resize_that_the_kubelet_defers(word: str, says: bool, left: int) -> None:
     """The kubelet has no room for 512Mi more: two members of 256Mi leave it. One that can never be is no reason."""
     world = World()
     await warm(world, "768Mi")
@@ -249,7 +282,8 @@ async def test_members_of_its_node_go_for_a_resize_that_the_kubelet_defers(word:
         why = {"type": "PodResizePending", "status": "True", "reason": word}
         item["status"]["conditions"].append(why | {"message": "Node didn't have enough resource: memory"})
         has = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
-        item["status"]["containerStatuses"][0]["resources"] = has
+        if says:
+            item["status"]["containerStatuses"][0]["resources"] = has
 
     world.cluster.change(PODS, ("engines", pod["metadata"]["name"]), defer)
     fewest = 8

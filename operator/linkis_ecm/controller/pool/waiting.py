@@ -32,14 +32,18 @@ _STAY = "The warm pools' pods of this namespace stay, for all of them would not 
 
 # Needs of one engine that are helped with: one for each quota and limit of it, mostly one in all.
 _MOST = 8
+# How often others may take from a quota what an engine was given.
+_ROUNDS = 2
 
 
 @dataclass(slots=True)
 class _Given:
     """For one need of an engine: the part that it has got of what it lacked at first, and of which node; `over`: it
-    gets no more."""
+    gets no more. `free`: what the quota had when a member went last; `rounds`: how often others took what it got."""
 
     lacked: Need
+    free: Mapping[str, Decimal] = field(default_factory=dict)
+    rounds: int = 0
     share: float = 0.0
     node: str = ""
     over: bool = False
@@ -59,6 +63,7 @@ class _Helped:
     key: Key
     given: _Given
     node: str
+    free: Mapping[str, Decimal]
 
 
 class WaitingEngines:
@@ -126,7 +131,7 @@ class WaitingEngines:
                     going.remove(pod)
                     # Of what it lacked then: what was said since may count those that have gone.
                     one.given.share += one.given.lacked.share(pod)
-                    one.given.node = one.node
+                    one.given.node, one.given.free = one.node, one.free
                     if one.given.lacked.grows:
                         self.gave_room(one.key)
 
@@ -161,6 +166,9 @@ class WaitingEngines:
                 if len(waits.given) >= _MOST:
                     continue
             given = waits.given.setdefault(lacks.about, _Given(lacks))
+            if given.share >= _ALL and given.rounds < _ROUNDS and not lacks.on_node and lacks.free != given.free:
+                # Somebody else was quicker, by what was said since: the quota lacks less than at first, and lacks it.
+                given.share, given.rounds = 0.0, given.rounds + 1
             if not given.share:
                 given.lacked = lacks
             if not given.over and given.share < _ALL:
@@ -184,7 +192,7 @@ class WaitingEngines:
                 # Where it has got all that there was, it has got its chance.
                 given.over = given.share > 0
                 continue
-            found.append(_Helped(engine.key, given, node))
+            found.append(_Helped(engine.key, given, node, lacks.free))
             share = given.share
             for pod in [pod for pod in free if not node or pod.node == node]:
                 if share >= _ALL:

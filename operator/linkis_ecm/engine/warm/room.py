@@ -129,9 +129,12 @@ def need_to_grow(words: str, pod: PodView | None) -> Need | None:
 def _of_own_node(pod: PodView) -> Need | None:
     """Its kubelet waits for room: for what the pod asks for, less what it has."""
     asked = {name: _has(pod, name) for name in ("cpu", "memory")}
-    whole, has = _amount(pod.memory_limit), _amount(pod.actual_memory)
+    # A kubelet that says nothing of what a container has left a pool's pod as it was there.
+    cpu, _, memory = parts if len(parts := pod.member_size.split("/")) == 3 else ("", "", "")
+    cpu, memory = pod.actual_cpu or cpu, pod.actual_memory or memory
+    whole, has = _amount(pod.memory_limit), _amount(memory)
     before = {
-        "cpu": _has(replace(pod, cpu_request=pod.actual_cpu), "cpu") if pod.actual_cpu else None,
+        "cpu": _has(replace(pod, cpu_request=cpu), "cpu") if cpu else None,
         # Of memory the limit is known alone: a part of it is requested, the same as of the new one.
         "memory": asked["memory"] * has / whole if asked["memory"] and has and whole else None,
     }
