@@ -234,6 +234,7 @@ CASES: dict[str, Case] = {
         silent={
             'ecm_warm_pool_problem{plugin="python",reason="QuotaExceeded"}': "_x11 1x30",
             'ecm_warm_pool_problem{plugin="python",reason="GivesWay"}': "1x30",
+            'ecm_warm_pool_problem{plugin="python",reason="ClaimsUntried"}': "1x30",
         },
         labels={"plugin": "python", "reason": "QuotaExceeded"},
         says="The warm pool of python has not been full, or of no use, for 10 minutes: QuotaExceeded.",

@@ -260,7 +260,7 @@ GROUPS: dict[str, tuple[Alert, ...]] = {
     "warm pools": (
         Alert(
             "LinkisEcmWarmPoolCannotFill", "warning", "10m",
-            f'max by ({SHARD}, plugin, reason) (ecm_warm_pool_problem{{reason!="GivesWay"}}) == 1',
+            f'max by ({SHARD}, plugin, reason) (ecm_warm_pool_problem{{reason!~"GivesWay|ClaimsUntried"}}) == 1',
             "A warm pool cannot be filled, or not be used",
             "The warm pool of {{ $labels.plugin }} has not been full, or of no use, for 10 minutes:"
             " {{ $labels.reason }}.",

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from linkis_ecm.controller.pool.claims import ClaimRefused
+from linkis_ecm.engine.times import parse_time
 from linkis_ecm.kube.resources import PODS
 from linkis_ecm.model.engine_status import ColdReason
 from tests.simulation.warm.test_warm_pools import POOL, change, condition, filled, members
+from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.simulation.members import MemberAgent, claim_of
 from tools.testkit.simulation.world import World
@@ -86,6 +88,42 @@ async def test_the_first_claim_that_goes_through_ends_it(pooled: World) -> None:
     started = await come(pooled, 6, first=8)
     assert {one["kind"] for one in started} == {"warm"}
     await filled(pooled, 4)
+    await pooled.until(lambda: condition(pooled)[:2] == ("True", "Filled"))
+
+
+@pytest.mark.parametrize("agent", [Refuses, Hangs])
+async def test_at_night_pods_are_replaced_in_time_and_the_pool_says_that_nobody_tries(
+    pooled: World, agent: type[MemberAgent]
+) -> None:
+    """Claims fail, then nobody comes: new pods start well, so the old ones need not serve on."""
+    pooled.agent_type = agent
+    change(pooled, warmPool=POOL | {"size": 8, "cap": 12, "maxAge": "10m"})
+    running = await pooled.start()
+    await filled(pooled, 8)
+    await come(pooled, 2)
+    pooled.agent_type = MemberAgent
+
+    def told(reason: str) -> float | None:
+        labels = {"plugin": "python-3.11", "reason": reason}
+        return running.parts.metrics.registry.get_sample_value("ecm_warm_pool_problem", labels)
+
+    oldest, seen = 0.0, set()
+    for _ in range(360):
+        await asyncio.sleep(10)
+        born = [parse_time(pod["metadata"]["creationTimestamp"]) for pod in members(pooled)]
+        oldest = max(oldest, *((loop_now() - at).total_seconds() for at in born if at is not None))
+        seen.add(condition(pooled)[1])
+        assert len(members(pooled)) >= 5
+    assert oldest < 11 * 60
+    assert seen == {"ClaimsFail", "ClaimsUntried"}
+    status, reason, message = condition(pooled)
+    assert (status, reason) == ("False", "ClaimsUntried")
+    assert "none has tried since. It was at " in message
+    assert "older than spec.warmPool.maxAge" not in message
+    # No alert of ClaimsFail goes on for ever.
+    assert (told("ClaimsFail") or 0, told("ClaimsUntried")) == (0, 1)
+    # In the morning one tries, and that ends it.
+    assert [one["kind"] for one in await come(pooled, 2, first=2)] == ["warm"] * 2
     await pooled.until(lambda: condition(pooled)[:2] == ("True", "Filled"))
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from linkis_ecm.controller.pool.claim_failures import TRIAL, ClaimFailures
+from linkis_ecm.controller.pool.claim_failures import TRIAL, UNTRIED_AFTER, ClaimFailures
 from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.warm import problems
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.sizing import Setback
+from linkis_ecm.engine.warm.sizing import SETBACK, Setback
 from linkis_ecm.model.engine_status import ColdReason
 from tests.unit.warm.test_warm_sizing import at, place, plan, ready, starting
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 HERE, THERE = ("team", "python"), ("other", "python")
+NO_QUOTA = Problem(problems.QUOTA, "exceeded")
 REFUSED = Cold(ColdReason.AGENT_REFUSED, "The agent of the pod that it took refused it (HTTP 409: no).")
 
 
@@ -82,6 +84,35 @@ def test_one_engine_at_a_time_tries_after_a_pause_that_doubles() -> None:
     assert world.failures.may_try(HERE, "any")
 
 
+def test_where_nobody_tries_for_long_that_is_what_is_said() -> None:
+    world = Failing()
+    world.fail()
+    setback = world.failures.setback(HERE)
+    assert setback is not None
+    assert setback.problem == Problem(problems.CLAIMS, f"The last one: {REFUSED.sentence}")
+    world.now += UNTRIED_AFTER - timedelta(seconds=1)
+    assert world.failures.setback(HERE) == setback
+    world.now += timedelta(seconds=1)
+    untried = world.failures.setback(HERE)
+    assert untried is not None
+    assert untried.problem == Problem(problems.UNTRIED, f"It was at 2026-11-27 12:00:00 UTC: {REFUSED.sentence}")
+    # One tries alone, and one more failure is enough.
+    assert world.failures.may_try(HERE, "a")
+    assert not world.failures.may_try(HERE, "b")
+    world.fail(1)
+    again = world.failures.setback(HERE)
+    assert again is not None
+    assert (again.problem.reason, again.count) == (problems.CLAIMS, 2)
+    world.now += timedelta(days=1)
+    assert world.failures.may_try(HERE, "c")
+    world.failures.succeeded(HERE)
+    assert world.failures.setback(HERE) is None
+
+
+def test_whoever_comes_has_been_let_try_before_it_counts_as_untried() -> None:
+    assert timedelta(seconds=SETBACK.cap * 1.25) * 2 < UNTRIED_AFTER
+
+
 @pytest.mark.parametrize(
     ("reason", "counts"),
     [
@@ -117,6 +148,12 @@ def test_a_pool_that_nobody_can_take_from_says_so_and_is_not_refilled() -> None:
     assert (made.create, made.at, made.states[0].problem) == ((), at(7), said)
     # A full one, too: its members are of no use.
     assert plan(place(*ready(3), claims=failing)).states[0].problem == said
+    # What nobody has tried for long is told last: the pool has other problems that are certain.
+    untried = replace(failing, problem=Problem(problems.UNTRIED, "It was at 12: no"))
+    assert plan(place(*ready(3), claims=untried)).states[0].problem == untried.problem
+    assert (
+        plan(place(*ready(1), claims=untried, setback=replace(failing, problem=NO_QUOTA))).states[0].problem == NO_QUOTA
+    )
     # Afterwards one at a time; that it gets ready ends nothing.
     over = Setback(3, at(-90), at(-1), said)
     assert plan(place(*ready(1), claims=over)).create == ("team",)

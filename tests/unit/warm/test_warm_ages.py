@@ -13,6 +13,7 @@ from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm import aging, problems, sizing
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.sizing import Bucket, Place, Plan, Pool, Setback, Why
+from linkis_ecm.model.reasons import Reason
 from tests.unit.warm.test_warm_sizing import AS_MADE, BROKEN, NOW, at, deleted, place, plan, pod, ready, starting
 
 FULL = Problem(problems.QUOTA, "exceeded quota: q, requested: pods=1, used: pods=20, limited: pods=20")
@@ -126,6 +127,8 @@ class Life:
     made: int = 0
     aged: datetime | None = None
     setback: Setback | None = None
+    # That engines cannot take members, from the first full pool on.
+    unusable: Setback | None = None
     last_claim: datetime | None = None
     held_since: datetime | None = None
     bucket: Bucket = field(default_factory=Bucket)
@@ -168,7 +171,12 @@ class Life:
     def _plan(self) -> None:
         members = tuple(self.pods.values())
         here = place(
-            *members, aged=self.aged, setback=self.setback, last_claim=self.last_claim, held_since=self.held_since
+            *members,
+            aged=self.aged,
+            setback=self.setback,
+            last_claim=self.last_claim,
+            held_since=self.held_since,
+            claims=self.unusable if self.seconds > self.boot + 3 else None,
         )
         pool = Pool(
             size=self.size, cap=2 * self.size, max_age=self.max_age, start_timeout=120, places=(here,),
@@ -222,6 +230,16 @@ def test_a_pool_that_nobody_uses_is_through_by_max_age_and_keeps_three_quarters(
 def test_claims_do_not_keep_old_members(size: int, boot: float, every: int) -> None:
     life = Life(size, boot, claims=lambda seconds: int(seconds % every == 0)).run(1800)
     assert life.oldest() <= 600 + 2 * boot + 2
+
+
+@pytest.mark.parametrize(("size", "boot"), SIZES)
+@pytest.mark.parametrize("reason", [problems.CLAIMS, problems.UNTRIED])
+def test_members_that_no_engine_can_take_are_replaced_in_time(size: int, boot: float, reason: Reason) -> None:
+    life = Life(size, boot, unusable=Setback(2, at(0), at(2), Problem(reason, "refused"))).run(2700)
+    # One after the other; the next one is due each 600 s / size, also before the last one's successor is ready.
+    one_by_one = size * (boot + 7)
+    assert life.oldest() <= 600 + min(one_by_one, 600)
+    assert life.fewest(since=boot + 20) >= size - max(1, int(one_by_one / 60))
 
 
 @pytest.mark.parametrize(("size", "boot"), SIZES)

@@ -2,14 +2,15 @@
 
 A member whose claim fails is lost, and its engine starts cold later than without a pool. So after some failures in a
 row engines start cold at once, and after a pause, which doubles, one of them tries. Kept in memory: a successor finds
-out anew. Must not decide what becomes of an engine, nor delete a member.
+out anew. Where nobody tries for long, nobody knows whether claims still fail, and that is what the pool says then. Must
+not decide what becomes of an engine, nor delete a member.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from linkis_ecm.engine.causes.cold_starts import Cold
@@ -25,6 +26,9 @@ OF_THE_POOL = frozenset(
 )
 # An engine that tries has its answer by then, or has ended.
 TRIAL = timedelta(seconds=10)
+# So long after the last failure. The longest pause is less than half of it, so whoever comes has been let try; and the
+# alert, which waits for ten minutes, has told it.
+UNTRIED_AFTER = timedelta(minutes=15)
 # Namespace and pool.
 Place = tuple[str, str]
 
@@ -34,6 +38,7 @@ class _Row:
     """Failures in a row."""
 
     count: int = 0
+    at: datetime | None = None
     setback: Setback | None = None
     said: str = ""
     # The engine that tries, and since when.
@@ -56,7 +61,7 @@ class ClaimFailures:
         if because.reason not in OF_THE_POOL:
             return
         row = self._rows.setdefault(place, _Row())
-        row.count, row.said, row.trial = row.count + 1, because.sentence, None
+        row.count, row.said, row.at, row.trial = row.count + 1, because.sentence, self._clock(), None
         if row.count >= IN_A_ROW:
             problem = problems.of_claims(because.sentence)
             row.setback = sizing.after_failure(row.setback, problem, self._clock(), self._rng.uniform(0.75, 1.25))
@@ -87,9 +92,12 @@ class ClaimFailures:
                 row.trial = None
 
     def setback(self, place: Place) -> Setback | None:
-        """What keeps a pool's members from engines; None where nothing does."""
+        """What keeps a pool's members from engines; None where nothing does. After a time in which nobody tried its
+        problem is that: the next engine still tries alone, and one more failure is the old problem again."""
         row = self._rows.get(place)
-        return row.setback if row is not None else None
+        if row is None or row.setback is None or row.at is None or self._clock() < row.at + UNTRIED_AFTER:
+            return row.setback if row is not None else None
+        return replace(row.setback, problem=problems.of_untried(row.said, row.at))
 
     def why_none(self, place: Place, plugin: str) -> Cold | None:
         """Why an engine is offered none though members are ready."""

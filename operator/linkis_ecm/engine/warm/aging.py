@@ -27,8 +27,9 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class Progress:
     """How new members come to a pool of `size` in one namespace.
 
-    `coming`: so many are on their way, or will be soon. `short`: some do not come, for lack of room or since starts
-    fail; `failing`: it is the latter. `last`: when a member last went for its age.
+    `coming`: so many are on their way, or will be soon. `short`: some do not come, for lack of room, since starts fail,
+    or since claims fail and so they come one by one; `failing`: starts fail. `last`: when a member last went for its
+    age.
     """
 
     size: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from linkis_ecm.engine.causes.start_problems import start_problem
 from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase, verdict_of_ended_pod
@@ -93,6 +94,12 @@ CLAIMS = Reason(
     "One engine at a time tries again. See the log of a pod of the pool, and whether a NetworkPolicy lets the operator"
     " reach it.",
 )
+UNTRIED = Reason(
+    "ClaimsUntried",
+    "Engines could not take the pool's pods when one last tried, and none has tried since.",
+    "The next engine of the plugin tries. If the cause is not known to be mended, see the log of a pod of the pool, and"
+    " whether a NetworkPolicy lets the operator reach it.",
+)
 OLD = Reason(
     "MembersTooOld",
     "Pods of the pool are older than spec.warmPool.maxAge.",
@@ -127,7 +134,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, CLAIMS, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.
@@ -180,6 +187,11 @@ def of_end(pod: PodView) -> Problem:
 def of_claims(said: str) -> Problem:
     """Claims that fail one after the other; what was said of the last one."""
     return Problem(CLAIMS, f"The last one: {said}")
+
+
+def of_untried(said: str, at: datetime) -> Problem:
+    """Claims that have failed, of which nobody knows whether they still do: what was said of the last one, and when."""
+    return Problem(UNTRIED, f"It was at {at:%Y-%m-%d %H:%M:%S} UTC: {said}")
 
 
 def of_silent(pods: Sequence[PodView]) -> Problem:

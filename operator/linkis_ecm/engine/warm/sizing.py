@@ -381,7 +381,7 @@ def _progress(count: _Count, room: int) -> aging.Progress:
         size=count.wanted.size,
         coming=count.booting + (len(count.silent) + count.missing if may_come else 0),
         short=not may_come,
-        failing=any(one.problem.reason != problems.QUOTA for one in setbacks),
+        failing=count.setback is not None and count.setback.problem.reason != problems.QUOTA,
         last=count.place.aged,
     )
 
@@ -424,7 +424,8 @@ def _may_grow(count: _Count, now: datetime) -> bool:
 
 
 def _state(count: _Count, pool: Pool, room: int, now: datetime) -> PlaceState:
-    problem = _problem(count, room) or count.wanted.problem
+    untried = count.place.claims.problem if count.place.claims is not None else None
+    problem = _problem(count, room) or count.wanted.problem or untried
     return PlaceState(
         namespace=count.place.namespace,
         ready=len(count.ready),
@@ -440,7 +441,7 @@ def _problem(count: _Count, room: int) -> Problem | None:
     """Why the pool is not full; None where it is, or where it only takes its time."""
     if count.place.as_made is None:
         return Problem(problems.NO_TEMPLATE, count.place.no_template)
-    if count.place.claims is not None:
+    if count.place.claims is not None and count.place.claims.problem.reason is problems.CLAIMS:
         # Also of a full pool: it is of no use.
         return count.place.claims.problem
     if count.paused_until is not None and count.missing:
