@@ -24,7 +24,7 @@ from bench.figures.figure import (
 )
 
 # Set by bench.all. A variable, since benchmarks start themselves anew inside the node's network.
-FILE_VARIABLE = "ECM_BENCH_FIGURES"
+FILE_VARIABLE = "BENCH_FIGURES"
 # A line is about 300 bytes, and no benchmark has 30 figures.
 MAX_FILE, MAX_FIGURES = 1 << 18, 200
 

@@ -193,7 +193,7 @@ def shell(script: str, token: str) -> list[str]:
 
 def test_one_that_ends_says_how_and_what_it_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures"
-    ended, tail = execute(["sh", "-c", "echo hello; echo '{}' > $ECM_BENCH_FIGURES; exit 3"], 60.0, 10.0, figures)
+    ended, tail = execute(["sh", "-c", "echo hello; echo '{}' > $BENCH_FIGURES; exit 3"], 60.0, 10.0, figures)
     assert ended == Ended(3)
     assert tail == "hello\n"
     assert figures.read_text() == "{}\n"
@@ -308,9 +308,7 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(
 def test_a_run_is_written_where_it_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program = Bench(
-        "calls", ("sh", "-c", f"printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $ECM_BENCH_FIGURES"), 60
-    )
+    program = Bench("calls", ("sh", "-c", f"printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $BENCH_FIGURES"), 60)
     monkeypatch.setattr(command_line, "PLAN", (program,))
     # It would change this process's handlers.
     monkeypatch.setattr(command_line, "end_on_signals", lambda: None)
@@ -340,7 +338,7 @@ def test_a_run_that_cannot_be_written_in_the_end_is_printed(
     out = tmp_path / "runs"
     program = Bench(
         "calls",
-        ("sh", "-c", f"rmdir {out}; printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $ECM_BENCH_FIGURES"),
+        ("sh", "-c", f"rmdir {out}; printf '%s\\n' '{REPORT.strip()}' '{END.strip()}' > $BENCH_FIGURES"),
         60,
     )
     monkeypatch.setattr(command_line, "PLAN", (program,))
