@@ -61,6 +61,7 @@ STATUS_RETRY = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(seconds=60)
 # From a claim or a cold start to the pass of its pool: many claims are one pass, and a single one is over by then.
 AFTER_CLAIM = timedelta(seconds=0.25)
+AFTER_REFUSAL = timedelta(seconds=2)  # each engine that waits is refused again each 5 s
 # Of a member's name, from the plugin's.
 _STEM = 40
 
@@ -199,17 +200,17 @@ class WarmPools:
         if before is not None and after is not None and cold_reason(before) is None:
             self._note_cold(after, cold_reason(after))
         if self.waiting.note(before, after):
-            self._enqueue_all()
+            for pool in self._all():
+                self._enqueue(pool)
 
     def engine_refused(self, engine: EngineView) -> None:
         """The API server has refused an engine in other words than before: there may be room that is worth it."""
-        if self.waiting.is_noted(engine):
-            self._enqueue_all()
+        if self.waiting.is_noted(engine) and self._leading.is_set():
+            for pool in self._all():
+                self.worker.enqueue_by(pool, (self._clock() + AFTER_REFUSAL).timestamp())
 
-    def _enqueue_all(self) -> None:
-        for name, plugin in self._cache.plugins.items():
-            if plugin.spec.warm_pool is not None:
-                self._enqueue(label_hash(name))
+    def _all(self) -> list[str]:
+        return [label_hash(name) for name, one in self._cache.plugins.items() if one.spec.warm_pool is not None]
 
     def _note_cold(self, engine: EngineView, reason: ColdReason | None) -> None:
         plugin = self._cache.plugin_for(engine.spec)
