@@ -125,9 +125,7 @@ def test_a_problem_is_said_with_its_namespace_and_the_time_of_the_change_stays()
     first = patched(PlaceState("a", 2, 0, 2), PlaceState("b", 1, 0, 2, problem=problem))
     condition = first["conditions"][0]
     assert (condition["status"], condition["reason"]) == ("False", "QuotaExceeded")
-    assert condition["message"].startswith(
-        "In namespace b: A ResourceQuota of the namespace leaves no room for the pool."
-    )
+    assert condition["message"].startswith("In namespace b: A ResourceQuota of the namespace refuses pods of the pool.")
     worse = Problem(problems.QUOTA, "exceeded quota: another")
     later = patched(PlaceState("b", 0, 0, 2, problem=worse), status=first, now=NOW + timedelta(hours=1))
     assert later["conditions"][0]["lastTransitionTime"] == "2026-11-27T12:00:00Z"

@@ -38,7 +38,7 @@ NOT_SERVED = Reason(
 )
 QUOTA = Reason(
     "QuotaExceeded",
-    "A ResourceQuota of the namespace leaves no room for the pool.",
+    "A ResourceQuota of the namespace refuses pods of the pool.",
     "Lower spec.warmPool.size, give spec.warmPool.resources, or have the quota raised.",
 )
 UNSCHEDULABLE = Reason(
