@@ -80,7 +80,8 @@ def status_of(
 ) -> dict[str, Any]:  # fmt: skip
     """The whole desired status. `message` is that of `message_of`."""
     engine, current, state = s.engine, s.engine.status, outcome.state
-    sized = replace(s, pod=with_slow(engine, s.pod, now))
+    told = with_slow(engine, s.pod, now)
+    sized = s if told is s.pod else replace(s, pod=told)
     ticket = facts.ticket_id(engine)
     desired = dict(current) | _soft_pause_field(s, outcome)
     kind, version = _type_and_version(s)
