@@ -79,8 +79,9 @@ class Stream:
     # Its last word where it ends before its source, with the reason: so that its reader calls again. None: it has none,
     # and must not look complete.
     last: Callable[[str], bytes] | None = None
-    # Is told, once the stream is being sent, what breaks it off at once, also where its reader takes nothing.
-    on_begin: Callable[[Callable[[], None]], None] | None = None
+    # Is told, once the stream is being sent, what breaks it off at once, also where its reader takes nothing, and what
+    # counts the bytes that its reader's host has taken.
+    on_begin: Callable[[Callable[[], None], Callable[[], int]], None] | None = None
 
 
 class DirectSource(Protocol):

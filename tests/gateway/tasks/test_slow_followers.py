@@ -20,6 +20,8 @@ from tools.testkit.gateway.harness import PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
 LONG = 10 << 20
+# Bytes that a slow reader takes in a second: the long event takes several times SLOW_SECONDS.
+RATE = 5 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +111,61 @@ async def test_who_reads_gets_the_memory_of_one_who_does_not(make: Make, tmp_pat
         assert cuts(gw) == 1
         reading.cancel()
     await until_true(lambda: not budget._sent.held and not gw.gateway.followers._places)
+
+
+async def one_long(request: web.Request) -> web.StreamResponse:
+    """An agent whose task has printed one long line, and has ended."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    await answer.write(b'{"event": "status", "status": "Running"}\n')
+    if "from" not in request.query:
+        output = {"type": "text", "stream": "stdout", "text": "x" * LONG}
+        await answer.write(
+            json.dumps({"event": "output", "index": 0, "output": output, "id": "0.1.0.0"}).encode() + b"\n"
+        )
+    await answer.write(b'{"event": "end", "id": "0.1.0.0", "taskId": "t", "status": "Succeeded"}\n')
+    return answer
+
+
+async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[int, bytes]:
+    """A follower on a slow line, which reads steadily: how many bytes of the long line it has got, and its last."""
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", gw.port))
+        named = {"server_hostname": "127.0.0.1"} if ssl else {}
+        reader, writer = await asyncio.open_connection(sock=plain, limit=32 << 10, ssl=ssl, **named)
+        raw = Raw(reader, writer)
+        try:
+            await raw.send(head_of("GET", "taskEvents", {"engineId": engine["metadata"]["uid"], "taskId": "t"}))
+            assert (await raw.head())[0] == 200
+            got, last = 0, b""
+            while not last.endswith(b"\r\n0\r\n\r\n") and (data := await reader.read(256 << 10)):
+                got += data.count(b"x")
+                last = (last + data)[-500:]
+                await asyncio.sleep(len(data) / RATE)
+            return got, last
+        finally:
+            raw.vanish()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_of_many_who_read_slowly_none_is_cut_and_each_gets_the_long_event(
+    make: Make, tmp_path: Any, tls: bool
+) -> None:
+    """How long an event takes says nothing: whoever is cut comes back from its beginning, and cuts the next one."""
+    gw = await make(user_streams=100, user_at_once=0, **(Secret(tmp_path).settings() if tls else {}))
+    _, engine = await gw.served(one_long)
+    budget = gw.gateway.followers.budget
+    count = budget._sent._total // 2 // LONG + 2
+    async with asyncio.timeout(PATIENCE):
+        ssl = gw.trust if tls else None
+        got = await asyncio.gather(*(read_slowly(gw, engine, ssl) for _ in range(count)))
+    # Told once; some words around it have the letter, too.
+    assert all(LONG <= size < LONG + 100 for size, _ in got), [size for size, _ in got]
+    assert all(b"event: end" in last and last.endswith(b"0\r\n\r\n") for _, last in got)
+    assert cuts(gw) == 0
+    await until_true(lambda: not budget._sent.held and not budget._crowds and not gw.gateway.followers._places)
 
 
 @asynccontextmanager

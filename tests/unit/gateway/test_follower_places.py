@@ -43,6 +43,48 @@ def test_the_slowest_gives_way_and_each_only_once() -> None:
     assert not crowd
 
 
+def test_who_takes_bytes_reads_however_long_the_piece_takes() -> None:
+    now, taken, crowd = [0.0], [100], Crowd()
+    sending, cut = Sending(lambda: now[0]), []
+    sending.begin(lambda: cut.append(1), lambda: taken[0])
+    with crowd.holds(sending), sending.piece():
+        for _ in range(20):
+            now[0] += SLOW_SECONDS
+            taken[0] += 1
+            assert not crowd.break_off_slowest()
+        now[0] += SLOW_SECONDS
+        assert crowd.break_off_slowest(), "it takes nothing more"
+    assert cut == [1]
+
+
+async def test_turns_are_given_first_come_first_served_and_not_for_ever_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places_module, "LOOK_SECONDS", 0.01)
+    crowd, free, order = Crowd(), [0], []
+
+    def take() -> bool:
+        free[0] -= 1
+        return free[0] >= 0 or bool(free.__setitem__(0, 0))
+
+    async def wait(name: str) -> None:
+        await crowd.take_in_turn(take)
+        order.append(name)
+
+    waiting = [asyncio.create_task(wait(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    assert crowd.waiting == 3
+    waiting[1].cancel()
+    with crowd.holds(Sending()):
+        free[0] = 2
+    await asyncio.gather(waiting[0], waiting[2])
+    assert order == ["a", "c"]
+    monkeypatch.setattr(places_module, "WAIT_SECONDS", 0.05)
+    with pytest.raises(TimeoutError):
+        await wait("d")
+    assert not crowd
+
+
 def test_who_is_not_being_sent_anything_yet_cannot_be_broken_off() -> None:
     now = [0.0]
     sending = Sending(lambda: now[0])

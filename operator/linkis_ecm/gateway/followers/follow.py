@@ -18,7 +18,7 @@ from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.gateway.agents.client import FOLLOWERS_PER_ENGINE, Agents
 from linkis_ecm.gateway.followers.hub import Hub, Left, Member
-from linkis_ecm.gateway.followers.lines import EventBudget, events_of
+from linkis_ecm.gateway.followers.lines import KEEP_ALIVE, EventBudget, Events, NoRoomError, events_of
 from linkis_ecm.gateway.followers.places import Places, Sending
 from linkis_ecm.gateway.http.errors import Refused, too_many
 from linkis_ecm.gateway.inventory.view import KnownEngine
@@ -35,6 +35,8 @@ ALONE_SECONDS = 5.0
 # Who was a member for less than this waits out the rest before it asks the agent again. Else an agent that closes the
 # shared connection at once, or tells nothing but big batches, would have the gateway connect 430 times a second.
 MEMBER_SECONDS = 1.0
+# A client that waits for its turn hears from the gateway this often, as it does from the agent.
+KEEP_ALIVE_SECONDS = 10.0
 # Up to such a part more, so that members that left together do not come back together.
 JITTER = 0.25
 
@@ -166,6 +168,7 @@ class _Follower:
     async def close(self) -> None:
         self._leave()
         await self._disconnect()
+        self.budget.give_up_room()
 
     async def events(self) -> AsyncGenerator[bytes | Member]:
         """What comes, until the task's end."""
@@ -177,36 +180,71 @@ class _Follower:
                     yield member.status
                 began = self._parent.clock()
                 yield member
-                self._member = None
-                self._advance(member.cursor)
-                # Who has stopped to read the stream has left a member.
-                if member.left is Left.ENDED:
+                if await self._has_ended(member, began):
                     return
-                if member.left is Left.SLOW:
-                    self._parent.metrics.followers_behind.inc()
-                    self._alone_until = self._parent.clock() + ALONE_SECONDS
-                else:
-                    await self._wait_out(began)
-                await self._reopen()
                 continue
-            found = events_of(self._chunks, self.budget, self._parent.clock)
-            async with aclosing(found):
-                async for events in found:
-                    with self._sending.piece():
-                        yield events.data
-                    if events.end is not None:
-                        self._on_end(events.end)
-                        return
-                    self._status = events.status or self._status
-                    if events.cursor is not None:
-                        self._advance(events.cursor)
-                        if await self._can_share(events.cursor):
+            wanted: NoRoomError | None = None
+            # Whether outputs were told whose id is still to come: read again, they would be told twice.
+            within = False
+            try:
+                async with aclosing(events_of(self._chunks, self.budget, self._parent.clock)) as found:
+                    async for events in found:
+                        with self._sending.piece():
+                            yield events.data
+                        if events.end is not None:
+                            self._on_end(events.end)
+                            return
+                        within = events.cursor is None and (within or events.tells)
+                        if await self._shares_behind(events):
                             break
-                    del events
-                else:
-                    raise ConnectionResetError("the task's events ended before the task")
+                        del events
+                    else:
+                        raise ConnectionResetError("the task's events ended before the task")
+            except NoRoomError as why:
+                wanted = why
             await self._disconnect()
+            if wanted is not None:
+                self._leave()
+                async with aclosing(self._wait_for_room(wanted.size)) as signs:
+                    async for sign in signs:
+                        yield sign
+            if wanted is not None and within:
+                raise wanted
             await self._reopen(self._member)
+
+    async def _has_ended(self, member: Member, began: float) -> bool:
+        """What follows where it is a member no more, which it became at `began`: False where it reads on."""
+        self._member = None
+        self._advance(member.cursor)
+        # Who has stopped to read the stream has left a member.
+        if member.left is Left.ENDED:
+            return True
+        if member.left is Left.SLOW:
+            self._parent.metrics.followers_behind.inc()
+            self._alone_until = self._parent.clock() + ALONE_SECONDS
+        else:
+            await self._wait_out(began)
+        await self._reopen()
+        return False
+
+    async def _shares_behind(self, events: Events) -> bool:
+        """Whether the own connection is needed no more behind these."""
+        self._status = events.status or self._status
+        if events.cursor is None:
+            return False
+        self._advance(events.cursor)
+        return await self._can_share(events.cursor)
+
+    async def _wait_for_room(self, size: int) -> AsyncGenerator[bytes]:
+        """Wait, without a connection to the agent, until so many bytes can be sent. Gives signs of life meanwhile."""
+        turn = asyncio.create_task(self.budget.wait_for_room(size))
+        try:
+            while not (await asyncio.wait((turn,), timeout=KEEP_ALIVE_SECONDS))[0]:
+                yield KEEP_ALIVE
+            await turn
+        finally:
+            turn.cancel()
+            await asyncio.wait((turn,))
 
     async def _reopen(self, member: Member | None = None) -> None:
         """As `open`; raises ConnectionResetError where there is nothing to go on with."""

@@ -25,13 +25,15 @@ from linkis_ecm.process import exact_json
 MAX_EVENT_BYTES = 20 << 20
 # Longer lines are passed on as they are: as objects they would take several times their size.
 PARSED_BYTES = 1 << 20
+# Shorter ones go before longer ones of their user that wait for room: a quick tab does not wait for slow ones.
+QUEUED_BYTES = 1 << 20
 # As the agent's bytes, as a line, and as an event.
 COPIES = 3
 # Seconds from the first 64 KiB of a long line to its end: an agent in the same cluster sends 20 MiB in less than one.
 # So long a slow agent keeps other followers' long lines waiting, not more.
 LINE_SECONDS = 30.0
 
-_KEEP_ALIVE = b": here\n\n"
+KEEP_ALIVE = b": here\n\n"
 _TOO_LONG = b": an output of more than %d MiB is left out: read it with getResultSet when the task has ended\n\n"
 _BEGIN = re.compile(rb'\{"event": ?"([a-z]{1,20})"(?:, ?"id": ?"([0-9.]{1,64})")?')
 _END = re.compile(rb'"id": ?"([0-9.]{1,64})"\}\s*$')
@@ -53,6 +55,17 @@ class Events(NamedTuple):
     is_remark: bool = False
     # The last `status` event among them, without its id; empty if there is none.
     status: bytes = b""
+    # There is one among them that is neither a remark nor a `status`, which may be told twice.
+    tells: bool = False
+
+
+class NoRoomError(ConnectionResetError):
+    """A long event cannot be sent now: too many of its user's are being sent to clients that read. It was dropped:
+    wait for `size` bytes and read it again."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__("too many long events are being sent to clients that read slowly")
+        self.size = size
 
 
 class EventBudget:
@@ -60,7 +73,8 @@ class EventBudget:
 
     A line has that part while it comes, which an agent cannot draw out. While it is sent, for as long as its client
     takes, it counts in the quota of its `user`: a client that reads slowly keeps nobody else's lines waiting, and gives
-    way where the same user's next one needs the room.
+    way where it takes nothing and the same user's next one needs the room. Where all of them take something, the next
+    one waits for its turn without memory (`wait_for_room`): to cut one would only bring it back for the same again.
     """
 
     def __init__(self, whole: ByteBudget, part: ByteBudget, sent: ByteQuota) -> None:
@@ -69,7 +83,9 @@ class EventBudget:
         self._sent = sent
         self._user = ""
         self._sending = Sending()
-        # Whose long lines are being sent, by user.
+        # Of the quota, what this follower has waited for and not used yet.
+        self._kept = 0
+        # Whose long lines are being sent or waited for, by user.
         self._crowds: dict[str, Crowd] = {}
 
     def of(self, user: str, sending: Sending) -> EventBudget:
@@ -85,27 +101,51 @@ class EventBudget:
         return Reservation(shrink_part, shrink_whole)
 
     async def hold_sent(self, held: AsyncExitStack, size: int, reservation: Reservation) -> None:
-        """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises ConnectionResetError and
-        TimeoutError where too many are being sent to clients that read."""
+        """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises NoRoomError, and
+        TimeoutError where one that was broken off does not leave."""
         if size > SMALL:
+            crowd = self._crowds.get(self._user)
+            if size > QUEUED_BYTES and not self._kept and crowd is not None and crowd.waiting:
+                raise NoRoomError(size)
+            self.give_up_room()
             while not self._sent.take(self._user, size):
                 crowd = self._crowds.get(self._user)
                 if crowd is None or not crowd.break_off_slowest():
-                    raise ConnectionResetError("too many long events are being sent to clients that read slowly")
+                    raise NoRoomError(size)
                 await crowd.until_one_has_left()
             held.callback(self._sent.give_back, self._user, size)
-            held.enter_context(self._is_sending())
+            crowd = held.enter_context(self._crowd())
+            held.enter_context(crowd.holds(self._sending))
         reservation.shrink_part(0)
         reservation.shrink_whole(size)
 
+    async def wait_for_room(self, size: int) -> None:
+        """Wait, with no memory held, until so many bytes may be sent, and keep them for the next `hold_sent`. Raises
+        TimeoutError, and ConnectionResetError where there are never so many."""
+        if not self._sent.can_take(size):
+            raise ConnectionResetError("an event is longer than what may be sent to one user")
+        with self._crowd() as crowd:
+            await crowd.take_in_turn(lambda: self._keep(size))
+
+    def _keep(self, size: int) -> bool:
+        if not self._sent.take(self._user, size):
+            return False
+        self._kept += size
+        return True
+
+    def give_up_room(self) -> None:
+        """Keep nothing any more of what was waited for. May be called again."""
+        if self._kept:
+            self._sent.give_back(self._user, self._kept)
+            self._kept = 0
+
     @contextmanager
-    def _is_sending(self) -> Iterator[None]:
+    def _crowd(self) -> Iterator[Crowd]:
         crowd = self._crowds.setdefault(self._user, Crowd())
         try:
-            with crowd.holds(self._sending):
-                yield
+            yield crowd
         finally:
-            if not crowd:
+            if not crowd and self._crowds.get(self._user) is crowd:
                 del self._crowds[self._user]
 
 
@@ -176,15 +216,16 @@ async def events_of(
 
 
 def _events(lines: list[bytes]) -> Events:
-    data, status, cursor, is_remark = [], b"", "", True
+    data, status, cursor, is_remark, tells = [], b"", "", True, False
     end = next((line for line in lines if _name(line) == b"end"), None)
     for line in lines:
         event = _event(line)
         data.append(event.data)
         status = event.status or status
-        if event.data is not _KEEP_ALIVE:
+        if event.data is not KEEP_ALIVE:
             cursor, is_remark = event.cursor, False
-    return Events(b"".join(data), end, _place(cursor), is_remark, status)
+            tells = tells or not event.status
+    return Events(b"".join(data), end, _place(cursor), is_remark, status, tells)
 
 
 def _place(cursor: str) -> Cursor | None:
@@ -208,24 +249,24 @@ class _Event(NamedTuple):
 def _event(line: bytes) -> _Event:
     """One server-sent event; a blank line of the agent's is a comment that keeps the connection open."""
     if not line.strip():
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     if len(line) > PARSED_BYTES:
         return _as_it_is(line)
     try:
         reported = exact_json.loads(line)
     except orjson.JSONDecodeError:
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     if not isinstance(reported, dict):
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     name = str(reported.get("event", ""))
     cursor = reported.get("id")
     known = isinstance(cursor, str) and cursor.isascii() and cursor.replace(".", "").isdigit()
     if not (name.isascii() and name.isalpha()):
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     try:
         data = _sent(name, reported, f"id: {cursor}\n" if known else "")
     except TypeError:  # more levels than orjson writes: it reads more
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     status = b""
     if name == "status" and len(line) <= SMALL:
         status = _sent(name, {key: value for key, value in reported.items() if key != "id"}) if known else data
@@ -241,7 +282,7 @@ def _as_it_is(line: bytes) -> _Event:
     begin = _BEGIN.match(line)
     # A carriage return would end the event's line.
     if begin is None or b"\r" in line:
-        return _Event(_KEEP_ALIVE)
+        return _Event(KEEP_ALIVE)
     end = _END.search(line, max(0, len(line) - _TAIL))
     cursor = begin.group(2) or (end.group(1) if end is not None else None)
     head = b"id: %s\n" % cursor if cursor is not None else b""

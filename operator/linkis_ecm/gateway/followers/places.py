@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 # Who has taken nothing of what it is sent for so many seconds may have to give way: a client that reads, and a page
 # that draws what it has read, take less.
@@ -18,27 +18,35 @@ SLOW_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 # Seconds that a follower waits for a place: catching up takes less than one.
 TURN_SECONDS = 5.0
+# Seconds that a follower waits, without memory, until its next long event can be sent: a few of the largest, one behind
+# the other, on slow lines. Then it is broken off, and comes back.
+WAIT_SECONDS = 300.0
 # What is broken off has left after some rounds of the event loop.
 LEAVE_SECONDS = 1.0
 
 
 class Sending:
-    """What one follower's client is being sent. Who sends it says how to break that off."""
+    """What one follower's client is being sent. Who sends it says how to break that off, and how much was taken."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._break_off: Callable[[], None] | None = None
+        self._taken: Callable[[], int] = _unknown
+        # When it was last seen that the client has taken something, and how much it had then; None: nothing is sent.
         self._since: float | None = None
+        self._seen = 0
         self.gives_way = False
 
-    def begin(self, break_off: Callable[[], None]) -> None:
-        """The stream's head is sent; `break_off` ends it now, also where its client does not read."""
+    def begin(self, break_off: Callable[[], None], taken: Callable[[], int] | None = None) -> None:
+        """The stream's head is sent; `break_off` ends it now, also where its client does not read. `taken` counts the
+        bytes that the client has taken."""
         self._break_off = break_off
+        self._taken = taken or _unknown
 
     @contextmanager
     def piece(self) -> Iterator[None]:
         """A piece is being sent, for the block."""
-        self._since = self._clock()
+        self._since, self._seen = self._clock(), self._taken()
         try:
             yield
         finally:
@@ -46,8 +54,14 @@ class Sending:
 
     @property
     def waits(self) -> float:
-        """Seconds since the piece that is being sent was given to be sent; 0 where none is, or it was broken off."""
-        return 0.0 if self._since is None or self._break_off is None else self._clock() - self._since
+        """Seconds for which the client was not seen to take anything of the piece that is being sent; 0 where none is,
+        or it was broken off. How long a piece takes says nothing: a slow line takes a long one for minutes."""
+        if self._since is None or self._break_off is None:
+            return 0.0
+        taken = self._taken()
+        if taken != self._seen:
+            self._since, self._seen = self._clock(), taken
+        return self._clock() - self._since
 
     def break_off(self) -> None:
         """Give way. May be called again."""
@@ -57,15 +71,21 @@ class Sending:
             break_off()
 
 
+def _unknown() -> int:
+    return 0
+
+
 class Crowd:
-    """Those who hold something scarce now."""
+    """Those who hold something scarce now, and those who wait for it."""
 
     def __init__(self) -> None:
         self._sending: set[Sending] = set()
         self._left = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.waiting = 0
 
     def __bool__(self) -> bool:
-        return bool(self._sending)
+        return bool(self._sending or self.waiting)
 
     @contextmanager
     def holds(self, sending: Sending) -> Iterator[None]:
@@ -95,6 +115,22 @@ class Crowd:
         self._left.clear()
         async with asyncio.timeout(LEAVE_SECONDS):
             await self._left.wait()
+
+    async def take_in_turn(self, take: Callable[[], bool]) -> None:
+        """Wait until `take` gives True: first come, first served. Who takes nothing gives way meanwhile; who reads,
+        however slowly, is waited for. Raises TimeoutError."""
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(WAIT_SECONDS), self._turn:
+                while not take():
+                    if not self.leaving:
+                        self.break_off_slowest()
+                    self._left.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_SECONDS):
+                            await self._left.wait()
+        finally:
+            self.waiting -= 1
 
 
 class Places:

@@ -138,6 +138,10 @@ class ByteQuota:
         """Bytes that are taken now."""
         return self._held.total()
 
+    def can_take(self, size: int) -> bool:
+        """Whether one user may ever have so many."""
+        return size <= self._total // 2
+
     def take(self, user: str, size: int) -> bool:
         """Take so many bytes, to be given back; False where they are not free."""
         if self.held + size > self._total or self._held[user] + size > self._total // 2:

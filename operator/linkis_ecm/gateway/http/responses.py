@@ -94,7 +94,7 @@ class Responder:
         sender = self._sender(web.StreamResponse(headers=headers))
         await sender.begin()
         if stream.on_begin is not None:
-            stream.on_begin(lambda: sender.abort("client"))
+            stream.on_begin(lambda: sender.abort("client"), sender.taken)
         await sender.stream(stream.chunks)
         return await sender.end()
 

@@ -19,6 +19,7 @@ from linkis_ecm.gateway.http.socket_relay import (
     MIN_BYTES,
     YIELD_BYTES,
     SourceGoneError,
+    acknowledged,
     plain_socket,
     send_all,
     transfer,
@@ -104,6 +105,12 @@ class Sender:
             self._direct = 0
             await asyncio.sleep(0)  # a client that takes everything at once must not keep others waiting
         return True
+
+    def taken(self) -> int:
+        """The bytes that the client's host has taken on this connection; 0 where that cannot be known. What was sent
+        says less: megabytes may wait in the transport and the socket, and leave them in big steps."""
+        transport = self._request.transport
+        return 0 if transport is None else acknowledged(transport.get_extra_info("socket"))
 
     def push(self, data: bytes, framed: bytes) -> bool:
         """Send `data` now, or `framed` where the answer is in chunks; False where the client has not taken what was
