@@ -97,6 +97,8 @@ HARMLESS: dict[str, Change] = {
     "a label more": lambda pod: labels(pod).update({"platform.example/cost": "7"}),
     "a standard label more": lambda pod: labels(pod).update({"app.kubernetes.io/created-by": "platform"}),
     "a note more": lambda pod: notes(pod).update({"cni.projectcalico.org/podIP": "10.0.0.1/32"}),
+    "a policy's note": lambda pod: notes(pod).update({"policies.kyverno.io/last-applied-patches": "x"}),
+    "a queue's note": lambda pod: notes(pod).update({"kueue.x-k8s.io/workload": "w"}),
     "autoscalers' mark": lambda pod: notes(pod).update({"karpenter.sh/do-not-disrupt": "true"}),
     "an account's pull secret": lambda pod: pod["spec"].update(imagePullSecrets=[{"name": "registry"}]),
     "a gate of a queue": lambda pod: pod["spec"].update(schedulingGates=[{"name": "queue"}]),
@@ -244,6 +246,15 @@ ATTACKS: dict[str, tuple[str, Change]] = {
     ),
     "a device by a note": ("python", lambda pod: notes(pod).update({"cdi.k8s.io/x": "nvidia.com/gpu=all"})),
     "a mount by a note": ("python", lambda pod: notes(pod).update({"mounts.nri.containerd.io/container.engine": "[]"})),
+    **{
+        f"{name} by a note": ("python", lambda pod, name=name: notes(pod).update({name: "1"}))
+        for name in (
+            "seccomp-profile.kubernetes.cri-o.io/engine", "userns-mode.crio.io", "devices.crio.io", "cpu-quota.crio.io",
+            "run.oci.keep_original_groups", "rdt.resources.beta.kubernetes.io/pod", "cni.projectcalico.org/ipAddrs",
+            "io.kubernetes.cri.untrusted-workload", "k8s.ovn.org/pod-networks", "kubernetes.io/egress-bandwidth",
+            "kubernetes.io/config.mirror", "nobody-knows.example/x",
+        )
+    },
     "a network by a note": ("python", lambda pod: notes(pod).update({"k8s.v1.cni.cncf.io/networks": "other"})),
 }  # fmt: skip
 

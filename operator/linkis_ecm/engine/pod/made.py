@@ -41,7 +41,7 @@ class PodSeals:
     def holds(self, pod: Mapping[str, Any]) -> bool:
         """Whether a pod of the API has the seal of itself.
 
-        A pod that a webhook has changed, beyond labels and notes in annotations, has none: it is made anew, which
+        A pod that a webhook has changed, beyond labels and the notes of `sealed_form`, has none: it is made anew, which
         costs one start.
         """
         try:

@@ -114,13 +114,20 @@ _STANDARD = frozenset(
 )
 # The operator writes the marks for autoscalers while an engine is busy, and takes them away.
 _UNSEALED = frozenset({SEAL_ANNOTATION, *UNDISRUPTED})
-# What nodes read in annotations: profiles, devices, mounts, networks, settings of a runtime. One more changes how a
-# pod runs, so none may be added.
-_NODES_READ = (
-    "container.apparmor.security.beta.kubernetes.io/", "cdi.k8s.io/", "io.kubernetes.cri-o.", "io.katacontainers.",
-    "dev.gvisor.", "k8s.v1.cni.cncf.io/networks", "v1.multus-cni.io/",
+# Notes that the platform is known to add after the manifest was written, and that no node, runtime or network reads: of
+# LimitRanges and policies, of networks' plugins after the pod has its address, of queues, autoscalers and scrapers. Any
+# other annotation that is added breaks the seal: nodes read profiles, devices, mounts, networks and settings of
+# runtimes in annotations, by names that no list of ours would have whole.
+_NOTES = frozenset(
+    {
+        "kubernetes.io/limit-ranger", "cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP",
+        "cni.projectcalico.org/podIPs", "k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status",
+    }
 )  # fmt: skip
-_NODES_READ_DOMAINS = re.compile(r"(^|\.)nri\.(io|containerd\.io)(/|$)")
+_NOTES_OF = (
+    "cluster-autoscaler.kubernetes.io/", "gatekeeper.sh/", "karpenter.sh/", "kueue.x-k8s.io/", "policies.kyverno.io/",
+    "prometheus.io/",
+)  # fmt: skip
 
 
 def _is_our_label(name: Any) -> bool:
@@ -128,10 +135,9 @@ def _is_our_label(name: Any) -> bool:
 
 
 def _is_free_annotation(name: Any) -> bool:
-    """Whether anybody may add it: tools and webhooks note what they did in annotations, the LimitRange's plugin too."""
+    """Whether anybody may add it."""
     text = str(name)
-    ours = name in _UNSEALED or text.startswith(_OUR_DOMAIN)
-    return not (ours or text.startswith(_NODES_READ) or _NODES_READ_DOMAINS.search(text) is not None)
+    return name not in _UNSEALED and (text in _NOTES or text.startswith(_NOTES_OF))
 
 
 # --- rules
