@@ -174,7 +174,10 @@ def execute(session: Session) -> None:
     begin = """ecm $ECM/executeCode -d '{"engineId": "'$TICKET'", "runType": "python", """
     session.say("## Run code\n\nAt once: the answer is the result, here a table.\n")
     session.call(f"""{begin}"code": "{TABLE}"}}'""")
-    session.say("As a task, whose output is followed while it runs:\n")
+    session.say(
+        "As a task, whose output is followed while it runs. Text goes on behind what was told of its `index`; with"
+        " `replaces: true` it stands in place of that:\n"
+    )
     task = session.call(f"""{begin}"wait": false, "code": "{COUNTING}"}}'""")
     session.name(TASK=task["taskId"])
     session.text('ecm -N "$ECM/taskEvents?engineId=$TICKET&taskId=$TASK"', "event: end")

@@ -26,11 +26,17 @@ def main() -> None:
     """Submits the code, shows its events until it ends, and saves its table."""
     with EcmClient() as client, client.engine("python") as engine:
         task = engine.submit(CODE)
+        shown: dict[int, str] = {}  # what each output has become
         for event in engine.events(task.task_id):
             match event.event:
                 case "output":
-                    output = event.data["output"]
-                    print("output:", output.get("text", output["type"]).rstrip())
+                    index, output = event.data["index"], event.data["output"]
+                    text = output.get("text", output["type"])
+                    # Text goes on behind what was told of its index; with `replaces` it stands in place of that.
+                    shown[index] = text if event.data.get("replaces") else shown.get(index, "") + text
+                    print("output:", text.rstrip())
+                case "reset":
+                    shown.clear()  # all outputs that were told are void
                 case "status" | "end":
                     print(f"{event.data['status']}: {event.data.get('progress', 0):.0%}")
         table = engine.result_set(task.task_id, rows=3)  # a page as JSON: the first rows

@@ -203,7 +203,7 @@ class Outputs:
                 raise ValueError(f"{until} is no place behind {seen}")
             if until.epoch < self._epoch:
                 return changes, until  # all of it is void, which whoever goes on from there is told
-        if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
+        if not self._knows(seen):
             changes.append({"reset": True})
             seen = Cursor(epoch=self._epoch, updates=len(self._updates) if until is None else until.updates)
         items, chars = seen.items, seen.chars
@@ -223,6 +223,15 @@ class Outputs:
             growing = self._text_open and index == len(self._items) - 1
             items, chars = (index, chars + len(item["text"])) if growing else (index + 1, 0)
         return changes, until or Cursor(self._epoch, items, chars, len(self._updates))
+
+    def _knows(self, seen: Cursor) -> bool:
+        """Whether a follower can have been at `seen`: where it cannot, what it has seen is of another task."""
+        if seen.epoch != self._epoch or seen.items > len(self._items) or seen.updates > len(self._updates):
+            return False
+        # A text of which more was told than it has now is among the changes since.
+        if not seen.chars or seen.items in self._updates[seen.updates :]:
+            return True
+        return seen.items < len(self._items) and seen.chars <= len(self._items[seen.items].get("text", ""))
 
     def _has_reached(self, place: Cursor) -> bool:
         if place.epoch != self._epoch:

@@ -36,21 +36,25 @@ _STREAMS = {
         "text/plain",
         "The log's bytes as they come; the header X-Log-Offset says which of the log is the first. A reader that"
         " counts goes on by `fromByte`. The engine's end ends the answer; an answer that breaks off, without HTTP's"
-        " last chunk, ended before. Nothing is sent while nothing is written. The logs of an engine have 8 followers"
-        " at a time, together.",
+        " last chunk, ended before: so ends the answer of a gateway that stops. Nothing is sent while nothing is"
+        " written, since any byte would be one of the log: give proxies on the way an idle timeout that is longer than"
+        " the engine's pauses, and where one ends the answer, call again with `fromByte`. The logs of an engine have 8"
+        " followers at a time, together.",
     ),
     "taskEvents": (
         "text/event-stream",
         "Server-sent events, each with a name and a JSON object. `status`: `status`, `progress`, `progressMessage`."
-        " `output`: `index` and `output`; text is to be appended to what was told of that index, and with `replaces` it"
-        " replaces that. `reset`: all outputs that were told are void. `end`: the task as getTask has it; nothing comes"
-        " behind it. An `end` with the status Unknown is the stream's and not the task's, and `message` says why."
+        " `output`: `index` and `output`; text is to be appended to what was told of that index, and with"
+        " `replaces: true` it replaces that. `reset`: all outputs that were told are void. `end`: the task as getTask"
+        " has it; nothing comes behind it. An `end` with the status Unknown is the stream's and not the task's, and"
+        " `message` says why."
         " Of events that belong together the last one has the `id`: apply them when it is there. The last id, in the"
         " header Last-Event-ID or as `lastEventId`, goes on behind it, here or at another replica; without one all is"
         " told from the beginning. Call again with it after such an `end`, and where the stream breaks off, without"
         " `end` and without HTTP's last chunk: so ends, too, the stream of a client that takes nothing for a minute, or"
-        " for 2 s while other followers of its user need the room. While nothing happens a comment (`: here`) comes"
-        " each 10 s: 30 s without a byte are a dead connection. An output of more than 20 MiB is left out, with a"
+        " for 2 s while other followers of its user need the room. One that reads slowly is waited for: a long event of"
+        " another one of its user waits meanwhile, for 5 minutes at most. While nothing happens a comment (`: here`)"
+        " comes each 10 s: 30 s without a byte are a dead connection. An output of more than 20 MiB is left out, with a"
         " comment: getResultSet has it when the task has ended.",
     ),
     "watchEngines": (

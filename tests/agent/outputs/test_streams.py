@@ -394,3 +394,14 @@ def test_what_was_flushed_is_sent_before_the_next_line_runs(agent: AgentProcess)
         "    print(n, flush=True)\n    left = max(left, len(sys.stdout.pub_thread._events))\nleft"
     )
     assert agent.outputs(code)[-1]["text"] == "0"
+
+
+@pytest.mark.parametrize("beyond", ["0.0.100000.0", "0.1.3.0", "0.1.99.0", "0.2.1.0", "0.3.0.0", "0.0.3.1"])
+def test_an_id_from_beyond_the_end_is_told_that_all_is_void(beyond: str) -> None:
+    outputs = Outputs()
+    outputs.stream("stdout", "ten chars\n")
+    outputs.error("E", "e", ["t"])
+    changes, cursor = outputs.since(Cursor.parse(beyond))
+    assert changes[0] == {"reset": True}
+    assert [change["index"] for change in changes[1:]] == [0, 1]
+    assert outputs.since(cursor)[0] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ import orjson
 import pytest
 from aiohttp import web
 
+from linkis_ecm.api.models import CreateEngineRequest, ResultSetRequest
 from linkis_ecm.api.paths import BASE
 from linkis_ecm.gateway.http import envelope
 from linkis_ecm.gateway.http.errors import Refused
+from linkis_ecm.gateway.http.validate import validated
 from linkis_ecm.gateway.routes import METHODS
 from tools.testkit.gateway.harness import PATIENCE, TOKEN, Harness
 
@@ -217,3 +220,20 @@ async def test_metrics_count_calls_by_method_and_never_by_what_a_caller_wrote(gw
     assert 'ecm_gateway_requests_total{code="404",method="other"} 1.0' in text
     assert 'ecm_engines{engine_type="python",state="Idle",tenant=""} 1.0' in text
     assert "no-such-method-7f3a" not in text
+
+
+@pytest.mark.parametrize(
+    ("model", "content", "remedy"),
+    [
+        (ResultSetRequest, {"engineId": "e", "format": "csv"}, "format is 'csv': give 'json', 'arrow' or 'dolphin'"),
+        (ResultSetRequest, {"engineId": "e", "format": 7}, "format is 7: give 'json', 'arrow' or 'dolphin'"),
+        (
+            CreateEngineRequest,
+            {"engineType": "python", "mode": "batch"},
+            "mode is 'batch': give 'computation' or 'once'",
+        ),
+    ],
+)
+def test_a_word_that_is_none_of_the_few_is_refused_with_these(model: Any, content: Any, remedy: str) -> None:
+    with pytest.raises(Refused, match=re.escape(remedy)):
+        validated(model, content)

@@ -12,7 +12,7 @@ from linkis_ecm.agent.http.tasks import HEARTBEAT
 from linkis_ecm.client.streams import EVENTS_READ_TIMEOUT
 from linkis_ecm.gateway import openapi
 from linkis_ecm.gateway.followers.lines import MAX_EVENT_BYTES
-from linkis_ecm.gateway.followers.places import SLOW_SECONDS
+from linkis_ecm.gateway.followers.places import SLOW_SECONDS, WAIT_SECONDS
 from linkis_ecm.gateway.http.validate import REMEDIES
 from linkis_ecm.gateway.logs.live import FOLLOWERS_PER_ENGINE
 from linkis_ecm.gateway.methods.watch import QUIET_SECONDS
@@ -81,17 +81,29 @@ def test_a_summary_is_a_whole_sentence() -> None:
 def test_what_a_reader_of_events_has_to_know_stands_in_the_document() -> None:
     """With the numbers that the code has."""
     told = operations()["taskEvents"]["responses"]["200"]["description"]
-    for word in ("`status`", "`output`", "`reset`", "`end`", "`replaces`", "`id`", "Last-Event-ID", "lastEventId"):
+    for word in (
+        "`status`",
+        "`output`",
+        "`reset`",
+        "`end`",
+        "`replaces: true`",
+        "`id`",
+        "Last-Event-ID",
+        "lastEventId",
+    ):
         assert word in told
     for number in (
         f"`: here`) comes each {HEARTBEAT:.0f} s",
         f"more than {MAX_EVENT_BYTES >> 20} MiB is left out",
         f"for {SLOW_SECONDS:.0f} s while other followers",
+        f"for {WAIT_SECONDS / 60:.0f} minutes at most",
         f"{EVENTS_READ_TIMEOUT:.0f} s without a byte",
     ):
         assert number in told
     assert Settings.model_fields["client_seconds"].default == 60, "a minute"
     log = operations()["followEngineLog"]["responses"]["200"]["description"]
     assert f"an engine have {FOLLOWERS_PER_ENGINE} followers" in log
+    assert "idle timeout" in log
+    assert "a gateway that stops" in log
     watched = operations()["watchEngines"]["responses"]["200"]["description"]
     assert f"after {QUIET_SECONDS:.0f} s without" in watched

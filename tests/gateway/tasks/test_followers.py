@@ -463,3 +463,15 @@ async def test_events_that_are_cut_have_no_end_and_go_on_behind_the_last_id(
     await asyncio.wait_for(read(gw, engine, task_id, reader.last_id, reader), PATIENCE)
     assert reader.text == f"0 z\n1 {'z' * 200_000}\n2 z\n"
     assert reader.end["status"] == "Succeed"
+
+
+@pytest.mark.parametrize("last_id", ["0.0.1.0.0", "1.2", "0.0.1.", "....", "x"])
+async def test_an_id_that_is_none_is_refused_in_the_words_of_the_caller(
+    gw: Harness, engine: dict[str, Any], last_id: str
+) -> None:
+    task_id = await started(gw, engine, "1")
+    async with opened(gw, engine, task_id, last_id) as answer:
+        told = (await answer.json())["message"]
+        assert answer.status == 400
+    assert ("lastEventId" in told, "from:" in told) == (True, False), told
+    assert "give the " in told

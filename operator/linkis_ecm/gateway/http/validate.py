@@ -124,6 +124,17 @@ def sentence(model: type[BaseModel], error: ValidationError) -> Refused:
     return bad_request(f"Parameter {field} is {_shown(value)}: {_remedy(fault)}")
 
 
+# Of a value of the wrong kind.
+_KINDS_WANTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "give a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "give a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "give true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "give a JSON object"),
+    "list_type": "give a JSON list",
+    "string_type": "give text",
+}
+
+
 def _remedy(fault: Mapping[str, Any]) -> str:
     context = fault.get("ctx") or {}
     pattern = context.get("pattern")
@@ -134,23 +145,17 @@ def _remedy(fault: Mapping[str, Any]) -> str:
             return f"use {_counted(context['max_length'], 'character')} at most"
         case "string_too_short":
             return f"use {_counted(context['min_length'], 'character')} at least"
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
-            return "give a whole number"
         case "greater_than_equal":
             return f"give {context['ge']} or more"
         case "less_than_equal":
             return f"give {context['le']} or less"
-        case "bool_parsing" | "bool_type":
-            return "give true or false"
-        case "string_type":
-            return "give text"
+        case "literal_error" | "enum":
+            return f"give {context['expected']}"
         case "string_pattern_mismatch":
             return f"it must match {pattern}"
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return "give a JSON object"
         case "too_long":
             return f"give {context['max_length']} entries at most" if context["max_length"] != 1 else "give one entry"
-    return str(fault["msg"]).removeprefix("Value error, ")
+    return _KINDS_WANTED.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.formats.names import run_type_of
 from linkis_ecm.agent_client.errors import AgentNotFound
 from linkis_ecm.api.models import (
@@ -327,8 +328,13 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
             raise no_agent(engine)
         raise bad_request(f"{engine.title} has ended: ask getTask how its tasks ended")
     cursor = request.last_event_id or ""
-    if not all(char in "0123456789." for char in cursor) or len(cursor) > 64:
-        raise bad_request("Last-Event-ID is none of this stream's: leave it out to see everything")
+    try:
+        Cursor.parse(cursor or str(Cursor()))
+    except ValueError:
+        raise bad_request(
+            f"Last-Event-ID (lastEventId) is {shown(cursor, 64)!r}, which is no id of this stream: give the last one"
+            " that you saw, such as 0.12.0.3, or leave it out to see everything"
+        ) from None
 
     def record_end(line: bytes) -> None:
         with suppress(orjson.JSONDecodeError):
