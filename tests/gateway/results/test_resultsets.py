@@ -155,6 +155,16 @@ async def test_a_part_is_what_is_asked_for_in_every_format(
     assert [row[0] for row in rows] == [str(n) for n in expected]
 
 
+async def test_a_part_of_a_small_table_is_what_is_asked_for_too(
+    gw: Harness, engine: dict[str, Any], agent: AgentProcess
+) -> None:
+    code = "import pandas as pd\npd.DataFrame({'n': range(9)})"
+    task = await asyncio.to_thread(run, agent, code)
+    for part, expected in (({"fromRow": 3, "rows": 2}, [2, 3]), ({"rows": 1}, [0]), ({"fromRow": 8}, [7, 8])):
+        told = await ask(gw, task, format="arrow", **part)
+        assert ipc.open_stream(told.raw).read_all().column("n").to_pylist() == expected
+
+
 async def test_linkis_reads_all_rows_of_its_own_format(
     gw: Harness, engine: dict[str, Any], frame: dict[str, Any]
 ) -> None:

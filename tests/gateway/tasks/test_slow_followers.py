@@ -127,8 +127,9 @@ async def one_long(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[int, bytes]:
-    """A follower on a slow line, which reads steadily: how many bytes of the long line it has got, and its last."""
+async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[int, bytes, int]:
+    """A follower on a slow line, which reads steadily: how many bytes of the long line it has got, its last, and how
+    many signs of life."""
     with socket.socket() as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         plain.setblocking(False)
@@ -139,22 +140,24 @@ async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[in
         try:
             await raw.send(head_of("GET", "taskEvents", {"engineId": engine["metadata"]["uid"], "taskId": "t"}))
             assert (await raw.head())[0] == 200
-            got, last = 0, b""
+            got, last, signs = 0, b"", 0
             while not last.endswith(b"\r\n0\r\n\r\n") and (data := await reader.read(256 << 10)):
                 got += data.count(b"x")
+                signs += data.count(b": here\n")
                 last = (last + data)[-500:]
                 await asyncio.sleep(len(data) / RATE)
-            return got, last
+            return got, last, signs
         finally:
             raw.vanish()
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_of_many_who_read_slowly_none_is_cut_and_each_gets_the_long_event(
-    make: Make, tmp_path: Any, tls: bool
+    make: Make, tmp_path: Any, tls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How long an event takes says nothing: whoever is cut comes back from its beginning, and cuts the next one."""
     gw = await make(user_streams=100, user_at_once=0, **(Secret(tmp_path).settings() if tls else {}))
+    monkeypatch.setattr(follow, "KEEP_ALIVE_SECONDS", 0.1)
     _, engine = await gw.served(one_long)
     budget = gw.gateway.followers.budget
     count = budget._sent._total // 2 // LONG + 2
@@ -162,9 +165,10 @@ async def test_of_many_who_read_slowly_none_is_cut_and_each_gets_the_long_event(
         ssl = gw.trust if tls else None
         got = await asyncio.gather(*(read_slowly(gw, engine, ssl) for _ in range(count)))
     # Told once; some words around it have the letter, too.
-    assert all(LONG <= size < LONG + 100 for size, _ in got), [size for size, _ in got]
-    assert all(b"event: end" in last and last.endswith(b"0\r\n\r\n") for _, last in got)
+    assert all(LONG <= size < LONG + 100 for size, *_ in got), got
+    assert all(b"event: end" in last and last.endswith(b"0\r\n\r\n") for _, last, _ in got)
     assert cuts(gw) == 0
+    assert sum(signs > 0 for *_, signs in got) >= 2, "who waits hears that it does"
     await until_true(lambda: not budget._sent.held and not budget._crowds and not gw.gateway.followers._places)
 
 

@@ -331,10 +331,8 @@ async def task_events(call: Call, request: TaskEventsRequest) -> Stream:
     try:
         Cursor.parse(cursor or str(Cursor()))
     except ValueError:
-        raise bad_request(
-            f"Last-Event-ID (lastEventId) is {shown(cursor, 64)!r}, which is no id of this stream: give the last one"
-            " that you saw, such as 0.12.0.3, or leave it out to see everything"
-        ) from None
+        what = f"Last-Event-ID (lastEventId) is {shown(cursor, 64)!r}, which is no id of this stream"
+        raise bad_request(f"{what}: give the last that you saw, or leave it out to see everything") from None
 
     def record_end(line: bytes) -> None:
         with suppress(orjson.JSONDecodeError):
