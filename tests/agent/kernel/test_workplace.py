@@ -17,6 +17,7 @@ import pytest
 
 from linkis_ecm.agent.executors.registry import ExecutorError
 from linkis_ecm.agent.executors.workplace import enter
+from linkis_ecm.agent.kernel.packages import FONT_LIST, give_font_list
 from tools.testkit.agents.process import AgentProcess
 
 Start = Callable[..., AgentProcess]
@@ -142,6 +143,22 @@ def test_a_working_dir_that_cannot_be_entered_is_refused_with_the_remedy(tmp_pat
     for folder, words in (("/proc/none", "No such file or directory"), (str(tmp_path), "Permission denied")):
         with pytest.raises(ExecutorError, match=f"workingDir {folder}: {words}: take a folder of a volume"):
             enter({"HOME": str(tmp_path), "ECM_WORK_DIR": folder}, Moves(str(tmp_path)))
+
+
+@pytest.mark.parametrize("levels", [2000, 60_000])
+def test_a_path_of_very_many_levels_is_refused_and_ends_nothing(tmp_path: Path, levels: int) -> None:
+    deep = f"{tmp_path}{'/a' * levels}"
+    with pytest.raises(ExecutorError, match="File name too long: take a folder of a volume") as told:
+        enter({"HOME": str(tmp_path), "ECM_WORK_DIR": deep}, Moves())
+    assert len(str(told.value)) < 400
+    moves = Moves()
+    enter({"HOME": str(tmp_path), "ECM_ENV_HOME": deep}, moves)
+    assert moves.to == [str(tmp_path)]
+    # Nor does matplotlib's folder, which the kernel looks at.
+    fonts = tmp_path / FONT_LIST
+    fonts.mkdir(parents=True)
+    (fonts / "fontlist.json").write_text("{}")
+    give_font_list({"MPLCONFIGDIR": deep}, str(tmp_path))
 
 
 # --- what is in it does not reach the agent

@@ -54,9 +54,32 @@ def test_what_a_process_reads_at_its_start_cannot_differ(name: str) -> None:
     assert claimed_environment(OWN, {"ECM_ENV_LANG": "C.UTF-8"}, TAKES)["ECM_ENV_LANG"] == "C.UTF-8"
 
 
+PATHS = ["/etc/localtime", ":/proc/self/fd/1", "./UTC", ":../../../proc/self/fd/1", "Europe/../../x", ".."]
+
+
+@pytest.mark.parametrize("zone", PATHS)
+def test_a_zone_that_is_a_path_starts_cold(zone: str) -> None:
+    """A kernel that runs would read that file, whatever it is."""
+    with pytest.raises(UnusableError, match=r"TZ is a path: name a zone, such as Europe/Berlin, or start") as told:
+        claimed_environment(OWN, {"ECM_ENV_TZ": zone}, TAKES)
+    assert zone not in str(told.value)
+    # The member was started with it.
+    assert claimed_environment(OWN | {"TZ": zone}, {"TZ": zone, "ECM_ENV_TZ": zone}, TAKES)["ECM_ENV_TZ"] == zone
+
+
+@pytest.mark.parametrize(
+    "zone", ["", "UTC", "Europe/Berlin", ":Asia/Shanghai", "CET-1CEST,M3.5.0,M10.5.0/3", "<+03>-3"]
+)
+def test_a_zone_by_its_name_or_rule_can_be_claimed(zone: str) -> None:
+    assert claimed_environment(OWN, {"ECM_ENV_TZ": zone}, TAKES)["ECM_ENV_TZ"] == zone
+
+
 def test_which_variables_those_are() -> None:
     assert all(
-        map(read_at_start, ("PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_TIME", "MKL_NUM_THREADS", "VIRTUAL_ENV"))
+        map(
+            read_at_start,
+            ("PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_TIME", "MKL_NUM_THREADS", "VIRTUAL_ENV", "TZDIR"),
+        )
     )
     assert not any(map(read_at_start, ("PATH", "HOME", "TZ", "TMPDIR", "LANGUAGES", "PIP_INDEX_URL", "MPLBACKEND")))
 

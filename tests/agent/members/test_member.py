@@ -87,6 +87,14 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
         {"ECM_ENV_PYTHONPATH": SECRET}, 400, "PYTHONPATH is read when the kernel's process starts",
     ),
     "a folder that cannot be entered": ({"ECM_WORK_DIR": "/proc/none"}, 400, "workingDir /proc/none: No such file"),
+    # What another process cannot enter, and what no call ends of.
+    "a folder of this process": ({"ECM_WORK_DIR": "/proc/self/fd"}, 400, "workingDir /proc/self/fd: it is in /proc"),
+    "a folder below thousands": ({"ECM_WORK_DIR": "/tmp" + "/a" * 2000}, 400, "File name too long"),
+    "a folder of a long name": ({"ECM_WORK_DIR": "/tmp" + "/a" * 60_000}, 400, "File name too long"),
+    "a zone that is a pipe": ({"ECM_ENV_TZ": ":/proc/self/fd/1"}, 400, "environment: TZ is a path"),
+    "a pipe among the zones": (
+        {"ECM_ENV_TZDIR": "/proc/self/fd", "ECM_ENV_TZ": "1"}, 400, "TZDIR is read when the kernel's process starts",
+    ),
 }  # fmt: skip
 
 
@@ -222,6 +230,24 @@ def test_a_member_whose_kernel_dies_ends(member: Start) -> None:
     os.kill(agent.kernel_pid(), signal.SIGKILL)
     assert agent.exit_code() == 137
     assert "KernelDied" in agent.log("stdout")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HOME": "/tmp" + "/a" * 60_000}, {"HOME": "/tmp" + "/a" * 1900}, {"HOME": "/proc/self/fd"},
+        {"HOME": "/dev/stdin"}, {"XDG_CACHE_HOME": "/tmp" + "/a" * 60_000, "MPLCONFIGDIR": ""},
+        {"MPLCONFIGDIR": "/tmp" + "/a" * 1900},
+        {"MPLCONFIGDIR": "/proc/self/fd/0"}, {"TMPDIR": "/proc/self/fd/1"}, {"PATH": "/proc/self/fd"},
+        {"IPYTHONDIR": "/proc/self/fd/1"}, {"LOCPATH": "/proc/self/fd"}, {"TZ": "x" * 100_000}, {"TZ": "Europe"},
+        {"TERM": "x" * 100_000, "PAGER": "/proc/self/fd/1", "HTTP_PROXY": "http://[", "COLUMNS": "-1"},
+    ],
+    ids=lambda one: ",".join(f"{name}={value[:20]}" for name, value in one.items()),
+)  # fmt: skip
+def test_no_value_that_a_running_kernel_takes_ends_it(member: Start, environment: dict[str, str]) -> None:
+    agent = member()
+    status, answer = agent.claim(engine_environment(**{f"ECM_ENV_{name}": one for name, one in environment.items()}))
+    assert status == 200, answer
 
 
 def test_a_kernel_that_does_not_take_the_environment_ends_the_agent(member: Start) -> None:

@@ -230,6 +230,14 @@ def test_what_only_a_new_pod_has_is_named(spec: dict[str, Any], field: str) -> N
     assert found(**spec) == (field,)
 
 
+def test_a_zone_that_is_a_path_is_named() -> None:
+    path, name = [{"name": "TZ", "value": ":/proc/self/fd/1"}], [{"name": "TZ", "value": "Europe/Berlin"}]
+    assert found(env=path) == ("spec.env TZ",)
+    assert found(env=name) == ()
+    # The plugin's own: the member was started with it.
+    assert found(plugin=a_plugin(env=[{"name": "TZ", "value": "/etc/localtime"}])) == ()
+
+
 def test_what_a_preloaded_module_reads_at_its_import_is_named() -> None:
     env = [{"name": "ARROW_DEFAULT_MEMORY_POOL", "value": "system"}, {"name": "MPLBACKEND", "value": "agg"}]
     assert found(env=env) == ("spec.env ARROW_DEFAULT_MEMORY_POOL",)

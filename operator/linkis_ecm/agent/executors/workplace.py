@@ -6,6 +6,7 @@ not be read or written here. Runs before anything else of the agent, so it impor
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, MutableMapping
 
@@ -14,6 +15,10 @@ from linkis_ecm.agent.formats.names import DEFAULT_HOME, KERNEL_ENV_PREFIX
 
 # The workingDir of the engine, or of its plugin (engine.pod.launch).
 SETTING = "ECM_WORK_DIR"
+# Of a folder's path in a sentence.
+_SHOWN = 200
+# Linux's PATH_MAX.
+_PATH_BYTES = 4096
 
 
 def enter(environment: MutableMapping[str, str], change: Callable[[str], None] = os.chdir) -> None:
@@ -31,12 +36,13 @@ def enter(environment: MutableMapping[str, str], change: Callable[[str], None] =
     folder = asked or (own if _writable(own) else home)
     try:
         if asked:
-            os.makedirs(asked, exist_ok=True)
+            _make(asked)
         change(folder)
     except OSError as error:
         if asked:
             raise ExecutorError(
-                f"workingDir {asked}: {error.strerror}: take a folder of a volume that the engine may enter, or /tmp"
+                f"workingDir {asked[:_SHOWN]}: {error.strerror}: take a folder of a volume that the engine may enter,"
+                " or /tmp"
             ) from None
         change("/tmp")  # noqa: S108 - the container's own
 
@@ -46,7 +52,20 @@ def _writable(folder: str) -> bool:
     if not folder.startswith("/") or folder == "/":
         return False
     try:
-        os.makedirs(folder, exist_ok=True)
+        _make(folder)
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _make(folder: str) -> None:
+    """Raises OSError alone, also for what is in /proc: the executor's process, another one, might not be able to enter
+    it."""
+    if len(folder) >= _PATH_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except RecursionError:  # one call for each level that is missing
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
+    if f"{os.path.realpath(folder)}/".startswith("/proc/"):
+        raise OSError(errno.EACCES, "it is in /proc")

@@ -12,7 +12,9 @@ _PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
 # Libraries for numbers read how many threads they may start, when they are loaded: a pool's `preload` may have done so.
 _LIBRARIES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "VECLIB_", "NUMEXPR_")
 # IPython looks at VIRTUAL_ENV when its shell is made.
-_NAMES = frozenset({"LANG", "LANGUAGE", "GLIBC_TUNABLES", "GCONV_PATH", "VIRTUAL_ENV"})
+_NAMES = frozenset({"LANG", "LANGUAGE", "GLIBC_TUNABLES", "GCONV_PATH", "TZDIR", "VIRTUAL_ENV"})
+# A kernel that runs reads its zone's file again, wherever it is: one that never ends would hold it for good.
+ZONE = "TZ"
 
 # What modules read at their import, with what they import themselves, by the first part of their names. Each reads its
 # own name in capitals besides, such as POLARS_. From the documentation of each.
@@ -45,11 +47,19 @@ _MODULES: dict[str, tuple[str, ...]] = {
 _ALL = tuple(sorted({f"{name.upper()}_" for name in _MODULES} | {one for found in _MODULES.values() for one in found}))
 
 
-def read_at_start(name: str, preload: Iterable[str] = ()) -> bool:
-    """Whether a kernel that has imported `preload` has read the variable, and reads it no more."""
+def read_at_start(name: str, preload: Iterable[str] = (), value: str = "") -> bool:
+    """Whether a kernel that has imported `preload` has read the variable, and reads it no more, or not this value."""
+    if name == ZONE and is_path(value):
+        return True
     if name in _NAMES or name.startswith(_PREFIXES + _LIBRARIES):
         return True
     return any(name.startswith(_at_import(module.partition(".")[0])) for module in preload)
+
+
+def is_path(zone: str) -> bool:
+    """Whether TZ names a file by its path, which may be outside of the database of zones. The C library drops a ":"."""
+    name = zone.removeprefix(":")
+    return name.startswith(("/", ".")) or ".." in name
 
 
 def _at_import(module: str) -> tuple[str, ...]:

@@ -152,7 +152,8 @@ def give_font_list(environment: Mapping[str, str], prefix: str) -> None:
     source = f"{prefix}/{FONT_LIST}"
     cache = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '')}/.cache"
     target = environment.get("MPLCONFIGDIR") or f"{cache}/matplotlib"
-    with suppress(OSError):
+    # RecursionError: a path of very many levels.
+    with suppress(OSError, RecursionError):
         for name in os.listdir(source):
             if not os.path.exists(f"{target}/{name}"):
                 os.makedirs(target, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from linkis_ecm.agent.executors.spawn import kernel_environment
 from linkis_ecm.agent.formats.names import KERNEL_ENV_PREFIX, PRIVATE_PREFIX
-from linkis_ecm.agent.formats.startup import read_at_start
+from linkis_ecm.agent.formats.startup import ZONE, read_at_start
 from linkis_ecm.agent.formats.variables import STRING_BYTES, is_name, problem_of, string_bytes
 
 # What all may take (Linux: a quarter of the stack's limit), less one argument of the largest size for what the code
@@ -89,7 +89,12 @@ def _require_taken(own: Mapping[str, str], found: Mapping[str, str], takes: tupl
         first = changed[0][:_NAME_CHARS]
         raise UnusableError(f"environment: this kernel takes no variables, such as {first}: start this engine cold")
     preload = own.get("ECM_PRELOAD", "").split(",")
-    if fixed := next((name for name in changed if read_at_start(name, filter(None, preload))), ""):
+    fixed = next((name for name in changed if read_at_start(name, filter(None, preload), after.get(name, ""))), "")
+    if fixed == ZONE:
+        raise UnusableError(
+            f"environment: {ZONE} is a path: name a zone, such as Europe/Berlin, or start this engine cold"
+        )
+    if fixed:
         raise UnusableError(
             f"environment: {fixed[:_NAME_CHARS]} is read when the kernel's process starts or a module of the preload is"
             " imported: start this engine cold"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from linkis_ecm.agent.formats.startup import read_at_start
+from linkis_ecm.agent.formats.startup import ZONE, read_at_start
 from linkis_ecm.engine.admission.overrides import USER_PREFIX
 from linkis_ecm.engine.names import (
     CLAIMED_ANNOTATION,
@@ -305,7 +305,7 @@ def _carried_out(pod: dict[str, Any], takes: frozenset[str], preload: tuple[str,
         },
         "spec": spec,
         "engine": engine,
-        "env": {one["name"]: one for one in container["env"] if not _env_carried(one["name"], takes, preload)},
+        "env": {one["name"]: one for one in container["env"] if not _env_carried(one, takes, preload)},
     }
 
 
@@ -314,17 +314,19 @@ def _foreign(given: Mapping[str, str], own: frozenset[str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name not in own and not name.startswith(USER_PREFIX)}
 
 
-def _env_carried(name: str, takes: frozenset[str], preload: tuple[str, ...]) -> bool:
+def _env_carried(entry: Mapping[str, Any], takes: frozenset[str], preload: tuple[str, ...]) -> bool:
+    name = entry["name"]
     if name == _WORK_DIR:
         return TAKES_FOLDER in takes
     if not name.startswith(_USERS_ENV):
         return name in _CARRIED_ENV
-    return TAKES_ENV in takes and not read_at_start(name.removeprefix(_USERS_ENV), preload)
+    return TAKES_ENV in takes and not read_at_start(name.removeprefix(_USERS_ENV), preload, entry.get("value", ""))
 
 
 def _env_word(name: str, preload: tuple[str, ...]) -> str:
     variable = name.removeprefix(_USERS_ENV)
-    return f"spec.env {variable}" if read_at_start(variable, preload) else _ENV_WORDS.get(name, "spec.env")
+    named = variable == ZONE or read_at_start(variable, preload)
+    return f"spec.env {variable}" if named else _ENV_WORDS.get(name, "spec.env")
 
 
 def _different(asked: Mapping[str, Any], has: Mapping[str, Any], word: Callable[[str], str]) -> set[str]:
