@@ -168,3 +168,41 @@ async def test_what_one_engine_asks_for_keeps_nobody_from_the_pool(pooled: World
         assert pooled.status(f"bad{number}")["startup"]["coldReason"] == "Environment"
         await asyncio.sleep(3)
     assert [one["kind"] for one in await come(pooled, 3)] == ["warm"] * 3
+
+
+async def test_a_user_whose_claims_kill_members_keeps_nobody_else_from_the_pool(pooled: World) -> None:
+    """Whatever he does it by, others get theirs warm; and after a while he starts cold without a claim."""
+    change(pooled, warmPool=POOL | {"size": 8, "cap": 20})
+    pooled.agent_type = MemberAgent
+    answer, killed = pooled.answer_claim, 0
+
+    async def claim(address: str, keys: tuple[str, str], body: dict[str, Any]) -> Any:
+        nonlocal killed
+        if body["environment"].get("ECM_ENV_EVIL"):
+            killed += 1
+            await asyncio.sleep(2)
+            return ClaimRefused("It refused it (HTTP 500: no answer within 2 s).")
+        return await answer(address, keys, body)
+
+    pooled.answer_claim = claim
+    await pooled.start()
+    await filled(pooled, 8)
+
+    async def attack() -> None:
+        for number in range(100):
+            pooled.create(f"evil{number}", user="mallory", env=[{"name": "EVIL", "value": "1"}])
+            await asyncio.sleep(3)
+            pooled.delete(f"evil{number}")
+
+    attacker = asyncio.create_task(attack())
+    await asyncio.sleep(10)
+    started, seen = [], set()
+    for number in range(50):
+        started += await come(pooled, 1, first=number)
+        pooled.delete(f"e{number}")
+        await asyncio.sleep(2)
+        seen.add(condition(pooled)[1])
+    attacker.cancel()
+    assert [one["kind"] for one in started] == ["warm"] * 50
+    assert "ClaimsFail" not in seen
+    assert 3 <= killed <= 10

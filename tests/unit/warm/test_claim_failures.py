@@ -24,13 +24,18 @@ REFUSED = Cold(ColdReason.AGENT_REFUSED, "The agent of the pod that it took refu
 
 class Failing:
     def __init__(self) -> None:
-        self.now = NOW
+        self.now, self.users = NOW, 0
         self.changed: list[str] = []
         self.failures = ClaimFailures(lambda: self.now, random.Random(1), self.changed.append)
 
     def fail(self, times: int = 2, because: Cold = REFUSED) -> None:
+        """Claims of different users."""
         for _ in range(times):
-            self.failures.failed(HERE, because)
+            self.users += 1
+            self.failures.failed(HERE, f"user-{self.users}", because)
+
+    def may_try(self, engine: str, user: str = "new", place: tuple[str, str] = HERE) -> bool:
+        return self.failures.may_try(place, engine, user)
 
     def until_pause_is_over(self) -> timedelta:
         setback = self.failures.setback(HERE)
@@ -42,21 +47,21 @@ class Failing:
 def test_one_failure_may_be_chance_and_two_in_a_row_are_a_setback_of_that_place() -> None:
     world = Failing()
     world.fail(1)
-    assert world.failures.may_try(HERE, "a")
+    assert world.may_try("a")
     assert world.failures.setback(HERE) is None
-    world.failures.succeeded(HERE)
+    world.failures.succeeded(HERE, "new")
     world.fail(1)
-    assert world.failures.may_try(HERE, "a")
+    assert world.may_try("a")
     world.fail(1)
-    assert not world.failures.may_try(HERE, "a")
-    assert world.failures.may_try(THERE, "a")
-    why = world.failures.why_none(HERE, "python-3.11")
+    assert not world.may_try("a")
+    assert world.may_try("a", place=THERE)
+    why = world.failures.why_none(HERE, "new", "python-3.11")
     assert why == Cold(
         ColdReason.AGENT_REFUSED,
         "Engines cannot take pods of the warm pool of python-3.11 in namespace team, so few of them try. The last one:"
         " The agent of the pod that it took refused it (HTTP 409: no).",
     )
-    assert world.failures.why_none(THERE, "python-3.11") is None
+    assert world.failures.why_none(THERE, "new", "python-3.11") is None
     assert world.changed == ["python"]
 
 
@@ -66,22 +71,79 @@ def test_one_engine_at_a_time_tries_after_a_pause_that_doubles() -> None:
     pauses = []
     for number in range(9):
         pauses.append(world.until_pause_is_over().total_seconds())
-        assert world.failures.may_try(HERE, f"e{number}")
-        assert world.failures.may_try(HERE, f"e{number}")
-        assert not world.failures.may_try(HERE, "another")
+        assert world.may_try(f"e{number}")
+        assert world.may_try(f"e{number}")
+        assert not world.may_try("another")
         world.fail(1)
     for pause, usual in zip(pauses, (2, 4, 8, 16, 32, 64, 128, 256, 300), strict=True):
         assert 0.75 * usual <= pause <= 1.25 * usual
     # One that gives its member back, or is not heard of again, leaves the trial to another.
     world.until_pause_is_over()
-    assert world.failures.may_try(HERE, "misfit")
+    assert world.may_try("misfit")
     world.failures.release("misfit")
-    assert world.failures.may_try(HERE, "lost")
+    assert world.may_try("lost")
     world.now += TRIAL
-    assert world.failures.may_try(HERE, "last")
-    world.failures.succeeded(HERE)
+    assert world.may_try("last")
+    world.failures.succeeded(HERE, "new")
     assert world.failures.setback(HERE) is None
-    assert world.failures.may_try(HERE, "any")
+    assert world.may_try("any")
+
+
+def test_failures_of_one_user_keep_nobody_else_from_the_pool() -> None:
+    world = Failing()
+    for number in range(20):
+        assert world.may_try(f"v{number}", "victim")
+        world.failures.failed(HERE, "mallory", REFUSED)
+        assert world.failures.setback(HERE) is None
+        assert world.failures.why_none(HERE, "victim", "python") is None
+        # He himself starts cold after the third, until his own pause is over, and one of his engines tries then.
+        assert world.may_try("m", "mallory") is (number < 2)
+    assert world.changed == []
+    assert world.may_try("there", "mallory", THERE)
+    why = world.failures.why_none(HERE, "mallory", "python")
+    assert why is not None
+    assert why.sentence.startswith("Engines of this user cannot take pods of the warm pool of python in namespace team")
+    # A claim of somebody else's that goes through says nothing of his.
+    world.failures.succeeded(HERE, "victim")
+    assert not world.may_try("m", "mallory")
+    world.now += timedelta(seconds=SETBACK.base * 1.25)
+    assert world.may_try("m1", "mallory")
+    assert not world.may_try("m2", "mallory")
+    assert world.may_try("v", "victim")
+    world.failures.succeeded(HERE, "mallory")
+    assert world.may_try("m2", "mallory")
+
+
+def test_what_one_user_did_is_forgotten_after_a_while() -> None:
+    world = Failing()
+    for _ in range(3):
+        world.failures.failed(HERE, "mallory", REFUSED)
+    world.now += UNTRIED_AFTER
+    assert world.failures.why_none(HERE, "mallory", "python") is None
+    world.failures.failed(HERE, "mallory", REFUSED)
+    assert world.may_try("m", "mallory")
+
+
+def test_whose_claims_failed_most_uses_up_no_trial_of_others() -> None:
+    world = Failing()
+    for user in ("alice", "mallory", "mallory"):
+        world.failures.failed(HERE, user, REFUSED)
+    for _ in range(12):
+        pause = world.until_pause_is_over()
+        assert not world.may_try("m", "mallory")
+        assert world.may_try("a", "alice")
+        world.failures.release("a")
+        assert world.may_try("b", "bob")
+        world.failures.release("b")
+        # Where nobody else comes for one more pause, he may; the next time others are before him again.
+        world.now += pause
+        assert world.may_try("m", "mallory")
+        world.failures.failed(HERE, "mallory", REFUSED)
+    world.until_pause_is_over()
+    assert world.may_try("a", "alice")
+    world.failures.succeeded(HERE, "alice")
+    assert world.failures.setback(HERE) is None
+    assert world.may_try("b", "bob")
 
 
 def test_where_nobody_tries_for_long_that_is_what_is_said() -> None:
@@ -97,15 +159,15 @@ def test_where_nobody_tries_for_long_that_is_what_is_said() -> None:
     assert untried is not None
     assert untried.problem == Problem(problems.UNTRIED, f"It was at 2026-11-27 12:00:00 UTC: {REFUSED.sentence}")
     # One tries alone, and one more failure is enough.
-    assert world.failures.may_try(HERE, "a")
-    assert not world.failures.may_try(HERE, "b")
+    assert world.may_try("a")
+    assert not world.may_try("b")
     world.fail(1)
     again = world.failures.setback(HERE)
     assert again is not None
     assert (again.problem.reason, again.count) == (problems.CLAIMS, 2)
     world.now += timedelta(days=1)
-    assert world.failures.may_try(HERE, "c")
-    world.failures.succeeded(HERE)
+    assert world.may_try("c")
+    world.failures.succeeded(HERE, "new")
     assert world.failures.setback(HERE) is None
 
 
@@ -126,19 +188,19 @@ def test_whoever_comes_has_been_let_try_before_it_counts_as_untried() -> None:
 def test_what_an_engine_did_itself_is_no_failure_of_the_pool(reason: ColdReason, counts: bool) -> None:
     world = Failing()
     world.fail(5, Cold(reason, "no"))
-    assert world.failures.may_try(HERE, "a") is not counts
+    assert world.may_try("a") is not counts
 
 
 def test_a_changed_plugin_is_tried_at_once() -> None:
     world = Failing()
     world.fail()
     world.failures.forget("another")
-    assert not world.failures.may_try(HERE, "a")
+    assert not world.may_try("a")
     world.failures.forget("python")
-    assert world.failures.may_try(HERE, "a")
+    assert world.may_try("a")
     world.fail()
     world.failures.forget()
-    assert world.failures.may_try(HERE, "a")
+    assert world.may_try("a")
 
 
 def test_a_pool_that_nobody_can_take_from_says_so_and_is_not_refilled() -> None:

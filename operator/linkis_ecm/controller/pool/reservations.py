@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from linkis_ecm.controller.pool.claim_failures import ClaimFailures
+from linkis_ecm.controller.pool.claim_failures import ClaimFailures, Place
 from linkis_ecm.controller.pool.roster import Roster
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache, Key
@@ -24,6 +24,7 @@ from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.members import Contact, oldest_first
 from linkis_ecm.model.engine_status import ColdReason
 from linkis_ecm.model.states import FINAL
+from linkis_ecm.model.users import linkis_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Reservations:
             self._remove(own)
         for pod in sorted(oldest_first(members), key=self._contact):
             if self.holder(pod) is None:
-                if not self._failures.may_try((engine.namespace, label_hash(plugin.name)), engine.uid):
+                if not self._failures.may_try(_place(engine, plugin), engine.uid, _user(engine)):
                     return None
                 self._add(_Reservation(engine.key, engine.uid, pod.name, pod.uid))
                 return pod, template
@@ -106,7 +107,7 @@ class Reservations:
         plugin = self._cache.plugin_for(engine.spec)
         if plugin is None:
             return None
-        because = self._failures.why_none((engine.namespace, label_hash(plugin.name)), plugin.name)
+        because = self._failures.why_none(_place(engine, plugin), _user(engine), plugin.name)
         found = self._ready(engine, plugin) if because is None else None
         if found is None or not found[1] or self._roomy(engine, plugin, found[1]):
             return because
@@ -149,12 +150,12 @@ class Reservations:
     def claim_failed(self, engine: EngineView, because: Cold) -> None:
         """A claim has cost a member and came to nothing."""
         if (plugin := self._cache.plugin_for(engine.spec)) is not None:
-            self._failures.failed((engine.namespace, label_hash(plugin.name)), because)
+            self._failures.failed(_place(engine, plugin), _user(engine), because)
 
     def claim_succeeded(self, engine: EngineView) -> None:
         """The agent has taken the claim."""
         if (plugin := self._cache.plugin_for(engine.spec)) is not None:
-            self._failures.succeeded((engine.namespace, label_hash(plugin.name)))
+            self._failures.succeeded(_place(engine, plugin), _user(engine))
 
     def refused(self, pod: PodView) -> None:
         """The member could not be claimed: nobody gets it any more, and it is deleted if it is still there."""
@@ -190,3 +191,11 @@ class Reservations:
     def _remove(self, reservation: _Reservation) -> None:
         self._by_engine.pop(reservation.engine_uid, None)
         self._by_pod.pop(reservation.pod_uid, None)
+
+
+def _place(engine: EngineView, plugin: PluginView) -> Place:
+    return engine.namespace, label_hash(plugin.name)
+
+
+def _user(engine: EngineView) -> str:
+    return linkis_user(engine.spec.user) if engine.spec is not None else ""
