@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -237,7 +237,7 @@ def axe_script() -> Path:
     return target
 
 
-def main(what: Literal["console", "axe"] = "console") -> None:
+def main(what: Annotated[Literal["console", "axe"], typer.Argument()] = "console") -> None:
     """Fetches what the console ships; `axe`: the script of the tests of accessibility, into the cache."""
     if what == "axe":
         print(axe_script())
