@@ -97,7 +97,7 @@ class Followers:
         follower = _Follower(
             self, followed, engine=engine, task_id=task_id, cursor=cursor, sending=sending, on_end=on_end
         )
-        follower.budget = self.budget.of(user, sending)
+        follower.budget = self.budget.of(user, sending, owner=_owner(engine))
         places.followers += 1
         followed.followers += 1
         try:
@@ -301,7 +301,7 @@ class _Follower:
             async with (
                 followed.places.shared(),
                 parent.agents.events(self._engine, self._task_id, str(hub.cursor)) as chunks,
-                aclosing(events_of(chunks, parent.budget, parent.clock)) as found,
+                aclosing(events_of(chunks, parent.budget.shared(_owner(self._engine)), parent.clock)) as found,
             ):
                 end = await hub.read(found, is_wanted=lambda: bool(hub.members) or followed.followers > 1)
                 if end is not None:
@@ -357,6 +357,11 @@ class _Follower:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+def _owner(engine: KnownEngine) -> str:
+    """Whose code may have made the agent send what it sends."""
+    return engine.borrower or engine.user
 
 
 def _parsed(cursor: str) -> Cursor | None:

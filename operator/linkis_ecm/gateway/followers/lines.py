@@ -6,6 +6,7 @@ longer one only within the byte budget, one over MAX_EVENT_BYTES is thrown away 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from linkis_ecm.agent.formats.cursors import Cursor
+from linkis_ecm.gateway.followers.pace import BLANKS_PER_LINE, PIECE_LINES, LinePace
 from linkis_ecm.gateway.followers.places import Crowd, Sending
 from linkis_ecm.gateway.http.budget import SMALL, ByteBudget, ByteQuota
 from linkis_ecm.process import exact_json
@@ -39,6 +41,10 @@ _BEGIN = re.compile(rb'\{"event": ?"([a-z]{1,20})"(?:, ?"id": ?"([0-9.]{1,64})")
 _END = re.compile(rb'"id": ?"([0-9.]{1,64})"\}\s*$')
 # The longest end that _END looks for.
 _TAIL = 100
+# Lines that are made events in one turn, which takes 1 ms at most where they are short; then others have theirs.
+TURN_LINES = 200
+# More than one line's end with nothing between.
+_BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")
 
 
 class Events(NamedTuple):
@@ -82,17 +88,30 @@ class EventBudget:
         self._part = part
         self._sent = sent
         self._user = ""
+        # Whose agent it is, who answers for what comes; not always who follows.
+        self._owner = ""
         self._sending = Sending()
+        self._pace = LinePace()
         # Of the quota, what this follower has waited for and not used yet.
         self._kept = 0
         # Whose long lines are being sent or waited for, by user.
         self._crowds: dict[str, Crowd] = {}
 
-    def of(self, user: str, sending: Sending) -> EventBudget:
-        """The same for another user's follower."""
+    def of(self, user: str, sending: Sending, *, owner: str = "") -> EventBudget:
+        """The same for another user's follower; `owner` is whose agent it follows, where that is not his."""
         found = copy(self)
-        found._user, found._sending = user, sending
+        found._user, found._sending, found._owner = user, sending, owner or user
         return found
+
+    def shared(self, owner: str) -> EventBudget:
+        """The same for a reader that followers share, of an agent of the owner's."""
+        found = copy(self)
+        found._owner = owner
+        return found
+
+    async def take_lines(self, lines: float) -> None:
+        """So many lines come; waits while the agents of their owner send too many."""
+        await self._pace.take(self._owner, lines)
 
     async def hold(self, held: AsyncExitStack, size: int) -> Reservation:
         """Reserve so many bytes until `held` is closed."""
@@ -185,22 +204,26 @@ async def events_of(
                 cut = cut + len(left) if cut >= 0 else -1
                 left += piece
             del piece
+            await budget.take_lines(PIECE_LINES)
             if cut >= 0:
-                lines = bytes(memoryview(left)[:cut]).split(b"\n")
+                whole = bytes(memoryview(left)[: cut + 1])
                 del left[: cut + 1]
-                size = COPIES * sum(map(len, lines))
-                async with AsyncExitStack() as own:
-                    if reserved is None:
-                        reserved = await budget.hold(own, size)
-                    else:
-                        reserved.shrink(size)
-                        own.push_async_exit(held.pop_all())
-                    events = _events(lines)
-                    del lines
-                    await budget.hold_sent(own, len(events.data), reserved)
-                    reserved = None
-                    yield events
-                    del events
+                turns = _turns(whole, budget)
+                del whole
+                async for lines in turns:
+                    size = COPIES * sum(map(len, lines))
+                    async with AsyncExitStack() as own:
+                        if reserved is None:
+                            reserved = await budget.hold(own, size)
+                        else:
+                            reserved.shrink(size)
+                            own.push_async_exit(held.pop_all())
+                        events = _events(lines)
+                        lines.clear()
+                        await budget.hold_sent(own, len(events.data), reserved)
+                        reserved = None
+                        yield events
+                        del events
             if len(left) > MAX_EVENT_BYTES:
                 left.clear()
                 skipping = True
@@ -215,17 +238,32 @@ async def events_of(
                 raise ConnectionResetError("a line of the agent's does not end")
 
 
+async def _turns(whole: bytes, budget: EventBudget) -> AsyncGenerator[list[bytes]]:
+    """The lines of `whole`, some at a time, as fast as their owner may send them."""
+    came = len(whole)
+    whole = _BLANK_LINES.sub(b"\n", whole)
+    await budget.take_lines((came - len(whole)) / BLANKS_PER_LINE)
+    while whole:
+        *lines, whole = whole.split(b"\n", TURN_LINES)
+        await budget.take_lines(len(lines))
+        yield lines
+        if whole:
+            await asyncio.sleep(0)
+
+
 def _events(lines: list[bytes]) -> Events:
     data, status, cursor, is_remark, tells = [], b"", "", True, False
     end = next((line for line in lines if _name(line) == b"end"), None)
     for line in lines:
         event = _event(line)
+        if event.data is KEEP_ALIVE:
+            continue
         data.append(event.data)
         status = event.status or status
-        if event.data is not KEEP_ALIVE:
-            cursor, is_remark = event.cursor, False
-            tells = tells or not event.status
-    return Events(b"".join(data), end, _place(cursor), is_remark, status, tells)
+        cursor, is_remark = event.cursor, False
+        tells = tells or not event.status
+    # One remark is enough, and none where there are events.
+    return Events(b"".join(data or [KEEP_ALIVE]), end, _place(cursor), is_remark, status, tells)
 
 
 def _place(cursor: str) -> Cursor | None:
