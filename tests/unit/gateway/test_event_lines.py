@@ -6,14 +6,14 @@ import asyncio
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.gateway.followers import lines as event_lines
-from linkis_ecm.gateway.followers.lines import COPIES, MAX_EVENT_BYTES, EventBudget, events_of
+from linkis_ecm.gateway.followers.lines import LINE_BYTES, MAX_EVENT_BYTES, EventBudget, events_of
 from linkis_ecm.gateway.followers.places import Sending
 from linkis_ecm.gateway.http.budget import ByteBudget, ByteQuota
 
@@ -107,7 +107,7 @@ async def test_followers_of_long_lines_wait_for_each_other_and_leave_others_memo
     tasks = [asyncio.create_task(follow()) for _ in range(45)]
     for _ in range(100):
         await asyncio.sleep(0)
-    assert whole.held == COPIES * MAX_EVENT_BYTES
+    assert whole.held == LINE_BYTES
     async with asyncio.timeout(5), whole.hold(100 * MIB):
         pass
     tasks[3].cancel()
@@ -115,6 +115,48 @@ async def test_followers_of_long_lines_wait_for_each_other_and_leave_others_memo
     go.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert not whole.held
+
+
+async def test_unfinished_lines_of_one_owner_keep_no_others_waiting() -> None:
+    whole, budget = budgets()
+    go, read = asyncio.Event(), 0
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b"x" * (66 << 10)
+        read += 1
+        await go.wait()
+        yield b"\n"
+
+    async def follow(user: str) -> None:
+        async for _ in events_of(unfinished(), budget.of(user, Sending(), owner="mallory"), time.monotonic):
+            pass
+
+    tasks = [asyncio.create_task(follow(user)) for user in ("mallory", "root") * 8]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert read == 1
+    big = line("output", "x" * (15 * MIB), 7)
+    pieces = [big[start : start + (64 << 10)] for start in range(0, len(big), 64 << 10)]
+    # A long line, and a batch of whole lines: mallory's own, too.
+    for user, batch in (("alice", pieces), ("mallory", [line("output", "x" * 200_000, 1)])):
+        async with asyncio.timeout(20):
+            assert [events async for events in events_of(stream(batch), budget.of(user, Sending()), time.monotonic)]
+    go.set()
+    await asyncio.gather(*tasks)
+    assert not whole.held
+
+
+@pytest.mark.looptime
+async def test_who_was_cut_for_a_slow_line_has_a_pause_before_the_next() -> None:
+    _, budget = budgets()
+    budget.of("mallory", Sending()).pause()
+    loop = asyncio.get_running_loop()
+    for owner, seconds in (("alice", 0), ("mallory", event_lines.PAUSE_SECONDS), ("mallory", 0)):
+        began = loop.time()
+        async with AsyncExitStack() as held:
+            await budget.of(owner, Sending()).hold_coming(held)
+        assert loop.time() - began == pytest.approx(seconds, abs=0.01)
 
 
 async def test_an_agent_that_trickles_a_long_line_is_cut() -> None:
@@ -132,6 +174,7 @@ async def test_an_agent_that_trickles_a_long_line_is_cut() -> None:
         async for _ in events_of(trickle(), budget, lambda: now):
             pass
     assert now <= event_lines.LINE_SECONDS + 10
+    assert budget._paused_until
     assert not whole.held
 
 

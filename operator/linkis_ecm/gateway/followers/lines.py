@@ -19,7 +19,7 @@ import orjson
 from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.gateway.followers.pace import BLANKS_PER_LINE, PIECE_LINES, LinePace
 from linkis_ecm.gateway.followers.places import Crowd, Sending
-from linkis_ecm.gateway.http.budget import SMALL, ByteBudget, ByteQuota
+from linkis_ecm.gateway.http.budget import SMALL, ByteBudget, ByteQuota, ByteShares
 from linkis_ecm.process import exact_json
 
 # A line of the agent's events is one output, of 16 million characters at most. What is longer is left out of the
@@ -31,9 +31,14 @@ PARSED_BYTES = 1 << 20
 QUEUED_BYTES = 1 << 20
 # As the agent's bytes, as a line, and as an event.
 COPIES = 3
-# Seconds from the first 64 KiB of a long line to its end: an agent in the same cluster sends 20 MiB in less than one.
-# So long a slow agent keeps other followers' long lines waiting, not more.
-LINE_SECONDS = 30.0
+# A line while it comes, with what its buffer may have in reserve. Its copies at its end are made one line at a time.
+LINE_BYTES = MAX_EVENT_BYTES * 9 // 8
+# From its first 64 KiB on a long line may take so many seconds, and one more for so many bytes that have come: an agent
+# in the same cluster sends 20 MiB in less than one.
+LINE_SECONDS = 5.0
+LINE_BYTES_PER_SECOND = 1 << 20
+# Whose agent was too slow for that: seconds until the next long line of his agents is begun.
+PAUSE_SECONDS = 10.0
 
 KEEP_ALIVE = b": here\n\n"
 _TOO_LONG = b": an output of more than %d MiB is left out: read it with getResultSet when the task has ended\n\n"
@@ -92,6 +97,9 @@ class EventBudget:
         self._owner = ""
         self._sending = Sending()
         self._pace = LinePace()
+        # One long line of an owner's agents comes at a time.
+        self._shares = ByteShares(LINE_BYTES)
+        self._paused_until: dict[str, float] = {}
         # Of the quota, what this follower has waited for and not used yet.
         self._kept = 0
         # Whose long lines are being sent or waited for, by user.
@@ -114,10 +122,24 @@ class EventBudget:
         await self._pace.take(self._owner, lines)
 
     async def hold(self, held: AsyncExitStack, size: int) -> Reservation:
-        """Reserve so many bytes until `held` is closed."""
-        shrink_part = await held.enter_async_context(self._part.hold(size))
-        shrink_whole = await held.enter_async_context(self._whole.hold(size))
-        return Reservation(shrink_part, shrink_whole)
+        """Reserve so many bytes, for lines that have come, until `held` is closed."""
+        return Reservation((), await held.enter_async_context(self._whole.hold(size)))
+
+    async def hold_coming(self, held: AsyncExitStack) -> Reservation:
+        """Reserve what a long line may take that comes, until `held` is closed. It waits for others of the same owner,
+        and for the part; other owners' lines have room in that, whatever one owner's agents do."""
+        shrink_share = await held.enter_async_context(self._shares.hold(self._owner, LINE_BYTES))
+        now = asyncio.get_running_loop().time()
+        if (paused_until := self._paused_until.get(self._owner, now)) > now:
+            await asyncio.sleep(paused_until - now)
+        self._paused_until.pop(self._owner, None)
+        shrink_part = await held.enter_async_context(self._part.hold(LINE_BYTES))
+        shrink_whole = await held.enter_async_context(self._whole.hold(LINE_BYTES))
+        return Reservation((shrink_share, shrink_part), shrink_whole)
+
+    def pause(self) -> None:
+        """An agent of the owner's was too slow with a long line."""
+        self._paused_until[self._owner] = asyncio.get_running_loop().time() + PAUSE_SECONDS
 
     async def hold_sent(self, held: AsyncExitStack, size: int, reservation: Reservation) -> None:
         """Only so many bytes are held from now on, to be sent, until `held` is closed. Raises NoRoomError, and
@@ -135,7 +157,7 @@ class EventBudget:
             held.callback(self._sent.give_back, self._user, size)
             crowd = held.enter_context(self._crowd())
             held.enter_context(crowd.holds(self._sending))
-        reservation.shrink_part(0)
+        reservation.shrink_parts(0)
         reservation.shrink_whole(size)
 
     async def wait_for_room(self, size: int) -> None:
@@ -172,12 +194,17 @@ class EventBudget:
 class Reservation:
     """Bytes that are reserved for a line: functions that reduce them."""
 
-    shrink_part: Callable[[int], None]
+    # Of what only lines have that come.
+    _shrink_parts: tuple[Callable[[int], None], ...]
     shrink_whole: Callable[[int], None]
+
+    def shrink_parts(self, left: int) -> None:
+        for shrink in self._shrink_parts:
+            shrink(left)
 
     def shrink(self, left: int) -> None:
         self.shrink_whole(left)
-        self.shrink_part(left)
+        self.shrink_parts(left)
 
 
 async def events_of(
@@ -232,9 +259,10 @@ async def events_of(
                     reserved = None
                 yield Events(_TOO_LONG % (MAX_EVENT_BYTES >> 20))
             elif len(left) > SMALL and reserved is None:
-                reserved = await budget.hold(held, COPIES * MAX_EVENT_BYTES)
+                reserved = await budget.hold_coming(held)
                 deadline = clock() + LINE_SECONDS
-            elif reserved is not None and clock() > deadline:
+            elif reserved is not None and clock() > deadline + len(left) / LINE_BYTES_PER_SECOND:
+                budget.pause()
                 raise ConnectionResetError("a line of the agent's does not end")
 
 

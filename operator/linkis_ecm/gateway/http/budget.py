@@ -114,12 +114,13 @@ class ByteShares:
         self._users = Slots[str]()
 
     @asynccontextmanager
-    async def hold(self, user: str, size: int) -> AsyncIterator[None]:
-        """Reserve `size` bytes of the user's share for the block, at most all of it; waits until they are free."""
+    async def hold(self, user: str, size: int) -> AsyncIterator[Callable[[int], None]]:
+        """Reserve `size` bytes of the user's share for the block, at most all of it; waits until they are free. Yields
+        a function that reduces the reservation."""
         with self._users.hold(user):
             try:
-                async with self._budgets.setdefault(user, ByteBudget(self._each)).hold(size):
-                    yield
+                async with self._budgets.setdefault(user, ByteBudget(self._each)).hold(size) as shrink:
+                    yield shrink
             finally:
                 if self._users.taken(user) == 1:
                     del self._budgets[user]
