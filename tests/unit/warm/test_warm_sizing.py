@@ -72,11 +72,33 @@ def test_what_starts_and_what_was_not_answered_counts_as_there() -> None:
 
 
 def test_the_cap_holds_over_all_namespaces_and_counts_what_ends() -> None:
-    ending = tuple(pod(f"e{i}", deleting=True) for i in range(2))
-    made = plan(place(*ready(1)), place(*ending, namespace="other"), cap=5, elsewhere=(pod("gone", deleting=True),))
+    ending = tuple(pod(f"e{i}", deleting=True, node="n1") for i in range(2))
+    gone = (pod("gone", deleting=True, node="n1"),)
+    made = plan(place(*ready(1)), place(*ending, namespace="other"), cap=5, elsewhere=gone)
     assert made.create == ("other",)
     assert [(one.namespace, one.ending) for one in made.states] == [("team", 0), ("other", 2)]
     assert [one.problem for one in made.states] == [Problem(problems.CAP)] * 2
+
+
+@pytest.mark.parametrize("where", ["a place", "elsewhere"])
+@pytest.mark.parametrize(
+    "held",
+    [{"node": ""}, {"node": "n1", "grace_ends_at": at(-61)}, {"node": "n1", "grace_ends_at": at(30)}],
+    ids=["never on a node", "long over", "many at a time"],
+)
+def test_pods_that_somebody_keeps_from_going_take_nobody_elses_place(where: str, held: dict[str, Any]) -> None:
+    """A tenant made pods with a member's labels and a finalizer, as many as the cap: others' pools stayed empty."""
+    kept = tuple(pod(f"k{i}", deleting=True, **held) for i in range(12))
+    inside = place(*kept, namespace="other") if where == "a place" else place(*ready(4), namespace="other")
+    made = plan(place(), inside, size=4, cap=12, elsewhere=kept if where == "elsewhere" else ())
+    assert made.create.count("team") == 4
+    assert made.states[0].problem is None
+
+
+def test_a_pool_looks_again_when_what_ends_is_late() -> None:
+    ending = pod("e", deleting=True, node="n1", grace_ends_at=at(10))
+    assert plan(place(*ready(1), ending), size=2, cap=2).at == at(70)
+    assert plan(place(*ready(1), ending), size=2, cap=2).create == ()
 
 
 def test_the_emptiest_namespace_is_filled_first() -> None:
@@ -298,7 +320,7 @@ def test_a_message_fits_into_the_status_and_keeps_its_remedy() -> None:
     st.lists(
         st.builds(
             lambda n, ready, template, deleting, image, age: pod(
-                f"p{n}", ready=ready, template=template, deleting=deleting, image=image, age=age
+                f"p{n}", ready=ready, template=template, deleting=deleting, image=image, age=age, node=f"n{n % 2}"
             ),
             st.integers(0, 10_000), st.booleans(), st.sampled_from(["digest", "old"]), st.booleans(),
             st.sampled_from(["engine:1", "evil"]), st.floats(0, 500),
@@ -326,7 +348,14 @@ def test_no_plan_overshoots(
         number = made.create.count(one.namespace)
         assert not number or kept + one.unanswered + number <= size
     if made.create:
-        assert len(pods) + unanswered + len(made.create) <= cap
+        # What ends on a node, in the namespace that is filled; of others as many as they have usually.
+        end = [[one for one in each.members if one.deleting or one.uid in gone] for each in places]
+        live = len(pods) - sum(map(len, end)) + unanswered + len(made.create)
+        assert any(
+            live + len(end[n]) + min(len(end[1 - n]), size) <= cap
+            for n, each in enumerate(places)
+            if each.namespace in made.create
+        )
     assert len(made.create) <= min(tokens, sizing.BURST)
     for deletion in made.delete:
         assert not deletion.pod.deleting

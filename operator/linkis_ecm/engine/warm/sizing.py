@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.warm import aging, pacing, problems
+from linkis_ecm.engine.warm import aging, capping, pacing, problems
 from linkis_ecm.engine.warm.demand import SizeFrom, Wanted
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault, oldest_first
 from linkis_ecm.engine.warm.problems import Problem
@@ -199,6 +199,8 @@ class _Count:
     # Ready, and its agent does not report.
     silent: list[PodView] = field(default_factory=list)
     ending: int = 0
+    # They do not end, or never had a node: they count for nothing.
+    stuck: int = 0
     delete: list[Deletion] = field(default_factory=list)
     paused_until: datetime | None = None
     pace: pacing.Pace = pacing.FREE
@@ -219,8 +221,8 @@ class _Count:
         return len(self.ready) + len(self.starting) + len(self.silent) + self.place.unanswered + self.created
 
     @property
-    def all(self) -> int:
-        return self.live + self.ending + len(self.delete)
+    def taken(self) -> capping.Taken:
+        return capping.Taken(self.wanted.size, self.live, self.ending + len(self.delete))
 
     @property
     def waiting(self) -> int:
@@ -246,9 +248,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
     bucket = pool.bucket.refilled(now)
-    order = _creates(counts, pool, len(pool.elsewhere), int(bucket.tokens), now)
+    order = _creates(counts, pool, int(bucket.tokens), now)
     bucket = bucket.spent(len(order))
-    room = pool.cap - sum(count.all for count in counts) - len(pool.elsewhere)
     return Plan(
         create=tuple(order),
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
@@ -258,8 +259,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
         aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(_state(count, pool, room, now) for count in counts),
-        at=_next_look(counts, pool, bucket, room, now),
+        states=tuple(_state(count, pool, _room(count, counts, pool, now), now) for count in counts),
+        at=_next_look(counts, pool, bucket, now),
     )
 
 
@@ -274,7 +275,8 @@ def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
     failure: Problem | None = None
     for pod in place.members:
         if pod.deleting:
-            count.ending += 1
+            count.ending += capping.takes_place(pod, now)
+            count.stuck += not capping.takes_place(pod, now)
             continue
         why, problem = _verdict(pod, place, pool, now)
         if why is not None:
@@ -360,7 +362,7 @@ def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
 def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
     """What `aging` says of each place."""
     for count in counts:
-        room = pool.cap - sum(one.all for one in counts) - len(pool.elsewhere)
+        room = _room(count, counts, pool, now)
         going, count.age_again = aging.goes(
             oldest_first(count.ready), count.place.reserved, _progress(count, room), pool.max_age, now
         )
@@ -400,12 +402,17 @@ def _hold_back(counts: list[_Count], now: datetime) -> None:
             )
 
 
-def _creates(counts: list[_Count], pool: Pool, elsewhere: int, tokens: int, now: datetime) -> list[str]:
+def _room(count: _Count, counts: list[_Count], pool: Pool, now: datetime) -> int:
+    others = [one.taken for one in counts if one is not count]
+    elsewhere = sum(not pod.deleting or capping.takes_place(pod, now) for pod in pool.elsewhere)
+    return capping.room(pool.cap, count.taken, others, elsewhere)
+
+
+def _creates(counts: list[_Count], pool: Pool, tokens: int, now: datetime) -> list[str]:
     """The namespaces of new members, the emptiest first: each gets its share of the cap."""
     order: list[str] = []
-    room = pool.cap - sum(count.all for count in counts) - elsewhere
-    while len(order) < min(tokens, room):
-        needy = [count for count in counts if _may_grow(count, now)]
+    while len(order) < tokens:
+        needy = [count for count in counts if _may_grow(count, now) and _room(count, counts, pool, now) > 0]
         if not needy:
             break
         count = min(needy, key=lambda count: count.live)
@@ -469,9 +476,14 @@ def _of_each_size(pods: list[PodView]) -> Iterable[PodView]:
     }.values()
 
 
-def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now: datetime) -> datetime | None:
+def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, now: datetime) -> datetime | None:
     times: list[datetime] = []
     for count in counts:
+        times += [
+            one.grace_ends_at + capping.ENDS_WITHIN
+            for one in count.place.members
+            if one.deleting and one.grace_ends_at is not None and capping.takes_place(one, now)
+        ]
         missing = count.missing > 0 and count.place.as_made is not None
         if count.place.waiting:
             times.append(now + GIVE_WAY_PERIOD)
@@ -481,7 +493,7 @@ def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, room: int, now:
             times.append(max(later))
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
-        elif missing and room > 0 and bucket.tokens < 1:
+        elif missing and bucket.tokens < 1 and _room(count, counts, pool, now) > 0:
             times.append(now + timedelta(seconds=(1 - bucket.tokens) / PER_SECOND))
         if count.place.unanswered:
             times.append(now + ASK_AGAIN)

@@ -1,0 +1,40 @@
+"""How many more pods a pool may have in a namespace, by its cap over all namespaces. Pure.
+
+Pods that end take a place until they are gone, as their node still holds them. But whoever may edit pods can keep them
+from going, by finalizers, and can make pods that look like members: neither may take the places of other namespaces for
+good. Must not decide where a pod is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from linkis_ecm.engine.pod_view import PodView
+
+# After its grace a kubelet has killed all of a pod; what is still there later waits for a finalizer or a lost node.
+ENDS_WITHIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The places that a namespace takes: `live` pods, and those that are `ending`, of which `size` are usual at most:
+    all of a pool that is replaced."""
+
+    size: int
+    live: int
+    ending: int
+
+
+def takes_place(pod: PodView, now: datetime) -> bool:
+    """Whether a pod that ends still takes a place: one that never had a node holds nothing."""
+    over = pod.grace_ends_at
+    return bool(pod.node) and (over is None or now < over + ENDS_WITHIN)
+
+
+def room(cap: int, own: Taken, others: Sequence[Taken], elsewhere: int) -> int:
+    """How many more the namespace of `own` may have; below 0 where it has too many. `elsewhere`: pods in namespaces
+    without a pool, of which as many count as one namespace may have."""
+    beside = sum(one.live + min(one.ending, one.size) for one in others)
+    return cap - own.live - own.ending - beside - min(elsewhere, own.size)
