@@ -7,7 +7,7 @@ good. Must not decide where a pod is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +26,11 @@ class Taken:
     live: int
     ending: int
 
+    @property
+    def beside(self) -> int:
+        """As other namespaces count them."""
+        return self.live + min(self.ending, self.size)
+
 
 def takes_place(pod: PodView, now: datetime) -> bool:
     """Whether a pod that ends still takes a place: one that never had a node holds nothing."""
@@ -33,8 +38,20 @@ def takes_place(pod: PodView, now: datetime) -> bool:
     return bool(pod.node) and (over is None or now < over + ENDS_WITHIN)
 
 
-def room(cap: int, own: Taken, others: Sequence[Taken], elsewhere: int) -> int:
-    """How many more the namespace of `own` may have; below 0 where it has too many. `elsewhere`: pods in namespaces
-    without a pool, of which as many count as one namespace may have."""
-    beside = sum(one.live + min(one.ending, one.size) for one in others)
-    return cap - own.live - own.ending - beside - min(elsewhere, own.size)
+class Rooms:
+    """Of a pool whose namespaces take these places. `elsewhere`: pods in namespaces without a pool, of which as many
+    count as one namespace may have."""
+
+    def __init__(self, cap: int, taken: Iterable[Taken], elsewhere: int) -> None:
+        self._cap = cap
+        self._all = sum(one.beside for one in taken)
+        self._elsewhere = elsewhere
+
+    def of(self, own: Taken) -> int:
+        """How many more the namespace may have that takes these of them; below 0 where it has too many."""
+        others = self._all - own.beside
+        return self._cap - own.live - own.ending - others - min(self._elsewhere, own.size)
+
+    def made(self) -> None:
+        """One of the namespaces has one more."""
+        self._all += 1

@@ -199,8 +199,6 @@ class _Count:
     # Ready, and its agent does not report.
     silent: list[PodView] = field(default_factory=list)
     ending: int = 0
-    # They do not end, or never had a node: they count for nothing.
-    stuck: int = 0
     delete: list[Deletion] = field(default_factory=list)
     paused_until: datetime | None = None
     pace: pacing.Pace = pacing.FREE
@@ -250,6 +248,7 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     bucket = pool.bucket.refilled(now)
     order = _creates(counts, pool, int(bucket.tokens), now)
     bucket = bucket.spent(len(order))
+    rooms = _rooms(counts, pool, now)
     return Plan(
         create=tuple(order),
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
@@ -259,8 +258,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
         aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(_state(count, pool, _room(count, counts, pool, now), now) for count in counts),
-        at=_next_look(counts, pool, bucket, now),
+        states=tuple(_state(count, pool, rooms.of(count.taken), now) for count in counts),
+        at=_next_look(counts, pool, bucket, rooms, now),
     )
 
 
@@ -276,7 +275,6 @@ def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
     for pod in place.members:
         if pod.deleting:
             count.ending += capping.takes_place(pod, now)
-            count.stuck += not capping.takes_place(pod, now)
             continue
         why, problem = _verdict(pod, place, pool, now)
         if why is not None:
@@ -361,8 +359,9 @@ def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
 
 def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
     """What `aging` says of each place."""
+    rooms = _rooms(counts, pool, now)
     for count in counts:
-        room = _room(count, counts, pool, now)
+        room = rooms.of(count.taken)
         going, count.age_again = aging.goes(
             oldest_first(count.ready), count.place.reserved, _progress(count, room), pool.max_age, now
         )
@@ -402,21 +401,22 @@ def _hold_back(counts: list[_Count], now: datetime) -> None:
             )
 
 
-def _room(count: _Count, counts: list[_Count], pool: Pool, now: datetime) -> int:
-    others = [one.taken for one in counts if one is not count]
+def _rooms(counts: list[_Count], pool: Pool, now: datetime) -> capping.Rooms:
     elsewhere = sum(not pod.deleting or capping.takes_place(pod, now) for pod in pool.elsewhere)
-    return capping.room(pool.cap, count.taken, others, elsewhere)
+    return capping.Rooms(pool.cap, (count.taken for count in counts), elsewhere)
 
 
 def _creates(counts: list[_Count], pool: Pool, tokens: int, now: datetime) -> list[str]:
     """The namespaces of new members, the emptiest first: each gets its share of the cap."""
     order: list[str] = []
+    rooms = _rooms(counts, pool, now)
     while len(order) < tokens:
-        needy = [count for count in counts if _may_grow(count, now) and _room(count, counts, pool, now) > 0]
+        needy = [count for count in counts if _may_grow(count, now) and rooms.of(count.taken) > 0]
         if not needy:
             break
         count = min(needy, key=lambda count: count.live)
         count.created += 1
+        rooms.made()
         order.append(count.place.namespace)
     return order
 
@@ -476,7 +476,9 @@ def _of_each_size(pods: list[PodView]) -> Iterable[PodView]:
     }.values()
 
 
-def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, now: datetime) -> datetime | None:
+def _next_look(
+    counts: list[_Count], pool: Pool, bucket: Bucket, rooms: capping.Rooms, now: datetime
+) -> datetime | None:
     times: list[datetime] = []
     for count in counts:
         times += [
@@ -493,7 +495,7 @@ def _next_look(counts: list[_Count], pool: Pool, bucket: Bucket, now: datetime) 
             times.append(max(later))
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
-        elif missing and bucket.tokens < 1 and _room(count, counts, pool, now) > 0:
+        elif missing and bucket.tokens < 1 and rooms.of(count.taken) > 0:
             times.append(now + timedelta(seconds=(1 - bucket.tokens) / PER_SECOND))
         if count.place.unanswered:
             times.append(now + ASK_AGAIN)
