@@ -12,7 +12,7 @@ from linkis_ecm.controller.pool.claim_failures import TRIAL, UNTRIED_AFTER, Clai
 from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.warm import problems
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.sizing import SETBACK, Setback
+from linkis_ecm.engine.warm.setbacks import SETBACK, Setback
 from linkis_ecm.model.engine_status import ColdReason
 from tests.unit.warm.test_warm_sizing import at, place, plan, ready, starting
 

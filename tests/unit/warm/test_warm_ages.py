@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from linkis_ecm.engine.pod_view import PodView
-from linkis_ecm.engine.warm import aging, problems, sizing
+from linkis_ecm.engine.warm import aging, problems, setbacks, sizing
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.sizing import Bucket, Place, Plan, Pool, Setback, Why
+from linkis_ecm.engine.warm.setbacks import Setback
+from linkis_ecm.engine.warm.sharing import Bucket
+from linkis_ecm.engine.warm.sizing import Place, Plan, Pool, Why
 from linkis_ecm.model.reasons import Reason
 from tests.unit.warm.test_warm_sizing import AS_MADE, BROKEN, NOW, at, deleted, place, plan, pod, ready, starting
 
@@ -191,7 +193,7 @@ class Life:
             self.ends[one.pod.name] = self.now + timedelta(seconds=5)
         for _ in made.create:
             if len(self.pods) >= self.quota:
-                self.setback = sizing.after_failure(self.setback, FULL, self.now, 1, refused=True)
+                self.setback = setbacks.after_failure(self.setback, FULL, self.now, 1, refused=True)
                 continue
             self.made += 1
             name = f"m{self.made}"

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from linkis_ecm.engine.causes.cold_starts import Cold
-from linkis_ecm.engine.warm import problems, sizing
-from linkis_ecm.engine.warm.sizing import Setback
+from linkis_ecm.engine.warm import problems
+from linkis_ecm.engine.warm.setbacks import Setback, after_failure
 from linkis_ecm.model.engine_status import ColdReason
 
 # Different ones, in a row, without a claim that went through: what fails for one alone may be his doing, or a member
@@ -56,7 +56,7 @@ class _Row:
         self.at, self.said, self.trial = now, because.sentence, None
 
     def pause(self, now: datetime, jitter: float) -> None:
-        self.setback = sizing.after_failure(self.setback, problems.of_claims(self.said), now, jitter)
+        self.setback = after_failure(self.setback, problems.of_claims(self.said), now, jitter)
 
     def may_try(self, engine: str, user: str, now: datetime) -> bool:
         if self.setback is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,7 +26,7 @@ from linkis_ecm.controller.pool.roster import Roster
 from linkis_ecm.controller.pool.secrets import MemberSecrets, beside
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.pool.waiting import WaitingEngines
-from linkis_ecm.controller.pool.writes import Made, PoolWrites
+from linkis_ecm.controller.pool.writes import Made, PoolWrites, member_name
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.controller.workloop.worker import Result, Worker
 from linkis_ecm.engine.admission.ownership import Ownership
@@ -37,12 +36,12 @@ from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.engine.pod.spec import InvalidSpecError
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.view import EngineView, PluginView
-from linkis_ecm.engine.warm import pacing, sizing
+from linkis_ecm.engine.warm import pacing, setbacks, sizing
 from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.members import SUSPICIOUS, AsMade
 from linkis_ecm.engine.warm.problems import NO_ANSWER, Problem
 from linkis_ecm.engine.warm.sizing import Place, PlaceState, Plan, Pool
-from linkis_ecm.engine.warm.status import status_patch
+from linkis_ecm.engine.warm.status import shown, status_patch
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.model.engine_status import ColdReason
@@ -62,8 +61,6 @@ LONGEST_PAUSE = timedelta(seconds=60)
 # From a claim or a cold start to the pass of its pool: many claims are one pass, and a single one is over by then.
 AFTER_CLAIM = timedelta(seconds=0.25)
 AFTER_REFUSAL = timedelta(seconds=2)  # each engine that waits is refused again each 5 s
-# Of a member's name, from the plugin's.
-_STEM = 40
 
 
 class WarmPools:
@@ -165,7 +162,9 @@ class WarmPools:
             self.worker.enqueue(pool)
 
     def _member_changed(self, before: PodView | None, after: PodView | None) -> None:
-        if before is not None and before.member is not None and after is not None and after.member is None:
+        is_lost = before is not None and self._note_loss(before, after)
+        left = before is not None and (after is None or after.member is None)
+        if before is not None and before.member is not None and left and after is not None and not is_lost:
             # A claim. Its pool has nothing to do that could not wait, and the engine's user waits for the claim.
             if self._leading.is_set():
                 self.worker.enqueue_by(before.member.pool, (self._clock() + AFTER_CLAIM).timestamp())
@@ -175,11 +174,22 @@ class WarmPools:
                     self._enqueue_of(pod)
         if before is not None and after is not None and _ready(after) and not _ready(before):
             self._demands.became_ready(after)
-        if before is not None and (after is None or after.member is None):
-            self.reservations.forget(before)
-            self.agents.forget(before)
-            if after is not None and before.member is not None:
+        if before is not None and left:
+            for one in (self.reservations, self.agents, self._writes):
+                one.forget(before)
+            if after is not None and before.member is not None and not is_lost:
                 self._claimed(before)
+
+    def _note_loss(self, before: PodView, after: PodView | None) -> bool:
+        """Whether somebody else took a member away."""
+        memory = self._memory.get(before.member.pool) if before.member is not None else None
+        if memory is None or not self._leading.is_set() or not self._serves(before.namespace):
+            return False
+        asked = (before.namespace, before.name) in memory.unanswered
+        how = self._writes.others_did(before, after, held=self.reservations.is_held(before), asked=asked)
+        if how:
+            memory.note_loss(before, how, self._clock(), self._rng.uniform(0.75, 1.25))
+        return bool(how)
 
     def _claimed(self, pod: PodView) -> None:
         """Counted by the replica that leads: the other one sees the same changes."""
@@ -230,7 +240,7 @@ class WarmPools:
         memory = self._memory.setdefault(pool, PoolMemory())
         now = self._clock()
         if plugin is not None and memory.generation != plugin.generation:
-            memory.generation, memory.setbacks = plugin.generation, {}
+            memory.generation, memory.setbacks, memory.losses = plugin.generation, {}, {}
             self._failures.forget(pool)
         self._drop_answered(pool, memory)
         known = self._pool(pool, plugin, memory, now)
@@ -320,6 +330,7 @@ class WarmPools:
             gave_way=memory.gave_way.get(namespace),
             waited=memory.waited.get(namespace),
             setback=memory.setbacks.get(namespace),
+            lost=setbacks.remembered(memory.losses.get(namespace), self._clock()),
             claims=self._failures.setback((namespace, label_hash(plugin.name))) if plugin is not None else None,
             failed=failed,
             reserved=frozenset(pod.uid for pod in members if self.reservations.holder(pod) is not None),
@@ -370,7 +381,7 @@ class WarmPools:
         calls += [self._delete(pool, one) for one in plan.delete]
         calls += [self._ask_again(pool, plugin, memory, *key) for key in list(memory.unanswered)]
         for namespace in plan.create:
-            key = (namespace, self._name(pool))
+            key = (namespace, member_name(pool, self._rng))
             memory.unanswered[key] = None
             calls.append(self._create(pool, plugin, memory, *key))
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -432,7 +443,7 @@ class WarmPools:
         if made.refused is not None:
             self._metrics.creates.labels(pool, "refused").inc()
             jitter = self._rng.uniform(0.75, 1.25)
-            memory.setbacks[namespace] = sizing.after_failure(
+            memory.setbacks[namespace] = setbacks.after_failure(
                 setback, made.refused, self._clock(), jitter, refused=True
             )
             return
@@ -442,28 +453,12 @@ class WarmPools:
         if setback is not None and setback.refused:
             memory.setbacks[namespace] = None
 
-    def _name(self, pool: str) -> str:
-        """Of a new member: its pod's name and host name, never given again."""
-        stem = "".join(one if one.isalnum() else "-" for one in pool[:_STEM].lower()).strip("-") or "engine"
-        return f"{stem}-warm-{self._rng.getrandbits(48):012x}"
-
     def _show(self, plugin: PluginView, states: tuple[PlaceState, ...]) -> None:
         pool = label_hash(plugin.name)
         if plugin.spec.warm_pool is None:
             self._metrics.forget(pool)
             return
-        counts = Counter(
-            {
-                "ready": sum(one.ready for one in states),
-                "starting": sum(one.starting for one in states),
-                "ending": sum(one.ending for one in states),
-            }
-        )
-        found = {one.problem.reason.name for one in states if one.problem is not None}
-        wanted: Counter[str] = Counter()
-        for one in states:
-            wanted[one.size_from.value] += one.wanted
-        self._metrics.show(pool, states=counts, wanted=wanted, reasons=found)
+        self._metrics.show(pool, **shown(states))
 
     async def _write_status(
         self, plugin: PluginView, memory: PoolMemory, states: tuple[PlaceState, ...]

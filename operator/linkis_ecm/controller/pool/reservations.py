@@ -179,6 +179,10 @@ class Reservations:
         self._remove(held)
         return None
 
+    def is_held(self, pod: PodView) -> bool:
+        """Whether an engine was offered it and has not given it back: also when it is that engine's pod just now."""
+        return pod.uid in self._by_pod
+
     def forget(self, pod: PodView) -> None:
         """The pod is gone, or is no member any more."""
         self._refused.discard(pod.uid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.engine.names import READY_ANNOTATION
 from linkis_ecm.engine.pod_view import PodView, pod_view
 from linkis_ecm.engine.view import PluginView
-from linkis_ecm.engine.warm import fit, problems
+from linkis_ecm.engine.warm import fit, problems, setbacks
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.kube.client import AlreadyExists, ApiError, Conflict, Forbidden, KubeClient, NotFound
 from linkis_ecm.kube.resources import PLUGINS, PODS
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 WRITE_SECONDS = 10.0
 # Seconds between SIGTERM and SIGKILL: nobody has anything in a member.
 GRACE = 5
+# Of a member's name, from the plugin's.
+_STEM = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Made:
     error: ApiError | None = None
 
 
+def member_name(pool: str, rng: random.Random) -> str:
+    """Of a new member: its pod's name and host name, never given again."""
+    stem = "".join(one if one.isalnum() else "-" for one in pool[:_STEM].lower()).strip("-") or "engine"
+    return f"{stem}-warm-{rng.getrandbits(48):012x}"
+
+
 class PoolWrites:
     """Over the client, the cache and the templates."""
 
@@ -50,6 +59,22 @@ class PoolWrites:
         self._client = client
         self._cache = cache
         self._templates = templates
+        # Uids of members whose deletion was asked for, until they are gone: nobody else took them away.
+        self._going: set[str] = set()
+
+    def others_did(self, before: PodView, after: PodView | None, *, held: bool, asked: bool) -> str:
+        """What somebody else did to a member, in the words of `setbacks.taken_away`; "" where it is nothing, or this
+        operator's own. `held`: an engine was about to take it; `asked`: its create is not answered yet, so it is known
+        by its name alone."""
+        known = self._templates.is_known(before)
+        if before.uid in self._going or not (known or asked):
+            return ""
+        strange = known and after is not None and not self._templates.is_known(after)
+        return setbacks.taken_away(before, after, claimed=held, strange=strange)
+
+    def forget(self, pod: PodView) -> None:
+        """The pod is gone, or is no member any more."""
+        self._going.discard(pod.uid)
 
     async def create(self, template: Mapping[str, Any], name: str) -> Made:
         """POSTs a member of that name, also where that may have happened already.
@@ -106,6 +131,8 @@ class PoolWrites:
 
     async def delete(self, pod: PodView) -> bool:
         """DELETE the member as it was looked at; False where it was changed since, or was gone. Raises ApiError."""
+        # Before it is sent: the watch may be faster than the answer.
+        self._going.add(pod.uid)
         try:
             answer = await self._client.delete(
                 PODS, pod.name, namespace=pod.namespace, uid=pod.uid, resource_version=str(pod.version),
@@ -113,8 +140,10 @@ class PoolWrites:
             )  # fmt: skip
         except NotFound:
             self._cache.drop_pod(pod)
+            self._going.discard(pod.uid)
             return False
         except Conflict:
+            self._going.discard(pod.uid)
             await self.look(pod.namespace, pod.name)
             return False
         if answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp") is not None:

@@ -82,6 +82,12 @@ ENDED = Reason(
     "Where memory was short, raise spec.warmPool.resources.memory (defaultResources.memory where that is absent), or"
     " preload less. Otherwise see the pod's node.",
 )
+REMOVED = Reason(
+    "MembersRemoved",
+    "Pods of the pool were deleted, evicted, changed or ended before an engine took them.",
+    "It ends by itself where a node was drained. Otherwise see in the API server's audit log who does it, and take that"
+    " right away: while it goes on, pods are made there ever more slowly.",
+)
 SILENT = Reason(
     "AgentsSilent",
     "Agents of the pool's pods do not report to the operator, so no engine gets these pods.",
@@ -134,7 +140,7 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, REMOVED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # An engine's reason that says the same of a pod of a pool.
@@ -182,6 +188,11 @@ def of_end(pod: PodView) -> Problem:
     """Why a member that nobody took has ended."""
     _, verdict = verdict_of_ended_pod(pod, None, was_ready=False, once=False)
     return Problem(ENDED, _details(verdict))
+
+
+def of_loss(pod: PodView, how: str) -> Problem:
+    """A member that others took away, in the words of `setbacks.taken_away`."""
+    return Problem(REMOVED, f"The last one: {pod.name} was {how}.")
 
 
 def of_claims(said: str) -> Problem:

@@ -8,6 +8,8 @@ choose names, nor what a member is made of.
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,13 +20,9 @@ from linkis_ecm.engine.warm import aging, capping, pacing, problems
 from linkis_ecm.engine.warm.demand import SizeFrom, Wanted
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault, oldest_first
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.process.backoff import Backoff
+from linkis_ecm.engine.warm.setbacks import SETBACK, Setback, after_failure, holds_back
+from linkis_ecm.engine.warm.sharing import Bucket
 
-# Creates a second of one pool, and at once after a pause: a node starts about ten pods a second.
-PER_SECOND, BURST = 20.0, 20
-# After a member that never became ready, and after a refused create. The longest is five minutes: a mended image is
-# noticed by the plugin's change at once.
-SETBACK = Backoff(base=2.0, cap=300.0)
 # Between two deletions for an engine that waits: refused by a quota, it is tried again each 5 s
 # (controller.pods.executor.QUOTA_RETRY) and sees the room then.
 GIVE_WAY_PERIOD = timedelta(seconds=6)
@@ -55,46 +53,6 @@ class Why(StrEnum):
     NO_POOL = "no_pool"
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Tokens of a pool at a time. A new one is full."""
-
-    tokens: float = float(BURST)
-    at: datetime = _LONG_AGO
-
-    def refilled(self, now: datetime) -> Bucket:
-        gained = max(0.0, (now - self.at).total_seconds()) * PER_SECOND
-        return Bucket(min(float(BURST), self.tokens + gained), now)
-
-    def spent(self, number: int) -> Bucket:
-        return Bucket(self.tokens - number, self.at)
-
-
-@dataclass(frozen=True, slots=True)
-class Setback:
-    """So many failures in a row in one namespace: none but one member is made before `until`, and one at a time then.
-
-    `refused`: the API server took no pod, so one that it takes ends the setback. Else a member must become ready.
-    """
-
-    count: int
-    since: datetime
-    until: datetime
-    problem: Problem
-    refused: bool = False
-
-
-def after_failure(
-    before: Setback | None, problem: Problem, now: datetime, jitter: float, *, refused: bool = False
-) -> Setback:
-    """The setback with one more failure; several within one pause count once. `jitter` is a factor about 1."""
-    if before is not None and now < before.until:
-        return Setback(before.count, before.since, before.until, problem, refused)
-    count = before.count + 1 if before is not None else 1
-    seconds = min(SETBACK.cap, SETBACK.base * 2 ** min(count - 1, 20)) * jitter
-    return Setback(count, now, now + timedelta(seconds=seconds), problem, refused)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A pool in one namespace, as it is known now.
@@ -102,11 +60,12 @@ class Place:
     `members` are this installation's pods there. `as_made` is None where the plugin gives no pod there: `no_template`
     says why. `unanswered`: creates of which nothing is known. `waiting`: engines of the namespace that wait for quota
     or room which members have (`room`), for each the node on which one must go, or "". `gave_way`: when the last member
-    was deleted for one; `waited`: when one was last seen to wait. `claims`: engines cannot take its members. `failed`
-    is what members' agents have reported, by the pods' uids; `reserved` members are an engine's, and `refused` ones
-    could not be claimed. `closing` ones are on nodes that take no new pods, and `outdated` ones have values that a
-    Secret had before. `contacts`: whether each agent reports. `last_claim` and `held_since` are those of `pacing.pace`,
-    and `aged` is when a member last went for its age. `wanted`: how many there are to be; the pool's size where it is
+    was deleted for one; `waited`: when one was last seen to wait. `claims`: engines cannot take its members. `lost`:
+    others took members away, and that is remembered. `failed` is what members' agents have reported, by the pods' uids;
+    `reserved` members are an engine's, and `refused` ones could not be claimed. `closing` ones are on nodes that take
+    no new pods, and `outdated` ones have values that a Secret had before. `contacts`: whether each agent reports.
+    `last_claim` and `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its age.
+    `wanted`: how many there are to be; the pool's size where it is
     None.
     """
 
@@ -121,6 +80,7 @@ class Place:
     waited: datetime | None = None
     setback: Setback | None = None
     claims: Setback | None = None
+    lost: Setback | None = None
     failed: Mapping[str, Problem] = field(default_factory=dict)
     reserved: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -194,6 +154,8 @@ class _Count:
     place: Place
     wanted: Wanted
     setback: Setback | None = None
+    # While members that others took away hold the refill back.
+    loss: Setback | None = None
     ready: list[PodView] = field(default_factory=list)
     starting: list[PodView] = field(default_factory=list)
     # Ready, and its agent does not report.
@@ -208,7 +170,7 @@ class _Count:
 
     @property
     def setbacks(self) -> list[Setback]:
-        return [one for one in (self.setback, self.place.claims) if one is not None]
+        return [one for one in (self.setback, self.place.claims, self.loss) if one is not None]
 
     @property
     def missing(self) -> int:
@@ -246,11 +208,13 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
     bucket = pool.bucket.refilled(now)
-    order = _creates(counts, pool, int(bucket.tokens), now)
-    bucket = bucket.spent(len(order))
+    order, bucket = bucket.spent(_shares(counts, _rooms(counts, pool, now), int(bucket.tokens), now))
+    made = Counter(order)
+    for count in counts:
+        count.created = made[count.place.namespace]
     rooms = _rooms(counts, pool, now)
     return Plan(
-        create=tuple(order),
+        create=order,
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
         setbacks={count.place.namespace: count.setback for count in counts},
         gave_way=_where(counts, Why.ROOM),
@@ -289,6 +253,8 @@ def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
         count.setback = after_failure(setback, failure, now, jitter)
     elif setback is not None and any((pod.created or _LONG_AGO) > setback.since for pod in count.ready):
         count.setback = None
+    if place.lost is not None and holds_back(place.lost, count.ready, now):
+        count.loss = place.lost
     return count
 
 
@@ -406,19 +372,22 @@ def _rooms(counts: list[_Count], pool: Pool, now: datetime) -> capping.Rooms:
     return capping.Rooms(pool.cap, (count.taken for count in counts), elsewhere)
 
 
-def _creates(counts: list[_Count], pool: Pool, tokens: int, now: datetime) -> list[str]:
-    """The namespaces of new members, the emptiest first: each gets its share of the cap."""
-    order: list[str] = []
-    rooms = _rooms(counts, pool, now)
-    while len(order) < tokens:
-        needy = [count for count in counts if _may_grow(count, now) and rooms.of(count.taken) > 0]
-        if not needy:
-            break
-        count = min(needy, key=lambda count: count.live)
-        count.created += 1
-        rooms.made()
-        order.append(count.place.namespace)
-    return order
+def _shares(counts: list[_Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
+    """How many each namespace may get, were there tokens for all: of the cap the emptiest gets most. Whose turn it is
+    does not follow from that: one whose members are taken away is the emptiest for ever."""
+    emptiest = [(count.live, index) for index, count in enumerate(counts)]
+    shares = {counts[index].place.namespace: 0 for _, index in sorted(emptiest)}
+    heapq.heapify(emptiest)
+    while emptiest:
+        _, index = heapq.heappop(emptiest)
+        count = counts[index]
+        # One that may have no more now does not later in this pass: each new member takes a place of all.
+        if count.created < tokens and rooms.of(count.taken) > 0 and _may_grow(count, now):
+            count.created += 1
+            rooms.made()
+            shares[count.place.namespace] += 1
+            heapq.heappush(emptiest, (count.live, index))
+    return shares
 
 
 def _may_grow(count: _Count, now: datetime) -> bool:
@@ -455,6 +424,9 @@ def _problem(count: _Count, room: int) -> Problem | None:
         return Problem(problems.GIVES_WAY)
     if count.setback is not None and len(count.ready) < count.wanted.size:
         return count.setback.problem
+    if count.place.lost is not None and len(count.ready) < count.wanted.size:
+        # Also once a new one is ready: the next loss makes the pause longer.
+        return count.place.lost.problem
     found = next((one for pod in oldest_first(count.starting) if (one := problems.of_start(pod)) is not None), None)
     if found is not None:
         return found
@@ -496,7 +468,7 @@ def _next_look(
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
         elif missing and bucket.tokens < 1 and rooms.of(count.taken) > 0:
-            times.append(now + timedelta(seconds=(1 - bucket.tokens) / PER_SECOND))
+            times.append(bucket.next_at(now))
         if count.place.unanswered:
             times.append(now + ASK_AGAIN)
         if count.silent:

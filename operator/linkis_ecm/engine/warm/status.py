@@ -6,6 +6,7 @@ and leaves the others' as they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,19 @@ from linkis_ecm.engine.warm.sizing import PlaceState
 from linkis_ecm.model.warm_pool import PLACES_MAX
 
 CONDITION = "WarmPoolReady"
+
+
+def shown(states: Sequence[PlaceState]) -> dict[str, Any]:
+    """What the metrics say of a pool in all its namespaces: `states`, `wanted` and `reasons`."""
+    wanted: Counter[str] = Counter()
+    for one in states:
+        wanted[one.size_from.value] += one.wanted
+    kinds = ("ready", "starting", "ending")
+    return {
+        "states": Counter({kind: sum(getattr(one, kind) for one in states) for kind in kinds}),
+        "wanted": wanted,
+        "reasons": {one.problem.reason.name for one in states if one.problem is not None},
+    }
 
 
 def status_patch(
