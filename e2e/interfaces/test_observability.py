@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from e2e.shared.engines import Engines
+from e2e.shared.policies import KINDS, POLICY, until_they_count, without
 from tools.cluster.tools import helm, images, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.observability.alerts import RUNBOOKS, alerts
@@ -48,7 +49,6 @@ NOT_HERE = {
 SMALL = {"cpu": "50m", "memory": "256Mi"}
 # The user whom the installation's limits give one engine.
 CROWDED = "crowded"
-POLICY = f"{RELEASE_NAMESPACE}.{RELEASE}-engineconns"
 PROVOKED = (
     "LinkisEcmStartsFail", "LinkisEcmNoCapacity", "LinkisEcmNodesLoseEngines", "LinkisEcmTasksLost",
     "LinkisEcmTasksRefused", "LinkisEcmLimitRefusals", "LinkisEcmQuotaNear", "LinkisEcmGatewayRefuses",
@@ -99,20 +99,34 @@ def too_big(installation: Installation) -> Iterator[str]:
     kubectl.run("delete", "ecp", name)
 
 
-@pytest.fixture(scope="module")
-def warm(installation: Installation) -> Iterator[str]:
-    """A copy of the chart's plugin of Python with a warm pool of one member, by a schedule in a zone that the operator
-    must know."""
+@contextmanager
+def pooled(**pool: Any) -> Iterator[str]:
+    """A copy of the chart's plugin of Python with a warm pool of its own."""
     name = f"seen-warm-{uuid.uuid4().hex[:6]}"
     spec = kubectl.get("ecp", "python-3.11")["spec"]
-    always = {"from": "00:00", "to": "24:00", "timeZone": "Asia/Kathmandu", "size": 1}
-    pool = {"size": 0, "cap": 3, "namespaces": [NAMESPACE], "preload": ["json"], "resources": SMALL}
-    pool |= {"schedule": [always]}
-    spec |= {"default": False, "engineVersion": f"3.11.{name}".replace("-", "_"), "warmPool": pool}
+    asked = {"cap": 3, "namespaces": [NAMESPACE], "resources": SMALL} | pool
+    spec |= {"default": False, "engineVersion": f"3.11.{name}".replace("-", "_"), "warmPool": asked}
     body = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin", "metadata": {"name": name}}
     kubectl.must("create", "-f", "-", stdin=json.dumps(body | {"spec": spec}))
-    yield name
-    kubectl.run("delete", "ecp", name, "--wait=false")
+    try:
+        yield name
+    finally:
+        kubectl.run("delete", "ecp", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def warm(installation: Installation) -> Iterator[str]:
+    """A pool of one member, by a schedule in a zone that the operator must know."""
+    always = {"from": "00:00", "to": "24:00", "timeZone": "Asia/Kathmandu", "size": 1}
+    with pooled(size=0, preload=["json"], schedule=[always]) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def broken(installation: Installation) -> Iterator[str]:
+    """A pool that cannot be filled: of one that is full no panel says why it is not."""
+    with pooled(size=1, preload=["nosuchmodule"]) as name:
+        yield name
 
 
 def make(gateway: Gateway, user: str = "hadoop", **more: Any) -> str:
@@ -152,14 +166,23 @@ def starts_warm(engines: Engines, warm: str) -> None:
         return any(map(claimable, kubectl.listed("pods", NAMESPACE, f"linkis.apache.org/warm-pool={warm}")))
 
     until("the pool has its member", ready)
-    until_holds("its status says so", lambda: kubectl.get("ecp", warm)["status"].get("warmPool"), _by_schedule, 30)
+    until_holds("its status says so", partial(warm_pool, warm), _by_schedule, 30)
     name, _ = engines.ready(plugin=warm)
     startup = kubectl.get("ec", name, "-n", NAMESPACE)["status"]["startup"]
     assert startup["kind"] == "warm", startup
 
 
-def _by_schedule(pool: dict[str, Any] | None) -> bool:
-    return pool is not None and pool["namespaces"][0].get("sizeFrom") == "Schedule"
+def warm_pool(name: str) -> dict[str, Any]:
+    """The pool's status, {} before its first."""
+    return dict(kubectl.get("ecp", name).get("status", {}).get("warmPool") or {})
+
+
+def _by_schedule(pool: dict[str, Any]) -> bool:
+    return bool(pool) and pool["namespaces"][0].get("sizeFrom") == "Schedule"
+
+
+def _cannot_preload(pool: dict[str, Any]) -> bool:
+    return bool(pool) and pool["namespaces"][0].get("reason") == "PreloadFailed"
 
 
 def is_watched(prometheus: PrometheusServer) -> None:
@@ -230,15 +253,10 @@ def fails_to_start(engines: Engines, too_big: str, prometheus: PrometheusServer)
 
 def takes_the_policy_away(engines: Engines) -> None:
     """Deletes the binding of the admission policy for some seconds; an engine asks the operator to look."""
-    body = kubectl.get("validatingadmissionpolicybinding", POLICY)
-    meta = {key: body["metadata"][key] for key in ("name", "labels", "annotations") if key in body["metadata"]}
-    kept = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "spec": body["spec"]}
-    kubectl.must("delete", "validatingadmissionpolicybinding", POLICY)
-    try:
+    with without((KINDS[1], POLICY)):
         engines.create(resources=SMALL)
         time.sleep(6)
-    finally:
-        kubectl.must("apply", "-f", "-", stdin=json.dumps(kept))
+    until_they_count()
 
 
 def locks_the_database(gateway: Gateway) -> None:
@@ -255,7 +273,7 @@ def locks_the_database(gateway: Gateway) -> None:
 
 @pytest.fixture(scope="module")
 def lived(
-    installation: Installation, prometheus: PrometheusServer, too_big: str, warm: str
+    installation: Installation, prometheus: PrometheusServer, too_big: str, warm: str, broken: str
 ) -> Iterator[PrometheusServer]:
     """Prometheus after all of that happened, and while one engine is still up."""
     engines = Engines("seen")
@@ -274,6 +292,7 @@ def lived(
             for one in work:
                 one.result()
         takes_the_policy_away(engines)
+        until_holds("it cannot be filled", partial(warm_pool, broken), _cannot_preload, 60)
         # The canary's round, each minute, is one of the panels.
         until_holds(
             "a round of the canary",

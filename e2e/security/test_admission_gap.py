@@ -9,44 +9,27 @@ from typing import Any
 
 import pytest
 
+from e2e.shared.policies import KINDS, POLICY, apply, manifest, until_they_count, without
 from tools.testkit.cluster import kubectl
-from tools.testkit.cluster.installation import RELEASE, Installation
-from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, pods, status, until_holds, until_state
+from tools.testkit.cluster.installation import Installation
+from tools.testkit.cluster.waiting import NAMESPACE, pods, status, until_holds, until_state
 
 pytestmark = [pytest.mark.cluster, pytest.mark.release, pytest.mark.timeout(300)]
-POLICY = f"{RELEASE_NAMESPACE}.{RELEASE}-engineconns"
-# Both a policy and its binding have these names.
-OBJECTS = [
-    (kind, name)
-    for name in (POLICY, f"{POLICY}-env")
-    for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding")
-]
+OBJECTS = [(kind, name) for name in (POLICY, f"{POLICY}-env") for kind in KINDS]
 
 
-def manifest(kind: str, name: str) -> str:
-    """The object as it is, to be made again."""
-    body = kubectl.get(kind, name)
-    meta = {key: body["metadata"][key] for key in ("name", "labels", "annotations") if key in body["metadata"]}
-    kept = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "spec": body["spec"]}
-    return json.dumps(kept)
-
-
-def apply(body: str) -> None:
-    """As helm's own: its next upgrade would find fields of somebody else, and stop."""
-    kubectl.must("apply", "--server-side", "--field-manager=helm", "-f", "-", stdin=body)
+@pytest.fixture(autouse=True, scope="module")
+def next_file(installation: Installation) -> Iterator[None]:
+    """It makes engines at once, which is too soon after the policies of this one were written."""
+    yield
+    until_they_count()
 
 
 @pytest.fixture
 def gap(installation: Installation) -> Iterator[list[str]]:
     """Takes all policies away. The test puts back what it pops; what is left is put back at the end."""
-    kept = [manifest(kind, name) for kind, name in OBJECTS]
-    for kind, name in OBJECTS:
-        kubectl.must("delete", kind, name)
-    try:
+    with without(*OBJECTS) as kept:
         yield kept
-    finally:
-        while kept:
-            apply(kept.pop())
 
 
 @pytest.fixture

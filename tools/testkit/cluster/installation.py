@@ -97,11 +97,11 @@ def install(namespace: str, *settings: str, seconds: float = 180, beside: bool =
         logs = kubectl.run("logs", "-n", namespace, "-l", selector, "--prefix", "--tail=30").out
         raise RuntimeError(f"helm: {done.stderr.strip()}\n{pods}\n{logs}")
     kubectl.must("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
-    _until_policies_count(namespace)
+    until_policies_count(namespace)
     return installed(namespace)
 
 
-def _until_policies_count(namespace: str) -> None:
+def until_policies_count(namespace: str) -> None:
     """Waits until an operator that has just begun takes engines, which it does some seconds after the release's
     admission policies were last written (engine/admission/in_force.py)."""
     kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
