@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -265,6 +266,45 @@ def test_replicas_that_end_the_same_tasks_at_once_keep_one_end_of_each(new_url: 
         kept = Queries(engines[0]).executions_by_id([line.task_id for line in lines])
         assert {(record.status, record.ended - 2000.0 == float(record.reason)) for record in kept} == {("Lost", True)}
         assert len(kept) == len(lines)
+    finally:
+        for engine in engines:
+            engine.dispose()
+
+
+def test_gateways_that_write_the_same_tasks_in_any_order_do_not_block_each_other(new_url: Callable[[], str]) -> None:
+    """Rows whose request waits beside those of which only an agent's word does: two statements over one batch."""
+    url = new_url()
+    upgrade(url)
+    engines = [open_engine(url) for _ in range(3)]
+    lines = [replace(LINE, task_id=f"t{number:02}") for number in range(60)]
+    failed: list[BaseException] = []
+    begin = threading.Barrier(len(engines))
+
+    def work(number: int, engine: Engine) -> None:
+        rng = random.Random(number)
+        begin.wait(PATIENCE)
+        try:
+            for turn in range(20):
+                words = [replace(line, status="Running", started=2000.0 + turn) for line in lines]
+                mixed = [word if rng.random() < 0.5 else replace(word, accepted=0.0) for word in words]
+                rng.shuffle(mixed)
+                with engine.begin() as connection:
+                    write(connection, mixed)
+        except BaseException as error:
+            failed.append(error)
+
+    try:
+        with engines[0].begin() as connection:
+            write(connection, lines)
+        threads = [threading.Thread(target=work, args=numbered) for numbered in enumerate(engines)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * PATIENCE)
+        assert not any(thread.is_alive() for thread in threads)
+        assert not failed
+        kept = Queries(engines[0]).executions_by_id([line.task_id for line in lines])
+        assert [record.started for record in kept] == [2019.0] * len(lines)
     finally:
         for engine in engines:
             engine.dispose()

@@ -1,9 +1,8 @@
 """Writes the execution journal to the database: merged by task, in batches, from one thread.
 
 `offer` never blocks and never raises, so that no code waits for a database; `end` is for those who tell an end that no
-agent has told. What does not fit while the database is
-down is counted; the engine's agent still knows it. A final row never changes, except that of a request that was refused
-and is sent again. Must not decide.
+agent has told. What does not fit while the database is down is counted; the engine's agent still knows it. A final row
+never changes, except that of a request that was refused and is sent again. Must not decide.
 """
 
 from __future__ import annotations
@@ -242,8 +241,10 @@ def merge_records(older: ExecutionRecord, newer: ExecutionRecord) -> ExecutionRe
 def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
     """New rows, and changes of those that are not final. Two gateways may write the same task at once.
 
-    A line that is not whole changes a row and makes none.
+    A line that is not whole changes a row and makes none. Rows are locked in the order of their ids, whatever the
+    batch's order is, so that two gateways wait for each other and do not block each other.
     """
+    batch = sorted(batch, key=lambda record: record.task_id)
     ids = [record.task_id for record in batch]
     known = set(connection.scalars(select(execution.c.task_id).where(execution.c.task_id.in_(ids))))
     fresh = [_row(record) for record in batch if record.task_id not in known and record.is_complete]
@@ -256,10 +257,13 @@ def write(connection: Connection, batch: Sequence[ExecutionRecord]) -> None:
         for row in fresh:
             _insert_one(connection, row)
     changed = [record for record in batch if record.task_id in known]
-    for statement, records in (
-        (_UPDATE_ACCEPTED, [record for record in changed if record.is_complete]),
-        (_UPDATE, changed),
-    ):
+    complete = [record for record in changed if record.is_complete]
+    if 0 < len(complete) < len(changed):
+        # The first statement is of some rows and the second of all, which is no order. Of rows that are there: a lock
+        # on one that is not would keep its insert away.
+        rows = select(execution.c.task_id).where(execution.c.task_id.in_([record.task_id for record in changed]))
+        connection.execute(rows.order_by(execution.c.task_id).with_for_update()).all()
+    for statement, records in ((_UPDATE_ACCEPTED, complete), (_UPDATE, changed)):
         if records:
             connection.execute(statement, [_bound(record) for record in records])
 
