@@ -78,8 +78,8 @@ async def test_who_reads_gets_the_place_of_one_who_does_not(make: Make, task_id:
             assert gw.gateway.followers.own() == follow.OWN_CONNECTIONS
 
 
-async def longs(request: web.Request) -> web.StreamResponse:
-    """An agent whose task has printed much, and goes on."""
+async def with_long_line(request: web.Request) -> web.StreamResponse:
+    """The answer of an agent whose task has printed one long line, as far as that."""
     answer = web.StreamResponse()
     await answer.prepare(request)
     # Behind something small a long event goes to the client's socket without a copy, which waits by itself.
@@ -89,6 +89,12 @@ async def longs(request: web.Request) -> web.StreamResponse:
         await answer.write(
             json.dumps({"event": "output", "index": 0, "output": output, "id": "0.1.0.0"}).encode() + b"\n"
         )
+    return answer
+
+
+async def longs(request: web.Request) -> web.StreamResponse:
+    """An agent whose task has printed much, and goes on."""
+    answer = await with_long_line(request)
     await asyncio.Event().wait()
     return answer
 
@@ -115,14 +121,7 @@ async def test_who_reads_gets_the_memory_of_one_who_does_not(make: Make, tmp_pat
 
 async def one_long(request: web.Request) -> web.StreamResponse:
     """An agent whose task has printed one long line, and has ended."""
-    answer = web.StreamResponse()
-    await answer.prepare(request)
-    await answer.write(b'{"event": "status", "status": "Running"}\n')
-    if "from" not in request.query:
-        output = {"type": "text", "stream": "stdout", "text": "x" * LONG}
-        await answer.write(
-            json.dumps({"event": "output", "index": 0, "output": output, "id": "0.1.0.0"}).encode() + b"\n"
-        )
+    answer = await with_long_line(request)
     await answer.write(b'{"event": "end", "id": "0.1.0.0", "taskId": "t", "status": "Succeeded"}\n')
     return answer
 

@@ -43,6 +43,16 @@ def resizes(world: World) -> int:
     return world.server.writes().get(("patch", "pods/resize"), 0)
 
 
+async def run_beside_a_member(world: World, small: bool, limit: str, asked: dict[str, str]) -> None:
+    """An engine starts where a LimitRange has given the one member a cpu limit."""
+    await started(world, **(SMALL if small else {}))
+    world.cluster.admit_pod = default_limit(limit)
+    add_members(world, "m1")
+    await asyncio.sleep(1)
+    world.create("mine", resources=asked)
+    await world.until_state("mine", "Idle", 10)
+
+
 COLD = {"kind": "cold", "coldReason": "Misfit"}
 
 
@@ -64,12 +74,7 @@ COLD = {"kind": "cold", "coldReason": "Misfit"}
 async def test_an_engine_whose_size_the_member_can_never_have_starts_cold_and_says_why(
     world: World, small: bool, limit: str, asked: dict[str, str], words: str
 ) -> None:
-    await started(world, **(SMALL if small else {}))
-    world.cluster.admit_pod = default_limit(limit)
-    add_members(world, "m1")
-    await asyncio.sleep(1)
-    world.create("mine", resources=asked)
-    await world.until_state("mine", "Idle", 10)
+    await run_beside_a_member(world, small, limit, asked)
     assert startup(world) == COLD
     said = world.status("mine")["startup"]["coldBecause"]
     assert said.startswith("A pod that runs already cannot be given what the engine asks for: spec.resources (")
@@ -94,12 +99,7 @@ async def test_an_engine_whose_size_the_member_can_never_have_starts_cold_and_sa
 async def test_an_engine_that_keeps_the_members_class_has_its_size_warm(
     world: World, small: bool, limit: str, asked: dict[str, str]
 ) -> None:
-    await started(world, **(SMALL if small else {}))
-    world.cluster.admit_pod = default_limit(limit)
-    add_members(world, "m1")
-    await asyncio.sleep(1)
-    world.create("mine", resources=asked)
-    await world.until_state("mine", "Idle", 10)
+    await run_beside_a_member(world, small, limit, asked)
     assert startup(world) == {"kind": "warm"}
     assert world.condition("mine", "Resized") == {}
     assert memory(world) == asked.get("memory", "1Gi")
