@@ -6,7 +6,6 @@ Where watches show that what was read is still there, it is claimed without a re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,17 +13,16 @@ import pytest
 from linkis_ecm.kube.resources import PLUGINS, PODS, POLICIES, POLICY_BINDINGS, SECRETS, Resource
 from tests.simulation.people.test_admission_gap import NAMES, install, uninstall
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.simulation.members import AnyPool, add_members, members_left, world_with_members
+from tools.testkit.simulation.members import AnyPool, add_members, members_left
 from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        made.install_plugin(warmPool={"size": 2})
-        yield made
+async def world(world: World) -> World:
+    world.install_plugin(warmPool={"size": 2})
+    return world
 
 
 async def leading(world: World, *, watched: bool = True) -> Running:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,19 +11,13 @@ from linkis_ecm.engine.admission.limits import parse_limits
 from linkis_ecm.engine.names import CLAIMED_ANNOTATION
 from linkis_ecm.kube.resources import ENGINECONNS, PLUGINS, PODS
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.simulation.members import AnyPool, add_members, members_left, world_with_members
+from tools.testkit.simulation.members import AnyPool, add_members, members_left
 from tools.testkit.simulation.world import NAMESPACE, Running, World
 
 pytestmark = pytest.mark.looptime
 
 WARM = {"warmPool": {"size": 2}}
 SMALL = {"warmPool": {"size": 2, "resources": {"cpu": "50m", "memory": "256Mi"}}}
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        yield made
 
 
 async def started(world: World, **plugin: Any) -> Running:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from linkis_ecm.engine.admission.limits import Amount, Limits
 from linkis_ecm.kube.resources import PLUGINS, PODS
 from tests.simulation.claims.test_warm_claims import SMALL, started
-from tests.simulation.claims.test_warm_sizes import default_limit, memory
+from tests.simulation.claims.test_warm_sizes import ASKED, default_limit, memory
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.simulation.members import (
     PLUGIN,
@@ -20,18 +19,10 @@ from tools.testkit.simulation.members import (
     add_members,
     claim_of,
     members_left,
-    world_with_members,
 )
 from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
-ASKED = {"cpu": "2", "memory": "4Gi"}
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        yield made
 
 
 def startup(world: World) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -21,17 +20,10 @@ from tools.testkit.simulation.members import (
     add_members,
     claim_of,
     members_left,
-    world_with_members,
 )
 from tools.testkit.simulation.world import NAMESPACE, Running, Script, World
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        yield made
 
 
 async def test_a_claim_that_is_executed_after_its_sender_died_is_cleared_up(world: World) -> None:

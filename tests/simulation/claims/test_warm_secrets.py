@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,16 +12,10 @@ from linkis_ecm.controller.pool.claims import ClaimRefused
 from linkis_ecm.kube.resources import ENGINECONNS, PODS, SECRETS
 from tests.simulation.claims.test_warm_claims import WARM, started
 from tools.testkit.fakes.faults import Fault
-from tools.testkit.simulation.members import add_members, members_left, world_with_members
+from tools.testkit.simulation.members import add_members, members_left
 from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        yield made
 
 
 SECRET_ENV = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,17 +14,11 @@ from tests.simulation.claims.test_warm_claims import SMALL, started
 from tools.testkit.fakes.cluster import loop_now, timestamp
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.fakes.rules import copied
-from tools.testkit.simulation.members import AnyPool, add_members, world_with_members
+from tools.testkit.simulation.members import AnyPool, add_members
 from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
 ASKED = {"cpu": "2", "memory": "4Gi"}
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with world_with_members() as made:
-        yield made
 
 
 def default_limit(cpu: str) -> Callable[[dict[str, Any]], None]:

@@ -16,7 +16,7 @@ from linkis_ecm.gateway.http.errors import Refused
 from linkis_ecm.gateway.inventory.claims import Claims
 from linkis_ecm.gateway.inventory.view import KnownEngine
 from linkis_ecm.kube.resources import ENGINECONNS
-from tests.simulation.claims.test_claims import WANTED, gateway, idle
+from tests.simulation.people.test_claims import WANTED, gateway, idle
 from tools.testkit.fakes.cluster import loop_now
 from tools.testkit.fakes.faults import Fault
 from tools.testkit.simulation.world import World
