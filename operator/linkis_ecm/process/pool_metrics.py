@@ -69,9 +69,11 @@ class PoolMetrics:
             registry=registry,
         )
         # The reasons that are shown now, by plugin.
-        self._shown: dict[str, set[str]] = {}
+        self._shown: dict[str, frozenset[str]] = {}
 
-    def show(self, plugin: str, *, states: Mapping[str, int], wanted: Mapping[str, int], reasons: set[str]) -> None:
+    def show(
+        self, plugin: str, *, states: Mapping[str, int], wanted: Mapping[str, int], reasons: frozenset[str]
+    ) -> None:
         """The pool as it is now. Counters of a pool that is shown for the first time begin at 0."""
         if plugin not in self._shown:
             self.starts.labels(plugin, "warm", "")
@@ -84,7 +86,7 @@ class PoolMetrics:
             self._wanted_from.labels(plugin, source).set(wanted.get(source, 0))
         for reason in reasons:
             self._problem.labels(plugin, reason).set(1)
-        for reason in self._shown.get(plugin, set()) - reasons:
+        for reason in self._shown.get(plugin, frozenset()) - reasons:
             self._problem.remove(plugin, reason)
         self._shown[plugin] = reasons
 

@@ -458,7 +458,8 @@ class WarmPools:
         if plugin.spec.warm_pool is None:
             self._metrics.forget(pool)
             return
-        self._metrics.show(pool, **shown(states))
+        found = shown(states)
+        self._metrics.show(pool, states=found.members, wanted=found.wanted, reasons=found.reasons)
 
     async def _write_status(
         self, plugin: PluginView, memory: PoolMemory, states: tuple[PlaceState, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,17 +23,28 @@ from linkis_ecm.model.warm_pool import PLACES_MAX
 CONDITION = "WarmPoolReady"
 
 
-def shown(states: Sequence[PlaceState]) -> dict[str, Any]:
-    """What the metrics say of a pool in all its namespaces: `states`, `wanted` and `reasons`."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the metrics say of a pool in all its namespaces."""
+
+    # Members by their state; what is wanted, by where that comes from.
+    members: Mapping[str, int]
+    wanted: Mapping[str, int]
+    # What keeps it from being filled.
+    reasons: frozenset[str]
+
+
+def shown(states: Sequence[PlaceState]) -> Shown:
+    """Its numbers for the metrics."""
     wanted: Counter[str] = Counter()
     for one in states:
         wanted[one.size_from.value] += one.wanted
     kinds = ("ready", "starting", "ending")
-    return {
-        "states": Counter({kind: sum(getattr(one, kind) for one in states) for kind in kinds}),
-        "wanted": wanted,
-        "reasons": {one.problem.reason.name for one in states if one.problem is not None},
-    }
+    return Shown(
+        members={kind: sum(getattr(one, kind) for one in states) for kind in kinds},
+        wanted=wanted,
+        reasons=frozenset(one.problem.reason.name for one in states if one.problem is not None),
+    )
 
 
 def status_patch(
