@@ -25,7 +25,7 @@ from linkis_ecm.engine.admission.limits import (
 )
 from linkis_ecm.engine.facts import holds_place
 from linkis_ecm.engine.pending import asks_as_at_claim, keeps_members_size
-from linkis_ecm.engine.pod.spec import InvalidSpecError, sizes
+from linkis_ecm.engine.pod.spec import sizes_now
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.soft_pause import whole
 from linkis_ecm.engine.view import EngineView, PluginView
@@ -179,11 +179,8 @@ class Admission:
         known = self._sizes.get(engine.uid)
         if known is not None and known[0] is engine.spec and known[1] is plugin:
             return known[2]
-        try:
-            size = sizes(engine.spec, plugin.spec)
-            found = amount(size.cpu, size.memory, size.extended)
-        except InvalidSpecError:
-            found = None
+        size = sizes_now(engine, plugin)
+        found = amount(size.cpu, size.memory, size.extended) if size is not None else None
         self._sizes[engine.uid] = engine.spec, plugin, found
         return found
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from linkis_ecm.engine import resizing
-from linkis_ecm.engine.pod.spec import InvalidSpecError, Sizes, sizes
+from linkis_ecm.engine.pod.spec import Sizes, sizes_now
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.engine.warm.fit import member_sizes
 from linkis_ecm.model.formats import parse_quantity
@@ -46,7 +46,7 @@ class RefusedSizes:
 
     def why(self, engine: EngineView, plugin: PluginView) -> str:
         """What the API server said to that size, or which bound it is beyond; "" where it has said nothing lately."""
-        size = _size(engine, plugin) if self._refused else None
+        size = sizes_now(engine, plugin) if self._refused else None
         if size is None:
             return ""
         at, said = self._refused.get(_key(engine, plugin, size), (None, ""))
@@ -67,7 +67,7 @@ class RefusedSizes:
 
     def note(self, engine: EngineView, plugin: PluginView, said: str) -> None:
         """It was refused."""
-        if (size := _size(engine, plugin)) is None:
+        if (size := sizes_now(engine, plugin)) is None:
             return
         _put(self._refused, _key(engine, plugin, size), (self._clock(), said))
         for side, name, bound in _BOUND.findall(said):
@@ -81,16 +81,6 @@ def _put(kept: dict[_Place, tuple[datetime, str]], key: _Place, value: tuple[dat
     kept[key] = value
     while len(kept) > ENTRIES:
         del kept[next(iter(kept))]
-
-
-def _size(engine: EngineView, plugin: PluginView) -> Sizes | None:
-    """None for an engine that can have no pod."""
-    if engine.spec is None:
-        return None
-    try:
-        return sizes(engine.spec, plugin.spec)
-    except InvalidSpecError:
-        return None
 
 
 def _key(engine: EngineView, plugin: PluginView, size: Sizes) -> _Key:

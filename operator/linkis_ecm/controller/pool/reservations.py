@@ -17,7 +17,7 @@ from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache, Key
 from linkis_ecm.engine.causes.cold_starts import Cold
 from linkis_ecm.engine.names import label_hash
-from linkis_ecm.engine.pod.spec import InvalidSpecError, sizes
+from linkis_ecm.engine.pod.spec import InvalidSpecError, sizes_now
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.engine.warm.demand import largest_size
@@ -137,12 +137,10 @@ class Reservations:
 
     def _roomy(self, engine: EngineView, plugin: PluginView, members: list[PodView]) -> list[PodView]:
         """Those whose nodes could give the engine its size."""
-        if engine.spec is None:
+        size = sizes_now(engine, plugin)
+        if size is None:
             return members
-        try:
-            requests = sizes(engine.spec, plugin.spec).as_container["requests"]
-        except InvalidSpecError:
-            return members
+        requests = size.as_container["requests"]
         by_node = {pod.node: pod for pod in members}
         small = {node for node, pod in by_node.items() if not self._can_give(pod, requests)}
         return [pod for pod in members if pod.node not in small] if small else members

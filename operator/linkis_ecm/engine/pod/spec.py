@@ -38,7 +38,7 @@ from linkis_ecm.engine.pod.volumes import (
 )
 from linkis_ecm.engine.pod.volumes import InvalidSpecError as InvalidSpecError  # noqa: PLC0414 - known by this module's name
 from linkis_ecm.engine.pod_view import SPEC_ANNOTATION
-from linkis_ecm.engine.view import EngineView
+from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.model.amounts import STOP_GRACE_MAX, Kind
 from linkis_ecm.model.engineconn import API_VERSION, EngineConnSpec, EnvVar, Resources
 from linkis_ecm.model.formats import parse_duration, parse_quantity
@@ -152,6 +152,16 @@ def sizes(spec: EngineConnSpec, plugin: EngineConnPluginSpec) -> Sizes:
             f"spec.resources.cpuLimit {chosen.cpu_limit} is under cpu {chosen.cpu}: raise it or leave it out"
         )
     return chosen
+
+
+def sizes_now(engine: EngineView, plugin: PluginView | None) -> Sizes | None:
+    """What a pod of the engine would get by now: its spec may have been edited. None where it can have no pod."""
+    if engine.spec is None or plugin is None:
+        return None
+    try:
+        return sizes(engine.spec, plugin.spec)
+    except InvalidSpecError:
+        return None
 
 
 _NO_WISH = Resources(cpu=None, cpu_limit=None, memory=None, extended=None)

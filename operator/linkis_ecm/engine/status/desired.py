@@ -12,7 +12,7 @@ from linkis_ecm.engine.decision import CreatePod, Outcome, Restart, Settings, Sn
 from linkis_ecm.engine.names import host_port, pod_name, service_instance
 from linkis_ecm.engine.pending import Amounts, is_larger, own_size, pending, unsized, with_slow
 from linkis_ecm.engine.pod import launch
-from linkis_ecm.engine.pod import spec as podspec
+from linkis_ecm.engine.pod.spec import sizes_now
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.status.conditions import LARGER, conditions, has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.times import format_time, from_unix, parse_time
@@ -217,14 +217,9 @@ def _unsized_reason(s: Snapshot) -> str:
 
 
 def _asked(s: Snapshot) -> Amounts | None:
-    """The cpu and memory that the engine asks for by now: its spec may have been edited. None where it can have no
-    pod."""
-    if s.engine.spec is None or s.plugin is None:
-        return None
-    try:
-        return podspec.sizes(s.engine.spec, s.plugin.spec).as_container
-    except podspec.InvalidSpecError:
-        return None
+    """The cpu and memory that the engine asks for by now. None where it can have no pod."""
+    size = sizes_now(s.engine, s.plugin)
+    return size.as_container if size is not None else None
 
 
 def _has(s: Snapshot, pod: PodView, asked: Amounts) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from linkis_ecm.engine.pod import spec as podspec
+from linkis_ecm.engine.pod.spec import sizes_now
 from linkis_ecm.engine.times import parse_time
 from linkis_ecm.engine.view import EngineView, PluginView, Report
 from linkis_ecm.model import reasons
@@ -94,11 +94,8 @@ def _linkis_state(p: Projection) -> EngineState:
 
 
 def _resource(p: Projection, kind: str) -> str | None:
-    if p.engine.spec is None or p.plugin is None:
-        return None
-    try:
-        size = podspec.sizes(p.engine.spec, p.plugin.spec)
-    except podspec.InvalidSpecError:
+    size = sizes_now(p.engine, p.plugin)
+    if size is None:
         return None
     return resource_json(
         memory_bytes=size.memory_bytes, cpu_milli=size.cpu_milli, engine_type=kind, namespace=p.engine.namespace
