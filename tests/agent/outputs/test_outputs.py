@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
 from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.kernel.tables.display import MAX_CELL_CHARS, cell, table
-from linkis_ecm.agent.outputs import TABLE_MIME, Outputs
+from linkis_ecm.agent.outputs import Outputs
 
 
 def text(value: str, stream: str = "stdout") -> dict[str, str]:

@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 from pyarrow import ipc
 
 from linkis_ecm.agent.formats.cells import MAX_CELL_CHARS, cell, cell_text, cells
+from linkis_ecm.agent.formats.cells import MIME as TABLE_MIME
 from linkis_ecm.agent.formats.result_files import file_name
 from linkis_ecm.agent.formats.times import PER_SECOND, timestamp_text, timezone_of
 from linkis_ecm.agent.kernel.tables import display, spill
-from linkis_ecm.agent.outputs import TABLE_MIME, Outputs
+from linkis_ecm.agent.outputs import Outputs
 from linkis_ecm.gateway.results import arrow_inline, dolphin
 from linkis_ecm.process import exact_json
 from tools.testkit.gateway.dolphin import dolphin as dolphin_parts
