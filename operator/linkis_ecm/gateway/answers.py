@@ -15,6 +15,9 @@ from typing import Any, Protocol
 import orjson
 from pydantic import BaseModel
 
+# The type of a stream of server-sent events.
+EVENT_STREAM = "text/event-stream"
+
 
 @dataclass(frozen=True, slots=True)
 class LargeJson:

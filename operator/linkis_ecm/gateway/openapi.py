@@ -74,7 +74,7 @@ _TAGS = (
     (
         "Code",
         "What an engine runs: at once, or as a task that can be followed.",
-        ("methods.tasks", "methods.results", "methods.commands"),
+        ("methods.tasks", "methods.task_events", "methods.results", "methods.commands"),
     ),
     ("Logs", "An engine's files, live from its agent and afterwards from the archive.", ("methods.logs",)),
     ("Resources", "What an engine was given, what it uses, and giving it more or less.", ("methods.resources",)),

@@ -36,14 +36,8 @@ from linkis_ecm.gateway.methods.resources import (
     update_resource,
 )
 from linkis_ecm.gateway.methods.results import get_result_set
-from linkis_ecm.gateway.methods.tasks import (
-    cancel_task,
-    execute_code,
-    get_task,
-    get_task_result,
-    list_tasks,
-    task_events,
-)
+from linkis_ecm.gateway.methods.task_events import task_events
+from linkis_ecm.gateway.methods.tasks import cancel_task, execute_code, get_task, get_task_result, list_tasks
 from linkis_ecm.gateway.methods.watch import watch_engines
 from linkis_ecm.gateway.settings import KIB, MIB
 

@@ -12,13 +12,11 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from linkis_ecm.api import result_headers
-from linkis_ecm.gateway.answers import Answer, Download, KeptRows, LargeJson, OpenedFile, Result, Stream
+from linkis_ecm.gateway.answers import EVENT_STREAM, Answer, Download, KeptRows, LargeJson, OpenedFile, Result, Stream
 from linkis_ecm.gateway.http import compression, envelope, ranges
 from linkis_ecm.gateway.http.budget import SMALL
 from linkis_ecm.gateway.http.sender import Sender
 from linkis_ecm.gateway.metrics import Metrics
-
-EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)

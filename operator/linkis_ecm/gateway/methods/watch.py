@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 import orjson
 
 from linkis_ecm.api.models import NoRequest
-from linkis_ecm.gateway.answers import Stream
+from linkis_ecm.gateway.answers import EVENT_STREAM, Stream
 from linkis_ecm.gateway.context import Call
 from linkis_ecm.gateway.http.streams import hold_for_stream
 from linkis_ecm.gateway.inventory.view import Key
 
-EVENT_STREAM = "text/event-stream"
 # Changes are collected for so long: an engine that changes ten times in a second is sent once.
 COLLECT_SECONDS = 1.0
 # A comment after so long without a byte keeps proxies from closing a quiet stream; nginx's limit is 60 s.
