@@ -25,7 +25,8 @@ from linkis_ecm.gateway.methods.engines import get_engine_status, list_engines, 
 from linkis_ecm.gateway.methods.logs import LogFile, download_engine_log, follow_engine_log, get_engine_logs
 from linkis_ecm.gateway.methods.resources import EngineReport, report_resource_usage
 from linkis_ecm.gateway.methods.results import get_result_set
-from linkis_ecm.gateway.methods.tasks import execute_code, get_task_result, task_events
+from linkis_ecm.gateway.methods.task_events import task_events
+from linkis_ecm.gateway.methods.tasks import execute_code, get_task_result
 from tools.testkit.agents.keys import agent_key_of
 from tools.testkit.agents.process import AgentProcess
 from tools.testkit.gateway.harness import EM, KEY, Harness

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.http.errors import unavailable
-from linkis_ecm.gateway.methods import tasks
+from linkis_ecm.gateway.methods import task_events
 from linkis_ecm.model.record import ExecutionRecord
 from tests.gateway.raw import Raw, connect, head_of
 from tests.gateway.tasks.test_followers import Reader, unchunked, until_true
@@ -131,7 +131,7 @@ async def test_whatever_a_stream_raises_its_answer_breaks_off_and_has_no_second_
         yield b": begun\n\n"
         raise error
 
-    monkeypatch.setattr(tasks, "_until_end", failing)
+    monkeypatch.setattr(task_events, "_until_end", failing)
     _, engine = await gw.served(Breaking())
     query = {"engineId": engine["metadata"]["uid"], "taskId": "t"}
     async with connect(gw) as raw:

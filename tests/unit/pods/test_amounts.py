@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from linkis_ecm.engine.pod.spec import InvalidSpecError, build_pod
+from linkis_ecm.engine.pod.spec import InvalidSpecError, build_pod, sizes_now
 from linkis_ecm.engine.view import PluginView, plugin_view
 from linkis_ecm.model import crd
 from linkis_ecm.model.amounts import AMOUNT_PATTERN, QUANTITY_PATTERN, STORED, AtMost, too_small
@@ -326,3 +327,13 @@ def test_a_pause_is_taken_exactly_where_it_can_begin(after: int, end: int, may_b
         return
     with pytest.raises(ValidationError, match=r"spec.softPause.after must be shorter than idleTimeout: .*raise"):
         EngineConnPluginSpec.model_validate(body)
+
+
+def test_an_engine_that_can_have_no_pod_has_no_size_now() -> None:
+    has = sizes_now(engine(resources={"cpu": "3"}), offered())
+    assert has is not None
+    assert has.cpu == "3"
+    refused = engine(resources={"memory": "1"})
+    assert refused.spec is not None, refused.invalid
+    unread = replace(engine(), spec=None)
+    assert [sizes_now(refused, offered()), sizes_now(unread, offered()), sizes_now(engine(), None)] == [None] * 3
