@@ -119,7 +119,8 @@ BOARD = Board(
                     (once("ecm_warm_pool_wanted", by="plugin"), "{{plugin}}: wanted"), link="WarmPoolEmpty",
                 ),
                 graph(
-                    "On their way", "Pods that start, and that end.", "short",
+                    "On their way",
+                    "Pods that start, that end, and that are stuck: still there a minute over their grace.", "short",
                     (once("ecm_warm_pool_members", 'state!="ready"', by="plugin, state"), "{{plugin}} {{state}}"),
                     link="WarmPoolCannotFill",
                 ),

@@ -42,6 +42,8 @@ GRACE_MAX = 365 * 86400
 NOTE_MAX = 1024
 # Of what a member's agent said, names of a kernel's features among it.
 READY_MAX = 4096
+# Finalizers of a pod, and characters of each: whoever may change pods chooses both.
+FINALIZERS_MAX, FINALIZER_MAX = 4, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class PodView:
     # When the deletion was asked for, and when the kubelet's grace for it is over.
     deleted_at: datetime | None = None
     grace_ends_at: datetime | None = None
+    # The first ones that keep it from going when it has ended.
+    finalizers: tuple[str, ...] = ()
     created: datetime | None = None
     scheduled: datetime | None = None
     unschedulable: str = ""
@@ -253,6 +257,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         deleting=bool(meta.get("deletionTimestamp")),
         deleted_at=grace_ends_at - grace if grace_ends_at is not None else None,
         grace_ends_at=grace_ends_at,
+        finalizers=_finalizers(meta),
         created=parse_time(meta.get("creationTimestamp")),
         scheduled=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=str(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
@@ -337,6 +342,11 @@ def _note(meta: Mapping[str, Any], name: str, most: int = NOTE_MAX) -> str:
 def _claimed(meta: Mapping[str, Any]) -> int | None:
     text = _note(meta, CLAIMED_ANNOTATION)
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else None
+
+
+def _finalizers(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    found = meta.get("finalizers")
+    return tuple(str(one)[:FINALIZER_MAX] for one in found[:FINALIZERS_MAX]) if isinstance(found, list) else ()
 
 
 def _extended(limits: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

@@ -185,6 +185,18 @@ class SoftPause(Camel):
 PLACES_MAX = 128
 
 
+class StuckPods(Camel):
+    """Pods of a warm pool that were deleted and do not end: finalizers keep them, or their node does not answer."""
+
+    pods: int = Field(ge=0, description="How many.")
+    since: str = Field(
+        description="When the oldest was to be gone: the end of its grace.",
+        json_schema_extra={"format": "date-time"},
+    )
+    oldest: str = Field(max_length=253, description="The name of the oldest.")
+    message: str = Field("", max_length=1024, description="What keeps the oldest, and what helps.")
+
+
 class WarmPlace(Camel):
     """A warm pool in one namespace."""
 
@@ -197,6 +209,9 @@ class WarmPlace(Camel):
     )
     reason: str | None = Field(None, max_length=64, description="Why it is not full; see docs/warm-pools.md.")
     message: str | None = Field(None, max_length=1024, description="The same in a sentence, with a remedy.")
+    stuck: StuckPods | None = Field(
+        None, description="Deleted pods that are there a minute after their grace. They take no place of cap."
+    )
 
 
 class WarmPoolStatus(Camel):

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from linkis_ecm.model.engine_status import ColdReason
 
-STATES = ("ready", "starting", "ending")
+STATES = ("ready", "starting", "ending", "stuck")
 SOURCES = ("Value", "Schedule", "Rate")
 # From a claim right after the refill to maxAge's default, a day.
 _AGE_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
@@ -20,8 +20,8 @@ class PoolMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._members = Gauge(
             "ecm_warm_pool_members",
-            "Pods of a plugin's warm pool, by state: ready (an engine can take it), starting, ending. None where this"
-            " replica does not lead.",
+            "Pods of a plugin's warm pool, by state: ready (an engine can take it), starting, ending, stuck (a minute"
+            " over its grace and still there). None where this replica does not lead.",
             ["plugin", "state"],
             registry=registry,
         )

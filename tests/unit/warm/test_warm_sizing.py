@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 
 from linkis_ecm.engine.pod_view import Member, PodView, Terminated
 from linkis_ecm.engine.warm import problems, setbacks, sharing, sizing
+from linkis_ecm.engine.warm.capping import ENDS_WITHIN, Stuck, stuck
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import Setback
 from linkis_ecm.engine.warm.sharing import Bucket
 from linkis_ecm.engine.warm.sizing import Place, Plan, Pool, Why
+from linkis_ecm.engine.warm.status import shown
 from linkis_ecm.model.agent_key import AgentKeyRef
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 AS_MADE = AsMade("digest", "engine:1", frozenset({"key"}), {}, lambda pod: True)
+# The end of a grace that is over for two minutes.
+OVERDUE = NOW - timedelta(seconds=120)
 BROKEN = Problem(problems.PRELOAD, "No module named polars.")
 
 
@@ -80,7 +84,7 @@ def test_the_cap_holds_over_all_namespaces_and_counts_what_ends() -> None:
     made = plan(place(*ready(1)), place(*ending, namespace="other"), cap=5, elsewhere=gone)
     assert made.create == ("other",)
     assert [(one.namespace, one.ending) for one in made.states] == [("team", 0), ("other", 2)]
-    assert [one.problem for one in made.states] == [Problem(problems.CAP)] * 2
+    assert [one.problem and one.problem.reason for one in made.states] == [problems.CAP] * 2
 
 
 @pytest.mark.parametrize("where", ["a place", "elsewhere"])
@@ -102,6 +106,70 @@ def test_a_pool_looks_again_when_what_ends_is_late() -> None:
     ending = pod("e", deleting=True, node="n1", grace_ends_at=at(10))
     assert plan(place(*ready(1), ending), size=2, cap=2).at == at(70)
     assert plan(place(*ready(1), ending), size=2, cap=2).create == ()
+
+
+def held(name: str = "old", **changes: Any) -> PodView:
+    return pod(name, deleting=True, **{"node": "n1", "grace_ends_at": OVERDUE} | changes)
+
+
+@pytest.mark.parametrize("node", ["n1", ""])
+def test_a_pod_is_stuck_a_minute_after_its_grace_with_or_without_a_node(node: str) -> None:
+    one = held(node=node)
+    over = OVERDUE + ENDS_WITHIN
+    assert stuck([one], over - timedelta(seconds=1)) is None
+    assert stuck([one], over) == Stuck(1, one)
+    assert stuck([pod("alive"), held("soon", grace_ends_at=at(30))], NOW) is None
+    older = held("older", grace_ends_at=at(-600))
+    assert stuck([one, older, held("third")], NOW) == Stuck(3, older)
+
+
+@pytest.mark.parametrize("node", ["n1", ""])
+def test_a_plan_counts_them_beside_and_looks_when_one_becomes_stuck(node: str) -> None:
+    late = held("late", node=node, grace_ends_at=at(-50))
+    made = plan(place(*ready(3), held(), held("b"), late), elsewhere=(held("c"), held("d", grace_ends_at=at(9))))
+    (found,) = made.states
+    assert (found.ready, found.stuck, found.problem) == (3, Stuck(2, held("b")), None)
+    assert found.ending == (1 if node else 0)
+    assert (made.stuck_elsewhere, made.at) == (1, at(10))
+    assert shown(made.states, made.stuck_elsewhere).members["stuck"] == 3
+
+
+def full_of(*ending: PodView, cap: int = 3) -> Problem:
+    found = plan(place(*ending), cap=cap).states[0].problem
+    assert found is not None
+    assert found.reason is problems.CAP
+    return found
+
+
+def test_a_cap_that_is_taken_by_pods_that_end_says_until_when() -> None:
+    """It said to raise the cap, which is as large as the size, when all that was needed was to wait."""
+    last = held("last", grace_ends_at=at(40))
+    message = full_of(held("a", grace_ends_at=at(10)), last, held("b", grace_ends_at=at(20))).message
+    assert "3 of them end, and count until they are gone, at 2026-11-27 12:01:40 UTC at the latest." in message
+    assert "Raise" not in message
+    assert "kubectl" not in message
+    one = full_of(*ready(2), held("a", grace_ends_at=at(3600), deleted_at=at(-10))).message
+    assert "One of them ends, and counts until" in one
+    assert "`kubectl delete pod -n team a --grace-period=30`" in one
+
+
+def test_a_cap_that_is_taken_by_pods_that_stay_says_to_raise_it() -> None:
+    made = plan(place(*ready(2)), place(held("a", grace_ends_at=at(9)), namespace="other"), cap=2)
+    assert [one.problem for one in made.states] == [Problem(problems.CAP)] * 2
+
+
+def test_a_cap_that_was_taken_by_pods_that_are_stuck_now_has_room() -> None:
+    made = plan(place(*(held(str(number)) for number in range(3))), cap=3)
+    assert made.create == ("team",) * 3
+    assert made.states[0].problem is None
+    assert made.states[0].stuck == Stuck(3, held("0"))
+
+
+def test_a_grace_of_a_year_is_told_in_bounds() -> None:
+    long = {"deleted_at": NOW, "grace_ends_at": datetime(2027, 11, 1, tzinfo=UTC)}
+    found = full_of(*(held(f"{number}" + "n" * 252, **long) for number in range(3)))
+    assert "2027-11-01" in found.message
+    assert len(found.message) <= problems.MESSAGE_MAX
 
 
 def test_the_emptiest_namespace_is_filled_first() -> None:

@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 
 from linkis_ecm.controller.pool.agents import MemberAgents
-from linkis_ecm.engine.pod_view import Member, PodView
+from linkis_ecm.engine.pod_view import FINALIZERS_MAX, Member, PodView, pod_view
 from linkis_ecm.engine.view import PluginView, plugin_view
 from linkis_ecm.engine.warm import problems
+from linkis_ecm.engine.warm.capping import Stuck, stuck
 from linkis_ecm.engine.warm.demand import SizeFrom
-from linkis_ecm.engine.warm.problems import Problem
+from linkis_ecm.engine.warm.problems import MESSAGE_MAX, Problem
 from linkis_ecm.engine.warm.sizing import PlaceState
 from linkis_ecm.engine.warm.status import status_patch
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.plugin import EngineConnPluginStatus
+from tests.unit.warm.test_warm_sizing import at, held
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+SINCE = "2026-11-27T11:58:00Z"
+HOSTILE = "evil.example/\x1b[2J\n\u202e; rm -rf / #" + "x" * 9000
 KEY = AgentKeyRef("pod-uid", "0" * 32, "abcd1234")
 
 
@@ -151,6 +155,106 @@ def test_a_pool_that_was_taken_away_leaves_nothing() -> None:
 def test_a_status_that_somebody_edited_is_written_anew(odd: Any) -> None:
     patch = status_patch(a_plugin(odd), [PlaceState("a", 2, 0, 2)], is_own=lambda _: True, now=NOW)
     assert patch["warmPool"]["summary"] == "2/2"
+
+
+def state(*pods: PodView, namespace: str = "team", ready: int = 2) -> PlaceState:
+    return PlaceState(namespace, ready, 0, 2, stuck=stuck(pods, NOW))
+
+
+def condition(patch: dict[str, Any]) -> dict[str, Any]:
+    (found,) = patch["conditions"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_full_pool_with_stuck_pods_is_ready_and_names_them() -> None:
+    patch = patched(state(held(finalizers=("a.example/x", "b.example/y")), held("younger", grace_ends_at=at(-70))))
+    said = patch["warmPool"]["namespaces"][0]["stuck"]
+    assert said | {"message": ""} == {"pods": 2, "since": SINCE, "oldest": "old", "message": ""}
+    found = condition(patch)
+    assert (found["status"], found["reason"], patch["warmPool"]["summary"]) == ("True", "Filled", "2/2")
+    assert found["message"] == (
+        f"{problems.FILLED.sentence} 2 pods of the pool were deleted and do not end; they take no"
+        f" place of spec.warmPool.cap. The oldest is old in namespace team, overdue since {SINCE}. Finalizers keep it:"
+        " a.example/x, b.example/y. `kubectl get pod -n team old -o jsonpath='{.metadata.finalizers}'` shows all of"
+        " them. What has put them there takes them away; where that is gone, take them out by `kubectl edit pod`."
+    )
+    # The same later, while they are the same.
+    assert patched(state(held(finalizers=("a.example/x", "b.example/y")), held("younger", grace_ends_at=at(-70))),
+                   status=patch, now=at(3600)) == {}  # fmt: skip
+    gone = patched(state(), status=patch)
+    assert "stuck" not in gone["warmPool"]["namespaces"][0]
+    assert condition(gone)["message"] == problems.FILLED.sentence
+
+
+def test_the_node_that_does_not_answer_is_named() -> None:
+    message = condition(patched(state(held(node="worker-7"))))["message"]
+    assert "One pod of the pool was deleted and does not end; it takes no place" in message
+    assert "It is old in namespace team, overdue since" in message
+    assert "see `kubectl get node worker-7`." in message
+    assert "`kubectl delete node worker-7`" in message
+    assert "finalizers" not in message
+
+
+def test_they_are_said_beside_a_problem_and_of_all_namespaces_once() -> None:
+    problem = Problem(problems.QUOTA, "exceeded quota: q")
+    lacking = PlaceState("a", 1, 0, 2, problem=problem, stuck=Stuck(3, held("young")))
+    found = condition(patched(lacking, state(held("first", grace_ends_at=at(-900)), namespace="b")))
+    assert (found["status"], found["reason"]) == ("False", "QuotaExceeded")
+    assert found["message"].startswith("In namespace a: A ResourceQuota")
+    assert "4 pods of the pool in 2 namespaces were deleted" in found["message"]
+    assert "The oldest is first in namespace b, overdue since 2026-11-27T11:45:00Z." in found["message"]
+    # What it says of the problem is not cut for it.
+    assert problem.message in found["message"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finalizers": (HOSTILE,) * 9},
+        {"node": HOSTILE},
+        {"name": HOSTILE},
+        {"namespace": HOSTILE, "name": "n" * 253, "finalizers": ("f" * 128,) * 4},
+        {"name": "n" * 253, "node": "m" * 253},
+        {"node": "", "name": "n" * 253},
+    ],
+    ids=["finalizers", "node", "name", "all", "long node", "no node"],
+)
+def test_what_a_tenant_writes_is_shown_in_bounds(changes: dict[str, Any]) -> None:
+    patch = patched(state(held(**changes)))
+    said = patch["warmPool"]["namespaces"][0]["stuck"]
+    assert len(said["message"]) <= MESSAGE_MAX
+    assert len(said["oldest"]) <= 253
+    for text in (said["message"], said["oldest"], condition(patch)["message"]):
+        assert text.isascii()
+        assert text.isprintable()
+        assert "; rm" not in text
+    assert len(condition(patch)["message"]) < 2 * MESSAGE_MAX
+
+
+def test_many_finalizers_are_cut() -> None:
+    message = patched(state(held(finalizers=("a", "b", "c", "d"))))["warmPool"]["namespaces"][0]["stuck"]["message"]
+    assert message.startswith("Finalizers keep it: a, b, c and more.")
+
+
+@pytest.mark.parametrize("odd", [{"stuck": 3}, {"stuck": {}}, {"stuck": {"pods": "x", "since": None, "message": 7}}])
+def test_another_installations_odd_words_are_no_failure(odd: dict[str, Any]) -> None:
+    before = {"warmPool": {"namespaces": [{"namespace": "theirs", "ready": 1, "wanted": 1} | odd]}}
+    plugin = a_plugin(before)
+    patch = status_patch(plugin, [state(held())], is_own=lambda name: name == "team", now=NOW)
+    assert condition(patch)["reason"] == "Filled"
+    assert "pods" in condition(patch)["message"]
+
+
+@pytest.mark.parametrize("finalizers", [None, 3, "text", {"a": 1}])
+def test_finalizers_that_are_none_are_read_as_none(finalizers: Any) -> None:
+    assert pod_view({"metadata": {"name": "p", "finalizers": finalizers}}).finalizers == ()
+
+
+def test_finalizers_are_read_in_bounds() -> None:
+    found = pod_view({"metadata": {"name": "p", "finalizers": ["x" * 5000, 7, *"abcdef"]}}).finalizers
+    assert len(found) == FINALIZERS_MAX
+    assert max(map(len, found)) <= 128
 
 
 def a_pod() -> PodView:

@@ -253,7 +253,7 @@ class WarmPools:
         if plugin is not None:
             self._drop_answered(pool, memory)
             after = sizing.plan(self._pool(pool, plugin, memory, now), now, 1.0)
-            self._show(plugin, after.states)
+            self._show(plugin, after)
             again = _earliest(plan.at, await self._write_status(plugin, memory, after.states))
         empty = not known.size and not known.places and not memory.unanswered
         if again is None and empty and not self.roster.by_namespace(pool):
@@ -453,12 +453,12 @@ class WarmPools:
         if setback is not None and setback.refused:
             memory.setbacks[namespace] = None
 
-    def _show(self, plugin: PluginView, states: tuple[PlaceState, ...]) -> None:
+    def _show(self, plugin: PluginView, plan: Plan) -> None:
         pool = label_hash(plugin.name)
         if plugin.spec.warm_pool is None:
             self._metrics.forget(pool)
             return
-        found = shown(states)
+        found = shown(plan.states, plan.stuck_elsewhere)
         self._metrics.show(pool, states=found.members, wanted=found.wanted, reasons=found.reasons)
 
     async def _write_status(

@@ -2,7 +2,7 @@
 
 Pods that end take a place until they are gone, as their node still holds them. But whoever may edit pods can keep them
 from going, by finalizers, and can make pods that look like members: neither may take the places of other namespaces for
-good. Must not decide where a pod is made.
+good, so a pod that does not end is `stuck`: it is told, and takes no place. Must not decide where a pod is made.
 """
 
 from __future__ import annotations
@@ -38,13 +38,35 @@ def takes_place(pod: PodView, now: datetime) -> bool:
     return bool(pod.node) and (over is None or now < over + ENDS_WITHIN)
 
 
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Pods that do not end: how many, and the one that was to be gone first."""
+
+    pods: int
+    oldest: PodView
+
+
+def is_stuck(pod: PodView, now: datetime) -> bool:
+    """Whether a pod was to be gone, with a node or without one."""
+    over = pod.grace_ends_at
+    return pod.deleting and over is not None and now >= over + ENDS_WITHIN
+
+
+def stuck(pods: Iterable[PodView], now: datetime) -> Stuck | None:
+    """Those of them that do not end; None where there is none."""
+    found = [pod for pod in pods if is_stuck(pod, now)]
+    return Stuck(len(found), min(found, key=lambda pod: (pod.grace_ends_at or now, pod.name))) if found else None
+
+
 class Rooms:
     """Of a pool whose namespaces take these places. `elsewhere`: pods in namespaces without a pool, of which as many
     count as one namespace may have."""
 
     def __init__(self, cap: int, taken: Iterable[Taken], elsewhere: int) -> None:
         self._cap = cap
-        self._all = sum(one.beside for one in taken)
+        known = list(taken)
+        self._all = sum(one.beside for one in known)
+        self._live = sum(one.live for one in known)
         self._elsewhere = elsewhere
 
     def of(self, own: Taken) -> int:
@@ -55,3 +77,9 @@ class Rooms:
     def made(self) -> None:
         """One of the namespaces has one more."""
         self._all += 1
+        self._live += 1
+
+    @property
+    def waits_for_ends(self) -> bool:
+        """Whether there is room once all that end are gone."""
+        return self._live < self._cap

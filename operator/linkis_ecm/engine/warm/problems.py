@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from linkis_ecm.engine.causes.start_problems import start_problem
 from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase, verdict_of_ended_pod
 from linkis_ecm.engine.pod_view import PodView
+from linkis_ecm.engine.warm.capping import ENDS_WITHIN
 from linkis_ecm.model import reasons
 from linkis_ecm.model.formats import as_sentence, sentences
 from linkis_ecm.model.reasons import Reason
 
 # Characters of a message in the status: a webhook may say more.
 MESSAGE_MAX = 1024
+# Of a pod that ends: a kernel that nobody has used needs less.
+LONG_GRACE = timedelta(seconds=60)
 
 FILLED = Reason("Filled", "Every namespace of the pool has as many pods ready as spec.warmPool wants there now.")
 FILLING = Reason("Filling", "Pods of the pool are starting.")
@@ -203,6 +206,22 @@ def of_claims(said: str) -> Problem:
 def of_untried(said: str, at: datetime) -> Problem:
     """Claims that have failed, of which nobody knows whether they still do: what was said of the last one, and when."""
     return Problem(UNTRIED, f"It was at {at:%Y-%m-%d %H:%M:%S} UTC: {said}")
+
+
+def of_ends(pods: Sequence[PodView]) -> Problem:
+    """No room under the cap, while pods end that count for it. These are known: the last one is named, since whoever
+    deletes a pod may give it any grace."""
+    better = "New ones come as these end. Where spec.warmPool.cap is above size, they need not wait for it."
+    ends = [(pod.grace_ends_at, pod.name, pod.uid, pod) for pod in pods if pod.grace_ends_at is not None]
+    if not ends:
+        return Problem(CAP, "Some of them end, and count until they are gone.", better)
+    over, _, _, pod = max(ends, key=lambda one: one[:3])
+    number = "One of them ends, and counts" if len(pods) == 1 else f"{len(pods)} of them end, and count"
+    last = over + ENDS_WITHIN
+    details = f"{number} until they are gone, at {last:%Y-%m-%d %H:%M:%S} UTC at the latest"
+    sooner = f"`kubectl delete pod -n {pod.namespace} {pod.name} --grace-period=30` gives the last one a shorter grace."
+    is_long = pod.deleted_at is not None and over - pod.deleted_at > LONG_GRACE
+    return Problem(CAP, details, sentences(better, sooner if is_long else ""))
 
 
 def of_silent(pods: Sequence[PodView]) -> Problem:

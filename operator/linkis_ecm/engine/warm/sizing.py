@@ -117,7 +117,8 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class PlaceState:
-    """What the status and the metrics say of a pool in one namespace. `ending` pods count for the cap alone."""
+    """What the status and the metrics say of a pool in one namespace. `ending` pods count for the cap alone, and those
+    that are `stuck` for nothing."""
 
     namespace: str
     ready: int
@@ -126,11 +127,13 @@ class PlaceState:
     ending: int = 0
     problem: Problem | None = None
     size_from: SizeFrom = SizeFrom.VALUE
+    stuck: capping.Stuck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done now. `create` has a namespace for each new member. `at`: when to look again."""
+    """What is to be done now. `create` has a namespace for each new member. `at`: when to look again.
+    `stuck_elsewhere`: pods that do not end, in namespaces that have no pool."""
 
     create: tuple[str, ...]
     delete: tuple[Deletion, ...]
@@ -144,6 +147,7 @@ class Plan:
     aged: frozenset[str]
     bucket: Bucket
     states: tuple[PlaceState, ...]
+    stuck_elsewhere: int
     at: datetime | None
 
 
@@ -213,6 +217,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     for count in counts:
         count.created = made[count.place.namespace]
     rooms = _rooms(counts, pool, now)
+    full = _full(pool, rooms, now)
+    stuck = capping.stuck(pool.elsewhere, now)
     return Plan(
         create=order,
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
@@ -222,7 +228,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
         aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(_state(count, pool, rooms.of(count.taken), now) for count in counts),
+        states=tuple(_state(count, pool, full if rooms.of(count.taken) <= 0 else None, now) for count in counts),
+        stuck_elsewhere=stuck.pods if stuck is not None else 0,
         at=_next_look(counts, pool, bucket, rooms, now),
     )
 
@@ -399,9 +406,17 @@ def _may_grow(count: _Count, now: datetime) -> bool:
     return all(now >= one.until and count.live == len(count.ready) for one in count.setbacks)
 
 
-def _state(count: _Count, pool: Pool, room: int, now: datetime) -> PlaceState:
+def _full(pool: Pool, rooms: capping.Rooms, now: datetime) -> Problem:
+    """What is said where there is no room. A higher cap is no remedy where old pods are about to leave some."""
+    if not rooms.waits_for_ends:
+        return Problem(problems.CAP)
+    pods = (*pool.elsewhere, *(pod for place in pool.places for pod in place.members))
+    return problems.of_ends([pod for pod in pods if pod.deleting and capping.takes_place(pod, now)])
+
+
+def _state(count: _Count, pool: Pool, full: Problem | None, now: datetime) -> PlaceState:
     untried = count.place.claims.problem if count.place.claims is not None else None
-    problem = _problem(count, room) or count.wanted.problem or untried
+    problem = _problem(count, full) or count.wanted.problem or untried
     return PlaceState(
         namespace=count.place.namespace,
         ready=len(count.ready),
@@ -410,11 +425,12 @@ def _state(count: _Count, pool: Pool, room: int, now: datetime) -> PlaceState:
         ending=count.ending + len(count.delete),
         problem=problems.with_old(problem, aging.late(count.ready, pool.max_age, now)),
         size_from=count.wanted.source,
+        stuck=capping.stuck(count.place.members, now),
     )
 
 
-def _problem(count: _Count, room: int) -> Problem | None:
-    """Why the pool is not full; None where it is, or where it only takes its time."""
+def _problem(count: _Count, full: Problem | None) -> Problem | None:
+    """Why the pool is not full; None where it is, or where it only takes its time. `full`: it may have no more."""
     if count.place.as_made is None:
         return Problem(problems.NO_TEMPLATE, count.place.no_template)
     if count.place.claims is not None and count.place.claims.problem.reason is problems.CLAIMS:
@@ -432,8 +448,8 @@ def _problem(count: _Count, room: int) -> Problem | None:
         return found
     if count.silent and len(count.ready) < count.wanted.size:
         return problems.of_silent(oldest_first(count.silent))
-    if count.missing and room <= 0:
-        return Problem(problems.CAP)
+    if count.missing and full is not None:
+        return full
     fixed = next((why for pod in _of_each_size(count.ready) if (why := count.place.as_made.unresizable(pod))), "")
     if fixed:
         return problems.of_fixed_size(fixed)
@@ -456,7 +472,7 @@ def _next_look(
         times += [
             one.grace_ends_at + capping.ENDS_WITHIN
             for one in count.place.members
-            if one.deleting and one.grace_ends_at is not None and capping.takes_place(one, now)
+            if one.deleting and one.grace_ends_at is not None and not capping.is_stuck(one, now)
         ]
         missing = count.missing > 0 and count.place.as_made is not None
         if count.place.waiting:

@@ -6,21 +6,29 @@ and leaves the others' as they are.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from linkis_ecm.engine.pod_view import FINALIZERS_MAX, PodView
 from linkis_ecm.engine.times import format_second
 from linkis_ecm.engine.view import PluginView
 from linkis_ecm.engine.warm import problems
+from linkis_ecm.engine.warm.capping import Stuck
 from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.sizing import PlaceState
+from linkis_ecm.model.formats import sentences
 from linkis_ecm.model.warm_pool import PLACES_MAX
 
 CONDITION = "WarmPoolReady"
+# What a name of Kubernetes has. A tenant chooses those of his pods' finalizers, and people read them in a terminal.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._/-]")
+# Characters of one finalizer that are shown, and of a pod's or node's name.
+_FINALIZER_SHOWN, _NAME_MAX = 100, 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +42,15 @@ class Shown:
     reasons: frozenset[str]
 
 
-def shown(states: Sequence[PlaceState]) -> Shown:
+def shown(states: Sequence[PlaceState], stuck_elsewhere: int = 0) -> Shown:
     """Its numbers for the metrics."""
     wanted: Counter[str] = Counter()
     for one in states:
         wanted[one.size_from.value] += one.wanted
     kinds = ("ready", "starting", "ending")
+    stuck = stuck_elsewhere + sum(one.stuck.pods for one in states if one.stuck is not None)
     return Shown(
-        members={kind: sum(getattr(one, kind) for one in states) for kind in kinds},
+        members={kind: sum(getattr(one, kind) for one in states) for kind in kinds} | {"stuck": stuck},
         wanted=wanted,
         reasons=frozenset(one.problem.reason.name for one in states if one.problem is not None),
     )
@@ -95,7 +104,61 @@ def _places(pool: Any) -> list[Mapping[str, Any]]:
 def _place(state: PlaceState) -> dict[str, Any]:
     said = {"reason": state.problem.reason.name, "message": state.problem.message} if state.problem is not None else {}
     numbers = {"ready": state.ready, "starting": state.starting, "wanted": state.wanted}
-    return {"namespace": state.namespace} | numbers | {"sizeFrom": state.size_from.value} | said
+    return {"namespace": state.namespace} | numbers | {"sizeFrom": state.size_from.value} | said | _stuck(state.stuck)
+
+
+def _stuck(stuck: Stuck | None) -> dict[str, Any]:
+    """The same at each pass while the pods are the same: the status is written when they change."""
+    if stuck is None or stuck.oldest.grace_ends_at is None:
+        return {}
+    pod = stuck.oldest
+    since = format_second(stuck.oldest.grace_ends_at)
+    return {"stuck": {"pods": stuck.pods, "since": since, "oldest": _name(pod.name), "message": _kept_by(pod)}}
+
+
+def _kept_by(pod: PodView) -> str:
+    """What keeps the pod, and the remedy."""
+    its_name = f"-n {_name(pod.namespace)} {_name(pod.name)}"
+    if pod.finalizers:
+        names = [_name(one, _FINALIZER_SHOWN) for one in pod.finalizers[: FINALIZERS_MAX - 1]]
+        more = " and more" if len(pod.finalizers) >= FINALIZERS_MAX else ""
+        return sentences(
+            f"Finalizers keep it: {', '.join(names)}{more}",
+            f"`kubectl get pod {its_name} -o jsonpath='{{.metadata.finalizers}}'` shows all of them.",
+            "What has put them there takes them away; where that is gone, take them out by `kubectl edit pod`.",
+        )
+    if pod.node:
+        node = _name(pod.node)
+        return sentences(
+            f"Its node has not said that it has ended: see `kubectl get node {node}`.",
+            f"Where that machine is gone for good, `kubectl delete node {node}` lets the cluster take its pods away.",
+        )
+    return f"See `kubectl get pod {its_name} -o yaml`."
+
+
+def _name(text: str, most: int = _NAME_MAX) -> str:
+    cut = text if len(text) <= most else f"{text[: most - 3]}..."
+    return _NOT_IN_NAMES.sub("?", cut)
+
+
+def _of_stuck(places: Iterable[Mapping[str, Any]]) -> str:
+    """What the condition says of pods that do not end, "" where there are none. They are no lack: the pool is as full
+    as without them."""
+    found = [(one, stuck) for one in places if isinstance(stuck := one.get("stuck"), Mapping)]
+    if not found:
+        return ""
+    place, oldest = min(found, key=lambda one: str(one[1].get("since")))
+    number = sum(_number(stuck.get("pods")) for _, stuck in found)
+    where = f" in {len(found)} namespaces" if len(found) > 1 else ""
+    they = f"{number} pods of the pool{where} were deleted and do not end; they take no place of spec.warmPool.cap"
+    if number == 1:
+        they = "One pod of the pool was deleted and does not end; it takes no place of spec.warmPool.cap"
+    it = "It" if number == 1 else "The oldest"
+    return sentences(
+        they,
+        f"{it} is {oldest.get('oldest')} in namespace {place.get('namespace')}, overdue since {oldest.get('since')}",
+        str(oldest.get("message") or ""),
+    )
 
 
 def _unserved(plugin: PluginView, others: Collection[str], is_own: Callable[[str], bool]) -> list[dict[str, Any]]:
@@ -161,6 +224,7 @@ def _condition(
         message = f"In namespace {in_trouble[0].get('namespace')}: {in_trouble[0].get('message')}{more}"
     elif any(_number(one.get("ready")) < _number(one.get("wanted")) for one in places):
         reason, message = problems.FILLING.name, problems.FILLING.sentence
+    message = sentences(message, _of_stuck(places))
     # A schedule may say 0 for now.
     served = all(_number(one.get("ready")) or not _number(one.get("wanted")) for one in places)
     usable = not all(map(_is_unserved, places)) and not in_trouble and served
