@@ -18,6 +18,7 @@ from linkis_ecm.controller.admission import Admission
 from linkis_ecm.controller.announcer import Announcer, Recorder
 from linkis_ecm.controller.engine_calls import EngineCalls
 from linkis_ecm.controller.metrics import Metrics
+from linkis_ecm.controller.places import Places
 from linkis_ecm.controller.pods.evidence import EvidenceKeeper
 from linkis_ecm.controller.pods.executor import Executor
 from linkis_ecm.controller.pods.resizes import Resizes
@@ -49,7 +50,6 @@ from linkis_ecm.engine.decision import (
     StopAgent,
     Warm,
 )
-from linkis_ecm.engine.facts import stop_requested
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.status.conditions import has_pass_failed, pass_failed_conditions
 from linkis_ecm.engine.status.desired import patch_without_details
@@ -108,10 +108,8 @@ class Reconciler:
         """`serves(namespace)`: whether no other shard does. Of an engine elsewhere nothing is done or written."""
         self._cache = cache
         self._executor = executor
-        self._admission = admission
         self._policies = policies
         self._warm = warm
-        self._engine_refusals = metrics.engine_refusals
         self._sink = sink
         self._evidence = evidence
         self._resizes = resizes
@@ -136,6 +134,7 @@ class Reconciler:
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
             is_outage=_is_outage, on_poison=self._report_poison, workers=workers,
         )  # fmt: skip
+        self._places = Places(admission, enqueue=self.worker.enqueue, refusals=metrics.engine_refusals)
         self._calls = EngineCalls(
             cache=cache, memories=self._memory, memory_of=self._memory_of,
             decide_now=lambda engine, memory: decide(self._snapshot(engine, memory), clock(), settings),
@@ -240,7 +239,7 @@ class Reconciler:
         self._memory.pop(engine.key, None)
         self.worker.remove(engine.key)
         self._evidence.engine_deleted(engine)
-        self._place_freed(engine)
+        self._places.freed(engine)
         if not self.leading.is_set() or engine.state in FINAL or not self._serves(engine.namespace):
             return
         record = decide(self._snapshot(engine, memory), self._clock(), self._settings).record
@@ -281,7 +280,7 @@ class Reconciler:
         memory = self._memory_of(engine)
         self._tell_refusal(engine, memory)
         await self._warm.settle(engine, memory)
-        limit = self._ask_for_place(engine)
+        limit = self._places.ask(engine)
         warm = self._warm.offer(engine, memory, limit)
         decision = decide(self._snapshot(engine, memory, limit, warm), self._clock(), self._settings)
         self._warm.decided(engine, warm, decision.actions)
@@ -308,7 +307,7 @@ class Reconciler:
             if not exists:
                 return result
             result = self._look_at_written(key, decision) if refused is None else result
-            self._place_decided(engine, limit, decision)
+            self._places.decided(engine, limit, decision)
         if decision.record is not None and decision.record != memory.last_record:
             memory.last_record = decision.record
             self._sink.offer(decision.record)
@@ -347,7 +346,7 @@ class Reconciler:
         if self._policies.last is None:
             return False
         memory = self._memory_of(engine)
-        limit = self._ask_for_place(engine)
+        limit = self._places.ask(engine)
 
         def decided(warm: Warm) -> Decision:
             return decide(self._snapshot(engine, memory, limit, warm), self._clock(), self._settings)
@@ -414,26 +413,6 @@ class Reconciler:
             return Result(requeue_at=decision.deadline)
         at = self._clock().timestamp() + wait
         return Result(requeue_at=at if decision.deadline is None else min(at, decision.deadline))
-
-    def _ask_for_place(self, engine: EngineView) -> Refusal | None:
-        """A place under the limits of people, for an engine that is to start. There is no await until it is used."""
-        if engine.state in FINAL or stop_requested(engine):
-            return None
-        refused = self._admission.ask(engine)
-        if refused is not None and self._admission.has_lost_place(engine):
-            self._place_freed(engine)
-        return refused
-
-    def _place_decided(self, engine: EngineView, limit: Refusal | None, decision: Decision) -> None:
-        """A status was written: it may say for the first time that the engine waits for a place, or give its own up."""
-        if limit is not None and engine.text("reason") != decision.reason == reasons.LIMIT_REACHED.name:
-            self._engine_refusals.labels(limit.limit).inc()
-        if decision.state in FINAL and engine.state not in FINAL:
-            self._place_freed(engine)
-
-    def _place_freed(self, engine: EngineView) -> None:
-        for key in self._admission.waiting_for(engine):
-            self.worker.enqueue(key)
 
     async def _execute(self, engine: EngineView, memory: Memory, action: Action) -> bool:
         """Do one action. Returns False if the decision must be made again before it is written."""
