@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkis_ecm.engine.pod_view import Member, PodView, Terminated
-from linkis_ecm.engine.warm import problems, setbacks, sharing, sizing
+from linkis_ecm.engine.warm import capping, problems, setbacks, sharing, sizing
 from linkis_ecm.engine.warm.capping import ENDS_WITHIN, Stuck, stuck
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault
 from linkis_ecm.engine.warm.problems import Problem
@@ -433,3 +433,10 @@ def test_no_plan_overshoots(
         assert not deletion.pod.deleting
         if deletion.pod.uid in reserved:
             assert deletion.why not in (Why.SURPLUS, Why.AGE, Why.ROOM)
+
+
+def test_what_is_made_takes_the_last_place_that_does_not_wait() -> None:
+    rooms = capping.Rooms(2, [capping.Taken(2, live=1, ending=1)], 0)
+    assert rooms.waits_for_ends
+    rooms.made()
+    assert not rooms.waits_for_ends
