@@ -49,12 +49,14 @@ from linkis_ecm.controller.settings import OperatorSettings
 from linkis_ecm.controller.shards.assignment import COMMON
 from linkis_ecm.controller.shards.claims import NamespaceClaims
 from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.controller.state.kept import KeptFields
 from linkis_ecm.controller.watches import Watches
 from linkis_ecm.engine.decision import Settings
 from linkis_ecm.engine.pod.launch import PodSettings
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
 from linkis_ecm.kube.lease import Lease
+from linkis_ecm.kube.resources import ENGINECONNS
 from linkis_ecm.model.agent_key import key_id
 from linkis_ecm.model.record import EngineRecord, Material
 from linkis_ecm.process.ports.connections import NOBODY_LOGS_IN
@@ -137,18 +139,19 @@ class Operator:
                 protected=frozenset(settings.protected),
             ),
         )
+        self.recorder = EventRecorder(
+            client, controller=CONTROLLER, instance=settings.identity, now=clock, metrics=metrics.events
+        )
         executor = Executor(
             client=client, cache=self.cache, agents=self.agents, master_keys=master_keys, clock=clock,
             ownership=decisions.ownership,
+            kept=KeptFields(kind=ENGINECONNS.kind, clock=clock, recorder=self.recorder),
         )  # fmt: skip
         self.keeper = EvidenceKeeper(
             client=client, archive=archive, index=sink, clock=clock, retention=timedelta(days=settings.archive_days),
             total=settings.archive_total, engine_max=settings.archive_engine_max, user_max=settings.archive_user_max,
             history=timedelta(days=settings.history_days), metrics=metrics,
         )  # fmt: skip
-        self.recorder = EventRecorder(
-            client, controller=CONTROLLER, instance=settings.identity, now=clock, metrics=metrics.events
-        )
         self.leading = asyncio.Event()
         self.lease = Lease(
             lease_client or client, namespace=settings.namespace, name=settings.lease_name,

@@ -283,6 +283,7 @@ class Reconciler:
         limit = self._places.ask(engine)
         warm = self._warm.offer(engine, memory, limit)
         decision = decide(self._snapshot(engine, memory, limit, warm), self._clock(), self._settings)
+        decision = self._executor.without_dropped(engine, decision)
         self._warm.decided(engine, warm, decision.actions)
         self._resizes.note_wake(engine, memory, decision.actions)
         memory.stop = decision.stop

@@ -29,6 +29,7 @@ from tools.testkit.fakes.rules import (
     judged,
     merged,
     operated,
+    pruned,
     selection,
 )
 from tools.testkit.fakes.watches import Change, FakeWatch, WatchHub
@@ -77,6 +78,8 @@ class FakeCluster:
         self.admit_resize: Callable[[Object], None] = lambda pod: None
         # Objects from before a rule are let by (Kubernetes 1.30).
         self.ratchets = True
+        # CRDs from before fields: names that the status of such an object loses, wherever they are in it.
+        self.unknown: dict[Resource, set[str]] = {}
         # Pods have the subresource resize (Kubernetes 1.33).
         self.resizes = True
 
@@ -350,6 +353,8 @@ class FakeCluster:
     def _store(self, resource: Resource, old: Object, new: Object) -> Object:
         """Checks and keeps a changed object; a write that changes nothing makes no version and no event."""
         new = judged(resource, new, old, ratchets=self.ratchets)
+        if unknown := self.unknown.get(resource):
+            new = new | {"status": pruned(new.get("status", {}), unknown)}
         metadata = new["metadata"] = dict(new["metadata"])
         fixed = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
         for key in (*fixed, "resourceVersion"):

@@ -6,7 +6,7 @@ Holds no state. Where the real server is richer, it says so here by refusing rat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,13 @@ def merged(target: Any, patch: Any) -> Any:
         else:
             result[key] = merged(result.get(key), value)
     return result
+
+
+def pruned(value: Any, unknown: Collection[str]) -> Any:
+    """Without the fields of those names, as a CRD that does not have them leaves it."""
+    if isinstance(value, dict):
+        return {name: pruned(one, unknown) for name, one in value.items() if name not in unknown}
+    return [pruned(one, unknown) for one in value] if isinstance(value, list) else value
 
 
 def operated(target: Any, operations: list[Object]) -> Any:

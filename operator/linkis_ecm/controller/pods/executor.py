@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from linkis_ecm.agent_client.address import agent_host
 from linkis_ecm.controller.pods import refusals
 from linkis_ecm.controller.pods.events import read_pod_events
 from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.controller.state.kept import KeptFields
 from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.causes.start_problems import problem_of_events
 from linkis_ecm.engine.causes.verdicts import Verdict
@@ -22,6 +24,7 @@ from linkis_ecm.engine.decision import (
     ConfirmPodGone,
     CreateFailure,
     CreatePod,
+    Decision,
     DeleteEngine,
     DeletePod,
     GetAgentStatus,
@@ -75,8 +78,10 @@ class Executor:
         master_keys: Sequence[bytes],
         clock: Callable[[], datetime],
         ownership: Ownership,
+        kept: KeptFields,
     ) -> None:
         self._client = client
+        self._kept = kept
         self._cache = cache
         self._agents = agents
         self._master_keys = master_keys
@@ -159,6 +164,11 @@ class Executor:
     def _refusal(self, verdict: Verdict) -> CreateFailure:
         return CreateFailure(verdict, self._clock() + QUOTA_RETRY)
 
+    def without_dropped(self, engine: EngineView, decision: Decision) -> Decision:
+        """The decision, without a patch where the API server is known to drop all that it would change."""
+        patch = self._kept.worth_writing(engine.status, decision.patch)
+        return decision if patch == decision.patch else replace(decision, patch=patch)
+
     async def patch_status(self, engine: EngineView, patch: dict[str, Any]) -> bool:
         """PATCH the status of exactly this engine. False if it was deleted or created again, or changed before it was
         ours: the first write is the acceptance, and of two installations one alone accepts an engine."""
@@ -177,6 +187,7 @@ class Executor:
             if isinstance(error, Conflict) and "resourceVersion" in precondition:
                 await self._read_again(engine)
             return False
+        self._kept.note(engine.name, engine.uid, patch, answer)
         self._cache.apply_engine(answer)
         return True
 

@@ -28,6 +28,7 @@ from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.pool.waiting import WaitingEngines
 from linkis_ecm.controller.pool.writes import Made, PoolWrites, member_name
 from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.controller.state.kept import KeptFields
 from linkis_ecm.controller.workloop.worker import Result, Worker
 from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.causes.cold_starts import UNMET, cold_reason
@@ -44,6 +45,7 @@ from linkis_ecm.engine.warm.sizing import Place, PlaceState, Plan, Pool
 from linkis_ecm.engine.warm.status import shown, status_patch
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
+from linkis_ecm.kube.resources import PLUGINS
 from linkis_ecm.model.engine_status import ColdReason
 from linkis_ecm.model.formats import parse_duration
 
@@ -122,7 +124,9 @@ class WarmPools:
             failures=self._failures,
             can_give=self._nodes.can_give,
         )
-        self._writes = PoolWrites(client=client, cache=cache, templates=self.templates)
+        where = next(iter(namespaces), "")
+        kept = KeptFields(kind=PLUGINS.kind, clock=clock, recorder=recorder, events_in=where)
+        self._writes = PoolWrites(client=client, cache=cache, templates=self.templates, kept=kept)
         self.worker: Worker[str] = Worker(
             lambda pool: self.process(pool),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
             name=NAME, leading=leading, may_write=may_write, clock=clock, rng=rng, metrics=metrics.worker,
@@ -473,7 +477,7 @@ class WarmPools:
             # Also what another shard serves until it has stopped: it says how that pool is.
             elsewhere={*self._elsewhere, *(one for one in self._namespaces if not self._serves(one))},
         )  # fmt: skip
-        if not patch:
+        if not self._writes.worth_writing(plugin, patch):
             return None
         if memory.status_after is not None and now < memory.status_after:
             return memory.status_after

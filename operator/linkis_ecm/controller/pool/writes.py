@@ -18,6 +18,7 @@ from linkis_ecm.controller.pods import refusals
 from linkis_ecm.controller.pool.agents import MemberReport
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache
+from linkis_ecm.controller.state.kept import KeptFields
 from linkis_ecm.engine.names import READY_ANNOTATION
 from linkis_ecm.engine.pod_view import PodView, pod_view
 from linkis_ecm.engine.view import PluginView
@@ -55,8 +56,9 @@ def member_name(pool: str, rng: random.Random) -> str:
 class PoolWrites:
     """Over the client, the cache and the templates."""
 
-    def __init__(self, *, client: KubeClient, cache: Cache, templates: Templates) -> None:
+    def __init__(self, *, client: KubeClient, cache: Cache, templates: Templates, kept: KeptFields) -> None:
         self._client = client
+        self._kept = kept
         self._cache = cache
         self._templates = templates
         # Uids of members whose deletion was asked for, until they are gone: nobody else took them away.
@@ -152,6 +154,10 @@ class PoolWrites:
             self._cache.drop_pod(pod)
         return True
 
+    def worth_writing(self, plugin: PluginView, patch: dict[str, Any]) -> dict[str, Any]:
+        """The patch of its status, empty where the API server is known to drop all that it would change."""
+        return self._kept.worth_writing(plugin.status, patch)
+
     async def write_status(self, plugin: PluginView, patch: dict[str, Any]) -> bool:
         """PATCH the status of exactly this version of the plugin; False where it was not taken.
 
@@ -162,6 +168,7 @@ class PoolWrites:
             answer = await self._client.patch(
                 PLUGINS, plugin.name, body, subresource="status", timeout=WRITE_SECONDS
             )  # fmt: skip
+            self._kept.note(plugin.name, plugin.uid, patch, answer)
             self._take(plugin, answer)
         except Conflict:
             await self._read_again(plugin)
