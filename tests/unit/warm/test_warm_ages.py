@@ -11,10 +11,11 @@ import pytest
 
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm import aging, problems, setbacks, sizing
+from linkis_ecm.engine.warm.places import Place, Pool, Why
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from linkis_ecm.engine.warm.sizing import Place, Plan, Pool, Why
+from linkis_ecm.engine.warm.sizing import Plan
 from linkis_ecm.model.reasons import Reason
 from tests.unit.warm.test_warm_sizing import AS_MADE, BROKEN, NOW, at, deleted, place, plan, pod, ready, starting
 

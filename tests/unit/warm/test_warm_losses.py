@@ -1,4 +1,4 @@
-"""Members that others take away: what counts as that, the pauses, and whose turn it is to get new ones."""
+"""Members that others take away: what counts as that, how fast they are made again, and whose places they leave."""
 
 from __future__ import annotations
 
@@ -7,54 +7,53 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from linkis_ecm.engine.pod_view import Member
-from linkis_ecm.engine.warm import problems, setbacks, sizing
-from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.setbacks import Setback
+from linkis_ecm.engine.pod_view import Member, PodView
+from linkis_ecm.engine.warm import capping, problems, setbacks, sizing
+from linkis_ecm.engine.warm.places import Pool
+from linkis_ecm.engine.warm.setbacks import Losses, Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from linkis_ecm.engine.warm.sizing import Pool
-from tests.unit.warm.test_warm_sizing import NOW, at, place, plan, pod, ready, starting
+from tests.unit.warm.test_warm_sizing import BROKEN, NOW, at, deleted, place, plan, pod, ready
 
 BEFORE = pod("m")
-LOST = Problem(problems.REMOVED, "The last one: m was deleted.")
+LOST = problems.of_loss(BEFORE, "was deleted")
 
 
-def how(before: Any = BEFORE, *, claimed: bool = False, strange: bool = False, **changes: Any) -> str:
-    return setbacks.taken_away(before, replace(before, **changes), claimed=claimed, strange=strange)
+def how(before: Any = BEFORE, *, strange: bool = False, **changes: Any) -> str:
+    return setbacks.taken_away(before, replace(before, **changes), strange=strange)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"deleting": True}, "deleted"),
-        ({"disruption": "EvictionByEvictionAPI"}, "evicted (EvictionByEvictionAPI)"),
-        ({"disruption": "EvictionByEvictionAPI", "deleting": True}, "evicted (EvictionByEvictionAPI)"),
-        ({"member": None}, "taken out of the pool"),
-        ({"member": replace(BEFORE.member or Member("", ""), pool="other")}, "changed"),
-        ({"member": replace(BEFORE.member or Member("", ""), template="other")}, "changed"),
-        ({"instance": "other"}, "changed"),
-        ({"image": "evil:1"}, "changed"),
-        ({"restarts": 1}, "changed"),
-        ({"ephemeral": True}, "changed"),
-        ({"strange": True}, "changed"),
+        ({"deleting": True}, "was deleted"),
+        ({"disruption": "EvictionByEvictionAPI"}, "was evicted (EvictionByEvictionAPI)"),
+        ({"disruption": "EvictionByEvictionAPI", "deleting": True}, "was evicted (EvictionByEvictionAPI)"),
+        ({"member": None}, "was taken out of the pool"),
+        ({"member": replace(BEFORE.member or Member("", ""), pool="other")}, "was changed"),
+        ({"member": replace(BEFORE.member or Member("", ""), template="other")}, "was changed"),
+        ({"instance": "other"}, "was changed"),
+        ({"image": "evil:1"}, "was changed"),
+        ({"restarts": 1}, "was changed"),
+        ({"ephemeral": True}, "was changed"),
+        ({"strange": True}, "was changed"),
         ({"phase": "Failed"}, "ended after it was ready"),
         ({"version": 2}, ""),
         ({"ready": True}, ""),
-        ({"member": None, "claimed": True}, ""),
     ],
 )
 def test_what_others_do_to_a_member_is_told(changes: dict[str, Any], said: str) -> None:
-    flags = {name: changes[name] for name in ("claimed", "strange") if name in changes}
-    assert how(**flags, **{name: value for name, value in changes.items() if name not in flags}) == said
+    assert how(**changes) == said
 
 
 def test_a_pod_that_is_gone_was_deleted_and_counts_once() -> None:
-    assert setbacks.taken_away(BEFORE, None, claimed=True, strange=False) == "deleted"
+    assert setbacks.taken_away(BEFORE, None, strange=False) == "was deleted"
     for told in (
         replace(BEFORE, deleting=True), replace(BEFORE, phase="Failed"), replace(BEFORE, member=None)
     ):  # fmt: skip
-        assert setbacks.taken_away(told, None, claimed=False, strange=False) == ""
+        assert setbacks.taken_away(told, None, strange=False) == ""
     assert how(replace(BEFORE, disruption="EvictionByEvictionAPI"), deleting=True) == ""
 
 
@@ -62,38 +61,166 @@ def test_one_that_was_not_ready_ends_by_itself() -> None:
     assert how(pod("s", ready=False), phase="Failed") == ""
 
 
-def test_several_at_once_are_one_short_pause_and_more_are_longer_ones() -> None:
-    loss: Setback | None = None
-    now, pauses = NOW, []
-    for _ in range(9):
-        for _ in range(8):
-            loss = setbacks.after_loss(loss, LOST, now, 1)
-        assert loss is not None
-        pauses.append((loss.until - now).total_seconds())
-        now = loss.until
-    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300]
+def lost(number: int, before: Losses | None = None, seconds: float = 0) -> Losses:
+    for _ in range(number):
+        before = setbacks.after_loss(before, LOST, at(seconds))
+    assert before is not None
+    return before
 
 
-@pytest.mark.parametrize(("count", "pause", "kept"), [(1, 2, 60), (5, 32, 60), (9, 300, 300)])
-def test_a_loss_is_remembered_for_a_minute_or_as_long_as_its_pause(count: int, pause: float, kept: float) -> None:
-    loss = Setback(count, at(0), at(pause), LOST)
-    assert setbacks.after_loss(loss, LOST, at(pause + kept - 0.1), 1).count == count + 1
-    assert setbacks.after_loss(loss, LOST, at(pause + kept), 1).count == 1
-    assert setbacks.remembered(loss, at(pause + kept)) is None
+def test_a_burst_of_losses_is_made_good_at_once_and_then_six_a_minute() -> None:
+    """A rolling upgrade takes each member twice at most; who goes on gets as many as an autoscaler may take."""
+    assert lost(20).held(4, 4, NOW) == 0
+    assert lost(80).held(40, 40, NOW) == 0
+    beyond = lost(24)
+    assert [beyond.held(4, 4, at(seconds)) for seconds in (0, 9.9, 10, 20, 39.9, 40)] == [4, 4, 3, 2, 1, 0]
+    assert beyond.held(2, 4, NOW) == 2
+    assert [(beyond.again(4, at(seconds)) - NOW).total_seconds() for seconds in (0, 5, 39.9999)] == [10, 10, 40.0099]
+    # What claims took beside is made.
+    assert lost(21).held(4, 4, NOW) == 1
 
 
-def test_a_loss_holds_its_namespace_back_until_a_new_member_is_ready() -> None:
-    recent, past = Setback(1, at(-1), at(1), LOST), Setback(1, at(-20), at(-18), LOST)
-    made = plan(place(*ready(1), lost=recent), place(namespace="other"))
-    assert (Counter(made.create), made.at) == ({"other": 3}, at(1))
-    assert made.states[0].problem == LOST
+def test_steady_losses_below_the_pace_are_never_held() -> None:
+    """Karpenter's consolidation, 4 of 40 each 45 s: with pauses that double the pool was half empty for hours."""
+    some: Losses | None = None
+    for turn in range(200):
+        some = lost(4, some, 45 * turn)
+        assert some.held(4, 40, at(45 * turn)) == 0
+    alone: Losses | None = None
+    for turn in range(200):
+        alone = lost(1, alone, 10.01 * turn)
+        assert alone.held(1, 1, at(10.01 * turn)) == 0
+
+
+def test_what_is_told_has_the_number_since_when_and_the_last_one() -> None:
+    some = lost(3)
+    last = setbacks.after_loss(some, problems.of_loss(pod("z", node="n1"), "was silent for too long"), at(90))
+    assert "4 went since 2026-11-27 12:00:00 UTC. The last one: z, on node n1, was silent for too long." in (
+        last.problem.message
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "said"),
+    [
+        ({}, "failed", "failed"),
+        ({}, "silent", "silent"),
+        ({}, "secret", "Secret"),
+        ({"member": replace(BEFORE.member or Member("", ""), ready=None)}, "ended", "ended before"),
+        ({}, "ended", ""),
+        ({}, "age", ""),
+        ({}, "surplus", ""),
+        ({}, "tampered", ""),
+    ],
+)
+def test_what_others_can_bring_about_is_a_loss_too(changes: dict[str, Any], why: str, said: str) -> None:
+    found = setbacks.went_for_nothing(replace(BEFORE, **changes), why)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_losses_are_forgotten_and_a_long_attack_is_not_held_against_a_pool_for_hours() -> None:
+    kept = lost(10_000).settled(4, NOW)
+    assert kept is not None
+    assert (kept.held(4, 4, NOW), kept.held(4, 4, at(40)), kept.spent) == (4, 0, 24)
+    assert kept.settled(4, at(239.9)) is not None
+    assert kept.settled(4, at(240)) is None
+    # A clock that was put back gives nothing and takes nothing.
+    assert kept.held(4, 4, at(-100)) == 4
+
+
+def test_losses_beyond_the_burst_hold_their_namespace_back_alone() -> None:
+    made = plan(place(*ready(1), lost=lost(22)), place(namespace="other"))
+    assert (Counter(made.create), made.at) == ({"other": 3}, at(10))
+    assert made.states[0].problem == lost(22).problem
     assert made.states[1].problem is None
-    # Then one tries; and the others come when it is ready, while the reason stays until the pool is full.
-    assert plan(place(*ready(1), lost=past)).create == ("team",)
-    assert plan(place(*starting(1), lost=past)).create == ()
-    tried = plan(place(*ready(1, age=5), lost=past))
-    assert (tried.create, tried.states[0].problem) == (("team", "team"), LOST)
-    assert plan(place(*ready(3), lost=recent)).states[0].problem is None
+    assert made.losses == {"team": replace(lost(22), at=NOW)}
+    again = plan(place(*ready(1), lost=lost(21)))
+    assert (again.create, again.states[0].problem) == (("team",), lost(21).problem)
+    assert plan(place(*ready(1), lost=lost(20))).states[0].problem is None
+    assert plan(place(*ready(3), lost=lost(22))).states[0].problem is None
+
+
+@pytest.mark.parametrize(
+    ("disruption", "said", "not_said"),
+    [
+        ("", "audit log", "drain"),
+        ("EvictionByEvictionAPI", "A drain", "right away"),
+        ("PreemptionByScheduler", "priorityClassName", "audit log"),
+        ("DeletionByTaintManager", "`kubectl describe node n1`", "audit log"),
+        ("DeletionByPodGC", "Its node n1 is gone", "audit log"),
+        ("TerminationByKubelet", "lacked memory", "audit log"),
+        ("Of{another}", "audit log", "drain"),
+    ],
+)
+def test_who_takes_them_away_with_the_right_to_is_named(disruption: str, said: str, not_said: str) -> None:
+    message = problems.of_loss(pod("m", disruption=disruption, node="n1"), "was evicted").message
+    assert said in message
+    assert not_said not in message
+    assert "six a minute" in message
+
+
+@given(cap=st.integers(0, 60), sizes=st.lists(st.integers(0, 20), max_size=8))
+def test_shares_are_equal_but_for_those_that_want_less(cap: int, sizes: list[int]) -> None:
+    found = capping.shares(cap, sizes)
+    assert sum(found) <= cap
+    assert all(share <= size for share, size in zip(found, sizes, strict=True))
+    most = max(found, default=0)
+    assert all(share in (size, most) for share, size in zip(found, sizes, strict=True))
+    wants_more = sum(share < size for share, size in zip(found, sizes, strict=True))
+    assert not wants_more or cap - sum(found) < wants_more, "one more for each of them is not left"
+
+
+def test_a_share_is_kept_for_a_namespace_that_is_held_back() -> None:
+    """One whose members were taken away for a moment had none for ever: the others took its places under the cap."""
+    held = place(lost=lost(30), namespace="drained")
+    made = plan(*(place(*ready(3), namespace=name) for name in "ab"), held, size=6, cap=9)
+    assert made.create == ()
+    assert [one.problem and one.problem.reason for one in made.states] == [problems.CAP, problems.CAP, problems.REMOVED]
+    back = plan(*(place(*ready(3), namespace=name) for name in "ab"), place(namespace="drained"), size=6, cap=9)
+    assert back.create == ("drained",) * 3
+
+
+def test_a_share_of_a_namespace_whose_pods_fail_is_not_kept() -> None:
+    broken = place(namespace="broken", setback=Setback(5, at(0), at(32), BROKEN))
+    made = plan(place(*ready(3), namespace="a"), broken, size=6, cap=6)
+    assert made.create == ("a",) * 3
+    # It has the place of its next try; one that goes on to fail costs no more than that.
+    due = place(namespace="broken", setback=Setback(5, at(-40), at(-8), BROKEN))
+    tried = plan(place(*ready(6), namespace="a"), due, size=6, cap=6)
+    assert (tried.create, len(tried.delete)) == ((), 1)
+
+
+def test_what_is_above_its_share_goes_for_a_namespace_that_came_later() -> None:
+    made = plan(place(*ready(5), namespace="a"), place(*ready(4), namespace="b"), place(namespace="c"), size=6, cap=9)
+    assert (made.create, deleted(made)) == ((), [("r0", "surplus"), ("r1", "surplus"), ("r0", "surplus")])
+    gone = [held_pod(f"g{number}") for number in range(3)]
+    # While these end, no more go.
+    after = plan(
+        place(*ready(3), *gone[:2], namespace="a"), place(*ready(3), gone[2], namespace="b"), place(namespace="c"),
+        size=6, cap=9,
+    )  # fmt: skip
+    assert (after.create, deleted(after)) == ((), [])
+    assert "until they are gone" in str(after.states[2].problem and after.states[2].problem.message)
+
+
+def test_nobody_loses_a_member_for_one_that_may_have_none_now() -> None:
+    rich = place(*ready(5), namespace="a")
+    for poor in (
+        place(namespace="c", lost=lost(30)),
+        place(namespace="c", waiting=("",)),
+        place(namespace="c", as_made=None),
+    ):
+        assert deleted(plan(rich, poor, size=6, cap=5)) == []
+    claimed = place(*ready(2), namespace="c", last_claim=at(-0.5), held_since=at(-0.5))
+    assert deleted(plan(place(*ready(4), namespace="a"), claimed, size=6, cap=6)) == []
+    assert len(deleted(plan(place(*ready(4), namespace="a"), replace(claimed, last_claim=None), size=6, cap=6))) == 1
+    kept = place(*ready(5), namespace="a", reserved=frozenset(f"uid-r{number}" for number in range(5)))
+    assert deleted(plan(kept, place(namespace="c"), size=6, cap=5)) == []
+
+
+def held_pod(name: str) -> PodView:
+    return pod(name, deleting=True, node="n1", grace_ends_at=at(5))
 
 
 def test_tokens_go_round_the_namespaces() -> None:

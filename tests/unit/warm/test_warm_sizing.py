@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,11 @@ from linkis_ecm.engine.pod_view import Member, PodView, Terminated
 from linkis_ecm.engine.warm import capping, problems, setbacks, sharing, sizing
 from linkis_ecm.engine.warm.capping import ENDS_WITHIN, Stuck, stuck
 from linkis_ecm.engine.warm.members import AsMade, Contact, Fault
+from linkis_ecm.engine.warm.places import Place, PlaceState, Pool, Why
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from linkis_ecm.engine.warm.sizing import Place, Plan, Pool, Why
+from linkis_ecm.engine.warm.sizing import Plan
 from linkis_ecm.engine.warm.status import shown
 from linkis_ecm.model.agent_key import AgentKeyRef
 
@@ -68,13 +70,13 @@ def test_an_empty_pool_is_filled_and_a_full_one_is_left_alone() -> None:
     assert plan(place()).create == ("team", "team", "team")
     made = plan(place(*ready(3)))
     assert (made.create, made.delete, made.at) == ((), (), None)
-    assert made.states == (sizing.PlaceState("team", 3, 0, 3),)
+    assert made.states == (PlaceState("team", 3, 0, 3),)
 
 
 def test_what_starts_and_what_was_not_answered_counts_as_there() -> None:
     made = plan(place(*ready(1), *starting(1), unanswered=1))
     assert made.create == ()
-    assert made.states == (sizing.PlaceState("team", 1, 2, 3),)
+    assert made.states == (PlaceState("team", 1, 2, 3),)
     assert made.at == at(1)
 
 
@@ -82,7 +84,7 @@ def test_the_cap_holds_over_all_namespaces_and_counts_what_ends() -> None:
     ending = tuple(pod(f"e{i}", deleting=True, node="n1") for i in range(2))
     gone = (pod("gone", deleting=True, node="n1"),)
     made = plan(place(*ready(1)), place(*ending, namespace="other"), cap=5, elsewhere=gone)
-    assert made.create == ("other",)
+    assert made.create == ("team",), "its share is free, and that of the other is not yet"
     assert [(one.namespace, one.ending) for one in made.states] == [("team", 0), ("other", 2)]
     assert [one.problem and one.problem.reason for one in made.states] == [problems.CAP] * 2
 
@@ -154,7 +156,7 @@ def test_a_cap_that_is_taken_by_pods_that_end_says_until_when() -> None:
 
 
 def test_a_cap_that_is_taken_by_pods_that_stay_says_to_raise_it() -> None:
-    made = plan(place(*ready(2)), place(held("a", grace_ends_at=at(9)), namespace="other"), cap=2)
+    made = plan(place(*ready(1)), place(pod("o"), held("a", grace_ends_at=at(9)), namespace="other"), cap=2)
     assert [one.problem for one in made.states] == [Problem(problems.CAP)] * 2
 
 
@@ -436,7 +438,9 @@ def test_no_plan_overshoots(
 
 
 def test_what_is_made_takes_the_last_place_that_does_not_wait() -> None:
-    rooms = capping.Rooms(2, [capping.Taken(2, live=1, ending=1)], 0)
-    assert rooms.waits_for_ends
-    rooms.made()
-    assert not rooms.waits_for_ends
+    own = capping.Taken(3, live=1, ending=1)
+    rooms = capping.Rooms(2, [own], 0)
+    assert (rooms.of(own), rooms.later(own), rooms.over) == (0, 1, -1)
+    rooms.made(own)
+    more = replace(own, live=2)
+    assert (rooms.of(more), rooms.later(more), rooms.over) == (-1, 0, 0)

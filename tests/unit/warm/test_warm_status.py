@@ -14,8 +14,8 @@ from linkis_ecm.engine.view import PluginView, plugin_view
 from linkis_ecm.engine.warm import problems
 from linkis_ecm.engine.warm.capping import Stuck, stuck
 from linkis_ecm.engine.warm.demand import SizeFrom
+from linkis_ecm.engine.warm.places import PlaceState
 from linkis_ecm.engine.warm.problems import MESSAGE_MAX, Problem
-from linkis_ecm.engine.warm.sizing import PlaceState
 from linkis_ecm.engine.warm.status import status_patch
 from linkis_ecm.model.agent_key import AgentKeyRef
 from linkis_ecm.model.plugin import EngineConnPluginStatus

@@ -11,10 +11,11 @@ from datetime import datetime
 from linkis_ecm.controller.state.cache import Key
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm import problems, setbacks
+from linkis_ecm.engine.warm.places import PlaceState
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.setbacks import Setback
+from linkis_ecm.engine.warm.setbacks import Losses, Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from linkis_ecm.engine.warm.sizing import PlaceState, Plan
+from linkis_ecm.engine.warm.sizing import Plan
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class PoolMemory:
     bucket: Bucket = field(default_factory=Bucket)
     setbacks: dict[str, Setback | None] = field(default_factory=dict)
     # After members that others took away.
-    losses: dict[str, Setback] = field(default_factory=dict)
+    losses: dict[str, Losses] = field(default_factory=dict)
     gave_way: dict[str, datetime] = field(default_factory=dict)
     waited: dict[str, datetime] = field(default_factory=dict)
     aged: dict[str, datetime] = field(default_factory=dict)
@@ -39,16 +40,16 @@ class PoolMemory:
 
     def note(self, plan: Plan, now: datetime) -> None:
         """What a pass has decided."""
-        self.bucket, self.setbacks = plan.bucket, dict(plan.setbacks)
+        self.bucket, self.setbacks, self.losses = plan.bucket, dict(plan.setbacks), dict(plan.losses)
         self.gave_way |= dict.fromkeys(plan.gave_way, now)
         self.waited |= dict.fromkeys(plan.waited, now)
         self.aged |= dict.fromkeys(plan.aged, now)
         self.held_since = {namespace: self.held_since.get(namespace, now) for namespace in plan.held}
 
-    def note_loss(self, pod: PodView, how: str, now: datetime, jitter: float) -> None:
+    def note_loss(self, pod: PodView, how: str, now: datetime) -> None:
         """Others took that member away."""
-        problem, before = problems.of_loss(pod, how), self.losses.get(pod.namespace)
-        self.losses[pod.namespace] = setbacks.after_loss(before, problem, now, jitter)
+        before = self.losses.get(pod.namespace)
+        self.losses[pod.namespace] = setbacks.after_loss(before, problems.of_loss(pod, how), now)
 
     def with_outages(self, states: tuple[PlaceState, ...]) -> list[PlaceState]:
         """The states, with what the API server said to creates that it did not execute, where nothing else is known."""

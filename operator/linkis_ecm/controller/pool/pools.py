@@ -40,8 +40,9 @@ from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.engine.warm import pacing, setbacks, sizing
 from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.members import SUSPICIOUS, AsMade
+from linkis_ecm.engine.warm.places import Deletion, Place, PlaceState, Pool, Why
 from linkis_ecm.engine.warm.problems import NO_ANSWER, Problem
-from linkis_ecm.engine.warm.sizing import Place, PlaceState, Plan, Pool
+from linkis_ecm.engine.warm.sizing import Plan
 from linkis_ecm.engine.warm.status import shown, status_patch
 from linkis_ecm.kube.client import ApiError, KubeClient
 from linkis_ecm.kube.events import EventRecorder
@@ -166,34 +167,33 @@ class WarmPools:
             self.worker.enqueue(pool)
 
     def _member_changed(self, before: PodView | None, after: PodView | None) -> None:
-        is_lost = before is not None and self._note_loss(before, after)
-        left = before is not None and (after is None or after.member is None)
-        if before is not None and before.member is not None and left and after is not None and not is_lost:
-            # A claim. Its pool has nothing to do that could not wait, and the engine's user waits for the claim.
+        claimed = before is not None and self.reservations.is_claim(before, after)
+        if before is not None and claimed and before.member is not None:
+            # Its pool has nothing to do that could not wait, and the engine's user waits for the claim.
             if self._leading.is_set():
                 self.worker.enqueue_by(before.member.pool, (self._clock() + AFTER_CLAIM).timestamp())
         else:
             for pod in (before, after):
                 if pod is not None:
                     self._enqueue_of(pod)
+        if before is not None and not claimed:
+            self._note_loss(before, after)
         if before is not None and after is not None and _ready(after) and not _ready(before):
             self._demands.became_ready(after)
-        if before is not None and left:
+        if before is not None and (after is None or after.member is None):
             for one in (self.reservations, self.agents, self._writes):
                 one.forget(before)
-            if after is not None and before.member is not None and not is_lost:
+            if claimed:
                 self._claimed(before)
 
-    def _note_loss(self, before: PodView, after: PodView | None) -> bool:
-        """Whether somebody else took a member away."""
+    def _note_loss(self, before: PodView, after: PodView | None) -> None:
+        """Where somebody else took a member away."""
         memory = self._memory.get(before.member.pool) if before.member is not None else None
         if memory is None or not self._leading.is_set() or not self._serves(before.namespace):
-            return False
+            return
         asked = (before.namespace, before.name) in memory.unanswered
-        how = self._writes.others_did(before, after, held=self.reservations.is_held(before), asked=asked)
-        if how:
-            memory.note_loss(before, how, self._clock(), self._rng.uniform(0.75, 1.25))
-        return bool(how)
+        if how := self._writes.others_did(before, after, asked=asked):
+            memory.note_loss(after or before, how, self._clock())
 
     def _claimed(self, pod: PodView) -> None:
         """Counted by the replica that leads: the other one sees the same changes."""
@@ -250,7 +250,7 @@ class WarmPools:
         known = self._pool(pool, plugin, memory, now)
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
         memory.note(plan, now)
-        self.waiting.gave([one.pod for one in plan.delete if one.why is sizing.Why.ROOM])
+        self.waiting.gave([one.pod for one in plan.delete if one.why is Why.ROOM])
         self.waiting.tell_kept([one.namespace for one in known.places])
         errors = await self._execute(pool, plugin, memory, plan)
         again = plan.at
@@ -334,7 +334,7 @@ class WarmPools:
             gave_way=memory.gave_way.get(namespace),
             waited=memory.waited.get(namespace),
             setback=memory.setbacks.get(namespace),
-            lost=setbacks.remembered(memory.losses.get(namespace), self._clock()),
+            lost=memory.losses.get(namespace),
             claims=self._failures.setback((namespace, label_hash(plugin.name))) if plugin is not None else None,
             failed=failed,
             reserved=frozenset(pod.uid for pod in members if self.reservations.holder(pod) is not None),
@@ -406,7 +406,7 @@ class WarmPools:
     async def _mark(self, pod: PodView, report: MemberReport) -> None:
         await self._writes.mark_ready(pod, report)
 
-    async def _delete(self, pool: str, deletion: sizing.Deletion) -> None:
+    async def _delete(self, pool: str, deletion: Deletion) -> None:
         pod, why = deletion.pod, deletion.why
         level = logging.WARNING if why in SUSPICIOUS else logging.INFO
         log.log(level, "%s/%s of pool %s is deleted: %s", pod.namespace, pod.name, pool, why)
@@ -416,6 +416,8 @@ class WarmPools:
                     "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
                 }  # fmt: skip
                 self._recorder.record(regarding, "WarmPoolPodDeleted", sentence, action="Delete", kind="Warning")
+            if (how := setbacks.went_for_nothing(pod, why.value)) and (memory := self._memory.get(pool)) is not None:
+                memory.note_loss(pod, how, self._clock())
             self._metrics.deletes.labels(self._label(pool), why.value).inc()
 
     async def _create(

@@ -157,7 +157,9 @@ class Reservations:
 
     def refused(self, pod: PodView) -> None:
         """The member could not be claimed: nobody gets it any more, and it is deleted if it is still there."""
-        self._refused.add(pod.uid)
+        if self._roster.is_there(pod):
+            # Else it was forgotten already, and would never be again.
+            self._refused.add(pod.uid)
         if (held := self._by_pod.get(pod.uid)) is not None:
             self._remove(held)
         self._on_refused(pod)
@@ -177,9 +179,11 @@ class Reservations:
         self._remove(held)
         return None
 
-    def is_held(self, pod: PodView) -> bool:
-        """Whether an engine was offered it and has not given it back: also when it is that engine's pod just now."""
-        return pod.uid in self._by_pod
+    def is_claim(self, before: PodView, after: PodView | None) -> bool:
+        """Whether the engine that was offered this member has it now. Anybody can take the label of a pool from a pod
+        of his, so that alone is no claim."""
+        held = self._by_pod.get(before.uid)
+        return held is not None and after is not None and after.member is None and after.owner_uid == held.engine_uid
 
     def forget(self, pod: PodView) -> None:
         """The pod is gone, or is no member any more."""

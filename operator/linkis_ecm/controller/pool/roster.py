@@ -41,6 +41,10 @@ class Roster:
         namespaces = [space for space, name in self._cache.pools() if name == pool and self._serves(space)]
         return {namespace: own for namespace in namespaces if (own := self.members(namespace, pool))}
 
+    def is_there(self, pod: PodView) -> bool:
+        """Whether the cache has it as a member of any pool, whoever made it."""
+        return self._cache.member(pod.namespace, pod.uid) is not None
+
     def member(self, namespace: str, uid: str) -> PodView | None:
         """The pod of that uid, if it is a member that this operator, or one before it, made: its agent may enrol."""
         pod = self._cache.member(namespace, uid)

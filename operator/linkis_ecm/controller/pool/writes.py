@@ -64,15 +64,14 @@ class PoolWrites:
         # Uids of members whose deletion was asked for, until they are gone: nobody else took them away.
         self._going: set[str] = set()
 
-    def others_did(self, before: PodView, after: PodView | None, *, held: bool, asked: bool) -> str:
-        """What somebody else did to a member, in the words of `setbacks.taken_away`; "" where it is nothing, or this
-        operator's own. `held`: an engine was about to take it; `asked`: its create is not answered yet, so it is known
-        by its name alone."""
+    def others_did(self, before: PodView, after: PodView | None, *, asked: bool) -> str:
+        """What somebody else did to a member that no engine took, in the words of `setbacks.taken_away`; "" where it is
+        nothing, or this operator's own. `asked`: its create is not answered yet, so it is known by its name alone."""
         known = self._templates.is_known(before)
         if before.uid in self._going or not (known or asked):
             return ""
         strange = known and after is not None and not self._templates.is_known(after)
-        return setbacks.taken_away(before, after, claimed=held, strange=strange)
+        return setbacks.taken_away(before, after, strange=strange)
 
     def forget(self, pod: PodView) -> None:
         """The pod is gone, or is no member any more."""

@@ -7,8 +7,8 @@ good, so a pod that does not end is `stuck`: it is told, and takes no place. Mus
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from linkis_ecm.engine.pod_view import PodView
@@ -19,17 +19,38 @@ ENDS_WITHIN = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The places that a namespace takes: `live` pods, and those that are `ending`, of which `size` are usual at most:
-    all of a pool that is replaced."""
+    """What one namespace of a pool takes: members that live, those that end, and how many it may have at most.
+
+    `share` of the cap is its own, whether it has so many or not.
+    """
 
     size: int
     live: int
     ending: int
+    share: int = 0
 
     @property
     def beside(self) -> int:
         """As other namespaces count them."""
-        return self.live + min(self.ending, self.size)
+        return max(self.share, self.live + min(self.ending, self.size))
+
+    @property
+    def promised(self) -> int:
+        """Once all that end are gone."""
+        return max(self.share, self.live)
+
+
+def shares(cap: int, sizes: Sequence[int]) -> list[int]:
+    """What each of a pool's namespaces has of the cap for certain: as many for each, and none more than its size."""
+    level, left = 0, cap
+    for number, size in enumerate(sorted(sizes)):
+        among = len(sizes) - number
+        if (size - level) * among > left:
+            level += left // among
+            break
+        left -= (size - level) * among
+        level = size
+    return [min(size, level) for size in sizes]
 
 
 def takes_place(pod: PodView, now: datetime) -> bool:
@@ -66,7 +87,7 @@ class Rooms:
         self._cap = cap
         known = list(taken)
         self._all = sum(one.beside for one in known)
-        self._live = sum(one.live for one in known)
+        self._promised = sum(one.promised for one in known)
         self._elsewhere = elsewhere
 
     def of(self, own: Taken) -> int:
@@ -74,12 +95,17 @@ class Rooms:
         others = self._all - own.beside
         return self._cap - own.live - own.ending - others - min(self._elsewhere, own.size)
 
-    def made(self) -> None:
-        """One of the namespaces has one more."""
-        self._all += 1
-        self._live += 1
+    def later(self, own: Taken) -> int:
+        """The same, once all that end are gone."""
+        return self._cap - own.live - (self._promised - own.promised)
+
+    def made(self, own: Taken) -> None:
+        """The namespace that takes these of them has one more."""
+        after = replace(own, live=own.live + 1)
+        self._all += after.beside - own.beside
+        self._promised += after.promised - own.promised
 
     @property
-    def waits_for_ends(self) -> bool:
-        """Whether there is room once all that end are gone."""
-        return self._live < self._cap
+    def over(self) -> int:
+        """How many places too many are taken and promised, once all that end are gone; below 0 where some are free."""
+        return self._promised - self._cap

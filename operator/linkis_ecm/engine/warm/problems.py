@@ -88,8 +88,8 @@ ENDED = Reason(
 REMOVED = Reason(
     "MembersRemoved",
     "Pods of the pool were deleted, evicted, changed or ended before an engine took them.",
-    "It ends by itself where a node was drained. Otherwise see in the API server's audit log who does it, and take that"
-    " right away: while it goes on, pods are made there ever more slowly.",
+    "See in the API server's audit log who does it, and take that right away. While it goes on, six a minute are made"
+    " there.",
 )
 SILENT = Reason(
     "AgentsSilent",
@@ -146,6 +146,18 @@ ALL = (
     START_TIMEOUT, ENDED, REMOVED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
 )  # fmt: skip
 
+# Who takes members away with the right to do so, by the reason of a pod's condition DisruptionTarget.
+_OF_DISRUPTIONS = {
+    "EvictionByEvictionAPI": "A drain, which ends by itself, or an autoscaler that moves pods: let it do so less often."
+    " Else see in the API server's audit log who evicts them.",
+    "PreemptionByScheduler": "Pods of a higher priority need its node{node}: add room, or give spec.podTemplate a"
+    " priorityClassName.",
+    "DeletionByTaintManager": "Its node{node} has a taint NoExecute: see `kubectl describe node{node}`.",
+    "DeletionByPodGC": "Its node{node} is gone, or was out of service.",
+    "TerminationByKubelet": "Its node{node} lacked memory or disk, or is shut down: see `kubectl describe node{node}`.",
+}
+_MEANWHILE = "While it goes on, six a minute are made there."
+
 # An engine's reason that says the same of a pod of a pool.
 _OF_VERDICTS = {
     reasons.QUOTA_EXCEEDED: QUOTA,
@@ -194,8 +206,11 @@ def of_end(pod: PodView) -> Problem:
 
 
 def of_loss(pod: PodView, how: str) -> Problem:
-    """A member that others took away, in the words of `setbacks.taken_away`."""
-    return Problem(REMOVED, f"The last one: {pod.name} was {how}.")
+    """A member as it is after it went for nothing: what became of it, as the end of a sentence."""
+    node = f" {pod.node}" if pod.node else ""
+    where = f", on node{node}," if node else ""
+    better = _OF_DISRUPTIONS.get(pod.disruption, "").format(node=node)
+    return Problem(REMOVED, f"The last one: {pod.name}{where} {how}.", sentences(better, _MEANWHILE) if better else "")
 
 
 def of_claims(said: str) -> Problem:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm import aging, capping, pacing, problems
-from linkis_ecm.engine.warm.demand import SizeFrom, Wanted
-from linkis_ecm.engine.warm.members import AsMade, Contact, Fault, oldest_first
+from linkis_ecm.engine.warm.demand import Wanted
+from linkis_ecm.engine.warm.members import Contact, Fault, oldest_first
+from linkis_ecm.engine.warm.places import Count, Deletion, Place, PlaceState, Pool, Why, ends, full, state_of
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.setbacks import SETBACK, Setback, after_failure, holds_back
-from linkis_ecm.engine.warm.sharing import Bucket
+from linkis_ecm.engine.warm.setbacks import SETBACK, Losses, Setback, after_failure
+from linkis_ecm.engine.warm.sharing import BURST, Bucket
 
 # Between two deletions for an engine that waits: refused by a quota, it is tried again each 5 s
 # (controller.pods.executor.QUOTA_RETRY) and sees the room then.
@@ -35,101 +35,6 @@ LOOK_AT_SILENT = timedelta(seconds=15)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Why(StrEnum):
-    """Why a member is deleted. The value is a metric's label, beside those of Fault."""
-
-    AGE = "age"
-    FAILED = "failed"
-    # Its node takes no new pods.
-    NODE = "node"
-    # Its agent has not reported for too long.
-    SILENT = "silent"
-    # A container beside the engine has the value that a Secret had before.
-    OLD_VALUE = "secret"
-    REFUSED = "refused"
-    ROOM = "room"
-    SURPLUS = "surplus"
-    # The plugin has no pool any more, or none here.
-    NO_POOL = "no_pool"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A pool in one namespace, as it is known now.
-
-    `members` are this installation's pods there. `as_made` is None where the plugin gives no pod there: `no_template`
-    says why. `unanswered`: creates of which nothing is known. `waiting`: engines of the namespace that wait for quota
-    or room which members have (`room`), for each the node on which one must go, or "". `gave_way`: when the last member
-    was deleted for one; `waited`: when one was last seen to wait. `claims`: engines cannot take its members. `lost`:
-    others took members away, and that is remembered. `failed` is what members' agents have reported, by the pods' uids;
-    `reserved` members are an engine's, and `refused` ones could not be claimed. `closing` ones are on nodes that take
-    no new pods, and `outdated` ones have values that a Secret had before. `contacts`: whether each agent reports.
-    `last_claim` and `held_since` are those of `pacing.pace`, and `aged` is when a member last went for its age.
-    `wanted`: how many there are to be; the pool's size where it is
-    None.
-    """
-
-    namespace: str
-    wanted: Wanted | None = None
-    members: tuple[PodView, ...] = ()
-    as_made: AsMade | None = None
-    no_template: str = ""
-    unanswered: int = 0
-    waiting: tuple[str, ...] = ()
-    gave_way: datetime | None = None
-    waited: datetime | None = None
-    setback: Setback | None = None
-    claims: Setback | None = None
-    lost: Setback | None = None
-    failed: Mapping[str, Problem] = field(default_factory=dict)
-    reserved: frozenset[str] = frozenset()
-    refused: frozenset[str] = frozenset()
-    closing: frozenset[str] = frozenset()
-    outdated: frozenset[str] = frozenset()
-    # On nodes that can never give an engine's default size.
-    cramped: frozenset[str] = frozenset()
-    contacts: Mapping[str, Contact] = field(default_factory=dict)
-    last_claim: datetime | None = None
-    held_since: datetime | None = None
-    aged: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """A plugin's pool. `max_age` 0: no member is too old. `elsewhere`: its members in namespaces that have no pool."""
-
-    size: int
-    cap: int
-    max_age: float
-    start_timeout: float
-    places: tuple[Place, ...]
-    elsewhere: tuple[PodView, ...] = ()
-    bucket: Bucket = field(default_factory=Bucket)
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """A member to delete."""
-
-    pod: PodView
-    why: Why | Fault
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceState:
-    """What the status and the metrics say of a pool in one namespace. `ending` pods count for the cap alone, and those
-    that are `stuck` for nothing."""
-
-    namespace: str
-    ready: int
-    starting: int
-    wanted: int
-    ending: int = 0
-    problem: Problem | None = None
-    size_from: SizeFrom = SizeFrom.VALUE
-    stuck: capping.Stuck | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be done now. `create` has a namespace for each new member. `at`: when to look again.
@@ -138,6 +43,7 @@ class Plan:
     create: tuple[str, ...]
     delete: tuple[Deletion, ...]
     setbacks: Mapping[str, Setback | None]
+    losses: Mapping[str, Losses]
     # Where a member makes room now, and where an engine waits.
     gave_way: frozenset[str]
     waited: frozenset[str]
@@ -151,97 +57,48 @@ class Plan:
     at: datetime | None
 
 
-@dataclass(slots=True)
-class _Count:
-    """One place while a plan is made."""
-
-    place: Place
-    wanted: Wanted
-    setback: Setback | None = None
-    # While members that others took away hold the refill back.
-    loss: Setback | None = None
-    ready: list[PodView] = field(default_factory=list)
-    starting: list[PodView] = field(default_factory=list)
-    # Ready, and its agent does not report.
-    silent: list[PodView] = field(default_factory=list)
-    ending: int = 0
-    delete: list[Deletion] = field(default_factory=list)
-    paused_until: datetime | None = None
-    pace: pacing.Pace = pacing.FREE
-    created: int = 0
-    # When the next one that is too old may go.
-    age_again: datetime | None = None
-
-    @property
-    def setbacks(self) -> list[Setback]:
-        return [one for one in (self.setback, self.place.claims, self.loss) if one is not None]
-
-    @property
-    def missing(self) -> int:
-        return max(0, self.wanted.size - self.live)
-
-    @property
-    def live(self) -> int:
-        return len(self.ready) + len(self.starting) + len(self.silent) + self.place.unanswered + self.created
-
-    @property
-    def taken(self) -> capping.Taken:
-        return capping.Taken(self.wanted.size, self.live, self.ending + len(self.delete))
-
-    @property
-    def waiting(self) -> int:
-        """Those that wait for a node or for a queue."""
-        return sum(bool(pod.unschedulable or pod.gates) for pod in self.starting)
-
-    @property
-    def booting(self) -> int:
-        """Those that take a node's time now, or soon."""
-        return len(self.starting) - self.waiting + self.place.unanswered + self.created
-
-    def drop(self, pod: PodView, why: Why | Fault) -> None:
-        next(pods for pods in (self.ready, self.starting, self.silent) if pod in pods).remove(pod)
-        self.delete.append(Deletion(pod, why))
-
-
 def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     """What to do with a pool. `jitter` is a factor about 1, for pauses after failures."""
     counts = [_judged(place, pool, now, jitter) for place in pool.places]
     elsewhere = [Deletion(pod, Why.NO_POOL) for pod in pool.elsewhere if not pod.deleting]
     _give_way(counts, now)
     _drop_surplus(counts, pool)
+    _share(counts, pool, now)
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
+    _even_out(counts, pool, now)
     bucket = pool.bucket.refilled(now)
     order, bucket = bucket.spent(_shares(counts, _rooms(counts, pool, now), int(bucket.tokens), now))
     made = Counter(order)
     for count in counts:
         count.created = made[count.place.namespace]
     rooms = _rooms(counts, pool, now)
-    full = _full(pool, rooms, now)
+    leaving = ends(pool, now)
     stuck = capping.stuck(pool.elsewhere, now)
     return Plan(
         create=order,
         delete=(*elsewhere, *(one for count in counts for one in count.delete)),
         setbacks={count.place.namespace: count.setback for count in counts},
+        losses={count.place.namespace: lost for count in counts if (lost := count.lost_at(now)) is not None},
         gave_way=_where(counts, Why.ROOM),
         waited=frozenset(count.place.namespace for count in counts if count.place.waiting),
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
         aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(_state(count, pool, full if rooms.of(count.taken) <= 0 else None, now) for count in counts),
+        states=tuple(state_of(count, pool, full(count, rooms, leaving), now) for count in counts),
         stuck_elsewhere=stuck.pods if stuck is not None else 0,
         at=_next_look(counts, pool, bucket, rooms, now),
     )
 
 
-def _where(counts: list[_Count], why: Why) -> frozenset[str]:
+def _where(counts: list[Count], why: Why) -> frozenset[str]:
     """The namespaces in which members go for that."""
     return frozenset(count.place.namespace for count in counts if any(one.why is why for one in count.delete))
 
 
-def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
+def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> Count:
     """The place's members, those that are not kept among the deletions, and the setback that follows from them."""
-    count = _Count(place, place.wanted or Wanted(pool.size), place.setback)
+    count = Count(place, place.wanted or Wanted(pool.size), place.setback)
     failure: Problem | None = None
     for pod in place.members:
         if pod.deleting:
@@ -260,8 +117,6 @@ def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> _Count:
         count.setback = after_failure(setback, failure, now, jitter)
     elif setback is not None and any((pod.created or _LONG_AGO) > setback.since for pod in count.ready):
         count.setback = None
-    if place.lost is not None and holds_back(place.lost, count.ready, now):
-        count.loss = place.lost
     return count
 
 
@@ -292,7 +147,7 @@ def _contact(pod: PodView, place: Place) -> Contact:
     return place.contacts.get(pod.uid, Contact.REPORTS)
 
 
-def _give_way(counts: list[_Count], now: datetime) -> None:
+def _give_way(counts: list[Count], now: datetime) -> None:
     """A member for each engine that waits in its namespace, those that start first; no refill there for a while."""
     for count in counts:
         place = count.place
@@ -311,13 +166,13 @@ def _give_way(counts: list[_Count], now: datetime) -> None:
             count.paused_until = place.waited + GIVE_WAY_PAUSE
 
 
-def _least_useful(count: _Count) -> list[PodView]:
+def _least_useful(count: Count) -> list[PodView]:
     """Members that nobody has reserved: silent ones, the latest of those that start, then the oldest that are ready."""
     pods = [*count.silent, *reversed(oldest_first(count.starting)), *oldest_first(count.ready)]
     return [pod for pod in pods if pod.uid not in count.place.reserved]
 
 
-def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
+def _drop_surplus(counts: list[Count], pool: Pool) -> None:
     for count in counts:
         for pod in _least_useful(count)[: max(0, count.live - count.wanted.size)]:
             count.drop(pod, Why.SURPLUS)
@@ -330,13 +185,13 @@ def _drop_surplus(counts: list[_Count], pool: Pool) -> None:
         largest.drop(victims[0], Why.SURPLUS)
 
 
-def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
+def _drop_old(counts: list[Count], pool: Pool, now: datetime) -> None:
     """What `aging` says of each place."""
     rooms = _rooms(counts, pool, now)
     for count in counts:
         room = rooms.of(count.taken)
         going, count.age_again = aging.goes(
-            oldest_first(count.ready), count.place.reserved, _progress(count, room), pool.max_age, now
+            oldest_first(count.ready), count.place.reserved, _progress(count, room, now), pool.max_age, now
         )
         for pod in going:
             count.drop(pod, Why.AGE)
@@ -346,11 +201,11 @@ def _drop_old(counts: list[_Count], pool: Pool, now: datetime) -> None:
             count.setback = replace(count.setback, count=0, until=until)
 
 
-def _progress(count: _Count, room: int) -> aging.Progress:
+def _progress(count: Count, room: int, now: datetime) -> aging.Progress:
     setbacks = count.setbacks
     may_come = not setbacks and not count.waiting
     if count.missing:
-        may_come = may_come and count.paused_until is None and room > 0
+        may_come = may_come and count.paused_until is None and room > 0 and count.missing > count.held(now)
     return aging.Progress(
         size=count.wanted.size,
         coming=count.booting + (len(count.silent) + count.missing if may_come else 0),
@@ -360,7 +215,7 @@ def _progress(count: _Count, room: int) -> aging.Progress:
     )
 
 
-def _hold_back(counts: list[_Count], now: datetime) -> None:
+def _hold_back(counts: list[Count], now: datetime) -> None:
     """The pace of each place that lacks members."""
     for count in counts:
         if count.missing:
@@ -374,14 +229,38 @@ def _hold_back(counts: list[_Count], now: datetime) -> None:
             )
 
 
-def _rooms(counts: list[_Count], pool: Pool, now: datetime) -> capping.Rooms:
+def _rooms(counts: list[Count], pool: Pool, now: datetime) -> capping.Rooms:
     elsewhere = sum(not pod.deleting or capping.takes_place(pod, now) for pod in pool.elsewhere)
     return capping.Rooms(pool.cap, (count.taken for count in counts), elsewhere)
 
 
-def _shares(counts: list[_Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
-    """How many each namespace may get, were there tokens for all: of the cap the emptiest gets most. Whose turn it is
-    does not follow from that: one whose members are taken away is the emptiest for ever."""
+def _share(counts: list[Count], pool: Pool, now: datetime) -> None:
+    """What each namespace has of the cap for certain. Of what one cannot use for long, since its pods fail, it has the
+    place of the next try."""
+    able = [count.wanted.size if count.place.as_made is not None else 0 for count in counts]
+    for count, share in zip(counts, capping.shares(pool.cap, able), strict=True):
+        tries = count.live + (count.live < share and _may_try(count, now))
+        count.share = min(share, tries) if count.setbacks else share
+
+
+def _even_out(counts: list[Count], pool: Pool, now: datetime) -> None:
+    """Members above their namespace's share go for namespaces that have less and may have more now: for one that came
+    later, or whose pods failed while others took its places. At once as many as a pool makes at once."""
+    poor = [count for count in counts if count.live < count.share and _may_grow(count, now)]
+    short = sum(min(count.share - count.live, count.missing - count.held(now)) for count in poor)
+    rich = [(count, _least_useful(count)) for count in counts if count.live > count.share]
+    for _ in range(min(short, _rooms(counts, pool, now).over, BURST)):
+        rich = [(count, victims) for count, victims in rich if victims and count.live > count.share]
+        if not rich:
+            return
+        count, victims = max(rich, key=lambda one: one[0].live - one[0].share)
+        count.drop(victims.pop(0), Why.SURPLUS)
+
+
+def _shares(counts: list[Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
+    """How many each namespace may get, were there tokens for all: of the cap's places that are nobody's share the
+    emptiest gets most. Whose turn it is does not follow from that: one whose members are taken away is the emptiest for
+    ever."""
     emptiest = [(count.live, index) for index, count in enumerate(counts)]
     shares = {counts[index].place.namespace: 0 for _, index in sorted(emptiest)}
     heapq.heapify(emptiest)
@@ -390,83 +269,27 @@ def _shares(counts: list[_Count], rooms: capping.Rooms, tokens: int, now: dateti
         count = counts[index]
         # One that may have no more now does not later in this pass: each new member takes a place of all.
         if count.created < tokens and rooms.of(count.taken) > 0 and _may_grow(count, now):
+            rooms.made(count.taken)
             count.created += 1
-            rooms.made()
             shares[count.place.namespace] += 1
             heapq.heappush(emptiest, (count.live, index))
     return shares
 
 
-def _may_grow(count: _Count, now: datetime) -> bool:
-    if count.place.as_made is None or count.paused_until is not None or not count.missing:
+def _may_grow(count: Count, now: datetime) -> bool:
+    if count.place.as_made is None or count.paused_until is not None or count.missing <= count.held(now):
         return False
     if count.pace.most is not None and count.booting >= count.pace.most:
         return False
-    # One tries whether the next would fail as well.
+    return _may_try(count, now)
+
+
+def _may_try(count: Count, now: datetime) -> bool:
+    """Whether no failure keeps the next one away. One tries whether the next would fail as well."""
     return all(now >= one.until and count.live == len(count.ready) for one in count.setbacks)
 
 
-def _full(pool: Pool, rooms: capping.Rooms, now: datetime) -> Problem:
-    """What is said where there is no room. A higher cap is no remedy where old pods are about to leave some."""
-    if not rooms.waits_for_ends:
-        return Problem(problems.CAP)
-    pods = (*pool.elsewhere, *(pod for place in pool.places for pod in place.members))
-    return problems.of_ends([pod for pod in pods if pod.deleting and capping.takes_place(pod, now)])
-
-
-def _state(count: _Count, pool: Pool, full: Problem | None, now: datetime) -> PlaceState:
-    untried = count.place.claims.problem if count.place.claims is not None else None
-    problem = _problem(count, full) or count.wanted.problem or untried
-    return PlaceState(
-        namespace=count.place.namespace,
-        ready=len(count.ready),
-        starting=len(count.starting) + len(count.silent) + count.place.unanswered,
-        wanted=count.wanted.size,
-        ending=count.ending + len(count.delete),
-        problem=problems.with_old(problem, aging.late(count.ready, pool.max_age, now)),
-        size_from=count.wanted.source,
-        stuck=capping.stuck(count.place.members, now),
-    )
-
-
-def _problem(count: _Count, full: Problem | None) -> Problem | None:
-    """Why the pool is not full; None where it is, or where it only takes its time. `full`: it may have no more."""
-    if count.place.as_made is None:
-        return Problem(problems.NO_TEMPLATE, count.place.no_template)
-    if count.place.claims is not None and count.place.claims.problem.reason is problems.CLAIMS:
-        # Also of a full pool: it is of no use.
-        return count.place.claims.problem
-    if count.paused_until is not None and count.missing:
-        return Problem(problems.GIVES_WAY)
-    if count.setback is not None and len(count.ready) < count.wanted.size:
-        return count.setback.problem
-    if count.place.lost is not None and len(count.ready) < count.wanted.size:
-        # Also once a new one is ready: the next loss makes the pause longer.
-        return count.place.lost.problem
-    found = next((one for pod in oldest_first(count.starting) if (one := problems.of_start(pod)) is not None), None)
-    if found is not None:
-        return found
-    if count.silent and len(count.ready) < count.wanted.size:
-        return problems.of_silent(oldest_first(count.silent))
-    if count.missing and full is not None:
-        return full
-    fixed = next((why for pod in _of_each_size(count.ready) if (why := count.place.as_made.unresizable(pod))), "")
-    if fixed:
-        return problems.of_fixed_size(fixed)
-    cramped = bool(count.ready) and all(pod.uid in count.place.cramped for pod in count.ready)
-    return Problem(problems.NODES_TOO_SMALL) if cramped else None
-
-
-def _of_each_size(pods: list[PodView]) -> Iterable[PodView]:
-    """One for each size: a LimitRange that was changed meanwhile gives later members another one."""
-    return {
-        (pod.cpu_request, pod.cpu_limit, pod.memory_limit, pod.qos, pod.decides_class): pod for pod in pods
-    }.values()
-
-
-def _next_look(
-    counts: list[_Count], pool: Pool, bucket: Bucket, rooms: capping.Rooms, now: datetime
-) -> datetime | None:
+def _next_look(counts: list[Count], pool: Pool, bucket: Bucket, rooms: capping.Rooms, now: datetime) -> datetime | None:
     times: list[datetime] = []
     for count in counts:
         times += [
@@ -481,6 +304,8 @@ def _next_look(
             times.append(count.paused_until)
         elif missing and (later := [one.until for one in count.setbacks if one.until > now]):
             times.append(max(later))
+        elif count.place.lost is not None and count.held(now):
+            times.append(count.place.lost.again(count.wanted.size, now))
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
         elif missing and bucket.tokens < 1 and rooms.of(count.taken) > 0:

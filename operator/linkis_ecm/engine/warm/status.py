@@ -19,8 +19,8 @@ from linkis_ecm.engine.view import PluginView
 from linkis_ecm.engine.warm import problems
 from linkis_ecm.engine.warm.capping import Stuck
 from linkis_ecm.engine.warm.demand import largest_size
+from linkis_ecm.engine.warm.places import PlaceState
 from linkis_ecm.engine.warm.problems import Problem
-from linkis_ecm.engine.warm.sizing import PlaceState
 from linkis_ecm.model.formats import sentences
 from linkis_ecm.model.warm_pool import PLACES_MAX
 
