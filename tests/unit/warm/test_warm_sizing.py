@@ -241,9 +241,9 @@ def test_members_that_end_by_themselves_are_a_setback() -> None:
     (state,) = made.states
     assert state.problem is not None
     assert state.problem.message == (
-        "A pod of the pool ended before an engine took it. The engine used more memory than its limit and was killed."
-        " The limit is unknown. Where memory was short, raise spec.warmPool.resources.memory (defaultResources.memory"
-        " where that is absent), or preload less. Otherwise see the pod's node."
+        "A pod of the pool ended before an engine took it. It is x. Its container used more memory than its limit and"
+        " was killed. The limit is unknown. Raise spec.warmPool.resources.memory (defaultResources.memory where that is"
+        " absent), or preload less."
     )
 
 

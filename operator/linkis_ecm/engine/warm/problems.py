@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from linkis_ecm.engine.causes.member_ends import UNKNOWN, end_of_member, in_words_of_a_pool
 from linkis_ecm.engine.causes.start_problems import start_problem
-from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase, verdict_of_ended_pod
+from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm.capping import ENDS_WITHIN
 from linkis_ecm.model import reasons
@@ -82,8 +83,7 @@ START_TIMEOUT = Reason(
 ENDED = Reason(
     "MemberEnded",
     "A pod of the pool ended before an engine took it.",
-    "Where memory was short, raise spec.warmPool.resources.memory (defaultResources.memory where that is absent), or"
-    " preload less. Otherwise see the pod's node.",
+    UNKNOWN,
 )
 REMOVED = Reason(
     "MembersRemoved",
@@ -201,8 +201,8 @@ def of_report(reason: str, message: str) -> Problem:
 
 def of_end(pod: PodView) -> Problem:
     """Why a member that nobody took has ended."""
-    _, verdict = verdict_of_ended_pod(pod, None, was_ready=False, once=False)
-    return Problem(ENDED, _details(verdict))
+    details, remedy = end_of_member(pod)
+    return Problem(ENDED, details, remedy)
 
 
 def of_loss(pod: PodView, how: str) -> Problem:
@@ -276,5 +276,5 @@ def with_old(problem: Problem | None, number: int) -> Problem | None:
 
 def _details(verdict: Verdict) -> str:
     """The sentence of a verdict that has no reason of the pool's own, and what was said."""
-    own = "" if verdict.reason in _OF_VERDICTS else verdict.reason.sentence
+    own = "" if verdict.reason in _OF_VERDICTS else in_words_of_a_pool(verdict)
     return sentences(own, verdict.details)
