@@ -125,8 +125,7 @@ class WarmPools:
             failures=self._failures,
             can_give=self._nodes.can_give,
         )
-        where = next(iter(namespaces), "")
-        kept = KeptFields(kind=PLUGINS.kind, clock=clock, recorder=recorder, events_in=where)
+        kept = KeptFields(kind=PLUGINS.kind, clock=clock, recorder=recorder, events_in=next(iter(namespaces), ""))
         self._writes = PoolWrites(client=client, cache=cache, templates=self.templates, kept=kept)
         self.worker: Worker[str] = Worker(
             lambda pool: self.process(pool),  # noqa: PLW0108 - looked up at each call, so that a test can replace it
@@ -381,7 +380,8 @@ class WarmPools:
     ) -> list[Exception]:  # fmt: skip
         """Sends all that is to be sent at once. Returns what was not answered."""
         going = {one.pod.uid for one in plan.delete}
-        calls: list[Any] = [self._mark(pod, report) for pod, report in self._newly_ready(pool) if pod.uid not in going]
+        newly = [one for one in self._newly_ready(pool) if one[0].uid not in going]
+        calls: list[Any] = [self._writes.mark_ready(*one) for one in newly]
         calls += [self._delete(pool, one) for one in plan.delete]
         calls += [self._ask_again(pool, plugin, memory, *key) for key in list(memory.unanswered)]
         for namespace in plan.create:
@@ -402,9 +402,6 @@ class WarmPools:
             for pod, report in self._reported(members)
             if report.ready and pod.member is not None and pod.member.ready is None and not pod.deleting
         ]
-
-    async def _mark(self, pod: PodView, report: MemberReport) -> None:
-        await self._writes.mark_ready(pod, report)
 
     async def _delete(self, pool: str, deletion: Deletion) -> None:
         pod, why = deletion.pod, deletion.why
