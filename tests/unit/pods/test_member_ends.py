@@ -92,3 +92,30 @@ def test_words_without_end_leave_the_pod_and_the_remedy() -> None:
 def test_a_pod_without_a_node_names_none() -> None:
     details, _ = end_of_member(pod("m1", ready=False, phase="Failed", node=""))
     assert details.startswith("It is m1. ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (
+            {"waiting_reason": "CreateContainerConfigError", "waiting_message": 'secret "token" not found'},
+            'CreateContainerConfigError: secret "token" not found',
+        ),
+        (
+            {"others": (ContainerView(name="mesh", init=True, waiting_reason="CrashLoopBackOff"),)},
+            "It is the init container mesh.",
+        ),
+        (
+            {"others": (ContainerView(name="proxy", waiting_reason="CreateContainerError", waiting_message="x"),)},
+            "It is the sidecar container proxy.",
+        ),
+    ],
+)
+def test_a_container_that_cannot_start_is_the_kubelets_word_and_no_engines(changes: dict[str, Any], part: str) -> None:
+    found = problems.of_start(pod("m1", ready=False, node="n1", **changes))
+    assert found is not None
+    assert found.reason is problems.CANNOT_START
+    assert part in found.message
+    assert "he engine" not in found.message
+    assert "API server" not in found.message
+    assert problems.of_overdue(pod("m1", ready=False, node="n1", **changes)) == found

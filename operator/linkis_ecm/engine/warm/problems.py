@@ -133,6 +133,12 @@ NODES_TOO_SMALL = Reason(
     "Raise spec.warmPool.resources or leave it out, so that the scheduler chooses larger nodes, or choose them by"
     " nodeSelector in spec.podTemplate.",
 )
+CANNOT_START = Reason(
+    "CannotStart",
+    "A container of the pool's pods cannot be started.",
+    "Mend what the message names: a Secret, a ConfigMap, a security setting, or what puts that container into the pod"
+    " (spec.podTemplate, an admission policy or a webhook).",
+)
 REFUSED = Reason(
     "PodRefused", "The API server refuses the pool's pods.", "Mend what the message names in the EngineConnPlugin."
 )
@@ -143,7 +149,8 @@ NO_ANSWER = Reason(
 )
 ALL = (
     FILLED, FILLING, NO_TEMPLATE, NO_NAMESPACE, NOT_SERVED, QUOTA, UNSCHEDULABLE, GATED, GIVES_WAY, CAP, IMAGE, PRELOAD,
-    START_TIMEOUT, ENDED, REMOVED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, REFUSED, NO_ANSWER,
+    START_TIMEOUT, ENDED, REMOVED, SILENT, CLAIMS, UNTRIED, OLD, ZONE, SIZE_FIXED, NODES_TOO_SMALL, CANNOT_START,
+    REFUSED, NO_ANSWER,
 )  # fmt: skip
 
 # Who takes members away with the right to do so, by the reason of a pod's condition DisruptionTarget.
@@ -167,7 +174,7 @@ _OF_VERDICTS = {
     reasons.POD_NOT_MADE: NO_ANSWER,
     reasons.POD_REFUSED: REFUSED,
     reasons.LIMIT_RANGE: REFUSED,
-    reasons.CONFIG_ERROR: REFUSED,
+    reasons.CONFIG_ERROR: CANNOT_START,
 }
 
 
@@ -253,7 +260,7 @@ def of_fixed_size(why: str) -> Problem:
 def of_start(pod: PodView) -> Problem | None:
     """Why a member does not start yet; None where nothing is known to prevent it."""
     found = start_problem(pod)
-    return None if found is None else Problem(_OF_VERDICTS.get(found.reason, REFUSED), _details(found))
+    return None if found is None else Problem(_OF_VERDICTS.get(found.reason, CANNOT_START), _details(found))
 
 
 def of_overdue(pod: PodView) -> Problem:
