@@ -1,10 +1,10 @@
 """What the API server keeps of the statuses that this operator writes.
 
 Helm never changes CRDs, so they may be older than the operator: the API server then drops the fields that it does not
-know, without a word. What a pass would write is missing again at the next pass, and the write would never end. The
-answer of a write shows it. A status without such fields is then no reason for a write; it is said once, with the
-remedy. Must not change what is written: a write that has another reason has the whole status, and shows early that
-the CRDs are applied.
+know, without a word, or gives them a default. What a pass would write is missing again at the next pass, and the write
+would never end. The answer of a write shows it. A status that lacks such fields alone is then no reason for a write;
+it is said once, with the remedy. Must not change what is written: a write that has another reason has the whole
+status, and shows early that the CRDs are applied.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KeptFields:
         self._clock = clock
         self._recorder = recorder
         self._events_in = events_in
-        # Until when a field that was dropped is no reason for a write.
+        # Until when a field that was not kept is no reason for a write.
         self._dropped: dict[str, datetime] = {}
 
     def worth_writing(self, status: Mapping[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class KeptFields:
             self._say(name, uid, str(metadata.get("namespace") or ""), new)
 
     def _say(self, name: str, uid: str, namespace: str, fields: list[str]) -> None:
-        said = f"The API server drops fields of the status of each {self._kind}: {_named(fields)}. {REMEDY}"
+        said = f"The API server does not keep fields of the status of each {self._kind}: {_named(fields)}. {REMEDY}"
         log.warning("%s", said)
         regarding = {"apiVersion": API_VERSION, "kind": self._kind, "name": name, "uid": uid}
         if where := namespace or self._events_in:
@@ -94,19 +94,33 @@ def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _fates(written: Any, found: Any, path: str = "") -> Iterator[tuple[str, bool]]:
-    """Each field that was written, and whether it is there; of one that is not, nothing below."""
+def _fates(written: Mapping[str, Any], found: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, bool]]:
+    """Each field that was written, and whether it is there as it was written; of one that is not there, nothing
+    below."""
+    for name, value in written.items():
+        field = _below(path, str(name))
+        if value is None:
+            continue  # It was to go.
+        if name not in found:
+            yield field, False
+        else:
+            yield from _fate(value, found[name], field)
+
+
+def _fate(written: Any, found: Any, field: str) -> Iterator[tuple[str, bool]]:
     if isinstance(written, Mapping) and isinstance(found, Mapping):
-        for name, value in written.items():
-            if value is None:
-                continue  # It was to go.
-            field, is_kept = _below(path, str(name)), name in found
-            yield field, is_kept
-            if is_kept:
-                yield from _fates(value, found[name], field)
-    elif isinstance(written, list) and isinstance(found, list) and len(written) == len(found):
+        yield field, True
+        yield from _fates(written, found, field)
+    elif _is_list_of_maps(written) and _is_list_of_maps(found) and len(written) == len(found):
+        yield field, True
         for one, other in zip(written, found, strict=True):
-            yield from _fates(one, other, f"{path}[]")
+            yield from _fates(one, other, f"{field}[]")
+    else:
+        yield field, bool(written == found)
+
+
+def _is_list_of_maps(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
 
 
 def _without(value: Any, dropped: Collection[str], path: str = "") -> Any:
