@@ -181,8 +181,10 @@ class SoftPause(Camel):
     )
 
 
-# Places of one pool in the status: as many as `namespaces` takes, for two installations.
+# Places of one pool in the status: as many as `namespaces` takes, for two installations. An entry is up to 4 KiB.
 PLACES_MAX = 128
+# Entries for those that are not listed: one for each writer, and for a moment one for each place that another one cuts.
+UNLISTED_MAX = 2 * PLACES_MAX
 
 
 class StuckPods(Camel):
@@ -214,6 +216,18 @@ class WarmPlace(Camel):
     )
 
 
+class UnlistedPlaces(Camel):
+    """Namespaces of a warm pool that the list has no room for: those of one operator, together."""
+
+    namespace: str = Field(max_length=63, description="The first of them.")
+    namespaces: int = Field(1, ge=1, description="How many.")
+    ready: int = Field(0, ge=0, description="Pods that an engine can take now.")
+    starting: int = Field(0, ge=0, description="Pods whose kernel is not ready yet.")
+    wanted: int = Field(0, ge=0, description="As many are to be ready there.")
+    in_trouble: int = Field(0, ge=0, description="In so many of them something keeps the pool from being full.")
+    stuck: int = Field(0, ge=0, description="Deleted pods that are there a minute after their grace.")
+
+
 class WarmPoolStatus(Camel):
     """The entry's warm pool, in all namespaces together and in each."""
 
@@ -224,5 +238,12 @@ class WarmPoolStatus(Camel):
     namespaces: list[WarmPlace] | None = Field(
         None,
         max_length=PLACES_MAX,
+        description=f"Each namespace, {PLACES_MAX} at most: then those in trouble come first.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace"]},
+    )
+    unlisted: list[UnlistedPlaces] | None = Field(
+        None,
+        max_length=UNLISTED_MAX,
+        description="What the list has no room for. The sums and the condition count it.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace"]},
     )

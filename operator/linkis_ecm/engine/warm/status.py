@@ -2,6 +2,9 @@
 
 Two installations may have pools of one plugin, each in its own namespaces: each writes what it knows of its own ones
 and leaves the others' as they are.
+
+The list of namespaces has a bound. `unlisted` has those beyond it, one entry for each writer: the sums and the
+condition follow from the list and from these, so that all writers write the same.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from linkis_ecm.engine.warm.demand import largest_size
 from linkis_ecm.engine.warm.places import PlaceState
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.model.formats import sentences
-from linkis_ecm.model.warm_pool import PLACES_MAX
+from linkis_ecm.model.warm_pool import PLACES_MAX, UNLISTED_MAX
 
 CONDITION = "WarmPoolReady"
 # What a name of Kubernetes has. A tenant chooses those of his pods' finalizers, and people read them in a terminal.
@@ -76,21 +79,70 @@ def status_patch(
     foreign = [one for one in _places(known) if not is_own(str(one.get("namespace"))) and not _is_unserved(one)]
     unserved = _unserved(plugin, {*elsewhere, *(str(one.get("namespace")) for one in foreign)}, is_own)
     found = [*map(_place, states), *foreign, *unserved]
-    places = sorted(found, key=lambda one: str(one.get("namespace")))[:PLACES_MAX]
     wanted = largest_size(plugin.spec.warm_pool) > 0
-    if not wanted:
-        places = []
-    pool = _pool(places) if wanted else None
+    theirs = [one for one in _unlisted(known) if not is_own(str(one.get("namespace")))]
+    places, cut = _listed(found, is_cut=bool(theirs)) if wanted else ([], [])
+    unlisted = _beyond(theirs, cut, is_own) if wanted else []
+    pool = _pool(places, unlisted) if wanted else None
     others = [one for one in _list(before.get("conditions")) if one.get("type") != CONDITION]
-    conditions = [*others, _condition(plugin, places, before, now, [*served, *elsewhere])] if wanted else others
+    mine = [_condition(plugin, places, unlisted, now, [*served, *elsewhere])] if wanted else []
+    conditions = [*others, *mine]
     if wanted and not places and _is_elsewhere(plugin, elsewhere):
         return {}
     desired: dict[str, Any] = {"warmPool": pool, "conditions": conditions}
-    return {
+    patch = {
         name: value
         for name, value in desired.items()
         if (before.get(name) or None) != (value or None)
     }  # fmt: skip
+    if patch.get("warmPool") and not unlisted and isinstance(known, Mapping) and "unlisted" in known:
+        # A merge patch leaves what it does not name.
+        patch["warmPool"] = {**patch["warmPool"], "unlisted": None}
+    return patch
+
+
+def _listed(
+    found: Sequence[Mapping[str, Any]], *, is_cut: bool
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:  # fmt: skip
+    """Those that the list has room for, and the others. All by name; where some are left out, also by another writer
+    (`is_cut`), those in trouble first, then those with pods that do not end or with none to give: whatever the
+    condition has to say is in the list, and all writers agree on the order."""
+    by_name = sorted(found, key=lambda one: str(one.get("namespace")))
+    if is_cut or len(by_name) > PLACES_MAX:
+        by_name.sort(key=_rank)
+    return by_name[:PLACES_MAX], by_name[PLACES_MAX:]
+
+
+def _rank(place: Mapping[str, Any]) -> int:
+    if place.get("reason"):
+        return 0
+    if place.get("stuck"):
+        return 1
+    ready, wanted = _number(place.get("ready")), _number(place.get("wanted"))
+    return 4 if ready >= wanted else 3 if ready else 2
+
+
+def _beyond(
+    theirs: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], is_own: Callable[[str], bool]
+) -> list[Mapping[str, Any]]:
+    """One entry for all that is cut of this writer, by its first name; those of others (`theirs`) as they are. What is
+    cut of another one has an entry of its own until that one writes: its place cannot be known here."""
+    found = {str(one.get("namespace")): one for one in theirs}
+    own = [one for one in cut if is_own(str(one.get("namespace")))]
+    for some in (own, *([one] for one in cut if not is_own(str(one.get("namespace"))) and not _is_unserved(one))):
+        if some:
+            name = min(str(one.get("namespace")) for one in some)
+            stuck = [held for one in some if isinstance(held := one.get("stuck"), Mapping)]
+            found[name] = {"namespace": name, "namespaces": len(some)} | _sums(some) | {
+                "inTrouble": sum(bool(one.get("reason")) for one in some),
+                "stuck": sum(_number(held.get("pods")) for held in stuck),
+            }  # fmt: skip
+    return [found[name] for name in sorted(found)][:UNLISTED_MAX]
+
+
+def _sums(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    entries = list(entries)
+    return {name: sum(_number(one.get(name)) for one in entries) for name in ("ready", "starting", "wanted")}
 
 
 def _list(value: Any) -> list[Mapping[str, Any]]:
@@ -99,6 +151,10 @@ def _list(value: Any) -> list[Mapping[str, Any]]:
 
 def _places(pool: Any) -> list[Mapping[str, Any]]:
     return _list(pool.get("namespaces")) if isinstance(pool, Mapping) else []
+
+
+def _unlisted(pool: Any) -> list[Mapping[str, Any]]:
+    return _list(pool.get("unlisted")) if isinstance(pool, Mapping) else []
 
 
 def _place(state: PlaceState) -> dict[str, Any]:
@@ -141,15 +197,16 @@ def _name(text: str, most: int = _NAME_MAX) -> str:
     return _NOT_IN_NAMES.sub("?", cut)
 
 
-def _of_stuck(places: Iterable[Mapping[str, Any]]) -> str:
+def _of_stuck(places: Iterable[Mapping[str, Any]], unlisted: int) -> str:
     """What the condition says of pods that do not end, "" where there are none. They are no lack: the pool is as full
-    as without them."""
+    as without them. `unlisted`: so many are in namespaces of which no more is known."""
     found = [(one, stuck) for one in places if isinstance(stuck := one.get("stuck"), Mapping)]
     if not found:
-        return ""
+        they = "One pod of the pool was deleted and does" if unlisted == 1 else f"{unlisted} pods were deleted and do"
+        return sentences(f"{they} not end; the status has no room for more of it") if unlisted else ""
     place, oldest = min(found, key=lambda one: str(one[1].get("since")))
-    number = sum(_number(stuck.get("pods")) for _, stuck in found)
-    where = f" in {len(found)} namespaces" if len(found) > 1 else ""
+    number = sum(_number(stuck.get("pods")) for _, stuck in found) + unlisted
+    where = f" in {len(found)}{' or more' if unlisted else ''} namespaces" if len(found) > 1 else ""
     they = f"{number} pods of the pool{where} were deleted and do not end; they take no place of spec.warmPool.cap"
     if number == 1:
         they = "One pod of the pool was deleted and does not end; it takes no place of spec.warmPool.cap"
@@ -174,12 +231,20 @@ def _is_unserved(place: Mapping[str, Any]) -> bool:
     return place.get("reason") == problems.NOT_SERVED.name
 
 
-def _pool(places: list[Any]) -> dict[str, Any]:
-    sums = {name: sum(_number(one.get(name)) for one in places) for name in ("ready", "starting", "wanted")}
+def _pool(places: list[Any], unlisted: list[Any]) -> dict[str, Any]:
+    sums = _sums([*places, *unlisted])
     # 0/0 is a pool that is to have no pods now.
     nowhere = all(map(_is_unserved, places))
     summary = problems.NO_NAMESPACE.name if nowhere else f"{sums['ready']}/{sums['wanted']}"
-    return {"summary": summary, **sums, "namespaces": [dict(one) for one in places]}
+    more = {"unlisted": [dict(one) for one in unlisted]} if unlisted else {}
+    return {"summary": summary, **sums, "namespaces": [dict(one) for one in places], **more}
+
+
+def _of_cut(places: list[Any], unlisted: list[Any]) -> str:
+    if not unlisted:
+        return ""
+    number = len(places) + sum(_number(one.get("namespaces")) for one in unlisted)
+    return f"The status lists {len(places)} of {number} namespaces, those in trouble first."
 
 
 def _is_elsewhere(plugin: PluginView, elsewhere: Collection[str]) -> bool:
@@ -208,7 +273,7 @@ def _number(value: Any) -> int:
 
 
 def _condition(
-    plugin: PluginView, places: list[Any], before: Mapping[str, Any], now: datetime, served_here: Sequence[str]
+    plugin: PluginView, places: list[Any], unlisted: list[Any], now: datetime, served_here: Sequence[str]
 ) -> dict[str, Any]:  # fmt: skip
     """True while each namespace that is to have pods has one to give, and nothing keeps the pool from being filled."""
     reason, message = problems.FILLED.name, problems.FILLED.sentence
@@ -220,16 +285,19 @@ def _condition(
         )
     elif in_trouble:
         reason = str(in_trouble[0]["reason"])
-        more = f" So it is in {len(in_trouble) - 1} more namespaces or otherwise." if len(in_trouble) > 1 else ""
+        others = len(in_trouble) - 1 + sum(_number(one.get("inTrouble")) for one in unlisted)
+        more = f" So it is in {others} more namespaces or otherwise." if others else ""
         message = f"In namespace {in_trouble[0].get('namespace')}: {in_trouble[0].get('message')}{more}"
-    elif any(_number(one.get("ready")) < _number(one.get("wanted")) for one in places):
+    elif any(_number(one.get("ready")) < _number(one.get("wanted")) for one in [*places, *unlisted]):
         reason, message = problems.FILLING.name, problems.FILLING.sentence
-    message = sentences(message, _of_stuck(places))
+    message = sentences(
+        message, _of_stuck(places, sum(_number(one.get("stuck")) for one in unlisted)), _of_cut(places, unlisted)
+    )
     # A schedule may say 0 for now.
     served = all(_number(one.get("ready")) or not _number(one.get("wanted")) for one in places)
     usable = not all(map(_is_unserved, places)) and not in_trouble and served
     status = "True" if usable else "False"
-    old = next((one for one in _list(before.get("conditions")) if one.get("type") == CONDITION), {})
+    old = next((one for one in _list(plugin.status.get("conditions")) if one.get("type") == CONDITION), {})
     since = old.get("lastTransitionTime") if old.get("status") == status else None
     return {
         "type": CONDITION, "status": status, "reason": reason, "message": message,
