@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections import Counter
@@ -29,12 +30,12 @@ POOL_LABEL = "linkis.apache.org/warm-pool"
 class Pool:
     """A plugin like the chart's of Python, with a warm pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = VERSION) -> None:
         self.plugin = f"warm-{uuid.uuid4().hex[:6]}"
         spec = kubectl.get("ecp", "python-3.11")["spec"]
         small = {"cpu": "20m", "memory": "200Mi"}
         pool = {"size": 2, "cap": 12, "namespaces": [NAMESPACE], "preload": ["json", "decimal"], "resources": small}
-        spec = spec | {"default": False, "engineVersion": VERSION, "warmPool": pool, "softPause": PAUSE}
+        spec = spec | {"default": False, "engineVersion": version, "warmPool": pool, "softPause": PAUSE}
         body = {"apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConnPlugin"}
         kubectl.must("create", "-f", "-", stdin=json.dumps(body | {"metadata": {"name": self.plugin}, "spec": spec}))
 
@@ -45,6 +46,11 @@ class Pool:
     def ready(self) -> list[str]:
         found = kubectl.listed("pods", NAMESPACE, f"{POOL_LABEL}={self.plugin}")
         return [pod["metadata"]["name"] for pod in found if claimable(pod)]
+
+    def told(self) -> dict[str, Any]:
+        """What the plugin's status says of the pool in its only namespace, {} before its first."""
+        places = (kubectl.get("ecp", self.plugin).get("status", {}).get("warmPool") or {}).get("namespaces")
+        return dict(places[0]) if places else {}
 
     def until_ready(self, number: int) -> None:
         until_holds(f"{number} members", self.ready, lambda names: len(names) == number, 90)
@@ -165,6 +171,40 @@ def test_an_engine_that_nobody_uses_gives_cpu_back_and_has_it_again_with_its_nex
     assert container["restartCount"] == 0
     assert container["resources"]["limits"]["memory"] == "300Mi"
     until_holds("the record goes", lambda: status(unused), lambda told: "softPause" not in told, 15)
+
+
+def evict(name: str) -> kubectl.Answer:
+    """By the Eviction API, as `kubectl drain` does."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
+    return kubectl.run("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def test_members_that_are_evicted_are_made_again_and_who_goes_on_is_told(installation: Installation) -> None:
+    """A drain costs seconds. Beyond twenty in a row the pool says that they went, with the last one and its node."""
+    pool = Pool("3.13.evicted")
+    try:
+        pool.until_ready(2)
+        began = time.monotonic()
+        for name in pool.ready():
+            assert evict(name).code == 0
+        pool.until_ready(2)
+        assert time.monotonic() - began < 30
+        assert pool.told().get("reason") != "MembersRemoved"
+        seen: set[str] = set()
+        deadline = time.monotonic() + 120
+        while pool.told().get("reason") != "MembersRemoved":
+            assert time.monotonic() < deadline, (len(seen), pool.told())
+            for name in set(pool.ready()) - seen:
+                seen.add(name)
+                evict(name)  # its name is of one that may be gone
+        message = pool.told()["message"]
+        assert re.search(
+            r"\d\d went since [-0-9]+ [:0-9]+ UTC\. The last one: [-a-z0-9]+, on node \S+, was", message
+        ), message
+        assert "six a minute" in message
+    finally:
+        kubectl.run("delete", "ecp", pool.plugin, "--wait=false")
 
 
 @pytest.mark.release
