@@ -14,6 +14,7 @@ from linkis_ecm.engine.names import POOL_LABEL, READY_ANNOTATION, TEMPLATE_ANNOT
 from linkis_ecm.engine.warm.setbacks import LEAST
 from linkis_ecm.kube.resources import PLUGINS, PODS
 from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, change
+from tools.testkit.fakes.rules import StatusError
 from tools.testkit.simulation.members import MemberAgent, claim_of
 from tools.testkit.simulation.world import NAMESPACE, World
 
@@ -182,6 +183,24 @@ async def test_a_namespace_that_comes_later_gets_its_share_of_the_cap(pooled: Wo
     made = len(pooled.pods_made)
     await asyncio.sleep(300)
     assert len(pooled.pods_made) == made, "and nothing goes to and fro"
+
+
+async def test_a_namespace_whose_quota_is_full_takes_no_members_from_others_at_each_try(pooled: World) -> None:
+    """Each try took a ready member away elsewhere, which was made again when the try had failed."""
+
+    def admit(pod: Pod) -> None:
+        if pod["metadata"]["namespace"] == OTHER and len(members(pooled, OTHER, ready=False)) >= 1:
+            raise StatusError(403, "Forbidden", "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1")
+
+    pooled.cluster.admit_pod = admit
+    change(pooled, warmPool=POOL | {"size": 6, "cap": 8, "namespaces": [NAMESPACE, OTHER]})
+    await pooled.start()
+    await asyncio.sleep(120)
+    assert [len(members(pooled, one)) for one in (NAMESPACE, OTHER)] == [6, 1]
+    made = len(pooled.pods_made)
+    await asyncio.sleep(1800)
+    assert len(pooled.pods_made) == made
+    assert [len(members(pooled, one)) for one in (NAMESPACE, OTHER)] == [6, 1]
 
 
 async def test_what_the_operator_deletes_and_what_engines_take_is_no_loss(pooled: World) -> None:

@@ -15,7 +15,7 @@ from linkis_ecm.engine.warm import capping, problems, setbacks, sizing
 from linkis_ecm.engine.warm.places import Pool
 from linkis_ecm.engine.warm.setbacks import Losses, Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from tests.unit.warm.test_warm_sizing import BROKEN, NOW, at, deleted, place, plan, pod, ready
+from tests.unit.warm.test_warm_sizing import BROKEN, NOW, at, deleted, place, plan, pod, ready, starting
 
 BEFORE = pod("m")
 LOST = problems.of_loss(BEFORE, "was deleted")
@@ -181,14 +181,18 @@ def test_a_share_is_kept_for_a_namespace_that_is_held_back() -> None:
     assert back.create == ("drained",) * 3
 
 
-def test_a_share_of_a_namespace_whose_pods_fail_is_not_kept() -> None:
+def test_of_a_share_whose_pods_fail_the_place_of_the_next_try_is_kept() -> None:
     broken = place(namespace="broken", setback=Setback(5, at(0), at(32), BROKEN))
-    made = plan(place(*ready(3), namespace="a"), broken, size=6, cap=6)
-    assert made.create == ("a",) * 3
-    # It has the place of its next try; one that goes on to fail costs no more than that.
-    due = place(namespace="broken", setback=Setback(5, at(-40), at(-8), BROKEN))
-    tried = plan(place(*ready(6), namespace="a"), due, size=6, cap=6)
-    assert (tried.create, len(tried.delete)) == ((), 1)
+    assert plan(place(*ready(3), namespace="a"), broken, size=6, cap=6).create == ("a",) * 2
+    # Nothing goes to and fro between two tries, nor with one.
+    due = replace(broken, setback=Setback(5, at(-40), at(-8), BROKEN))
+    tried = plan(place(*ready(5), namespace="a"), due, size=6, cap=6)
+    assert (tried.create, deleted(tried)) == (("broken",), [])
+    tries = plan(place(*ready(5), namespace="a"), replace(due, members=starting(1)), size=6, cap=6)
+    assert (tries.create, deleted(tries)) == ((), [])
+    # Once one is ready it gets its share.
+    mended = plan(place(*ready(5), namespace="a"), replace(due, members=ready(1, created=NOW)), size=6, cap=6)
+    assert (mended.create, len(deleted(mended))) == ((), 2)
 
 
 def test_what_is_above_its_share_goes_for_a_namespace_that_came_later() -> None:

@@ -63,7 +63,7 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     elsewhere = [Deletion(pod, Why.NO_POOL) for pod in pool.elsewhere if not pod.deleting]
     _give_way(counts, now)
     _drop_surplus(counts, pool)
-    _share(counts, pool, now)
+    _share(counts, pool)
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
     _even_out(counts, pool, now)
@@ -234,13 +234,12 @@ def _rooms(counts: list[Count], pool: Pool, now: datetime) -> capping.Rooms:
     return capping.Rooms(pool.cap, (count.taken for count in counts), elsewhere)
 
 
-def _share(counts: list[Count], pool: Pool, now: datetime) -> None:
-    """What each namespace has of the cap for certain. Of what one cannot use for long, since its pods fail, it has the
-    place of the next try."""
+def _share(counts: list[Count], pool: Pool) -> None:
+    """What each namespace has of the cap for certain. Of what one cannot use, since its pods fail, it keeps the place
+    of the next try at all times: others that took it between two tries would lose it again with each."""
     able = [count.wanted.size if count.place.as_made is not None else 0 for count in counts]
     for count, share in zip(counts, capping.shares(pool.cap, able), strict=True):
-        tries = count.live + (count.live < share and _may_try(count, now))
-        count.share = min(share, tries) if count.setbacks else share
+        count.share = min(share, len(count.ready) + 1) if count.setbacks else share
 
 
 def _even_out(counts: list[Count], pool: Pool, now: datetime) -> None:
