@@ -5,6 +5,7 @@ Must not decide: `engine.warm.sizing` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -16,6 +17,10 @@ from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import Losses, Setback
 from linkis_ecm.engine.warm.sharing import Bucket
 from linkis_ecm.engine.warm.sizing import Plan
+
+# A pass over a pool in many namespaces takes the event loop for long, and each change of a member asks for one: the
+# next one is not before so many times what the last one took. The bound, in seconds, is for what waits for a pass.
+PAUSE_TIMES, PAUSE_MAX = 10, 1.0
 
 
 @dataclass(slots=True)
@@ -37,6 +42,26 @@ class PoolMemory:
     generation: int = 0
     # When the status may be written again.
     status_after: datetime | None = None
+    # When the loop may be taken for the next pass, by the loop's own time: that of the day may go back.
+    free_at: float = 0.0
+
+    def took(self, seconds: float, now: float) -> None:
+        """A pass that is over now took the loop for so long."""
+        self.free_at = now + min(PAUSE_MAX, PAUSE_TIMES * seconds)
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next pass may be."""
+        return min(PAUSE_MAX, self.free_at - now)
+
+    def may_tell(self, now: datetime) -> bool:
+        """Whether a status that has changed may be written."""
+        return self.status_after is None or now >= self.status_after
+
+    def drop_answered(self, members: Mapping[str, Iterable[PodView]]) -> None:
+        """A watch may bring a pod before its create is answered, or in place of the answer: it is not counted twice."""
+        there = {(pod.namespace, pod.name) for pods in members.values() for pod in pods} if self.unanswered else set()
+        for key in there & self.unanswered.keys():
+            del self.unanswered[key]
 
     def note(self, plan: Plan, now: datetime) -> None:
         """What a pass has decided."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,10 +23,10 @@ from linkis_ecm.controller.pool.memory import PoolMemory
 from linkis_ecm.controller.pool.nodes import MemberNodes
 from linkis_ecm.controller.pool.reservations import Reservations
 from linkis_ecm.controller.pool.roster import Roster
-from linkis_ecm.controller.pool.secrets import MemberSecrets, beside
+from linkis_ecm.controller.pool.secrets import MemberSecrets
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.pool.waiting import WaitingEngines
-from linkis_ecm.controller.pool.writes import Made, PoolWrites, member_name
+from linkis_ecm.controller.pool.writes import Made, PoolWrites, all_sent, member_name
 from linkis_ecm.controller.state.cache import Cache
 from linkis_ecm.controller.state.kept import KeptFields
 from linkis_ecm.controller.workloop.worker import Result, Worker
@@ -34,12 +34,11 @@ from linkis_ecm.engine.admission.ownership import Ownership
 from linkis_ecm.engine.causes.cold_starts import UNMET, cold_reason
 from linkis_ecm.engine.names import label_hash
 from linkis_ecm.engine.pod.launch import PodSettings
-from linkis_ecm.engine.pod.spec import InvalidSpecError
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.view import EngineView, PluginView
 from linkis_ecm.engine.warm import pacing, setbacks, sizing
-from linkis_ecm.engine.warm.demand import largest_size
-from linkis_ecm.engine.warm.members import SUSPICIOUS, AsMade
+from linkis_ecm.engine.warm.demand import Wanted, largest_size
+from linkis_ecm.engine.warm.members import SUSPICIOUS
 from linkis_ecm.engine.warm.places import Deletion, Place, PlaceState, Pool, Why
 from linkis_ecm.engine.warm.problems import NO_ANSWER, Problem
 from linkis_ecm.engine.warm.sizing import Plan
@@ -242,22 +241,37 @@ class WarmPools:
         plugin = self._plugin(pool)
         memory = self._memory.setdefault(pool, PoolMemory())
         now = self._clock()
+        began = _seconds()
+        if (pause := memory.pause(began)) > 0:
+            return Result(requeue_at=now.timestamp() + pause)
         if plugin is not None and memory.generation != plugin.generation:
             memory.generation, memory.setbacks, memory.losses = plugin.generation, {}, {}
             self._failures.forget(pool)
-        self._drop_answered(pool, memory)
-        known = self._pool(pool, plugin, memory, now)
+        members = self.roster.by_namespace(pool)
+        memory.drop_answered(members)
+        known = self._pool(plugin, members, memory, now)
         plan = sizing.plan(known, now, self._rng.uniform(0.75, 1.25))
         memory.note(plan, now)
         self.waiting.gave([one.pod for one in plan.delete if one.why is Why.ROOM])
         self.waiting.tell_kept([one.namespace for one in known.places])
-        errors = await self._execute(pool, plugin, memory, plan)
+        calls = self._calls(pool, plugin, memory, plan, members)
+        took = _seconds() - began
+        errors = await all_sent(calls)
+        began = _seconds()
+        if calls:
+            members = self.roster.by_namespace(pool)
+            memory.drop_answered(members)
         again = plan.at
-        if plugin is not None:
-            self._drop_answered(pool, memory)
-            after = sizing.plan(self._pool(pool, plugin, memory, now), now, 1.0)
+        if plugin is not None and not memory.may_tell(now):
+            again = _earliest(again, memory.status_after)
+        elif plugin is not None:
+            # What was done has changed it.
+            after = sizing.plan(self._pool(plugin, members, memory, now), now, 1.0) if calls else plan
             self._show(plugin, after)
-            again = _earliest(plan.at, await self._write_status(plugin, memory, after.states))
+            patch = self._status(plugin, memory, after.states)
+            took += _seconds() - began
+            again = _earliest(again, await self._write_status(plugin, memory, patch))
+            began = _seconds()
         empty = not known.size and not known.places and not memory.unanswered
         if again is None and empty and not self.roster.by_namespace(pool):
             self._memory.pop(pool, None)
@@ -265,20 +279,15 @@ class WarmPools:
             self._demands.forget(pool)
             if plugin is None:
                 self._metrics.forget(pool)
+        nodes = {pod.node for pods in members.values() for pod in pods}
+        secrets = [(one, name) for one in members for name in self.templates.secrets_beside(plugin, one)]
+        memory.took(took + _seconds() - began, _seconds())
         if errors:
             raise errors[0]
-        nodes = {pod.node for pods in self.roster.by_namespace(pool).values() for pod in pods}
-        secrets = [(one, name) for one in self.roster.by_namespace(pool) for name in self._secrets_beside(plugin, one)]
         if await self._nodes.look(nodes, now) or await self._secrets.look(secrets, now):
             self.worker.enqueue(pool)
         again = _earliest(again, now + LONGEST_PAUSE if pool in self._memory else None)
         return Result(requeue_at=again.timestamp() if again is not None else None)
-
-    def _drop_answered(self, pool: str, memory: PoolMemory) -> None:
-        """A watch may bring a pod before its create is answered, or in place of the answer: it is not counted twice."""
-        there = {(pod.namespace, pod.name) for pods in self.roster.by_namespace(pool).values() for pod in pods}
-        for key in there & memory.unanswered.keys():
-            del memory.unanswered[key]
 
     def _label(self, pool: str) -> str:
         """The pool as a metric's label: "" where no plugin has it. Anybody who labels a pod chooses a pool's name."""
@@ -289,16 +298,20 @@ class WarmPools:
         found = self._cache.plugins.get(pool)
         return found or next((one for name, one in self._cache.plugins.items() if label_hash(name) == pool), None)
 
-    def _pool(self, pool: str, plugin: PluginView | None, memory: PoolMemory, now: datetime) -> Pool:
-        members = self.roster.by_namespace(pool)
+    def _pool(
+        self, plugin: PluginView | None, members: Mapping[str, tuple[PodView, ...]], memory: PoolMemory, now: datetime
+    ) -> Pool:  # fmt: skip
         given = plugin.spec.warm_pool if plugin is not None else None
         names = self._places(plugin) if plugin is not None and largest_size(given) else []
         wanted = self._demands.wanted(plugin, names, now) if plugin is not None and names else {}
+        unanswered = Counter(namespace for namespace, _ in memory.unanswered)
         places = tuple(
-            replace(self._place(plugin, namespace, members.pop(namespace, ()), memory), wanted=wanted.get(namespace))
-            for namespace in names
+            self._place(plugin, one, members.get(one, ()), memory, wanted=wanted.get(one), unanswered=unanswered[one])
+            for one in names
+            if plugin is not None
         )
-        elsewhere = tuple(pod for pods in members.values() for pod in pods)
+        here = set(names)
+        elsewhere = tuple(pod for namespace, pods in members.items() if namespace not in here for pod in pods)
         return Pool(
             size=given.size if given is not None else 0,
             cap=given.cap if given is not None else 0,
@@ -319,84 +332,64 @@ class WarmPools:
         return (not self._namespaces or namespace in self._namespaces) and self._serves(namespace)
 
     def _place(
-        self, plugin: PluginView | None, namespace: str, members: tuple[PodView, ...], memory: PoolMemory
+        self, plugin: PluginView, namespace: str, members: tuple[PodView, ...], memory: PoolMemory, *,
+        wanted: Wanted | None, unanswered: int,
     ) -> Place:  # fmt: skip
-        as_made, why = self._as_made(plugin, namespace)
+        as_made, why = self.templates.as_made(plugin, namespace)
+        secrets = self.templates.secrets_beside(plugin, namespace) if members else ()
+        least = as_made.default_requests if as_made is not None and members else {}
         failed = {pod.uid: report.failure for pod, report in self._reported(members) if report.failure is not None}
         return Place(
             namespace=namespace,
+            wanted=wanted,
             members=members,
             as_made=as_made,
             no_template=why,
-            unanswered=sum(one == namespace for one, _ in memory.unanswered),
+            unanswered=unanswered,
             waiting=self.waiting.helped(namespace),
             gave_way=memory.gave_way.get(namespace),
             waited=memory.waited.get(namespace),
             setback=memory.setbacks.get(namespace),
             lost=memory.losses.get(namespace),
-            claims=self._failures.setback((namespace, label_hash(plugin.name))) if plugin is not None else None,
+            claims=self._failures.setback((namespace, label_hash(plugin.name))),
             failed=failed,
             reserved=frozenset(pod.uid for pod in members if self.reservations.holder(pod) is not None),
             refused=frozenset(pod.uid for pod in members if self.reservations.is_refused(pod)),
             closing=frozenset(pod.uid for pod in members if self._nodes.is_closed(pod)),
-            outdated=frozenset(pod.uid for pod in members if self._is_outdated(pod)),
-            cramped=frozenset(pod.uid for pod in members if as_made is not None and self._is_cramped(pod, as_made)),
+            outdated=frozenset(pod.uid for pod in members if secrets and self._secrets.is_outdated(pod, secrets)),
+            cramped=frozenset(pod.uid for pod in members if least and not self._nodes.can_give(pod, least)),
             contacts={pod.uid: self.agents.contact(pod) for pod in members},
             last_claim=self._last_claim.get(namespace),
             held_since=memory.held_since.get(namespace),
             aged=memory.aged.get(namespace),
         )
 
-    def _secrets_beside(self, plugin: PluginView | None, namespace: str) -> frozenset[str]:
-        """The Secrets that containers beside the engine have variables from."""
-        if plugin is None or plugin.spec.pod_template is None:
-            return frozenset()
-        try:
-            return beside(self.templates.of(plugin, namespace)[0])
-        except InvalidSpecError:
-            return frozenset()
-
-    def _is_cramped(self, pod: PodView, as_made: AsMade) -> bool:
-        return not self._nodes.can_give(pod, as_made.default_requests)
-
     def _is_outdated(self, pod: PodView) -> bool:
         """Whether its containers beside the engine have values from before a Secret's change."""
         plugin = self._plugin(pod.member.pool) if pod.member is not None else None
-        return self._secrets.is_outdated(pod, self._secrets_beside(plugin, pod.namespace))
+        return self._secrets.is_outdated(pod, self.templates.secrets_beside(plugin, pod.namespace))
 
-    def _as_made(self, plugin: PluginView | None, namespace: str) -> tuple[AsMade | None, str]:
-        if plugin is None:
-            return None, ""
-        try:
-            return self.templates.of(plugin, namespace)[1], ""
-        except InvalidSpecError as error:
-            return None, str(error)
-
-    def _reported(self, members: tuple[PodView, ...]) -> list[tuple[PodView, MemberReport]]:
+    def _reported(self, members: Iterable[PodView]) -> list[tuple[PodView, MemberReport]]:
         return [(pod, report) for pod in members if (report := self.agents.last(pod)) is not None]
 
-    async def _execute(
-        self, pool: str, plugin: PluginView | None, memory: PoolMemory, plan: Plan
-    ) -> list[Exception]:  # fmt: skip
-        """Sends all that is to be sent at once. Returns what was not answered."""
+    def _calls(
+        self, pool: str, plugin: PluginView | None, memory: PoolMemory, plan: Plan,
+        members: Mapping[str, tuple[PodView, ...]],
+    ) -> list[Coroutine[Any, Any, None]]:  # fmt: skip
+        """All that is to be sent, at once."""
         going = {one.pod.uid for one in plan.delete}
-        newly = [one for one in self._newly_ready(pool) if one[0].uid not in going]
-        calls: list[Any] = [self._writes.mark_ready(*one) for one in newly]
+        ready = self._newly_ready(pod for pods in members.values() for pod in pods if pod.uid not in going)
+        calls = [self._writes.mark_ready(pod, report) for pod, report in ready]
         calls += [self._delete(pool, one) for one in plan.delete]
         calls += [self._ask_again(pool, plugin, memory, *key) for key in list(memory.unanswered)]
         for namespace in plan.create:
             key = (namespace, member_name(pool, self._rng))
             memory.unanswered[key] = None
             calls.append(self._create(pool, plugin, memory, *key))
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        for one in answers:
-            if isinstance(one, BaseException) and not isinstance(one, Exception):
-                raise one
-        return [one for one in answers if isinstance(one, Exception)]
+        return calls
 
-    def _newly_ready(self, pool: str) -> list[tuple[PodView, MemberReport]]:
+    def _newly_ready(self, members: Iterable[PodView]) -> list[tuple[PodView, MemberReport]]:
         """Members whose agents have said that they are ready, and whose pods do not say so yet."""
-        members = tuple(pod for pods in self.roster.by_namespace(pool).values() for pod in pods)
         return [
             (pod, report)
             for pod, report in self._reported(members)
@@ -429,7 +422,7 @@ class WarmPools:
         self, pool: str, plugin: PluginView | None, memory: PoolMemory, namespace: str, name: str
     ) -> None:  # fmt: skip
         """Repeat a create that was not answered; where there is no pool any more, only look."""
-        as_made, _ = self._as_made(plugin, namespace)
+        as_made, _ = self.templates.as_made(plugin, namespace)
         if as_made is not None and plugin is not None and plugin.spec.warm_pool and namespace in self._places(plugin):
             await self._create(pool, plugin, memory, namespace, name)
             return
@@ -464,22 +457,24 @@ class WarmPools:
         found = shown(plan.states, plan.stuck_elsewhere)
         self._metrics.show(pool, states=found.members, wanted=found.wanted, reasons=found.reasons)
 
-    async def _write_status(
+    def _status(
         self, plugin: PluginView, memory: PoolMemory, states: tuple[PlaceState, ...]
-    ) -> datetime | None:  # fmt: skip
-        """Write what has changed, at most each STATUS_PERIOD. Returns when to come again for it."""
+    ) -> dict[str, Any]:  # fmt: skip
+        """What its status lacks."""
         # As it is now: the pass has waited.
         plugin = self._cache.plugins.get(plugin.name, plugin)
-        now = self._clock()
-        patch = status_patch(
-            plugin, memory.with_outages(states), is_own=self._is_own, now=now, served=self._namespaces,
+        return status_patch(
+            plugin, memory.with_outages(states), is_own=self._is_own, now=self._clock(), served=self._namespaces,
             # Also what another shard serves until it has stopped: it says how that pool is.
             elsewhere={*self._elsewhere, *(one for one in self._namespaces if not self._serves(one))},
         )  # fmt: skip
+
+    async def _write_status(self, plugin: PluginView, memory: PoolMemory, patch: dict[str, Any]) -> datetime | None:
+        """Write what has changed, at most each STATUS_PERIOD. Returns when to come again for it."""
+        plugin = self._cache.plugins.get(plugin.name, plugin)
+        now = self._clock()
         if not self._writes.worth_writing(plugin, patch):
             return None
-        if memory.status_after is not None and now < memory.status_after:
-            return memory.status_after
         held = [until for since in memory.held_since.values() if now < (until := since + pacing.LATEST)]
         if held:
             # Claims have the API server to themselves, and each one changes what would be written.
@@ -496,3 +491,8 @@ def _ready(pod: PodView) -> bool:
 
 def _earliest(*times: datetime | None) -> datetime | None:
     return min((one for one in times if one is not None), default=None)
+
+
+def _seconds() -> float:
+    """Of the loop: between two awaits, so long nothing else ran."""
+    return asyncio.get_running_loop().time()

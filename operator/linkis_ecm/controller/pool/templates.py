@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from linkis_ecm.controller.pool.secrets import beside
 from linkis_ecm.engine.pod.launch import PodSettings
+from linkis_ecm.engine.pod.spec import InvalidSpecError
 from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.view import PluginView
 from linkis_ecm.engine.warm import fit
@@ -48,6 +50,24 @@ class Templates:
             )  # fmt: skip
             self._built[key] = known
         return known[1], known[2]
+
+    def as_made(self, plugin: PluginView | None, namespace: str) -> tuple[AsMade | None, str]:
+        """What its members must be like, or why there can be none."""
+        if plugin is None:
+            return None, ""
+        try:
+            return self.of(plugin, namespace)[1], ""
+        except InvalidSpecError as error:
+            return None, str(error)
+
+    def secrets_beside(self, plugin: PluginView | None, namespace: str) -> frozenset[str]:
+        """The Secrets that containers beside the engine have variables from."""
+        if plugin is None or plugin.spec.pod_template is None:
+            return frozenset()
+        try:
+            return beside(self.of(plugin, namespace)[0])
+        except InvalidSpecError:
+            return frozenset()
 
     def forget(self, plugin: str) -> None:
         """The plugin was deleted."""

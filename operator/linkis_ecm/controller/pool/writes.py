@@ -7,10 +7,11 @@ server's answers go into the cache at once. Must not decide anything.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +52,15 @@ def member_name(pool: str, rng: random.Random) -> str:
     """Of a new member: its pod's name and host name, never given again."""
     stem = "".join(one if one.isalnum() else "-" for one in pool[:_STEM].lower()).strip("-") or "engine"
     return f"{stem}-warm-{rng.getrandbits(48):012x}"
+
+
+async def all_sent(calls: Iterable[Coroutine[Any, Any, None]]) -> list[Exception]:
+    """Sends all at once. Returns what was not answered."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for one in answers:
+        if isinstance(one, BaseException) and not isinstance(one, Exception):
+            raise one
+    return [one for one in answers if isinstance(one, Exception)]
 
 
 class PoolWrites:
