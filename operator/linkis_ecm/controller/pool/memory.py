@@ -79,4 +79,6 @@ class PoolMemory:
     def with_outages(self, states: tuple[PlaceState, ...]) -> list[PlaceState]:
         """The states, with what the API server said to creates that it did not execute, where nothing else is known."""
         said = {namespace: problem for (namespace, _), problem in self.unanswered.items() if problem is not None}
+        if not said:
+            return list(states)
         return [replace(one, problem=one.problem or said.get(one.namespace)) for one in states]

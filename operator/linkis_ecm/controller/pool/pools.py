@@ -92,6 +92,7 @@ class WarmPools:
         self._cache = cache
         self._ownership = ownership
         self._namespaces = namespaces
+        self._those = frozenset(namespaces)
         self._serves = serves
         self._elsewhere = elsewhere
         self._leading = leading
@@ -329,7 +330,7 @@ class WarmPools:
         return sorted(name for name in set(wanted) if self._is_own(name))
 
     def _is_own(self, namespace: str) -> bool:
-        return (not self._namespaces or namespace in self._namespaces) and self._serves(namespace)
+        return (not self._those or namespace in self._those) and self._serves(namespace)
 
     def _place(
         self, plugin: PluginView, namespace: str, members: tuple[PodView, ...], memory: PoolMemory, *,

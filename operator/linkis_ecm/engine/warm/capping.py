@@ -8,7 +8,7 @@ good, so a pod that does not end is `stuck`: it is told, and takes no place. Mus
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from linkis_ecm.engine.pod_view import PodView
@@ -101,7 +101,7 @@ class Rooms:
 
     def made(self, own: Taken) -> None:
         """The namespace that takes these of them has one more."""
-        after = replace(own, live=own.live + 1)
+        after = Taken(own.size, own.live + 1, own.ending, own.share)
         self._all += after.beside - own.beside
         self._promised += after.promised - own.promised
 

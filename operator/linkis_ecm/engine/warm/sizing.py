@@ -85,7 +85,9 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         held=frozenset(count.place.namespace for count in counts if count.pace.held),
         aged=_where(counts, Why.AGE),
         bucket=bucket,
-        states=tuple(state_of(count, pool, full(count, rooms, leaving), now) for count in counts),
+        states=tuple(
+            state_of(count, pool, full(count, rooms, leaving) if count.missing else None, now) for count in counts
+        ),
         stuck_elsewhere=stuck.pods if stuck is not None else 0,
         at=_next_look(counts, pool, bucket, rooms, now),
     )
@@ -174,8 +176,9 @@ def _least_useful(count: Count) -> list[PodView]:
 
 def _drop_surplus(counts: list[Count], pool: Pool) -> None:
     for count in counts:
-        for pod in _least_useful(count)[: max(0, count.live - count.wanted.size)]:
-            count.drop(pod, Why.SURPLUS)
+        if (more := count.live - count.wanted.size) > 0:
+            for pod in _least_useful(count)[:more]:
+                count.drop(pod, Why.SURPLUS)
     over = sum(count.live for count in counts) - pool.cap
     for _ in range(max(0, over)):
         largest = max(counts, key=lambda count: count.live)
@@ -189,7 +192,7 @@ def _drop_old(counts: list[Count], pool: Pool, now: datetime) -> None:
     """What `aging` says of each place."""
     rooms = _rooms(counts, pool, now)
     for count in counts:
-        room = rooms.of(count.taken)
+        room = rooms.of(count.taken) if count.missing else 0
         going, count.age_again = aging.goes(
             oldest_first(count.ready), count.place.reserved, _progress(count, room, now), pool.max_age, now
         )
@@ -246,6 +249,8 @@ def _even_out(counts: list[Count], pool: Pool, now: datetime) -> None:
     """Members above their namespace's share go for namespaces that have less and may have more now: for one that came
     later, or whose pods failed while others took its places. At once as many as a pool makes at once."""
     poor = [count for count in counts if count.live < count.share and _may_grow(count, now)]
+    if not poor:
+        return
     short = sum(min(count.share - count.live, count.missing - count.held(now)) for count in poor)
     rich = [(count, _least_useful(count)) for count in counts if count.live > count.share]
     for _ in range(min(short, _rooms(counts, pool, now).over, BURST)):
@@ -267,8 +272,8 @@ def _shares(counts: list[Count], rooms: capping.Rooms, tokens: int, now: datetim
         _, index = heapq.heappop(emptiest)
         count = counts[index]
         # One that may have no more now does not later in this pass: each new member takes a place of all.
-        if count.created < tokens and rooms.of(count.taken) > 0 and _may_grow(count, now):
-            rooms.made(count.taken)
+        if count.created < tokens and _may_grow(count, now) and rooms.of(taken := count.taken) > 0:
+            rooms.made(taken)
             count.created += 1
             shares[count.place.namespace] += 1
             heapq.heappush(emptiest, (count.live, index))
