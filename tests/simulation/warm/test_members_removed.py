@@ -185,22 +185,30 @@ async def test_a_namespace_that_comes_later_gets_its_share_of_the_cap(pooled: Wo
     assert len(pooled.pods_made) == made, "and nothing goes to and fro"
 
 
-async def test_a_namespace_whose_quota_is_full_takes_no_members_from_others_at_each_try(pooled: World) -> None:
-    """Each try took a ready member away elsewhere, which was made again when the try had failed."""
+async def test_a_namespace_whose_quota_changes_takes_no_members_from_others(pooled: World) -> None:
+    """Each try took a ready member away elsewhere, which was made again when the try had failed; and who changed his
+    quota again and again had the others' members made and deleted 200 times a minute."""
+    quota = 1
 
     def admit(pod: Pod) -> None:
-        if pod["metadata"]["namespace"] == OTHER and len(members(pooled, OTHER, ready=False)) >= 1:
+        if pod["metadata"]["namespace"] == OTHER and len(members(pooled, OTHER, ready=False)) >= quota:
             raise StatusError(403, "Forbidden", "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1")
 
     pooled.cluster.admit_pod = admit
     change(pooled, warmPool=POOL | {"size": 6, "cap": 8, "namespaces": [NAMESPACE, OTHER]})
     await pooled.start()
     await asyncio.sleep(120)
-    assert [len(members(pooled, one)) for one in (NAMESPACE, OTHER)] == [6, 1]
+    assert [len(members(pooled, one)) for one in (NAMESPACE, OTHER)] == [4, 1]
     made = len(pooled.pods_made)
     await asyncio.sleep(1800)
     assert len(pooled.pods_made) == made
-    assert [len(members(pooled, one)) for one in (NAMESPACE, OTHER)] == [6, 1]
+    kept = {pod["metadata"]["uid"] for pod in members(pooled, NAMESPACE)}
+    for turn in range(60):
+        quota = 0 if turn % 2 else 2
+        for pod in members(pooled, OTHER):
+            delete(pooled, pod)
+        await asyncio.sleep(5)
+    assert {pod["metadata"]["uid"] for pod in members(pooled, NAMESPACE)} == kept
 
 
 async def test_what_the_operator_deletes_and_what_engines_take_is_no_loss(pooled: World) -> None:

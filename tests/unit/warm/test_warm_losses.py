@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from linkis_ecm.engine.pod_view import Member, PodView
 from linkis_ecm.engine.warm import capping, problems, setbacks, sizing
+from linkis_ecm.engine.warm.demand import Wanted
 from linkis_ecm.engine.warm.places import Pool
 from linkis_ecm.engine.warm.setbacks import Losses, Setback
 from linkis_ecm.engine.warm.sharing import Bucket
-from tests.unit.warm.test_warm_sizing import BROKEN, NOW, at, deleted, place, plan, pod, ready, starting
+from tests.unit.warm.test_warm_sizing import BROKEN, NOW, at, deleted, place, plan, pod, ready
 
 BEFORE = pod("m")
 LOST = problems.of_loss(BEFORE, "was deleted")
@@ -55,6 +56,13 @@ def test_a_pod_that_is_gone_was_deleted_and_counts_once() -> None:
     ):  # fmt: skip
         assert setbacks.taken_away(told, None, strange=False) == ""
     assert how(replace(BEFORE, disruption="EvictionByEvictionAPI"), deleting=True) == ""
+
+
+def test_one_that_ends_before_it_is_ready_and_goes_at_once_counts() -> None:
+    ended = pod("s", ready=False, phase="Failed")
+    assert "before it was ready" in setbacks.taken_away(ended, None, strange=False)
+    assert "before it was ready" in how(ended, deleting=True)
+    assert how(ended, version=2) == ""
 
 
 def test_one_that_was_not_ready_ends_by_itself() -> None:
@@ -181,31 +189,44 @@ def test_a_share_is_kept_for_a_namespace_that_is_held_back() -> None:
     assert back.create == ("drained",) * 3
 
 
-def test_of_a_share_whose_pods_fail_the_place_of_the_next_try_is_kept() -> None:
+def test_a_share_of_a_namespace_whose_pods_fail_stays_its_own() -> None:
+    """The others took it, and lost it again with each try; who set a quota of his own had that 200 times a minute."""
     broken = place(namespace="broken", setback=Setback(5, at(0), at(32), BROKEN))
-    assert plan(place(*ready(3), namespace="a"), broken, size=6, cap=6).create == ("a",) * 2
-    # Nothing goes to and fro between two tries, nor with one.
+    assert plan(place(*ready(3), namespace="a"), broken, size=6, cap=6).create == ()
     due = replace(broken, setback=Setback(5, at(-40), at(-8), BROKEN))
-    tried = plan(place(*ready(5), namespace="a"), due, size=6, cap=6)
+    tried = plan(place(*ready(3), namespace="a"), due, size=6, cap=6)
     assert (tried.create, deleted(tried)) == (("broken",), [])
-    tries = plan(place(*ready(5), namespace="a"), replace(due, members=starting(1)), size=6, cap=6)
-    assert (tries.create, deleted(tries)) == ((), [])
-    # Once one is ready it gets its share.
-    mended = plan(place(*ready(5), namespace="a"), replace(due, members=ready(1, created=NOW)), size=6, cap=6)
-    assert (mended.create, len(deleted(mended))) == ((), 2)
 
 
-def test_what_is_above_its_share_goes_for_a_namespace_that_came_later() -> None:
-    made = plan(place(*ready(5), namespace="a"), place(*ready(4), namespace="b"), place(namespace="c"), size=6, cap=9)
-    assert (made.create, deleted(made)) == ((), [("r0", "surplus"), ("r1", "surplus"), ("r0", "surplus")])
-    gone = [held_pod(f"g{number}") for number in range(3)]
-    # While these end, no more go.
-    after = plan(
-        place(*ready(3), *gone[:2], namespace="a"), place(*ready(3), gone[2], namespace="b"), place(namespace="c"),
-        size=6, cap=9,
-    )  # fmt: skip
-    assert (after.create, deleted(after)) == ((), [])
-    assert "until they are gone" in str(after.states[2].problem and after.states[2].problem.message)
+def test_what_is_above_its_share_goes_for_a_namespace_that_came_later_one_at_a_time() -> None:
+    rich = (place(*ready(5), namespace="a"), place(*ready(4), namespace="b"))
+    made = plan(*rich, place(namespace="c"), size=6, cap=9)
+    assert (made.create, deleted(made), made.evened, made.at) == (("c",), [("r0", "share")], True, at(10))
+    again = plan(*rich, place(namespace="c"), size=6, cap=9, evened=at(-3))
+    assert (again.create, deleted(again), again.evened, again.at) == ((), [], False, at(7))
+    full = plan(*(place(*ready(3), namespace=name) for name in "abc"), size=6, cap=9)
+    assert (deleted(full), full.at) == ([], None)
+
+
+@pytest.mark.parametrize("where", ["a place", "elsewhere"])
+def test_pods_that_end_for_long_take_nothing_of_anothers_share(where: str) -> None:
+    """Copies of a member that somebody deletes with a grace of a day kept all others from any refill."""
+    long = tuple(pod(f"c{number}", deleting=True, node="n1", grace_ends_at=at(86400)) for number in range(4))
+    ends = place(*ready(4), *(long if where == "a place" else ()), namespace="hostile")
+    made = plan(ends, place(namespace="team"), size=4, cap=8, elsewhere=long if where == "elsewhere" else ())
+    assert made.create == ("team",) * 4
+    # His own share is taken by them.
+    own = plan(place(*long, namespace="hostile"), place(*ready(4), namespace="team"), size=4, cap=8)
+    assert own.create == () if where == "a place" else True
+
+
+def test_the_burst_is_that_of_the_largest_size_whatever_the_size_is_now() -> None:
+    """With scaling the burst was given anew with each window."""
+    low = plan(place(lost=lost(100), wanted=Wanted(1)), size=1, largest=40)
+    assert low.losses["team"].spent == 100
+    high = plan(place(lost=lost(100), wanted=Wanted(40)), size=1, largest=40, cap=60)
+    assert len(high.create) == 20
+    assert plan(place(lost=lost(119), wanted=Wanted(40)), size=1, largest=40, cap=60).create == ("team",)
 
 
 def test_nobody_loses_a_member_for_one_that_may_have_none_now() -> None:

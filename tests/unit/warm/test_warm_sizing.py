@@ -421,15 +421,20 @@ def test_no_plan_overshoots(
         kept = sum(not each.deleting and each.uid not in gone for each in one.members)
         number = made.create.count(one.namespace)
         assert not number or kept + one.unanswered + number <= size
-    if made.create:
-        # What ends on a node, in the namespace that is filled; of others as many as they have usually.
-        end = [[one for one in each.members if one.deleting or one.uid in gone] for each in places]
-        live = len(pods) - sum(map(len, end)) + unanswered + len(made.create)
-        assert any(
-            live + len(end[n]) + min(len(end[1 - n]), size) <= cap
-            for n, each in enumerate(places)
-            if each.namespace in made.create
-        )
+    live = [
+        sum(not each.deleting and each.uid not in gone for each in one.members)
+        + one.unanswered + made.create.count(one.namespace)
+        for one in places
+    ]  # fmt: skip
+    ends = [sum(each.deleting or each.uid in gone for each in one.members) for one in places]
+    share = capping.shares(cap, [size, size])
+    assert not made.create or sum(live) <= cap
+    for n, other in ((0, 1), (1, 0)):
+        # Within its share with all of its own that end; or within what the other leaves, with as many that end as it
+        # has usually.
+        beside = max(share[other], live[other] + min(ends[other], size))
+        if places[n].namespace in made.create:
+            assert live[n] + ends[n] <= share[n] or live[n] + ends[n] + beside <= cap
     assert len(made.create) <= min(tokens, sharing.BURST)
     for deletion in made.delete:
         assert not deletion.pod.deleting

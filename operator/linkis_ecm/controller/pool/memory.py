@@ -34,6 +34,8 @@ class PoolMemory:
     gave_way: dict[str, datetime] = field(default_factory=dict)
     waited: dict[str, datetime] = field(default_factory=dict)
     aged: dict[str, datetime] = field(default_factory=dict)
+    # When a member last went for a namespace's share of the cap.
+    evened: datetime | None = None
     # Since when claims hold the refill back, by namespace.
     held_since: dict[str, datetime] = field(default_factory=dict)
     # Namespace and name of members whose create was not answered, and the error.
@@ -69,6 +71,7 @@ class PoolMemory:
         self.gave_way |= dict.fromkeys(plan.gave_way, now)
         self.waited |= dict.fromkeys(plan.waited, now)
         self.aged |= dict.fromkeys(plan.aged, now)
+        self.evened = now if plan.evened else self.evened
         self.held_since = {namespace: self.held_since.get(namespace, now) for namespace in plan.held}
 
     def note_loss(self, pod: PodView, how: str, now: datetime) -> None:

@@ -280,7 +280,7 @@ class WarmPools:
             self._demands.forget(pool)
             if plugin is None:
                 self._metrics.forget(pool)
-        nodes = {pod.node for pods in members.values() for pod in pods}
+        nodes = self.roster.nodes(members)
         secrets = [(one, name) for one in members for name in self.templates.secrets_beside(plugin, one)]
         memory.took(took + _seconds() - began, _seconds())
         if errors:
@@ -321,6 +321,8 @@ class WarmPools:
             places=places,
             elsewhere=elsewhere,
             bucket=memory.bucket,
+            evened=memory.evened,
+            largest=largest_size(given),
         )
 
     def _places(self, plugin: PluginView) -> list[str]:

@@ -6,7 +6,7 @@ answer to this process's create, and by the seal (`engine.warm.seals`). Must not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from linkis_ecm.controller.pool.templates import Templates
 from linkis_ecm.controller.state.cache import Cache
@@ -40,6 +40,11 @@ class Roster:
         """The same of all namespaces that have any."""
         namespaces = [space for space, name in self._cache.pools() if name == pool and self._serves(space)]
         return {namespace: own for namespace in namespaces if (own := self.members(namespace, pool))}
+
+    def nodes(self, members: Mapping[str, Sequence[PodView]]) -> set[str]:
+        """Of members that are known: whoever labels pods writes any names into them."""
+        known = (pod for pods in members.values() for pod in pods if not pod.deleting and self._templates.is_known(pod))
+        return {pod.node for pod in known}
 
     def is_there(self, pod: PodView) -> bool:
         """Whether the cache has it as a member of any pool, whoever made it."""

@@ -91,9 +91,14 @@ class Rooms:
         self._elsewhere = elsewhere
 
     def of(self, own: Taken) -> int:
-        """How many more the namespace may have that takes these of them; below 0 where it has too many."""
+        """How many more the namespace may have that takes these of them; below 0 where it has too many.
+
+        Others' pods that end take none of its own share: whoever deletes pods chooses how long they end.
+        """
         others = self._all - own.beside
-        return self._cap - own.live - own.ending - others - min(self._elsewhere, own.size)
+        left = self._cap - own.live - own.ending - others - min(self._elsewhere, own.size)
+        of_share = min(own.share - own.live - own.ending, self.later(own) - own.ending)
+        return max(left, of_share) if of_share > 0 else left
 
     def later(self, own: Taken) -> int:
         """The same, once all that end are gone."""

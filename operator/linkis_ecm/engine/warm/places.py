@@ -31,6 +31,8 @@ class Why(StrEnum):
     OLD_VALUE = "secret"
     REFUSED = "refused"
     ROOM = "room"
+    # For another namespace's share of the cap.
+    EVEN = "share"
     SURPLUS = "surplus"
     # The plugin has no pool any more, or none here.
     NO_POOL = "no_pool"
@@ -88,6 +90,10 @@ class Pool:
     places: tuple[Place, ...]
     elsewhere: tuple[PodView, ...] = ()
     bucket: Bucket = field(default_factory=Bucket)
+    # The size that its schedule or scaling may give it at most; 0: `size`.
+    largest: int = 0
+    # When a member last went for a namespace's share.
+    evened: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ class Count:
     place: Place
     wanted: Wanted
     setback: Setback | None = None
-    # Of the pool's cap.
+    # The size that it may ever want, and its own part of the pool's cap.
+    largest: int = 0
     share: int = 0
     ready: list[PodView] = field(default_factory=list)
     starting: list[PodView] = field(default_factory=list)
@@ -163,10 +170,10 @@ class Count:
     def held(self, now: datetime) -> int:
         """How many of those that lack wait, since others took so many away."""
         lost, lacking = self.place.lost, self.missing + self.created
-        return lost.held(lacking, self.wanted.size, now) if lost is not None else 0
+        return lost.held(lacking, self.largest, now) if lost is not None else 0
 
     def lost_at(self, now: datetime) -> Losses | None:
-        return self.place.lost.settled(self.wanted.size, now) if self.place.lost is not None else None
+        return self.place.lost.settled(self.largest, now) if self.place.lost is not None else None
 
     def drop(self, pod: PodView, why: Why | Fault) -> None:
         next(pods for pods in (self.ready, self.starting, self.silent) if pod in pods).remove(pod)

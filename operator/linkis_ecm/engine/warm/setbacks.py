@@ -23,8 +23,8 @@ SETBACK = Backoff(base=2.0, cap=300.0)
 # For as long as it goes on, of one namespace. Autoscalers that move pods all day take fewer: 6,000 a day of all pods of
 # a cluster (kubernetes-sigs/karpenter#2388).
 PER_MINUTE = 6.0
-# At once, as times the pool's size there: a rolling upgrade of all nodes takes each member, and the new one again where
-# it came on a node whose turn was later. And the least, for pools of few.
+# At once, as times the pool's largest size there: a rolling upgrade of all nodes takes each member, and the new one
+# again where it came on a node whose turn was later. And the least, for pools of few.
 TIMES, LEAST = 2, 20
 # Losses are added up in floats: one that lacks a millionth of a microsecond would be waited for without a wait.
 _LEAST_WAIT = 0.01
@@ -111,8 +111,12 @@ def taken_away(before: PodView, after: PodView | None, *, strange: bool) -> str:
     `strange`: after the change it is not known as this operator's any more. What this operator did itself, and what an
     engine took, is not for here.
     """
-    if before.member is None or before.deleting or before.ended:
+    if before.member is None or before.deleting:
         return ""
+    if before.ended:
+        # What had been ready counted when it ended, and the other where this operator deletes it.
+        gone = after is None or after.deleting or after.member is None
+        return "ended and was deleted before it was ready" if gone and before.member.ready is None else ""
     if after is None:
         return "was deleted"
     if after.disruption and not before.disruption:

@@ -21,13 +21,16 @@ from linkis_ecm.engine.warm.members import Contact, Fault, oldest_first
 from linkis_ecm.engine.warm.places import Count, Deletion, Place, PlaceState, Pool, Why, ends, full, state_of
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import SETBACK, Losses, Setback, after_failure
-from linkis_ecm.engine.warm.sharing import BURST, Bucket
+from linkis_ecm.engine.warm.sharing import Bucket
 
 # Between two deletions for an engine that waits: refused by a quota, it is tried again each 5 s
 # (controller.pods.executor.QUOTA_RETRY) and sees the room then.
 GIVE_WAY_PERIOD = timedelta(seconds=6)
 # A pool that has given way is not refilled for so long.
 GIVE_WAY_PAUSE = timedelta(seconds=60)
+# Between two deletions of a pool for a namespace's share of the cap: as many as losses of one namespace are made good
+# (`setbacks.PER_MINUTE`).
+EVEN_PERIOD = timedelta(seconds=10)
 # A create without an answer is asked again after this time, under the same name.
 ASK_AGAIN = timedelta(seconds=1)
 # While a member is silent: an agent reports each 10 s, so one that reports again is found ready within two reports.
@@ -51,6 +54,8 @@ class Plan:
     held: frozenset[str]
     # Where members go for their age now.
     aged: frozenset[str]
+    # A member goes for another namespace's share.
+    evened: bool
     bucket: Bucket
     states: tuple[PlaceState, ...]
     stuck_elsewhere: int
@@ -66,7 +71,7 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     _share(counts, pool)
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
-    _even_out(counts, pool, now)
+    even = _even_out(counts, pool, now)
     bucket = pool.bucket.refilled(now)
     order, bucket = bucket.spent(_shares(counts, _rooms(counts, pool, now), int(bucket.tokens), now))
     made = Counter(order)
@@ -89,7 +94,8 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
             state_of(count, pool, full(count, rooms, leaving) if count.missing else None, now) for count in counts
         ),
         stuck_elsewhere=stuck.pods if stuck is not None else 0,
-        at=_next_look(counts, pool, bucket, rooms, now),
+        evened=bool(_where(counts, Why.EVEN)),
+        at=min(filter(None, (even, _next_look(counts, pool, bucket, rooms, now))), default=None),
     )
 
 
@@ -100,7 +106,8 @@ def _where(counts: list[Count], why: Why) -> frozenset[str]:
 
 def _judged(place: Place, pool: Pool, now: datetime, jitter: float) -> Count:
     """The place's members, those that are not kept among the deletions, and the setback that follows from them."""
-    count = Count(place, place.wanted or Wanted(pool.size), place.setback)
+    wanted = place.wanted or Wanted(pool.size)
+    count = Count(place, wanted, place.setback, largest=max(wanted.size, pool.size, pool.largest))
     failure: Problem | None = None
     for pod in place.members:
         if pod.deleting:
@@ -238,27 +245,27 @@ def _rooms(counts: list[Count], pool: Pool, now: datetime) -> capping.Rooms:
 
 
 def _share(counts: list[Count], pool: Pool) -> None:
-    """What each namespace has of the cap for certain. Of what one cannot use, since its pods fail, it keeps the place
-    of the next try at all times: others that took it between two tries would lose it again with each."""
+    """What each namespace has of the cap for certain. Also one whose pods fail: others that took its places meanwhile
+    would lose them again, and whoever sets a quota of his own could have it so again and again."""
     able = [count.wanted.size if count.place.as_made is not None else 0 for count in counts]
     for count, share in zip(counts, capping.shares(pool.cap, able), strict=True):
-        count.share = min(share, len(count.ready) + 1) if count.setbacks else share
+        count.share = share
 
 
-def _even_out(counts: list[Count], pool: Pool, now: datetime) -> None:
-    """Members above their namespace's share go for namespaces that have less and may have more now: for one that came
-    later, or whose pods failed while others took its places. At once as many as a pool makes at once."""
-    poor = [count for count in counts if count.live < count.share and _may_grow(count, now)]
-    if not poor:
-        return
-    short = sum(min(count.share - count.live, count.missing - count.held(now)) for count in poor)
-    rich = [(count, _least_useful(count)) for count in counts if count.live > count.share]
-    for _ in range(min(short, _rooms(counts, pool, now).over, BURST)):
-        rich = [(count, victims) for count, victims in rich if victims and count.live > count.share]
-        if not rich:
-            return
+def _even_out(counts: list[Count], pool: Pool, now: datetime) -> datetime | None:
+    """A member above its namespace's share goes for a namespace that has less and may have more now, such as one that
+    came later. One at a time, so that whoever comes and goes costs the others next to nothing. Answers when the next
+    one may go."""
+    poor = any(count.live < count.share and _may_grow(count, now) for count in counts)
+    if not poor or _rooms(counts, pool, now).over <= 0:
+        return None
+    if pool.evened is not None and now < pool.evened + EVEN_PERIOD:
+        return pool.evened + EVEN_PERIOD
+    rich = [(count, victims) for count in counts if count.live > count.share and (victims := _least_useful(count))]
+    if rich:
         count, victims = max(rich, key=lambda one: one[0].live - one[0].share)
-        count.drop(victims.pop(0), Why.SURPLUS)
+        count.drop(victims[0], Why.EVEN)
+    return now + EVEN_PERIOD
 
 
 def _shares(counts: list[Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
@@ -309,7 +316,7 @@ def _next_look(counts: list[Count], pool: Pool, bucket: Bucket, rooms: capping.R
         elif missing and (later := [one.until for one in count.setbacks if one.until > now]):
             times.append(max(later))
         elif count.place.lost is not None and count.held(now):
-            times.append(count.place.lost.again(count.wanted.size, now))
+            times.append(count.place.lost.again(count.largest, now))
         elif missing and count.pace.again is not None:
             times.append(count.pace.again)
         elif missing and bucket.tokens < 1 and rooms.of(count.taken) > 0:
