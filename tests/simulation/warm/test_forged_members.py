@@ -186,3 +186,19 @@ async def test_labels_of_pods_make_no_series(world: World) -> None:
     labels = [s.labels for family in running.parts.metrics.registry.collect() for s in family.samples]
     assert not [one for one in labels if str(one.get("plugin", "")).startswith("label-")]
     assert set(running.parts.pools._memory) == {PLUGIN}
+
+
+async def test_nodes_that_forged_members_name_are_not_looked_at(world: World) -> None:
+    """A thousand of them came before the nodes on which members wait: a drain was noticed after minutes."""
+    running = await pool_of(world)
+    real = {pod["spec"]["nodeName"] for pod in ready(world)}
+    for number in range(100):
+        name = forge(world, f"copy-{number}")["metadata"]["name"]
+
+        def elsewhere(item: dict[str, Any], node: str = f"made-up-{number}") -> None:
+            item["spec"]["nodeName"] = node
+            item["metadata"]["finalizers"] = ["example.com/kept"]
+
+        world.cluster.change(PODS, (NAMESPACE, name), elsewhere)
+    await asyncio.sleep(180)
+    assert set(running.parts.pools._nodes._known) == real

@@ -52,8 +52,9 @@ class PoolMemory:
         self.free_at = now + min(PAUSE_MAX, PAUSE_TIMES * seconds)
 
     def pause(self, now: float) -> float:
-        """Seconds until the next pass may be."""
-        return min(PAUSE_MAX, self.free_at - now)
+        """Seconds until the next pass may be; 0 also where `now` is of another clock than the last pass had."""
+        left = self.free_at - now
+        return left if 0 < left <= PAUSE_MAX else 0.0
 
     def may_tell(self, now: datetime) -> bool:
         """Whether a status that has changed may be written."""

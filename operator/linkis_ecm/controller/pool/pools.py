@@ -242,8 +242,7 @@ class WarmPools:
         plugin = self._plugin(pool)
         memory = self._memory.setdefault(pool, PoolMemory())
         now = self._clock()
-        began = _seconds()
-        if (pause := memory.pause(began)) > 0:
+        if pause := memory.pause(began := _seconds()):
             return Result(requeue_at=now.timestamp() + pause)
         if plugin is not None and memory.generation != plugin.generation:
             memory.generation, memory.setbacks, memory.losses = plugin.generation, {}, {}
