@@ -117,7 +117,9 @@ def test_the_traceback_of_an_interrupt_names_the_line_and_nothing_of_the_kernel(
 
 
 def test_a_children_of_its_own_session_is_interrupted_by_the_second_stage() -> None:
-    parent = subprocess.Popen(["sh", "-c", "setsid sleep 600; true"], start_new_session=True)
+    # Whoever runs the tests in the background of a script has them ignore SIGINT, and so would the child.
+    command = ["env", "--default-signal=INT", "sh", "-c", "setsid sleep 600; true"]
+    parent = subprocess.Popen(command, start_new_session=True)
     try:
         (child,) = until(lambda: descendants(parent.pid))
         until(lambda: os.getpgid(child) != parent.pid)
