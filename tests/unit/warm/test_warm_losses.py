@@ -77,15 +77,17 @@ def lost(number: int, before: Losses | None = None, seconds: float = 0) -> Losse
 
 
 def test_a_burst_of_losses_is_made_good_at_once_and_then_six_a_minute() -> None:
-    """A rolling upgrade takes each member twice at most; who goes on gets as many as an autoscaler may take."""
-    assert lost(20).held(4, 4, NOW) == 0
-    assert lost(80).held(40, 40, NOW) == 0
-    beyond = lost(24)
+    """A rolling upgrade of eight nodes takes all of them eight times at most; who goes on gets as many as an autoscaler
+    may take."""
+    assert lost(20).held(1, 1, NOW) == 0
+    assert lost(32).held(4, 4, NOW) == 0
+    assert lost(320).held(40, 40, NOW) == 0
+    beyond = lost(36)
     assert [beyond.held(4, 4, at(seconds)) for seconds in (0, 9.9, 10, 20, 39.9, 40)] == [4, 4, 3, 2, 1, 0]
     assert beyond.held(2, 4, NOW) == 2
     assert [(beyond.again(4, at(seconds)) - NOW).total_seconds() for seconds in (0, 5, 39.9999)] == [10, 10, 40.0099]
     # What claims took beside is made.
-    assert lost(21).held(4, 4, NOW) == 1
+    assert lost(33).held(4, 4, NOW) == 1
 
 
 def test_steady_losses_below_the_pace_are_never_held() -> None:
@@ -130,23 +132,23 @@ def test_what_others_can_bring_about_is_a_loss_too(changes: dict[str, Any], why:
 def test_losses_are_forgotten_and_a_long_attack_is_not_held_against_a_pool_for_hours() -> None:
     kept = lost(10_000).settled(4, NOW)
     assert kept is not None
-    assert (kept.held(4, 4, NOW), kept.held(4, 4, at(40)), kept.spent) == (4, 0, 24)
-    assert kept.settled(4, at(239.9)) is not None
-    assert kept.settled(4, at(240)) is None
+    assert (kept.held(4, 4, NOW), kept.held(4, 4, at(40)), kept.spent) == (4, 0, 36)
+    assert kept.settled(4, at(359.9)) is not None
+    assert kept.settled(4, at(360)) is None
     # A clock that was put back gives nothing and takes nothing.
     assert kept.held(4, 4, at(-100)) == 4
 
 
 def test_losses_beyond_the_burst_hold_their_namespace_back_alone() -> None:
-    made = plan(place(*ready(1), lost=lost(22)), place(namespace="other"))
+    made = plan(place(*ready(1), lost=lost(26)), place(namespace="other"))
     assert (Counter(made.create), made.at) == ({"other": 3}, at(10))
-    assert made.states[0].problem == lost(22).problem
+    assert made.states[0].problem == lost(26).problem
     assert made.states[1].problem is None
-    assert made.losses == {"team": replace(lost(22), at=NOW)}
-    again = plan(place(*ready(1), lost=lost(21)))
-    assert (again.create, again.states[0].problem) == (("team",), lost(21).problem)
-    assert plan(place(*ready(1), lost=lost(20))).states[0].problem is None
-    assert plan(place(*ready(3), lost=lost(22))).states[0].problem is None
+    assert made.losses == {"team": replace(lost(26), at=NOW)}
+    again = plan(place(*ready(1), lost=lost(25)))
+    assert (again.create, again.states[0].problem) == (("team",), lost(25).problem)
+    assert plan(place(*ready(1), lost=lost(24))).states[0].problem is None
+    assert plan(place(*ready(3), lost=lost(26))).states[0].problem is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_shares_are_equal_but_for_those_that_want_less(cap: int, sizes: list[int
 
 def test_a_share_is_kept_for_a_namespace_that_is_held_back() -> None:
     """One whose members were taken away for a moment had none for ever: the others took its places under the cap."""
-    held = place(lost=lost(30), namespace="drained")
+    held = place(lost=lost(60), namespace="drained")
     made = plan(*(place(*ready(3), namespace=name) for name in "ab"), held, size=6, cap=9)
     assert made.create == ()
     assert [one.problem and one.problem.reason for one in made.states] == [problems.CAP, problems.CAP, problems.REMOVED]
@@ -222,17 +224,17 @@ def test_pods_that_end_for_long_take_nothing_of_anothers_share(where: str) -> No
 
 def test_the_burst_is_that_of_the_largest_size_whatever_the_size_is_now() -> None:
     """With scaling the burst was given anew with each window."""
-    low = plan(place(lost=lost(100), wanted=Wanted(1)), size=1, largest=40)
-    assert low.losses["team"].spent == 100
-    high = plan(place(lost=lost(100), wanted=Wanted(40)), size=1, largest=40, cap=60)
+    low = plan(place(lost=lost(310), wanted=Wanted(1)), size=1, largest=40)
+    assert low.losses["team"].spent == 310
+    high = plan(place(lost=lost(310), wanted=Wanted(40)), size=1, largest=40, cap=60)
     assert len(high.create) == 20
-    assert plan(place(lost=lost(119), wanted=Wanted(40)), size=1, largest=40, cap=60).create == ("team",)
+    assert plan(place(lost=lost(359), wanted=Wanted(40)), size=1, largest=40, cap=60).create == ("team",)
 
 
 def test_nobody_loses_a_member_for_one_that_may_have_none_now() -> None:
     rich = place(*ready(5), namespace="a")
     for poor in (
-        place(namespace="c", lost=lost(30)),
+        place(namespace="c", lost=lost(60)),
         place(namespace="c", waiting=("",)),
         place(namespace="c", as_made=None),
     ):

@@ -23,9 +23,10 @@ SETBACK = Backoff(base=2.0, cap=300.0)
 # For as long as it goes on, of one namespace. Autoscalers that move pods all day take fewer: 6,000 a day of all pods of
 # a cluster (kubernetes-sigs/karpenter#2388).
 PER_MINUTE = 6.0
-# At once, as times the pool's largest size there: a rolling upgrade of all nodes takes each member, and the new one
-# again where it came on a node whose turn was later. And the least, for pools of few.
-TIMES, LEAST = 2, 20
+# At once, as times the pool's largest size there, and the least, for pools of few. A rolling upgrade takes each member
+# once, and all of them with each node where the scheduler packs pods on the node that is next: eight nodes. It costs
+# nothing for long: what was spent comes back at the pace above.
+TIMES, LEAST = 8, 20
 # Losses are added up in floats: one that lacks a millionth of a microsecond would be waited for without a wait.
 _LEAST_WAIT = 0.01
 
