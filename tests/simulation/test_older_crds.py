@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from linkis_ecm.kube.resources import ENGINECONNS, EVENTS, PLUGINS, PODS
-from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, condition, edit_pod, filled, ready, status
+from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, change, condition, edit_pod, filled, ready, status
 from tools.testkit.simulation.world import NAMESPACE, Script, World
 
 pytestmark = pytest.mark.looptime
@@ -20,11 +19,9 @@ MINUTES = 60
 
 
 @pytest.fixture
-async def pooled() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin(warmPool=POOL)
-    yield made
-    await made.close()
+def pooled(bare_world: World) -> World:
+    change(bare_world, warmPool=POOL)
+    return bare_world
 
 
 def written(world: World, resource: str, since: int = 0) -> int:

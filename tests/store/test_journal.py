@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine
@@ -237,74 +239,60 @@ def test_the_first_of_two_replicas_ends_stays(new_url: Callable[[], str]) -> Non
             engine.dispose()
 
 
-def test_replicas_that_end_the_same_tasks_at_once_keep_one_end_of_each(new_url: Callable[[], str]) -> None:
+@pytest.fixture
+def three(new_url: Callable[[], str]) -> Iterator[list[Engine]]:
+    """Three engines over one database."""
     url = new_url()
     upgrade(url)
     engines = [open_engine(url) for _ in range(3)]
-    replicas = [Journal(engine) for engine in engines]
+    yield engines
+    for engine in engines:
+        engine.dispose()
+
+
+def at_once(works: Sequence[Callable[[], None]]) -> None:
+    """Runs each in a thread of its own, begun together; raises the error of one."""
+    begin = threading.Barrier(len(works))
+
+    def one(work: Callable[[], None]) -> None:
+        begin.wait(PATIENCE)
+        work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        for running in [pool.submit(one, work) for work in works]:
+            running.result(2 * PATIENCE)
+
+
+def test_replicas_that_end_the_same_tasks_at_once_keep_one_end_of_each(three: list[Engine]) -> None:
     lines = [replace(LINE, task_id=f"t{number}") for number in range(40)]
-    failed: list[BaseException] = []
-    begin = threading.Barrier(len(replicas))
 
-    def end(number: int, replica: Journal) -> None:
+    def end(number: int) -> None:
         ends = [replace(line, status="Lost", reason=str(number), ended=2000.0 + number) for line in lines]
-        begin.wait(PATIENCE)
-        try:
-            replica.end(ends if number % 2 else ends[::-1])
-        except BaseException as error:
-            failed.append(error)
+        Journal(three[number]).end(ends if number % 2 else ends[::-1])
 
-    try:
-        with engines[0].begin() as connection:
-            write(connection, lines)
-        threads = [threading.Thread(target=end, args=numbered) for numbered in enumerate(replicas)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert not failed
-        kept = Queries(engines[0]).executions_by_id([line.task_id for line in lines])
-        assert {(record.status, record.ended - 2000.0 == float(record.reason)) for record in kept} == {("Lost", True)}
-        assert len(kept) == len(lines)
-    finally:
-        for engine in engines:
-            engine.dispose()
+    with three[0].begin() as connection:
+        write(connection, lines)
+    at_once([partial(end, number) for number in range(3)])
+    kept = Queries(three[0]).executions_by_id([line.task_id for line in lines])
+    assert {(record.status, record.ended - 2000.0 == float(record.reason)) for record in kept} == {("Lost", True)}
+    assert len(kept) == len(lines)
 
 
-def test_gateways_that_write_the_same_tasks_in_any_order_do_not_block_each_other(new_url: Callable[[], str]) -> None:
+def test_gateways_that_write_the_same_tasks_in_any_order_do_not_block_each_other(three: list[Engine]) -> None:
     """Rows whose request waits beside those of which only an agent's word does: two statements over one batch."""
-    url = new_url()
-    upgrade(url)
-    engines = [open_engine(url) for _ in range(3)]
     lines = [replace(LINE, task_id=f"t{number:02}") for number in range(60)]
-    failed: list[BaseException] = []
-    begin = threading.Barrier(len(engines))
 
-    def work(number: int, engine: Engine) -> None:
+    def work(number: int) -> None:
         rng = random.Random(number)
-        begin.wait(PATIENCE)
-        try:
-            for turn in range(20):
-                words = [replace(line, status="Running", started=2000.0 + turn) for line in lines]
-                mixed = [word if rng.random() < 0.5 else replace(word, accepted=0.0) for word in words]
-                rng.shuffle(mixed)
-                with engine.begin() as connection:
-                    write(connection, mixed)
-        except BaseException as error:
-            failed.append(error)
+        for turn in range(20):
+            words = [replace(line, status="Running", started=2000.0 + turn) for line in lines]
+            mixed = [word if rng.random() < 0.5 else replace(word, accepted=0.0) for word in words]
+            rng.shuffle(mixed)
+            with three[number].begin() as connection:
+                write(connection, mixed)
 
-    try:
-        with engines[0].begin() as connection:
-            write(connection, lines)
-        threads = [threading.Thread(target=work, args=numbered) for numbered in enumerate(engines)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(2 * PATIENCE)
-        assert not any(thread.is_alive() for thread in threads)
-        assert not failed
-        kept = Queries(engines[0]).executions_by_id([line.task_id for line in lines])
-        assert [record.started for record in kept] == [2019.0] * len(lines)
-    finally:
-        for engine in engines:
-            engine.dispose()
+    with three[0].begin() as connection:
+        write(connection, lines)
+    at_once([partial(work, number) for number in range(3)])
+    kept = Queries(three[0]).executions_by_id([line.task_id for line in lines])
+    assert [record.started for record in kept] == [2019.0] * len(lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from linkis_ecm.engine.warm.setbacks import TIMES
 from linkis_ecm.kube.resources import PLUGINS, PODS
 from tests.simulation.warm.test_warm_pools import PLUGIN, POOL, change
 from tools.testkit.fakes.rules import StatusError
-from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.members import MemberAgent, world_with_members
 from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
@@ -73,18 +72,24 @@ WAYS: dict[str, Callable[[World, Pod], None]] = {
 @pytest.fixture
 async def pooled() -> AsyncIterator[World]:
     """A cluster whose pools' members engines can take."""
-    made = World()
-    made.agent_type = MemberAgent
-    made.answer_claim = partial(claim_of, made)
-    made.install_plugin()
-    yield made
-    await made.close()
+    async with world_with_members() as made:
+        made.agent_type = MemberAgent
+        made.install_plugin()
+        yield made
 
 
 async def both_filled(world: World) -> None:
     change(world, warmPool=POOL | {"size": SIZE, "cap": 60, "namespaces": [NAMESPACE, OTHER]})
     await world.start()
     await world.until(lambda: all(len(members(world, one)) == SIZE for one in (NAMESPACE, OTHER)))
+
+
+async def one_filled(world: World, size: int) -> int:
+    """How many pods were made for it."""
+    change(world, warmPool=POOL | {"size": size, "cap": 60, "namespaces": [OTHER]})
+    await world.start()
+    await world.until(lambda: len(members(world, OTHER)) == size)
+    return len(world.pods_made)
 
 
 async def burn(world: World, way: Callable[[World, Pod], None], *, ready: bool) -> None:
@@ -263,10 +268,7 @@ async def test_a_pools_label_that_comes_and_goes_is_no_claim(pooled: World, way:
 async def test_who_ends_members_before_they_are_ready_gets_no_more(pooled: World) -> None:
     """One that was let live ended the setback of the others each time, so 100 pods a minute were made."""
     size = 20
-    change(pooled, warmPool=POOL | {"size": size, "cap": 60, "namespaces": [OTHER]})
-    await pooled.start()
-    await pooled.until(lambda: len(members(pooled, OTHER)) == size)
-    before = len(pooled.pods_made)
+    before = await one_filled(pooled, size)
 
     async def attack() -> None:
         while True:
@@ -289,10 +291,7 @@ async def test_who_ends_members_before_they_are_ready_gets_no_more(pooled: World
 
 async def test_agents_that_fall_silent_again_and_again_are_replaced_at_the_same_pace(pooled: World) -> None:
     size = 20
-    change(pooled, warmPool=POOL | {"size": size, "cap": 60, "namespaces": [OTHER]})
-    await pooled.start()
-    await pooled.until(lambda: len(members(pooled, OTHER)) == size)
-    before = len(pooled.pods_made)
+    before = await one_filled(pooled, size)
     for _ in range(240):
         for pod in members(pooled, OTHER)[1:]:
             if (agent := pooled.agents.get(pod["metadata"]["uid"])) is not None:

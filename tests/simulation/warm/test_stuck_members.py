@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,11 +17,9 @@ KEEPS = "audit.example/keeps"
 
 
 @pytest.fixture
-async def pooled() -> AsyncIterator[World]:
-    made = World()
-    made.install_plugin(warmPool=POOL)
-    yield made
-    await made.close()
+def pooled(bare_world: World) -> World:
+    change(bare_world, warmPool=POOL)
+    return bare_world
 
 
 def keep(world: World, pods: list[dict[str, Any]], finalizers: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from linkis_ecm.engine.warm import sizing
 from linkis_ecm.kube.resources import NAMESPACES, PLUGINS
 from tests.simulation.warm.test_members_removed import members
 from tests.simulation.warm.test_warm_pools import PLUGIN, change
-from tools.testkit.simulation.members import MemberAgent, claim_of
+from tools.testkit.simulation.members import MemberAgent, world_with_members
 from tools.testkit.simulation.world import NAMESPACE, World
 
 pytestmark = pytest.mark.looptime
@@ -40,14 +39,12 @@ class Plans:
 
 @pytest.fixture
 async def many() -> AsyncIterator[World]:
-    made = World()
-    made.agent_type = MemberAgent
-    made.answer_claim = partial(claim_of, made)
-    made.install_plugin()
-    for name in MANY:
-        made.cluster.create(NAMESPACES, {"metadata": {"name": name}})
-    yield made
-    await made.close()
+    async with world_with_members() as made:
+        made.agent_type = MemberAgent
+        made.install_plugin()
+        for name in MANY:
+            made.cluster.create(NAMESPACES, {"metadata": {"name": name}})
+        yield made
 
 
 async def filled(world: World) -> float:
