@@ -108,7 +108,7 @@ async def test_a_pool_whose_cap_is_taken_by_members_that_end_says_until_when_it_
     change(pooled, image="engine:2")
     await pooled.until(lambda: condition(pooled)[1] == "CapReached", 10)
     message = condition(pooled)[2]
-    assert "3 of them end, and count until they are gone, at " in message
+    assert "3 of the pool's pods end, and count until they are gone, at " in message
     assert "Raise" not in message
     await pooled.until(lambda: len(ready(pooled)) == 3, 200)
     await pooled.until(lambda: condition(pooled)[:2] == ("True", "Filled"))

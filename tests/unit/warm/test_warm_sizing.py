@@ -147,11 +147,13 @@ def test_a_cap_that_is_taken_by_pods_that_end_says_until_when() -> None:
     """It said to raise the cap, which is as large as the size, when all that was needed was to wait."""
     last = held("last", grace_ends_at=at(40))
     message = full_of(held("a", grace_ends_at=at(10)), last, held("b", grace_ends_at=at(20))).message
-    assert "3 of them end, and count until they are gone, at 2026-11-27 12:01:40 UTC at the latest." in message
+    assert (
+        "3 of the pool's pods end, and count until they are gone, at 2026-11-27 12:01:40 UTC at the latest." in message
+    )
     assert "Raise" not in message
     assert "kubectl" not in message
     one = full_of(*ready(2), held("a", grace_ends_at=at(3600), deleted_at=at(-10))).message
-    assert "One of them ends, and counts until" in one
+    assert "One of the pool's pods ends, and counts until" in one
     assert "`kubectl delete pod -n team a --grace-period=30`" in one
 
 

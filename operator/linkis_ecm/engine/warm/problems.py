@@ -62,8 +62,8 @@ GIVES_WAY = Reason(
 )
 CAP = Reason(
     "CapReached",
-    "There are as many pods of the pool, in all namespaces together, as spec.warmPool.cap allows.",
-    "Raise spec.warmPool.cap, or lower size.",
+    "The namespace has its share of spec.warmPool.cap, the most pods in all namespaces together, and no more is left.",
+    "Raise spec.warmPool.cap, lower size, or take namespaces whose pods fail out of spec.warmPool.namespaces.",
 )
 IMAGE = Reason(
     "ImagePullBackOff",
@@ -236,9 +236,13 @@ def of_ends(pods: Sequence[PodView]) -> Problem:
     better = "New ones come as these end. Where spec.warmPool.cap is above size, they need not wait for it."
     ends = [(pod.grace_ends_at, pod.name, pod.uid, pod) for pod in pods if pod.grace_ends_at is not None]
     if not ends:
-        return Problem(CAP, "Some of them end, and count until they are gone.", better)
+        return Problem(CAP, "Some of its pods end, and count until they are gone.", better)
     over, _, _, pod = max(ends, key=lambda one: one[:3])
-    number = "One of them ends, and counts" if len(pods) == 1 else f"{len(pods)} of them end, and count"
+    number = (
+        "One of the pool's pods ends, and counts"
+        if len(pods) == 1
+        else f"{len(pods)} of the pool's pods end, and count"
+    )
     last = over + ENDS_WITHIN
     details = f"{number} until they are gone, at {last:%Y-%m-%d %H:%M:%S} UTC at the latest"
     sooner = f"`kubectl delete pod -n {pod.namespace} {pod.name} --grace-period=30` gives the last one a shorter grace."
