@@ -50,7 +50,7 @@ class PoolMetrics:
         )
         self.deletes = Counter(
             "ecm_warm_pool_deletes",
-            "Pods of a warm pool that were deleted before an engine took them, by reason: age, ended, failed, key,"
+            "Pods of a warm pool deleted before an engine took them, by reason: age, ended, failed, key,"
             " no_pool, node, refused, room, secret, share, silent, surplus, tampered, template, unknown (who made it).",
             ["plugin", "reason"],
             registry=registry,
