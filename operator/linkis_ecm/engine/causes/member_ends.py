@@ -71,6 +71,17 @@ _WORDS: dict[Reason, tuple[str, str]] = {
     reasons.AGENT_EXITED: ("Its container ended by itself.", UNKNOWN),
 }  # fmt: skip
 
+# Who takes members away with the right to do so, by the reason of a pod's condition DisruptionTarget.
+_OF_DISRUPTIONS = {
+    "EvictionByEvictionAPI": "A drain, which ends by itself, or an autoscaler that moves pods: let it do so less often."
+    " Else see in the API server's audit log who evicts them.",
+    "PreemptionByScheduler": "Pods of a higher priority need its node{node}: add room, or give spec.podTemplate a"
+    " priorityClassName.",
+    "DeletionByTaintManager": "Its node{node} has a taint NoExecute: see `kubectl describe node{node}`.",
+    "DeletionByPodGC": "Its node{node} is gone, or was out of service.",
+    "TerminationByKubelet": "Its node{node} lacked memory or disk, or is shut down: see `kubectl describe node{node}`.",
+}
+
 
 def in_words_of_a_pool(verdict: Verdict) -> str:
     """The sentence of a verdict where no engine is."""
@@ -88,3 +99,8 @@ def end_of_member(pod: PodView) -> tuple[str, str]:
     words = pod.message or pod.disruption_message
     said = says(pod.reason, words) if pod.reason and words and verdict.details.startswith(words) else verdict.details
     return sentences(f"It is {pod.name}{where}", in_words_of_a_pool(verdict), said), remedy
+
+
+def help_of_disruption(pod: PodView) -> str:
+    """What helps against whoever takes pods away with the right to do so; "" where Kubernetes does not say who."""
+    return _OF_DISRUPTIONS.get(pod.disruption, "").format(node=f" {pod.node}" if pod.node else "")

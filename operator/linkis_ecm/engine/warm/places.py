@@ -180,14 +180,14 @@ class Count:
         self.delete.append(Deletion(pod, why))
 
 
-def ends(pool: Pool, now: datetime) -> Problem | None:
+def pods_that_end(pool: Pool, now: datetime) -> Problem | None:
     """Of pods that end and count for the cap: until when. None where there are none."""
     pods = (*pool.elsewhere, *(pod for place in pool.places for pod in place.members))
     ending = [pod for pod in pods if pod.deleting and capping.takes_place(pod, now)]
     return problems.of_ends(ending) if ending else None
 
 
-def full(count: Count, rooms: capping.Rooms, ends: Problem | None) -> Problem | None:
+def no_room(count: Count, rooms: capping.Rooms, ends: Problem | None) -> Problem | None:
     """Why it may have no more; None where it may. A higher cap is no remedy where `ends` are about to leave some."""
     if rooms.of(count.taken) > 0:
         return None

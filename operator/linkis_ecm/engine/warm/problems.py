@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from linkis_ecm.engine.causes.member_ends import UNKNOWN, end_of_member, in_words_of_a_pool
+from linkis_ecm.engine.causes.member_ends import UNKNOWN, end_of_member, help_of_disruption, in_words_of_a_pool
 from linkis_ecm.engine.causes.start_problems import start_problem
 from linkis_ecm.engine.causes.verdicts import Verdict, unfinished_phase
 from linkis_ecm.engine.pod_view import PodView
@@ -153,16 +153,6 @@ ALL = (
     REFUSED, NO_ANSWER,
 )  # fmt: skip
 
-# Who takes members away with the right to do so, by the reason of a pod's condition DisruptionTarget.
-_OF_DISRUPTIONS = {
-    "EvictionByEvictionAPI": "A drain, which ends by itself, or an autoscaler that moves pods: let it do so less often."
-    " Else see in the API server's audit log who evicts them.",
-    "PreemptionByScheduler": "Pods of a higher priority need its node{node}: add room, or give spec.podTemplate a"
-    " priorityClassName.",
-    "DeletionByTaintManager": "Its node{node} has a taint NoExecute: see `kubectl describe node{node}`.",
-    "DeletionByPodGC": "Its node{node} is gone, or was out of service.",
-    "TerminationByKubelet": "Its node{node} lacked memory or disk, or is shut down: see `kubectl describe node{node}`.",
-}
 _MEANWHILE = "While it goes on, six a minute are made there."
 
 # An engine's reason that says the same of a pod of a pool.
@@ -214,9 +204,8 @@ def of_end(pod: PodView) -> Problem:
 
 def of_loss(pod: PodView, how: str) -> Problem:
     """A member as it is after it went for nothing: what became of it, as the end of a sentence."""
-    node = f" {pod.node}" if pod.node else ""
-    where = f", on node{node}," if node else ""
-    better = _OF_DISRUPTIONS.get(pod.disruption, "").format(node=node)
+    where = f", on node {pod.node}," if pod.node else ""
+    better = help_of_disruption(pod)
     return Problem(REMOVED, f"The last one: {pod.name}{where} {how}.", sentences(better, _MEANWHILE) if better else "")
 
 

@@ -18,7 +18,17 @@ from linkis_ecm.engine.pod_view import PodView
 from linkis_ecm.engine.warm import aging, capping, pacing, problems
 from linkis_ecm.engine.warm.demand import Wanted
 from linkis_ecm.engine.warm.members import Contact, Fault, oldest_first
-from linkis_ecm.engine.warm.places import Count, Deletion, Place, PlaceState, Pool, Why, ends, full, state_of
+from linkis_ecm.engine.warm.places import (
+    Count,
+    Deletion,
+    Place,
+    PlaceState,
+    Pool,
+    Why,
+    no_room,
+    pods_that_end,
+    state_of,
+)
 from linkis_ecm.engine.warm.problems import Problem
 from linkis_ecm.engine.warm.setbacks import SETBACK, Losses, Setback, after_failure
 from linkis_ecm.engine.warm.sharing import Bucket
@@ -68,17 +78,17 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
     elsewhere = [Deletion(pod, Why.NO_POOL) for pod in pool.elsewhere if not pod.deleting]
     _give_way(counts, now)
     _drop_surplus(counts, pool)
-    _share(counts, pool)
+    _give_shares(counts, pool)
     _drop_old(counts, pool, now)
     _hold_back(counts, now)
     even = _even_out(counts, pool, now)
     bucket = pool.bucket.refilled(now)
-    order, bucket = bucket.spent(_shares(counts, _rooms(counts, pool, now), int(bucket.tokens), now))
+    order, bucket = bucket.spent(_may_get(counts, _rooms(counts, pool, now), int(bucket.tokens), now))
     made = Counter(order)
     for count in counts:
         count.created = made[count.place.namespace]
     rooms = _rooms(counts, pool, now)
-    leaving = ends(pool, now)
+    leaving = pods_that_end(pool, now)
     stuck = capping.stuck(pool.elsewhere, now)
     return Plan(
         create=order,
@@ -91,7 +101,7 @@ def plan(pool: Pool, now: datetime, jitter: float) -> Plan:
         aged=_where(counts, Why.AGE),
         bucket=bucket,
         states=tuple(
-            state_of(count, pool, full(count, rooms, leaving) if count.missing else None, now) for count in counts
+            state_of(count, pool, no_room(count, rooms, leaving) if count.missing else None, now) for count in counts
         ),
         stuck_elsewhere=stuck.pods if stuck is not None else 0,
         evened=bool(_where(counts, Why.EVEN)),
@@ -244,7 +254,7 @@ def _rooms(counts: list[Count], pool: Pool, now: datetime) -> capping.Rooms:
     return capping.Rooms(pool.cap, (count.taken for count in counts), elsewhere)
 
 
-def _share(counts: list[Count], pool: Pool) -> None:
+def _give_shares(counts: list[Count], pool: Pool) -> None:
     """What each namespace has of the cap for certain. Also one whose pods fail: others that took its places meanwhile
     would lose them again, and whoever sets a quota of his own could have it so again and again."""
     able = [count.wanted.size if count.place.as_made is not None else 0 for count in counts]
@@ -268,7 +278,7 @@ def _even_out(counts: list[Count], pool: Pool, now: datetime) -> datetime | None
     return now + EVEN_PERIOD
 
 
-def _shares(counts: list[Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
+def _may_get(counts: list[Count], rooms: capping.Rooms, tokens: int, now: datetime) -> dict[str, int]:
     """How many each namespace may get, were there tokens for all: of the cap's places that are nobody's share the
     emptiest gets most. Whose turn it is does not follow from that: one whose members are taken away is the emptiest for
     ever."""
