@@ -46,7 +46,9 @@ signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), os._exit
 threading.Thread(target=http.server.HTTPServer(("", 8080), Handler).serve_forever, daemon=True).start()
 while not os.path.exists("/tmp/go"):
     time.sleep(0.05)
-what = open("/tmp/go").read()
+what, shell = open("/tmp/go").read().split()
+while os.path.exists(f"/proc/{shell}"):
+    time.sleep(0.01)
 print("last words:", what, flush=True)
 if what == "grow":
     grown = bytearray(400 << 20)
@@ -104,8 +106,12 @@ def processes(installation: Any) -> Iterator[Processes]:
 
 
 def go(name: str, what: str) -> None:
-    """Tell the server what to do. The file comes with its content: the server may read it at any moment."""
-    inside(name, f"printf {what} > /tmp/new && mv /tmp/new /tmp/go")
+    """Tell the server what to do.
+
+    The file comes with its content: the server may read it at any moment. It names the shell that wrote it, and the
+    server waits for that shell's end: a container that ends kills what runs in it, and kubectl would tell of 137.
+    """
+    inside(name, f"echo {what} $$ > /tmp/new && mv /tmp/new /tmp/go")
 
 
 def inside(engine: str, script: str) -> str:
