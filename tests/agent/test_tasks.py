@@ -183,11 +183,13 @@ def test_a_restarted_kernel_forgets_and_goes_on(start: Callable[..., AgentProces
     assert agent.outputs("1+1")[0]["text"] == "2"
 
 
-def test_a_task_that_goes_on_after_its_interrupt_says_so_until_it_is_ended(start: Callable[..., AgentProcess]) -> None:
-    agent = start()
-    # C code that looks at no signal.
-    submit(agent, "deaf", "print('begun', flush=True); any(iter(int, 1))")
-    until(lambda: "begun\n" in agent.log("stdout"))
+def test_a_task_that_goes_on_after_its_interrupt_says_so_until_it_is_ended(
+    start: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    agent, begun = start(), tmp_path / "begun"
+    # C code that looks at no signal, from before it makes the folder: an interrupt before that would end it.
+    submit(agent, "deaf", f"import itertools, os; any(itertools.chain(map(os.mkdir, [{str(begun)!r}]), iter(int, 1)))")
+    until(begun.exists)
     assert agent.json("POST", "/v1/tasks/deaf/cancel")[0] == 202
     status = until(lambda: (one := agent.json("GET", "/v1/tasks/deaf")[1])["message"] and one)
     assert status["status"] == "Running"

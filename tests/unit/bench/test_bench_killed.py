@@ -83,7 +83,11 @@ def test_the_folder_of_a_kernel_that_is_gone_goes(folder: Path, tmp_path: Path) 
 
 
 def test_the_folder_of_a_kernel_that_runs_or_is_being_started_stays(folder: Path, tmp_path: Path) -> None:
-    kernel = subprocess.Popen([sys.executable, "-c", "input()", f"{folder}/connection.json"], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()", f"{folder}/connection.json"]
+    kernel = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert kernel.stdout is not None
+    # A process has its command line in /proc a moment after its start.
+    assert kernel.stdout.readline() == b"\n"
     young = tmp_path / "ecm-fedcba9876543210"
     young.mkdir()
     (young / "connection.json").write_text("{}")
