@@ -142,6 +142,8 @@ def test_engines_live_on_through_a_split_a_kill_a_move_and_the_way_back(
         assert len(pod_uids(space)) == 2
     for _, name, space in late:
         kubectl.must("delete", "ec", name, "-n", space, "--wait=true", "--timeout=60s")
+    # A pod goes after its engine.
+    until_holds("their pods are gone", lambda: {space: pod_uids(space) for space in tickets}, uids.__eq__, 120)
     until_served_by(BIG, REST)
     all_answer()
 

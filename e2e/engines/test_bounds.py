@@ -168,7 +168,9 @@ def test_a_variable_comes_from_a_secret_and_stands_nowhere_else(engines: Engines
 
 def test_a_secret_that_is_missing_is_named(engines: Engines) -> None:
     source = {"secretKeyRef": {"name": "not-there", "key": "password"}}
-    name = engines.create(engineType="python", startTimeout="20s", env=[{"name": "PASSWORD", "valueFrom": source}])
+    name = engines.create(engineType="python", startTimeout="5m", env=[{"name": "PASSWORD", "valueFrom": source}])
+    until_holds("the kubelet's word", lambda: status(name), lambda s: s.get("reason") == "CreateContainerConfigError")
+    engines.change(name, startTimeout="1s")
     ended = until_state(name, "Failed")
     assert ended["reason"] == "CreateContainerConfigError"
     assert 'secret "not-there" not found' in ended["message"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -146,18 +145,6 @@ def test_events_on_the_engine_tell_its_life(engines: Engines) -> None:
         return {item["reason"] for item in items if item["regarding"].get("name") == name}
 
     until_holds("events", reasons, {"PodCreated", "KernelReady"}.issubset)
-
-
-def test_a_config_error_is_reported_before_the_start_timeout(engines: Engines) -> None:
-    name = engines.create(
-        startTimeout="60s",
-        volumes=[{"name": "x", "mountPath": "/x", "secret": {"secretName": "no-such-secret"}}],
-    )
-    until_state(name, "Starting")
-    time.sleep(3)
-    found = status(name)
-    assert found["engineState"] == "Starting"
-    kubectl.must("delete", "ec", name, "-n", NAMESPACE)
 
 
 @pytest.mark.release

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.shared.engines import Engines
 from e2e.shared.netprobe import from_pod, idle, start
 from tools.cluster.tools import images
 from tools.testkit.cluster import kubectl
@@ -62,7 +63,7 @@ class Processes:
     """Makes plugins and engines of them by kubectl, and takes them away."""
 
     def __init__(self) -> None:
-        self.engines: list[str] = []
+        self.engines = Engines("process")
         self.plugins: list[str] = []
 
     def plugin(self, launch: dict[str, Any], **more: Any) -> str:
@@ -79,14 +80,13 @@ class Processes:
         return name
 
     def engine(self, plugin: str, **spec: Any) -> str:
-        name = f"process-{uuid.uuid4().hex[:6]}"
-        body = {
-            "apiVersion": "linkis.apache.org/v1alpha1", "kind": "EngineConn", "metadata": {"name": name},
-            "spec": {"plugin": plugin, "user": "hadoop"} | spec,
-        }  # fmt: skip
-        kubectl.must("create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(body))
-        self.engines.append(name)
-        return name
+        return self.engines.create(plugin=plugin, **spec)
+
+    def delete(self) -> None:
+        """Take away all that were made."""
+        self.engines.delete()
+        if self.plugins:
+            kubectl.run("delete", "ecp", *self.plugins, "--ignore-not-found", "--wait=false")
 
     def ready(self, launch: dict[str, Any], **spec: Any) -> str:
         """An engine of a plugin of its own, once it is Idle."""
@@ -99,10 +99,7 @@ class Processes:
 def processes(installation: Any) -> Iterator[Processes]:
     made = Processes()
     yield made
-    if made.engines:
-        kubectl.run("delete", "ec", *made.engines, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-    if made.plugins:
-        kubectl.run("delete", "ecp", *made.plugins, "--ignore-not-found", "--wait=false")
+    made.delete()
 
 
 def go(name: str, what: str) -> None:
@@ -118,6 +115,12 @@ def inside(engine: str, script: str) -> str:
     """What a line of shell prints in the engine's container."""
     (pod,) = [pod for pod in pods(engine) if pod["status"]["phase"] == "Running"]
     return kubectl.must("exec", "-n", NAMESPACE, pod["metadata"]["name"], "--", "sh", "-c", script)
+
+
+def has_started(pods: list[dict[str, Any]]) -> bool:
+    """A container of them runs, by the kubelet's word."""
+    told = [one for pod in pods for one in pod["status"].get("containerStatuses", ())]
+    return any("running" in one["state"] for one in told)
 
 
 def conditions(engine: str) -> dict[str, str]:
@@ -139,7 +142,7 @@ def test_the_sample_is_ready_by_its_port_and_its_users_reach_it(
     plugin, engine = yaml.safe_load_all(SAMPLE.read_text())
     plugin["spec"] |= {"image": images()["ecm"], "imagePullPolicy": "IfNotPresent"}
     processes.plugins.append(plugin["metadata"]["name"])
-    processes.engines.append(engine["metadata"]["name"])
+    processes.engines.add(engine["metadata"]["name"])
     kubectl.must("apply", "-f", "-", stdin=json.dumps(plugin))
     kubectl.must("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(engine))
     kubectl.must("wait", "-n", NAMESPACE, "ec/first-web", "--for=condition=Ready", "--timeout=90s")
@@ -226,7 +229,10 @@ def test_a_process_over_its_memory_is_told_as_such(processes: Processes) -> None
 
 def test_a_process_that_never_answers_times_out_and_its_pod_goes(processes: Processes) -> None:
     launch = {"kind": "process", "port": 8081}
-    name = processes.engine(processes.plugin(launch), startTimeout="10s")
+    name = processes.engine(processes.plugin(launch))
+    until_holds("its container runs", lambda: pods(name), has_started)
+    # From its creation on. Before its container runs the reason would be another one.
+    processes.engines.change(name, startTimeout="15s")
     found = until_state(name, "Failed")
     assert found["reason"] == "ProcessNeverAnswered"
     assert "port 8081 takes no connection" in found["message"]
@@ -246,9 +252,10 @@ def test_a_crashed_process_is_restarted_by_its_policy(processes: Processes) -> N
 
 def test_a_process_lives_on_without_its_plugin_and_ends_by_its_age(processes: Processes) -> None:
     plugin = processes.plugin(HTTP, idleTimeout="1s")
-    name = processes.engine(plugin, maxLifetime="45s")
+    name = processes.engine(plugin)
     until_state(name, "Idle")
     kubectl.must("delete", "ecp", plugin)
+    processes.engines.change(name, maxLifetime="45s")
     found = until_state(name, "Success", seconds=120)
     assert found["reason"] == "LifetimeOver"
 

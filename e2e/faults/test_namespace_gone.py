@@ -20,7 +20,6 @@ from tools.testkit.cluster.waiting import (
     NAMESPACE,
     RELEASE_NAMESPACE,
     is_ready,
-    record,
     status,
     until_holds,
     until_row,
@@ -107,7 +106,5 @@ def test_namespaces_that_are_gone_refused_or_not_listed_harm_no_engine_elsewhere
     assert guards(BOUND) == guarded
     assert {one["status"]["phase"] for one in kubectl.get("pods", "-n", BOUND)["items"]} == {"Running"}
     for ticket in (tickets[BOUND], again):
-        found = record(ticket)
-        assert found is not None
-        assert (found["record"]["status"], found["final"]) == ("Idle", False)
+        until_row(ticket, "Idle", final=False)
     until_row(tickets[NAMESPACE], "Idle", final=False)

@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="module"), pyt
 # A pod has to be scheduled and its kernel to answer, while other tests use the node.
 SLOW = 90_000
 expect.set_options(timeout=PATIENCE)
-CODE = """import time
+CODE = """import itertools, time
 print("first line", flush=True)
-for n in range(600):
+for n in itertools.count():
     print("step", n, flush=True)
     time.sleep(0.2)
 """
@@ -198,9 +198,9 @@ async def test_a_gateway_that_goes_is_told_and_the_page_recovers_by_itself(
             # What happens meanwhile is not missed.
             name = engines.create(engineType="cobol", startTimeout="3s")
             until_holds(
-                "another pod of the gateway is ready",
-                gateway_pods,
-                lambda found: [one["metadata"]["uid"] for one in found if is_ready(one)] not in ([], [before_uid]),
+                "another pod of the gateway is ready, and the only one: a forward may lead to one that ends",
+                lambda: gateway_pods(leaving=True),
+                lambda found: [one["metadata"]["uid"] != before_uid and is_ready(one) for one in found] == [True],
             )
             # A forward ends with its pod. A browser before a Service finds the new one by itself.
             way.close()

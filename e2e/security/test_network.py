@@ -297,7 +297,7 @@ def test_policies_count_before_a_pods_first_packet(scene: Scene) -> None:
             "engineType": "e2e_at_once", "engineVersion": name.rpartition("-")[2], "image": tools.images()["ecm"],
             "imagePullPolicy": "IfNotPresent", "command": ["python3", "-u", "-c"], "args": [code],
             "launch": {"kind": "process", "port": 8080},
-            "defaultResources": {"cpu": "50m", "memory": "64Mi"}, "startTimeout": "60s",
+            "defaultResources": {"cpu": "50m", "memory": "64Mi"}, "startTimeout": "5m",
         },
     }  # fmt: skip
     engine = {

@@ -121,8 +121,7 @@ def secret() -> Iterator[str]:
 def processes(installation: Any) -> Iterator[Processes]:
     made = Processes()
     yield made
-    kubectl.run("delete", "ec", *made.engines, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-    kubectl.run("delete", "ecp", *made.plugins, "--ignore-not-found", "--wait=false")
+    made.delete()
 
 
 def has_seal(seals: PodSeals, name: str) -> bool:

@@ -34,6 +34,15 @@ class Engines:
         name = self.create(**spec)
         return name, str(until_state(name, "Idle", namespace=self._namespace)["ticketId"])
 
+    def add(self, name: str) -> None:
+        """Take away this one, too, which was made by another way."""
+        self._names.append(name)
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Give fields of an engine's spec other values."""
+        body = json.dumps({"spec": spec})
+        kubectl.must("patch", "ec", name, "-n", self._namespace, "--type=merge", "-p", body)
+
     def delete(self, *, wait: bool = False) -> None:
         """Take away all that were made; with `wait` they are gone after it, for a minute at most."""
         how = ("--timeout=60s",) if wait else ("--wait=false",)
