@@ -70,6 +70,29 @@ def test_what_is_printed_comes_in_the_order_in_which_it_was(
     assert said(agent, code) == expected
 
 
+# The thread that writes into the kernel's socket waits for a processor that others use.
+SLOW_SOCKET = """
+cpu = min(os.sched_getaffinity(0))
+busy = ["taskset", "-c", str(cpu), "timeout", "60", sys.executable, "-c", "while True: pass"]
+others = [subprocess.Popen(busy) for _ in range(2)]
+for task in map(int, os.listdir("/proc/self/task")):
+    if open(f"/proc/self/task/{task}/comm").read().startswith("ZMQbg/IO"):
+        os.sched_setaffinity(task, [cpu])
+        os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
+        print(end="slow")
+"""
+
+
+def test_what_was_flushed_comes_before_what_c_prints_though_the_socket_is_slow(start: Start) -> None:
+    agent = start()
+    assert said(agent, SLOW_SOCKET) == ["slowslow"]
+    try:
+        code = "print('a', flush=True); ctypes.CDLL(None).puts(b'c'); print('b')"
+        assert [said(agent, code) for _ in range(10)] == [["a\nc\nb\n"]] * 10
+    finally:
+        agent.execute("for other in others: other.terminate(); other.wait()")
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -275,7 +298,13 @@ class Raw:
         os.set_blocking(err, False)
         self.came: list[tuple[str, str]] = []
         self.arrived = asyncio.Event()
-        self.pipes = RawPipes({"stdout": out, "stderr": err}, self.take, secret)
+        self.sent = 0
+        self.seen = asyncio.Event()  # that there is something to read
+        self.pipes = RawPipes({"stdout": out, "stderr": err}, self.take, secret, self.last)
+
+    def last(self) -> int:
+        self.seen.set()
+        return self.sent
 
     def take(self, name: str, _data: bytes, text: str) -> None:
         self.came.append((name, text))
@@ -313,7 +342,53 @@ async def test_a_number_that_comes_first_has_what_stands_before_its_mark_read(ra
     assert raw.came == [("stderr", "before")]
 
 
-async def test_bytes_do_not_wait_for_ever(raw: Raw) -> None:
+async def test_bytes_wait_for_the_messages_that_were_sent_before_them(raw: Raw) -> None:
+    """The pipe is faster than the socket: what was flushed into that is under way still."""
+    raw.sent = 5
+    os.write(raw.out, b"behind")
+    async with asyncio.timeout(60):
+        await raw.seen.wait()
+    raw.sent = 6
+    raw.pipes._read("stdout")
+    raw.pipes._pass_on()
+    raw.pipes.handled(4)
+    assert raw.came == []
+    raw.pipes.handled(5)
+    assert raw.came == [("stdout", "behind")]
+
+
+async def test_bytes_before_a_mark_wait_for_none_of_the_messages_behind_it(raw: Raw) -> None:
+    os.write(raw.out, b"before")
+    raw.mark(1)
+    # The mark's message and one behind it are sent before anybody looks.
+    raw.sent = 8
+    async with asyncio.timeout(60):
+        await raw.seen.wait()
+    raw.pipes._read("stdout")
+    raw.pipes._pass_on()
+    assert raw.came == []
+    raw.pipes.handled(6)
+    assert raw.came == []
+    raw.pipes.marked(1)
+    assert raw.came == [("stdout", "before")]
+
+
+async def test_the_last_bytes_wait_too_but_not_for_a_message_that_nobody_brings(raw: Raw) -> None:
+    raw.sent = 5
+    os.write(raw.out, b"behind")
+    os.close(raw.out)
+    raw.out = os.open(os.devnull, os.O_WRONLY)
+    async with asyncio.timeout(60):
+        await raw.seen.wait()
+    raw.pipes._read("stdout")
+    assert raw.came == []
+    raw.pipes.drain()
+    assert raw.came == [("stdout", "behind")]
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_bytes_do_not_wait_for_ever(raw: Raw, sent: int) -> None:
+    raw.sent = sent
     raw.mark(1)
     os.write(raw.out, b"behind")
     async with asyncio.timeout(60):

@@ -11,6 +11,7 @@ from typing import Any
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError
 from linkis_ecm.agent.executors.journal import Journal
 from linkis_ecm.agent.executors.jupyter import JupyterKernel, zmq
+from linkis_ecm.agent.executors.pipes import RawPipes
 from linkis_ecm.agent.executors.spawn import SpawnedKernel, kernel_environment, spawn_kernel
 from linkis_ecm.agent.executors.workplace import enter
 from linkis_ecm.agent.formats.marks import secret_of
@@ -83,12 +84,13 @@ class IPythonKernel(JupyterKernel):
             os.close(descriptor)
         self._member_pipes = self._spawned.member_fds = None
 
-    def _secret(self, spawned: SpawnedKernel) -> bytes:
-        return secret_of(spawned.key)
+    def _raw_pipes(self, descriptors: dict[str, int], key: str) -> RawPipes:
+        return RawPipes(descriptors, self._on_raw, secret_of(key), self._journal.sent)
 
     def _handle(self, frames: list[bytes], handle: Callable[[dict[str, Any]], None]) -> None:
         super()._handle(frames, handle)
         self._journal.note(frames)
+        self._pipes.handled(self._journal.handled)
 
     def _read_sockets(self) -> bool:
         more = super()._read_sockets()
@@ -98,6 +100,7 @@ class IPythonKernel(JupyterKernel):
     def _read_rest(self) -> None:
         for frames in self._journal.rest():
             super()._handle(frames, self._on_iopub)
+            self._pipes.handled(self._journal.handled)
 
     def _send_interrupt(self, stage: int) -> None:
         """SIGINT, and a message for the thread that helps where the code is inside a C function."""

@@ -112,9 +112,7 @@ class JupyterKernel:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         for socket in (self._shell, self._iopub):
             self._loop.add_reader(socket.FD, self._read_sockets)
-        self._pipes = RawPipes(
-            {"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}, self._on_raw, self._secret(spawned)
-        )
+        self._pipes = self._raw_pipes({"stdout": spawned.stdout_fd, "stderr": spawned.stderr_fd}, spawned.key)
 
     def _connect(self, kind: int, channel: str) -> Any:
         socket = self._context.socket(kind)
@@ -487,9 +485,9 @@ class JupyterKernel:
         if self._execution is not None and text:
             self._execution.sink.stream(name, text)
 
-    def _secret(self, _spawned: SpawnedKernel) -> bytes:
-        """What the kernel's marks in its raw pipes begin with; empty where it makes none."""
-        return b""
+    def _raw_pipes(self, descriptors: dict[str, int], _key: str) -> RawPipes:
+        """The kernel's raw pipes. It says nothing of their order against its messages."""
+        return RawPipes(descriptors, self._on_raw)
 
 
 def _is_reply_to(message: dict[str, Any], execution: _Execution) -> bool:

@@ -1,6 +1,9 @@
 """A kernel's two raw pipes: bytes in their order against the kernel's messages, and characters that are never torn.
 
-Must not know the kernel's protocol: it is told the numbers of marks (`formats.marks`), and hands on bytes and texts.
+Where the pipes are not empty, the kernel sends a mark (`formats.marks`) ahead of its next message. Messages from before
+come without one, and later than the bytes where the kernel's socket is slow: so bytes wait for the messages that had
+been sent when the bytes were seen, by their numbers (`formats.journal`). Must not know the kernel's protocol: it is
+told the numbers, and hands on bytes and texts.
 """
 
 from __future__ import annotations
@@ -10,41 +13,65 @@ import codecs
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from linkis_ecm.agent.formats.marks import LENGTH, number_of
 
 READ_BYTES = 256 << 10
-# A pipe that has something to read is read so much later. What the kernel has sent before by a message is here by then;
-# and who prints line by line wakes the agent 200 times a second at most. The pipe holds 1 MiB meanwhile.
+# A pipe that has something to read is read so much later: who prints line by line wakes the agent 200 times a second at
+# most. The pipe holds 1 MiB meanwhile.
 DELAY = 0.005
-# How long bytes wait for the number of the mark before them. It is on its way, but in a kernel that was stopped.
+# How long bytes wait for a number. It is on its way, but in a kernel that was stopped.
 HELD_SECONDS = 1.0
 # Reads of one pipe in one go; a pipe holds four times READ_BYTES.
 _READS = 8
 
 
+@dataclass(slots=True)
+class _Bytes:
+    """Bytes that come behind the kernel's message with the number `behind`."""
+
+    data: bytes
+    behind: int
+
+
 class _Pipe:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.behind = 0  # the message that the kernel had sent last when there was something to read
+        self.ended = False
         self.rest = b""  # what may be the beginning of a mark
-        self.queue: deque[bytes | int] = deque()  # bytes, and numbers of marks
+        self.queue: deque[_Bytes | int] = deque()  # bytes, and numbers of marks
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
 
 class RawPipes:
-    """`on_bytes` gets a stream's name, its bytes, and their text; `secret` is what marks begin with, if there are."""
+    """`on_bytes` gets a stream's name, its bytes, and their text; `secret` is what marks begin with, if there are;
+    `sent` tells the number of the kernel's last message."""
 
     def __init__(
-        self, descriptors: dict[str, int], on_bytes: Callable[[str, bytes, str], None], secret: bytes = b""
+        self,
+        descriptors: dict[str, int],
+        on_bytes: Callable[[str, bytes, str], None],
+        secret: bytes = b"",
+        sent: Callable[[], int] = lambda: 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_bytes = on_bytes
         self._secret = secret
+        self._sent = sent
+        self._handled = 0
         self._pipes = {name: _Pipe(descriptor) for name, descriptor in descriptors.items()}
         self._marked = 0
         self._held: asyncio.TimerHandle | None = None
         for name, pipe in self._pipes.items():
             self._loop.add_reader(pipe.descriptor, self._on_readable, name)
+
+    def handled(self, number: int) -> None:
+        """The kernel's messages up to this one were handled."""
+        self._handled = number
+        if self._held is not None:
+            self._pass_on()
 
     def marked(self, number: int) -> None:
         """The message with this mark's number has come: what stands before the mark in the pipes comes first."""
@@ -52,6 +79,12 @@ class RawPipes:
             return
         for name in tuple(self._pipes):
             self._read(name, until=number)
+            queue = self._pipes[name].queue if name in self._pipes else ()
+            for item in queue if number in queue else ():
+                if item == number:
+                    break
+                if isinstance(item, _Bytes):
+                    item.behind = 0  # of which messages it was known until now, and of no more than this one
         self._pass_on()
         self._marked = max(self._marked, number)
         self._pass_on()
@@ -75,7 +108,9 @@ class RawPipes:
             self._close(name)
 
     def _on_readable(self, name: str) -> None:
-        self._loop.remove_reader(self._pipes[name].descriptor)
+        pipe = self._pipes[name]
+        self._loop.remove_reader(pipe.descriptor)
+        pipe.behind = self._sent()
         self._loop.call_later(DELAY, self._read_later, name)
 
     def _read_later(self, name: str) -> None:
@@ -83,7 +118,7 @@ class RawPipes:
             return
         self._read(name, reads=1)
         self._pass_on()
-        if name in self._pipes:
+        if name in self._pipes and not self._pipes[name].ended:
             self._loop.add_reader(self._pipes[name].descriptor, self._on_readable, name)
 
     def _read(self, name: str, *, until: int = 0, reads: int = _READS) -> int:
@@ -91,16 +126,16 @@ class RawPipes:
         total = 0
         for _ in range(reads):
             pipe = self._pipes.get(name)
-            if pipe is None or (until and until in pipe.queue):
+            if pipe is None or pipe.ended or (until and until in pipe.queue):
                 return total
             try:
                 data = os.read(pipe.descriptor, READ_BYTES)
             except BlockingIOError:
                 return total
             if not data:
+                pipe.ended = True
+                self._loop.remove_reader(pipe.descriptor)
                 self._pass_on()
-                self._release()
-                self._close(name)
                 return total
             total += len(data)
             self._queue(pipe, data)
@@ -108,13 +143,13 @@ class RawPipes:
 
     def _queue(self, pipe: _Pipe, data: bytes) -> None:
         if not self._secret:
-            pipe.queue.append(data)
+            pipe.queue.append(_Bytes(data, pipe.behind))
             return
         data, pipe.rest = pipe.rest + data, b""
         at = 0
         while (found := data.find(self._secret, at)) >= 0:
             if found > at:
-                pipe.queue.append(data[at:found])
+                pipe.queue.append(_Bytes(data[at:found], pipe.behind))
             if len(data) < found + LENGTH:
                 pipe.rest = data[found:]
                 return
@@ -124,20 +159,20 @@ class RawPipes:
         end = max(at, len(data) - part)
         pipe.rest = data[end:]
         if end > at:
-            pipe.queue.append(data[at:end])
+            pipe.queue.append(_Bytes(data[at:end], pipe.behind))
 
     def _pass_on(self) -> None:
-        """Hand on what does not wait for a mark's number."""
-        for name, pipe in self._pipes.items():
+        """Hand on what does not wait for a number."""
+        for name, pipe in tuple(self._pipes.items()):
             while pipe.queue:
                 head = pipe.queue[0]
-                if isinstance(head, int):
-                    if head > self._marked:
-                        break
-                    pipe.queue.popleft()
-                    continue
+                if head > self._marked if isinstance(head, int) else head.behind > self._handled:
+                    break
                 pipe.queue.popleft()
-                self._on_bytes(name, head, pipe.decoder.decode(head))
+                if isinstance(head, _Bytes):
+                    self._on_bytes(name, head.data, pipe.decoder.decode(head.data))
+            if pipe.ended and not pipe.queue:
+                self._close(name)
         waits = any(pipe.queue for pipe in self._pipes.values())
         if waits and self._held is None:
             self._held = self._loop.call_later(HELD_SECONDS, self._release)
@@ -150,8 +185,11 @@ class RawPipes:
         if self._held is not None:
             self._held.cancel()
             self._held = None
-        numbers = [item for pipe in self._pipes.values() for item in pipe.queue if isinstance(item, int)]
-        self._marked = max([self._marked, *numbers])
+        for item in (item for pipe in self._pipes.values() for item in pipe.queue):
+            if isinstance(item, int):
+                self._marked = max(self._marked, item)
+            else:
+                item.behind = 0
         self._pass_on()
 
     def _close(self, name: str) -> None:

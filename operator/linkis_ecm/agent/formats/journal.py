@@ -3,8 +3,9 @@
 ZeroMQ writes messages into the socket in a thread of its own. A process that ends by os._exit() or by a signal takes
 along what that thread has not written. So each message is written into a file, too, which the agent reads when the
 kernel is gone. The file begins with the number of the message that the agent has handled last; the agent writes it, and
-the kernel begins the file anew once that is its own last one. Entries follow. What the agent reads is written by the
-user's process: it is not to be trusted. Must not import what the kernel has not loaded anyway.
+the kernel begins the file anew once that is its own last one. Next is the number of the message that the kernel has
+sent last: what comes by its pipes waits for that (`executors.pipes`). Entries follow. What the agent reads is written
+by the user's process: it is not to be trusted. Must not import what the kernel has not loaded anyway.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SIZE = 512 << 10
 _NUMBER = struct.Struct("<Q")
 _HEAD = struct.Struct("<QI")  # an entry's number, and of how many frames it is
 _LENGTH = struct.Struct("<I")
+SENT = _NUMBER.size  # where the number of what was sent last stands
 FIRST = 64  # where the first entry begins
 _MAX_FRAMES = 16
 # A message's last frame: this, and its number. Behind the parts that are signed, where Jupyter has buffers.
@@ -80,6 +82,11 @@ def handled(data: bytes) -> int:
     return int(_NUMBER.unpack_from(data)[0])
 
 
-def handled_bytes(number: int) -> bytes:
-    """What the agent writes at the file's beginning."""
+def number_bytes(number: int) -> bytes:
+    """A number at the file's beginning: what was handled, or at SENT what was sent."""
     return _NUMBER.pack(number)
+
+
+def number_of(data: bytes) -> int:
+    """The number in those bytes; 0 where they are cut short."""
+    return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 0

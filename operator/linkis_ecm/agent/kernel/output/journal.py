@@ -46,6 +46,7 @@ class Journal:
             begin, self._end = self._end, self._end + size - 8
             self._memory[begin + 8 : begin + size] = written[8:]
             self._memory[begin : begin + 8] = written[:8]
+        self._memory[journal.SENT : 2 * journal.SENT] = journal.number_bytes(self._number)
         return [*frames, journal.number_frame(self._number)]
 
     def keeps_all(self) -> bool:
