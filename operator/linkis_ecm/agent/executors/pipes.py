@@ -19,7 +19,7 @@ from linkis_ecm.agent.formats.marks import LENGTH, number_of
 
 READ_BYTES = 256 << 10
 # A pipe that has something to read is read so much later: who prints line by line wakes the agent 200 times a second at
-# most. The pipe holds 1 MiB meanwhile.
+# most. The pipe holds 1 MiB meanwhile. What a kernel without numbers has sent before is mostly here by then, too.
 DELAY = 0.005
 # How long bytes wait for a number. It is on its way, but in a kernel that was stopped.
 HELD_SECONDS = 1.0
