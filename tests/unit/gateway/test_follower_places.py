@@ -161,3 +161,29 @@ async def test_who_waits_for_a_place_gets_that_of_one_who_turns_out_not_to_read(
     now[0] = SLOW_SECONDS
     await asyncio.wait_for(waiting, 5)
     await task
+
+
+async def test_a_place_that_was_left_is_waited_for_before_another_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "LOOK_SECONDS", 0)  # a look at each turn of the loop
+    now, places, cut = [0.0], Places(2), []
+
+    async def stuck(name: str) -> None:
+        sending, gone = Sending(lambda: now[0]), asyncio.Event()
+
+        def break_off() -> None:
+            cut.append(name)
+            gone.set()
+
+        async with places.own(sending):
+            sending.begin(break_off)
+            with sending.piece():
+                await gone.wait()
+
+    tasks = [asyncio.create_task(stuck(name)) for name in "ab"]
+    await asyncio.sleep(0)
+    now[0] = SLOW_SECONDS
+    async with places.own(Sending()):
+        assert len(cut) == 1
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -98,6 +98,11 @@ class Crowd:
             self._left.set()
 
     @property
+    def holding(self) -> int:
+        """How many hold it."""
+        return len(self._sending)
+
+    @property
     def leaving(self) -> int:
         """How many have given way and still hold it."""
         return sum(sending.gives_way for sending in self._sending)
@@ -138,6 +143,7 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self.followers = 0
+        self._count = count
         self._free = asyncio.Semaphore(count)
         self._kept_is_free = True
         self._waiting = 0
@@ -173,7 +179,9 @@ class Places:
 
         def look() -> None:
             nonlocal timer
-            if self._crowd.leaving < self._waiting:
+            # A place that was left counts, too: who waits for it takes it at the loop's next turn.
+            coming = self._count - self._crowd.holding + self._crowd.leaving
+            if coming < self._waiting:
                 self._crowd.break_off_slowest()
             timer = loop.call_later(LOOK_SECONDS, look)
 
