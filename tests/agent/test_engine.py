@@ -15,6 +15,7 @@ import pytest
 
 from linkis_ecm.agent import engine as engine_module
 from linkis_ecm.agent import kernel_start
+from linkis_ecm.agent.background import LOOK_SECONDS, Background
 from linkis_ecm.agent.engine import Engine
 from linkis_ecm.agent.executors.base import Capabilities, ExecutorGoneError, OutputSink
 from linkis_ecm.agent.host.process_bound import ProcessBound, own_standing
@@ -379,3 +380,34 @@ def test_what_is_taken_from_the_agent_ends_the_engine_by_name(name: str) -> None
     assert bound.check()
     assert (bound.tampered, killed) == (True, [(-1, signal.SIGKILL)])
     assert f"changed {name} of its agent" in bound.exceeded
+
+
+async def test_a_preload_that_hangs_is_given_up_at_the_start_timeout() -> None:
+    async def preload(_: str) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    executor: Any = SimpleNamespace(preload=preload)
+    words = "preload of_pool: it was not imported within 8 s, the startTimeout"
+    with pytest.raises(kernel_start.StartFailedError, match=words) as error:
+        await kernel_start.Preload(["of_pool"], 8.0).run(executor)
+    assert error.value.reason == kernel_start.PRELOAD_FAILED
+    assert asyncio.get_running_loop().time() == pytest.approx(8.0)
+
+
+async def test_the_first_empty_execution_is_no_background_work(tmp_path: Path) -> None:
+    run, used = Run(tmp_path), 0.0
+    run.engine.background = Background(run.now, lambda _: used)
+    run.kernel.warm.clear()
+    living = asyncio.create_task(run.engine.run())
+    try:
+        await turns(lambda: run.engine.state == "Idle")
+        assert run.engine.report()["background"] == ""
+        used = 3.0
+        await asyncio.sleep(LOOK_SECONDS)
+        run.kernel.warm.set()
+        await asyncio.sleep(2 * LOOK_SECONDS)
+        assert run.engine.report()["background"] == ""
+    finally:
+        living.cancel()
+        await asyncio.wait((living,))

@@ -258,6 +258,7 @@ class Engine(Activity):
                     return
                 if not self.is_member:
                     await warm_up(self._executor, self._logs.event)
+                    self.background.task_ended()  # its work is no background work of the code
                 # One that was asked for meanwhile is still to come: this executor is on its way out.
                 if self._replaced is not self._executor:
                     self._end_restart()
