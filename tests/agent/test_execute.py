@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,12 +200,13 @@ def test_a_task_over_its_timeout_is_interrupted_and_the_engine_goes_on(agent: Ag
 
 
 def test_an_interrupted_task_is_cancelled_and_keeps_what_it_has_printed(agent: AgentProcess) -> None:
-    pending = agent.start_execute("import time\nprint('begun to be interrupted', flush=True)\ntime.sleep(600)")
-    until(lambda: "begun to be interrupted" in agent.log("stdout"))
+    word = f"{uuid.uuid4()}\n"  # the log has what the tasks of other tests printed
+    pending = agent.start_execute(f"import time\nprint({word!r}, end='', flush=True)\ntime.sleep(600)")
+    until(lambda: word in agent.log("stdout"))
     assert agent.call("POST", "/v1/interrupt")[0] == 202
     status, result = pending.answer()
     assert (status, result["status"]) == (200, "Cancelled")
-    assert result["outputs"][0] == text("stdout", "begun to be interrupted\n")
+    assert result["outputs"][0] == text("stdout", word)
     assert agent.outputs("1") == [text("result", "1")]
 
 
@@ -214,7 +216,8 @@ def test_an_interrupt_without_a_task_harms_nothing(agent: AgentProcess) -> None:
 
 
 def test_tasks_run_in_turn_and_the_seventeenth_waiting_one_is_refused(agent: AgentProcess) -> None:
-    running = agent.start_execute("import time\nturns = []\ntime.sleep(600)", taskId="running")
+    agent.execute("import time\nturns = []")
+    running = agent.start_execute("time.sleep(600)", taskId="running")
     agent.wait_for_state("Busy")
     waiting = []
     for number in range(16):

@@ -14,7 +14,7 @@ import pytest
 
 from linkis_ecm.agent.executors.messages import asks_to_end, exit_code
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
-from tools.testkit.agents.process import AgentProcess, until
+from tools.testkit.agents.process import AgentProcess, patched, until
 
 Start = Callable[..., AgentProcess]
 # Each ends a script; what comes after it in the same code must not run.
@@ -133,9 +133,15 @@ async def test_a_thread_that_dies_behind_a_jobs_last_line_fails_the_job(start: S
     assert (operator.reports[-1]["state"], operator.reports[-1]["reason"]) == ("Failed", "KernelDied")
 
 
+class Patient(AgentProcess):
+    """An agent that gives a kernel a minute to exit, not two seconds: when it gives up is for test_engine.py."""
+
+    arguments = patched("linkis_ecm.agent.engine", "KERNEL_EXIT_TIMEOUT = 60.0")
+
+
 @pytest.mark.parametrize("how", ["exit()", "terminate", "restart"])
 def test_the_open_files_and_exit_handlers_of_a_session_have_their_turn(start: Start, how: str) -> None:
-    agent = start(ECM_STOP_GRACE="30")
+    agent = start(Patient, ECM_STOP_GRACE="30")
     agent.execute("f = open('kept', 'w'); f.write('words')\nimport atexit; atexit.register(print, 'said at the end')")
     if how == "terminate":
         agent.process.terminate()

@@ -27,7 +27,7 @@ from linkis_ecm.engine.view import engine_view
 from linkis_ecm.model.engineconn import RunType
 from linkis_ecm.model.plugin import EngineConnPluginSpec
 from tools.testkit.agents import fake_kernel
-from tools.testkit.agents.process import AgentProcess, children, command_line, until
+from tools.testkit.agents.process import AgentProcess, children, command_line, patched, until
 
 Start = Callable[..., AgentProcess]
 
@@ -48,11 +48,13 @@ def foreign(folder: Path, *habits: str, **changes: object) -> dict[str, str]:
 class Impatient(AgentProcess):
     """An agent that waits a second, not ten, for a kernel that may publish nothing at all."""
 
-    arguments = (
-        "-c",
-        "import runpy; from linkis_ecm.agent.executors import jupyter; jupyter.SILENT_AFTER = 1.0;"
-        " runpy.run_module('linkis_ecm.agent', run_name='__main__')",
-    )
+    arguments = patched("linkis_ecm.agent.executors.jupyter", "SILENT_AFTER = 1.0")
+
+
+class Patient(AgentProcess):
+    """An agent that waits a second behind the end of a task for its last output, which a busy machine delays."""
+
+    arguments = patched("linkis_ecm.agent.executors.kernelspec", "KernelspecKernel.settles = 1.0")
 
 
 # With one of these, a kernel publishes nothing until it has a task, or never.
@@ -61,7 +63,7 @@ SILENT = frozenset({"silent", "no-status"})
 
 def started(start: Start, folder: Path, *habits: str, **changes: object) -> AgentProcess:
     """An agent over a fake kernel with these habits."""
-    kind = Impatient if SILENT.intersection(habits) else AgentProcess
+    kind = Impatient if SILENT.intersection(habits) else Patient if "late-output" in habits else AgentProcess
     return start(kind, **foreign(folder, *habits, **changes))
 
 

@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from tests.agent.operator import UID, Operator, Start, ended, started
+from tools.interrupt_table import interrupted
+from tools.testkit.agents.interrupt_cases import BEGUN
 from tools.testkit.agents.process import AgentProcess
 
 FILES = {
@@ -82,10 +84,11 @@ def test_a_traceback_shows_no_line_of_the_product(start: Start, code: str) -> No
 
 
 def test_a_file_that_is_interrupted_shows_one_error_with_its_line(agent: AgentProcess) -> None:
-    agent.execute("print('import time\\nprint(1, flush=True)\\ntime.sleep(60)', file=open('long.py', 'w'), end='')")
-    done = agent.execute("%run long.py\nprint('went on')", timeoutSeconds=1)
+    source = f"import time\nprint({BEGUN!r}, flush=True); time.sleep(600)"
+    agent.execute(f"print({source!r}, file=open('long.py', 'w'), end='')")
+    _, done = interrupted(agent, "%run long.py\nprint('went on')")
     (error,) = [part for part in done["outputs"] if part["type"] == "error"]
-    assert (done["status"], error["name"]) == ("Timeout", "KeyboardInterrupt")
+    assert (done["status"], error["name"]) == ("Cancelled", "KeyboardInterrupt")
     assert "long.py" in "".join(error["traceback"])
 
 

@@ -354,7 +354,10 @@ def test_the_journal_is_bounded_as_well(tmp_path: Path) -> None:
 
 
 def test_output_while_a_page_is_read_does_not_change_the_page(small: AgentProcess) -> None:
-    pending: Pending = small.start_execute(PRINT.format(150))
+    enough = small.home / "enough"
+    block = "b''.join(b'%d %d\\n' % (0, m) for m in range(100_000))"
+    code = f"import os\nwhile not os.path.exists({str(enough)!r}): os.write(1, {block})"
+    pending: Pending = small.start_execute(code)
     try:
         for _ in range(30):
             status, page = small.json("GET", "/v1/logs/stdout/lines?fromLine=1&lines=50")
@@ -362,4 +365,5 @@ def test_output_while_a_page_is_read_does_not_change_the_page(small: AgentProces
             if status == 200 and len(page["logs"]) > 1:
                 assert not any("\0" in text for text in page["logs"])
     finally:
+        enough.touch()
         pending.answer()

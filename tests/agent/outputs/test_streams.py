@@ -15,7 +15,7 @@ from linkis_ecm.agent.formats.cursors import Cursor
 from linkis_ecm.agent.formats.marks import mark, secret_of
 from linkis_ecm.agent.formats.rewriting import last_states, newest_states
 from linkis_ecm.agent.outputs import LAST_CHARS, Outputs
-from tools.testkit.agents.process import AgentProcess
+from tools.testkit.agents.process import AgentProcess, patched
 
 Start = Callable[..., AgentProcess]
 IMPORTS = "import ctypes, logging, multiprocessing, os, subprocess, sys, threading, time\n"
@@ -50,8 +50,11 @@ def said(agent: AgentProcess, code: str) -> list[str]:
             ["a\nc\nb\n"],
         ),
         (
-            "p = subprocess.Popen(['sh'], stdin=-1); print('a'); time.sleep(0.5)\n"
-            "p.stdin.write(b'echo c\\n'); p.stdin.flush(); time.sleep(0.5); print('b'); p.communicate(); None",
+            "p = subprocess.Popen(['sh'], stdin=-1); print('a'); kept = sys.stdout.shared\n"
+            "while kept._parts or kept._sending or kept._unsent: time.sleep(0.01)\n"
+            "p.stdin.write(b'echo c; : > told\\n'); p.stdin.flush()\n"
+            "while not os.path.exists('told'): time.sleep(0.01)\n"
+            "os.remove('told'); print('b'); p.communicate(); None",
             ["a\nc\nb\n"],
         ),
         ("print('a', flush=True); os.write(1, b'c\\n'); print('b')", ["a\nc\nb\n"]),
@@ -70,6 +73,12 @@ def test_what_is_printed_comes_in_the_order_in_which_it_was(
     assert said(agent, code) == expected
 
 
+class Held(AgentProcess):
+    """An agent in which bytes wait for as long as it takes, and not a second, for the messages before them."""
+
+    arguments = patched("linkis_ecm.agent.executors.pipes", "HELD_SECONDS = 600.0")
+
+
 # The thread that writes into the kernel's socket waits for a processor that others use.
 SLOW_SOCKET = """
 cpu = min(os.sched_getaffinity(0))
@@ -84,7 +93,7 @@ for task in map(int, os.listdir("/proc/self/task")):
 
 
 def test_what_was_flushed_comes_before_what_c_prints_though_the_socket_is_slow(start: Start) -> None:
-    agent = start()
+    agent = start(Held)
     assert said(agent, SLOW_SOCKET) == ["slowslow"]
     try:
         code = "print('a', flush=True); ctypes.CDLL(None).puts(b'c'); print('b')"

@@ -16,6 +16,8 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import zmq
@@ -139,7 +141,8 @@ class FakeKernel:
         if "odd-contents" in self._habits:
             reply["payload"] = {"source": 3}
         try:
-            self._run(str(content["code"]), who, request)
+            with self._interruptible():
+                self._run(str(content["code"]), who, request)
             reply["execution_count"] = self._count
         except InterruptedByClientError:
             reply = {"status": "error", "ename": "Interrupted", "evalue": "", "traceback": []}
@@ -151,6 +154,18 @@ class FakeKernel:
             self._publish("stream", {"name": "stdout", "text": f"{self._late}\n"}, request)
             self._late = ""
         return "exits-later" not in self._habits or bool(content["silent"])
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """SIGINT counts within the block; what came before it does at its beginning."""
+        if "keeps-sigint" in self._habits:
+            yield
+            return
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def _run(self, code: str, who: list[bytes], request: dict[str, Any]) -> None:
         word, _, rest = code.partition(" ")
@@ -247,6 +262,8 @@ def main() -> None:
         os._exit(0)
     if "keeps-sigint" not in habits:
         signal.signal(signal.SIGINT, _interrupt)
+        # But while code runs. ZeroMQ's threads are started with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     FakeKernel(connection, frozenset(habits)).serve()
 
 

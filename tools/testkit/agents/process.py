@@ -57,6 +57,13 @@ def _as_in_an_image() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
 
 
+def patched(module: str, change: str) -> tuple[str, ...]:
+    """What Python is started with for an agent with another value in one of its modules, as "NAME = 1.0"."""
+    package, _, name = module.rpartition(".")
+    run = "runpy.run_module('linkis_ecm.agent', run_name='__main__')"
+    return ("-c", f"import runpy; from {package} import {name}; {name}.{change}; {run}")
+
+
 class AgentProcess:
     """One agent on a free port of the loopback."""
 
