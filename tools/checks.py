@@ -22,6 +22,8 @@ CLUSTER = (sys.executable, "-m", "tools.cluster")
 # The folders of tests/: without a cluster, and those of foreign programs.
 FAST_FOLDERS = ("unit", "simulation", "store", "agent", "agent_client", "gateway", "client", "observability", "supply")
 FOREIGN_FOLDERS = ("judge", "browser")
+# Of one run of them: four times what it takes on two quiet cores.
+E2E_SECONDS = 2700
 LINKIS_CLIENT = "Linkis's client, built"
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -108,16 +110,17 @@ def _on_the_cluster(steps: Steps) -> None:
         steps.together(
             Step(
                 "e2e, one release for all",
-                _pytest(*others, "-n", "4", *parallel, "-m", "not release and not alone"), 1500, shared,
+                _pytest(*others, "-n", "4", *parallel, "-m", "not release and not alone"), E2E_SECONDS, shared,
             ),
             Step(
                 "e2e, each with its release",
-                _pytest(*others, "-n", "2", *parallel, "-m", "release"), 1500, shared | {"ECM_E2E_OWN_RELEASE": "1"},
+                _pytest(*others, "-n", "2", *parallel, "-m", "release"), E2E_SECONDS,
+                shared | {"ECM_E2E_OWN_RELEASE": "1"},
             ),
         )  # fmt: skip
     # Alone on the cluster, which rests for minutes while it waits for the operator's limits of time; the programs of
     # others use loopback and no cluster.
-    steps.together(Step("e2e, alone on the cluster", _pytest(*others, "-m", "alone"), 1500), _foreign_clients())
+    steps.together(Step("e2e, alone on the cluster", _pytest(*others, "-m", "alone"), E2E_SECONDS), _foreign_clients())
 
 
 def _leave() -> None:

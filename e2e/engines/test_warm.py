@@ -6,7 +6,6 @@ import json
 import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -210,6 +209,7 @@ def test_members_that_are_evicted_are_made_again_and_who_goes_on_is_told(install
 
 
 @pytest.mark.release
+@pytest.mark.timeout(600)
 def test_twenty_engines_over_a_pool_of_five_while_the_operator_is_killed(pool: Pool, engines: Engines) -> None:
     pool.size(5)
     pool.until_ready(5)
@@ -229,9 +229,11 @@ def test_twenty_engines_over_a_pool_of_five_while_the_operator_is_killed(pool: P
         victim = operator["metadata"]["name"]
         kubectl.must("delete", "pod", victim, "-n", RELEASE_NAMESPACE, "--grace-period=0", "--force")
         for name in names:
-            until_state(name, "Idle", seconds=120)
-        kinds = Counter(status(name)["startup"]["kind"] for name in names)
-        assert kinds["warm"] >= 5, kinds
+            until_state(name, "Idle", seconds=400)
+        startups = [status(name)["startup"] for name in names]
+        # A member whose agent does not answer in time is given up: that engine says so, and starts cold.
+        given_up = [one for one in startups if one.get("coldReason") in ("AgentRefused", "MemberTaken", "MemberEnded")]
+        assert [one["kind"] for one in startups].count("warm") + len(given_up) >= 5, startups
         owned: dict[str, list[str]] = {}
         for pod in kubectl.listed("pods", NAMESPACE):
             for owner in pod["metadata"].get("ownerReferences", []):

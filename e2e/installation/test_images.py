@@ -19,8 +19,8 @@ from tools.supply import release, rootfs
 
 pytestmark = [
     pytest.mark.cluster,
-    # Reading the layers of one image takes 15 s of a core, listing its contents as much.
-    pytest.mark.timeout(900),
+    # Reading the layers of one image takes 15 s of a core, listing its contents as much, and others go before it.
+    pytest.mark.timeout(2700),
     pytest.mark.skipif(tools.backend() != "node", reason="the images of another's registry are not at hand as files"),
 ]
 # Where the console's libraries are in an image.

@@ -19,7 +19,7 @@ from e2e.shared.release import upgrade
 from tools.cluster.tools import helm, kubeconfig
 from tools.cluster.tools import kubectl as kubectl_binary
 from tools.testkit.cluster import kubectl
-from tools.testkit.cluster.installation import RELEASE, Installation, guards
+from tools.testkit.cluster.installation import RELEASE, Installation, guards, helm_uninstall
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, Gate, status, until_holds, until_state
 from tools.testkit.gateway.client import Gateway, texts
 
@@ -72,10 +72,8 @@ def works_and_reports(gateway: Gateway, name: str) -> None:
 def test_a_reinstall_reaches_the_engines_that_ran_on(installation: Installation, engine: str) -> None:
     before, guarded = secret_data(), guards(NAMESPACE)
     assert guarded
-    subprocess.run(
-        [str(helm()), "uninstall", RELEASE, "-n", RELEASE_NAMESPACE, "--kubeconfig", str(kubeconfig()), "--wait"],
-        capture_output=True, text=True, check=True, timeout=180,
-    )  # fmt: skip
+    done = helm_uninstall(RELEASE_NAMESPACE)
+    assert done.returncode == 0, done.stderr
     kept, guard = secret_data(), guards(NAMESPACE)
     # Before anything is judged: the tests that follow want the release.
     again = upgrade()

@@ -55,7 +55,7 @@ def second(installation: Installation) -> Iterator[str]:
         yield next(iter(tokens))
     finally:
         kubectl.run("delete", "ec", "--all", "-n", ENGINES, "--timeout=60s")
-        run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
+        run_helm("uninstall", NAME, "--wait", "--timeout=200s", "--ignore-not-found")
         kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
 
 
@@ -98,7 +98,7 @@ def test_a_second_release_has_what_is_its_own_and_leaves_the_first_alone(
     assert "/readyz 200" in tested.stdout, "the log of its pod"
 
     kubectl.must("delete", "ec", name, "-n", ENGINES, "--timeout=60s")
-    done = run_helm("uninstall", NAME, "--wait")
+    done = run_helm("uninstall", NAME, "--wait", "--timeout=200s")
     assert done.returncode == 0, done.stderr
     assert of_the_cluster() == shared
     gateway.close()  # the gateway ends a connection that was silent for so long
@@ -119,6 +119,6 @@ def test_a_second_release_that_would_take_what_is_the_firsts_is_refused(installa
             assert f"{shared} belongs to the release {RELEASE} in the namespace {RELEASE_NAMESPACE}: " in done.stderr
             assert remedy in done.stderr
     finally:
-        run_helm("uninstall", NAME, "--wait", "--ignore-not-found")
+        run_helm("uninstall", NAME, "--wait", "--timeout=200s", "--ignore-not-found")
         kubectl.run("delete", "namespace", ENGINES, SPACE, "--ignore-not-found", "--timeout=90s")
     assert of_the_cluster() == before

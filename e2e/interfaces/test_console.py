@@ -20,6 +20,7 @@ from tools.testkit.browser.console import go, live, log_in, picture
 from tools.testkit.cluster import kubectl
 from tools.testkit.cluster.installation import Installation
 from tools.testkit.cluster.waiting import NAMESPACE, RELEASE_NAMESPACE, gateway_pods, is_ready, until_holds
+from tools.testkit.servers.ports import reserved
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 # A pod has to be scheduled and its kernel to answer, while other tests use the node.
@@ -183,8 +184,8 @@ async def test_an_engine_is_made_used_and_ended(tab: Tab, browser: Browser, inst
 async def test_a_gateway_that_goes_is_told_and_the_page_recovers_by_itself(
     browser: Browser, installation: Installation, engines: Engines
 ) -> None:
-    with ExitStack() as way:
-        local = way.enter_context(installation.forward())
+    with reserved() as held, ExitStack() as way:
+        local = way.enter_context(installation.forward(local=held.getsockname()[1]))
         async with opened(browser, f"http://127.0.0.1:{local}") as tab:
             tab.seen.expected = "Failed to load resource"
             await log_in(tab, "hadoop", token=installation.token)

@@ -13,7 +13,7 @@ import pytest
 from tools.testkit.cluster import kubectl
 from tools.testkit.corpus import cases
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CRDS = Path(__file__).parents[2] / "crds"
 # Of this run alone: the last run's may still be on its way out.
 NAMESPACE = f"ecm-crd-test-{uuid.uuid4().hex[:6]}"

@@ -40,7 +40,7 @@ from tools.testkit.gateway.client import Gateway
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(tools.backend() != "node", reason="its targets are addresses of the node built from source"),
 ]
 METADATA = "169.254.169.254"  # a cloud's metadata service

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tools.cluster.tools import images
@@ -69,20 +70,24 @@ def attempts(targets):
 # Servers for the other end: TCP ports as (address, port), and an echo over UDP.
 SERVE = """
 import socket, sys, threading
-def tcp(address, port):
-    server = socket.create_server((address, port))
+def tcp(server):
     while True:
         peer, _ = server.accept()
         peer.close()
-def udp(address, port):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind((address, port))
-        while True:
-            said, peer = server.recvfrom(64)
-            server.sendto(said, peer)
+def udp(server):
+    while True:
+        said, peer = server.recvfrom(64)
+        server.sendto(said, peer)
+def bound(kind, address, port):
+    if kind == "tcp":
+        return tcp, socket.create_server((address, port))
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((address, port))
+    return udp, server
 for one in sys.argv[1:]:
     kind, address, port = one.split(",")
-    threading.Thread(target={"tcp": tcp, "udp": udp}[kind], args=(address, int(port))).start()
+    serve, server = bound(kind, address, int(port))
+    threading.Thread(target=serve, args=(server,)).start()
 print("serving", flush=True)
 """
 
@@ -135,14 +140,18 @@ def server(namespace: str, name: str, *ports: int, labels: dict[str, str] | None
 
 
 def start(*pods: dict[str, Any]) -> dict[tuple[str, str], str]:
-    """Makes the pods; their addresses by namespace and name, once they run."""
+    """Makes the pods; their addresses by namespace and name, once they run and those that serve do."""
     kubectl.must("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(pods)}))
-    return {
-        (one["metadata"]["namespace"], one["metadata"]["name"]): address(
-            one["metadata"]["namespace"], one["metadata"]["name"]
-        )
-        for one in pods
-    }
+    names = [(one["metadata"]["namespace"], one["metadata"]["name"]) for one in pods]
+    found = {name: address(*name) for name in names}
+    for one, name in zip(pods, names, strict=True):
+        if SERVE in one["spec"]["containers"][0]["command"]:
+            until_holds(f"{name} listens", partial(_log, *name), lambda said: "serving" in said)
+    return found
+
+
+def _log(namespace: str, name: str) -> str:
+    return kubectl.run("logs", "-n", namespace, name).out
 
 
 def address(namespace: str, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from linkis_ecm.agent_client import proven
 from linkis_ecm.gateway.auth.base import Authenticator
 from linkis_ecm.gateway.auth.code_flow import CodeFlow
 from linkis_ecm.gateway.settings import Settings
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(proven, "PROOF_SECONDS", PATIENCE)
     tokens = tmp_path / "tokens.json"
     tokens.write_text(json.dumps({TOKEN: {"users": ["*"]}, BOB_TOKEN: {"users": ["bob"]}}))
     return Settings(

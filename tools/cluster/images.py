@@ -152,7 +152,7 @@ def _push(name: str, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.unlink(missing_ok=True)
     run(_buildah("push", name, f"oci-archive:{archive}:{name}"), what=f"exporting {name}", env=_environment(),
-        remedy="check the room on the disk", seconds=300)  # fmt: skip
+        remedy="check the room on the disk", seconds=900)  # fmt: skip
 
 
 def _known(name: str) -> bool:

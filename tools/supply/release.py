@@ -213,7 +213,7 @@ def _cosign(*arguments: str) -> None:
         if verifies
         else "COSIGN_PASSWORD opens the key"
     )
-    run([binaries.build("cosign"), *arguments], what=f"cosign {arguments[0]}", seconds=300, remedy=remedy)  # fmt: skip
+    run([binaries.build("cosign"), *arguments], what=f"cosign {arguments[0]}", seconds=900, remedy=remedy)  # fmt: skip
 
 
 def source(target: str, tag: str, base: str, base_archive: Path, pins: Path) -> Source:

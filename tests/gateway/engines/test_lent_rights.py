@@ -36,7 +36,7 @@ from tests.gateway.engines.lenders import (
     lends,
     lent,
 )
-from tools.testkit.gateway.harness import EM, Answer, Harness
+from tools.testkit.gateway.harness import EM, PATIENCE, Answer, Harness
 from tools.testkit.gateway.replicas import Clock, behind
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -303,7 +303,7 @@ async def test_who_does_not_read_an_answer_keeps_neither_the_next_holder_nor_the
         for number in range(EXECUTES_PER_ENGINE)
     ]
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await all_are_open.wait()
         assert (await gw.execute(engine, "1", user="alice", lock="lock-1")).http == 429, "her own ones count"
         assert (await gw.execute(engine, "1", user=OWNER, force=True)).http == 200

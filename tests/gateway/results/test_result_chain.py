@@ -13,7 +13,7 @@ from linkis_ecm.gateway.inventory.view import engine_of_record
 from tests.agent.operator import TICKET, TOKEN, UID, Operator
 from tools.testkit.agents.process import AgentProcess
 from tools.testkit.gateway.dolphin import dolphin
-from tools.testkit.gateway.harness import EM, Harness
+from tools.testkit.gateway.harness import EM, PATIENCE, Harness
 
 ROWS = 20_000
 CODE = (
@@ -50,7 +50,7 @@ async def killed_after(code: str, operator: Operator, folder: Path) -> dict[str,
     )
     try:
         result = await asyncio.to_thread(agent.execute, code)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await operator.listed.wait()
         agent.process.kill()
     finally:

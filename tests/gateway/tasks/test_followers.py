@@ -104,6 +104,12 @@ async def started(gw: Harness, engine: dict[str, Any], code: str) -> str:
     return str((await gw.execute(engine, code, wait=False)).data["taskId"])
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower waits for its crowd for as long as a busy machine takes to bring that together."""
+    monkeypatch.setattr(follow, "JOIN_SECONDS", PATIENCE)
+
+
 def shared(gw: Harness) -> int:
     return gw.gateway.followers.shared()
 
@@ -395,10 +401,11 @@ async def test_an_agent_that_throws_members_out_is_asked_again_after_a_pause(
 
     _, engine = await gw.served(hostile)
     readers = [Reader(), Reader()]
+    began = loop.time()
     tasks = [asyncio.create_task(read(gw, engine, "t", reader=reader)) for reader in readers]
     # Each member asks once for itself, and both once together: three times in 0.3 s at most.
     await until_true(lambda: len(asked) >= 9)
-    assert asked[8] - asked[2] >= 0.5
+    assert asked[8] - began >= 0.5
     assert not any(task.done() for task in tasks), "nobody is cut"
     for task in tasks:
         task.cancel()

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from linkis_ecm.gateway.followers import follow, places
+from linkis_ecm.gateway.methods import task_events
 from tests.gateway.process.test_tls import Secret
 from tests.gateway.raw import Raw, head_of
 from tests.gateway.tasks.test_followers import Reader, opened, read, until_true
@@ -28,16 +29,21 @@ RATE = 5 << 20
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "SLOW_SECONDS", 0.3)
     monkeypatch.setattr(places, "LOOK_SECONDS", 0.02)
+    # A busy machine takes long to fill the sockets' buffers, and to end what was broken off.
+    monkeypatch.setattr(places, "TURN_SECONDS", PATIENCE)
+    monkeypatch.setattr(places, "LEAVE_SECONDS", PATIENCE)
 
 
 @asynccontextmanager
 async def stuck(gw: Harness, engine: dict[str, Any], task_id: str) -> AsyncIterator[Raw]:
-    """A follower that reads the head of its answer, and then nothing."""
+    """A follower that reads the head of its answer, and then nothing. The system takes little for it: a buffer that is
+    not bounded grows up to a long event."""
     with socket.socket() as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         plain.setblocking(False)
         await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", gw.port))
-        reader, writer = await asyncio.open_connection(sock=plain, limit=1 << 10)
+        tls = {} if isinstance(gw.trust, bool) else {"ssl": gw.trust, "server_hostname": "127.0.0.1"}
+        reader, writer = await asyncio.open_connection(sock=plain, limit=1 << 10, **tls)
         raw = Raw(reader, writer)
         try:
             query = {"engineId": engine["metadata"]["uid"], "taskId": task_id}
@@ -46,6 +52,12 @@ async def stuck(gw: Harness, engine: dict[str, Any], task_id: str) -> AsyncItera
             yield raw
         finally:
             raw.vanish()
+
+
+def are_slow(*crowds: places.Crowd) -> bool:
+    """All of them have taken nothing for so long that they may have to give way."""
+    waits = [sending.waits for crowd in crowds for sending in crowd._sending]
+    return bool(waits) and min(waits) >= places.SLOW_SECONDS
 
 
 def cuts(gw: Harness) -> float:
@@ -70,6 +82,8 @@ async def test_who_reads_gets_the_place_of_one_who_does_not(make: Make, task_id:
     async with AsyncExitStack() as held:
         for _ in range(follow.OWN_CONNECTIONS):
             await held.enter_async_context(stuck(gw, engine, "t"))
+        (taken,) = gw.gateway.followers._places.values()
+        await until_true(lambda: are_slow(taken._crowd))
         assert cuts(gw) == 0
         async with opened(gw, engine, task_id) as answer, asyncio.timeout(PATIENCE):
             assert answer.status == 200, await answer.text()
@@ -106,11 +120,10 @@ async def test_who_reads_gets_the_memory_of_one_who_does_not(make: Make, tmp_pat
     budget = gw.gateway.followers.budget
     fit = budget._sent._total // 2 // LONG
     async with AsyncExitStack() as held:
-        open_stuck = stuck_over_tls if tls else stuck
         for number in range(fit):
-            await held.enter_async_context(open_stuck(gw, engine, "t"))
+            await held.enter_async_context(stuck(gw, engine, "t"))
             await until_true(lambda number=number: budget._sent.held > (number + 1) * LONG)
-        await asyncio.sleep(places.SLOW_SECONDS)
+        await until_true(lambda: are_slow(*budget._crowds.values()))
         reader = Reader()
         reading = asyncio.create_task(read(gw, engine, "t", reader=reader))
         await until_true(lambda: len(reader.text) == LONG)
@@ -126,9 +139,9 @@ async def one_long(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[int, bytes, int]:
+async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any, took: list[int]) -> tuple[int, bytes, int]:
     """A follower on a slow line, which reads steadily: how many bytes of the long line it has got, its last, and how
-    many signs of life."""
+    many signs of life. `took` counts what all have read."""
     with socket.socket() as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         plain.setblocking(False)
@@ -141,6 +154,7 @@ async def read_slowly(gw: Harness, engine: dict[str, Any], ssl: Any) -> tuple[in
             assert (await raw.head())[0] == 200
             got, last, signs = 0, b"", 0
             while not last.endswith(b"\r\n0\r\n\r\n") and (data := await reader.read(256 << 10)):
+                took[0] += len(data)
                 got += data.count(b"x")
                 signs += data.count(b": here\n")
                 last = (last + data)[-500:]
@@ -157,30 +171,18 @@ async def test_of_many_who_read_slowly_none_is_cut_and_each_gets_the_long_event(
     """How long an event takes says nothing: whoever is cut comes back from its beginning, and cuts the next one."""
     gw = await make(user_streams=100, user_at_once=0, **(Secret(tmp_path).settings() if tls else {}))
     monkeypatch.setattr(follow, "KEEP_ALIVE_SECONDS", 0.1)
-    _, engine = await gw.served(one_long)
     budget = gw.gateway.followers.budget
-    count = budget._sent._total // 2 // LONG + 2
+    fit, took = budget._sent._total // 2 // LONG, [0]
+    # The time in which they read so much: while the machine stands still for all of them, nobody is slow.
+    monkeypatch.setattr(task_events, "Sending", lambda: places.Sending(lambda: took[0] / (fit * RATE)))
+    _, engine = await gw.served(one_long)
+    count = fit + 2
     async with asyncio.timeout(PATIENCE):
         ssl = gw.trust if tls else None
-        got = await asyncio.gather(*(read_slowly(gw, engine, ssl) for _ in range(count)))
+        got = await asyncio.gather(*(read_slowly(gw, engine, ssl, took) for _ in range(count)))
     # Told once; some words around it have the letter, too.
     assert all(LONG <= size < LONG + 100 for size, *_ in got), got
     assert all(b"event: end" in last and last.endswith(b"0\r\n\r\n") for _, last, _ in got)
     assert cuts(gw) == 0
     assert sum(signs > 0 for *_, signs in got) >= 2, "who waits hears that it does"
     await until_true(lambda: not budget._sent.held and not budget._crowds and not gw.gateway.followers._places)
-
-
-@asynccontextmanager
-async def stuck_over_tls(gw: Harness, engine: dict[str, Any], task_id: str) -> AsyncIterator[Raw]:
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", gw.port, limit=1 << 10, ssl=gw.trust if not isinstance(gw.trust, bool) else None
-    )
-    raw = Raw(reader, writer)
-    try:
-        query = {"engineId": engine["metadata"]["uid"], "taskId": task_id}
-        await raw.send(head_of("GET", "taskEvents", query))
-        assert (await raw.head())[0] == 200
-        yield raw
-    finally:
-        raw.vanish()

@@ -19,6 +19,7 @@ from linkis_ecm.gateway.http.errors import Refused, forbidden, no_login, too_man
 from tests.gateway.raw import connect, head_of
 from tests.gateway.tasks.test_followers import OldAgent, Reader, until_true
 from tests.gateway.tasks.test_streams import endless
+from tools.testkit.clocks import LoopClock
 from tools.testkit.gateway.harness import BASE, PATIENCE, Harness
 
 Make = Callable[..., Awaitable[Harness]]
@@ -68,7 +69,9 @@ async def opened(gw: Harness, method: str, engine: dict[str, Any]) -> AsyncItera
     async with gw.session.get(f"{gw.url}{BASE}/{method}", params=query.get(method, {})) as answer:
         got = b""
         while STREAMS[method] not in got:
-            got += await asyncio.wait_for(answer.content.readany(), PATIENCE)
+            data = await asyncio.wait_for(answer.content.readany(), PATIENCE)
+            assert data, got
+            got += data
         yield answer
 
 
@@ -162,13 +165,14 @@ async def test_a_stream_ends_with_the_right_to_its_engine(make: Make, logins: Lo
 
 @pytest.mark.parametrize("method", STREAMS)
 async def test_a_stream_ends_when_its_login_does_by_itself(
-    make: Make, logins: Logins, monkeypatch: pytest.MonkeyPatch, method: str
+    make: Make, logins: Logins, monkeypatch: pytest.MonkeyPatch, clock: LoopClock, method: str
 ) -> None:
     monkeypatch.setattr(standing, "LEAST_SECONDS", SOON)
-    expires = time.time() + 0.3
+    # Less than the patience with which the agent is read.
+    expires, over = time.time() + 30, False
 
     async def authenticate(_: Any) -> Caller:
-        if time.time() >= expires:
+        if over:
             raise no_login("The token has expired: get a new one")
         return Caller("alice", expires=expires)
 
@@ -176,24 +180,32 @@ async def test_a_stream_ends_when_its_login_does_by_itself(
     gw = await make(authenticator=logins)
     _, engine = await gw.served(endless)
     async with opened(gw, method, engine) as answer:
+        over = True
+        clock.forward(31)
         await ends(method, answer, "The token has expired")
 
 
 @pytest.mark.parametrize("unsure", [unavailable("The API server does not answer"), too_many("Too many logins")])
 async def test_an_outage_ends_no_stream_at_once_and_keeps_none_for_ever(
-    make: Make, logins: Logins, monkeypatch: pytest.MonkeyPatch, unsure: Refused
+    make: Make, logins: Logins, monkeypatch: pytest.MonkeyPatch, clock: LoopClock, unsure: Refused
 ) -> None:
-    monkeypatch.setattr(standing, "RIGHTS_SECONDS", 0.4)
+    monkeypatch.setattr(standing, "RIGHTS_SECONDS", 10.0)
     monkeypatch.setattr(standing, "UNSURE_SECONDS", 0.02)
     gw = await make(authenticator=logins)
     _, engine = await gw.served(endless)
     async with opened(gw, "taskEvents", engine) as answer:
         logins.now = unsure
+        clock.forward(10)
         await logins.times(3)
         logins.now = Caller("alice")
-        await logins.times(2)
+        await logins.times(1)
+        clock.forward(10)
+        await logins.times(1)
         assert gw.gateway.streams.open == 1
         logins.now = unsure
+        clock.forward(10)
+        await logins.times(1)
+        clock.forward(10)
         await ends("taskEvents", answer, unsure.sentence)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import socket
 
 import pytest
 from aiohttp import ClientSession, web
@@ -16,6 +15,7 @@ from linkis_ecm.process.ports import listener
 from linkis_ecm.process.ports.connections import ConnectionLimits
 from tools.testkit.agents.process import until
 from tools.testkit.gateway.connections import ROOMY, Told
+from tools.testkit.servers.ports import reserved
 
 PATIENCE = 30.0
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab"
@@ -185,10 +185,9 @@ async def test_a_packed_body_stays_packed() -> None:
 
 async def test_the_ports_are_open_to_both_families() -> None:
     """An engine's pod may have an address of IPv6 alone."""
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        port = probe.getsockname()[1]
-    async with serve(app(), port, limits=ROOMY, counts=Told()):
-        for host in ("127.0.0.1", "::1"):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
+    with reserved() as held:
+        port = held.getsockname()[1]
+        async with serve(app(), port, limits=ROOMY, counts=Told()):
+            for host in ("127.0.0.1", "::1"):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()

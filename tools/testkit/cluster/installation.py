@@ -146,11 +146,19 @@ def make_room(namespace: str) -> None:
 def uninstall(namespace: str) -> None:
     """Removes the release, its namespace and that of its engines; the CRDs stay, as with any chart."""
     kubectl.run("delete", "ec", "--all", "-n", engines_of(namespace), "--timeout=60s")
-    subprocess.run(
-        [str(helm()), "uninstall", RELEASE, "--namespace", namespace, "--kubeconfig", str(kubeconfig()), "--wait"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = helm_uninstall(namespace)
+    if done.returncode:
+        print(f"  helm uninstall in {namespace}: {done.stderr.strip()}", flush=True)
     kubectl.run("delete", "namespace", engines_of(namespace), namespace, "--timeout=90s")
+
+
+def helm_uninstall(namespace: str) -> subprocess.CompletedProcess[str]:
+    """What helm says. It waits for the pods' end, which takes their grace and more on a busy node."""
+    command = [str(helm()), "uninstall", RELEASE, "--namespace", namespace, "--kubeconfig", str(kubeconfig())]
+    # Helm's own bound first: it says what it waited for.
+    return subprocess.run(
+        [*command, "--wait", "--timeout=180s"], capture_output=True, text=True, check=False, timeout=210
+    )
 
 
 def guards(namespace: str) -> dict[str, str]:
@@ -171,17 +179,23 @@ class PortForward:
         command = [str(kubectl_binary()), "--kubeconfig", str(kubeconfig()), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", line)
-        if found is None:
-            self.__exit__()
-            raise RuntimeError(f"kubectl port-forward: {line.strip()}")
-        return int(found[1])
+        said = []
+        # It may warn of something first.
+        for line in self._process.stdout:
+            if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+                return int(found[1])
+            said.append(line.strip())
+        self.__exit__()
+        raise RuntimeError(f"kubectl port-forward: {' '.join(said)}")
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for a connection's end
+                self._process.kill()
+                self._process.wait(10)
             if self._process.stdout is not None:
                 self._process.stdout.close()
 

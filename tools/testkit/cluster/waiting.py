@@ -20,9 +20,10 @@ RELEASE_NAMESPACE = f"{FIRST}-{os.environ.get('PYTEST_XDIST_WORKER', 'own')}" if
 NAMESPACE = f"{RELEASE_NAMESPACE}-engines"
 # What kubectl exec says while the kubelet is on its way back after a test has killed it: the API server's words where
 # it passes a connection on, and where it translates one (streamtranslator.go, which has them of client-go's spdy.go).
-# The last is containerd's, of a container that ended or begins while it is asked.
+# The last ones are containerd's, of a container that ended or begins while it is asked.
 NO_EXEC = (
     "unable to upgrade connection", "error dialing backend", "error sending request", "container not created",
+    "failed to exec in container", "OCI runtime exec failed",
     # The container ended while it was asked: a killed look says nothing of the row.
     "command terminated with exit code 137",
 )  # fmt: skip

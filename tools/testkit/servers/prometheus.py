@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import time
 import urllib.error
@@ -60,6 +61,7 @@ class PrometheusServer:
     def __init__(self, folder: Path, *, targets: Mapping[str, int], labels: Mapping[str, str], rules: str = "") -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._held: socket.socket | None = None
         self._url = ""
         jobs = [
             {
@@ -77,8 +79,8 @@ class PrometheusServer:
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
 
     def __enter__(self) -> Self:
-        with reserved() as found:
-            port = found.getsockname()[1]
+        self._held = reserved()
+        port = self._held.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
         command = [
             str(binary("prometheus")),
@@ -106,10 +108,14 @@ class PrometheusServer:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(30)
+        if self._held is not None:
+            self._held.close()
 
-    def query(self, expression: str) -> list[Sample]:
-        """What it answers now; a number has no labels. Raises RuntimeError with its words for a bad expression."""
-        found = self._get("/api/v1/query", query=expression)
+    def query(self, expression: str, at: float | None = None) -> list[Sample]:
+        """What it answers now, or for a moment in seconds of Unix; a number has no labels. Raises RuntimeError with its
+        words for a bad expression."""
+        moment = {} if at is None else {"time": str(at)}
+        found = self._get("/api/v1/query", query=expression, **moment)
         if found["resultType"] == "scalar":
             return [Sample({}, float(found["result"][1]))]
         return [Sample(one["metric"], float(one["value"][1])) for one in found["result"]]
@@ -131,9 +137,9 @@ class PrometheusServer:
     def _alerts(self, expression: str) -> set[str]:
         return {sample.labels["alertname"] for sample in self.query(expression)}
 
-    def healthy(self) -> set[str]:
-        """The jobs whose last scrape succeeded."""
-        return {sample.labels["job"] for sample in self.query("up == 1")}
+    def healthy(self, at: float | None = None) -> set[str]:
+        """The jobs whose last scrape succeeded, now or at a moment."""
+        return {sample.labels["job"] for sample in self.query("up == 1", at)}
 
     def _get(self, path: str, **arguments: str) -> Any:
         url = f"{self._url}{path}?{urllib.parse.urlencode(arguments)}"
