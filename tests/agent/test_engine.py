@@ -405,6 +405,8 @@ async def test_the_first_empty_execution_is_no_background_work(tmp_path: Path) -
         assert run.engine.report()["background"] == ""
         used = 3.0
         await asyncio.sleep(LOOK_SECONDS)
+        # Somebody looks while it runs.
+        assert (run.engine.report()["background"], run.engine.background.printed()) == ("", False)
         run.kernel.warm.set()
         await asyncio.sleep(2 * LOOK_SECONDS)
         assert run.engine.report()["background"] == ""

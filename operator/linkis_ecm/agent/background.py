@@ -33,6 +33,10 @@ class Background:
         self._ended = float("-inf")  # the last task
         self._looked: tuple[int, float, float] | None = None  # at which process, when, its seconds of the processor
 
+    def task_began(self) -> None:
+        """Until it has ended nothing is background work, though the engine is Idle."""
+        self._ended = float("inf")
+
     def task_ended(self) -> None:
         """From now on nothing is a task's."""
         self._looked = None

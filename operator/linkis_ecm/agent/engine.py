@@ -83,8 +83,7 @@ class Engine(Activity):
         super().__init__(clock, on_change)
         self._loop = asyncio.get_running_loop()
         self.state = STARTING
-        self.reason = ""
-        self.message = ""
+        self.reason = self.message = ""
         self.since = clock()
         self.timings = timings
         self.counters = {"tasksStarted": 0, "tasksSucceeded": 0, "tasksFailed": 0}
@@ -257,8 +256,7 @@ class Engine(Activity):
                 if not await self._ready(ready):
                     return
                 if not self.is_member:
-                    await warm_up(self._executor, self._logs.event)
-                    self.background.task_ended()  # its work is no background work of the code
+                    await warm_up(self._executor, self._logs.event, self.background)
                 # One that was asked for meanwhile is still to come: this executor is on its way out.
                 if self._replaced is not self._executor:
                     self._end_restart()
@@ -334,7 +332,8 @@ class Engine(Activity):
                 self.timings["kernelReady"] = self._clock()
             if state and self._preload is not None:
                 await self._preload.run(self._executor)
-                await warm_up(self._executor, self._logs.event)  # behind it, what the modules have printed has come
+                # Behind it, what the modules have printed has come.
+                await warm_up(self._executor, self._logs.event, self.background)
         except StartFailedError as error:
             self.fail(error.reason, str(error), 1)
             return False

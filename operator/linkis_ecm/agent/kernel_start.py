@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from linkis_ecm.agent.background import Background
 from linkis_ecm.agent.executors.base import Executor
 from linkis_ecm.agent.outputs import Outputs
 
@@ -37,8 +38,10 @@ async def wait_until_answered(executor: Executor, within: float) -> None:
         raise StartFailedError("KernelStartTimeout", said) from None
 
 
-async def warm_up(executor: Executor, log: Callable[[str, str], None]) -> None:
-    """The first execution imports what all later ones find: better now than in a user's first task."""
+async def warm_up(executor: Executor, log: Callable[[str, str], None], background: Background) -> None:
+    """The first execution imports what all later ones find: better now than in a user's first task. It is no background
+    work of the user's code."""
+    background.task_began()
     try:
         # Not wait_for: it can swallow a cancellation.
         async with asyncio.timeout(WARM_UP_TIMEOUT):
@@ -46,6 +49,8 @@ async def warm_up(executor: Executor, log: Callable[[str, str], None]) -> None:
     except TimeoutError:
         said = f"the kernel did not answer an empty execution within {WARM_UP_TIMEOUT:g} s"
         log("WARN", f"{said}: tasks start anyway")
+    finally:
+        background.task_ended()
 
 
 class Preload:
