@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from linkis_ecm.agent.executors.pipes import RawPipes
 from linkis_ecm.agent.formats.cursors import Cursor
-from linkis_ecm.agent.formats.marks import mark, secret_of
 from linkis_ecm.agent.formats.rewriting import last_states, newest_states
 from linkis_ecm.agent.outputs import LAST_CHARS, Outputs
 from tools.testkit.agents.process import AgentProcess, patched
@@ -291,134 +287,6 @@ def test_a_death_shows_the_last_words_of_its_own_task(start: Start, code: str, t
     for word in told:
         assert word in words
     assert "old warning" not in agent.log("stdout").partition("the engine failed")[2]
-
-
-# -- the agent's ends of the raw pipes -------------------------------------------------------------------------------
-
-SECRET = secret_of("key")
-
-
-class Raw:
-    """Both pipes, and what came by them."""
-
-    def __init__(self, secret: bytes = SECRET) -> None:
-        (out, self.out), (err, self.err) = os.pipe(), os.pipe()
-        os.set_blocking(out, False)
-        os.set_blocking(err, False)
-        self.came: list[tuple[str, str]] = []
-        self.arrived = asyncio.Event()
-        self.sent = 0
-        self.seen = asyncio.Event()  # that there is something to read
-        self.pipes = RawPipes({"stdout": out, "stderr": err}, self.take, secret, self.last)
-
-    def last(self) -> int:
-        self.seen.set()
-        return self.sent
-
-    def take(self, name: str, _data: bytes, text: str) -> None:
-        self.came.append((name, text))
-        self.arrived.set()
-
-    def mark(self, number: int) -> None:
-        os.write(self.out, mark(SECRET, number))
-        os.write(self.err, mark(SECRET, number))
-
-
-@pytest.fixture
-async def raw() -> Iterator[Raw]:  # type: ignore[misc]
-    made = Raw()
-    yield made
-    made.pipes.close()
-    os.close(made.out)
-    os.close(made.err)
-
-
-async def test_bytes_behind_a_mark_wait_for_its_number(raw: Raw) -> None:
-    os.write(raw.out, b"before")
-    raw.mark(1)
-    os.write(raw.out, b"behind")
-    async with asyncio.timeout(60):
-        await raw.arrived.wait()
-    assert raw.came == [("stdout", "before")]
-    raw.pipes.marked(1)
-    assert raw.came == [("stdout", "before"), ("stdout", "behind")]
-
-
-async def test_a_number_that_comes_first_has_what_stands_before_its_mark_read(raw: Raw) -> None:
-    os.write(raw.err, b"before")
-    raw.mark(7)
-    raw.pipes.marked(7)
-    assert raw.came == [("stderr", "before")]
-
-
-async def test_bytes_wait_for_the_messages_that_were_sent_before_them(raw: Raw) -> None:
-    """The pipe is faster than the socket: what was flushed into that is under way still."""
-    raw.sent = 5
-    os.write(raw.out, b"behind")
-    async with asyncio.timeout(60):
-        await raw.seen.wait()
-    raw.sent = 6
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
-    raw.pipes.handled(4)
-    assert raw.came == []
-    raw.pipes.handled(5)
-    assert raw.came == [("stdout", "behind")]
-
-
-async def test_bytes_before_a_mark_wait_for_none_of_the_messages_behind_it(raw: Raw) -> None:
-    os.write(raw.out, b"before")
-    raw.mark(1)
-    # The mark's message and one behind it are sent before anybody looks.
-    raw.sent = 8
-    async with asyncio.timeout(60):
-        await raw.seen.wait()
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
-    assert raw.came == []
-    raw.pipes.handled(6)
-    assert raw.came == []
-    raw.pipes.marked(1)
-    assert raw.came == [("stdout", "before")]
-
-
-async def test_the_last_bytes_wait_too_but_not_for_a_message_that_nobody_brings(raw: Raw) -> None:
-    raw.sent = 5
-    os.write(raw.out, b"behind")
-    os.close(raw.out)
-    raw.out = os.open(os.devnull, os.O_WRONLY)
-    async with asyncio.timeout(60):
-        await raw.seen.wait()
-    raw.pipes._read("stdout")
-    assert raw.came == []
-    raw.pipes.drain()
-    assert raw.came == [("stdout", "behind")]
-
-
-@pytest.mark.parametrize("sent", [0, 1])
-async def test_bytes_do_not_wait_for_ever(raw: Raw, sent: int) -> None:
-    raw.sent = sent
-    raw.mark(1)
-    os.write(raw.out, b"behind")
-    async with asyncio.timeout(60):
-        await raw.arrived.wait()
-    assert raw.came == [("stdout", "behind")]
-
-
-async def test_what_only_looks_like_a_mark_comes_whole_and_torn_ones_are_joined(raw: Raw) -> None:
-    whole = mark(SECRET, 3)
-    for at in range(1, len(whole)):
-        os.write(raw.out, b"a" + whole[:at])
-        raw.pipes._read("stdout")
-        os.write(raw.out, whole[at:] + b"b")
-        raw.pipes._read("stdout")
-    raw.pipes.drain()
-    assert "".join(text for _, text in raw.came) == "ab" * (len(whole) - 1)
-    os.write(raw.out, SECRET[:5])
-    os.close(raw.out)
-    raw.pipes.drain()
-    assert raw.came[-1][1] == SECRET[:5].decode(errors="replace"), "the pipe has ended: it was no mark"
-    raw.out = os.open(os.devnull, os.O_WRONLY)
 
 
 class Thread:

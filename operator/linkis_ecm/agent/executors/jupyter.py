@@ -175,6 +175,7 @@ class JupyterKernel:
             # True would make the kernel refuse the next task, too, for a moment after an error.
             "stop_on_error": False,
         }
+        self._pipes.release()
         execution = self._execution = _Execution("", sink, done, silent=silent)
         try:
             if self._resubscribed:

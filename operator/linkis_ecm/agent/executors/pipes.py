@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import fcntl
 import os
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from linkis_ecm.agent.formats.marks import LENGTH, number_of
 
@@ -23,25 +27,31 @@ READ_BYTES = 256 << 10
 DELAY = 0.005
 # How long bytes wait for a number. It is on its way, but in a kernel that was stopped.
 HELD_SECONDS = 1.0
+# And how many. A child may write 50 MB/s, and the user's process may name a number that never comes.
+HELD_BYTES = 16 << 20
+# What one item counts in that beside its bytes: 16,000 marks without bytes are passed on in some 10 ms.
+_ITEM_BYTES = 1 << 10
 # Reads of one pipe in one go; a pipe holds four times READ_BYTES.
 _READS = 8
 
 
-@dataclass(slots=True)
-class _Bytes:
-    """Bytes that come behind the kernel's message with the number `behind`."""
+@dataclass(slots=True, eq=False)
+class _Item:
+    """Bytes that come behind the kernel's message with that number; without bytes, the mark with that number."""
 
     data: bytes
-    behind: int
+    number: int
+    since: float
 
 
 class _Pipe:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.behind = 0  # the message that the kernel had sent last when there was something to read
+        self.behind = 0  # the message that the kernel had sent last when what is read now was in the pipe
         self.ended = False
         self.rest = b""  # what may be the beginning of a mark
-        self.queue: deque[_Bytes | int] = deque()  # bytes, and numbers of marks
+        self.queue: deque[_Item] = deque()
+        self.marks: set[int] = set()  # the numbers of those in the queue
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
 
@@ -61,6 +71,8 @@ class RawPipes:
         self._secret = secret
         self._sent = sent
         self._handled = 0
+        self._given_up = 0  # a message that was waited for in vain
+        self._queued = 0  # what is in all queues, in bytes
         self._pipes = {name: _Pipe(descriptor) for name, descriptor in descriptors.items()}
         self._marked = 0
         self._held: asyncio.TimerHandle | None = None
@@ -77,16 +89,21 @@ class RawPipes:
         """The message with this mark's number has come: what stands before the mark in the pipes comes first."""
         if not self._secret:
             return
-        for name in tuple(self._pipes):
+        for name, pipe in tuple(self._pipes.items()):
             self._read(name, until=number)
-            queue = self._pipes[name].queue if name in self._pipes else ()
-            for item in queue if number in queue else ():
-                if item == number:
+            for item in pipe.queue if number in pipe.marks else ():
+                if not item.data and item.number >= number:
                     break
-                if isinstance(item, _Bytes):
-                    item.behind = 0  # of which messages it was known until now, and of no more than this one
+                if item.data:
+                    item.number = 0  # it waits for nothing that was sent behind the mark
         self._pass_on()
         self._marked = max(self._marked, number)
+        self._pass_on()
+
+    def release(self) -> None:
+        """Hand on what waits, whatever has not come: what comes later is another task's."""
+        for pipe in self._pipes.values():
+            self._give_up(pipe, len(pipe.queue))
         self._pass_on()
 
     def drain(self) -> None:
@@ -97,7 +114,7 @@ class RawPipes:
         for name in tuple(self._pipes):
             while self._read(name):
                 pass
-        self._release()
+        self.release()
         for name in tuple(self._pipes):
             self._end_text(name)
 
@@ -108,9 +125,7 @@ class RawPipes:
             self._close(name)
 
     def _on_readable(self, name: str) -> None:
-        pipe = self._pipes[name]
-        self._loop.remove_reader(pipe.descriptor)
-        pipe.behind = self._sent()
+        self._loop.remove_reader(self._pipes[name].descriptor)
         self._loop.call_later(DELAY, self._read_later, name)
 
     def _read_later(self, name: str) -> None:
@@ -126,10 +141,13 @@ class RawPipes:
         total = 0
         for _ in range(reads):
             pipe = self._pipes.get(name)
-            if pipe is None or pipe.ended or (until and until in pipe.queue):
+            if pipe is None or pipe.ended or (until and until in pipe.marks):
                 return total
+            # Bytes that are written behind the question for the number are read later: theirs may be another one.
+            ready = _unread(pipe.descriptor)
+            pipe.behind = self._sent()
             try:
-                data = os.read(pipe.descriptor, READ_BYTES)
+                data = os.read(pipe.descriptor, min(ready, READ_BYTES) or 1)
             except BlockingIOError:
                 return total
             if not data:
@@ -137,60 +155,82 @@ class RawPipes:
                 self._loop.remove_reader(pipe.descriptor)
                 self._pass_on()
                 return total
+            if not ready:
+                pipe.behind = self._sent()
             total += len(data)
             self._queue(pipe, data)
+            if self._queued > HELD_BYTES:
+                self.release()
         return total
 
     def _queue(self, pipe: _Pipe, data: bytes) -> None:
         if not self._secret:
-            pipe.queue.append(_Bytes(data, pipe.behind))
+            self._append(pipe, data)
             return
         data, pipe.rest = pipe.rest + data, b""
         at = 0
         while (found := data.find(self._secret, at)) >= 0:
             if found > at:
-                pipe.queue.append(_Bytes(data[at:found], pipe.behind))
+                self._append(pipe, data[at:found])
             if len(data) < found + LENGTH:
                 pipe.rest = data[found:]
                 return
             at = found + LENGTH
-            pipe.queue.append(number_of(data[found:at]))
+            self._append(pipe, b"", number_of(data[found:at]))
         part = next((size for size in range(len(self._secret) - 1, 0, -1) if data.endswith(self._secret[:size])), 0)
         end = max(at, len(data) - part)
         pipe.rest = data[end:]
         if end > at:
-            pipe.queue.append(_Bytes(data[at:end], pipe.behind))
+            self._append(pipe, data[at:end])
+
+    def _append(self, pipe: _Pipe, data: bytes, mark: int = 0) -> None:
+        """Queue bytes, or a mark."""
+        if not data:
+            pipe.marks.add(mark)
+        number = mark if not data else 0 if pipe.behind == self._given_up else pipe.behind
+        pipe.queue.append(_Item(data, number, self._loop.time()))
+        self._queued += len(data) + _ITEM_BYTES
 
     def _pass_on(self) -> None:
         """Hand on what does not wait for a number."""
         for name, pipe in tuple(self._pipes.items()):
             while pipe.queue:
                 head = pipe.queue[0]
-                if head > self._marked if isinstance(head, int) else head.behind > self._handled:
+                if head.number > (self._handled if head.data else self._marked):
                     break
                 pipe.queue.popleft()
-                if isinstance(head, _Bytes):
+                self._queued -= len(head.data) + _ITEM_BYTES
+                if head.data:
                     self._on_bytes(name, head.data, pipe.decoder.decode(head.data))
+                else:
+                    pipe.marks.discard(head.number)
             if pipe.ended and not pipe.queue:
                 self._close(name)
-        waits = any(pipe.queue for pipe in self._pipes.values())
-        if waits and self._held is None:
-            self._held = self._loop.call_later(HELD_SECONDS, self._release)
-        elif not waits and self._held is not None:
+        oldest = min((pipe.queue[0].since for pipe in self._pipes.values() if pipe.queue), default=None)
+        if oldest is not None and self._held is None:
+            self._held = self._loop.call_at(oldest + HELD_SECONDS, self._time_out)
+        elif oldest is None and self._held is not None:
             self._held.cancel()
             self._held = None
 
-    def _release(self) -> None:
-        """Hand on everything, whatever has not come."""
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-        for item in (item for pipe in self._pipes.values() for item in pipe.queue):
-            if isinstance(item, int):
-                self._marked = max(self._marked, item)
-            else:
-                item.behind = 0
+    def _time_out(self) -> None:
+        """Wait no longer for what the oldest bytes wait for; what came later has its own time."""
+        self._held = None
+        over = self._loop.time() - HELD_SECONDS
+        for pipe in self._pipes.values():
+            count = next((n for n, item in enumerate(pipe.queue) if item.since > over), len(pipe.queue))
+            waited_for = [item.number for item in islice(pipe.queue, count) if item.data]
+            self._given_up = max(waited_for, default=self._given_up)
+            self._give_up(pipe, count)
         self._pass_on()
+
+    def _give_up(self, pipe: _Pipe, count: int) -> None:
+        """The first items of a queue wait for nothing."""
+        for item in islice(pipe.queue, count):
+            if item.data:
+                item.number = 0
+            else:
+                self._marked = max(self._marked, item.number)
 
     def _close(self, name: str) -> None:
         self._end_text(name)
@@ -205,3 +245,8 @@ class RawPipes:
         text = pipe.decoder.decode(rest, True)
         if rest or text:
             self._on_bytes(name, rest, text)
+
+
+def _unread(descriptor: int) -> int:
+    """Bytes that a pipe holds."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
