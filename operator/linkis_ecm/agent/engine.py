@@ -262,10 +262,10 @@ class Engine(Activity):
                     self._end_restart()
                 while True:
                     while not self._waiting or self._restarting is not None:
-                        self._arrived.clear()
-                        await self._arrived.wait()
                         if self._restarting is not None and self._executor.is_closed:
                             raise ExecutorGoneError
+                        self._arrived.clear()
+                        await self._arrived.wait()
                     await self._run_task(self._waiting.popleft())
             except ExecutorGoneError:
                 if self._restarting is None or self.state != BUSY:

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 
 import pytest
@@ -162,6 +163,7 @@ async def test_bytes_wait_for_a_message_that_was_sent_since_the_pipe_was_seen(ra
 async def test_each_byte_has_its_own_time_to_wait(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something always waits, but nothing for long."""
     monkeypatch.setattr(pipes, "HELD_SECONDS", 30.0)
+    monkeypatch.setattr(pipes, "HELD_LONGEST", 300.0)
     clock = LoopClock()
     for number in range(1, 10):
         raw.sent = number
@@ -216,17 +218,77 @@ async def test_bytes_do_not_wait_for_ever(raw: Raw, sent: int) -> None:
     assert raw.came == [("stdout", "behind")]
 
 
-async def test_what_only_looks_like_a_mark_comes_whole_and_torn_ones_are_joined(raw: Raw) -> None:
+async def test_a_mark_that_a_read_has_cut_is_joined(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = mark(SECRET, 3)
     for at in range(1, len(whole)):
-        os.write(raw.out, b"a" + whole[:at])
-        raw.pipes._read("stdout")
-        os.write(raw.out, whole[at:] + b"b")
+        monkeypatch.setattr(pipes, "READ_BYTES", 1 + at)
+        os.write(raw.out, b"a" + whole + b"b")
         raw.pipes._read("stdout")
     raw.pipes.drain()
     assert "".join(text for _, text in raw.came) == "ab" * (len(whole) - 1)
-    os.write(raw.out, SECRET[:5])
-    os.close(raw.out)
+
+
+@pytest.mark.parametrize("size", [1, 5, len(mark(SECRET, 3)) - 1])
+async def test_what_only_looks_like_a_mark_comes_at_once(raw: Raw, size: int) -> None:
+    """A mark is written in one go."""
+    part = mark(SECRET, 3)[:size]
+    os.write(raw.out, b"a" + part)
+    raw.pipes._read("stdout")
+    raw.pipes._pass_on()
+    assert raw.came == [("stdout", getincrementaldecoder("utf-8")("replace").decode(b"a" + part))]
+
+
+async def test_bytes_wait_while_other_messages_come_but_not_for_ever(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes, "HELD_SECONDS", 20.0)
+    monkeypatch.setattr(pipes, "HELD_LONGEST", 55.0)
+    clock = LoopClock()
+    raw.sent = 100
+    os.write(raw.out, b"behind")
+    raw.pipes._read("stdout")
+    raw.pipes._pass_on()
+    for number in range(1, 6):
+        clock.forward(10.0)
+        await asyncio.sleep(0.01)
+        raw.pipes.handled(number)
+        assert raw.came == []
+    clock.forward(10.0)
+    async with asyncio.timeout(60):
+        await raw.arrived.wait()
+
+
+async def test_what_waits_at_the_kernels_end_is_not_given_up_before_its_last_messages(
+    raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "HELD_SECONDS", 20.0)
+    monkeypatch.setattr(pipes, "HELD_LONGEST", 300.0)
+    clock = LoopClock()
+    raw.sent = 5
+    os.write(raw.out, b"behind")
+    raw.pipes._read("stdout")
+    raw.pipes._pass_on()
+    raw.pipes.hold(20.0)
+    clock.forward(30.0)
+    await asyncio.sleep(0.01)
+    assert raw.came == []
+    raw.pipes.handled(5)
+    assert raw.came == [("stdout", "behind")]
+
+
+async def test_a_close_hands_on_what_waits(raw: Raw) -> None:
+    raw.sent = 5
+    os.write(raw.out, b"behind")
+    raw.pipes._read("stdout")
+    raw.pipes.close()
+    assert raw.came == [("stdout", "behind")]
+
+
+async def test_a_drain_ends_though_a_child_goes_on(raw: Raw) -> None:
+    os.write(raw.out, b"of the task")
+
+    def writes_on(name: str, _data: bytes, text: str) -> None:
+        raw.came.append((name, text))
+        os.write(raw.out, b"later")
+
+    raw.pipes._on_bytes = writes_on
     raw.pipes.drain()
-    assert raw.came[-1][1] == SECRET[:5].decode(errors="replace"), "the pipe has ended: it was no mark"
-    raw.out = os.open(os.devnull, os.O_WRONLY)
+    assert raw.came == [("stdout", "of the task")]

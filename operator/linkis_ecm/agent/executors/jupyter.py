@@ -175,7 +175,7 @@ class JupyterKernel:
             # True would make the kernel refuse the next task, too, for a moment after an error.
             "stop_on_error": False,
         }
-        self._pipes.release()
+        self._pipes.drain()  # what was printed before is not of this task
         execution = self._execution = _Execution("", sink, done, silent=silent)
         try:
             if self._resubscribed:
@@ -263,6 +263,7 @@ class JupyterKernel:
             self._loop.add_reader(monitor.FD, self._on_monitor, monitor)
             self._on_monitor(monitor)
         if self._monitors:
+            self._pipes.hold(_DISCONNECT_TIMEOUT)
             await asyncio.wait(self._monitors.values(), timeout=_DISCONNECT_TIMEOUT)
         self._close_monitors()
         while self._read_sockets():

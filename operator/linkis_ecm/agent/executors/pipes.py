@@ -12,6 +12,7 @@ import asyncio
 import codecs
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections import deque
@@ -25,8 +26,10 @@ READ_BYTES = 256 << 10
 # A pipe that has something to read is read so much later: who prints line by line wakes the agent 200 times a second at
 # most. The pipe holds 1 MiB meanwhile. What a kernel without numbers has sent before is mostly here by then, too.
 DELAY = 0.005
-# How long bytes wait for a number. It is on its way, but in a kernel that was stopped.
+# How long bytes wait for a number, from the last message on: it is on its way, but in a kernel that was stopped.
 HELD_SECONDS = 1.0
+# And while messages come that are other ones: big displays on their way take seconds.
+HELD_LONGEST = 10.0
 # And how many. A child may write 50 MB/s, and the user's process may name a number that never comes.
 HELD_BYTES = 16 << 20
 # What one item counts in that beside its bytes: 16,000 marks without bytes are passed on in some 10 ms.
@@ -71,6 +74,7 @@ class RawPipes:
         self._secret = secret
         self._sent = sent
         self._handled = 0
+        self._progress = 0.0  # when that number has grown last
         self._given_up = 0  # a message that was waited for in vain
         self._queued = 0  # what is in all queues, in bytes
         self._pipes = {name: _Pipe(descriptor) for name, descriptor in descriptors.items()}
@@ -81,7 +85,8 @@ class RawPipes:
 
     def handled(self, number: int) -> None:
         """The kernel's messages up to this one were handled."""
-        self._handled = number
+        if number > self._handled:
+            self._handled, self._progress = number, self._loop.time()
         if self._held is not None:
             self._pass_on()
 
@@ -100,25 +105,27 @@ class RawPipes:
         self._marked = max(self._marked, number)
         self._pass_on()
 
-    def release(self) -> None:
-        """Hand on what waits, whatever has not come: what comes later is another task's."""
-        for pipe in self._pipes.values():
-            self._give_up(pipe, len(pipe.queue))
-        self._pass_on()
+    def hold(self, seconds: float) -> None:
+        """For so long what waits is not given up: the kernel has ended, and its last messages are read next."""
+        self._progress = self._loop.time() + seconds
 
     def drain(self) -> None:
         """Hand on all that the pipes hold by now, at the end of a task: what comes later is another one's.
 
         So half a character is shown as U+FFFD, and what could be a mark's beginning is none.
         """
-        for name in tuple(self._pipes):
-            while self._read(name):
-                pass
-        self.release()
+        for name, pipe in tuple(self._pipes.items()):
+            # No more than that: a child may write as fast as it is read.
+            left = _unread(pipe.descriptor)
+            while left > 0 and (count := self._read(name, reads=1, most=left)):
+                left -= count
+        self._release()
         for name in tuple(self._pipes):
             self._end_text(name)
 
     def close(self) -> None:
+        """Hand on what waits, and read nothing more."""
+        self._release()
         if self._held is not None:
             self._held.cancel()
         for name in tuple(self._pipes):
@@ -136,8 +143,8 @@ class RawPipes:
         if name in self._pipes and not self._pipes[name].ended:
             self._loop.add_reader(self._pipes[name].descriptor, self._on_readable, name)
 
-    def _read(self, name: str, *, until: int = 0, reads: int = _READS) -> int:
-        """Queue what one pipe holds, up to a mark if one is named; the number of bytes read."""
+    def _read(self, name: str, *, until: int = 0, reads: int = _READS, most: int = READ_BYTES) -> int:
+        """Queue what one pipe holds, up to a mark if one is named, in reads of `most` bytes; the number of bytes."""
         total = 0
         for _ in range(reads):
             pipe = self._pipes.get(name)
@@ -145,9 +152,11 @@ class RawPipes:
                 return total
             # Bytes that are written behind the question for the number are read later: theirs may be another one.
             ready = _unread(pipe.descriptor)
+            if not ready and not _has_ended(pipe.descriptor):
+                return total
             pipe.behind = self._sent()
             try:
-                data = os.read(pipe.descriptor, min(ready, READ_BYTES) or 1)
+                data = os.read(pipe.descriptor, min(ready, READ_BYTES, most) or 1)
             except BlockingIOError:
                 return total
             if not data:
@@ -155,30 +164,30 @@ class RawPipes:
                 self._loop.remove_reader(pipe.descriptor)
                 self._pass_on()
                 return total
-            if not ready:
-                pipe.behind = self._sent()
             total += len(data)
-            self._queue(pipe, data)
+            self._queue(pipe, data, is_cut=len(data) < ready)
             if self._queued > HELD_BYTES:
-                self.release()
+                self._release()
         return total
 
-    def _queue(self, pipe: _Pipe, data: bytes) -> None:
+    def _queue(self, pipe: _Pipe, data: bytes, *, is_cut: bool) -> None:
+        """Queue bytes and marks. A mark is written in one go: one that is not whole was cut here, or is none."""
         if not self._secret:
             self._append(pipe, data)
             return
         data, pipe.rest = pipe.rest + data, b""
         at = 0
-        while (found := data.find(self._secret, at)) >= 0:
+        while (found := data.find(self._secret, at)) >= 0 and len(data) >= found + LENGTH:
             if found > at:
                 self._append(pipe, data[at:found])
-            if len(data) < found + LENGTH:
-                pipe.rest = data[found:]
-                return
             at = found + LENGTH
             self._append(pipe, b"", number_of(data[found:at]))
-        part = next((size for size in range(len(self._secret) - 1, 0, -1) if data.endswith(self._secret[:size])), 0)
-        end = max(at, len(data) - part)
+        end = len(data)
+        if is_cut and found >= 0:
+            end = found
+        elif is_cut:
+            part = next((size for size in range(len(self._secret) - 1, 0, -1) if data.endswith(self._secret[:size])), 0)
+            end = max(at, end - part)
         pipe.rest = data[end:]
         if end > at:
             self._append(pipe, data[at:end])
@@ -208,20 +217,30 @@ class RawPipes:
                 self._close(name)
         oldest = min((pipe.queue[0].since for pipe in self._pipes.values() if pipe.queue), default=None)
         if oldest is not None and self._held is None:
-            self._held = self._loop.call_at(oldest + HELD_SECONDS, self._time_out)
+            self._held = self._loop.call_at(self._waits_until(oldest), self._time_out)
         elif oldest is None and self._held is not None:
             self._held.cancel()
             self._held = None
 
+    def _waits_until(self, since: float) -> float:
+        """How long what has waited since then waits at most."""
+        return min(max(since, self._progress) + HELD_SECONDS, since + HELD_LONGEST)
+
     def _time_out(self) -> None:
         """Wait no longer for what the oldest bytes wait for; what came later has its own time."""
         self._held = None
-        over = self._loop.time() - HELD_SECONDS
+        now, missing = self._loop.time(), [self._given_up]
         for pipe in self._pipes.values():
-            count = next((n for n, item in enumerate(pipe.queue) if item.since > over), len(pipe.queue))
-            waited_for = [item.number for item in islice(pipe.queue, count) if item.data]
-            self._given_up = max(waited_for, default=self._given_up)
+            count = next((n for n, one in enumerate(pipe.queue) if self._waits_until(one.since) > now), len(pipe.queue))
+            missing += [one.number for one in islice(pipe.queue, count) if one.data and one.number > self._handled]
             self._give_up(pipe, count)
+        self._given_up = max(missing)
+        self._pass_on()
+
+    def _release(self) -> None:
+        """Hand on what waits, whatever has not come."""
+        for pipe in self._pipes.values():
+            self._give_up(pipe, len(pipe.queue))
         self._pass_on()
 
     def _give_up(self, pipe: _Pipe, count: int) -> None:
@@ -250,3 +269,11 @@ class RawPipes:
 def _unread(descriptor: int) -> int:
     """Bytes that a pipe holds."""
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pipe is empty, and nobody has its other end any more."""
+    looks = select.poll()
+    looks.register(descriptor, select.POLLIN)
+    events = [event for _, event in looks.poll(0)]
+    return bool(events) and not events[0] & select.POLLIN
