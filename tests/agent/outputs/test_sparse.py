@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,16 @@ def opened(path: Path) -> OpenLog:
     return OpenLog(descriptor, None)
 
 
-def test_pages_and_downloads_of_a_sparse_log_have_what_was_written(agent: AgentProcess) -> None:
-    sparse(agent.log_dir / "gc")
+@pytest.fixture
+def gc(agent: AgentProcess) -> Iterator[Path]:
+    """A log of the shared agent, which has none otherwise."""
+    path = agent.log_dir / "gc"
+    yield path
+    path.unlink()
+
+
+def test_pages_and_downloads_of_a_sparse_log_have_what_was_written(agent: AgentProcess, gc: Path) -> None:
+    sparse(gc)
     begun = time.monotonic()
     connection = agent.connection()
     status, body = agent.call("GET", "/v1/logs/gc")
@@ -51,14 +60,13 @@ def test_pages_and_downloads_of_a_sparse_log_have_what_was_written(agent: AgentP
     assert time.monotonic() - begun < 30, "a terabyte of zeros takes minutes"
 
 
-def test_a_follower_of_a_log_that_becomes_sparse_is_sent_what_is_written(agent: AgentProcess) -> None:
-    path = agent.log_dir / "gc"
-    path.write_bytes(TEXT)
+def test_a_follower_of_a_log_that_becomes_sparse_is_sent_what_is_written(agent: AgentProcess, gc: Path) -> None:
+    gc.write_bytes(TEXT)
     frames: list[bytes] = []
     threading.Thread(target=lambda: frames.extend(agent.stream("/v1/logs/gc/follow")), daemon=True).start()
     until(lambda: b"first" in b"".join(frames))
-    os.truncate(path, TIB)
-    with path.open("ab") as file:
+    os.truncate(gc, TIB)
+    with gc.open("ab") as file:
         file.write(LAST)
     until(lambda: b"last" in b"".join(frames))
     assert len(b"".join(frames)) < 4 * BLOCK
