@@ -40,6 +40,12 @@ class Raw:
         self.came.append((name, text))
         self.arrived.set()
 
+    def prints(self, data: bytes) -> None:
+        """C code writes into stdout, and the agent reads it at once."""
+        os.write(self.out, data)
+        self.pipes._read("stdout")
+        self.pipes._pass_on()
+
     def mark(self, number: int) -> None:
         os.write(self.out, mark(SECRET, number))
         os.write(self.err, mark(SECRET, number))
@@ -123,9 +129,7 @@ async def test_only_so_many_bytes_wait(raw: Raw, monkeypatch: pytest.MonkeyPatch
     async with asyncio.timeout(60):
         await raw.seen.wait()
     for _ in range(4):
-        os.write(raw.out, b"x" * 3000)
-        raw.pipes._read("stdout")
-        raw.pipes._pass_on()
+        raw.prints(b"x" * 3000)
     assert sum(len(text) for _, text in raw.came) == 12_001
     assert raw.pipes._queued == 0
 
@@ -152,9 +156,7 @@ async def test_bytes_wait_for_a_message_that_was_sent_since_the_pipe_was_seen(ra
     raw.pipes.marked(1)
     raw.pipes.handled(2)
     raw.sent = 3
-    os.write(raw.out, b"e")
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"e")
     assert raw.came == [("stdout", "a")]
     raw.pipes.handled(3)
     assert raw.came == [("stdout", "a"), ("stdout", "e")]
@@ -167,9 +169,7 @@ async def test_each_byte_has_its_own_time_to_wait(raw: Raw, monkeypatch: pytest.
     clock = LoopClock()
     for number in range(1, 10):
         raw.sent = number
-        os.write(raw.out, b"%d" % number)
-        raw.pipes._read("stdout")
-        raw.pipes._pass_on()
+        raw.prints(b"%d" % number)
         clock.forward(10.0)
         await asyncio.sleep(0.001)
         raw.pipes.handled(number - 1)
@@ -182,16 +182,12 @@ async def test_a_message_that_did_not_come_is_waited_for_once(raw: Raw, monkeypa
     monkeypatch.setattr(pipes, "HELD_SECONDS", 30.0)
     clock = LoopClock()
     raw.sent = 7
-    os.write(raw.out, b"a")
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"a")
     assert raw.came == []
     clock.forward(31.0)
     async with asyncio.timeout(60):
         await raw.arrived.wait()
-    os.write(raw.out, b"b")
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"b")
     assert [text for _, text in raw.came] == ["a", "b"]
 
 
@@ -232,9 +228,7 @@ async def test_a_mark_that_a_read_has_cut_is_joined(raw: Raw, monkeypatch: pytes
 async def test_what_only_looks_like_a_mark_comes_at_once(raw: Raw, size: int) -> None:
     """A mark is written in one go."""
     part = mark(SECRET, 3)[:size]
-    os.write(raw.out, b"a" + part)
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"a" + part)
     assert raw.came == [("stdout", getincrementaldecoder("utf-8")("replace").decode(b"a" + part))]
 
 
@@ -243,9 +237,7 @@ async def test_bytes_wait_while_other_messages_come_but_not_for_ever(raw: Raw, m
     monkeypatch.setattr(pipes, "HELD_LONGEST", 55.0)
     clock = LoopClock()
     raw.sent = 100
-    os.write(raw.out, b"behind")
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"behind")
     for number in range(1, 6):
         clock.forward(10.0)
         await asyncio.sleep(0.01)
@@ -263,9 +255,7 @@ async def test_what_waits_at_the_kernels_end_is_not_given_up_before_its_last_mes
     monkeypatch.setattr(pipes, "HELD_LONGEST", 300.0)
     clock = LoopClock()
     raw.sent = 5
-    os.write(raw.out, b"behind")
-    raw.pipes._read("stdout")
-    raw.pipes._pass_on()
+    raw.prints(b"behind")
     raw.pipes.hold(20.0)
     clock.forward(30.0)
     await asyncio.sleep(0.01)
