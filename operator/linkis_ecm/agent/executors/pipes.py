@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import fcntl
 import os
 import select
-import struct
-import termios
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
-from linkis_ecm.agent.formats.marks import LENGTH, number_of
+from linkis_ecm.agent.formats.marks import LENGTH, number_of, unread
 
 READ_BYTES = 256 << 10
 # A pipe that has something to read is read so much later: who prints line by line wakes the agent 200 times a second at
@@ -116,7 +113,7 @@ class RawPipes:
         """
         for name, pipe in tuple(self._pipes.items()):
             # No more than that: a child may write as fast as it is read.
-            left = _unread(pipe.descriptor)
+            left = unread(pipe.descriptor)
             while left > 0 and (count := self._read(name, reads=1, most=left)):
                 left -= count
         self._release()
@@ -151,7 +148,7 @@ class RawPipes:
             if pipe is None or pipe.ended or (until and until in pipe.marks):
                 return total
             # Bytes that are written behind the question for the number are read later: theirs may be another one.
-            ready = _unread(pipe.descriptor)
+            ready = unread(pipe.descriptor)
             if not ready and not _has_ended(pipe.descriptor):
                 return total
             pipe.behind = self._sent()
@@ -264,11 +261,6 @@ class RawPipes:
         text = pipe.decoder.decode(rest, True)
         if rest or text:
             self._on_bytes(name, rest, text)
-
-
-def _unread(descriptor: int) -> int:
-    """Bytes that a pipe holds."""
-    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -77,11 +77,6 @@ def entries(data: bytes, after: int) -> Iterator[tuple[int, list[bytes]]]:
             yield number, frames
 
 
-def handled(data: bytes) -> int:
-    """The number that the file begins with."""
-    return int(_NUMBER.unpack_from(data)[0])
-
-
 def number_bytes(number: int) -> bytes:
     """A number at the file's beginning: what was handled, or at SENT what was sent."""
     return _NUMBER.pack(number)

@@ -5,7 +5,10 @@ was written before the messages that follow the number, and the other way round.
 other writer's bytes can stand inside of it. Must not import what the kernel has not loaded anyway.
 """
 
+import fcntl
 import hashlib
+import struct
+import termios
 
 # The messages' types: a mark's number; texts of both streams in their order.
 MARK_MESSAGE, STREAMS_MESSAGE = "linkis_mark", "linkis_streams"
@@ -26,3 +29,9 @@ def mark(secret: bytes, number: int) -> bytes:
 def number_of(found: bytes) -> int:
     """Of the bytes of one mark."""
     return int.from_bytes(found[-_NUMBER_BYTES:], "big")
+
+
+def unread(descriptor: int) -> int:
+    """Bytes that a pipe holds: the kernel sends a mark where there are some, and the agent reads so many."""
+    number: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    return number

@@ -36,7 +36,7 @@ class Journal:
         """Keep a message that is sent next; its frames with its number."""
         self._number += 1
         size = journal.size_of(frames) if journal.is_plain(frames) else journal.SIZE
-        if journal.handled(self._memory[: journal.FIRST]) >= self._number - 1:
+        if journal.number_of(self._memory[: journal.SENT]) >= self._number - 1:
             self._end = journal.FIRST
         if self._end + size > journal.SIZE:
             self._left_out = self._number
@@ -52,7 +52,7 @@ class Journal:
     def keeps_all(self) -> bool:
         """Whether each message is in the file, or was handled by the agent. An agent that has never handled one does
         not listen yet."""
-        handled = journal.handled(self._memory[: journal.FIRST])
+        handled = journal.number_of(self._memory[: journal.SENT])
         return handled == 0 or handled >= self._left_out
 
 

@@ -14,10 +14,8 @@ import ctypes
 import fcntl
 import io
 import os
-import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-from linkis_ecm.agent.formats.marks import MARK_MESSAGE, STREAMS_MESSAGE, mark, secret_of
+from linkis_ecm.agent.formats.marks import MARK_MESSAGE, STREAMS_MESSAGE, mark, secret_of, unread
 
 # Characters of one message. Agent and kernel share the container's memory, and a message exists there several times.
 STREAM_CHARS = 1 << 20
@@ -52,7 +50,7 @@ class RawPipes:
     def unread(self, name: str = "") -> bool:
         """Whether the agent has something to read still, of both or of the stream `name`."""
         wanted = self.descriptors if not name else (self.descriptors[_NAMES.index(name)],)
-        return any(_unread(descriptor) for descriptor in wanted)
+        return any(unread(descriptor) for descriptor in wanted)
 
     def mark(self) -> int:
         """Write a mark into both; its number."""
@@ -369,12 +367,6 @@ def _messages(parts: list[tuple[dict[str, Any], str, list[str]]]) -> list[tuple[
     return [
         (parent, {"name": run[0][0], "text": run[0][1]} if len(run) == 1 else {"parts": run}) for parent, run in made
     ]
-
-
-def _unread(descriptor: int) -> int:
-    """Bytes of a pipe that nobody has read."""
-    number: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0]
-    return number
 
 
 def _has_children() -> bool:
